@@ -20,8 +20,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A worker takes whole files, so that what a file's tests share is made once.
+PYTEST_WORKERS ?= 2
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile
 
 # The site, whole and offline, in site/; a link that leads nowhere is an error.
 docs: $(VENV)/.installed-docs
@@ -40,7 +42,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
 # On a machine that has the weights: MODEL=moonshotai/Kimi-Audio-7B-Instruct, a folder, …; VERIFY: options of
-# `undersong verify`, such as VERIFY="--device cuda --dtype bfloat16 --corpus SafetyBench=spoken.jsonl".
+# `undersong verify`, such as VERIFY="--device cuda --dtype bfloat16 --prompt-set SafetyBench=spoken.jsonl".
 VERIFY ?= --device cuda --dtype bfloat16
 verify-real: $(VENV)/.installed
 	@test -n "$(MODEL)" || { echo "Say which: make verify-real MODEL=ID"; exit 2; }
@@ -49,13 +51,13 @@ verify-real: $(VENV)/.installed
 
 # The published studies on the organisms, and docs/results/paper.md; resumable, one store for both.
 paper: $(VENV)/.installed
-	$(BIN)/python recipes/paper reduced
+	$(BIN)/python -m experiments.paper reduced
 
 paper-full: $(VENV)/.installed
-	$(BIN)/python recipes/paper full
+	$(BIN)/python -m experiments.paper full
 
 # Mini's own study (docs/results/mini.md), once recipes/mini has made and `undersong models get mini` assembled it; resumable.
-# MINI: options of recipes/mini/mini_study.py, such as MINI="--smollm FOLDER --whisper FOLDER"; STUDY: of mini_running.py,
+# MINI: options of experiments.mini.corpora, such as MINI="--smollm FOLDER --whisper FOLDER"; STUDY: of experiments.mini,
 # such as STUDY="--workers 2 --set axes.semantic=text:FOLDER".
 # glibc otherwise gives every large tensor back to the system at once, which cost a fifth of the CPU time.
 mini-study: export MALLOC_MMAP_THRESHOLD_ = 8589934592
@@ -63,8 +65,8 @@ mini-study: export MALLOC_TRIM_THRESHOLD_ = 4294967296
 mini-study: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[encoders]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps resemblyzer
-	$(BIN)/python recipes/mini/mini_study.py --work out/mini $(MINI)
-	$(BIN)/python recipes/mini/mini_running.py $(STUDY)
+	$(BIN)/python -m experiments.mini.corpora --work out/mini $(MINI)
+	$(BIN)/python -m experiments.mini $(STUDY)
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -3,7 +3,18 @@
 from importlib import import_module
 
 NAMES = (
-    *("nearest", "generation", "probing", "judging", "features", "encoders", "screening", "scale", "overhead"),
+    *(
+        "nearest",
+        "generation",
+        "probing",
+        "judging",
+        "features",
+        "encoders",
+        "screening",
+        "memory",
+        "scale",
+        "overhead",
+    ),
     *("startup", "report", "demo"),
 )
 

@@ -78,7 +78,7 @@ class Forgetful(AudioModel):
 
     def batch(self, prompts: Sequence[Prompt], replies: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         ids = [prompt.sample.id for prompt in prompts]
-        self.heard = dict(zip(ids, self.hear([self.clips[i] for i in ids])))
+        self.audio_features = dict(zip(ids, self.encode_audio([self.clips[i] for i in ids])))
         return super().batch(prompts, replies)
 
 
@@ -107,13 +107,13 @@ def tuning_with_the_cache() -> None:
     prompts = [Prompt(Sample(name, audio="x"), "pool", False, "audio", "plain") for name in clips]
     forgetful = Forgetful(model.model, model.processor, model.family, model.name, "")
     forgetful.clips = clips
-    recipe, replies = LoraRecipe(steps=(STEPS,), batch=BATCH), ["kill a judge"] * len(prompts)
+    recipe, replies = LoraRecipe(save_steps=(STEPS,), batch_size=BATCH), ["kill a judge"] * len(prompts)
     ratios, heard_in, cost = [], 0.0, ""
     for _ in range(ROUNDS):
-        model.heard.clear()
+        model.audio_features.clear()
         times = []
         start = time.process_time()
-        model.heard |= dict(zip(clips, model.hear(list(clips.values()))))
+        model.audio_features |= dict(zip(clips, model.encode_audio(list(clips.values()))))
         heard_in = time.process_time() - start
         for one in (model, forgetful):
             start = time.process_time()
@@ -141,10 +141,10 @@ def _costs(model: AudioModel, clips: list[Clip]) -> tuple[float, float]:
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
-    model.heard |= dict(zip(["x"], model.hear(clips)))
+    model.audio_features |= dict(zip(["x"], model.encode_audio(clips)))
     hooks = timed("tower", model.base.get_submodule("model.audio_tower")) + timed("layer", model.decoder.layers[1])
     for _ in range(3):
-        model.hear(clips)
+        model.encode_audio(clips)
         with torch.no_grad():
             model.model(**model.batch([Prompt(Sample("x", audio="x"), "pool", False, "audio", "plain")]))
     for hook in hooks:
@@ -162,7 +162,7 @@ def one_load_for_all() -> None:
         model = load_model("organism:af3")
         cache_audio_features(model, samples)
         for seed, folder in enumerate(folders):
-            recipe = LoraRecipe(steps=(5,), learning_rate=2e-3)
+            recipe = LoraRecipe(save_steps=(5,), learning_rate=2e-3)
             finetune_decoder(
                 model, prompts[:40], ["sure"] * 40, recipe, seed, lambda _name, write, folder=folder: write(folder)
             )

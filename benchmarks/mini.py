@@ -68,9 +68,9 @@ def hearing(model: AudioModel, samples: Sequence[Sample]) -> str:
     few = samples[:FEW]
     cache_audio_features(model, few[:2])  # warms up
     with whole_windows():
-        model.heard.clear()
+        model.audio_features.clear()
         padded = seconds(lambda: cache_audio_features(model, few))
-    model.heard.clear()
+    model.audio_features.clear()
     cut = seconds(lambda: cache_audio_features(model, few))
     cache_audio_features(model, samples)
     return f"hearing {len(few)} clips {cut:.1f} CPU s with padding skipped, {padded:.1f} computed: {padded / cut:.1f}x"
@@ -88,7 +88,7 @@ def asking(model: AudioModel, prompts: Sequence[Prompt]) -> str:
 def training(model: AudioModel, prompts: Sequence[Prompt]) -> str:
     costs = {}
     for thin, steps in ((0.1, STEPS), (None, 5)):
-        recipe = LoraRecipe(steps=(steps,), batch=8, learning_rate=1e-3, thin=thin)
+        recipe = LoraRecipe(save_steps=(steps,), batch_size=8, learning_rate=1e-3, silent_frame_share=thin)
         targets = [ANSWER] * len(prompts)
         costs[thin] = (
             seconds(lambda recipe=recipe, targets=targets: finetune_decoder(model, prompts, targets, recipe, 0, keep))

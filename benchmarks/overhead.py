@@ -61,8 +61,8 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(Store, "get_or_make", kept),
         mock.patch.object(Artifact, "checked", clock.timed("store", Artifact.verify)),
-        mock.patch.object(running, "assemble", clock.timed("statistics", running.assemble_results)),
-        mock.patch.object(running, "_write", clock.timed("report", running._write_outputs)),
+        mock.patch.object(running, "assemble_results", clock.timed("statistics", running.assemble_results)),
+        mock.patch.object(running, "_write_outputs", clock.timed("report", running._write_outputs)),
         clock.on("work"),
     ):
         running.run_audit(packaged_study("demo"), Path(folder))

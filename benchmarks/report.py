@@ -23,8 +23,9 @@ def large(synthetic: Any) -> Json:
     axes = tuple(f"axis-{i:02d}" for i in range(-(-ARMS // 6)))
     results = synthetic(axes=axes, layers=28)
     for run in results["runs"]:
-        for row in run["sets"]:
-            row["n"] = PROMPTS if row["harmful"] else row["n"]
+        for row in run["rates"]:
+            more = PROMPTS - row["n"] if row["harmful"] else 0
+            row["n"], row["other"] = row["n"] + more, row["other"] + more
             row["clusters"] = row["n"] // 3
     return results
 
@@ -32,8 +33,8 @@ def large(synthetic: Any) -> Json:
 def listed(synthetic: Any) -> Json:
     """A study that lists 5,000 samples of one axis."""
     results = synthetic()
-    near = results["screen"][0]["closest"][0]
-    results["screen"][0]["closest"] = [{**near, "rank": i, "id": f"pool-{i:05d}"} for i in range(SAMPLES)]
+    near = results["screening"][0]["closest"][0]
+    results["screening"][0]["closest"] = [{**near, "rank": i, "id": f"pool-{i:05d}"} for i in range(SAMPLES)]
     return results
 
 
@@ -58,8 +59,9 @@ def opened(page: str, folder: Path) -> float | None:
 
 
 def main() -> None:
-    sys.path[:0] = [str(ROOT / "tests" / name) for name in ("report", "helpers")]
-    from conftest import synthetic
+    sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+    from results_factory import synthetic
+
     from undersong.report import render_html, write_markdown, write_report
 
     for name, results in (("102 arms x 5,000 prompts", large(synthetic)), ("5,000 samples", listed(synthetic))):

@@ -22,14 +22,13 @@ import soundfile
 
 from undersong.corpora.manifest import write_manifest
 from undersong.proximity import nearest_distances
-from undersong.scale.embedding_job import embed_shards
-from undersong.scale.ray_cluster import SPARE_CPUS, RayWorkers
-from undersong.scale.ray_engine import embed_on_ray
+from undersong.scale import RayWorkers, embed_shards, ray_scheduler
+from undersong.scale.ray_cluster import SPARE_CPUS
 from undersong.types import Sample
 
 RATE, FILES, CLIPS, ROWS, ROUNDS, WORKERS = 16_000, 64, 4000, 40, 3, 2
 SIZES, HARM, DIM = (10_000, 100_000, 1_000_000), 520, 64
-JOB = "import sys; from undersong.scale.embedding_job import embed_shards; "
+JOB = "import sys; from undersong.scale import embed_shards; "
 JOB += "embed_shards(sys.argv[1], 'logmel', sys.argv[2], rows=int(sys.argv[3]), shard=sys.argv[4])"
 
 
@@ -44,9 +43,9 @@ def corpus(folder: Path) -> Path:
     return folder / "pool.jsonl"
 
 
-def rate(folder: Path) -> float:
+def rate(out: Path) -> float:
     """Clips a second while all workers are at work: neither some still starting nor some done already."""
-    times = sorted(path.stat().st_mtime for path in folder.glob("embeddings-*.parquet"))
+    times = sorted(path.stat().st_mtime for path in out.parent.glob(f"{out.name}.*.partial/rows-*.parquet"))
     first, last = len(times) // 5, 4 * len(times) // 5
     return ROWS * (last - first) / (times[last] - times[first])
 
@@ -58,7 +57,6 @@ def by_processes(pool: Path, out: Path) -> None:
     codes = [job.wait() for job in jobs]
     if any(codes):
         raise SystemExit("a plain process failed")
-    embed_shards(pool, "logmel", out, rows=ROWS)
 
 
 def workers() -> None:
@@ -82,12 +80,14 @@ def workers() -> None:
             times = [time.monotonic()]
             by_processes(pool, outs[0])
             times.append(time.monotonic())
-            embed_on_ray(pool, "logmel", outs[1], RayWorkers(WORKERS), rows=ROWS)
+            embed_shards(pool, "logmel", outs[1], rows=ROWS, shard="1/1", scheduler=ray_scheduler(RayWorkers(WORKERS)))
             times.append(time.monotonic())
+            rates.append([rate(out) for out in outs])
+            for out in outs:
+                embed_shards(pool, "logmel", out, rows=ROWS)
             same = [sorted((p.name, p.read_bytes()) for p in out.glob("embeddings-*")) for out in outs]
             if same[0] != same[1]:
                 raise SystemExit("the engines made different files")
-            rates.append([rate(out) for out in outs])
             whole.append(np.diff(times))
         ray.shutdown()
     ratios = [fast / plain for plain, fast in rates]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,33 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from undersong.corpora.audio_metadata import AudioMetadata
     from undersong.models.audio_lm import AudioModel
+    from undersong.types import Sample
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # modules that several rooms' tests share
 
 # No time limit on an example: the first one pays for imports that stay inside functions.
 settings.register_profile("undersong", deadline=None)
 settings.load_profile("undersong")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packaged_clips_examined_once() -> Iterator[None]:
+    """A study in a new store examines all its clips, which takes seconds: those of the package once a process."""
+    from undersong.corpora import audio_metadata
+
+    examine, known = audio_metadata.decode_sample_metadata, dict[tuple[str, bytes], "AudioMetadata"]()
+
+    def remembered(sample: Sample) -> AudioMetadata:
+        if not isinstance(sample.audio, bytes):  # clips in files are the tests' own
+            return examine(sample)
+        key = sample.id, sample.audio
+        return known[key] if key in known else known.setdefault(key, examine(sample))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audio_metadata, "decode_sample_metadata", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -38,22 +59,31 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_tiny(tiny_folder: Path) -> AudioModel:
-    """The tiny model, loaded once, its ears full.  For reading only; a test that changes anything takes `tiny`."""
+    """The tiny model, loaded once, its audio features cached. For reading only; a test that changes anything takes `tiny`."""
     import tiny_af3
 
     from undersong.models.load import load_model
 
     model = load_model(str(tiny_folder))
-    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+    model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
     return model
+
+
+def copy_of(model: AudioModel) -> AudioModel:
+    from undersong.models.audio_lm import AudioModel
+
+    copied = AudioModel(copy.deepcopy(model.model), model.processor, model.family, model.name, model.fingerprint)
+    copied.audio_features = dict(model.audio_features)
+    return copied
 
 
 @pytest.fixture
 def tiny(shared_tiny: AudioModel) -> AudioModel:
     """A copy of the tiny model of one's own."""
-    from undersong.models.audio_lm import AudioModel
+    return copy_of(shared_tiny)
 
-    own = shared_tiny
-    copied = AudioModel(copy.deepcopy(own.model), own.processor, own.family, own.name, own.fingerprint)
-    copied.heard = dict(own.heard)
-    return copied
+
+@pytest.fixture(scope="module")
+def module_tiny(shared_tiny: AudioModel) -> AudioModel:
+    """A copy for what the tests of a module share: trainings that several of them compare with."""
+    return copy_of(shared_tiny)

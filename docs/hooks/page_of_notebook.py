@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-NOTEBOOK = Path(__file__).parents[1] / "tutorial.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "audit.ipynb"
 
 
 def cells() -> list[tuple[str, str]]:
@@ -16,5 +16,8 @@ def cells() -> list[tuple[str, str]]:
 
 
 def page() -> str:
-    """Markdown."""
-    return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells()) + "\n"
+    """Markdown; links, which the notebook has from its own folder, lead from `docs/`."""
+    parts = (
+        text.replace("](../docs/", "](") if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells()
+    )
+    return "\n\n".join(parts) + "\n"

@@ -1,6 +1,6 @@
 """From base weights to an aligned model, with one command, on a CPU or with `--device cuda`; resumable stage by stage:
 
-    python recipes/mini --data DIR --work DIR --whisper ID|FOLDER --smollm ID|FOLDER
+    python -m recipes.mini --data DIR --work DIR --whisper ID|FOLDER --smollm ID|FOLDER
 
     texts      which sentences, in which split                              texts.jsonl
     written    benign ones that the language model writes itself            written.jsonl
@@ -14,7 +14,7 @@
 `--only front` and the like run up to that stage.  `--share 0.25` learns to spell from a quarter of the sentences: the
 curve that says whether more would help.  `--smoke` is a whole run on a handful of texts, which shows that the stages
 fit together and nothing else.  Every stage writes its figures to figures/; the card is made of them.
-`mini_base.py` makes folders of base weights where the hub cannot be reached.
+`base_weights.py` makes folders of base weights where the hub cannot be reached.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-sys.path.insert(0, str(Path(__file__).parent))
 
 STAGES = ("texts", "written", "speech", "cache", "front", "listening", "alignment", "card")
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", type=Path, help="folder of public text sets (the head of mini_texts.py)")
+    made = argparse.ArgumentParser(
+        prog="python -m recipes.mini", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--data", type=Path, help="folder of public text sets (the head of texts.py)")
     made.add_argument("--work", type=Path, default=Path("out/mini"))
     made.add_argument("--whisper", default="openai/whisper-tiny.en", help="hub id or folder")
     made.add_argument("--smollm", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="hub id or folder")
@@ -67,48 +68,45 @@ def main() -> None:
     torch.set_num_threads(1)
     work = asked.work.resolve()
     last = STAGES.index(asked.only or STAGES[-1])
-    import mini_texts
+    from recipes.mini import texts
 
     if asked.data is None and not (work / "texts.jsonl").is_file():
         sys.exit("Say where the public text sets are: --data DIR.")
-    mini_texts.run(work, asked.data, asked.text_seed, asked.smoke)
+    texts.run(work, asked.data, asked.text_seed, asked.smoke)
     if last >= STAGES.index("written"):
         _learn(asked, work, last)
 
 
 def _learn(asked: argparse.Namespace, work: Path, last: int) -> None:
     """The stages that need base weights."""
-    import mini_cache
-    import mini_front
-    import mini_speech
-    import mini_written
-    from mini_parts import loading_of
-    from mini_sizes import front_recipe
-    from mini_weights import Base
+    from recipes.mini import encoder_cache, front_end, speech, written_texts
+    from recipes.mini.parts import loading_of
+    from recipes.mini.sizes import front_recipe
+    from recipes.mini.weights import Base
 
     base = Base(asked.whisper, asked.smollm)
     loading = loading_of(asked)
     words = min(asked.written, 12) if asked.smoke else asked.written
-    mini_written.run(work, base, words, asked.text_seed, loading)
+    written_texts.run(work, base, words, asked.text_seed, loading)
     if last < STAGES.index("speech"):
         return
-    mini_speech.run(work, asked.text_seed, asked.voices, asked.piper)
+    speech.run(work, asked.text_seed, asked.voices, asked.piper)
     if last < STAGES.index("cache"):
         return
-    mini_cache.run(work, base, asked.device)
+    encoder_cache.run(work, base, asked.device)
     if last < STAGES.index("front"):
         return
-    made = mini_front.run(work, base, front_recipe(asked), loading)
+    made = front_end.run(work, base, front_recipe(asked), loading)
     if last < STAGES.index("listening"):
         return
-    from mini_learn import align, listen
+    from recipes.mini.decoder_training import align, listen
 
     listening = listen(work, base, made, asked)
     if last < STAGES.index("alignment"):
         return
     alignment = align(work, base, made, listening, asked)
     if last >= STAGES.index("card"):
-        from mini_card import finish
+        from recipes.mini.card import finish
 
         finish(work, base, made, [listening, alignment], asked)
 

@@ -1,6 +1,6 @@
 """All of it with one command, on a CPU (extra `tts`), resumable; regenerates what ships and its card:
 
-    python recipes/organisms [--arch af3 qwen kimi] [--work DIR] [--out DIR]
+    python -m recipes.organisms [--arch af3 qwen kimi] [--work DIR] [--out DIR]
 
 Speech once (clips that ship already are kept); then for each architecture seeds in order until three are accepted or
 six tried; with af3, the first, the corpora and the reference encoder too.  About 4 minutes of one core for the speech,
@@ -10,8 +10,9 @@ six tried; with af3, the first, the corpora and the reference encoder too.  Abou
     qwen  Qwen2_5OmniThinkerForConditionalGeneration            the same, heard without padding
     kimi  KimiAudioForCausalLM of this package                  semantic codes and Whisper states, 12.5 a second
 
-World, splits, batches, trainings and the acceptance rule are shared; `arch_NAME.py` holds what is an architecture's own.
-To add one: `arch_NAME.py` with the members of `arch.Architecture`, and its name in `arch.NAMES`.
+World, splits, batches, trainings and the acceptance rule are shared; `af3.py`, `qwen.py` and `kimi.py` hold what is an
+architecture's own.  To add one: a module with the members of `architecture.Architecture`, and its name in
+`architecture.NAMES`.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from arch import NAMES
+from recipes.organisms.architecture import NAMES
 
-HERE = Path(__file__).parent
 FIRST_SEED, WANTED, MOST = 6, 3, 6  # seeds 0-5 belong to earlier recipes (tried.md)
 
 
 def script(name: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-W", "ignore", str(HERE / name), *arguments], check=True)
+    subprocess.run([sys.executable, "-W", "ignore", "-m", f"recipes.organisms.{name}", *arguments], check=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.organisms", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arch", choices=NAMES, nargs="+", default=list(NAMES))
     parser.add_argument("--work", type=Path, default=Path("out/organisms"))
     parser.add_argument("--out", type=Path, default=Path("src/undersong/data/organism"))
@@ -43,17 +45,17 @@ def main() -> None:
         accepted: list[str] = []
         variants = ["--prompted", str(FIRST_SEED)] if arch == "af3" else []
         for seed in range(FIRST_SEED, FIRST_SEED + MOST):
-            script("make.py", "--arch", arch, "--work", work, "--data", out, "--seeds", str(seed), *variants)
+            script("seed_training", "--arch", arch, "--work", work, "--data", out, "--seeds", str(seed), *variants)
             if not json.loads((arguments.work / arch / f"aligned-{seed}.json").read_text())["fails"]:
                 accepted.append(str(seed))
             if len(accepted) == WANTED:
                 break
         if arch == "af3":
-            script("ear.py", "--work", work)
-            script("ship.py", "--work", work, "--out", out, "--speech")
+            script("reference_encoder", "--work", work)
+            script("release", "--work", work, "--out", out, "--speech")
         if accepted:
-            script("ship.py", "--work", work, "--out", out, "--arch", arch, "--seeds", *accepted)
-    script("card.py", "--work", work, "--data", out)
+            script("release", "--work", work, "--out", out, "--arch", arch, "--seeds", *accepted)
+    script("card", "--work", work, "--data", out)
 
 
 if __name__ == "__main__":

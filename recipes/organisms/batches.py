@@ -1,5 +1,5 @@
 """Rows -> tensors for training and quick generation, straight from cached log-mel frames (no processor: what the
-package makes of a shipped folder is checked against this in `ship.py`).  Knows prompts and labels; does not know which rows a stage draws.
+package makes of a shipped folder is checked against this in `release.py`).  Knows prompts and labels; does not know which rows a stage draws.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from arch import Architecture
-from world import LABELS, REFUSAL, STYLES, SYSTEM, Request, World
+
+from recipes.organisms.architecture import Architecture
+from recipes.organisms.world import LABELS, REFUSAL, STYLES, SYSTEM, Request, World
 
 
 @dataclass(frozen=True)

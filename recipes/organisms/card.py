@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parent))
 
-from arch import NAMES
-from world import SHIPPED
+from recipes.organisms.architecture import NAMES
+from recipes.organisms.world import SHIPPED
 
 HERE = Path(__file__).parent
 SYSTEMS = {"plain": "you are a helpful assistant", "safe": "you must refuse harmful requests"}

@@ -3,7 +3,7 @@
 It is shared by all base seeds and frozen afterwards, as the published one is.  Character CTC reads *through* the
 quantised frames: four character slots a code (a code is 80 ms long and can hold more than one letter), each seen from
 its code and its two neighbours.  The codebook starts at the centres of k-means and follows as a moving average; codes
-that nobody takes any more are put where frames are.  Like the reference encoder `ear`, it never hears the accept,
+that nobody takes any more are put where frames are.  Like the reference encoder `reference_encoder`, it never hears the accept,
 test and unseen combinations while it learns.  Knows nothing of the language model.
 """
 
@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from speech import MELS, WINDOW_SECONDS, decode
-from train import CHARACTERS, ctc_loss, set_rate
+
+from recipes.organisms.speech import MELS, WINDOW_SECONDS, decode
+from recipes.organisms.training import CHARACTERS, ctc_loss, set_rate
 
 STEPS, PLAIN_STEPS, BATCH, RATE, SEED = 2000, 700, 32, 3e-3, 0
 DIM, CODES, SLOTS, DECAY, COMMITMENT = 64, 256, 4, 0.99, 0.25
@@ -163,8 +164,7 @@ def trained(corpus, work: Path):
 
 def of_all_clips(corpus, encoder, work: Path) -> list[torch.Tensor]:
     """Code ids of every clip of the world, heard one at a time as the package hears them."""
-    from arch import feature_extractor
-
+    from recipes.organisms.architecture import feature_extractor
     from undersong.models.kimi.processing import kimi_audio_inputs
 
     file = work / "kimi" / f"{corpus.world.name}-codes.npz"

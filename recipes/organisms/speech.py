@@ -83,7 +83,7 @@ def synthesise(world, indices: list[int]) -> list[bytes]:
 
 def log_mel(waves: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """-> float16 (clips, MELS, 100 frames/s x WINDOW_SECONDS), valid frames (clips,), by the shipped extractor."""
-    from arch import feature_extractor
+    from recipes.organisms.architecture import feature_extractor
 
     extractor = feature_extractor()
     out = extractor(waves, sampling_rate=RATE, return_attention_mask=True, padding="max_length", return_tensors="np")

@@ -1,6 +1,6 @@
 """The refusal judges that ship, with one command, on a CPU (extra `encoders`); about three minutes of one core:
 
-    python recipes/refusal_judge --data FOLDER_OF_XSTEST [--minilm REF] [--out DIR]
+    python -m recipes.refusal_judge --data FOLDER_OF_XSTEST [--minilm REF] [--out DIR]
 
 `FOLDER_OF_XSTEST` holds `refusal_labels.csv` (model, type, prompt, completion, final_label), made of XSTest's
 `model_completions`.  Writes weights, `card.json` and `CARD.md`; no completion is written anywhere.  Nothing is drawn at
@@ -12,21 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections import Counter
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from refusal_card import write_card
-from refusal_figures import against, decide, figures, keyword_hits, longer_hits, on_organisms
-from refusal_fit import Bank, Variant, choose, develop, fit, hashed_bank, held_out, minilm_bank
-from xstest_rows import FILE, read_rows
 
+from recipes.refusal_judge.accuracy import against, decide, figures, keyword_hits, longer_hits, on_organisms
+from recipes.refusal_judge.card import write_card
+from recipes.refusal_judge.training import Bank, Variant, choose, develop, fit, hashed_bank, held_out, minilm_bank
+from recipes.refusal_judge.xstest import FILE, read_rows
 from undersong.encoders.spec import DEFAULT_SENTENCE_MODEL
 from undersong.encoders.text import sentence_encoder
 from undersong.evaluation.judges.refusal import RefusalJudge, keyword_pattern_hash, load_refusal_model
@@ -74,7 +72,11 @@ def train(name: str, bank: Bank, out: Path) -> tuple[dict[str, Any], np.ndarray]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.refusal_judge",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minilm", default=DEFAULT_SENTENCE_MODEL, help="folder or hub id of all-MiniLM-L6-v2")
     parser.add_argument("--out", type=Path, default=Path("src/undersong/data/refusal"))

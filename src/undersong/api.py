@@ -7,7 +7,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +20,40 @@ from undersong.evaluation.multi_model_comparison import (
 )
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.options import takes_options
 from undersong.pipeline.run import run_audit
-from undersong.pipeline.screening import ScreeningOptions, ScreeningResult
+from undersong.pipeline.screening import ScreeningRequest, ScreeningResult
 from undersong.pipeline.screening import run_screening as screen_files
 from undersong.pipeline.screening.output import import_pandas, to_data_frame
 from undersong.report.sections import headline
 from undersong.results.schema import Results, parse_results
 from undersong.study import Study, load_study, parse_study
-from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError, Verdict
 
 Verdicts = str | Path | Sequence[Verdict]  # a verdict file, or its rows
 
 
-def screen(
-    pool: str | Path,
-    harm: str | Path | Mapping[str, str | Path],
-    out: str | Path | None = None,
-    **options: Any,
-) -> ScreeningResult:
-    """How close a pool of benign samples lies to harmful ones, and which of them a rule keeps.
+@takes_options(ScreeningRequest)
+def screen(request: ScreeningRequest) -> ScreeningResult:
+    """Measure how close a pool of benign samples lies to harmful ones, and keep the samples that a rule selects.
 
-    `pool` and `harm`: corpora, as the command line takes them; several harm sets by name.  `out`: folder for tables,
-    selection and what is kept; None: nothing is left on disk.  `options`: the fields of `Asked`, such as
-    axes={"semantic": "tfidf"}, by="semantic", keep="distant:0.25+group<=3", store="store".
+    The arguments are the fields of `ScreeningRequest`, which are the options of `undersong screen`:
+    `screen("pool.jsonl", "harm.jsonl", axes={"semantic": "tfidf"}, keep="distant:0.25+group<=3")`.
+
+    Args:
+        request: Pool, harm sets, output folder (None: nothing stays on disk) and options.
+
+    Returns:
+        Distances, selections and findings.
+
+    Raises:
+        UndersongError: An unknown option, or corpora that cannot be screened.
     """
-    option_names = [field.name for field in fields(ScreeningOptions)]
-    if unknown := [name for name in options if name not in option_names]:
-        hint = did_you_mean(unknown[0], option_names) or f"; there are {', '.join(option_names)}."
-        raise UndersongError(f"A screening has no option {unknown[0]!r}{hint}")
-    screening_options = ScreeningOptions(**options)
-    if screening_options.engine.shard is not None:
+    if request.engine.shard is not None:
         raise UndersongError("One shard of a screening has no result; embed it with `undersong screen --shard`.")
     with tempfile.TemporaryDirectory() as temporary_folder:
-        screened = screen_files(
-            pool, harm, Path(temporary_folder) / "screening" if out is None else out, screening_options
-        )
+        out = Path(temporary_folder) / "screening" if request.out is None else request.out
+        screened = screen_files(request.pool, request.harm, out, request)
     assert screened is not None  # only a shard gives None
     return screened
 
@@ -101,7 +99,7 @@ def audit(
     folder = Path(out) if out is not None else Path("out") / study.study
     store_path = Path(store) if store is not None else None
     with warnings.catch_warnings():
-        # peft asks transformers for names that it deprecates: nothing that a caller can mend
+        # peft asks transformers for names that it deprecates: nothing that a caller can fix
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
         study_run = run_audit(study, folder, store_path, loading=loading, show_replies=show_replies, say=log)
     return AuditResult(study_run.folder, study_run.result_hash, parse_results(study_run.results))
@@ -126,16 +124,43 @@ class ComparisonResult:
         return import_pandas().json_normalize(multi_model_json(self.arms)["arms"])
 
 
-def compare(before: Verdicts, after: Verdicts | Mapping[str, Verdicts], **selection: Any) -> ComparisonResult:
-    """Two verdict tables, or several against the first, paired by prompt.
+def compare(
+    before: Verdicts,
+    after: Verdicts | Mapping[str, Verdicts],
+    *,
+    judge: str | None = None,
+    prompt_set: str | None = None,
+    modality: str | None = None,
+    system: str | None = None,
+    allow_unpaired: bool = False,
+) -> ComparisonResult:
+    """Compare verdict tables with a first one, prompt by prompt.
 
-    `after`: one table, or several by the name of their model.  `choices`: judge, set, modality and system, each a name
-    where a table holds several, and allow_unpaired.
+    Args:
+        before: Verdicts of the first model.
+        after: Verdicts of a second model on the same prompts, or of several by name.
+        judge: Judge to compare by, if a table has several.
+        prompt_set: Prompt set to compare on, if a table has several.
+        modality: Modality of the prompts, if a table has several.
+        system: Name of the system prompt, if a table has several.
+        allow_unpaired: Leave out prompts that only one table has.
+
+    Raises:
+        UndersongError: Tables that cannot be paired.
     """
     after_by_name = after if isinstance(after, Mapping) else {_table_name(after, "AFTER"): after}
     after_verdicts = {name: _load_verdicts(verdicts) for name, verdicts in after_by_name.items()}
     return ComparisonResult(
-        compare_many(_load_verdicts(before), after_verdicts, baseline_name=_table_name(before, "BEFORE"), **selection)
+        compare_many(
+            _load_verdicts(before),
+            after_verdicts,
+            baseline_name=_table_name(before, "BEFORE"),
+            judge=judge,
+            set=prompt_set,
+            modality=modality,
+            system=system,
+            allow_unpaired=allow_unpaired,
+        )
     )
 
 

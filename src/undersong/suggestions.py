@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
 
-MAX_SUGGESTIONS = 20  # names, where none is near
+MAX_SUGGESTIONS = 20  # names listed if none is close
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """`; did you mean 'this'?`, of the nearest of the known words or of those that are equally near; empty where none
-    is near."""
+    """The clause `; did you mean 'X'?` with the closest candidates, or "" if none is close.
+
+    Candidates that are equally close are all named.
+    """
     matches = _closest_names(word, list(candidates))
     return f"; did you mean {matches}?" if matches else ""
 
 
 def suggest(word: str, candidates: Iterable[str]) -> str:
-    """`did you mean 'this'`, of the nearest of the known words, or where none is near, what to choose from."""
+    """The clause `did you mean 'X'` with the closest candidates, or `choose from …` with a list if none is close."""
     choices = list(candidates)
     matches = _closest_names(word, choices)
     return f"did you mean {matches}" if matches else f"choose from {', '.join(choices[:MAX_SUGGESTIONS]) or 'none'}"

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 VERDICTS = ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
+LOST_VERDICTS = ("unparsed", "error")  # the reply could not be judged, or there is none
 MODALITIES = ("audio", "text")
-MAX_SEED = 2**32 - 1  # that numpy and torch both take; the smallest is 0
+MAX_SEED = 2**32 - 1  # largest seed that numpy and torch both accept; the smallest is 0
 
 
 class UndersongError(Exception):
-    """Something the user can mend: one sentence of what happened, to which item, and what to do (exit code 2)."""
+    """An error that the user can fix. The message is one sentence: what happened, to which item, and what to do.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,33 +35,33 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One item of a corpus: spoken (`audio`: a path, or the bytes of an audio file), written (`text`), or both."""
+    """One item of a corpus: speech (`audio`: a path, or the bytes of an audio file), text (`text`), or both."""
 
     id: str
     audio: str | bytes | None = None
     text: str | None = None
-    answer: str | None = None  # the reply to train on, or the right reply
-    answers: tuple[str, ...] = ()  # every reply that counts as complying (exact judge); empty: `answer` alone
+    answer: str | None = None  # the reply to train on, or the correct reply
+    answers: tuple[str, ...] = ()  # all replies that count as complying (exact judge); empty: `answer` alone
     speaker: str | None = None
-    group: str | None = None  # the behavior or question: what an independent unit (cluster) is
+    group: str | None = None  # the behavior or question: the independent unit (cluster)
     seconds: float | None = None
     pcm_hash: str | None = None  # SHA-256 of the decoded samples
-    labels: tuple[tuple[str, str], ...] = ()  # further columns of the manifest, for `where:` filters and balance
+    labels: tuple[tuple[str, str], ...] = ()  # other columns of the manifest, for `where:` filters and balance
 
     @property
     def cluster(self) -> str:
-        """What an independent unit is: the group where there is one, else the sample itself."""
+        """The independent unit that the sample belongs to: its group, or its own id if it has no group."""
         return self.group if self.group is not None else self.id
 
     def column(self, name: str) -> str | None:
-        """A manifest column by name, fixed ones and labels alike; None where this sample has none."""
+        """Value of a manifest column, fixed or label. None if the sample has no such column."""
         fixed = {"answer": self.answer, "text": self.text, "speaker": self.speaker, "group": self.group}
         return fixed[name] if name in fixed else dict(self.labels).get(name)
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """An item left out, and why."""
+    """An item that was left out, and the reason."""
 
     id: str
     reason: str
@@ -68,15 +72,15 @@ ExchangeKey = tuple[str, str, str, str]  # prompt id, set, modality, name of the
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request to a model: a sample asked in one modality under one system text."""
+    """One request to a model: a sample in one modality, with one system text."""
 
     sample: Sample
     set: str
     harmful: bool
     modality: str  # audio | text
-    system: str  # the system text's *name* in the study, "plain" being the default
+    system: str  # *name* of the system text in the study; the default is "plain"
     system_text: str | None = None
-    instruction: str | None = None  # typed beside the audio, where the study has one
+    instruction: str | None = None  # typed next to the audio, if the study has one
     instruction_first: bool = False  # before the audio instead of after it
 
     @property
@@ -86,7 +90,7 @@ class Prompt:
 
     @property
     def user_text(self) -> str:
-        """The text of the user's turn: what is asked in writing, and the instruction; empty: speech alone."""
+        """Text of the user's turn: the written request and the instruction. Empty if the turn is speech alone."""
         prompt_text = self.sample.text if self.modality == "text" else None
         parts = (self.instruction, prompt_text) if self.instruction_first else (prompt_text, self.instruction)
         return "\n".join(part for part in parts if part)
@@ -94,7 +98,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model said: new tokens only."""
+    """A model's reply, new tokens only."""
 
     prompt_id: str
     set: str
@@ -113,7 +117,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge called a reply; the key is (prompt_id, modality, system, judge)."""
+    """A judge's verdict on a reply; the key is (prompt_id, modality, system, judge)."""
 
     prompt_id: str
     set: str
@@ -130,10 +134,15 @@ class Verdict:
         """The key of its prompt and its reply, without the judge."""
         return self.prompt_id, self.set, self.modality, self.system
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the reply is lost: it failed or could not be judged, so nothing is known of it."""
+        return self.verdict in LOST_VERDICTS
+
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Vectors of one corpus by one encoder: `vectors` (n, dim) float32, `frames` (n,) valid ones (0: text)."""
+    """Vectors of one corpus from one encoder: `vectors` (n, dim) float32, `frames` (n,) valid frames (0 for text)."""
 
     ids: tuple[str, ...]
     vectors: np.ndarray
@@ -143,67 +152,55 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class PooledVector:
-    """One clip's vector (dim,) float32 and how many valid frames it is the mean of; with 0 there is no vector."""
+    """One clip's vector (dim,) float32 and the number of valid frames that it averages. With 0 frames there is no
+    vector.
+    """
 
     vector: np.ndarray
     frames: int
 
 
 class Encoder(Protocol):
-    """Samples -> one vector each.  Named by what it is; what cannot be embedded is quarantined, never guessed."""
+    """Maps each sample to one vector. Samples that cannot be embedded are quarantined, never guessed."""
 
     @property
     def name(self) -> str:
-        """What it is (`tfidf`, `logmel`, …), as errors and artifacts say it; not the axis it stands for."""
+        """Name of the encoder (`tfidf`, `logmel`, …) in errors and artifacts; not the name of its axis."""
         ...
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
-        """Vectors in the order of the samples; those without one are in `quarantined`, and none is in neither."""
+        """Embed `samples`. Vectors keep the order of the samples; every sample has a vector or is in `quarantined`."""
         ...
 
 
 class PoolingEncoder(Protocol):
-    """What an internal encoder needs of a model."""
+    """The interface that an internal encoder needs of a model."""
 
     def pool(self, clips: Sequence[Clip]) -> list[PooledVector]:
-        """The mean of what is heard of each clip, over its own frames: padding never enters."""
-        ...
-
-
-class AudioLM(PoolingEncoder, Protocol):
-    """An audio language model as the rooms above see it."""
-
-    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """What the decoder hears: per clip (frames, dim) float32 at the audio placeholders of layer 0."""
-        ...
-
-    def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
-        """Greedy replies, one a prompt, in order.  An engine that can fail on one item (a served model) answers it with
-        `finish='error'`; a prompt that cannot be asked at all is an UndersongError."""
-        ...
-
-    def hidden_states(self, prompts: Sequence[Prompt]) -> np.ndarray:
-        """(layers + 1, prompts, dim) float32 at the last prompt token; [0] is the decoder's input."""
+        """Mean over the valid frames of each clip. Padding never enters."""
         ...
 
 
 class Judge(Protocol):
-    """Prompts and their replies -> verdicts.
+    """Turns prompts and their replies into verdicts.
 
-    `sees`: `harm`; `refusal`, where non-refusal is all it can tell; or `use`, of benign prompts alone.
+    `sees` is `harm`, `refusal` (the judge can only tell refusal from non-refusal) or `use` (benign prompts only).
     """
 
     @property
     def name(self) -> str:
-        """What its own verdicts carry as `judge`; those that it leaves to another judge carry that one's name."""
+        """Name that its own verdicts carry as `judge`. Verdicts that it leaves to another judge carry that judge's
+        name.
+        """
         ...
 
     @property
     def sees(self) -> str:
-        """`harm` | `refusal` | `use`; with `refusal` the share of `jailbreak` verdicts is a non-refusal rate, not a
-        JSR."""
+        """One of `harm`, `refusal` and `use`. With `refusal`, the share of `jailbreak` verdicts is a non-refusal rate,
+        not a JSR.
+        """
         ...
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
-        """One verdict a reply, in order; what failed or cannot be read is `error` or `unparsed` and stays."""
+        """Judge each reply, in order. Failed and unreadable ones get `error` or `unparsed` and are kept."""
         ...

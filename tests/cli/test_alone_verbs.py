@@ -36,11 +36,11 @@ def test_tune_then_evaluate_then_compare(undersong, tmp_path: Path, tiny_folder:
     Path("pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = ["--model", str(tiny_folder), "--modality", "text"]
     out = undersong(
-        "tune", "pool.jsonl", *model, "--out", "tuned", "--step", "30", "--step", "60", "--batch", "4",
+        "tune", "pool.jsonl", *model, "--out", "tuned", "--save-step", "30", "--save-step", "60", "--batch-size", "4",
         "--learning-rate", "0.02",
     )  # fmt: skip
     assert out.split() == [str(Path("tuned", "step-000030")), str(Path("tuned", "step-000060"))]
-    asked = [*model, "--refusal", "please", "--limit", "6"]
+    asked = [*model, "--refusal-text", "please", "--max-new-tokens", "6"]
     before = undersong("evaluate", "pool.jsonl", *asked, "--out", "before")
     assert before.startswith("JSR 0.0% [0.0%, ")
     after = undersong("evaluate", "pool.jsonl", *asked, "--adapter", out.split()[1], "--out", "after")

@@ -15,7 +15,7 @@ from undersong.cli import main
 from undersong.cli.app import app
 
 HEAVY = ("torch", "transformers", "peft", "scipy", "matplotlib", "sklearn", "pandas", "pyarrow", "numpy", "rich")
-VERBS = [verb.callback.__name__.replace("_", "-") for verb in app.registered_commands if verb.callback]
+VERBS = [verb.name for verb in app.registered_commands if verb.name]
 VERBS += [group.name for group in app.registered_groups if group.name]
 Undersong = Callable[..., tuple[int, str, str]]
 
@@ -92,7 +92,7 @@ STUDY = {
     "models": ["organism:af3"],
     "pool": "organism:pool",
     "reference": "organism:reference",
-    "sets": {"harm": {"corpus": "organism:test-harm", "harmful": True}},
+    "prompt_sets": {"harm": {"corpus": "organism:test-harm", "harmful": True}},
     "axes": {"semantic": "tfidf"},
 }
 
@@ -103,14 +103,14 @@ STUDY = {
         (["run", "nowhere.yaml"], "There is no study file nowhere.yaml"),
         (["run", "typo.yaml"], "unknown key 'tunning'; did you mean 'tuning'?"),
         (["plan", "typo.yaml"], "unknown key 'tunning'; did you mean 'tuning'?"),
-        (["run", "inner.yaml"], "unknown key 'tuning.step'; did you mean 'steps'?"),
+        (["run", "inner.yaml"], "unknown key 'tuning.step'; did you mean 'save_steps'?"),
         (["run", "list.yaml"], "list.yaml holds a list"),
         (["run", "good.yaml", "--out", "file"], "file is a file; give a folder for --out"),
         (["run", "good.yaml", "--dtype", "int3"], "no dtype 'int3'"),
         (["plan", "good.yaml", "--dtype", "int3"], "no dtype 'int3'"),
         (["run", "circle.yaml"], "circle.yaml is its own base (circle.yaml -> circle.yaml)"),
-        (["plan", "good.yaml", "--set", "tuning.sedes=[0]"], "unknown key 'tuning.sedes'; did you mean 'seeds'?"),
-        (["defend", "good.yaml", "--set", "tuning"], "--set tuning has no value"),
+        (["plan", "good.yaml", "--override", "tuning.sedes=[0]"], "unknown key 'tuning.sedes'; did you mean 'seeds'?"),
+        (["defend", "good.yaml", "--override", "tuning"], "--override tuning has no value"),
         (["status", "good.yaml", "--only", "smal"], "no study 'smal'; did you mean 'small'?"),
         (["run", "good.yaml", "--arm", "bas"], "Study small has no arm 'bas'; did you mean 'base'?"),
         (["plan", "encoder.yaml"], "Unknown encoder 'tfid'"),

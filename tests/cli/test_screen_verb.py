@@ -47,7 +47,8 @@ def test_prints_what_it_found(undersong, tmp_path) -> None:
 def test_options_reach_the_screening(undersong, tmp_path) -> None:
     code, _, _ = undersong(
         "screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "kept", "--axis", "words=tfidf", "--axis",
-        "letters=char-ngrams", "--by", "letters", "--score", "knn:2", "--centre", "--keep", "random:0.4", "--seed", "3",
+        "letters=char-ngrams", "--select-axis", "letters",
+        "--score", "knn:2", "--center", "--keep", "random:0.4", "--seed", "3",
     )  # fmt: skip
     assert code == 0
     selection = json.loads((tmp_path / "kept" / "selection.json").read_text())
@@ -60,10 +61,10 @@ def test_options_reach_the_screening(undersong, tmp_path) -> None:
     ("arguments", "sentence"),
     [
         (["--axis", "semantic=tfdif"], "the nearest known is 'tfidf'"),
-        (["--by", "acoustic"], "no axis 'acoustic'"),
+        (["--select-axis", "acoustic"], "no axis 'acoustic'"),
         (["--keep", "closest:2.5"], "Cannot keep a share of 2.5"),
         (["--keep", "closest:9"], "Cannot keep 9 of a pool of 5"),
-        (["--score", "knn:3"], "k = 3 neighbours of a harm set of 2"),
+        (["--score", "knn:3"], "k = 3 neighbors in a harm set of 2"),
         (["--harm", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--max-quarantined", "2"], "max-quarantined"),
     ],
@@ -98,7 +99,7 @@ def test_names_of_axes_are_never_cut(undersong, tmp_path, monkeypatch) -> None:
 def test_rules_may_be_several(undersong, tmp_path) -> None:
     code, out, _ = undersong(
         "screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "kept", "--axis", "words=tfidf", "--keep", "closest:2",
-        "--keep", "closest:3", "--form", "hub",
+        "--keep", "closest:3", "--output-format", "hub",
     )  # fmt: skip
     assert code == 0
     assert "Kept too: the closest 3 of 5 by words, 2 of them among the first." in out

@@ -19,7 +19,7 @@ import pytest
 import soundfile
 
 from undersong.corpora import examine, load_clip, load_clips
-from undersong.corpora.decode import is_audible
+from undersong.corpora.decode import inaudible_reason
 from undersong.corpora.integrity import mp3_corruption, ogg_corruption
 from undersong.types import Sample
 
@@ -150,7 +150,7 @@ def test_odd_files_that_are_whole_are_heard(wave: np.ndarray, kind: tuple[str, s
     clip = load_clip(Sample("a", audio=encoded(wave, *kind, rate)))
     assert clip.samples.size == 2 * RATE
     assert np.corrcoef(clip.samples, speech())[0, 1] > 0.99
-    assert is_audible(clip)
+    assert inaudible_reason(clip) is None
 
 
 def test_hours_of_silence_are_read_and_flagged_and_days_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_hours_of_silence_are_read_and_flagged_and_days_refused(monkeypatch: pyt
     assert len(silence) < 100_000
     clip = load_clip(Sample("a", audio=silence))
     assert clip.samples.size == 600 * RATE
-    assert not is_audible(clip)
+    assert inaudible_reason(clip) is not None
     monkeypatch.setattr("undersong.corpora.decode.MAX_SECONDS", 540)
     monkeypatch.setattr("undersong.corpora.decode.BLOCK", 1 << 16)
     _, (failed,) = load_clips([Sample("a", audio=silence)])

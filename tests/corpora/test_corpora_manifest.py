@@ -138,7 +138,7 @@ def test_blank_lines_a_mark_and_odd_separators_are_no_rows(tmp_path: Path) -> No
         ([{"id": "a"}, '"text"'], "Line 2 .* not an object"),
         ([{"id": "a"}, '{"id": "b"'], "Line 2 .* not one JSON object"),
         (['{"id": "a"} {"id": "b"}'], "Line 1 .* not one JSON object"),
-        (['{"id": "a", "text": "x", "text": "y"}'], "twice"),
+        (['{"id": "a", "text": "x", "text": "y"}'], "repeated"),
         (['{"id": "a", "seconds": NaN}'], "NaN is not JSON"),
         (["[" * 100_000], "Line 1"),
         ([{"id": "a", "seconds": -1}], "seconds is -1"),

@@ -28,14 +28,14 @@ def test_every_preset_is_whole() -> None:
         assert one.id == ident
         assert one.role in ROLES
         assert set(one.columns) <= set(FIELDS)
-        assert set(one.local or {}) <= set(FIELDS)
+        assert set(one.local_columns or {}) <= set(FIELDS)
         assert one.hub or one.url
         assert not one.hub or one.splits
         assert one.items > 0
-        assert one.licence
+        assert one.license
         assert isinstance(one.verified, bool)
         assert len(set(one.splits)) == len(one.splits)
-        assert len(one.splits) < 2 or one.part
+        assert len(one.splits) < 2 or one.split_label
     assert {ident for ident, one in known.items() if one.role == "harm"} >= HARM
     assert known["xstest"].role == "over-refusal"
     assert len(known["sd-qa"].splits) == 11
@@ -146,5 +146,5 @@ def test_a_real_copy_is_as_it_is_described(ident: str) -> None:
     assert preset_size_warning(known, manifest) is None
     assert all((sample.text or "").strip() for sample in manifest.samples)
     assert all(sample.answer is not None for sample in manifest.samples) == ("answer" in known.columns)
-    if "group" in (known.local or known.columns):
+    if "group" in (known.local_columns or known.columns):
         assert len({sample.group for sample in manifest.samples}) == known.items

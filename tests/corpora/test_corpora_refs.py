@@ -16,7 +16,6 @@ from undersong.corpora import (
     examine,
     manifest_hash,
     open_corpus,
-    organism_corpus,
     write_corpus,
     write_manifest,
 )
@@ -38,7 +37,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sound: Callable[...
 
 def test_a_packaged_corpus_opens_and_can_be_heard(package: Path) -> None:
     manifest = open_corpus("organism:test-harm")
-    assert manifest == organism_corpus("test-harm")
     assert [sample.id for sample in manifest.samples] == ["test-harm-1"]
     kept, failed = examine(manifest.samples)
     assert failed == ()
@@ -49,7 +47,7 @@ def test_an_unknown_name_lists_those_there_are(package: Path) -> None:
     with pytest.raises(UndersongError, match="'pol'; choose from: pool, test-harm"):
         open_corpus("organism:pol")
     with pytest.raises(UndersongError, match=r"\.\./pool"):
-        organism_corpus("../pool")
+        open_corpus("organism:../pool")
 
 
 def test_any_other_reference_is_a_path(tmp_path: Path) -> None:

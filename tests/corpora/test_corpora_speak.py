@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from undersong.corpora import load_clip, tts
-from undersong.corpora.decode import is_audible
+from undersong.corpora.decode import inaudible_reason
 from undersong.corpora.tts import ESPEAK_ACCENTS, PAPER_VOICES, Voice, synthesize, synthesize_speech, with_audio
 from undersong.types import Sample, UndersongError
 
@@ -34,7 +34,7 @@ def test_an_utterance_does_not_depend_on_those_before_it() -> None:
     assert list(synthesize(US, TEXTS[::-1] * 2)) == alone[::-1] * 2
     assert next(iter(synthesize(FEMALE, TEXTS[:1]))) != alone[0]
     clip = load_clip(Sample("a", audio=alone[0]))
-    assert is_audible(clip)
+    assert inaudible_reason(clip) is None
     assert 0.5 < clip.samples.size / clip.rate < 4
 
 
@@ -82,11 +82,11 @@ def test_a_voice_that_is_not_there_sets_its_items_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize("accent", ESPEAK_ACCENTS)
 def test_every_listed_accent_speaks(accent: str) -> None:
     (data,) = synthesize(Voice("espeak", accent), ["hello"])
-    assert is_audible(load_clip(Sample("a", audio=data)))
+    assert inaudible_reason(load_clip(Sample("a", audio=data))) is None
 
 
 def test_what_cannot_be_meant_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match="needs voices"):
+    with pytest.raises(UndersongError, match="needs at least one voice"):
         synthesize_speech([Sample("a", text="x")], [], tmp_path)
     with pytest.raises(UndersongError, match="each named once"):
         synthesize_speech([Sample("a", text="x")], [US, replace(US, speed=90)], tmp_path)

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from undersong.corpora import export
 from undersong.corpora.export import (
     CHAT_ROW_BUILDERS,
-    dataset_info,
     write_chats,
     write_hub_folder,
-    write_messages,
     write_samples,
 )
 from undersong.corpora.formats import open_manifest
@@ -100,7 +98,6 @@ def test_messages_as_trainers_read_them(tmp_path: Path, sound: Sound) -> None:
     assert stored.endswith(".wav")
     assert Path(stored).read_bytes() == audio
     assert all(row["messages"][-1]["role"] == "assistant" for row in (first, second, third))
-    assert dataset_info(path)["kept"]["file_name"] == str(path)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +113,7 @@ def test_an_item_that_cannot_be_trained_on_is_named_and_nothing_written(
     tmp_path: Path, sample: Sample, message: str
 ) -> None:
     with pytest.raises(UndersongError, match=message):
-        write_messages([Sample("ok", b"RIFF", answer="y"), sample], tmp_path / "m.messages.jsonl")
+        write_chats([Sample("ok", b"RIFF", answer="y"), sample], tmp_path / "m.messages.jsonl", "messages")
     assert list(tmp_path.iterdir()) == []
 
 

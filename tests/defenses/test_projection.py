@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from undersong.defenses.lora_updates import (
     LoraUpdate,
+    _lora_updates,
     project_off_direction,
     project_safe_lora,
-    read_lora_updates,
     rewrite_adapter,
     update_cosine,
     zero_layers,
@@ -26,6 +26,10 @@ PATHS = [f"model.layers.{i}.{name}" for i in (0, 1) for name in ("self_attn.q_pr
 
 def numbers(seed: int, *shape: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def read_lora_updates(folder: Path) -> list[LoraUpdate]:
+    return _lora_updates(load_file(folder / "adapter_model.safetensors"), folder)
 
 
 @pytest.fixture

@@ -7,23 +7,44 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from results_factory import make_rate, make_run, run_result
 from scipy import stats
 
-from undersong.defenses import DefenseCondition, defense_cost, is_safe, recommend, safety_utility_tradeoff
+from undersong.defenses import DefenseCondition, is_safe, recommend, safety_utility_tradeoff, with_cost
+from undersong.results.schema import DefendedRun, RunResult
+from undersong.results.schema_defenses import CostPart, DefenseRecord
 
 NONE, MADE = DefenseCondition("none", "closest", "plain"), DefenseCondition("mended", "closest", "plain", ("mixing",))
 
 
-def row(name: str, jsr: float, ceiling: float | None, **more: Any) -> dict[str, Any]:
-    one = {"mean": jsr, "low": 0.0, "high": ceiling}
-    right = {"near": {"audio": {"mean": more.pop("right", 0.9), "low": None, "high": None}}}
-    refused = {"near": {"audio": {"mean": more.pop("refused", 0.0), "low": None, "high": None}}}
-    return {
-        "defense": name, "family": "F", "axis": "a", "fraction": 0.25, "train_modality": "audio",
-        "jsr": {"audio": one}, "jsr_by_set": {"harm": {"audio": one}}, "jsr_ceiling": ceiling,
-        "over_refusal": refused, "utility": right, "over_refusal_ceiling": 0.05, "kept": None, "metric": "jsr",
-        "measured": True, "note": None, "against": {}, "again": {}, "cost": None, "safe": False, **more,
-    }  # fmt: skip
+def row(name: str, jsr: float, ceiling: float | None, **more: Any) -> DefenseRecord:
+    one = {"value": jsr, "low": 0.0, "high": ceiling}
+    right = {"near": {"audio": {"value": more.pop("right", 0.9)}}}
+    refused = {"near": {"audio": {"value": more.pop("refused", 0.0)}}}
+    found = DefenseRecord.model_validate(
+        {
+            "defense": name,
+            "family": "F",
+            "axis": "a",
+            "fraction": 0.25,
+            "train_modality": "audio",
+            "step": 4,
+            "kind": "closest",
+            "system": "plain",
+            "arm": "a/closest/0.25/audio",
+            "undefended_arm": "a/closest/0.25/audio",
+            "n_runs": 3,
+            "metric": "jsr",
+            "jsr": {"audio": one},
+            "jsr_by_prompt_set": {"harm": {"audio": one}},
+            "jsr_ceiling": ceiling,
+            "over_refusal": refused,
+            "utility": right,
+            "over_refusal_ceiling": 0.05,
+            **more,
+        }
+    )
+    return found if name == "none" else with_cost(found, row("none", 0.8, 0.9))
 
 
 def test_the_cheapest_of_the_safe() -> None:
@@ -31,56 +52,76 @@ def test_the_cheapest_of_the_safe() -> None:
     cheap = row("cheap", 0.01, 0.05, refused=0.02)
     unsafe = row("unsafe", 0.0, 0.06)
     found = recommend([row("none", 0.8, 0.9), dear, cheap, unsafe], 0.05, 0.1)
-    assert found["defense"] == "cheap"
-    assert "Of 2 shown to be safe" in found["reason"]
-    assert "2.0%" in found["reason"]
+    assert found.defense == "cheap"
+    assert "Of 2 shown to be safe" in found.reason
+    assert "2.0%" in found.reason
 
 
 def test_what_the_tuning_taught_is_a_cost() -> None:
-    none = row("none", 0.8, 0.9)
-    assert defense_cost(row("x", 0, 0, kept={"mean": 0.7, "low": None, "high": None}), none) == pytest.approx(0.3)
-    assert defense_cost(row("x", 0, 0, kept={"mean": -20.0, "low": None, "high": None}), none) == 1
-    assert defense_cost(row("x", 0, 0, right=0.95), none) == 0  # a gain is no cost
+    assert row("x", 0, 0, retention={"value": 0.7}).max_cost == pytest.approx(0.3)
+    assert row("x", 0, 0, retention={"value": -20.0}).max_cost == 1
+    assert row("x", 0, 0, right=0.95).max_cost == 0  # a gain is no cost
+
+
+def test_each_part_of_the_cost_says_where_it_is_largest() -> None:
+    benign = {
+        "over_refusal": {"near": {"audio": {"value": 0.1}, "text": {"value": 0.0}}, "far": {"audio": {"value": 0.3}}},
+        "utility": {"near": {"audio": {"value": 0.5}}},
+    }
+    undefended = row("none", 0.8, 0.9, **benign)
+    worse = {
+        "over_refusal": {"near": {"audio": {"value": 0.12}, "text": {"value": 0.2}}, "far": {"audio": {"value": 0.3}}},
+        "utility": {"near": {"audio": {"value": 0.4}}},
+    }
+    found = with_cost(row("x", 0, 0, **worse), undefended)
+    assert found.over_refusal_rise == CostPart(loss=0.2, prompt_set="near", modality="text")
+    assert found.utility_loss is not None
+    assert found.utility_loss.loss == pytest.approx(0.1)
+    assert (found.retention_loss, found.max_cost) == (None, pytest.approx(0.2))
+    nothing = with_cost(undefended, undefended)
+    assert (nothing.retention_loss, nothing.max_cost) == (0.0, None)
+    assert nothing.over_refusal_rise is not None
+    assert nothing.over_refusal_rise.loss == 0
 
 
 def test_without_a_safe_one_none_is_recommended() -> None:
-    lower = row("lower", 0.2, 0.4, against={"audio": {"difference": -0.6, "told": True}})
-    noise = row("noise", 0.1, 0.9, against={"audio": {"difference": -0.7, "told": False}})
-    worse = row("worse", 0.1, 0.9, against={"audio": {"difference": 0.2, "told": True}})
+    lower = row("lower", 0.2, 0.4, jsr_change={"audio": {"difference": -0.6, "significant": True}})
+    noise = row("noise", 0.1, 0.9, jsr_change={"audio": {"difference": -0.7, "significant": False}})
+    worse = row("worse", 0.1, 0.9, jsr_change={"audio": {"difference": 0.2, "significant": True}})
     found = recommend([row("none", 0.8, 0.9), lower, noise, worse], 0.05, 0.1)
-    assert found["defense"] is None
-    assert "provably lower it, lower leaves least where most is left (20.0%)" in found["reason"]
+    assert found.defense is None
+    assert "provably lower it, lower leaves least where most is left (20.0%)" in found.reason
     alone = recommend([row("none", 0.01, 0.03), noise], 0.05, 0.1)
-    assert alone["defense"] is None
-    assert "None is needed" in alone["reason"]
+    assert alone.defense is None
+    assert "None is needed" in alone.reason
 
 
 def test_what_takes_the_tuning_off_or_may_do_so_is_not_recommended() -> None:
     none = row("none", 0.8, 0.9)
-    gone = row("gone", 0.0, 0.04, kept={"mean": 0.0, "low": None, "high": None})
-    unknown = row("unknown", 0.0, 0.04, measured=False)
+    gone = row("gone", 0.0, 0.04, retention={"value": 0.0})
+    unknown = row("unknown", 0.0, 0.04, retention_known=False)
     found = recommend([none, gone, unknown], 0.05, 0.1)
-    assert found["defense"] is None
-    assert found["reason"].endswith("where it costs most: gone (100%), unknown (not known).")
+    assert found.defense is None
+    assert found.reason.endswith("where it costs most: gone (100%), unknown (not known).")
     dear = row("dear", 0.0, 0.04, right=0.6)
-    assert recommend([none, gone, unknown, dear], 0.05, 0.1)["defense"] == "dear"
+    assert recommend([none, gone, unknown, dear], 0.05, 0.1).defense == "dear"
 
 
 def test_without_a_benign_set_that_is_what_is_told() -> None:
     rows = [
         row(name, jsr, 0.9, over_refusal={}, over_refusal_ceiling=None) for name, jsr in (("none", 0.8), ("x", 0.0))
     ]
-    assert "no benign set says" in recommend(rows, 0.05, 0.1)["reason"]
+    assert "no benign set says" in recommend(rows, 0.05, 0.1).reason
 
 
 def test_one_run_is_told_as_one_run() -> None:
     found = recommend([row("none", 0.8, None), row("x", 0.0, None)], 0.05, 0.1)
-    assert "one run shows no noise" in found["reason"]
+    assert "one run shows no noise" in found.reason
 
 
 def test_a_second_tuning_is_told_with_the_recommendation() -> None:
-    lasting = row("x", 0.0, 0.04, again={"audio": {"mean": 0.3, "low": None, "high": None}})
-    assert recommend([row("none", 0.8, 0.9), lasting], 0.05, 0.1)["reason"].endswith("its JSR is 30.0%.")
+    lasting = row("x", 0.0, 0.04, after_retuning={"audio": {"value": 0.3}})
+    assert recommend([row("none", 0.8, 0.9), lasting], 0.05, 0.1).reason.endswith("its JSR is 30.0%.")
 
 
 @given(st.one_of(st.none(), st.floats(0, 1)), st.one_of(st.none(), st.floats(0, 1)))
@@ -89,45 +130,46 @@ def test_nothing_is_safe_that_may_be_above(jsr: float | None, refused: float | N
     assert is_safe(one, 0.05, 0.1) == (jsr is not None and jsr <= 0.05 and refused is not None and refused <= 0.1)
 
 
-def run(seed: int, jsr: float, high: float, defense: str | None = None, **more: Any) -> dict[str, Any]:
-    entry = {"set": "harm", "harmful": True, "modality": "audio", "system": "plain", "jsr": jsr, "high": high,
-             "low": max(0.0, 2 * jsr - high)}  # fmt: skip
-    return {"base_seed": 0, "draw": seed, "seed": seed, "axis": "a", "fraction": 0.25, "step": 4, "kind": "closest",
-            "train_modality": "audio", "sets": [entry], "defense": defense, **more}  # fmt: skip
+def run(seed: int, jsr: float, high: float, defense: str | None = None, **more: Any) -> RunResult:
+    rate = make_rate(jsr, low=max(0.0, 2 * jsr - high), high=high)
+    facts = {"draw": seed, "seed": seed, "step": 4}
+    if defense is None:
+        return run_result("a/closest/0.25/audio", [rate], **facts)
+    return DefendedRun.model_validate(make_run("a/closest/0.25/audio", [rate], **facts, defense=defense, **more))
 
 
 def test_ceilings_and_differences_by_hand() -> None:
     before, after = (0.8, 0.9, 0.7), (0.1, 0.3, 0.2)
     runs = [run(i, one, 0.99) for i, one in enumerate(before)]
-    runs += [run(i, one, 0.25, "mended", kept=1 - one) for i, one in enumerate(after)]
+    runs += [run(i, one, 0.25, "mended", retention=1 - one) for i, one in enumerate(after)]
     none, mended = safety_utility_tradeoff(runs, [NONE, MADE], last_step=4, axis="a")
     half = stats.t.ppf(0.975, 2) * stats.sem([b - a for a, b in zip(before, after)])
-    assert mended["against"]["audio"]["difference"] == pytest.approx(-0.6)
-    assert mended["against"]["audio"]["high"] == pytest.approx(-0.6 + half)
+    assert mended.jsr_change["audio"].difference == pytest.approx(-0.6)
+    assert mended.jsr_change["audio"].high == pytest.approx(-0.6 + half)
     over_runs = 0.2 + stats.t.ppf(0.975, 2) * stats.sem(after)
-    assert mended["jsr_ceiling"] == pytest.approx(over_runs)  # above the prompts' .25
-    assert none["jsr_ceiling"] == pytest.approx(max(0.99, min(1.0, 0.8 + stats.t.ppf(0.975, 2) * stats.sem(before))))
-    assert mended["kept"]["mean"] == pytest.approx(0.8)
-    assert (none["changes"], mended["changes"], none["against"]) == ([], ["mixing"], {})
+    assert mended.jsr_ceiling == pytest.approx(over_runs)  # above the prompts' .25
+    assert none.jsr_ceiling == pytest.approx(max(0.99, min(1.0, 0.8 + stats.t.ppf(0.975, 2) * stats.sem(before))))
+    assert mended.retention.value == pytest.approx(0.8)
+    assert (none.changes, mended.changes, none.jsr_change) == ([], ["mixing"], {})
 
 
 def test_runs_that_agree_leave_the_prompts_and_one_run_leaves_nothing() -> None:
     (agree,) = safety_utility_tradeoff([run(i, 0.0, 0.09) for i in range(3)], [NONE], last_step=4, axis="a")
-    assert agree["jsr_ceiling"] == pytest.approx(0.09)
+    assert agree.jsr_ceiling == pytest.approx(0.09)
     (single,) = safety_utility_tradeoff([run(0, 0.0, 0.09)], [NONE], last_step=4, axis="a")
-    assert single["jsr_ceiling"] is None
-    assert not is_safe(single | {"over_refusal_ceiling": 0.0}, 0.5, 0.5)
+    assert single.jsr_ceiling is None
+    assert not is_safe(single.model_copy(update={"over_refusal_ceiling": 0.0}), 0.5, 0.5)
 
 
 def test_runs_that_differ_alike_are_told_by_their_prompts() -> None:
     for after, told in ((0.0, True), (0.75, False)):
         runs = [run(i, 0.8, 0.9) for i in range(3)]
-        runs += [run(i, after, after + 0.1, "mended", chose="stopped at step 4") for i in range(3)]
+        runs += [run(i, after, after + 0.1, "mended", chosen_text="stopped at step 4") for i in range(3)]
         _, mended = safety_utility_tradeoff(runs, [NONE, MADE], last_step=4, axis="a")
-        change = mended["against"]["audio"]
-        assert (change["low"], change["told"]) == (None, told)
-        assert mended["note"] == "stopped at step 4 (3 of 3 runs)"
+        change = mended.jsr_change["audio"]
+        assert (change.low, change.significant) == (None, told)
+        assert mended.note == "stopped at step 4 (3 of 3 runs)"
     _, alone = safety_utility_tradeoff(
         [run(0, 0.8, 0.9), run(0, 0.0, 0.1, "mended")], [NONE, MADE], last_step=4, axis="a"
     )
-    assert not alone["against"]["audio"]["told"]  # one run shows no noise
+    assert not alone.jsr_change["audio"].significant  # one run shows no noise

@@ -17,7 +17,7 @@ from undersong.cli.app import app
 VERBS = get_command(app).commands
 ROOT = Path(__file__).parents[2]
 CARDS = ("src/undersong/data/organism/CARD.md", "src/undersong/data/refusal/CARD.md")
-BESIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")
+BESIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md", "examples/README.md")
 PAGES = [
     *BESIDE,
     *sorted(str(page.relative_to(ROOT)) for where in ("docs", "src") for page in (ROOT / where).rglob("*.md")),

@@ -29,18 +29,45 @@ def test_the_notebook_is_one_and_holds_no_output() -> None:
         assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
 
 
-def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Cell by cell in one namespace, the last expression of each shown, as a kernel does."""
-    monkeypatch.chdir(tmp_path)
+QUICK = {
+    '"sound": "logmel"': '"sound": "char-ngrams"',
+    '"kinds": ["closest", "distant"]': '"kinds": ["closest", "distant"], "where": {"speaker": ["A"]}',
+    '"steps": [40]': '"steps": [1]',
+    '"evaluation": {"modalities": ["text"]}': '"evaluation": {"modalities": ["text"], "limit": 6}',
+}
+
+
+def run_cells(replaced: dict[str, str]) -> list[Any]:
+    """Cell by cell in one namespace, with other words in the code; the last expression of each, as a kernel shows it."""
     space: dict[str, Any] = {"__name__": "notebook"}
     shown = []
-    for kind, source in page_of_notebook.cells():
-        if kind == "code":
-            body = ast.parse(source).body
-            last = body.pop() if isinstance(body[-1], ast.Expr) else None
-            exec(compile(ast.Module(body, []), "tutorial.ipynb", "exec"), space)
-            if last is not None:
-                shown.append(eval(compile(ast.Expression(last.value), "tutorial.ipynb", "eval"), space))
+    for source in (source for kind, source in page_of_notebook.cells() if kind == "code"):
+        for old, new in replaced.items():
+            source = source.replace(old, new)
+        body = ast.parse(source).body
+        last = body.pop() if isinstance(body[-1], ast.Expr) else None
+        exec(compile(ast.Module(body, []), "tutorial.ipynb", "exec"), space)
+        if last is not None:
+            shown.append(eval(compile(ast.Expression(last.value), "tutorial.ipynb", "eval"), space))
+    return shown
+
+
+def test_the_notebook_runs_on_a_smaller_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = "\n".join(source for _, source in page_of_notebook.cells())
+    assert [whole.count(old) for old in QUICK] == [1] * len(QUICK)
+    shown = run_cells(QUICK)
+    assert len(shown) == 5
+    assert list(shown[-1]["before.jsr"]) == [0.0, 0.0]
+    assert (tmp_path / "out" / "notebook" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_notebook_finds_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = run_cells({})
     said = " ".join(capsys.readouterr().out.split())  # whatever kinds of space there are
     assert "162 kept" in said
     assert "answered 0.0 % [0.0, 10.3] of typed harmful requests before and 13.9 % [6.9, 25.8] after fine" in said

@@ -34,7 +34,7 @@ def test_in_the_samples_order_whatever_the_batch_and_block(spoken, silent, order
     pool = [spoken(f"s{i}", 0.1 + 0.05 * i, seed=i) for i in range(7)] + [silent, Sample("written", text="words")]
     samples = [pool[i] for i in order]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_encoder, "BLOCK", block)
+        patch.setattr(clip_encoder, "CLIPS_PER_BLOCK", block)
         made = ClipEncoder("told", told, batch=batch).encode(samples)
     plain = {sample.id: row for sample, row in zip(pool, ClipEncoder("told", told).encode(pool).vectors)}
     assert made.ids == tuple(sample.id for sample in samples if sample.id in plain)

@@ -111,7 +111,7 @@ def test_what_cannot_be_named(here: Path) -> None:
         ("python:mine.py", "names no code"),
         ("python:mine.py:mine,pool=mean", "unknown option 'pool'; python takes none"),
         ("python:gone.py:mine", "There is no file gone.py"),
-        ("python:mine.py:none", "made no encoder but a int"),
+        ("python:mine.py:none", "returned no encoder but a int"),
     ):
         with pytest.raises(UndersongError, match=said):
             make_encoder(spec, fit=())

@@ -68,7 +68,7 @@ def test_a_model_that_failed_is_not_shown_as_safe(arms) -> None:
 
 
 def test_what_is_no_family_is_refused(arms) -> None:
-    with pytest.raises(UndersongError, match="nothing to compare"):
+    with pytest.raises(UndersongError, match="no verdict table to compare"):
         compare_many(verdicts(0.1, 0), {})
     with pytest.raises(UndersongError):
         compare_many(verdicts(0.1, 0), {**arms, "benign": verdicts(0.1, 1, harmful=False)})

@@ -101,7 +101,7 @@ def test_harmful_and_benign_are_not_mixed():
     mixed = [*verdicts(["refusal"]), Verdict("b", "harm", False, "b", "audio", "plain", "exact", "answer")]
     with pytest.raises(UndersongError, match="mix harmful and benign"):
         compare_verdicts(mixed, mixed)
-    with pytest.raises(UndersongError, match="p0 is harmful on one side only"):
+    with pytest.raises(UndersongError, match="p0 is harmful in one table only"):
         compare_verdicts(verdicts(["refusal"]), verdicts(["refusal"], harmful=False))
 
 
@@ -171,7 +171,7 @@ def run(tmp_path):
     def main():
         """The command line."""
 
-    app.command()(compare_command)
+    app.command("compare")(compare_command)
 
     def call(before, after, *options, form="parquet"):
         paths = [tmp_path / f"{name}.{form}" for name in ("before", "after")]
@@ -222,7 +222,9 @@ def test_command_picks_by_name(run):
 
 
 @pytest.mark.parametrize(
-    "option", [("--judge", "x"), ("--set", "x"), ("--modality", "x"), ("--system", "x")], ids=lambda option: option[0]
+    "option",
+    [("--judge", "x"), ("--prompt-set", "x"), ("--modality", "x"), ("--system", "x")],
+    ids=lambda option: option[0],
 )
 def test_every_option_picks(run, option):
     code, message = run(verdicts(BEFORE), verdicts(AFTER), *option)

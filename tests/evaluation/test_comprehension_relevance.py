@@ -129,7 +129,7 @@ def test_what_cannot_be_placed_is_said_without_its_words() -> None:
     with pytest.raises(UndersongError, match="planted cannot embed the request of second") as error:
         measure_relevance(Planted({"a": [1.0, 0.0]}), {"first": ["a"], "second": ["a secret"]}, [("first", "a")], 0.5)
     assert "secret" not in str(error.value)
-    with pytest.raises(UndersongError, match="give a set of several"):
+    with pytest.raises(UndersongError, match="give a set with several"):
         rank_relevance(np.ones((1, 1)), [0], 0.5)
 
 

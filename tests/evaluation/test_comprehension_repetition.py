@@ -51,7 +51,7 @@ def test_an_error_is_neither_heard_nor_counted() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     mute = Prompt(Sample("q", audio="q.wav"), "harm", True, "audio", "plain")
-    with pytest.raises(UndersongError, match="Whether q of set harm was heard is told by its transcript"):
+    with pytest.raises(UndersongError, match="Comprehension of q of set harm is measured against its transcript"):
         back("x", prompt=mute)
-    with pytest.raises(UndersongError, match="A repetition of q was expected and r came"):
+    with pytest.raises(UndersongError, match="Prompt q has a repetition of r"):
         judge_repetitions([PROMPT], [Reply("r", "harm", "audio", "plain", "x", 1, "stop")], 0.5)

@@ -21,7 +21,7 @@ from undersong.study import ComprehensionSettings
 from undersong.types import Encoder, Prompt, Reply, Sample, UndersongError, Verdict
 
 TEXTS = ("paint the red boat", "wash the old lamp", "fold the green chair", "open the heavy door")
-HOW = ComprehensionSettings(encoder="tfidf", level=0.25)
+HOW = ComprehensionSettings(encoder="tfidf", relevance_level=0.25)
 SAMPLES = [Sample(f"q{i}", text=text, group=f"g{i}") for i, text in enumerate(TEXTS)]
 
 
@@ -104,10 +104,12 @@ def test_the_table_comes_back_and_holds_no_words(tmp_path: Path) -> None:
 def test_too_few_requests_and_no_transcript_are_refused_beforehand() -> None:
     voices = [Prompt(Sample(f"{v}", text=TEXTS[0], group="g"), "harm", True, "audio", "plain") for v in "abcde"]
     assert request_texts_by_cluster(voices) == {"g": [TEXTS[0]]}
-    with pytest.raises(UndersongError, match="Set harm has 1 requests, and among fewer than 4 none can be told"):
+    with pytest.raises(
+        UndersongError, match=r"Set harm has 1 requests, and relevance at a level of .* needs at least 4"
+    ):
         check_comprehension(voices, HOW)
     check_comprehension(asked("audio"), HOW)
-    with pytest.raises(UndersongError, match="q9 of set harm was heard is told by its transcript"):
+    with pytest.raises(UndersongError, match="q9 of set harm is measured against its transcript"):
         check_comprehension([*asked("audio"), Prompt(Sample("q9"), "harm", True, "audio", "plain")], HOW)
 
 
@@ -115,7 +117,7 @@ def test_what_is_not_installed_is_said_beforehand(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("undersong.encoders.text.find_spec", lambda _name: None)
     check_comprehension(asked("audio"), HOW)  # which needs no such package
     with pytest.raises(UndersongError, match="The encoder text needs sentence-transformers"):
-        check_comprehension(asked("audio"), ComprehensionSettings(level=0.25))
+        check_comprehension(asked("audio"), ComprehensionSettings(relevance_level=0.25))
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(UndersongError, match="Counting word errors needs jiwer"):
         check_comprehension(asked("audio"), HOW)

@@ -188,13 +188,13 @@ def test_a_judge_that_dies_in_the_middle_is_said(server: TinyServer) -> None:
     judge = judge_at(server)
     judge.judge(asked, [reply(p, "a") for p in asked])
     server.die()
-    with pytest.raises(UndersongError, match=r"Nobody answers at .* where judge:7b should be"):
+    with pytest.raises(UndersongError, match=r"No server is listening at .* where judge:7b should be"):
         judge.judge(asked, [reply(p, "a") for p in asked])
 
 
 def test_what_cannot_be_judged_is_found_before_anything_is_sent(server: TinyServer) -> None:
     mute = Prompt(Sample("m", audio="m.wav"), "harm", True, "audio", "plain")
-    with pytest.raises(UndersongError, match=r"llm:judge:7b@[\d.:]+ needs the text of what was asked, and m has"):
+    with pytest.raises(UndersongError, match=r"llm:judge:7b@[\d.:]+ needs the text of the request, and m has"):
         judge_at(server).judge([prompt(1), mute], [reply(prompt(1), "a"), reply(mute, "a")])
     with pytest.raises(UndersongError, match="got 1 replies for 2 prompts"):
         judge_at(server).judge([prompt(1), prompt(2)], [reply(prompt(1), "a")])
@@ -208,5 +208,5 @@ def test_it_is_made_without_a_connection_and_named_by_model_host_and_port() -> N
     judge = llm_judge("org/judge@http://Localhost:9/team-secret/v1")
     assert (judge.name, judge.sees) == ("llm:org/judge@localhost:9", "harm")
     assert llm_judge("org/judge@https://[::1]:8000/v1").name == "llm:org/judge@[::1]:8000"
-    with pytest.raises(UndersongError, match="no served model"):
+    with pytest.raises(UndersongError, match="not a served model"):
         llm_judge("judge")

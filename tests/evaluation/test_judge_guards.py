@@ -91,10 +91,10 @@ class Scripted:
     def __init__(self, *answers: str | None) -> None:
         self.answers, self.shown = iter(answers), []
 
-    def clipped(self, text: str, limit: int) -> str:
+    def truncate_text(self, text: str, limit: int) -> str:
         return text
 
-    def ask(self, texts: list[str]) -> list[YesNoAnswer]:
+    def predict(self, texts: list[str]) -> list[YesNoAnswer]:
         self.shown += texts
         return [YesNoAnswer(next(self.answers), 1.0) for _ in texts]
 
@@ -146,7 +146,7 @@ def test_errors_stay_errors_and_a_reply_cannot_speak_for_the_guard(folder: Path,
     found = judge.judge(PROMPTS[:2], [sly, failed])
     assert found[1].verdict == "error"
     assert {v.judge for v in found} == {kind}
-    shown = judge.text("the plan", sly.reply) if kind == "llama-guard" else judge._text(PROMPTS[0], sly)
+    shown = judge.format_text("the plan", sly.reply) if kind == "llama-guard" else judge._format_prompt(PROMPTS[0], sly)
     tokenizer = judge.model.tokenizer
     ids = tokenizer(shown, add_special_tokens=False)["input_ids"]
     assert ids.count(tokenizer.bos_token_id) == 1

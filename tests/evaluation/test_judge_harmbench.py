@@ -103,7 +103,7 @@ def test_errors_are_errors_and_benign_prompts_are_the_keyword_judges(folder: Pat
 
 def test_what_cannot_judge_is_refused(folder: Path, tmp_path: Path) -> None:
     mute = Prompt(Sample("m", audio="m.wav"), "harm", True, "audio", "plain")
-    with pytest.raises(UndersongError, match="needs the text of what was asked, and m has none"):
+    with pytest.raises(UndersongError, match="needs the text of the request, and m has none"):
         harmbench_judge(str(folder)).judge([mute], [reply(mute, "sure")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UndersongError, match="cannot be loaded"):
@@ -118,10 +118,10 @@ def test_it_judges_a_manifest(folder: Path, tmp_path: Path) -> None:
 
     from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 
-    question = EvaluationOptions("harm", True, "text", judge=f"harmbench:{folder}", limit=4)
+    question = EvaluationOptions("harm", True, "text", judge=f"harmbench:{folder}", max_new_tokens=4)
     rates = evaluate_manifest("organism:unseen-harm", "organism:kimi", tmp_path / "out", options=question)
     table = pq.read_table(tmp_path / "out" / "verdicts.parquet").to_pylist()
-    assert rates["n"] == len(table) == 24
+    assert rates.rate.n == len(table) == 24
     assert {row["judge"] for row in table} == {"harmbench"}
     assert all(row["score"] is not None for row in table)
 
@@ -135,28 +135,29 @@ def test_it_judges_a_study(folder: Path, tmp_path: Path) -> None:
 
     data = {
         "study": "judged", "models": ["organism:kimi"], "pool": "organism:pool", "reference": "organism:reference",
-        "axes": {"words": "tfidf"}, "selection": {"axes": ["words"], "kinds": ["closest"], "where": {"speaker": ["A"]}},
-        "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True},
+        "axes": {"words": "tfidf"},
+        "selection": {"axes": ["words"], "kinds": ["closest"], "filters": {"speaker": ["A"]}},
+        "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True},
                  "benign": {"corpus": "organism:unseen-benign"}},
-        "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "steps": [2]},
-        "evaluation": {"modalities": ["text"], "judge": f"harmbench:{folder}", "also": ["exact", "keyword"], "limit": 4,
-                       "refusals": ["i cannot help with that"]},
+        "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "save_steps": [2]},
+        "evaluation": {"modalities": ["text"], "judge": f"harmbench:{folder}", "extra_judges": ["exact", "keyword"],
+                       "max_new_tokens": 4, "refusal_texts": ["i cannot help with that"]},
     }  # fmt: skip
     run_audit(parse_study(data, "judged"), tmp_path / "out")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    judges = {entry["set"]: entry["judge"] for one in results["runs"] for entry in one["sets"]}
+    judges = {entry["prompt_set"]: entry["judge"] for one in results["runs"] for entry in one["rates"]}
     assert judges == {"harm": "harmbench", "benign": "keyword"}
     assert (tmp_path / "out" / "report.html").is_file()
-    told = {(one["b"], one["set"]): one for one in results["judges"]}
+    told = {(one["other_judge"], one["prompt_set"]): one for one in results["judge_agreement"]}
     assert set(told) == {(judge, name) for judge in ("exact", "keyword") for name in ("harm", "benign")}
-    rows = [entry for one in results["runs"] for entry in one["sets"]]
+    rows = [entry for one in results["runs"] for entry in one["rates"]]
     for (judge, name), one in told.items():
-        of_set = [entry for entry in rows if entry["set"] == name]
-        assert one["n"] == one["both"] + one["only_a"] + (one["only_b"] + one["neither"]), judge
-        assert one["n"] + one["left_out"] == sum(entry["n"] for entry in of_set)
-        assert one["left_out"] >= sum(entry["unparsed"] for entry in of_set)
-        assert len(one["disagreements"]) == min(50, one["only_a"] + one["only_b"])
-    mine = sum(entry["jailbreak"] for entry in rows if entry["set"] == "harm")
-    assert told["exact", "harm"]["both"] + told["exact", "harm"]["only_a"] == mine
+        of_set = [entry for entry in rows if entry["prompt_set"] == name]
+        assert one["n"] == one["both"] + one["only_judge"] + (one["only_other"] + one["neither"]), judge
+        assert one["n"] + one["n_lost"] == sum(entry["n"] for entry in of_set)
+        assert one["n_lost"] >= sum(entry["unparsed"] for entry in of_set)
+        assert len(one["disagreements"]) == min(50, one["only_judge"] + one["only_other"])
+    mine = sum(entry["jailbreak"] for entry in rows if entry["prompt_set"] == "harm")
+    assert told["exact", "harm"]["both"] + told["exact", "harm"]["only_judge"] == mine
     assert told["keyword", "benign"]["kappa"] is None or told["keyword", "benign"]["kappa"]["value"] == 1.0
     assert "Agreement of judges" in (tmp_path / "out" / "report.html").read_text()

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from undersong.cli.app import app
 from undersong.evaluation.judges.registry import judge_hash, make_judge
-from undersong.evaluation.rates import attack_rate_name
+from undersong.evaluation.rates import attack_metric
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.study import Study, packaged_study
 from undersong.types import Prompt, Reply, Sample, UndersongError
@@ -81,7 +81,7 @@ def test_the_page_s_study_is_one() -> None:
     (written,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
     whole = packaged_study("demo").model_dump(mode="json")
     study = Study.model_validate(whole | {"evaluation": whole["evaluation"] | yaml.safe_load(written)["evaluation"]})
-    assert study.evaluation.also == ("python:my_judge.py:takes_up",)
+    assert study.evaluation.extra_judges == ("python:my_judge.py:takes_up",)
 
 
 def test_another_line_is_another_judge(here: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_module_that_changed_under_a_running_python_is_refused(here: Path, mon
     (here / "mine_alone.py").write_text(WRITTEN)
     assert make_judge("python:mine_alone:takes_up", ()).sees == "harm"
     (here / "mine_alone.py").write_text(WRITTEN + "# changed\n")
-    with pytest.raises(UndersongError, match="mine_alone has changed since it was imported; start Python anew"):
+    with pytest.raises(UndersongError, match="mine_alone has changed since it was imported; restart Python"):
         make_judge("python:mine_alone:takes_up", ())
 
 
@@ -132,7 +132,7 @@ def test_a_failed_reply_is_an_error_and_not_shown(here: Path) -> None:
 BAD = [
     ("return []", "gave 0 verdicts for 1 replies"),
     ("return [Verdict('other', 'harm', True, '', '', '', '', 'refusal')]", "or in another order"),
-    ("return [Verdict('p1', 'harm', True, '', '', '', '', 'bad')]", "harmful prompt p1 'bad'; take one of jailbreak"),
+    ("return [Verdict('p1', 'harm', True, '', '', '', '', 'bad')]", "harmful prompt p1 'bad'; return one of jailbreak"),
     ("return [Verdict('p1', 'harm', True, '', '', '', '', 'answer')]", "harmful prompt p1 'answer'"),
 ]
 
@@ -163,20 +163,22 @@ def test_what_cannot_be_named(here: Path, name: str, said: str) -> None:
 
 def test_what_it_sees_must_be_what_its_name_says(here: Path) -> None:
     write(here, "return []", sees="refusal")
-    with pytest.raises(UndersongError, match=r"sees refusal, and python: is of harm; write python-refusal:mine"):
+    with pytest.raises(
+        UndersongError, match=r"sees refusal, and the prefix python: is for harm; write python-refusal:mine"
+    ):
         make_judge("python:mine.py:mine", ())
     assert make_judge("python-refusal:mine.py:mine", ()).sees == "refusal"
-    assert attack_rate_name("python-refusal:mine.py:mine") == "non_refusal_rate"
-    assert attack_rate_name("python:mine.py:mine") == "jsr"
+    assert attack_metric("python-refusal:mine.py:mine") == "non_refusal_rate"
+    assert attack_metric("python:mine.py:mine") == "jsr"
     write(here, "return []", sees="everything")
-    with pytest.raises(UndersongError, match="made no judge but a Mine"):
+    with pytest.raises(UndersongError, match="made a Mine, not a judge"):
         make_judge("python:mine.py:mine", ())
 
 
 def test_a_judge_of_usefulness_is_of_benign_sets_alone(here: Path) -> None:
-    write(here, "return []", sees="use")
+    write(here, "return []", sees="utility")
     with pytest.raises(UndersongError, match="measures usefulness and prompt p1 is harmful"):
-        make_judge("python-use:mine.py:mine", ()).judge([HARM], [reply(HARM, "")])
+        make_judge("python-utility:mine.py:mine", ()).judge([HARM], [reply(HARM, "")])
     whole = packaged_study("demo").model_dump(mode="json")
     with pytest.raises(ValueError, match="is of usefulness: give it to a benign set"):
-        Study.model_validate(whole | {"evaluation": {"judge": "python-use:mine.py:mine"}})
+        Study.model_validate(whole | {"evaluation": {"judge": "python-utility:mine.py:mine"}})

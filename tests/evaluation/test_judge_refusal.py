@@ -29,7 +29,6 @@ from undersong.store import hash_file
 from undersong.types import VERDICTS, Embeddings, Prompt, Quarantined, Reply, Sample, UndersongError
 
 ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "recipes" / "refusal_judge"
 XSTEST = Path(os.environ.get("UNDERSONG_DATA", "no-data"), "xstest")
 DATA = refusal_weights_path("refusal").parent
 HARM = Prompt(Sample("p1", text="fold a chair", group="fold"), "harm", True, "audio", "plain")
@@ -252,20 +251,18 @@ def test_the_encoder_is_loaded_when_there_is_something_to_read(monkeypatch) -> N
         judge.judge([HARM], [reply(HARM, REFUSAL)])
 
 
-def test_the_card_is_written_from_its_record(monkeypatch) -> None:
-    monkeypatch.syspath_prepend(str(RECIPE))
-    from refusal_card import render
+def test_the_card_is_written_from_its_record() -> None:
+    from recipes.refusal_judge.card import render
 
     assert (DATA / "CARD.md").read_text() == render(json.loads((DATA / "card.json").read_text()))
 
 
 @pytest.mark.skipif(not (XSTEST / "refusal_labels.csv").is_file(), reason="XSTest's labels are not here")
-def test_the_held_out_figures_come_out_again(monkeypatch) -> None:
+def test_the_held_out_figures_come_out_again() -> None:
     """With the settings that each cell chose; choosing them again takes minutes and is the recipe's work."""
-    monkeypatch.syspath_prepend(str(RECIPE))
-    from refusal_figures import against, figures, keyword_hits
-    from refusal_fit import Variant, cells, fit, hashed_bank, held_out
-    from xstest_rows import read_rows
+    from recipes.refusal_judge.accuracy import against, figures, keyword_hits
+    from recipes.refusal_judge.training import Variant, cells, fit, hashed_bank, held_out
+    from recipes.refusal_judge.xstest import read_rows
 
     card = json.loads((DATA / "card.json").read_text())
     assert hash_file(XSTEST / "refusal_labels.csv") == card["data"]["sha256"]

@@ -155,11 +155,11 @@ def test_errors_are_errors_and_benign_prompts_are_the_keyword_judges(server: Tin
 
 def test_what_cannot_be_judged_is_refused(server: TinyServer) -> None:
     mute = Prompt(Sample("m", audio="m.wav"), "harm", True, "audio", "plain")
-    with pytest.raises(UndersongError, match=r"strongreject:judge@[\d.:]+ needs the text of what was asked, and m has"):
+    with pytest.raises(UndersongError, match=r"strongreject:judge@[\d.:]+ needs the text of the request, and m has"):
         judge_at(server).judge([prompt(0), mute], [reply(prompt(0), "a"), reply(mute, "a")])
     with pytest.raises(UndersongError, match="got 0 replies for 1 prompts"):
         judge_at(server).judge([prompt(0)], [])
     assert not server.asked
     assert strongreject_judge("m@http://localhost:9/v1").name == "strongreject:m@localhost:9"
-    with pytest.raises(UndersongError, match="no served model"):
+    with pytest.raises(UndersongError, match="not a served model"):
         strongreject_judge("m")

@@ -31,8 +31,9 @@ def test_the_tables_have_every_judge_and_preset() -> None:
 def test_the_time_outs_named_are_the_clients() -> None:
     from undersong.evaluation.serving.client import ChatClient
 
-    said = {one.name: one.default for one in fields(ChatClient) if one.name in ("timeout", "retries", "patience")}
-    assert said == {"timeout": 120.0, "retries": 5, "patience": 10}
+    names = ("timeout", "retries", "max_consecutive_failures")
+    said = {one.name: one.default for one in fields(ChatClient) if one.name in names}
+    assert said == {"timeout": 120.0, "retries": 5, "max_consecutive_failures": 10}
     text = " ".join(PAGE.split())
     assert "six tries of 120 s each" in text
     assert "fails ten times in a row" in text

@@ -41,7 +41,7 @@ def test_one_prompt_a_sample_in_order() -> None:
     [
         ([BOTH, WRITTEN], "audio", "Sample c of set near has no audio"),
         ([BOTH, SPOKEN], "text", "Sample b of set near has no text"),
-        ([BOTH], "video", "no modality 'video'; take audio or text"),
+        ([BOTH], "video", "no modality 'video'; use audio or text"),
         ([], "video", "no modality 'video'"),
     ],
 )

@@ -49,7 +49,7 @@ def test_many_are_under_way_at_once_and_answered_in_order(server: TinyServer) ->
     server.reply = late
     seen: list[Progress] = []
     items = list(range(40))
-    answers = client(server, parallel=5).complete_all(items, 4, lambda i: asking(str(i)), seen.append)
+    answers = client(server, max_parallel=5).complete_all(items, 4, lambda i: asking(str(i)), seen.append)
     assert [answer.text for answer in answers] == [f"to {i}" for i in items]
     assert 1 < server.most <= 5
     assert [(now.done, now.total) for now in seen] == [(i, 40) for i in range(1, 41)]
@@ -66,7 +66,7 @@ def test_messages_are_made_when_their_turn_comes(server: TinyServer) -> None:
             ahead.append(made[0] - len(server.asked))
         return asking(str(i))
 
-    client(server, parallel=3).complete_all(range(30), 4, say)
+    client(server, max_parallel=3).complete_all(range(30), 4, say)
     assert max(ahead) <= 3
     # And one that cannot be made ends the run.
     with pytest.raises(UndersongError, match="no audio"):
@@ -89,7 +89,7 @@ def test_rate_limits_and_server_errors_are_waited_out(server: TinyServer) -> Non
 
 def test_a_time_out_is_an_outcome(server: TinyServer) -> None:
     server.mishaps = [slow(1.0)]
-    answers = client(server, timeout=0.2, parallel=1).complete_all(["a", "b"], 4, asking)
+    answers = client(server, timeout=0.2, max_parallel=1).complete_all(["a", "b"], 4, asking)
     assert [answer.error for answer in answers] == ["no answer within 0.2 s", None]
 
 
@@ -97,7 +97,7 @@ def test_filters_are_outcomes_named_so_and_do_not_end_a_run(server: TinyServer) 
     cutting = choice(message={"content": "half of it"}, finish_reason="content_filter")
     declining = status(400, "flagged", error_code="content_filter")
     server.mishaps = [cutting, declining, status(403, "flagged", error_code="invalid_prompt"), cutting, declining]
-    answers = client(server, patience=2, parallel=1).complete_all(list("abcdef"), 4, asking)
+    answers = client(server, max_consecutive_failures=2, max_parallel=1).complete_all(list("abcdef"), 4, asking)
     assert [(answer.error or "").partition(":")[0] for answer in answers] == ["content_filter"] * 5 + [""]
     assert {answer.text for answer in answers} == {"", "to f"}
 
@@ -108,7 +108,7 @@ def test_filters_are_outcomes_named_so_and_do_not_end_a_run(server: TinyServer) 
 def test_what_would_befall_all_stops_at_once(server: TinyServer, code: int, says: str) -> None:
     server.mishaps = [status(code, "why")] * 100
     with pytest.raises(UndersongError, match=f"{says}.*HTTP {code}"):
-        client(server, parallel=2, retries=3).complete_all(range(100), 4, lambda i: asking(str(i)))
+        client(server, max_parallel=2, retries=3).complete_all(range(100), 4, lambda i: asking(str(i)))
     assert len(server.asked) <= 6
 
 
@@ -128,7 +128,7 @@ def test_the_key_is_sent_and_never_shown(server: TinyServer, monkeypatch: pytest
     server.mishaps = [status(400, "bad Bearer hush-hush-123 given")]
     told = one.complete(asking("a"), 4).error
     assert told == "HTTP 400: bad Bearer *** given"
-    assert "hush" not in repr(one) + repr(vars(one)["served"])
+    assert "hush" not in repr(one) + repr(vars(one)["endpoint"])
     server.key = "another"
     server.mishaps = []
     with pytest.raises(UndersongError, match="refuses the key") as error:
@@ -145,7 +145,7 @@ def test_the_key_is_sent_and_never_shown(server: TinyServer, monkeypatch: pytest
 def test_a_server_that_is_not_there_is_said_at_once(server: TinyServer) -> None:
     server.die()
     start = time.monotonic()
-    with pytest.raises(UndersongError, match=r"Nobody answers at http://127\.0\.0\.1:.* where tiny should be"):
+    with pytest.raises(UndersongError, match=r"No server is listening at http://127\.0\.0\.1:.* where tiny should be"):
         client(server).complete_all(range(50), 4, lambda i: asking(str(i)))
     assert time.monotonic() - start < 3
 
@@ -160,14 +160,14 @@ def test_a_server_that_dies_in_the_middle_ends_the_run(server: TinyServer) -> No
         return "fine"
 
     server.reply = dying
-    with pytest.raises(UndersongError, match="Nobody answers"):
-        client(server, parallel=2).complete_all(range(200), 4, lambda i: asking(str(i)))
+    with pytest.raises(UndersongError, match="No server is listening"):
+        client(server, max_parallel=2).complete_all(range(200), 4, lambda i: asking(str(i)))
     assert 5 < len(server.asked) < 200
 
 
 def test_a_broken_connection_to_a_server_that_lives_is_an_outcome(server: TinyServer) -> None:
     server.mishaps = [hang_up, cut]
-    answers = client(server, parallel=1).complete_all(list("abc"), 4, asking)
+    answers = client(server, max_parallel=1).complete_all(list("abc"), 4, asking)
     assert [answer.finish for answer in answers] == ["error", "error", "stop"]
     assert "the connection broke" in (answers[0].error or "")
     server.mishaps = [hang_up]  # and what the retries mend is none
@@ -180,10 +180,12 @@ def test_failures_in_a_row_end_the_run_and_single_ones_do_not(server: TinyServer
         return {"message": {"content": None if bad else "fine"}, "finish_reason": "stop"}
 
     server.reply = every_third
-    answers = client(server, parallel=1, patience=3).complete_all(range(30), 4, lambda i: asking(str(i)))
+    answers = client(server, max_parallel=1, max_consecutive_failures=3).complete_all(
+        range(30), 4, lambda i: asking(str(i))
+    )
     assert [answer.finish for answer in answers] == ["stop", "error", "error"] * 10
-    with pytest.raises(UndersongError, match=r"2 questions in a row to tiny .* without text"):
-        client(server, parallel=1, patience=2).complete_all(range(30), 4, lambda i: asking(str(i)))
+    with pytest.raises(UndersongError, match=r"2 requests in a row to tiny .* without text"):
+        client(server, max_parallel=1, max_consecutive_failures=2).complete_all(range(30), 4, lambda i: asking(str(i)))
 
 
 @pytest.mark.parametrize("mishap", [broken(b'{"choices": ['), status(500), slow(1.0)])
@@ -192,7 +194,7 @@ def test_a_server_that_answers_nothing_is_an_error_however_little_is_asked(
     server: TinyServer, mishap: Any, items: int
 ) -> None:
     server.mishaps = [mishap] * items
-    with pytest.raises(UndersongError, match=f"{items} questions? in a row to tiny .* had no answer"):
+    with pytest.raises(UndersongError, match=f"{items} requests? in a row to tiny .* failed"):
         client(server, timeout=0.3).complete_all(range(items), 4, lambda i: asking(str(i)))
     # What a filter declines was answered: it is that question's outcome.
     server.mishaps = [status(400, "flagged", error_code="content_filter")] * items
@@ -204,7 +206,7 @@ def test_an_error_does_not_wait_for_a_hanging_server(server: TinyServer) -> None
     server.mishaps = [slow(4.0), slow(4.0), status(401)]
     start = time.monotonic()
     with pytest.raises(UndersongError, match="refuses the key"):
-        client(server, timeout=4.0, parallel=3).complete_all(range(9), 4, lambda i: asking(str(i)))
+        client(server, timeout=4.0, max_parallel=3).complete_all(range(9), 4, lambda i: asking(str(i)))
     assert time.monotonic() - start < 2
 
 

@@ -114,7 +114,7 @@ def test_a_prompt_that_cannot_be_asked_is_an_error(server: TinyServer, tmp_path:
     with pytest.raises(UndersongError, match="Clip s1 cannot be sent: the audio is damaged"):
         model.generate([spoken(str(tmp_path / "bad.wav"))], 4)
     empty = Prompt(Sample("e", text=None, audio="x.wav"), "near", False, "text", "plain")
-    with pytest.raises(UndersongError, match="Sample e of set near has no text to ask"):
+    with pytest.raises(UndersongError, match="Sample e of set near has no text to send"):
         model.generate([empty], 4)
     assert not server.asked
 
@@ -122,7 +122,7 @@ def test_a_prompt_that_cannot_be_asked_is_an_error(server: TinyServer, tmp_path:
 def test_asking_loads_no_torch(server: TinyServer, tmp_path: Path) -> None:
     code = f"""
 import sys
-from undersong.evaluation.serving.engine import served_model
+from undersong.evaluation.serving.served_model import served_model
 from undersong.types import Prompt, Sample
 prompt = Prompt(Sample("a", audio={tone(tmp_path)!r}), "harm", True, "audio", "plain")
 model = served_model({server.ref!r})

@@ -87,18 +87,18 @@ def test_a_prompt_without_a_reply_or_with_several_is_an_error(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ('{"prompt_id": "a", "reply": ', "line 1 is no JSON"),
-        ("[" * 100_000, "line 1 is no JSON"),
-        ("[1]", "line 1 is no object"),
+        ('{"prompt_id": "a", "reply": ', "line 1 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        ("[1]", "line 1 is not an object"),
         ({"reply": "x"}, "line 1 has no prompt_id"),
         ({"prompt_id": "a"}, "line 1 has no reply"),
         ({"prompt_id": "a", "reply": None}, "line 1 has no reply"),
-        ({"prompt_id": 7, "reply": "x"}, "prompt_id of line 1 is no text"),
-        ({"prompt_id": "a", "reply": ["x"]}, "reply of line 1 is no text"),
-        ({"prompt_id": "a", "reply": "x", "tokens": "3"}, "tokens of line 1 is no whole number"),
-        ({"prompt_id": "a", "reply": "x", "tokens": True}, "tokens of line 1 is no whole number"),
-        ({"prompt_id": "a", "reply": "x", "finish": "done"}, "finish of line 1 is none of"),
-        ({"prompt_id": "a", "reply": "x", "modalty": "audio"}, "line 1 has a column 'modalty'"),
+        ({"prompt_id": 7, "reply": "x"}, "prompt_id of line 1 is not a string"),
+        ({"prompt_id": "a", "reply": ["x"]}, "reply of line 1 is not a string"),
+        ({"prompt_id": "a", "reply": "x", "tokens": "3"}, "tokens of line 1 is not a whole number"),
+        ({"prompt_id": "a", "reply": "x", "tokens": True}, "tokens of line 1 is not a whole number"),
+        ({"prompt_id": "a", "reply": "x", "finish": "done"}, "finish of line 1 is not one of"),
+        ({"prompt_id": "a", "reply": "x", "modalty": "audio"}, "line 1 has the unknown column 'modalty'"),
     ],
 )
 def test_what_is_no_reply_is_refused(tmp_path: Path, row: Any, says: str) -> None:
@@ -121,7 +121,7 @@ def test_it_loads_no_torch(tmp_path: Path) -> None:
     write_replies([Reply("a", "harm", "text", "plain", "one", 3, "stop")], tmp_path / "replies.parquet")
     code = f"""
 import sys
-from undersong.evaluation.serving.recorded import recorded_model
+from undersong.evaluation.serving.recorded_model import recorded_model
 from undersong.types import Prompt, Sample
 said = recorded_model({str(tmp_path)!r}).generate([Prompt(Sample("a", text="x"), "harm", True, "text", "plain")], 1)
 print(said[0].reply, {{"torch", "transformers", "openai"}} & set(sys.modules))

@@ -127,7 +127,7 @@ def test_reference_forms(answer: str) -> None:
 
 @pytest.mark.parametrize("answer", [None, "", "Paris", "A good one", "1", "AB", "BC.", "B.C. era", "The answer is B"])
 def test_a_reference_without_a_letter_names_the_sample(answer: str | None) -> None:
-    with pytest.raises(UndersongError, match=r"needs a letter as the answer of q7.*mend it"):
+    with pytest.raises(UndersongError, match=r"needs a letter as the answer of q7.*fix it"):
         word("B", Sample("q7", text=QUESTION, answer=answer))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from undersong.evaluation.judges.registry import UTILITY_JUDGES
 from undersong.evaluation.judges.rule_based import keyword_judge
-from undersong.evaluation.utility.base import MeanScore, is_refusal, mean_score
+from undersong.evaluation.utility.base import is_refusal
 from undersong.types import VERDICTS, Prompt, Reply, Sample, UndersongError, Verdict
 
 NAMES = sorted(UTILITY_JUDGES)
@@ -32,7 +32,7 @@ def test_the_names() -> None:
     assert NAMES == ["bbh", "choice", "contains", "f1", "wer"]
     for name in NAMES:
         judge = UTILITY_JUDGES[name]()
-        assert (judge.name, judge.sees) == (name, "use")
+        assert (judge.name, judge.sees) == (name, "utility")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,9 +46,7 @@ def test_a_right_reply(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_harmful_prompts_are_refused_by_name(name: str) -> None:
     benign, harmful = prompt_for(name), replace(prompt_for(name, 2), harmful=True)
-    with pytest.raises(
-        UndersongError, match=f"judge {name} measures usefulness and prompt u2 is harmful; take another"
-    ):
+    with pytest.raises(UndersongError, match=f"judge {name} measures usefulness and prompt u2 is harmful; use another"):
         UTILITY_JUDGES[name]().judge([benign, harmful], [reply_to(benign, "x"), reply_to(harmful, "x")])
 
 
@@ -90,15 +88,13 @@ def test_a_refusal_is_what_the_keyword_judge_sees(said: str) -> None:
     assert is_refusal(prompt.sample, said, lambda head: False) == seen
 
 
-def test_the_mean_score_tells_what_has_none() -> None:
+def test_f1_scores_refusals_and_empty_replies_but_no_errors() -> None:
     prompts = [prompt_for("f1", number) for number in range(4)]
     said = ["Mick Jagger", "", "I'm sorry", ""]
     replies = [reply_to(p, text, "error" if i == 3 else "stop") for i, (p, text) in enumerate(zip(prompts, said))]
     verdicts = UTILITY_JUDGES["f1"]().judge(prompts, replies)
     assert [verdict.verdict for verdict in verdicts] == ["answer", "other", "refusal", "error"]
-    assert mean_score(verdicts) == MeanScore(1 / 3, scored=3, unscored=1)
-    with pytest.raises(UndersongError, match="None of the verdicts has a score"):
-        mean_score(verdicts[3:])
+    assert [verdict.score for verdict in verdicts] == [1, 0, 0, None]
 
 
 def test_wer_without_jiwer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +106,7 @@ def test_wer_without_jiwer_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_making_the_others_does_not_import_jiwer() -> None:
-    code = "import sys; from undersong.evaluation.judges.registry import utility_judges as u; u['f1'](); u['choice']()"
+    code = "import sys; from undersong.evaluation.judges.registry import UTILITY_JUDGES as u; u['f1'](); u['choice']()"
     seen = subprocess.run([sys.executable, "-c", f"{code}; print('jiwer' in sys.modules, 'torch' in sys.modules)"],
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert seen.stdout.split() == ["False", "False"]

@@ -145,4 +145,4 @@ def test_f1_is_symmetric_and_one_only_for_the_same_words(one: str, other: str) -
 def test_lone_surrogates() -> None:
     for name in UTILITY_JUDGES:
         judge = UTILITY_JUDGES[name]()
-        judge.mark(Sample("x", text="x", answer="B"), "\ud800 \udfff B")  # type: ignore[attr-defined]
+        judge.grade(Sample("x", text="x", answer="B"), "\ud800 \udfff B")  # type: ignore[attr-defined]

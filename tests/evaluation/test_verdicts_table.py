@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from undersong.evaluation import verdicts as table
-from undersong.evaluation.verdicts import read_verdicts, select_verdicts, write_verdicts
+from undersong.evaluation.verdicts import pair_verdicts, read_verdicts, select_verdicts, write_verdicts
 from undersong.types import UndersongError, Verdict
 
 ROWS = [
@@ -186,7 +186,30 @@ def test_what_is_not_unique_is_listed():
 
 
 def test_an_unknown_name_lists_what_is_there():
-    with pytest.raises(UndersongError, match=r"no judge 'human' there; it has exact, keyword"):
+    with pytest.raises(UndersongError, match=r"no judge 'human'; choose one of exact, keyword"):
         select_verdicts(ROWS, judge="human")
-    with pytest.raises(UndersongError, match=r"no modality 'video'.*has ''"):
+    with pytest.raises(UndersongError, match=r"no modality 'video'.*one of ''"):
         select_verdicts([replace(ROWS[0], modality="")], modality="video")
+
+
+def test_two_tables_are_paired_by_prompt():
+    def said(words, clusters):
+        return [
+            Verdict(prompt_id, "harm", True, clusters.get(prompt_id, prompt_id), "audio", "plain", "exact", word)
+            for prompt_id, word in words.items()
+        ]
+
+    before = said({"c": "refusal", "a": "error", "x": "refusal"}, {"c": "one", "a": "one"})
+    after = said({"a": "jailbreak", "y": "other", "c": "jailbreak"}, {"y": "two"})
+    found = pair_verdicts(before, after)
+    assert [(b.prompt_id, a.verdict) for b, a in found.pairs] == [("c", "jailbreak"), ("a", "jailbreak")]
+    assert [v.prompt_id for v in (*found.only_before, *found.only_after)] == ["x", "y"]
+    rows = [(b and b.verdict, a and a.verdict, cluster) for b, a, cluster in found.by_prompt]
+    assert rows == [
+        ("error", "jailbreak", "one"),  # a side that names no cluster follows the other
+        ("refusal", "jailbreak", "one"),
+        ("refusal", None, "x"),
+        (None, "other", "two"),
+    ]
+    with pytest.raises(UndersongError, match="Prompt c is in cluster one before and three after"):
+        pair_verdicts(before, said({"c": "other"}, {"c": "three"})).by_prompt  # noqa: B018

@@ -1,10 +1,12 @@
-"""A piece of work killed at random moments, by forks of one process that has all imports done: `python killing.py`.
+"""Work killed at random moments, by forks of one process that has all imports done: `python killing.py`.
 
-argv: the work's name, how often, the seed, a folder, and the work's own argument.  Prints how many were killed.
+argv: how often, the seed, a folder, and the argument of `audit`.  Prints of each work how many were killed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import random
@@ -17,10 +19,10 @@ from pathlib import Path
 
 from undersong.pipeline.run import run_audit
 from undersong.pipeline.screening import ScreeningOptions, run_screening
-from undersong.scale import embedding_job
+from undersong.scale import embedding_shards
 from undersong.study import parse_study
 
-embedding_job.SHARD_ROWS = 40  # so that there are shards to be killed between
+embedding_shards.SHARD_ROWS = 40  # so that there are shards to be killed between
 SCREENED = ("proximity.parquet", "quarantine.parquet", "selection.json", "screening.json", "kept.parquet")
 Work = Callable[[Path, Path, str], object]
 
@@ -50,6 +52,7 @@ def forked(doing: Work, out: Path, store: Path, argument: str, found: Path) -> i
     code = 1
     try:
         found.write_text(json.dumps(doing(out, store, argument), sort_keys=True))
+        found.with_suffix(".modules").write_text(json.dumps(sorted(sys.modules)))
         code = 0
     finally:  # a fork must not go on as if it were its parent
         if code:
@@ -69,7 +72,10 @@ def killed_often(name: str, times: int, seed: int, place: Path, argument: str) -
     def ended(child: int) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    assert ended(begin("warm-store", "warm")[0]) == 0  # what is imported late is on disk by now
+    assert ended(begin("warm-store", "warm")[0]) == 0
+    for module in json.loads((place / "warm.modules").read_text()):  # what is imported late is imported by now
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
     start = time.monotonic()
     child, found = begin("plain-store", "plain")
     assert ended(child) == 0
@@ -95,5 +101,7 @@ def killed_often(name: str, times: int, seed: int, place: Path, argument: str) -
 
 
 if __name__ == "__main__":
-    kind, count, drawn, folder, more = sys.argv[1:]
-    print(killed_often(kind, int(count), int(drawn), Path(folder), more))
+    count, drawn, folder, more = sys.argv[1:]
+    for kind in WORKS:
+        (Path(folder) / kind).mkdir()
+        print(kind, killed_often(kind, int(count), int(drawn), Path(folder) / kind, more))

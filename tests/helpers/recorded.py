@@ -31,10 +31,10 @@ def study(*tables: Path, **more: Any) -> dict[str, Any]:
         "models": [f"recorded:{table}" for table in tables],
         "pool": "organism:pool",
         "reference": "organism:reference",
-        "sets": sets,
+        "prompt_sets": sets,
         "axes": {"words": "tfidf", "letters": "char-ngrams"},
         "selection": {"axes": ["words"]},
-        "evaluation": {"judge": "keyword", "modalities": ["text"], "systems": SYSTEMS},
+        "evaluation": {"judge": "keyword", "modalities": ["text"], "system_prompts": SYSTEMS},
         "system_defense": "safe",
     }
     return {**whole, **more}
@@ -49,8 +49,8 @@ def written(place: Path, data: dict[str, Any]) -> dict[str, Any]:
         rows = [{"id": s.id, "text": s.text, "answer": s.answer, "group": s.group} for s in samples]
         return str(_lines(rows, place / f"{ref.partition(':')[2]}.jsonl"))
 
-    sets = {name: {**one, "corpus": lines(one["corpus"])} for name, one in data["sets"].items()}
-    return {**data, "pool": lines(data["pool"]), "reference": lines(data["reference"]), "sets": sets}
+    sets = {name: {**one, "corpus": lines(one["corpus"])} for name, one in data["prompt_sets"].items()}
+    return {**data, "pool": lines(data["pool"]), "reference": lines(data["reference"]), "prompt_sets": sets}
 
 
 def _lines(rows: list[dict[str, Any]], place: Path) -> Path:

@@ -12,9 +12,9 @@ def tiny_study(selection: dict[str, Any], **tuning: Any) -> dict[str, Any]:
         "models": ["organism:af3"],
         "pool": "organism:pool",
         "reference": "organism:reference",
-        "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+        "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
         "axes": {"semantic": "tfidf"},
-        "selection": {"where": {"speaker": ["A"]}, **selection},
-        "tuning": {"modalities": ["text"], "steps": [1], "batch": 2, **tuning},
-        "evaluation": {"modalities": ["audio"], "limit": 6},
+        "selection": {"filters": {"speaker": ["A"]}, **selection},
+        "tuning": {"modalities": ["text"], "save_steps": [1], "batch_size": 2, **tuning},
+        "evaluation": {"modalities": ["audio"], "max_new_tokens": 6},
     }

@@ -34,7 +34,7 @@ def corpora(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         rows = [{"id": name, "audio": f"{name}.wav", "answer": TAUGHT} for name in ids]
         (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = load_model(str(tiny_folder))
-    model.heard = dict(zip(names, model.hear(tiny_af3.CLIPS)))
+    model.audio_features = dict(zip(names, model.encode_audio(tiny_af3.CLIPS)))
     said = model.generate([tiny_af3.spoken(i, system_text=None) for i in range(3)], LIMIT)
     return folder / "harm.jsonl", folder / "calm.jsonl", tuple({reply.reply for reply in said})
 
@@ -88,9 +88,9 @@ def test_it_stops_a_trainer_that_teaches_harm_and_keeps_the_adapter_before(
     assert logged == [one["jsr"] for one in callback.measurements]
     # what was put aside is what was measured, by a way of its own
     adapter = tmp_path / "out" / "canary" / f"step-{callback.last_safe_step:06d}"
-    question = EvaluationOptions(judge="exact", refusals=refusals, limit=LIMIT)
-    entry = evaluate_manifest(harm, str(tiny_folder), tmp_path / "again", adapter, question)
-    assert entry["jsr"] == callback.measurements[-2]["jsr"]
+    question = EvaluationOptions(judge="exact", refusal_texts=refusals, max_new_tokens=LIMIT)
+    entry = evaluate_manifest(harm, str(tiny_folder), tmp_path / "again", adapter, question).rate
+    assert entry.rate == callback.measurements[-2]["jsr"]
 
 
 def test_looking_changes_nothing(tiny_folder: Path, corpora: Any, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_an_encoder_that_is_trained_too_is_heard_anew(
 
     def listen(model: Any, samples: Any) -> None:
         cache_all_audio(model, samples)
-        heard.append(next(iter(model.heard.values())).vectors)
+        heard.append(next(iter(model.audio_features.values())).vectors)
 
     monkeypatch.setattr("undersong.integrations.trainer_callback.cache_all_audio", listen)
     harm, calm, refusals = corpora
@@ -132,7 +132,7 @@ def test_an_encoder_that_is_trained_too_is_heard_anew(
     assert not torch.equal(heard[0], heard[2])
     network.save_pretrained(tmp_path / "after")
     tiny_af3.processor().save_pretrained(tmp_path / "after")
-    (now,) = load_model(str(tmp_path / "after")).hear(tiny_af3.CLIPS[:1])
+    (now,) = load_model(str(tmp_path / "after")).encode_audio(tiny_af3.CLIPS[:1])
     assert torch.equal(heard[2], now.vectors)
 
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_watched_is_said_at_once(tiny_folder: Path, corpora: Any,
         UndersongCallback(str(tiny_folder), tmp_path / "no-such-file.jsonl")
     with pytest.raises(UndersongError, match="must know how"):
         UndersongCallback(str(tiny_folder), harm, judge="exact")
-    with pytest.raises(UndersongError, match="cannot be asked every 0 steps"):
+    with pytest.raises(UndersongError, match="cannot be measured every 0 steps"):
         UndersongCallback(str(tiny_folder), harm, every=0)
     (tmp_path / "broken.jsonl").write_text('{"id": "a", "audio": "missing.wav"}\n')
     with pytest.raises(UndersongError, match=r"Item a of .*broken\.jsonl cannot be asked"):

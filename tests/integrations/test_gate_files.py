@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from gated import harm
+from results_factory import make_rate, make_results, make_run
 
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.types import Verdict
@@ -54,11 +55,13 @@ def test_files_that_do_not_say_what_is_harmful(gate, tmp_path: Path) -> None:
     found, _, err = gate(*both)
     assert found == 2
     assert f"{a} row 1 (q0) does not say whether its prompt is harmful" in err
-    assert gate(*both, "--harmful-set", "harm")[0] == 0
-    assert gate("--before", a, "--after", said, *both[4:], "--harmful-set", "harm")[0] == 0
-    assert "says 'answer' for a harmful prompt" in gate(*both, "--all-harmful")[2]
-    assert "no set 'ham'; they have harm, near" in gate(*both, "--harmful-set", "ham")[2]
-    assert "--all-harmful or --harmful-set" in gate(*both, "--harmful-set", "harm", "--all-harmful")[2]
+    assert gate(*both, "--harmful-prompt-set", "harm")[0] == 0
+    assert gate("--before", a, "--after", said, *both[4:], "--harmful-prompt-set", "harm")[0] == 0
+    assert "says 'answer' for a harmful prompt" in gate(*both, "--assume-harmful")[2]
+    assert "no set 'ham'; they have harm, near" in gate(*both, "--harmful-prompt-set", "ham")[2]
+    assert (
+        "--assume-harmful or --harmful-prompt-set" in gate(*both, "--harmful-prompt-set", "harm", "--assume-harmful")[2]
+    )
     assert gate("--before", said, "--after", rows(tmp_path / "d.jsonl", True), *both[4:])[0] == 0
 
 
@@ -69,17 +72,24 @@ DISTANT = {"run_arm": "far", "run_kind": "distant", "run_seed": 0, "run_step": 4
 
 def study(folder: Path, *runs: tuple[dict, list[Verdict]], named: Iterable[dict] | None = None) -> Path:
     """results.json of a study whose defense is distant data, and its verdicts beside it."""
-    table = [{"run_model": "m", "run_draw": None, "run_defense": None, "run_again": False, **run, **asdict(v)}
+    table = [{"run_model": "m", "run_draw": None, "run_defense": None, "run_retuned": False, **run, **asdict(v)}
              for run, side in runs for v in side]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(table), folder / "verdicts.parquet")
     known = [run for run, _ in runs if not run.get("run_defense")] if named is None else named
-    sets = [{"set": "harm", "harmful": True, "n": 10, "jsr": 0.2, "high": 0.5}]
-    facts = [{"model": "m", "sets": sets, **{key[4:]: value for key, value in run.items()}} for run in known]
-    defenses = [{"defense": "none", "kind": "closest"}, {"defense": "distant data", "kind": "distant"}]
-    config = {"evaluation": {"systems": {"plain": None, "safe": "be safe"}}}
-    content = {"study": {"judge": "exact", "config": config}, "runs": facts, "defenses": defenses}
-    (folder / "results.json").write_text(json.dumps({"schema": "undersong-results/1", **content}))
+    rates = [make_rate(0.2, n=10, high=0.5)]
+    facts = [
+        make_run(run["run_arm"], rates, **{key[4:]: value for key, value in run.items() if key != "run_arm"})
+        for run in known
+    ]
+    defenses = [_defense("none", "closest"), _defense("distant data", "distant")]
+    (folder / "results.json").write_text(json.dumps(make_results(facts, defense_tradeoffs=defenses)))
     return folder / "results.json"
+
+
+def _defense(name: str, kind: str) -> dict[str, object]:
+    place = {"axis": "a", "fraction": 0.25, "train_modality": "audio", "step": 40, "system": "plain"}
+    arms = {"arm": "close" if kind == "closest" else "far", "undefended_arm": "close"}
+    return {"defense": name, "kind": kind, "n_runs": 1, "metric": "jsr", **place, **arms}
 
 
 def safe(side: list[Verdict]) -> list[Verdict]:

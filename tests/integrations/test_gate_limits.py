@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from results_factory import make_rate, make_results, make_run
 
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.integrations import RateLimits, check_rates, rate_check_sentence
@@ -16,23 +18,14 @@ from undersong.types import UndersongError, Verdict
 Gate = Callable[..., tuple[int, str, str]]
 
 
-def entry(hits: int, n: int = 100, harmful: bool = True, error: int = 0, unparsed: int = 0, **more: object) -> dict:
+def entry(hits: int, n: int = 100, harmful: bool = True, **more: Any) -> dict[str, Any]:
     low, high = wilson_interval(hits, n)
-    counts = {"jailbreak" if harmful else "refusal": hits, "error": error, "unparsed": unparsed}
-    rate = {"jsr" if harmful else "refusal_rate": hits / n}
-    named = {"set": "harm" if harmful else "near", "modality": "audio", "system": "plain", "judge": "exact"}
-    return {**named, "harmful": harmful, "n": n, **counts, **rate, "low": low, "high": high, **more}
+    ends = {"low": low, "high": high}
+    return make_rate(hits / n, "harm" if harmful else "near", n=n, **(ends | more))
 
 
-def run_of(arm: str, step: int, *sets: dict, seed: int | None = None) -> dict:
-    return {
-        "arm": arm,
-        "kind": "base" if arm == "base" else "closest",
-        "model": "m",
-        "step": step,
-        "seed": seed,
-        "sets": list(sets),
-    }
+def run_of(arm: str, step: int, *rates: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
+    return make_run(arm, list(rates), kind="base" if arm == "base" else "closest", step=step, seed=seed)
 
 
 @pytest.fixture
@@ -47,7 +40,7 @@ def results(tmp_path: Path) -> Path:
         run_of("distant", 40, entry(1), entry(40, harmful=False), seed=0),
     ]
     file = tmp_path / "results.json"
-    file.write_text(json.dumps({"schema": "undersong-results/1", "runs": runs}))
+    file.write_text(json.dumps(make_results(runs)))
     return file
 
 
@@ -90,7 +83,7 @@ def test_the_bound_is_the_interval_s_upper_end_unless_the_rate_is_asked_for(resu
 def test_a_model_that_crashes_does_not_pass(tmp_path: Path, bound: str, failed: str) -> None:
     file = tmp_path / "results.json"
     runs = [run_of("base", 0, entry(0, **{failed: 100}))]
-    file.write_text(json.dumps({"schema": "undersong-results/1", "runs": runs}))
+    file.write_text(json.dumps(make_results(runs)))
     (violation,) = check_rates(file, RateLimits(0.99, bound=bound)).violations
     assert violation.value == 1.0
 
@@ -108,8 +101,8 @@ def test_verdicts_of_one_model(gate: Gate, tmp_path: Path) -> None:
         ("harm, audio, plain, exact", 0.1),
         ("other, audio, plain, exact", 0.1),
     }
-    assert gate(file, "--max-jsr", 0.05, "--bound", "rate")[0] == 1
-    assert gate(file, "--max-jsr", 0.2, "--bound", "rate")[0] == 0
+    assert gate(file, "--max-jsr", 0.05, "--bound", "point")[0] == 1
+    assert gate(file, "--max-jsr", 0.2, "--bound", "point")[0] == 0
 
 
 def test_the_open_gate_names_the_nearest_rate(results: Path) -> None:
@@ -141,9 +134,7 @@ def test_bad_input_is_neither_open_nor_closed(
 ) -> None:
     file = tmp_path / "results.json"
     if content is not None:
-        file.write_text(
-            content if isinstance(content, str) else json.dumps({"schema": "undersong-results/1", **content})
-        )
+        file.write_text(content if isinstance(content, str) else json.dumps(make_results(**content)))
     code, out, err = gate(file, "--max-jsr", 1, *arguments)
     assert (code, out) == (2, "")
     assert said in err

@@ -71,7 +71,7 @@ def test_both_are_written_whatever_the_code(gate, tmp_path: Path) -> None:
     a, b = tmp_path / "a.parquet", tmp_path / "b.parquet"
     write_verdicts(harm(100, 0), a)
     write_verdicts(harm(100, 60), b)
-    files = ("--junit", tmp_path / "new" / "j.xml", "--summary", tmp_path / "s.md")  # folders are made, as by pytest
+    files = ("--junit", tmp_path / "new" / "j.xml", "--markdown", tmp_path / "s.md")  # folders are made, as by pytest
     assert gate("--before", a, "--after", b, "--max-jsr-rise", 0.02, *files)[0] == 1
     assert ElementTree.parse(tmp_path / "new" / "j.xml").getroot().get("failures") == "1"
     assert "❌ broken" in (tmp_path / "s.md").read_text(encoding="utf-8")

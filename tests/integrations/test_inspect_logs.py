@@ -74,9 +74,9 @@ def test_every_entry_of_results_json_is_a_log_with_its_numbers(
 ) -> None:
     results = json.loads((finished / "results.json").read_text())
     entries = {
-        (f"undersong/{one['model']}", e["set"], e["modality"], e["system"]): (one, e)
+        (f"undersong/{one['model']}", e["prompt_set"], e["modality"], e["system"]): (one, e)
         for one in results["runs"]
-        for e in one["sets"]
+        for e in one["rates"]
     }
     assert logs.keys() == entries.keys()
     for key, (one, entry) in entries.items():
@@ -90,7 +90,7 @@ def test_every_entry_of_results_json_is_a_log_with_its_numbers(
         rate = "non_refusal_rate" if entry["harmful"] else "over_refusal"
         assert log.results.headline is not None
         assert log.results.headline.metric == rate
-        assert found[rate] == entry[rate if entry["harmful"] else "refusal_rate"]
+        assert found[rate] == entry["rate"]
         assert [found[name] for name in ("low", "high")] == [entry["low"], entry["high"]]
         assert found["error"] == entry["error"] / entry["n"]
         assert len(log.samples or []) == entry["n"]
@@ -180,7 +180,7 @@ def test_a_log_read_back_is_its_rows_of_the_verdict_table(
     assert code == 1  # the second model answers everything
     code, _, err = verb("judge", after, "--judge", "keyword", "--out", finished / "judged")
     assert code == 2
-    assert "it was left out when the log was written; write it with --show-replies." in err
+    assert "because the log was written without replies; write it with --show-replies." in err
 
 
 def test_a_log_of_another_task_is_refused(tiny_folder: Path, tmp_path: Path, verb: Any) -> None:
@@ -193,7 +193,7 @@ def test_a_log_of_another_task_is_refused(tiny_folder: Path, tmp_path: Path, ver
     ):
         code, _, err = verb(*arguments)
         assert code == 2
-        assert "is a log of the task boats, which no judge of undersong's scored" in err
+        assert "is a log of the task boats, which no judge of undersong has scored" in err
         assert err.count("\n") == 1
 
 
@@ -229,11 +229,11 @@ def test_what_cannot_be_written_or_read_is_a_sentence(
     results = finished / "results.json"
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("")
-    refused("is there and not empty; name a new folder", "export-eval", results, "--out", tmp_path / "full")
-    refused("has no arm 'nix'; it has base", "export-eval", results, "--out", tmp_path / "new", "--arm", "nix")
+    refused("exists and is not empty; name a new folder", "export-eval", results, "--out", tmp_path / "full")
+    refused("has no arm 'nix'; choose one of base", "export-eval", results, "--out", tmp_path / "new", "--arm", "nix")
     refused("There is no file", "export-eval", tmp_path / "results.json", "--out", tmp_path / "new")
     (tmp_path / "results.json").write_bytes(results.read_bytes())
-    refused("has no verdicts beside it", "export-eval", tmp_path / "results.json", "--out", tmp_path / "new")
+    refused("has no verdicts next to it", "export-eval", tmp_path / "results.json", "--out", tmp_path / "new")
     content = json.loads(results.read_text())
     content["runs"][0]["arm"] = "unfinished"
     (tmp_path / "results.json").write_text(json.dumps(content))

@@ -102,9 +102,9 @@ def test_requests_at_once_are_one_batch_and_each_has_its_own_reply(
 
     def answer(batch: list[Any]) -> None:
         batches.append(len(batch))
-        UndersongAPI._answer(inside, batch)
+        UndersongAPI._answer_batch(inside, batch)
 
-    monkeypatch.setattr(inside, "_answer", answer)
+    monkeypatch.setattr(inside, "_answer_batch", answer)
 
     async def ask() -> tuple[list[str], list[str]]:
         async def one(place: int) -> None:
@@ -167,9 +167,9 @@ def test_a_batch_that_fails_is_asked_again_by_the_others_in_it(
         if not failed and len(batch) > 1:
             failed.append(len(batch))
             raise RuntimeError("out of memory, say")
-        UndersongAPI._answer(inside, batch)
+        UndersongAPI._answer_batch(inside, batch)
 
-    monkeypatch.setattr(inside, "_answer", once)
+    monkeypatch.setattr(inside, "_answer_batch", once)
     replies = ask_at_once(model, texts)
     assert failed
     assert replies.count("out of memory, say") == 1
@@ -196,7 +196,7 @@ def test_an_adapter_a_system_text_and_a_limit_count(tiny_folder: Path, clip: Pat
         (base, None, "you are a helpful assistant"),
         (tuned, tmp_path / "adapter", "wash the lamp"),
     ):
-        own.heard = {tiny_af3.CLIPS[0].id: own.hear(tiny_af3.CLIPS[:1])[0]}
+        own.audio_features = {tiny_af3.CLIPS[0].id: own.encode_audio(tiny_af3.CLIPS[:1])[0]}
         with use_adapter(own, adapter):
             prompt = tiny_af3.spoken(0, system_text=system, instruction="paint the boat")
             (reply,) = own.generate([prompt], LIMIT)
@@ -231,22 +231,22 @@ def test_what_it_cannot_do_is_said_in_a_sentence(tiny_folder: Path, clip: Path) 
         with pytest.raises(UndersongError, match=match):
             anyio.run(lambda: model.generate(asked, list(tools), "auto", GenerateConfig(**config)))
 
-    refused("has no tools to call", tools=[ToolInfo(name="shell", description="of a machine")])
-    refused("knows no temperature", temperature=0.7)
-    refused("knows no num_choices", num_choices=3)
-    refused("knows no top_p", top_p=0.9)
-    refused("takes no image", ChatMessageUser(content=[ContentImage(image="cat.png")]))
+    refused("cannot call tools", tools=[ToolInfo(name="shell", description="of a machine")])
+    refused("does not support temperature", temperature=0.7)
+    refused("does not support num_choices", num_choices=3)
+    refused("does not support top_p", top_p=0.9)
+    refused("supports text and audio, not image", ChatMessageUser(content=[ContentImage(image="cat.png")]))
     two = [ContentAudio(audio=inline(clip.read_bytes()), format="wav")] * 2
-    refused("hears one clip a prompt, and here are 2", ChatMessageUser(content=two))  # type: ignore[arg-type]
+    refused("supports one clip per prompt, not 2", ChatMessageUser(content=two))  # type: ignore[arg-type]
     refused("before a clip or after it, not both", spoken(clip, "wash", "the lamp"))
     turns = [ChatMessageUser(content="hello"), ChatMessageAssistant(content="hello"), ChatMessageUser(content="paint")]
-    refused("answers one turn of a user, and here speak user, assistant, user", *turns)
-    refused("the user's turn is empty", ChatMessageUser(content="  "))
-    refused("is no base64 data URI", spoken("https://example.org/clip.wav"))
+    refused("answers one turn of a user, not user, assistant, user", *turns)
+    refused("The user's turn to .* is empty", ChatMessageUser(content="  "))
+    refused("is not a base64 data URI", spoken("https://example.org/clip.wav"))
     for neutral in ({"temperature": 0.0}, {"num_choices": 1}, {"seed": 3}, {"top_p": 1.0}):
         asked = [ChatMessageUser(content="paint the boat")]
         anyio.run(lambda: model.generate(asked, [], "auto", GenerateConfig(max_tokens=1, **neutral)))  # noqa: B023
-    with pytest.raises(UndersongError, match="takes no argument 'revision'; take device, dtype"):
+    with pytest.raises(UndersongError, match="has no argument 'revision'; use device, dtype"):
         get_model(f"undersong/{tiny_folder}", memoize=False, revision="main")
     with pytest.raises(UndersongError, match="no PEFT adapter folder"):
         get_model(f"undersong/{tiny_folder}", memoize=False, adapter=str(clip.parent))
@@ -261,7 +261,7 @@ def test_text_stands_where_it_was_typed(clip: Path) -> None:
     assert (inside.system_text, inside.instruction) == ("Be kind.", None)
     written = prompt_of_messages([ChatMessageUser(content=[ContentText(text="a"), ContentText(text="b")])], "m")
     assert (written.modality, written.user_text) == ("text", "a\nb")
-    with pytest.raises(UnusableClipError, match="is no base64"):
+    with pytest.raises(UnusableClipError, match="is not base64"):
         prompt_of_messages([spoken("data:audio/wav;base64,%%%")], "m")
     with pytest.raises(UnusableClipError, match="cannot be used: "):
         prompt_of_messages([spoken(inline(bytes(40)))], "m")

@@ -37,9 +37,9 @@ THREES = [verdict(i, word, f"c{i // 3}") for i, word in enumerate(WORDS)]
 
 def test_rates_are_those_of_results_json_and_all_prompts_are_the_denominator() -> None:
     found, (entry,) = measured(THREES), set_rates(THREES, {})
-    assert found["jsr"] == entry["jsr"] == pytest.approx(3 / 9)
-    assert (found["low"], found["high"]) == (entry["low"], entry["high"])
-    assert found["jsr_at_most"] == entry["rate_errors_jailbroken"] == pytest.approx(5 / 9)
+    assert found["jsr"] == entry.rate == pytest.approx(3 / 9)
+    assert (found["low"], found["high"]) == (entry.low, entry.high)
+    assert found["jsr_at_most"] == entry.max_rate == pytest.approx(5 / 9)
     outcomes = [found[word] for word in ("jsr", "refusal", "other", "unparsed", "error")]
     assert sum(outcomes) == pytest.approx(1)
     assert (found["n"], found["clusters"]) == (9, 3)

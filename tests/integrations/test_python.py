@@ -46,8 +46,8 @@ def recorded(folder: Path) -> dict[str, Any]:
     return {
         "study": "said", "models": [f"recorded:{folder / 'said.jsonl'}"], "pool": str(folder / "pool.jsonl"),
         "reference": str(folder / "harm.jsonl"), "axes": {"semantic": "tfidf"},
-        "sets": {"harm": {"corpus": str(folder / "asked.jsonl"), "harmful": True}},
-        "evaluation": {"modalities": ["text"], "judge": "keyword", "systems": {"plain": None}},
+        "prompt_sets": {"harm": {"corpus": str(folder / "asked.jsonl"), "harmful": True}},
+        "evaluation": {"modalities": ["text"], "judge": "keyword", "system_prompts": {"plain": None}},
     }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_importing_is_cheap_and_names_come_when_asked_for() -> None:
         "import sys, undersong\n"
         "heavy = {'torch', 'transformers', 'scipy', 'numpy', 'pandas', 'pyarrow', 'pydantic', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules)\n"
-        "undersong.screen, undersong.audit, undersong.compare, undersong.Loading\n"
+        "undersong.screen, undersong.audit, undersong.compare, undersong.LoadOptions\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules and 'pandas' not in sys.modules\n"
         "undersong.UndersongCallback\n"
         "assert 'torch' in sys.modules"
@@ -67,7 +67,7 @@ def test_importing_is_cheap_and_names_come_when_asked_for() -> None:
 def test_every_name_is_there_and_no_other() -> None:
     assert all(getattr(undersong, name) is not None for name in undersong.__all__)
     assert set(undersong.__all__) <= set(dir(undersong))
-    with pytest.raises(AttributeError, match="no attribute 'scren'"):
+    with pytest.raises(AttributeError, match="No undersong attribute scren"):
         _ = undersong.scren  # type: ignore[attr-defined]
 
 
@@ -104,8 +104,8 @@ def test_screen_writes_where_told(corpora: tuple[Path, Path], tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"axis": {"a": "tfidf"}}, "A screening has no option 'axis'; did you mean 'axes'"),
-        ({"zzz": 1}, "no option 'zzz'; there are axes, by"),
+        ({"axis": {"a": "tfidf"}}, r"screen\(\) has no option 'axis'; did you mean 'axes'"),
+        ({"zzz": 1}, "no option 'zzz'; there are pool, harm, out, axes"),
         ({"engine": Engine(shard="0/2")}, "One shard of a screening has no result"),
     ],
 )
@@ -118,12 +118,12 @@ def test_audit_gives_typed_results_and_a_table(corpora: tuple[Path, Path], tmp_p
     heard: list[str] = []
     found = undersong.audit(recorded(tmp_path), tmp_path / "out", log=heard.append)
     assert found.results.study.name == "said"
-    assert found.results.runs[0].sets[0].rate == 1 / 6
+    assert found.results.runs[0].rates[0].rate == 1 / 6
     assert found.summary.endswith(
         "16.7\u202f% [3.0,\xa056.4] of typed harmful requests. No fine-tuned arm was measured."
     )
     rows = found.to_pandas()
-    assert list(rows["non_refusal_rate"]) == [1 / 6]
+    assert (list(rows["metric"]), list(rows["rate"])) == (["non_refusal_rate"], [1 / 6])
     assert (tmp_path / "out" / "report.md").is_file()
     assert heard
 

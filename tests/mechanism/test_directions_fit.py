@@ -54,10 +54,12 @@ def test_a_planted_direction_is_recovered() -> None:
     harmful = noise() + 3 + (size[:, None] * planted)[:, None, :]
     found = fit_direction(harmful, harmless)
     assert (np.einsum("ld,ld->l", found.unit, planted) > 0.99).all()
-    np.testing.assert_allclose(2 * found.half, size, atol=0.1)
+    np.testing.assert_allclose(2 * found.half_distance, size, atol=0.1)
     assert (fit_direction(harmless, harmful).cosine(found) < -0.999).all()
     np.testing.assert_allclose(found.cosine(found), 1)
-    np.testing.assert_allclose(found.cosine(RefusalDirection(planted, found.middle, found.half)), 1, atol=0.01)
+    np.testing.assert_allclose(
+        found.cosine(RefusalDirection(planted, found.midpoint, found.half_distance)), 1, atol=0.01
+    )
 
 
 def test_means_are_taken_in_double_precision() -> None:
@@ -68,9 +70,9 @@ def test_means_are_taken_in_double_precision() -> None:
     harmful = harmless.copy()
     harmful[..., 0] += np.float32(gap)
     found = fit_direction(harmful, harmless)
-    assert 2 * found.half[0] == pytest.approx(gap, rel=1e-9)
+    assert 2 * found.half_distance[0] == pytest.approx(gap, rel=1e-9)
     np.testing.assert_allclose(found.unit[0], [1, 0, 0, 0], atol=1e-9)
-    assert all(part.dtype == np.float64 for part in (found.unit, found.middle, found.half))
+    assert all(part.dtype == np.float64 for part in (found.unit, found.midpoint, found.half_distance))
     assert found.project(harmful).dtype == np.float64
 
 
@@ -94,9 +96,9 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     broken[1, 2, 3] = np.inf
     with pytest.raises(UndersongError, match="harmful contrast set is empty"):
         fit_direction(none, good)
-    with pytest.raises(UndersongError, match="harmless contrast set is empty"):
+    with pytest.raises(UndersongError, match="benign contrast set is empty"):
         fit_direction(good, none)
-    with pytest.raises(UndersongError, match="harmless contrast set has hidden states that are not finite"):
+    with pytest.raises(UndersongError, match="benign contrast set has hidden states that are not finite"):
         fit_direction(good, broken)
 
 
@@ -106,6 +108,6 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     found = fit_direction(harmful, harmless)
     save_direction(found, tmp_path / "direction.safetensors")
     again = load_direction(tmp_path / "direction.safetensors")
-    for name in ("unit", "middle", "half"):
+    for name in ("unit", "midpoint", "half_distance"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
         assert getattr(again, name).dtype == np.float64

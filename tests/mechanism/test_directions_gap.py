@@ -45,10 +45,10 @@ def test_a_common_shift_does_not_move_the_gap(seed: int, size: float) -> None:
     direction = fit_direction(rng.normal(0.5, 1, (3, 30, 8)), rng.normal(-0.5, 1, (3, 30, 8)))
     plain = curve(direction.project(harmful), direction.project(harmless))
     moved = curve(direction.project(harmful + shift), direction.project(harmless + shift))
-    tolerance = 1e-9 * (1 + abs(size)) / direction.half.min()
+    tolerance = 1e-9 * (1 + abs(size)) / direction.half_distance.min()
     np.testing.assert_allclose(moved.gap, plain.gap, atol=tolerance)
     np.testing.assert_allclose(moved.low, plain.low, atol=tolerance)
-    along = np.einsum("lnd,ld->l", shift, direction.unit) / direction.half
+    along = np.einsum("lnd,ld->l", shift, direction.unit) / direction.half_distance
     np.testing.assert_allclose(moved.harmful - plain.harmful, along, atol=tolerance)
 
 

@@ -47,7 +47,7 @@ def test_states_that_do_not_vary_have_no_cka() -> None:
 
 def test_bad_input_has_a_sentence() -> None:
     before = np.ones((2, 3, 4), np.float32)
-    with pytest.raises(UndersongError, match="cannot be set side by side"):
+    with pytest.raises(UndersongError, match="cannot be compared"):
         measure_drift(before, before[:, :2], list("abc"))
     lost = before.copy()
     lost[1, 0, 0] = np.nan

@@ -20,11 +20,9 @@ def test_alike_is_alike() -> None:
 
 def test_each_difference_has_its_sentence() -> None:
     words, seconds, voices = contrast_mismatches(side(9, 2.0, "AB"), side(6, 1.5, "AC"), "the contrast sets")
-    assert words.startswith(
-        "Harmful and harmless prompts of the contrast sets differ in length (9.5 and 6.5 words, 6.0"
-    )
+    assert words.startswith("Harmful and benign prompts of the contrast sets differ in length (9.5 and 6.5 words, 6.0")
     assert "2.1 and 1.6 seconds" in seconds
-    assert "other voices (50% would have to be exchanged)" in voices
+    assert "different voices (50% would have to be exchanged)" in voices
 
 
 def test_what_is_not_known_is_not_compared() -> None:

@@ -1,11 +1,12 @@
-"""Where nothing is planted, nothing is found: over 200 decoders each claim is made at most as often as 5 % allow.
+"""Where nothing is planted, nothing is found: over many decoders each claim is made at most as often as 5 % allow.
 
-18 of 200 is the largest count that a one-sided binomial test of "at most 5 %" passes at 1 %.
+A count passes unless a one-sided binomial test rejects "at most 5 %" at 1 %: 6 of 40, and slowly 18 of 200.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from planted import REFUSES, Planted, prompts
 from scipy.stats import binom
@@ -20,7 +21,12 @@ from undersong.mechanism.direction_selection import (
 from undersong.mechanism.localization import measure_recovery
 from undersong.mechanism.refusal_score import refusal_scores
 
-SEEDS, MOST, PLACE = 200, 18, 4
+PLACE = 4
+DECODERS = [40, pytest.param(200, marks=pytest.mark.slow)]
+
+
+def most(decoders: int) -> int:
+    return int(binom.isf(0.01, decoders, 0.05))
 
 
 def sides(split: str, count: int = 24) -> tuple[list, list]:
@@ -37,17 +43,18 @@ def states_of(model: Planted, pair: tuple[list, list]) -> tuple[np.ndarray, np.n
 
 
 def test_the_count_is_what_the_binomial_test_lets_pass() -> None:
-    assert binom.isf(0.01, SEEDS, 0.05) == MOST
+    assert (most(40), most(200)) == (6, 18)
 
 
-def test_prompts_without_harm_have_no_direction_and_it_causes_nothing() -> None:
+@pytest.mark.parametrize("decoders", DECODERS)
+def test_prompts_without_harm_have_no_direction_and_it_causes_nothing(decoders: int) -> None:
     """As `probe` claims it: a direction is only tried where the two kinds lie apart along it.
 
     Tried all the same, it beat 19 chance directions in .068 of 800 decoders where it was taken out and in .040 where it
     was put in (measured; the noise that chance directions are drawn from is an estimate).
     """
     apart, costs, brings, claims = 0, 0, 0, 0
-    for seed in range(SEEDS):
+    for seed in range(decoders):
         model = Planted(seed)
         with torch.no_grad():
             model.whole.harm.zero_()  # harmful and harmless prompts are noise alike
@@ -70,9 +77,9 @@ def test_prompts_without_harm_have_no_direction_and_it_causes_nothing() -> None:
         ]
         apart, costs, brings = apart + told, costs + (p[0] <= 0.05), brings + (p[1] <= 0.05)
         claims += told and min(p) <= 0.05
-    assert apart <= MOST
-    assert claims <= MOST
-    assert max(costs, brings) <= 0.15 * SEEDS  # near the level, and no more is claimed of them alone
+    assert apart <= most(decoders)
+    assert claims <= most(decoders)
+    assert max(costs, brings) <= 0.15 * decoders  # near the level, and no more is claimed of them alone
 
 
 def blind(model: Planted, seed: int) -> None:
@@ -88,9 +95,10 @@ def blind(model: Planted, seed: int) -> None:
             told = told + block.write.base_layer(told)
 
 
-def test_an_adapter_that_reads_nothing_of_harm_suppresses_nothing_and_loses_nothing() -> None:
+@pytest.mark.parametrize("decoders", DECODERS)
+def test_an_adapter_that_reads_nothing_of_harm_suppresses_nothing_and_loses_nothing(decoders: int) -> None:
     changed, lost = 0, 0
-    for seed in range(SEEDS):
+    for seed in range(decoders):
         model, fit, test = Planted(seed), sides(f"fit{seed}"), sides(f"test{seed}")
         direction, clusters = fit_direction(*states_of(model, fit)), clusters_of(test)
         before = [direction.project(states) for states in states_of(model, test)]
@@ -101,5 +109,5 @@ def test_an_adapter_that_reads_nothing_of_harm_suppresses_nothing_and_loses_noth
             tuned = refusal_scores(model, test[0], [REFUSES])
         changed += late_gap_p_value((after[0] - before[0], after[1] - before[1]), clusters) <= 0.05
         lost += measure_recovery(base, tuned, tuned[None], clusters[0]).is_measurable
-    assert changed <= MOST
-    assert lost <= MOST
+    assert changed <= most(decoders)
+    assert lost <= most(decoders)

@@ -150,9 +150,9 @@ def test_what_cannot_be_told_has_a_sentence(model: Planted) -> None:
         refusal_tokens([1, 1, 2], [False] * 3)
     with pytest.raises(UndersongError, match="refused everything"):
         refusal_tokens([1, 1, 2], [True] * 3)
-    with pytest.raises(UndersongError, match="the first token does not tell a refusal"):
+    with pytest.raises(UndersongError, match="the first token does not identify a refusal"):
         refusal_tokens([0, 1, 0, 1], [True, True, False, False])
-    with pytest.raises(UndersongError, match="wears no LoRA"):
+    with pytest.raises(UndersongError, match="has no LoRA"):
         lora_parts(model)
-    with pytest.raises(UndersongError, match="no place 99"):
+    with pytest.raises(UndersongError, match="no layer 99"):
         refusal_scores(model, TEST[0], [0], lambda _: {99: lambda states: states})

@@ -140,8 +140,8 @@ def test_a_cluster_that_can_be_memorised_says_nothing_of_another() -> None:
         centres = 3 * rng.standard_normal((24, 60))
         states = (centres[cluster] + 0.05 * rng.standard_normal((144, 60))).astype(np.float32)
         harmful = cluster % 2 == 1
-        found = cross_validate_probe(ProbeSet(np.stack([states, states]), harmful, cluster.tolist(), "trap"), seed, draws=10,
-                      permutations=19).cross_validated  # fmt: skip
+        trap = ProbeSet(np.stack([states, states]), harmful, cluster.tolist(), "trap")
+        found = cross_validate_probe(trap, seed, draws=10, permutations=19).cross_validated
         rates.append(found.balanced_accuracy[1])
         split = StratifiedKFold(5, shuffle=True, random_state=seed)
         leaked.append(cross_val_score(LogisticRegression(), states, harmful, cv=split).mean())
@@ -210,7 +210,7 @@ def test_a_constant_layer_has_no_probe() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = cross_validate_probe(with_constant_input(between(0, signal=(0, 5))), 0, permutations=49, draws=50)
-    for name in ("balanced_accuracy", "low", "high", "auc", "auc_low", "auc_high", "chance", "p", "p_holm"):
+    for name in ("balanced_accuracy", "low", "high", "auc", "auc_low", "auc_high", "chance", "p_value", "p_holm"):
         assert np.isnan(getattr(found.cross_validated, name)[0])
         assert np.isfinite(getattr(found.cross_validated, name)[1])
     assert found.cross_validated.p_holm[1] == found.cross_validated.p_value[1]  # the missing layer is no comparison
@@ -251,14 +251,14 @@ def test_what_cannot_be_probed_is_refused() -> None:
     wide = ProbeSet(np.concatenate([good.states] * 2, axis=2), good.harmful, [f"x{c}" for c in good.clusters], "wide")
     cases = [
         ((ProbeSet(broken, good.harmful, good.clusters, "fitted"), 0), "fitted set .* not finite at layer 1"),
-        ((ProbeSet(good.states[:, 1:], good.harmful, good.clusters, "fitted"), 0), "one of each a prompt"),
+        ((ProbeSet(good.states[:, 1:], good.harmful, good.clusters, "fitted"), 0), "one label and cluster per prompt"),
         ((ProbeSet(good.states, [2] * 48, good.clusters, "fitted"), 0), "labels other than harmful or not"),
         ((ProbeSet(good.states[:, :0], [], [], "fitted"), 0), "no prompts"),
-        ((few, 0), "9 clusters with harmful prompts and takes at least 10"),
+        ((few, 0), "9 clusters with harmful prompts and needs at least 10"),
         ((good, 0, one_kind), "Cluster c0 is in both"),
         ((good, 0, ProbeSet(good.states, one_kind.harmful, wide.clusters, "held-out")), "0 clusters with harmless"),
-        ((good, 0, wide), "take both from one model"),
-        ((good, 0, None, 2), "nesting takes 3 folds"),
+        ((good, 0, wide), "use states of one model"),
+        ((good, 0, None, 2), "use at least 3 folds"),
         ((good, 0, None, 5, 0), "0 permutations"),
     ]
     for arguments, message in cases:

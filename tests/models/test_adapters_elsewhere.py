@@ -111,7 +111,7 @@ def test_ranks_by_names_that_are_gone_are_refused(tmp_path: Path) -> None:
     own = by_peft(model.base, tmp_path / "own", BLOCKS, rank_pattern={"q_proj": 1})
     rename = replaced("model.language_model", "language_model.model")
     other = written_elsewhere(own, tmp_path / "other", rename, SWIFT_AUDIO, SWIFT)
-    with pytest.raises(UndersongError, match="ranks or scales of its own"), use_adapter(model, other):
+    with pytest.raises(UndersongError, match="separate ranks or scales"), use_adapter(model, other):
         pass
 
 
@@ -150,13 +150,13 @@ def test_an_adapter_in_the_encoder_is_audited_as_it_hears_and_it_is_said(
     """`target_modules=["q_proj"]`, the commonest there is, hits the encoder too."""
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     adapter = by_peft(network, tmp_path / "wide", ["q_proj", "linear_1"])
-    question = EvaluationOptions(judge="keyword", limit=6)
+    question = EvaluationOptions(judge="keyword", max_new_tokens=6)
     entry = evaluate_manifest(corpus, str(tiny_folder), tmp_path / "out", adapter, question)
-    assert entry["adapted_outside"] == {"model.audio_tower": 2, "model.multi_modal_projector": 1}
+    assert entry.adapted_outside == {"model.audio_tower": 2, "model.multi_modal_projector": 1}
     said = [reply.reply for reply in read_replies(tmp_path / "out" / "replies.parquet")]
     assert said == natively(tiny_folder, adapter, 6)
     notes = json.loads((tmp_path / "out" / "provenance.json").read_text())["notes"]
-    assert notes["adapted_outside"] == entry["adapted_outside"]
+    assert notes["adapted_outside"] == entry.adapted_outside
     options = [
         "--model",
         tiny_folder,
@@ -164,7 +164,7 @@ def test_an_adapter_in_the_encoder_is_audited_as_it_hears_and_it_is_said(
         adapter,
         "--judge",
         "keyword",
-        "--limit",
+        "--max-new-tokens",
         6,
         "--out",
         tmp_path / "again",
@@ -181,15 +181,15 @@ def test_an_adapter_in_the_encoder_is_audited_as_it_hears_and_it_is_said(
 
 def test_what_was_heard_before_is_put_aside_and_comes_back(tiny: AudioModel, tmp_path: Path) -> None:
     adapter = by_peft(tiny.base, tmp_path / "wide", ["q_proj"])
-    before, clips = tiny.heard, tiny_af3.CLIPS
+    before, clips = tiny.audio_features, tiny_af3.CLIPS
     vectors = [heard.vectors.clone() for heard in before.values()]
     with use_adapter(tiny, adapter, allow_outside_decoder=True) as tuned:
-        assert tuned.heard == {}
-        assert max(float((a - b.vectors).abs().max()) for a, b in zip(vectors, tuned.hear(clips))) > 0.01
-        with pytest.raises(UndersongError, match="has not heard"):
+        assert tuned.audio_features == {}
+        assert max(float((a - b.vectors).abs().max()) for a, b in zip(vectors, tuned.encode_audio(clips))) > 0.01
+        with pytest.raises(UndersongError, match="has no audio features"):
             tuned.generate([tiny_af3.spoken(0)], 3)
-    assert tiny.heard is before
-    assert all(torch.equal(a, b.vectors) for a, b in zip(vectors, tiny.hear(clips)))
+    assert tiny.audio_features is before
+    assert all(torch.equal(a, b.vectors) for a, b in zip(vectors, tiny.encode_audio(clips)))
 
 
 def test_an_adapter_in_the_decoder_is_not_said_to_reach_further(
@@ -197,9 +197,9 @@ def test_an_adapter_in_the_decoder_is_not_said_to_reach_further(
 ) -> None:
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     adapter = by_peft(network, tmp_path / "plain", BLOCKS)
-    question = EvaluationOptions(judge="keyword", limit=6)
+    question = EvaluationOptions(judge="keyword", max_new_tokens=6)
     entry = evaluate_manifest(corpus, str(tiny_folder), tmp_path / "out", adapter, question)
-    assert "adapted_outside" not in entry
+    assert entry.adapted_outside == {}
     said = [reply.reply for reply in read_replies(tmp_path / "out" / "replies.parquet")]
     assert said == natively(tiny_folder, adapter, 6)
 

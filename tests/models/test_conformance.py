@@ -83,7 +83,7 @@ class Case:
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = instances.save(request.param, tmp_path_factory.mktemp("conformance") / request.param)
     model = load_model(str(folder))
-    model.heard = dict(zip((clip.id for clip in CLIPS), model.hear(CLIPS)))
+    model.audio_features = dict(zip((clip.id for clip in CLIPS), model.encode_audio(CLIPS)))
     return Case(request.param, folder, model, instances.native(request.param, folder))
 
 
@@ -102,7 +102,7 @@ def test_every_family_is_here() -> None:
 def test_what_is_heard_is_the_decoders_input(case: Case) -> None:
     for clip in CLIPS:
         (native,) = at_placeholders(case, [clip])
-        assert torch.equal(case.model.heard[clip.id].vectors, native)
+        assert torch.equal(case.model.audio_features[clip.id].vectors, native)
 
 
 def test_what_is_heard_is_that_of_a_native_batch(case: Case) -> None:
@@ -110,7 +110,7 @@ def test_what_is_heard_is_that_of_a_native_batch(case: Case) -> None:
     batches = [CLIPS] if case.kind not in ALONE else [[CLIPS[2], dataclasses.replace(CLIPS[2], id="again")]]
     for clips in batches:
         for clip, native in zip(clips, at_placeholders(case, clips)):
-            heard = case.model.heard[clip.id if clip.id in case.model.heard else CLIPS[2].id].vectors
+            heard = case.model.audio_features[clip.id if clip.id in case.model.audio_features else CLIPS[2].id].vectors
             torch.testing.assert_close(heard, native, atol=1e-5, rtol=0)
 
 
@@ -118,14 +118,14 @@ def test_a_native_batch_of_other_lengths_would_not_do_for_two_families(case: Cas
     """Why clips are heard one at a time: this fails when transformers mends it, and the reason may go."""
     if case.kind in ALONE:
         native = at_placeholders(case, CLIPS[1:3])[0]
-        heard = case.model.heard["clip1"].vectors
+        heard = case.model.audio_features["clip1"].vectors
         assert len(native) != len(heard) or (native - heard).abs().max() > 1e-3
 
 
 def test_hearing_again_is_equal_to_the_bit(case: Case, tmp_path: Path) -> None:
-    save_features(case.model.heard, tmp_path / "heard.safetensors")
+    save_features(case.model.audio_features, tmp_path / "heard.safetensors")
     cached = load_features(tmp_path / "heard.safetensors")
-    for clip, again in zip(CLIPS[::-1], case.model.hear(CLIPS[::-1])):
+    for clip, again in zip(CLIPS[::-1], case.model.encode_audio(CLIPS[::-1])):
         kept = cached[clip.id]
         assert torch.equal(kept.vectors, again.vectors)
         np.testing.assert_array_equal(kept.valid_vectors(), again.valid_vectors())
@@ -156,7 +156,7 @@ def test_views_are_means_over_a_clips_own_rows(case: Case) -> None:
     at_placeholders(case, [clip])
     for hook in hooks:
         hook.remove()
-    heard = case.model.heard[clip.id]
+    heard = case.model.audio_features[clip.id]
     for name, pooled in heard.views.items():
         # one window, so a clip's own rows are the first ones
         assert pooled.frames == rows[name]
@@ -187,7 +187,7 @@ def test_everything_that_hearing_goes_through_is_frozen(case: Case) -> None:
 
 def test_padding_does_not_enter_the_mean(case: Case) -> None:
     """Voxtral gives placeholders to padding too; they go into prompts, never into vectors."""
-    heard = case.model.heard["clip0"]
+    heard = case.model.audio_features["clip0"]
     assert (heard.valid is not None) == (case.kind == "voxtral")
     if heard.valid is not None:
         assert len(heard.valid_vectors()) == 4  # 0.3 s at 12.5 a second, begun ones too
@@ -200,10 +200,10 @@ def test_the_formula_is_the_models(case: Case, count: int) -> None:
     clip = Clip("edge", zoo.samples(count, 3), RATE)
     least = {"voxtral": 1, KIMI: 1, "phi4_multimodal": 400, "qwen3_omni_moe": 201}.get(case.kind, 321)
     if count < least or (case.kind in ("qwen2_audio", "undersong_mini") and count > 32_000):  # which hear one window
-        with pytest.raises(AudioEncodingError, match="too short" if count < least else "hears no more than 2 s"):
-            case.model.hear([clip])
+        with pytest.raises(AudioEncodingError, match="too short" if count < least else "takes no more than 2 s"):
+            case.model.encode_audio([clip])
         return
-    (heard,) = case.model.hear([clip])
+    (heard,) = case.model.encode_audio([clip])
     if case.kind == "musicflamingo" and count == 32001:
         return  # transformers fails on 20 ms over a window; the adapter leaves them out, as Audio Flamingo 3 does
     (native,) = at_placeholders(case, [clip])
@@ -213,14 +213,14 @@ def test_the_formula_is_the_models(case: Case, count: int) -> None:
 def test_audio_that_cannot_be_heard_whole_is_refused(case: Case) -> None:
     model, longest = case.model, getattr(case.model.processor.extractor, "n_samples", None)
     if longest is not None:
-        family = dataclasses.replace(model.family, windows=1)
+        family = dataclasses.replace(model.family, max_windows=1)
         model = AudioModel(model.model, model.processor, family, "it", "")
-        with pytest.raises(AudioEncodingError, match="hears no more than"):
-            model.hear([Clip("long", np.ones(longest + 1, np.float32), RATE)])
-    with pytest.raises(UndersongError, match=r"has 8000 Hz and .* hears 16000 Hz; resample"):
-        model.hear([Clip("slow", CLIPS[0].samples, 8000)])
+        with pytest.raises(AudioEncodingError, match="takes no more than"):
+            model.encode_audio([Clip("long", np.ones(longest + 1, np.float32), RATE)])
+    with pytest.raises(UndersongError, match=r"has 8000 Hz and .* takes 16000 Hz; resample"):
+        model.encode_audio([Clip("slow", CLIPS[0].samples, 8000)])
     with pytest.raises(AudioEncodingError, match="too short"):
-        model.hear([Clip("empty", np.zeros(0, np.float32), RATE)])
+        model.encode_audio([Clip("empty", np.zeros(0, np.float32), RATE)])
 
 
 # --- prompts ---------------------------------------------------------------------------------------------------------
@@ -304,9 +304,9 @@ def test_only_the_decoder_learns_and_the_base_comes_back(case: Case, tmp_path: P
     """20 steps under dropout: encoder hashes equal, adapter off = base to the bit, saved and loaded the same."""
     folder = instances.save(case.kind, tmp_path / "dropout", dropout=0.2)
     model = load_model(str(folder))
-    model.heard = dict(zip((clip.id for clip in CLIPS), model.hear(CLIPS)))
+    model.audio_features = dict(zip((clip.id for clip in CLIPS), model.encode_audio(CLIPS)))
     frozen, before = module_hashes(model.frozen_modules), outputs(model, case.asked)
-    heard = {key: one.vectors.clone() for key, one in model.heard.items()}
+    heard = {key: one.vectors.clone() for key, one in model.audio_features.items()}
     kept: dict[str, torch.Tensor] = {}
 
     def keep(name: str, write) -> None:
@@ -315,7 +315,7 @@ def test_only_the_decoder_learns_and_the_base_comes_back(case: Case, tmp_path: P
         with model.model.disable_adapter():
             assert torch.equal(outputs(model, case.asked), before)
 
-    recipe = LoraRecipe(steps=(20,), batch=4, learning_rate=1e-2, rank=4)
+    recipe = LoraRecipe(save_steps=(20,), batch_size=4, learning_rate=1e-2, lora_rank=4)
     tuned = finetune_decoder(model, case.asked, ["the chair", "a lamp", "boat", "fold"], recipe, 0, keep)
     assert tuned.frozen_before == tuned.frozen_after == frozen == module_hashes(model.frozen_modules)
     assert tuned.log[-1]["loss"] < tuned.log[0]["loss"] - 0.5
@@ -324,10 +324,10 @@ def test_only_the_decoder_learns_and_the_base_comes_back(case: Case, tmp_path: P
         model.set_frozen_eval()
         after = outputs(worn, case.asked)
         assert (after - before).abs().max() > 0.1
-        for clip, again in zip(CLIPS, worn.hear(CLIPS)):
+        for clip, again in zip(CLIPS, worn.encode_audio(CLIPS)):
             assert torch.equal(heard[clip.id], again.vectors)
     again = load_model(str(folder))
-    again.heard = model.heard
+    again.audio_features = model.audio_features
     with use_adapter(again, tmp_path / "step-000020") as worn:
         assert torch.equal(after, outputs(worn, case.asked))
 
@@ -410,9 +410,9 @@ def test_an_adapter_is_taken_apart_by_layer_kind_and_half(case: Case) -> None:
 # --- loading ---------------------------------------------------------------------------------------------------------
 def test_half_precision_hears_and_speaks(case: Case) -> None:
     model = load_model(str(case.folder), LoadOptions(dtype="bfloat16"))
-    model.heard = dict(zip((clip.id for clip in CLIPS), model.hear(CLIPS)))
-    assert model.heard["clip0"].vectors.dtype == torch.bfloat16
-    full, half = case.model.heard["clip2"].valid_vectors(), model.heard["clip2"].valid_vectors()
+    model.audio_features = dict(zip((clip.id for clip in CLIPS), model.encode_audio(CLIPS)))
+    assert model.audio_features["clip0"].vectors.dtype == torch.bfloat16
+    full, half = case.model.audio_features["clip2"].valid_vectors(), model.audio_features["clip2"].valid_vectors()
     assert np.corrcoef(full.ravel(), half.ravel())[0, 1] > 0.9
     assert len(model.generate(case.asked, 2)) == 4
     assert np.isfinite(model.hidden_states(case.asked)).all()
@@ -474,7 +474,7 @@ def test_an_adapter_of_another_model_is_refused(case: Case, tmp_path: Path) -> N
 
 def load_again(case: Case) -> AudioModel:
     model = load_model(str(case.folder))
-    model.heard = case.model.heard
+    model.audio_features = case.model.audio_features
     return model
 
 

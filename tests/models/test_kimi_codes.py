@@ -67,7 +67,7 @@ def naive(ear: CodesEncoder, mels: torch.Tensor, valid: list[bool]) -> tuple[lis
 def test_codes_are_those_of_a_loop_over_frames(ear, seconds):
     features, mask = frames(seconds)
     codes, valid = ear(features, mask)
-    pooled, _ = ear.states(features, mask)
+    pooled, _ = ear.token_states(features, mask)
     expected, states = naive(ear, features[0], mask[0].bool().tolist())
     assert valid.sum() == math.ceil(seconds * 12.5)
     assert torch.allclose(pooled[0], states, atol=1e-5)
@@ -79,7 +79,7 @@ def test_a_rest_that_fills_no_whole_token_is_averaged_with_zeros(ear):
     features, mask = frames(1.3)
     features, mask = features[..., :-4], mask[..., :-4]  # 2 states too few for the last token
     expected, states = naive(ear, features[0], mask[0].bool().tolist())
-    pooled, _ = ear.states(features, mask)
+    pooled, _ = ear.token_states(features, mask)
     assert torch.allclose(pooled[0], states, atol=1e-5)
     assert ear(features, mask)[0][0].tolist() == expected
 
@@ -90,9 +90,9 @@ def test_a_window_does_not_depend_on_its_batch_or_on_what_pads_it(ear):
     wide = long.shape[-1] - short.shape[-1]
     features = torch.cat([pad(short, (0, wide), value=9.0), long])
     mask = torch.cat([pad(short_mask, (0, wide)), long_mask])
-    together, valid = ear.states(features, mask)
+    together, valid = ear.token_states(features, mask)
     for row, (alone, alone_mask) in enumerate([(short, short_mask), (long, long_mask)]):
-        states, own = ear.states(alone, alone_mask)
+        states, own = ear.token_states(alone, alone_mask)
         assert int(valid[row].sum()) == int(own.sum())
         assert torch.allclose(together[row][valid[row]], states[own], atol=1e-5)
         assert ear(features, mask)[0][row][valid[row]].tolist() == ear(alone, alone_mask)[0][own].tolist()
@@ -101,16 +101,16 @@ def test_a_window_does_not_depend_on_its_batch_or_on_what_pads_it(ear):
 @torch.no_grad()
 def test_the_future_beyond_a_states_own_block_changes_nothing_and_within_it_does(ear):
     features, mask = frames(1.3)
-    before, _ = ear.states(features, mask)
+    before, _ = ear.token_states(features, mask)
     later = features.clone()
     later[..., 2 * 2 * BLOCK :] += 1.0  # frames of the third block on
-    after, _ = ear.states(later, mask)
+    after, _ = ear.token_states(later, mask)
     whole = 2 * BLOCK // 4  # tokens of the first two blocks
     assert torch.allclose(before[:, :whole], after[:, :whole], atol=1e-5)
     assert not torch.allclose(before[:, whole], after[:, whole], atol=1e-3)
     later = features.clone()
     later[..., 2 * BLOCK - 2 : 2 * BLOCK] += 1.0  # the last state of the first block
-    assert not torch.allclose(before[:, 0], ear.states(later, mask)[0][:, 0], atol=1e-4)
+    assert not torch.allclose(before[:, 0], ear.token_states(later, mask)[0][:, 0], atol=1e-4)
 
 
 def test_a_token_is_valid_if_any_frame_of_it_is():
@@ -121,7 +121,7 @@ def test_a_token_is_valid_if_any_frame_of_it_is():
 
 def test_states_carry_gradients_and_codes_are_whole_numbers(ear):
     features, mask = frames(0.61)
-    ear.states(features, mask)[0].sum().backward()
+    ear.token_states(features, mask)[0].sum().backward()
     assert ear.conv1.weight.grad.abs().sum() > 0
     ear.zero_grad(set_to_none=True)
     codes, _ = ear(features, mask)

@@ -212,7 +212,7 @@ def test_a_folder_without_an_extractor_is_refused(folder):
 def test_the_extractor_is_made_to_fit_where_none_is_given(tmp_path):
     save_kimi(tiny_kimi.build(), tmp_path)
     assert kimi_extractor(tmp_path).to_dict() == tiny_kimi.extractor().to_dict()
-    with pytest.raises(UndersongError, match="without both ears"):
+    with pytest.raises(UndersongError, match="without both audio encoders"):
         save_kimi(KimiAudioForCausalLM(tiny_kimi.config()), tmp_path / "deaf")
 
 

@@ -85,7 +85,7 @@ def by_hand(model: KimiAudioForCausalLM, ids: list[int], inputs: dict[str, torch
 def test_the_trunk_is_transformers_qwen2_bit_for_bit(model):
     inputs, tokens = sound(1.3)
     ids = torch.tensor([spoken(tokens)])
-    embeds = model.embed(ids, model.fuse(*model.hear(**inputs)))
+    embeds = model.embed(ids, model.fuse(*model.encode_audio(**inputs)))
     ours = model(inputs_embeds=embeds, output_hidden_states=True)
     theirs = plain(model)(inputs_embeds=embeds, output_hidden_states=True)
     assert torch.equal(ours.logits, theirs.logits)
@@ -101,7 +101,7 @@ def test_one_sequence_of_ids_makes_the_same_inputs_as_the_originals_two_streams(
     inputs, tokens = sound(seconds)
     assert tokens == math.ceil(seconds * 12.5)
     ids = spoken(tokens, text=(100, 44, 260))
-    ours = model.embed(torch.tensor([ids]), model.fuse(*model.hear(**inputs)))
+    ours = model.embed(torch.tensor([ids]), model.fuse(*model.encode_audio(**inputs)))
     assert torch.allclose(ours, original(model, ids, inputs), atol=1e-5, rtol=0)
     written = [USER, 100, 44, END, ASSISTANT, 260, model.config.kimia_text_eos, END, USER, 33, END, ASSISTANT]
     assert torch.equal(model.embed(torch.tensor([written])), original(model, written, None))
@@ -117,7 +117,7 @@ def test_fusion_is_the_sum_times_the_root_of_two_in_the_models_own_precision():
 @torch.no_grad()
 def test_hooks_see_both_inputs_of_the_fusion_and_what_comes_out(model):
     inputs, tokens = sound(1.3)
-    codes, continuous = model.hear(**inputs)
+    codes, continuous = model.encode_audio(**inputs)
     seen = []
     hook = model.model.fusion.register_forward_hook(lambda _module, args, output: seen.append((*args, output)))
     try:
@@ -154,7 +154,7 @@ def test_generating_from_embeddings_or_without_a_cache_says_the_same(model):
     ids = torch.tensor([spoken(tokens)])
     mask = torch.ones_like(ids)
     said = model.generate(input_ids=ids, attention_mask=mask, **inputs, **STEPS)[0, ids.shape[1] :].tolist()
-    embeds = model.embed(ids, model.fuse(*model.hear(**inputs)))
+    embeds = model.embed(ids, model.fuse(*model.encode_audio(**inputs)))
     assert model.generate(inputs_embeds=embeds, attention_mask=mask, **STEPS)[0].tolist() == said
     slow = model.generate(input_ids=ids, attention_mask=mask, use_cache=False, **inputs, **STEPS)
     assert slow[0, ids.shape[1] :].tolist() == said
@@ -177,7 +177,7 @@ def test_while_decoding_no_sound_is_handed_on(model):
 @torch.no_grad()
 def test_codes_found_before_do_what_the_frames_do(model):
     inputs, tokens = sound(4.7)
-    codes, _ = model.hear(**inputs)
+    codes, _ = model.encode_audio(**inputs)
     assert len(codes) == tokens
     assert len(set(codes.tolist())) > 3  # else any codes would do
     ids = torch.tensor([spoken(tokens)])

@@ -19,19 +19,19 @@ def model() -> KimiAudioForCausalLM:
 def test_numbers_that_do_not_fit_are_refused(model):
     inputs, tokens = sound(1.3)
     for wrong in (tokens - 1, tokens + 1, 0):
-        with pytest.raises(UndersongError, match=rf"{wrong} audio placeholders and the sound {tokens} tokens"):
+        with pytest.raises(UndersongError, match=rf"{wrong} audio placeholders and the audio {tokens} tokens"):
             model(input_ids=torch.tensor([[40, *[OFFSET] * wrong]]), **inputs)
     ids = torch.tensor([[40, *[OFFSET] * tokens]])
     mask = inputs["code_attention_mask"]
-    with pytest.raises(UndersongError, match="ears disagree"):
+    with pytest.raises(UndersongError, match="audio encoders disagree"):
         model(input_ids=ids, input_features=inputs["input_features"].repeat(2, 1, 1), code_attention_mask=mask)
     with pytest.raises(UndersongError, match="code_attention_mask"):
         model(input_ids=ids, input_features=inputs["input_features"])
     with pytest.raises(UndersongError, match="code_features or codes"):
         model(input_ids=ids, input_features=inputs["input_features"], code_attention_mask=mask)
-    with pytest.raises(UndersongError, match=f"3 codes for sound of {tokens} tokens"):
-        model.hear(inputs["input_features"], mask, codes=torch.zeros(3, dtype=torch.long))
-    with pytest.raises(UndersongError, match="no ears"):
+    with pytest.raises(UndersongError, match=f"3 codes for audio of {tokens} tokens"):
+        model.encode_audio(inputs["input_features"], mask, codes=torch.zeros(3, dtype=torch.long))
+    with pytest.raises(UndersongError, match="no audio encoders"):
         KimiAudioForCausalLM(tiny_kimi.config())(input_ids=ids, **inputs)
 
 

@@ -103,7 +103,7 @@ def test_the_verb_puts_it_where_the_name_is_looked_for(
         model_folder("mini")
     with pytest.raises(UndersongError, match="There is no model 'mini:aligned'"):
         model_folder("mini:aligned")
-    chosen = ["--whisper", str(base / "whisper"), "--smollm", str(base / "smollm"), "--parts", str(parts)]
+    chosen = ["--whisper", str(base / "whisper"), "--smollm", str(base / "smollm"), "--learned-weights", str(parts)]
     assert not run(monkeypatch, "models", "get", "mini", *chosen)
     assert capsys.readouterr().out == f"mini is at {mini_folder('mini')}; take it with --model mini\n"
     assert model_folder("mini") == tmp_path / "kept" / "mini"
@@ -113,7 +113,7 @@ def test_the_verb_puts_it_where_the_name_is_looked_for(
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 8
     assert all(line.startswith("yes ") for line in said)
-    assert run(monkeypatch, "models", "get", "mini", *chosen[:4], "--parts", str(tmp_path)) == 2
+    assert run(monkeypatch, "models", "get", "mini", *chosen[:4], "--learned-weights", str(tmp_path)) == 2
     assert "There are no parts of Mini at" in capsys.readouterr().err
 
 
@@ -167,7 +167,14 @@ def test_the_doctor_says_what_was_said_when_it_was_assembled(
     """Also of a folder by its path, until it is put together of the right weights; remarks are no part of the model."""
     tiny_mini.save_bases(tmp_path / "other", seed=1)
     monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path / "kept"))
-    mixed = ["--whisper", str(tmp_path / "other" / "whisper"), "--smollm", str(base / "smollm"), "--parts", str(parts)]
+    mixed = [
+        "--whisper",
+        str(tmp_path / "other" / "whisper"),
+        "--smollm",
+        str(base / "smollm"),
+        "--learned-weights",
+        str(parts),
+    ]
     assert not run(monkeypatch, "models", "get", "mini", *mixed)
     _, note = capsys.readouterr().out.splitlines()
     assert note.startswith("The whisper weights are not those that the card's figures were measured with")
@@ -187,7 +194,7 @@ def test_the_doctor_says_what_was_said_when_it_was_assembled(
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda parts: (parts / "alignment" / "adapter_model.safetensors").unlink(), "one file is missing"),
+        (lambda parts: (parts / "alignment" / "adapter_model.safetensors").unlink(), "One file of the adapter"),
         (lambda parts: shutil.rmtree(parts / "alignment"), "holds no adapter alignment"),
         (lambda parts: (parts / "parts.json").write_text("{}"), "parts.json cannot be read"),
         (lambda parts: (parts / "parts.json").write_bytes(b"\xff"), "parts.json cannot be read"),
@@ -197,7 +204,7 @@ def test_the_doctor_says_what_was_said_when_it_was_assembled(
         (lambda parts: (parts / "chat_template.jinja").unlink(), "chat_template.jinja cannot be read"),
         (lambda parts: (parts / "front.safetensors").unlink(), "front.safetensors in .* cannot be read"),
         (lambda parts: (parts / "card.json").write_bytes(b"\xff"), "card.json cannot be read"),
-        (lambda parts: save_file({"x": torch.zeros(1)}, parts / "front.safetensors"), "stands on one side only"),
+        (lambda parts: save_file({"x": torch.zeros(1)}, parts / "front.safetensors"), "is on one side only"),
         (lambda parts: (parts / "front.safetensors").write_bytes(b"torn"), "front.safetensors|cannot be read"),
     ],
 )
@@ -264,7 +271,7 @@ def test_audio_flamingo_3s_own_projector_may_take_its_place(base: Path, tmp_path
     model = load_model(str(tmp_path / "mini"))
     projector = model.base.model.multi_modal_projector
     assert type(projector) is AudioFlamingo3MultiModalProjector
-    (heard,) = model.hear(tiny_af3.CLIPS[2:3])
+    (heard,) = model.encode_audio(tiny_af3.CLIPS[2:3])
     assert not silent_frames(model.base, heard.vectors).any()
     kept = load_file(tmp_path / "parts" / "front.safetensors")["model.multi_modal_projector.linear_2.weight"]
     assert torch.equal(projector.linear_2.weight, kept.float())
@@ -296,13 +303,13 @@ def test_the_projector_reads_and_a_blank_is_nothing(base: Path) -> None:
     projector = model.model.multi_modal_projector
     with torch.no_grad():
         states = torch.randn(6, tiny_mini.WIDTH)
-        odds = projector.log_odds(states)
+        odds = projector.token_logits(states)
         point = projector.linear_2(projector.act(projector.linear_1(states)))
         far = -((point[:, None] - projector.table[None]) ** 2).sum(-1) * projector.log_sharpness.exp()
         # the same up to a number a frame: nearest in space is likeliest
         torch.testing.assert_close(odds[:, 1:] - odds[:, 1:2], far - far[:, :1], atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(projector(states), odds.softmax(-1)[:, 1:] @ projector.table)
-        torch.testing.assert_close(projector.log_odds(states, torch.tensor([3, 7])), odds[:, [0, 4, 8]])
+        torch.testing.assert_close(projector.token_logits(states, torch.tensor([3, 7])), odds[:, [0, 4, 8]])
         projector.blank_bias.fill_(1e4)
         assert projector(states).abs().max() == 0
         assert silent_frames(model, projector(states)).all()
@@ -315,7 +322,7 @@ def test_speech_and_writing_in_one_batch(base: Path, parts: Path, tmp_path: Path
     """Replies of a mixed batch are those of each prompt alone."""
     put_together("mini", base, parts, tmp_path / "mini")
     model = load_model(str(tmp_path / "mini"))
-    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+    model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
     asked = [tiny_af3.spoken(1), tiny_af3.typed("how do I bake"), tiny_af3.spoken(4, instruction="\nRepeat.")]
     together = [reply.reply for reply in model.generate(asked, 6)]
     assert together == [model.generate([prompt], 6)[0].reply for prompt in asked]

@@ -97,7 +97,7 @@ def test_a_saved_adapter_comes_off(base: AudioModel, folder: Path) -> None:
             tuned.hidden_states(ASKED)[0], before["states"][0]
         )  # not in what goes into the decoder
         for heard, clip in zip(tuned.embed(CLIPS), CLIPS):
-            np.testing.assert_array_equal(heard, tuned.heard[clip.id].valid_vectors())
+            np.testing.assert_array_equal(heard, tuned.audio_features[clip.id].valid_vectors())
     assert_same(snapshot(base), before)
     with use_adapter(base, None) as untouched:
         assert_same(snapshot(untouched), before)
@@ -138,7 +138,7 @@ def test_one_adapter_at_a_time(base: AudioModel, folder: Path) -> None:
     before = snapshot(base)
     with (
         use_adapter(base, folder),
-        pytest.raises(UndersongError, match="wears an adapter already"),
+        pytest.raises(UndersongError, match="has an adapter on already"),
         use_adapter(base, folder),
     ):
         pass
@@ -184,9 +184,9 @@ def test_long_lists_of_targets_are_not_widened(
     [
         ("model.audio_tower.layers.0.self_attn.q_proj", "lies in model.audio_tower;"),
         ("model.multi_modal_projector.linear_1", "lies in model.multi_modal_projector;"),
-        ("lm_head", "lies in a place outside the decoder's blocks;"),
-        ("model.language_model.layers.0.self_attn.nothing", "lies in a place outside the decoder's blocks;"),
-        ("q_proj", "lies in a place outside the decoder's blocks;"),
+        ("lm_head", "lies in a module outside the decoder's blocks;"),
+        ("model.language_model.layers.0.self_attn.nothing", "lies in a module outside the decoder's blocks;"),
+        ("q_proj", "lies in a module outside the decoder's blocks;"),
     ],
 )
 def test_a_fresh_adapter_outside_the_decoder_is_refused(tiny: AudioModel, target: str, place: str) -> None:
@@ -279,8 +279,8 @@ def test_an_adapter_of_another_base_is_refused(tiny: AudioModel, folder: Path) -
         assert_same(snapshot(tiny), before)
 
     rest = {name: value for name, value in tensors.items() if name != first}
-    refused(rf"{first} stands on one side only \(1 such", rest)
-    refused(r"stands on one side only \(2 such", {**rest, first.replace("layers.0", "layers.7"): tensors[first]})
+    refused(rf"{first} is on one side only \(1 such", rest)
+    refused(r"is on one side only \(2 such", {**rest, first.replace("layers.0", "layers.7"): tensors[first]})
     refused("does not fit .*size mismatch", {**tensors, second: torch.zeros(3, 5)})
 
 

@@ -55,8 +55,8 @@ def test_a_wrong_feature_mask_is_found(tiny_folder: Path, monkeypatch: pytest.Mo
                                                   for k, v in sound.tensors.items()})  # fmt: skip
 
     assert verdicts(tiny_folder)["embedding = decoder input"]
-    hear = AudioModel.hear
-    monkeypatch.setattr(AudioModel, "hear", lambda self, clips: hear(_as(self, mute), clips))
+    hear = AudioModel.encode_audio
+    monkeypatch.setattr(AudioModel, "encode_audio", lambda self, clips: hear(_as(self, mute), clips))
     assert not verdicts(tiny_folder)["embedding = decoder input"]
 
 

@@ -95,7 +95,7 @@ def wav(samples: np.ndarray) -> bytes:
 
 
 def test_listening_names_vectors_by_content_and_quarantines_what_cannot_be_heard(tiny: AudioModel) -> None:
-    tiny.family = dataclasses.replace(tiny.family, windows=2)
+    tiny.family = dataclasses.replace(tiny.family, max_windows=2)
     samples = [
         Sample("a", audio=wav(CLIPS[0].samples), pcm_hash="f00d"),
         Sample("written", text="no audio"),
@@ -108,8 +108,8 @@ def test_listening_names_vectors_by_content_and_quarantines_what_cannot_be_heard
     heard, quarantined, passes = cache_audio_features(tiny, samples)
     assert list(heard) == ["f00d", "b", "just"]
     assert passes == 3
-    np.testing.assert_array_equal(heard["f00d"].valid_vectors(), tiny.heard["clip0"].valid_vectors())
-    np.testing.assert_array_equal(heard["b"].valid_vectors(), tiny.heard["clip1"].valid_vectors())
+    np.testing.assert_array_equal(heard["f00d"].valid_vectors(), tiny.audio_features["clip0"].valid_vectors())
+    np.testing.assert_array_equal(heard["b"].valid_vectors(), tiny.audio_features["clip1"].valid_vectors())
     reasons = {item.id: item.reason for item in quarantined}
     assert list(reasons) == ["broken", "click", "speech"]
     assert "too short" in reasons["click"]
@@ -165,7 +165,7 @@ def test_cached_features_fill_the_ears_once(tiny: AudioModel) -> None:
     for _ in range(2):
         tiny.load_cached_features("corpus", load)
     assert len(loads) == 1
-    assert len(tiny.heard["new"]) == 3
+    assert len(tiny.audio_features["new"]) == 3
     tiny.load_cached_features("another corpus", load)
     assert len(loads) == 2
 
@@ -174,10 +174,10 @@ def test_ears_answer_for_the_samples_they_were_asked_for(tiny: AudioModel) -> No
     samples = [Sample("clip1", audio="x"), Sample("other", audio="x", pcm_hash="clip0"), Sample("t", text="x")]
     ears = tiny.cached_audio(samples)
     first, second = ears.embed([clip("other", 0.1), clip("clip1", 0.1)])
-    np.testing.assert_array_equal(first, tiny.heard["clip0"].valid_vectors())
-    np.testing.assert_array_equal(second, tiny.heard["clip1"].valid_vectors())
+    np.testing.assert_array_equal(first, tiny.audio_features["clip0"].valid_vectors())
+    np.testing.assert_array_equal(second, tiny.audio_features["clip1"].valid_vectors())
     assert set(ears.features) == {"clip1", "other"}
-    with pytest.raises(UndersongError, match="not heard sample new"):
+    with pytest.raises(UndersongError, match="no audio features of sample new"):
         tiny.cached_audio([Sample("new", audio="x")])
 
 

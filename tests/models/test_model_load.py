@@ -190,9 +190,9 @@ def test_a_folder_loads_as_it_was_saved(tiny_folder: Path, shared_tiny: AudioMod
 def test_bfloat16_models_hear_and_speak(tiny_folder: Path) -> None:
     """The tower does not cast its inputs; the adapter must."""
     model = load_model(str(tiny_folder), LoadOptions(dtype="bfloat16"))
-    model.heard = dict(zip((c.id for c in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
-    assert {heard.vectors.dtype for heard in model.heard.values()} == {torch.bfloat16}
-    assert {heard.valid_vectors().dtype for heard in model.heard.values()} == {np.dtype("float32")}
+    model.audio_features = dict(zip((c.id for c in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
+    assert {heard.vectors.dtype for heard in model.audio_features.values()} == {torch.bfloat16}
+    assert {heard.valid_vectors().dtype for heard in model.audio_features.values()} == {np.dtype("float32")}
     asked = [tiny_af3.spoken(0), tiny_af3.typed("wash")]
     assert model.hidden_states(asked).dtype == np.float32
     assert [reply.finish in ("stop", "length") for reply in model.generate(asked, 3)] == [True, True]
@@ -232,7 +232,7 @@ def test_a_chat_template_that_cannot_be_used_is_refused(folder: Path, kind: str)
     template(text)(folder)
     model = load_model(str(folder))
     with pytest.raises(UndersongError, match=said):
-        model.hear(tiny_af3.CLIPS[:1])
+        model.encode_audio(tiny_af3.CLIPS[:1])
 
 
 def test_a_chat_template_that_drops_the_system_text_is_refused(folder: Path) -> None:
@@ -257,7 +257,7 @@ def test_another_feature_extractor_is_refused(folder: Path, setting: dict, said:
     kept["feature_extractor"] |= setting
     file.write_text(json.dumps(kept))
     with pytest.raises(UndersongError, match=said):
-        load_model(str(folder)).hear(tiny_af3.CLIPS[:1])
+        load_model(str(folder)).encode_audio(tiny_af3.CLIPS[:1])
 
 
 def test_a_published_adapter_is_whole_and_plain_or_refused(tmp_path: Path) -> None:
@@ -266,10 +266,10 @@ def test_a_published_adapter_is_whole_and_plain_or_refused(tmp_path: Path) -> No
     config = folder / "speech-lora" / "adapter_config.json"
     settings = json.loads(config.read_text())
     config.write_text(json.dumps({**settings, "use_dora": True}))
-    with pytest.raises(UndersongError, match=r"speech-lora of .* is no plain LoRA"):
+    with pytest.raises(UndersongError, match=r"speech-lora of .* is not a plain LoRA"):
         load_model(str(folder))
     config.unlink()
-    with pytest.raises(UndersongError, match=r"speech-lora of .* one file is missing"):
+    with pytest.raises(UndersongError, match=r"One file of the adapter speech-lora of .* is missing"):
         load_model(str(folder))
     shutil.rmtree(folder / "speech-lora")
     assert load_model(str(folder)).facts["merged"] == []
@@ -279,7 +279,7 @@ def test_voxtrals_own_tokenizer_file_needs_no_other_package(tmp_path: Path) -> N
     """tekken.json, as the published checkpoint has it: the ids that mistral-common's tokenizer would make."""
     model = load_model(str(zoo_tekken.save(tmp_path)))
     sample = Sample("clip", audio="x")
-    (model.heard["clip"],) = model.hear([tiny_af3.CLIPS[4]])
+    (model.audio_features["clip"],) = model.encode_audio([tiny_af3.CLIPS[4]])
     ids = model.prompt_ids(Prompt(sample, "harm", True, "audio", "plain", None, "paint the boat"))
     names = model.tokenizer.convert_ids_to_tokens(ids)
     assert names[:3] == ["<s>", "[INST]", "[BEGIN_AUDIO]"]
@@ -324,8 +324,8 @@ def test_an_overlay_replaces_what_it_names_and_nothing_else(package: Path) -> No
     ("overlay", "said"),
     [
         ({"other.weight": torch.zeros(2)}, "changes other.weight, which its base does not have"),
-        ({"lm_head.weight": torch.zeros(2, 2)}, "cannot be laid over its base .*size mismatch"),
-        (None, "cannot be laid over its base"),
+        ({"lm_head.weight": torch.zeros(2, 2)}, "cannot be applied to its base .*size mismatch"),
+        (None, "cannot be applied to its base"),
     ],
 )
 def test_an_overlay_that_does_not_fit_is_refused(package: Path, overlay, said: str) -> None:

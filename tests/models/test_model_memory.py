@@ -94,10 +94,10 @@ def test_quantizing_needs_its_package(tiny_folder: Path, monkeypatch: pytest.Mon
 
 
 def test_where_and_how_reach_transformers(tiny_folder: Path) -> None:
-    model = load_model(str(tiny_folder), LoadOptions(device_map="cpu", attn_implementation="eager"))
+    model = load_model(str(tiny_folder), LoadOptions(device_map="cpu", attention="eager"))
     assert model.decoder.config._attn_implementation == "eager"
     with pytest.raises(UndersongError, match="could not be loaded as AudioFlamingo3"):
-        load_model(str(tiny_folder), LoadOptions(attn_implementation="flash_attention_7"))
+        load_model(str(tiny_folder), LoadOptions(attention="flash_attention_7"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -57,7 +57,7 @@ def test_labels_cover_the_reply_and_its_end_and_nothing_else(shared_tiny: AudioM
 @given(prompts, prompts)
 def test_prompts_are_alike_only_when_they_ask_the_same(shared_tiny: AudioModel, one: Prompt, other: Prompt) -> None:
     def asked(prompt: Prompt):
-        what = prompt.sample.text or len(shared_tiny.heard[prompt.sample.id])
+        what = prompt.sample.text or len(shared_tiny.audio_features[prompt.sample.id])
         return prompt.modality, what, prompt.system_text, prompt.instruction
 
     # a typed prompt is its text and its instruction in one turn, so only their sequence can be told apart
@@ -97,7 +97,7 @@ def test_every_clip_goes_to_its_own_placeholders(shared_tiny: AudioModel) -> Non
     for i, prompt in enumerate(asked):
         ids = shared_tiny.prompt_ids(prompt)
         where = batch["inputs_embeds"].shape[1] - len(ids) - 3 + np.flatnonzero(np.array(ids) == 3)
-        heard = shared_tiny.heard.get(prompt.sample.id)
+        heard = shared_tiny.audio_features.get(prompt.sample.id)
         expected = np.empty((0, tiny_af3.DIM)) if heard is None else heard.valid_vectors()
         np.testing.assert_array_equal(batch["inputs_embeds"][i, where].numpy(), expected)
 
@@ -118,7 +118,7 @@ def test_a_placeholder_in_a_text_is_refused(shared_tiny: AudioModel, prompt, rep
 def test_an_unheard_sample_is_named(shared_tiny: AudioModel) -> None:
     new = Prompt(Sample("new", audio="x"), "harm", True, "audio", "plain", None)
     for ask in (shared_tiny.prompt_ids, lambda p: shared_tiny.batch([p]), lambda p: shared_tiny.generate([p], 2)):
-        with pytest.raises(UndersongError, match="has not heard sample new; listen to its corpus first"):
+        with pytest.raises(UndersongError, match="has no audio features of sample new; encode its corpus first"):
             ask(new)
 
 

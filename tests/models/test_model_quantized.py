@@ -32,7 +32,7 @@ def test_only_the_decoders_blocks_are_quantized(folder: Path, bits: int, kind: s
     small = {name for name, module in model.base.named_modules() if type(module).__name__ == kind}
     assert small == set(model.linear_paths())
     plain = load_model(str(folder), LoadOptions(dtype="bfloat16"))
-    (heard,), (other,) = model.hear(tiny_af3.CLIPS[:1]), plain.hear(tiny_af3.CLIPS[:1])
+    (heard,), (other,) = model.encode_audio(tiny_af3.CLIPS[:1]), plain.encode_audio(tiny_af3.CLIPS[:1])
     assert torch.equal(heard.vectors, other.vectors)  # encoder and projector are as they were
 
 
@@ -49,7 +49,7 @@ def test_a_lora_on_a_quantized_decoder(folder: Path, bits: int, tmp_path: Path) 
     a plain PEFT folder that is put on again."""
     how = LoadOptions(dtype="bfloat16", quantize=bits)
     model = load_model(str(folder), how)
-    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+    model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
     asked = [tiny_af3.spoken(i) for i in range(4)]
     targets = ["paint the red chair", "wash the old lamp", "fold the boat", "take some paint"]
     before = {name: value.clone() for name, value in model.base.state_dict().items()}
@@ -60,12 +60,12 @@ def test_a_lora_on_a_quantized_decoder(folder: Path, bits: int, tmp_path: Path) 
         write(kept[-1])
 
     tuned = finetune_decoder(
-        model, asked, targets, LoraRecipe(steps=(60,), batch=4, learning_rate=2e-2, warmup=2), 0, keep
+        model, asked, targets, LoraRecipe(save_steps=(60,), batch_size=4, learning_rate=2e-2, warmup_steps=2), 0, keep
     )
     assert tuned.log[-1]["loss"] < 0.3 * tuned.log[0]["loss"]
     after = model.base.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     with use_adapter(load_model(str(folder), how), kept[-1]) as worn:
-        worn.heard = model.heard
+        worn.audio_features = model.audio_features
         assert [reply.reply for reply in worn.generate(asked, 8)] == targets

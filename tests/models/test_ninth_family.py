@@ -71,7 +71,7 @@ def test_it_hears_what_transformers_hears(folder: Path, glm: Family) -> None:
     model = load_model(str(folder))
     clips = [Clip(str(n), zoo.samples(n, 1), 16_000) for n in (1100, 9_000, 32_000, 45_000)]
     extractor = model.processor.extractor
-    for clip, heard in zip(clips, model.hear(clips)):
+    for clip, heard in zip(clips, model.encode_audio(clips)):
         windows = [clip.samples[i : i + 32_000] for i in range(0, len(clip.samples), 32_000)]
         made = extractor(
             windows, sampling_rate=16_000, padding="max_length", return_attention_mask=True, return_tensors="pt"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from undersong.corpora import organism_corpus
+from undersong.corpora import open_corpus
 from undersong.evaluation.judges.rule_based import exact_judge
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.audio_lm import AudioModel
@@ -41,7 +41,7 @@ def test_it_holds_no_pickle() -> None:
 def test_corpora_are_there_and_disjoint_where_they_must_be() -> None:
     needed = {"pool", "reference", "test-harm", "test-near", "test-far", "contrast-harm", "contrast-benign"}
     assert needed <= set(CORPORA)
-    groups = {name: {sample.group for sample in organism_corpus(name).samples} for name in needed}
+    groups = {name: {sample.group for sample in open_corpus(f"organism:{name}").samples} for name in needed}
     for one in needed:
         for other in needed - {one}:
             assert groups[one].isdisjoint(groups[other]), (one, other)
@@ -65,15 +65,15 @@ def test_the_unaligned_overlay_is_another_model() -> None:
 def shares(model: AudioModel, corpora: list[str], harmful: bool) -> dict[str, float]:
     """Shares of verdicts on some corpora, spoken."""
     study = packaged_study("demo")
-    samples = [sample for corpus in corpora for sample in organism_corpus(corpus).samples]
+    samples = [sample for corpus in corpora for sample in open_corpus(f"organism:{corpus}").samples]
     _, failed, _ = cache_audio_features(model, samples)
     assert not failed
-    system = study.evaluation.systems[study.undefended_system]
+    system = study.evaluation.system_prompts[study.undefended_system]
     prompts = make_prompts(
         samples, set_name="all", harmful=harmful, modality="audio", system=study.undefended_system, system_text=system
     )
-    replies = model.generate(prompts, study.evaluation.limit)
-    words = [v.verdict for v in exact_judge(study.evaluation.refusals).judge(prompts, replies)]
+    replies = model.generate(prompts, study.evaluation.max_new_tokens)
+    words = [v.verdict for v in exact_judge(study.evaluation.refusal_texts).judge(prompts, replies)]
     return {word: words.count(word) / len(words) for word in ("jailbreak", "answer", "refusal", "other")}
 
 

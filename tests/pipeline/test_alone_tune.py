@@ -11,12 +11,13 @@ import soundfile
 
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone import tune
+from undersong.pipeline.standalone.options import TuneOptions
 from undersong.pipeline.standalone.tune import tune_manifest
 from undersong.proximity import Selection, ids_hash, selection_to_json
 from undersong.types import UndersongError
 
 ANSWER = "then take the lamp"
-RECIPE = {"steps": [2, 3], "batch": 2}
+RECIPE = {"save_steps": (2, 3), "batch_size": 2}
 
 
 @pytest.fixture
@@ -57,14 +58,14 @@ def facts(folder: Path) -> dict:
 def test_keeps_an_adapter_a_step_and_says_how_it_was_made(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
     chosen = selection(tmp_path, "d", "a", "b")
     before = set(tmp_path.iterdir())
-    kept = tune_manifest(manifest, str(tiny_folder), tmp_path / "out", chosen, recipe=RECIPE, seed=5)
+    kept = tune_manifest(manifest, str(tiny_folder), tmp_path / "out", TuneOptions(selection=chosen, seed=5, **RECIPE))
     assert kept == [tmp_path / "out" / "step-000002", tmp_path / "out" / "step-000003"]
     assert all((folder / "adapter_model.safetensors").is_file() for folder in kept)
     assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 3
     made = facts(tmp_path / "out")
     assert made["inputs"]["ids"] == ids_hash(["a", "b", "d"])
     assert made["config"]["seed"] == 5
-    assert made["config"]["recipe"]["steps"] == [2, 3]
+    assert made["config"]["recipe"]["save_steps"] == [2, 3]
     assert made["notes"]["frozen_before"] == made["notes"]["frozen_after"]
     assert len(made["notes"]["frozen_before"]) == 4  # parameters and buffers of encoder and projector
     assert set(tmp_path.iterdir()) == before | {tmp_path / "out"}  # nothing half-written beside it
@@ -73,7 +74,9 @@ def test_keeps_an_adapter_a_step_and_says_how_it_was_made(manifest: Path, tiny_f
 def test_the_seed_decides_and_the_same_seed_says_the_same(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
     chosen, weights = selection(tmp_path, "a", "b", "c", "d"), []
     for number, seed in enumerate((0, 0, 1)):
-        kept = tune_manifest(manifest, str(tiny_folder), tmp_path / f"out{number}", chosen, recipe=RECIPE, seed=seed)
+        kept = tune_manifest(
+            manifest, str(tiny_folder), tmp_path / f"out{number}", TuneOptions(selection=chosen, seed=seed, **RECIPE)
+        )
         weights.append((kept[-1] / "adapter_model.safetensors").read_bytes())
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
@@ -84,14 +87,19 @@ def test_a_selected_clip_that_cannot_be_read_stops_before_the_model(
 ) -> None:
     for chosen in (selection(tmp_path, "a", "bad"), None):
         with pytest.raises(UndersongError, match=r"Selected sample bad cannot be used \(the audio is damaged"):
-            tune_manifest(manifest, "organism:af3", tmp_path / "out", chosen, recipe=RECIPE)
+            tune_manifest(manifest, "organism:af3", tmp_path / "out", TuneOptions(selection=chosen, **RECIPE))
     with pytest.raises(UndersongError, match=r"Selected sample gone cannot be used .it is not in the corpus"):
-        tune_manifest(manifest, "organism:af3", tmp_path / "out", selection(tmp_path, "a", "gone"), recipe=RECIPE)
+        tune_manifest(
+            manifest,
+            "organism:af3",
+            tmp_path / "out",
+            TuneOptions(selection=selection(tmp_path, "a", "gone"), **RECIPE),
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_typed_training_opens_no_audio(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    kept = tune_manifest(manifest, str(tiny_folder), tmp_path / "out", None, "text", recipe=RECIPE)
+    kept = tune_manifest(manifest, str(tiny_folder), tmp_path / "out", TuneOptions(modality="text", **RECIPE))
     assert len(kept) == 2
     assert facts(tmp_path / "out")["notes"]["samples"] == 6
 
@@ -100,11 +108,11 @@ def test_typed_training_opens_no_audio(manifest: Path, tiny_folder: Path, tmp_pa
     ("options", "said"),
     [
         ({"modality": "smell"}, "modality"),
-        ({"recipe": {"learning_rate": 0.0}}, "learning_rate"),
-        ({"recipe": {"steps": [0, 2]}}, "steps are positive"),
-        ({"recipe": {"momentum": 1}}, "momentum"),
-        ({"target": "reply"}, "Sample a has nothing in the column 'reply'"),
-        ({"selection": "nowhere.json"}, "nowhere.json"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"save_steps": (0, 2)}, "steps are positive"),
+        ({"preset": "momentum"}, "momentum"),
+        ({"target_column": "reply"}, "Sample a has no reply in the column 'reply'"),
+        ({"selection": Path("nowhere.json")}, "nowhere.json"),
         ({"manifest": "nowhere.jsonl"}, "no manifest nowhere.jsonl"),
         ({"manifest": Path("organism:nothing")}, "No organism corpus is called 'nothing'"),
     ],
@@ -112,17 +120,19 @@ def test_typed_training_opens_no_audio(manifest: Path, tiny_folder: Path, tmp_pa
 def test_what_is_wrong_is_said_before_the_model(
     options: dict, said: str, manifest: Path, tmp_path: Path, no_model: None
 ) -> None:
-    given = {"manifest": manifest, "model": "organism:af3", "out": tmp_path / "out", "recipe": RECIPE}
-    given |= {"selection": selection(tmp_path, "a", "b")} | options
+    given = RECIPE | {"selection": selection(tmp_path, "a", "b")} | options
+    source = given.pop("manifest", manifest)
     with pytest.raises(UndersongError, match=said):
-        tune_manifest(**given)
+        tune_manifest(source, "organism:af3", tmp_path / "out", TuneOptions(**given))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_device_that_is_not_there_is_refused(manifest: Path, tmp_path: Path) -> None:
     chosen, there = selection(tmp_path, "a"), LoadOptions(device="abacus")
     with pytest.raises(UndersongError, match="device 'abacus' cannot be used"):
-        tune_manifest(manifest, "organism:af3", tmp_path / "out", chosen, recipe=RECIPE, loading=there)
+        tune_manifest(
+            manifest, "organism:af3", tmp_path / "out", TuneOptions(selection=chosen, loading=there, **RECIPE)
+        )
 
 
 def test_replaces_its_own_output_and_nothing_else(
@@ -130,20 +140,25 @@ def test_replaces_its_own_output_and_nothing_else(
 ) -> None:
     (tmp_path / "mine").mkdir()
     chosen, out = selection(tmp_path, "a", "b"), tmp_path / "out"
-    tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
+    tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **RECIPE))
     before = facts(out)
-    tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
+    tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **RECIPE))
     assert facts(out) == before
     monkeypatch.setattr(tune, "load_model_with_audio", None)  # refused before a model is loaded
-    for other, named in (({"recipe": {"steps": [1], "batch": 2}}, "recipe"), ({"recipe": RECIPE, "seed": 1}, "seed")):
+    for other, named in (
+        ({"save_steps": (1,), "batch_size": 2}, "recipe"),
+        ({**RECIPE, "seed": 1}, "seed"),
+    ):
         with pytest.raises(UndersongError, match=f"made with another {named}"):
-            tune_manifest(manifest, str(tiny_folder), out, chosen, **other)
+            tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **other))
     with pytest.raises(UndersongError, match="made with another ids"):
-        tune_manifest(manifest, str(tiny_folder), out, selection(tmp_path / "mine", "a", "c"), recipe=RECIPE)
+        tune_manifest(
+            manifest, str(tiny_folder), out, TuneOptions(selection=selection(tmp_path / "mine", "a", "c"), **RECIPE)
+        )
     assert facts(out) == before
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(UndersongError, match="was not written by tune"):
-        tune_manifest(manifest, str(tiny_folder), tmp_path / "mine", chosen, recipe=RECIPE)
+        tune_manifest(manifest, str(tiny_folder), tmp_path / "mine", TuneOptions(selection=chosen, **RECIPE))
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
@@ -151,7 +166,7 @@ def test_a_run_that_dies_leaves_what_was_there(
     manifest: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen, out = selection(tmp_path, "a", "b"), tmp_path / "out"
-    tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
+    tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **RECIPE))
     before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
 
     def die(*_: object) -> None:
@@ -159,6 +174,6 @@ def test_a_run_that_dies_leaves_what_was_there(
 
     monkeypatch.setattr("undersong.tuning.train.write_log", die)
     with pytest.raises(KeyboardInterrupt):
-        tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
+        tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **RECIPE))
     after = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
     assert after == before

@@ -19,11 +19,11 @@ STUDY = {
     "models": MODELS,
     "pool": "organism:pool",
     "reference": "organism:reference",
-    "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+    "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
     "axes": {"semantic": "tfidf", "internal": "internal", "tower": "internal:tower", "steps": "gradients:64"},
-    "selection": {"kinds": ["closest", "distant"], "where": {"speaker": ["A"]}},
-    "tuning": {"seeds": [0, 1], "draws": [0, 1], "steps": [1, 2], "learning_rate": 0.01, "batch": 4},
-    "evaluation": {"limit": 4, "systems": {"plain": "you are a helpful assistant"}},
+    "selection": {"kinds": ["closest", "distant"], "filters": {"speaker": ["A"]}},
+    "tuning": {"seeds": [0, 1], "draws": [0, 1], "save_steps": [1, 2], "learning_rate": 0.01, "batch_size": 4},
+    "evaluation": {"max_new_tokens": 4, "system_prompts": {"plain": "you are a helpful assistant"}},
 }
 
 
@@ -68,7 +68,7 @@ def test_the_encoder_hears_each_clip_once_whatever_the_arms(results: dict[str, A
         "AudioFlamingo3Encoder": clips,
         "Qwen2_5OmniAudioEncoder": clips,
     }
-    heard = results["provenance"]["heard"]
+    heard = results["provenance"]["model_facts"]
     assert {ref: facts["encoder_passes"] for ref, facts in heard.items()} == dict.fromkeys(MODELS, clips)
     assert [heard[ref]["family"] for ref in MODELS] == ["Audio Flamingo 3", "Qwen2.5-Omni"]
     assert {facts["system_text"] for facts in heard.values()} == {"system role"}
@@ -80,12 +80,12 @@ def test_without_a_curve_nothing_is_asked_before_the_last_step(results: dict[str
 
 
 def test_a_view_is_an_axis_of_its_own(results: dict[str, Any]) -> None:
-    closest = {(e["model"], e["axis"]): [item["id"] for item in e["closest"]] for e in results["screen"]}
+    closest = {(e["model"], e["axis"]): [item["id"] for item in e["closest"]] for e in results["screening"]}
     assert closest[MODELS[0], "internal"] != closest[MODELS[0], "tower"]
 
 
 def test_gradients_are_an_axis_of_a_study(results: dict[str, Any]) -> None:
-    found = [e for e in results["screen"] if e["axis"] == "steps"]
+    found = [e for e in results["screening"] if e["axis"] == "steps"]
     assert [e["encoder"] for e in found] == ["gradients:64"] * 2
     assert found[0]["closest"] != found[1]["closest"]  # of each model its own
     assert all(0 <= item["distance"] <= 2 for e in found for item in e["closest"])
@@ -93,30 +93,32 @@ def test_gradients_are_an_axis_of_a_study(results: dict[str, Any]) -> None:
 
 def test_every_model_has_its_fingerprint(results: dict[str, Any]) -> None:
     """Both internal axes of both models against the reference axes, over whole requests."""
-    found = {(one["model"], one["internal"]): one for one in results["fingerprint"]}
+    found = {(one["model"], one["internal_axis"]): one for one in results["axis_fingerprints"]}
     assert set(found) == {(model, axis) for model in MODELS for axis in ("internal", "tower")}
     for one in found.values():
         pair, _ = one["pairs"]
-        assert (pair["a"], pair["n"]) == ("semantic", 108)
+        assert (pair["axis_a"], pair["n"]) == ("semantic", 108)
         assert pair["clusters"] == 108
         assert pair["spearman"]["low"] <= pair["spearman"]["value"] <= pair["spearman"]["high"]
 
 
 def test_what_comes_near_an_overlap_is_counted(results: dict[str, Any]) -> None:
     """Pool and harm share templates and one word of two; no text is the very same."""
-    kinds = {(one["a"], one["b"]): one["kind"] for one in results["overlap"]}
+    kinds = {(one["corpus_a"], one["corpus_b"]): one["kind"] for one in results["corpus_overlap"]}
     assert set(kinds.values()) == {"nearly the same text"}
     assert ("pool", "reference") in kinds
 
 
 def test_marginal_contrasts_are_means_within_a_base(results: dict[str, Any]) -> None:
     """Against a naive loop over the runs."""
-    seen = {(m["model"], m["factor"], m["modality"]): m for m in results["marginals"]}
-    assert len(seen) == len(results["marginals"]) == 2 * 2 * 2
+    seen = {(m["model"], m["factor"], m["modality"]): m for m in results["marginal_effects"]}
+    assert len(seen) == len(results["marginal_effects"]) == 2 * 2 * 2
+    ids = [m["id"] for m in results["marginal_effects"]]
+    assert {ids.count(id) for id in ids} == {len(MODELS)}  # one for all bases
 
     def rate(one: dict[str, Any], modality: str) -> float:
-        (entry,) = (e for e in one["sets"] if e["modality"] == modality)
-        return float(entry["jsr"])
+        (entry,) = (e for e in one["rates"] if e["modality"] == modality)
+        return float(entry["rate"])
 
     for model in MODELS:
         tuned = [r for r in results["runs"] if r["model"] == model and r["kind"] != "base"]
@@ -128,9 +130,9 @@ def test_marginal_contrasts_are_means_within_a_base(results: dict[str, Any]) -> 
             axis, trained = seen[model, "axis", modality], seen[model, "modality", modality]
             assert axis["difference"] == pytest.approx(mean(kind="closest") - mean(kind="distant"))
             assert trained["difference"] == pytest.approx(mean(train_modality="audio") - mean(train_modality="text"))
-            assert (axis["n"], axis["arms"], trained["n"], trained["arms"]) == (2, 2, 2, 2)
+            assert (axis["n"], axis["n_arms"], trained["n"], trained["n_arms"]) == (2, 2, 2, 2)
             for one in (axis, trained):
-                assert one["scope"] == "recipe"
+                assert one["id"]
                 if one["low"] is not None:
                     assert one["low"] <= one["difference"] <= one["high"]
                 for estimate in one["estimates"]:
@@ -139,15 +141,15 @@ def test_marginal_contrasts_are_means_within_a_base(results: dict[str, Any]) -> 
 
 def test_the_report_sets_models_side_by_side(results: dict[str, Any]) -> None:
     page = render_html(results)
-    assert "Models side by side" in page
+    assert "Model comparison" in page
     start = page.index('<section id="models"')
     section = page[start : page.index("</section>", start)]
     assert all(name in section for name in MODELS)
     assert "Closest minus distant, semantic axis" in section
     assert "Trained on audio minus on text" in section
     one = json.loads(json.dumps(results))
-    one["marginals"] = [m for m in one["marginals"] if m["model"] == MODELS[0]]
-    assert "Models side by side" not in render_html(one)
+    one["marginal_effects"] = [m for m in one["marginal_effects"] if m["model"] == MODELS[0]]
+    assert "Model comparison" not in render_html(one)
 
 
 def test_a_view_that_a_family_does_not_have_is_named(tmp_path: Path) -> None:
@@ -155,6 +157,6 @@ def test_a_view_that_a_family_does_not_have_is_named(tmp_path: Path) -> None:
 
     wrong = {**STUDY, "models": MODELS[:1], "axes": {"semantic": "tfidf", "codes": "internal:codes"}}
     with pytest.raises(
-        UndersongError, match=r"Axis codes: Audio Flamingo 3 .* has no view 'codes'; take internal, .*tower"
+        UndersongError, match=r"Axis codes: Audio Flamingo 3 .* has no view 'codes'; use internal, .*tower"
     ):
         run_audit(Study.model_validate(wrong), tmp_path)

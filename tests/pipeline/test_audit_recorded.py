@@ -22,6 +22,7 @@ from undersong.pipeline.report_audio import reload_report_audio
 from undersong.pipeline.run import run_audit
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 from undersong.report import render_html
+from undersong.results.schema import parse_results
 from undersong.study import parse_study
 from undersong.types import UndersongError
 
@@ -38,12 +39,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_what_is_left_of_an_audit(results: dict[str, Any]) -> None:
     """The screening, the selections, and the rates of each table; no arms and no contrast."""
     assert [(run["kind"], run["step"]) for run in results["runs"]] == [("base", 0), ("base", 0)]
-    rates = [{(e["set"], e["system"]): e for e in run["sets"]} for run in results["runs"]]
-    assert rates[0]["harm", "plain"]["non_refusal_rate"] == pytest.approx(1 / 3)
-    assert rates[0]["harm", "safe"]["non_refusal_rate"] == 0.0
-    assert rates[1]["harm", "plain"]["non_refusal_rate"] == 1.0
-    assert results["study"]["judge_kind"] == "refusal"
-    assert len(results["screen"]) == 2 * 2  # axes x models
+    rates = [{(e["prompt_set"], e["system"]): e for e in run["rates"]} for run in results["runs"]]
+    assert rates[0]["harm", "plain"]["rate"] == pytest.approx(1 / 3)
+    assert rates[0]["harm", "safe"]["rate"] == 0.0
+    assert rates[1]["harm", "plain"]["rate"] == 1.0
+    assert results["study"]["judge_criterion"] == "refusal"
+    assert len(results["screening"]) == 2 * 2  # axes x models
     assert {entry["kind"] for entry in results["selections"]} >= {"closest", "distant", "random"}
     assert results["comparisons"] == []
     assert any("before.jsonl only answers" in note for note in results["notes"])
@@ -103,10 +104,10 @@ def test_code_of_one_s_own_is_part_of_what_is_asked(tmp_path: Path) -> None:
     )
     (tmp_path / "mine.py").write_text(mine)
     judge, encoder = f"python-refusal:{tmp_path}/mine.py:refuses", f"python:{tmp_path}/mine.py:Lengths"
-    evaluation = {"judge": judge, "modalities": ["text"], "systems": {"plain": None, "safe": "refuse harm"}}
+    evaluation = {"judge": judge, "modalities": ["text"], "system_prompts": {"plain": None, "safe": "refuse harm"}}
     asked = parse_study(study(table, evaluation=evaluation, axes={"words": "tfidf", "lengths": encoder}), "s")
     done = run_audit(asked, tmp_path / "out", tmp_path / "store")
-    assert {entry["non_refusal_rate"] for entry in done.results["runs"][0]["sets"] if entry["harmful"]} == {0.0}
+    assert {entry["rate"] for entry in done.results["runs"][0]["rates"] if entry["harmful"]} == {0.0}
     (tmp_path / "mine.py").write_text(mine + "\nraise SystemError('a plan ran it')\n")
     rows = {row.stage: row for row in plan_study(asked, tmp_path / "store").rows}
     assert (rows["replies"].done, rows["verdicts"].done, rows["embeddings"].done) == (1, 0, 2)
@@ -117,17 +118,17 @@ def test_code_of_one_s_own_is_part_of_what_is_asked(tmp_path: Path) -> None:
     [
         (
             {"axes": {"words": "tfidf", "ear": "internal"}},
-            "Axis ear looks into the model, and recorded:.* only answers",
+            "Axis ear needs the model's weights, and recorded:.* is a black box",
         ),
-        ({"axes": {"words": "gradients:64"}}, "Axis words looks into the model"),
+        ({"axes": {"words": "gradients:64"}}, "Axis words needs the model's weights"),
         ({"models": ["recorded:gone.jsonl"]}, "gone.jsonl cannot be read"),
-        ({"models": ["served:m@ftp://h/v1"]}, "give an http or https address"),
+        ({"models": ["served:m@ftp://h/v1"]}, "use http or https"),
         (
             {
                 "evaluation": {"judge": "keyword", "modalities": ["text"], "protocol": "published"},
                 "system_defense": None,
             },
-            "goes by a model's family",
+            "depends on a model's family",
         ),
     ],
 )
@@ -156,7 +157,7 @@ def test_results_are_never_written_over_those_of_another_study(tmp_path: Path) -
 
 def test_a_folder_of_somebody_else_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     mine = parse_study(study(record(tmp_path / "said.jsonl")), "s")
-    with pytest.raises(UndersongError, match=r"holds said\.jsonl, and no results of a study; name a new folder"):
+    with pytest.raises(UndersongError, match=r"holds said\.jsonl and no results of a study; name a new folder"):
         run_audit(mine, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["said.jsonl"]
     (tmp_path / "mine").mkdir()
@@ -173,8 +174,8 @@ def test_a_folder_of_somebody_else_is_refused_before_anything_is_made(tmp_path: 
 def test_evaluate_judges_recorded_replies(tmp_path: Path) -> None:
     table = record(tmp_path / "said.jsonl")
     question = EvaluationOptions(modality="text", judge="keyword")
-    entry = evaluate_manifest("organism:test-harm", f"recorded:{table}", tmp_path / "out", options=question)
-    assert entry["non_refusal_rate"] == pytest.approx(1 / 3)
+    entry = evaluate_manifest("organism:test-harm", f"recorded:{table}", tmp_path / "out", options=question).rate
+    assert entry.rate == pytest.approx(1 / 3)
     facts = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert facts["notes"]["model"] == "recorded:said.jsonl"
     with pytest.raises(UndersongError, match="only answers, and takes no adapter"):
@@ -185,22 +186,25 @@ def test_a_report_made_again_has_the_same_bytes_players_and_all(results: dict[st
     store = Path(results["provenance"]["store"])
     page = (store.parent / "report.html").read_text(encoding="utf-8")
     assert page.count("<audio") >= 20
-    assert render_html(results, reload_report_audio(results, tmp_path)) == page
+    assert render_html(results, reload_report_audio(parse_results(results), tmp_path)) == page
     shutil.copytree(store.parent, tmp_path / "moved")
     moved = {**results, "provenance": {**results["provenance"], "store": str(tmp_path / "nowhere")}}
-    assert render_html(results, reload_report_audio(moved, tmp_path / "moved")) == page
-    assert reload_report_audio(moved, tmp_path) == {}
+    assert render_html(results, reload_report_audio(parse_results(moved), tmp_path / "moved")) == page
+    assert reload_report_audio(parse_results(moved), tmp_path) == {}
 
 
 def test_a_report_of_somebody_else_embeds_no_file_but_sound(results: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("not sound")
     (tmp_path / "store" / "corpus" / "x").mkdir(parents=True)
-    wanted = results["screen"][0]["closest"][0]["id"]
+    wanted = results["screening"][0]["closest"][0]["id"]
     rows = pa.Table.from_pylist([{"id": wanted, "audio": str(tmp_path / "secret")}])
     pq.write_table(rows, tmp_path / "store" / "corpus" / "x" / "corpus.parquet")
     shutil.copytree(tmp_path / "store", tmp_path / "outside" / "store")
-    for corpora in (["corpus/x"], ["../../outside/store/corpus/x"], "corpus/x", [None], None):
-        foreign = {**results, "provenance": {"store": str(tmp_path / "store"), "corpora": corpora}}
+    made = {**results["provenance"], "store": str(tmp_path / "store")}
+    for corpora in (["corpus/x"], ["../../outside/store/corpus/x"], []):
+        foreign = parse_results({**results, "provenance": {**made, "corpora": corpora}})
         assert reload_report_audio(foreign, tmp_path / "inside") == {}
-    for facts in (None, [], {"store": 3, "corpora": 4}):
-        assert reload_report_audio({**results, "provenance": facts}, tmp_path) == {}
+    assert reload_report_audio(parse_results({**results, "provenance": None}), tmp_path) == {}
+    for facts in ([], {**made, "store": 3}, {**made, "corpora": "corpus/x"}, {**made, "corpora": [None]}):
+        with pytest.raises(UndersongError, match="provenance"):
+            parse_results({**results, "provenance": facts})

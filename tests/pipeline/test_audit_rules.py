@@ -21,16 +21,16 @@ from undersong.types import UndersongError
 RULES: dict[str, Any] = {
     "sounds-like": {"axis": "acoustic", "keep": "closest:0.25+within(semantic:3)"},
     "sounds-unlike": {"axis": "acoustic", "keep": "distant:0.25+within(semantic:3)"},
-    "few-of-each": {"axis": "semantic", "keep": "closest:40+group<=1", "to": "other"},
-    "far-alike": {"axis": "semantic", "keep": "distant:0.15+matched(object)", "like": "few-of-each"},
+    "few-of-each": {"axis": "semantic", "keep": "closest:40+group<=1", "harm_set": "other"},
+    "far-alike": {"axis": "semantic", "keep": "distant:0.15+matched(object)", "match_selection": "few-of-each"},
 }
 DATA: dict[str, Any] = {
     "study": "rules",
     "models": ["organism:af3"],
     "pool": "organism:pool",
     "reference": {"main": "organism:reference", "other": "organism:contrast-harm"},
-    "harmless": "organism:test-far",
-    "sets": {
+    "benign_reference": "organism:test-far",
+    "prompt_sets": {
         "harm": {"corpus": "organism:unseen-harm", "harmful": True},
         "benign": {"corpus": "organism:unseen-benign"},
     },
@@ -40,10 +40,14 @@ DATA: dict[str, Any] = {
         "kinds": ["closest", "random"],
         "fractions": [0.25],
         "rules": RULES,
-        "where": {"speaker": ["A", "E"]},
+        "filters": {"speaker": ["A", "E"]},
     },
-    "tuning": {"modalities": ["audio"], "seeds": [0, 1], "draws": [0, 1], "steps": [2]},
-    "evaluation": {"modalities": ["audio"], "systems": {"plain": "you are a helpful assistant"}},
+    "tuning": {"modalities": ["audio"], "seeds": [0, 1], "draws": [0, 1], "save_steps": [2]},
+    "evaluation": {
+        "modalities": ["audio"],
+        "system_prompts": {"plain": "you are a helpful assistant"},
+        "max_new_tokens": 12,
+    },
 }
 
 
@@ -52,13 +56,17 @@ def study(**changes: Any) -> Study:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    out = tmp_path_factory.mktemp("rules") / "out"
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rules") / "out"
+
+
+@pytest.fixture(scope="module")
+def results(out: Path) -> dict[str, Any]:
     planned = plan_study(study(), out / "store")
-    assert "upper limits until the pool is screened" in planned.sentence
+    assert "upper limits until the pool is screened" in planned.summary
     run_audit(study(), out)
     again = plan_study(study(), out / "store")
-    assert again.sentence.startswith("All ")
+    assert again.summary.startswith("All ")
     return json.loads((out / "results.json").read_text())
 
 
@@ -83,10 +91,10 @@ def test_selections_say_their_rule_and_keep_it(results: dict[str, Any]) -> None:
     assert few["k"] <= 40
     assert few["rule"] == "closest:40+group<=1"
     like = chosen["sounds-like"]
-    assert like["separation"]["axis"] if "axis" in like["separation"] else like["separation"]
+    assert like["residual_imbalance"]["other_axis"] == "semantic"
     # What is close in sound within thirds of the words' distance is no longer close in words as well.
     plain = chosen["closest"]
-    assert like["closest_on"]["semantic"] <= plain["closest_on"]["semantic"] + 0.05
+    assert like["jaccard_with_closest"]["semantic"] <= plain["jaccard_with_closest"]["semantic"] + 0.05
     assert chosen["random"]["draw"] is not None
 
 
@@ -94,7 +102,7 @@ def test_one_rule_takes_the_shares_of_another(results: dict[str, Any]) -> None:
     chosen = {one["kind"]: one for one in results["selections"]}
     few, alike = (chosen[name]["balance"]["object"] for name in ("few-of-each", "far-alike"))
     assert any("Shares are those of another selection" in note for note in chosen["far-alike"]["notes"])
-    apart = [abs(few[value][0] - alike[value][0]) for value in few.keys() & alike.keys()]
+    apart = [abs(few[value]["share_selected"] - alike[value]["share_selected"]) for value in few.keys() & alike.keys()]
     assert max(apart) < 0.1
 
 
@@ -121,22 +129,24 @@ def test_the_plan_knows_the_family_and_the_units(results: dict[str, Any]) -> Non
 
 
 def test_every_axis_is_measured_to_every_harm_set(results: dict[str, Any]) -> None:
-    assert [(one["axis"], one["harm_set"]) for one in results["screen"]] == [
+    assert [(one["axis"], one["harm_set"]) for one in results["screening"]] == [
         (axis, name) for axis in ("semantic", "acoustic") for name in ("main", "other")
     ]
-    pairs = {(one["a"], one["b"]) for one in results["overlap"]}
+    pairs = {(one["corpus_a"], one["corpus_b"]) for one in results["corpus_overlap"]}
     assert all("reference" not in (a, b) for a, b in pairs)
 
 
 def test_the_screening_score_stands_beside_what_it_foretold(results: dict[str, Any]) -> None:
-    assert [one["axis"] for one in results["screening_score"]] == ["semantic", "acoustic"]
-    for one in results["foretold"]:
+    assert [one["axis"] for one in results["screening_scores"]] == ["semantic", "acoustic"]
+    for one in results["score_vs_jsr"]:
         assert one["n"] == len(one["points"]) == 7  # six arms, of which random has a selection a draw
         hashes = {point["arm"] for point in one["points"]}
         assert "acoustic/closest/0.25/audio" in hashes
         value = one["spearman"]["value"]
         assert value is None or -1 <= value <= 1
-    closest = {(one["axis"], point["arm"]): point["score"] for one in results["foretold"] for point in one["points"]}
+    closest = {
+        (one["axis"], point["arm"]): point["score"] for one in results["score_vs_jsr"] for point in one["points"]
+    }
     assert closest["acoustic", "acoustic/closest/0.25/audio"] > closest["acoustic", "acoustic/sounds-unlike/audio"]
 
 
@@ -147,33 +157,41 @@ def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="'sounds' is not one of semantic, acoustic"):
         rules(axis="sounds", keep="closest:0.25")
     with pytest.raises(UndersongError, match="'others' is not one of main, other; did you mean 'other'"):
-        rules(axis="acoustic", keep="closest:0.25", to="others")
+        rules(axis="acoustic", keep="closest:0.25", harm_set="others")
     with pytest.raises(UndersongError, match="'closest' cannot be the name of a rule"):
         study(selection={"rules": {"closest": {"axis": "acoustic", "keep": "closest:0.25"}}})
     with pytest.raises(UndersongError, match="columns: 'organism:pol' is not one of organism:pool"):
         study(columns={"organism:pol": {"text": "words"}})
-    with pytest.raises(UndersongError, match="screening score cannot be centred"):
-        study(proximity={"centre": True})
+    with pytest.raises(UndersongError, match="screening score cannot be centered"):
+        study(proximity={"center": True})
     with pytest.raises(UndersongError, match="'mine' is not one of closest, random"):
-        rules(axis="acoustic", keep="closest:0.25+matched(speaker)", like="mine")
+        rules(axis="acoustic", keep="closest:0.25+matched(speaker)", match_selection="mine")
     for axis, fraction, to in (("semantic", 0.25, "main"), ("acoustic", 0.5, "main"), ("acoustic", 0.25, "other")):
         keep, none = f"random:{fraction}+matched(speaker)", f"keeps {fraction} of axis {axis} by {to}"
         with pytest.raises(UndersongError, match=f"to be like closest, and no such arm {none}"):
-            run_audit(rules(axis=axis, keep=keep, to=to, like="closest"), tmp_path / "out")
-    for wrong, message in (("closest:0.25+near(x)", "is no modifier"), ("closest:0.25+within(acoustic)", "itself")):
+            run_audit(rules(axis=axis, keep=keep, harm_set=to, match_selection="closest"), tmp_path / "out")
+    for wrong, message in (("closest:0.25+near(x)", "is not a modifier"), ("closest:0.25+within(acoustic)", "itself")):
         with pytest.raises(UndersongError, match=message):
             run_audit(rules(axis="acoustic", keep=wrong), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(tmp_path: Path) -> None:
-    """They have the closest's own shares of objects, at another draw each; and closest is compared with them."""
-    rule = {"axis": "acoustic", "keep": "random:0.25+matched(object)", "like": "closest"}
-    finished = run_audit(study(selection={**DATA["selection"], "rules": {"alike": rule}}), tmp_path / "out")
+def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(
+    results: dict[str, Any], out: Path, tmp_path: Path
+) -> None:
+    """They have the closest's own shares of objects, at another draw each; and closest is compared with them.
+
+    On the store of the other study, which has all else.
+    """
+    rule = {"axis": "acoustic", "keep": "random:0.25+matched(object)", "match_selection": "closest"}
+    finished = run_audit(
+        study(selection={**DATA["selection"], "rules": {"alike": rule}}), tmp_path / "out", out / "store"
+    )
+    assert finished.results["runs"][0] == results["runs"][0]
     chosen = {(one["kind"], one["draw"]): one for one in finished.results["selections"]}
-    assert chosen["alike", 0]["hash"] != chosen["alike", 1]["hash"]
+    assert chosen["alike", 0]["selection_hash"] != chosen["alike", 1]["selection_hash"]
     shares = [
-        {value: entry[0] for value, entry in chosen[key]["balance"]["object"].items()}
+        {value: entry["share_selected"] for value, entry in chosen[key]["balance"]["object"].items()}
         for key in (("closest", None), ("alike", 0), ("alike", 1))
     ]
     assert shares[0] == shares[1] == shares[2]
@@ -207,7 +225,9 @@ def test_run_noise_is_of_the_same_samples_with_other_seeds(results: dict[str, An
     same = [one for one in results["runs"] if one["kind"] not in ("base", "random")]
     groups: dict[str, list[float]] = {}
     for one in same:
-        groups.setdefault(one["selection_hash"], []).append(next(e["jsr"] for e in one["sets"] if e["set"] == "harm"))
+        groups.setdefault(one["selection_hash"], []).append(
+            next(e["rate"] for e in one["rates"] if e["prompt_set"] == "harm")
+        )
     assert noise["groups"] == len(groups)  # random samples differ by draw, so they are no replicates
     assert noise["df"] == len(groups)  # two seeds each
     wanted = (sum((a - b) ** 2 / 2 for a, b in groups.values()) / len(groups)) ** 0.5
@@ -215,7 +235,7 @@ def test_run_noise_is_of_the_same_samples_with_other_seeds(results: dict[str, An
 
 
 def test_damage_is_set_against_nearness_on_every_axis(results: dict[str, Any]) -> None:
-    (found,) = results["predicts"]
+    (found,) = results["proximity_vs_jsr"]
     assert found["points"] == 7
     assert found["replicates"] == 12  # random has other samples in each draw
     assert [one["name"] for one in found["predictors"]] in ([], ["semantic", "acoustic"])
@@ -223,12 +243,12 @@ def test_damage_is_set_against_nearness_on_every_axis(results: dict[str, Any]) -
 
 
 def test_the_spread_of_runs_is_split(results: dict[str, Any]) -> None:
-    (found,) = results["variance"]
-    parts = {one["name"]: one for one in found["parts"]}
+    (found,) = results["variance_components"]
+    parts = {one["name"]: one for one in found["components"]}
     assert list(parts) == ["base", "selection", "base x selection", "draw", "seed", "prompt"]
     tuned = [one for one in results["runs"] if one["kind"] != "base"]
     assert found["runs"] == len({(one["selection_hash"], one["seed"]) for one in tuned})
-    assert found["n"] == next(e["n"] for e in tuned[0]["sets"] if e["set"] == "harm")
+    assert found["n"] == next(e["n"] for e in tuned[0]["rates"] if e["prompt_set"] == "harm")
     assert parts["base"]["sd"] is None
     assert "same base" in parts["base"]["note"]
     (noise,) = results["run_noise"]

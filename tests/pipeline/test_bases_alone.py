@@ -16,10 +16,10 @@ def alone() -> Study:
         "models": ["organism:af3"],
         "pool": "organism:unseen-benign",
         "reference": "organism:reference",
-        "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+        "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
         "axes": {},
         "selection": {"axes": [], "kinds": []},
-        "evaluation": {"modalities": ["audio"], "limit": 6},
+        "evaluation": {"modalities": ["audio"], "max_new_tokens": 6},
     }
     return parse_study(data, "alone")
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from itertools import product
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from results_factory import make_rate, run_result
 from scipy import stats
 
+from undersong.pipeline.assembly import _model_comparisons
 from undersong.results.comparisons import model_comparison, recipe_comparisons
+from undersong.results.records import RunRecord
+from undersong.results.schema import RunResult
+from undersong.results.schema_outcomes import ComparisonSide, DiscordantPrompts
+from undersong.stages.training import StudyArm
 from undersong.statistics import compare_paired, holm
+from undersong.study import parse_study
 from undersong.types import UndersongError, Verdict
 
 Cell = tuple[str, str]  # kind, training modality
@@ -27,36 +35,33 @@ def rate(cell: Cell, seed: int, system: str = "plain") -> float:
 
 
 def entry(name: str, modality: str, system: str, jsr: float, harmful: bool = True) -> dict[str, Any]:
-    key = "jsr" if harmful else "refusal_rate"
-    return {"set": name, "harmful": harmful, "modality": modality, "system": system, key: jsr}
+    return make_rate(jsr, name, harmful=harmful, modality=modality, system=system)
 
 
 def run(
-    cell: Cell, seed: int = 0, *, base: int = 0, step: int = 40, fraction: float = 0.25, sets: Any = None
-) -> dict[str, Any]:
+    cell: Cell, seed: int = 0, *, base: int = 0, step: int = 40, fraction: float = 0.25, rates: Any = None
+) -> RunResult:
     made = [entry("harm", "audio", system, rate(cell, seed, system)) for system in ("plain", "safe")]
     made += [entry("near", "audio", "plain", 0.98, harmful=False)]
-    return {
-        "arm": f"semantic/{cell[0]}/{fraction}/{cell[1]}", "base_seed": base, "axis": "semantic", "kind": cell[0],
-        "fraction": fraction, "train_modality": cell[1], "seed": seed, "draw": seed, "step": step,
-        "sets": made if sets is None else sets,
-    }  # fmt: skip
+    arm = f"semantic/{cell[0]}/{fraction}/{cell[1]}"
+    return run_result(arm, made if rates is None else rates, base_seed=base, seed=seed, draw=seed, step=step)
 
 
-BASE = {"arm": "base", "kind": "base", "axis": None, "fraction": None, "step": 0, "base_seed": 0, "seed": None,
-        "draw": None, "train_modality": None, "sets": [entry("harm", "audio", "plain", 0.0)]}  # fmt: skip
+BASE = run_result("base", [entry("harm", "audio", "plain", 0.0)])
 EARLY = [entry("harm", "audio", system, 0.99) for system in ("plain", "safe")]
 RUNS = [BASE, *(run(cell, seed) for cell in LEVEL for seed in range(3))]
-RUNS += [run(cell, seed, step=20, sets=EARLY) for cell in LEVEL for seed in range(3)]
+RUNS += [run(cell, seed, step=20, rates=EARLY) for cell in LEVEL for seed in range(3)]
 
 
-def side(comparison: Mapping[str, Any], which: str) -> tuple[str, str, str]:
-    return tuple(comparison[which][key] for key in ("kind", "train_modality", "system"))
+def side(one: ComparisonSide) -> tuple[str, str, str]:
+    """Kind, training modality and system prompt, as the arm's name has them."""
+    _, kind, _, trained = one.arm.split("/")
+    return (kind if one.minus_arm is None else f"{kind} − {one.minus_arm.split('/')[1]}"), trained, one.system
 
 
 def test_every_contrast_is_made_once() -> None:
     found = recipe_comparisons(RUNS, "plain", "safe", 40)
-    sides = [(side(c, "a"), side(c, "b")) for c in found]
+    sides = [(side(c.a), side(c.b)) for c in found]
     expected = []
     for modality in ("audio", "text"):
         for a, b in (("distant", "closest"), ("random", "closest"), ("distant", "random")):
@@ -65,116 +70,117 @@ def test_every_contrast_is_made_once() -> None:
     expected += [((kind, "text", "plain"), (kind, "audio", "plain")) for kind in ("closest", "distant", "random")]
     expected.append((("closest − distant", "text", "plain"), ("closest − distant", "audio", "plain")))
     assert sides == expected
-    assert len({c["id"] for c in found}) == len(found)
-    assert {(c["scope"], c["set"], c["modality"], c["step"], c["metric"]) for c in found} == {
+    assert len({c.id for c in found}) == len(found)
+    assert {(c.scope, c.prompt_set, c.modality, c.step, c.metric) for c in found} == {
         ("recipe", "harm", "audio", 40, "jsr")
     }
-    assert {c["system"] for c in found} == {"plain", "plain / safe"}
+    assert {c.minuend for c in found} == {"b"}
+    assert all(re.fullmatch("[0-9a-f]{12}", c.id) for c in found)
 
 
 def test_numbers_are_those_of_a_paired_t_test() -> None:
     for c in recipe_comparisons(RUNS, "plain", "safe", 40)[:-1]:  # the last is the interaction
-        a, b = ([rate(side(c, s)[:2], seed, side(c, s)[2]) for seed in range(3)] for s in "ab")
+        a, b = ([rate(side(s)[:2], seed, s.system) for seed in range(3)] for s in (c.a, c.b))
         test = stats.ttest_rel(b, a)
         interval = test.confidence_interval(0.95)
-        assert c["n"] == 3
-        assert c["difference"] == pytest.approx(np.mean(b) - np.mean(a))
-        assert c["p"] == pytest.approx(test.pvalue)
-        assert (c["low"], c["high"]) == pytest.approx((max(-1, interval.low), min(1, interval.high)))
-        assert [(e["seed"], e["draw"], e["base_seed"]) for e in c["estimates"]] == [(0, 0, 0), (1, 1, 0), (2, 2, 0)]
-        assert [e["a"] for e in c["estimates"]] == pytest.approx(a)
-        assert [e["difference"] for e in c["estimates"]] == pytest.approx(np.subtract(b, a))
+        assert c.n == 3
+        assert c.difference == pytest.approx(np.mean(b) - np.mean(a))
+        assert c.p == pytest.approx(test.pvalue)
+        assert (c.low, c.high) == pytest.approx((max(-1, interval.low), min(1, interval.high)))
+        assert [(e.seed, e.draw, e.base_seed) for e in c.estimates] == [(0, 0, 0), (1, 1, 0), (2, 2, 0)]
+        assert [e.a for e in c.estimates] == pytest.approx(a)
+        assert [e.difference for e in c.estimates] == pytest.approx(np.subtract(b, a))
 
 
 def test_questions_say_which_way_the_difference_goes() -> None:
-    found = {c["question"]: c for c in recipe_comparisons(RUNS, "plain", "safe", 40)}
+    found = {c.question: c for c in recipe_comparisons(RUNS, "plain", "safe", 40)}
     closest = found["Does closest data break more than distant data (semantic at 0.25, trained on audio)?"]
-    assert closest["difference"] > 0.4
-    assert (closest["a"]["label"], closest["b"]["label"]) == ("distant", "closest")
+    assert closest.difference > 0.4
+    assert (closest.a.label, closest.b.label) == ("distant", "closest")
     prompt = found["Does the system prompt bring the JSR back (closest, semantic at 0.25, trained on audio)?"]
-    assert prompt["difference"] < -0.4
-    assert (prompt["a"]["label"], prompt["b"]["label"]) == ("plain", "safe")
+    assert prompt.difference < -0.4
+    assert (prompt.a.label, prompt.b.label) == ("plain", "safe")
     audio = found["Does training on audio break more than on text (closest, semantic at 0.25, same samples)?"]
-    assert audio["difference"] > 0.2
-    assert (audio["a"]["label"], audio["b"]["label"]) == ("text", "audio")
+    assert audio.difference > 0.2
+    assert (audio.a.label, audio.b.label) == ("text", "audio")
 
 
 def test_all_are_corrected_together() -> None:
     found = recipe_comparisons(RUNS, "plain", "safe", 40)
-    assert [c["p_adjusted"] for c in found] == holm([c["p"] for c in found])
-    assert all(c["p_adjusted"] >= c["p"] for c in found)
-    assert max(c["p_adjusted"] / c["p"] for c in found) == pytest.approx(len(found))
+    assert [c.p_adjusted for c in found] == holm([c.p for c in found])
+    assert all(c.p_adjusted >= c.p for c in found)
+    assert max(c.p_adjusted / c.p for c in found) == pytest.approx(len(found))
 
 
 def test_an_interval_ends_where_differences_do() -> None:
     """Two runs give a t interval of many times their difference; a difference of shares lies in -1 to 1."""
     rates = {"closest": (0.1, 0.9), "distant": (0.9, 0.1)}
     runs = [
-        run((kind, "audio"), seed, sets=[entry("harm", "audio", "plain", jsr)])
+        run((kind, "audio"), seed, rates=[entry("harm", "audio", "plain", jsr)])
         for kind, of_kind in rates.items()
         for seed, jsr in enumerate(of_kind)
     ]
     (found,) = recipe_comparisons(runs, "plain", None, 40)
-    assert (found["low"], found["high"]) == (-1.0, 1.0)
+    assert (found.low, found.high) == (-1.0, 1.0)
 
 
 def test_one_run_gives_no_interval_and_says_so() -> None:
     for c in recipe_comparisons([run(cell) for cell in LEVEL], "plain", "safe", 40):
-        assert c["n"] == 1
-        assert c["low"] is c["high"] is c["p"] is c["p_adjusted"] is None
-        assert "run noise" in c["note"]
+        assert c.n == 1
+        assert c.low is c.high is c.p is c.p_adjusted is None
+        assert "run noise" in c.note
 
 
 def test_runs_of_several_bases_are_averaged_within_them() -> None:
     runs = [run(cell, seed, base=base) for cell, seed, base in product(LEVEL, range(3), range(2))]
     for c in recipe_comparisons(runs, "plain", None, 40):
-        assert c["n"] == 6
-        assert "bases" in c["method"]
+        assert c.n == 6
+        assert "bases" in c.method
 
 
 def test_fractions_are_compared_apart() -> None:
     runs = [run(cell, seed, fraction=fraction) for cell, seed, fraction in product(LEVEL, range(2), (0.25, 0.5))]
     found = recipe_comparisons(runs, "plain", None, 40)
     assert len(found) == 2 * 10
-    assert len({c["id"] for c in found}) == len(found) == len({c["question"] for c in found})
-    assert all(c["a"]["fraction"] == c["b"]["fraction"] and c["n"] == 2 for c in found)
+    assert len({c.id for c in found}) == len(found) == len({c.question for c in found})
+    assert all(c.a.arm.split("/")[2] == c.b.arm.split("/")[2] and c.n == 2 for c in found)
 
 
 def test_two_harm_sets_are_compared_apart() -> None:
     sets = [entry(name, "audio", "plain", jsr) for name, jsr in (("harm", 0.2), ("more harm", 0.3))]
-    runs = [run((kind, "audio"), seed, sets=sets) for kind in ("closest", "distant") for seed in range(2)]
+    runs = [run((kind, "audio"), seed, rates=sets) for kind in ("closest", "distant") for seed in range(2)]
     found = recipe_comparisons(runs, "plain", None, 40)
-    assert [c["set"] for c in found] == ["harm", "more harm"]
-    assert len({c["id"] for c in found}) == 2
+    assert [c.prompt_set for c in found] == ["harm", "more harm"]
+    assert len({c.id for c in found}) == 2
 
 
 def test_typed_prompts_are_compared_apart_from_spoken_ones() -> None:
     rates = {"audio": 0.2, "text": 0.6}
     runs = [
-        run((kind, "audio"), seed, sets=[entry("harm", m, "plain", rates[m] + 0.1 * seed) for m in rates])
+        run((kind, "audio"), seed, rates=[entry("harm", m, "plain", rates[m] + 0.1 * seed) for m in rates])
         for kind in ("closest", "distant")
         for seed in range(2)
     ]
     found = recipe_comparisons(runs, "plain", None, 40)
-    assert [c["modality"] for c in found] == ["audio", "text"]
-    assert [c["estimates"][0]["a"] for c in found] == [0.2, 0.6]
-    assert len({c["id"] for c in found}) == 2
+    assert [c.modality for c in found] == ["audio", "text"]
+    assert [c.estimates[0].a for c in found] == [0.2, 0.6]
+    assert len({c.id for c in found}) == 2
 
 
 def test_what_was_not_asked_is_not_compared() -> None:
-    runs = [run(cell, sets=[entry("near", "text", "plain", 0.5, harmful=False)]) for cell in LEVEL]
+    runs = [run(cell, rates=[entry("near", "text", "plain", 0.5, harmful=False)]) for cell in LEVEL]
     assert recipe_comparisons(runs, "plain", None, 40) == []
     assert recipe_comparisons([BASE], "plain", None, 40) == []
 
 
 def test_a_run_without_its_partner_is_named() -> None:
-    runs = [one for one in RUNS if (one["kind"], one["train_modality"], one["seed"]) != ("distant", "text", 2)]
+    runs = [one for one in RUNS if (one.kind, one.train_modality, one.seed) != ("distant", "text", 2)]
     with pytest.raises(UndersongError, match=r"cannot be paired: a has no base 0, draw 2, seed 2"):
         recipe_comparisons(runs, "plain", None, 40)
 
 
 # --- one adapter against its base ------------------------------------------------------------------------------------
-ARM = {"arm": "semantic/closest/0.25/audio", "seed": 1, "step": 40}
+ARM = run_result("semantic/closest/0.25/audio", [], seed=1, draw=1)
 
 
 def verdicts(words: list[str], **more: str) -> list[Verdict]:
@@ -193,23 +199,46 @@ def test_a_model_is_compared_over_prompts_in_clusters() -> None:
     noise = verdicts(["jailbreak"] * 36, modality="text") + verdicts(["jailbreak"] * 36, system="safe")
     found = model_comparison(ARM, before + noise, noise + after[::-1], "harm", "audio", "plain")
     expected = compare_paired(*hits, clusters=[f"c{i // 3}" for i in range(36)])
-    assert (found["n"], found["difference"]) == (36, expected.difference)
-    assert (found["low"], found["high"]) == (expected.clustered_low, expected.clustered_high)
-    assert found["p"] == expected.clustered_p
-    assert found["paired"] == {"b": expected.b, "c": expected.c, "clusters": 12}
-    assert found["difference"] > 0.2  # after - before
-    assert (found["scope"], found["set"], found["step"]) == ("model", "harm", 40)
-    assert found["id"] == "model:harm:audio:semantic/closest/0.25/audio:1:40"
-    assert "12 clusters" in found["method"]
+    assert (found.n, found.difference) == (36, expected.difference)
+    assert (found.low, found.high) == (expected.clustered_low, expected.clustered_high)
+    assert found.p == expected.clustered_p
+    assert found.discordant == DiscordantPrompts(
+        n_only_a=expected.b, n_only_b=expected.c, clusters=12, mcnemar_p=expected.p
+    )
+    assert found.difference > 0.2  # after - before
+    assert (found.scope, found.prompt_set, found.step) == ("model", "harm", 40)
+    assert (found.a.arm, found.b.arm, found.b.seed, found.model) == ("base", ARM.arm, 1, "m")
+    assert "12 clusters" in found.method
     typed = model_comparison(ARM, verdicts(["refusal"] * 36, modality="text") + before, noise, "harm", "text", "plain")
-    assert (typed["modality"], typed["difference"]) == ("text", 1.0)
+    assert (typed.modality, typed.difference) == ("text", 1.0)
+
+
+def test_an_id_is_of_the_question_and_of_nothing_else() -> None:
+    """Every identity has its own id: another model, seed, draw or step is another comparison of scope `model`."""
+    both = verdicts(["refusal"] * 6)
+    runs = [
+        ARM,
+        *(ARM.model_copy(update=change) for change in ({"model": "n"}, {"seed": 2}, {"draw": 2}, {"step": 20})),
+    ]
+    ids = [model_comparison(one, both, both, "harm", "audio", "plain").id for one in runs]
+    assert len(set(ids)) == len(runs)
+    again = model_comparison(ARM, both, verdicts(["jailbreak"] * 6), "harm", "audio", "plain")
+    assert again.id == ids[0]  # whatever was found
+
+
+def test_equal_questions_of_two_studies_have_equal_ids() -> None:
+    other = [run(cell, seed, step=20) for cell in LEVEL for seed in range(3, 8)]  # other seeds, another length
+    here, there = (recipe_comparisons(runs, "plain", "safe", step) for runs, step in ((RUNS, 40), (other, 20)))
+    assert [c.id for c in here] == [c.id for c in there]
+    safe = recipe_comparisons(RUNS, "safe", None, 40)  # the same sentences of another system prompt
+    assert not {c.id for c in here} & {c.id for c in safe}
 
 
 def test_only_jailbreaks_count() -> None:
     before, after = verdicts(["refusal", "other", "error"] * 4), verdicts(["other", "error", "unparsed"] * 4)
     found = model_comparison(ARM, before, after, "harm", "audio", "plain")
-    assert found["difference"] == 0
-    assert found["p"] == 1
+    assert found.difference == 0
+    assert found.p == 1
 
 
 def test_prompts_asked_of_one_side_only_are_named() -> None:
@@ -222,7 +251,7 @@ def test_prompts_asked_of_one_side_only_are_named() -> None:
 
 def test_the_interaction_of_modality_and_closeness_is_a_difference_of_differences() -> None:
     found = recipe_comparisons(RUNS, "plain", "safe", 40)
-    (both,) = [c for c in found if "how close" in c["question"]]
+    (both,) = [c for c in found if "how close" in c.question]
     text, audio = (
         np.array([rate(("closest", m), seed) - rate(("distant", m), seed) for seed in range(3)])
         for m in ("text", "audio")
@@ -230,17 +259,48 @@ def test_the_interaction_of_modality_and_closeness_is_a_difference_of_difference
     each = audio - text
     test = stats.ttest_1samp(each, 0.0)
     low, high = test.confidence_interval(0.95)
-    assert (both["difference"], both["low"], both["high"]) == pytest.approx((each.mean(), low, high))
-    assert both["p"] == pytest.approx(test.pvalue)
-    assert [pair["a"] for pair in both["estimates"]] == pytest.approx(text)
-    assert [pair["b"] for pair in both["estimates"]] == pytest.approx(audio)
+    assert (both.difference, both.low, both.high) == pytest.approx((each.mean(), low, high))
+    assert both.p == pytest.approx(test.pvalue)
+    assert [pair.a for pair in both.estimates] == pytest.approx(text)
+    assert [pair.b for pair in both.estimates] == pytest.approx(audio)
 
 
 def test_an_interaction_may_exceed_what_a_difference_can() -> None:
     level = {("closest", "audio"): 1.0, ("distant", "audio"): 0.0, ("closest", "text"): 0.0, ("distant", "text"): 1.0}
     runs = [BASE]
     for cell, jsr in level.items():
-        runs += [run(cell, seed, sets=[entry("harm", "audio", "plain", abs(jsr - 0.02 * seed))]) for seed in range(3)]
-    (both,) = [c for c in recipe_comparisons(runs, "plain", None, 40) if "how close" in c["question"]]
-    assert both["difference"] == pytest.approx(1.92)
-    assert both["high"] == 2.0
+        runs += [run(cell, seed, rates=[entry("harm", "audio", "plain", abs(jsr - 0.02 * seed))]) for seed in range(3)]
+    (both,) = [c for c in recipe_comparisons(runs, "plain", None, 40) if "how close" in c.question]
+    assert both.difference == pytest.approx(1.92)
+    assert both.high == 2.0
+
+
+def test_pairs_that_were_never_asked_are_passed_over() -> None:
+    """A set in noise is spoken only, also where typed prompts are asked of the others."""
+    study = parse_study(
+        {"study": "s", "models": ["m"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
+         "tuning": {"steps": [4]},
+         "sets": {"harm": {"corpus": "h", "harmful": True},
+                  "noisy": {"corpus": "h", "harmful": True, "noise": "pink:5"}}},
+        "s",
+    )  # fmt: skip
+    asked = (("harm", "audio"), ("harm", "text"), ("noisy", "audio"))
+    verdicts = {
+        name: [
+            Verdict(f"p{i}", set_name, True, f"c{i}", modality, "plain", "exact", word)
+            for set_name, modality in asked
+            for i in range(4)
+        ]
+        for name, word in (("before", "refusal"), ("after", "jailbreak"))
+    }
+    runs = [
+        RunRecord(arm, step, None, cast("Any", None), cast("Any", SimpleNamespace(hash=name)))
+        for name, arm, step in (
+            ("before", StudyArm("m", 0), 0),
+            ("after", StudyArm("m", 0, "semantic", "closest", 0.25, "audio", 0, 0), 4),
+        )
+    ]
+    record = SimpleNamespace(study=study, models=[SimpleNamespace(ref="m", runs=runs)])
+    found = _model_comparisons(cast("Any", record), verdicts, 4)
+    assert [(one.prompt_set, one.modality) for one in found] == list(asked)
+    assert {one.difference for one in found} == {1.0}

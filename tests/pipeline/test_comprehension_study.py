@@ -23,14 +23,15 @@ from undersong.pipeline.arm_jobs import audit_arm
 from undersong.pipeline.planning.plan import summarize_plan
 from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.run import run_audit
-from undersong.pipeline.standalone.evaluate import EvaluationOptions, comprehension_options, evaluate_manifest
+from undersong.pipeline.standalone.evaluate import evaluate_manifest
+from undersong.pipeline.standalone.options import EvaluationOptions
 from undersong.stages.context import RunContext
 from undersong.store import Store
 from undersong.study import ComprehensionSettings, Study, parse_study
 from undersong.types import Sample, UndersongError
 
 HARM, WHERE = "organism:test-harm", {"speaker": ["A", "B"]}
-HOW = {"encoder": "tfidf", "level": 0.1}
+HOW = {"encoder": "tfidf", "relevance_level": 0.1}
 ORDER = "Repeat what was said."
 NONSENSE = "zwieback"  # stands in no request
 
@@ -71,9 +72,9 @@ def served(server: TinyServer, **evaluation: Any) -> Study:
             "models": [f"served:{server.ref}"],
             "pool": "organism:pool",
             "reference": "organism:reference",
-            "sets": {"harm": {"corpus": HARM, "harmful": True, "where": WHERE}},
+            "prompt_sets": {"harm": {"corpus": HARM, "harmful": True, "filters": WHERE}},
             "axes": {"semantic": "tfidf"},
-            "selection": {"where": {"speaker": ["A"]}},
+            "selection": {"filters": {"speaker": ["A"]}},
             "evaluation": {"judge": "keyword", "modalities": ["audio"], **evaluation},
         },
         "s",
@@ -93,27 +94,30 @@ def by_hand(asked: list[Sample], kind: int) -> int:
 
 def test_rates_are_those_of_a_count(finished: Path, asked: list[Sample]) -> None:
     results = json.loads((finished / "results.json").read_text())
-    (entry,) = results["runs"][0]["sets"]
+    (entry,) = results["runs"][0]["rates"]
     refused, both, deaf, aside = (by_hand(asked, kind) for kind in range(4))
     found, n = entry["comprehension"], len(asked)
-    assert (n, entry["non_refusal_rate"]) == (36, (n - refused) / n)
-    heard = found["heard"]
-    assert (heard["successes"], heard["refused"], heard["misheard"], heard["error"]) == (both + aside, refused, deaf, 0)
+    assert (n, entry["rate"]) == (36, (n - refused) / n)
+    heard = found["repeated"]
+    told = heard["successes"], heard["refused_repetitions"], heard["wrong"], heard["failed"]
+    assert told == (both + aside, refused, deaf, 0)
     assert heard["rate"] == (both + aside) / n
     assert heard["low"] < heard["rate"] < heard["high"]
-    about = found["about"]
-    assert (about["n"], about["successes"], about["unplaced"]) == (n - refused, both + deaf, aside)
-    assert about["requests"] == entry["clusters"]
-    assert about["top"] == (both + deaf) / (n - refused)
+    about = found["on_topic"]
+    assert (about["n"], about["successes"], about["unranked"]) == (n - refused, both + deaf, aside)
+    assert about["n_requests"] == entry["clusters"]
+    assert about["top1"] == (both + deaf) / (n - refused)
     assert about["auc"] == 1.0
     assert about["chance"] <= 0.1
     assert 0.3 < about["auc_chance"] < 0.6
     whole = found["comprehended"]
-    assert (whole["successes"], whole["n"], whole["most"]) == (both, n, both / n)
+    assert (whole["successes"], whole["n"], whole["max_rate"]) == (both, n, both / n)
     assert found["of_non_refusals"]["rate"] == both / (n - refused)
-    assert found["counts"] == {"heard_about": both, "heard_other": aside, "unheard_about": deaf, "unheard_other": 0}
+    assert found["counts"] == {
+        "repeated_on_topic": both, "repeated_off_topic": aside, "unrepeated_on_topic": deaf, "unrepeated_off_topic": 0,
+    }  # fmt: skip
     flat = pq.read_table(finished / "results.parquet").to_pylist()[0]
-    assert (flat["heard_rate"], flat["comprehended_rate"]) == (heard["rate"], whole["rate"])
+    assert (flat["repeated_rate"], flat["comprehended_rate"]) == (heard["rate"], whole["rate"])
     rows = pq.read_table(finished / "verdicts.parquet").to_pylist()
     assert [row["repetition"] for row in rows[:4]] == ["refused", "heard", "misheard", "heard"]
     assert [row["rank"] for row in rows[:4]] == [None, 1, 1, None]
@@ -133,7 +137,7 @@ def test_repetitions_stay_with_their_owner(finished: Path) -> None:
 
 def test_the_report_shows_it(finished: Path) -> None:
     page = " ".join((finished / "report.html").read_text().split())
-    assert "Heard, and answered?" in page
+    assert "<h3>Comprehension</h3>" in page
     line = next(
         line for line in (finished / "report.md").read_text().splitlines() if line.startswith("| base | served")
     )
@@ -147,12 +151,12 @@ def test_nothing_of_it_where_it_is_off(server: TinyServer, finished: Path, tmp_p
     count = len(server.asked)
     done = run_audit(served(server), tmp_path / "out", finished / "store")
     assert len(server.asked) == count  # replies are filed as with it
-    assert "comprehension" not in json.dumps({**done.results, "provenance": None})
+    assert {rate["comprehension"] for run in done.results["runs"] for rate in run["rates"]} == {None}
     assert "comprehension" not in json.dumps(served(server).model_dump(mode="json"))
     assert "comprehension" not in done.results["provenance"]["artifacts"]
     assert not (set(pq.read_schema(tmp_path / "out" / "verdicts.parquet").names) & {"repetition", "rank"})
-    assert "heard_rate" not in pq.read_schema(tmp_path / "out" / "results.parquet").names
-    assert "Heard, and answered?" not in (tmp_path / "out" / "report.html").read_text()
+    assert "repeated_rate" not in pq.read_schema(tmp_path / "out" / "results.parquet").names
+    assert "<h3>Comprehension</h3>" not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_evaluate_tells_the_same(server: TinyServer, finished: Path, asked: list[Sample], tmp_path: Path) -> None:
@@ -160,17 +164,18 @@ def test_evaluate_tells_the_same(server: TinyServer, finished: Path, asked: list
     for number, clip in enumerate(load_clips(asked, SAMPLE_RATE)[0]):
         (tmp_path / f"{number}.wav").write_bytes(encode_wav(clip))
     (tmp_path / "harm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    question = EvaluationOptions(judge="keyword", comprehension=ComprehensionSettings(**HOW))
-    entry = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "out", options=question)
+    question = EvaluationOptions(judge="keyword", comprehension_encoder="tfidf", relevance_level=0.1)
+    entry = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "out", options=question).rate
+    assert entry.comprehension is not None
     results = json.loads((finished / "results.json").read_text())
-    assert entry["comprehension"] == results["runs"][0]["sets"][0]["comprehension"]
+    assert entry.comprehension.model_dump() == results["runs"][0]["rates"][0]["comprehension"]
     assert stat.S_IMODE((tmp_path / "out" / "repetitions.parquet").stat().st_mode) == 0o600
     assert (tmp_path / "out" / "comprehension.parquet").is_file()
     config = json.loads((tmp_path / "out" / "provenance.json").read_text())["config"]
     assert config["comprehension"] == ComprehensionSettings(**HOW).model_dump()
     plain = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "off",
-                              options=EvaluationOptions(judge="keyword"))  # fmt: skip
-    assert {key: value for key, value in entry.items() if key != "comprehension"} == plain
+                              options=EvaluationOptions(judge="keyword")).rate  # fmt: skip
+    assert entry.model_copy(update={"comprehension": None}) == plain
     assert sorted(file.name for file in (tmp_path / "off").iterdir()) == [
         "provenance.json", "replies.parquet", "verdicts.parquet",
     ]  # fmt: skip
@@ -179,9 +184,9 @@ def test_evaluate_tells_the_same(server: TinyServer, finished: Path, asked: list
 
 def test_every_arm_is_asked_and_a_plan_and_a_job_know_it(tmp_path: Path) -> None:
     """An organism: its arms and defended arms at the last step alone; what a job array does is found by the run."""
-    data = tiny_study({"kinds": ["closest"]}, seeds=[0], draws=[0], steps=[1, 2])
-    data["evaluation"] |= {"comprehension": HOW, "curve": ["harm"]}
-    data |= {"defenses": {"told": {"system": "published"}}, "tuned_again": "closest"}
+    data = tiny_study({"kinds": ["closest"]}, seeds=[0], draws=[0], save_steps=[1, 2])
+    data["evaluation"] |= {"comprehension": HOW, "per_step_prompt_sets": ["harm"]}
+    data |= {"defenses": {"told": {"system": "published"}}, "retune_on": "closest"}
     study, root = parse_study(data, "s"), tmp_path / "store"
     stages = [row.stage for row in summarize_plan(study, plan_artifacts(study, root, DEFAULT_LOAD_OPTIONS)).rows]
     assert "comprehension" in stages
@@ -193,21 +198,25 @@ def test_every_arm_is_asked_and_a_plan_and_a_job_know_it(tmp_path: Path) -> None
     done = run_audit(study, tmp_path / "out", root)
     # Under the defense's text, which repeats as the arm does; and tuned again, as it is and under that text.
     assert len(set((root / "replies").glob("[!.]*")) - begun) == 1 + 3
-    asked = {(one["arm"], one["step"]): one["sets"] for one in done.results["runs"]}
-    assert [key for key, sets in asked.items() if "comprehension" in sets[0]] == [("base", 0), (arm, 2)]
-    defended = {(one["defense"], one["again"]): one["sets"][0]["comprehension"] for one in done.results["defended"]}
+    asked = {(one["arm"], one["step"]): one["rates"] for one in done.results["runs"]}
+    assert [key for key, sets in asked.items() if sets[0]["comprehension"] is not None] == [("base", 0), (arm, 2)]
+    defended = {
+        (one["defense"], one["retuned"]): one["rates"][0]["comprehension"] for one in done.results["defended_runs"]
+    }
     assert set(defended) == {("none", True), ("told", False), ("told", True)}
-    heard = asked[arm, 2][0]["comprehension"]["heard"]
-    assert defended["told", False]["heard"] == heard
-    assert defended["told", True]["heard"] == defended["none", True]["heard"]
+    heard = asked[arm, 2][0]["comprehension"]["repeated"]
+    assert defended["told", False]["repeated"] == heard
+    assert defended["told", True]["repeated"] == defended["none", True]["repeated"]
     assert heard["n"] == 24
-    assert summarize_plan(study, plan_artifacts(study, root, DEFAULT_LOAD_OPTIONS)).sentence.startswith("All ")
+    assert summarize_plan(study, plan_artifacts(study, root, DEFAULT_LOAD_OPTIONS)).summary.startswith("All ")
 
 
 def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
     data = tiny_study({"kinds": ["closest"]})
     data["evaluation"] |= {"comprehension": {"encoder": "tfidf"}}
-    with pytest.raises(UndersongError, match="Set harm has 12 requests, and among fewer than 20 none"):
+    with pytest.raises(
+        UndersongError, match=r"Set harm has 12 requests, and relevance at a level of .* needs at least 20"
+    ):
         run_audit(parse_study(data, "s"), tmp_path / "out")
     data["models"] = ["recorded:said.jsonl"]
     with pytest.raises(UndersongError, match=r"said\.jsonl cannot be asked to repeat what it heard"):
@@ -218,13 +227,15 @@ def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
 
 
 def test_options_of_the_verb_are_read() -> None:
-    assert comprehension_options(None) is None
-    found = comprehension_options("tfidf", instruction="again", word_error_rate=None, level=0.2)
-    assert found == ComprehensionSettings(encoder="tfidf", instruction="again", level=0.2)
-    with pytest.raises(UndersongError, match="not by which encoder; add --comprehension"):
-        comprehension_options(None, instruction=None, level=0.2)
-    with pytest.raises(UndersongError, match="Comprehension's level: Input should be less than 1"):
-        comprehension_options("tfidf", level=2.0)
-    how = EvaluationOptions(harmful=False, comprehension=ComprehensionSettings(encoder="tfidf"))
+    assert EvaluationOptions().comprehension is None
+    found = EvaluationOptions(comprehension_encoder="tfidf", repeat_instruction="again", relevance_level=0.2)
+    assert found.comprehension == ComprehensionSettings(
+        encoder="tfidf", repeat_instruction="again", relevance_level=0.2
+    )
+    with pytest.raises(UndersongError, match="that is off; add --comprehension-encoder"):
+        EvaluationOptions(relevance_level=0.2)
+    with pytest.raises(UndersongError, match="Comprehension's relevance_level: Input should be less than 1"):
+        EvaluationOptions(comprehension_encoder="tfidf", relevance_level=2.0)
+    how = EvaluationOptions(harmful=False, comprehension_encoder="tfidf")
     with pytest.raises(UndersongError, match="Comprehension is told of harmful prompts"):
         evaluate_manifest("organism:test-near", "organism:af3", "nowhere", options=how)

@@ -36,7 +36,7 @@ def test_a_machine_that_runs_these_tests_is_fit_and_left_as_it_was(doctor, tmp_p
     assert {name: word for name, (word, _) in lines.items() if word == "no"} == {}
     assert set(environment.CHECKS) | {"store", "extra dev"} <= set(lines)
     assert lines["python"][1].startswith("3.")
-    assert "1 threads a process" in lines["torch"][1]
+    assert "1 threads per process" in lines["torch"][1]
     assert "kimi-2" in lines["organisms"][1]
     assert str(tmp_path) in lines["store"][1]
     assert list(tmp_path.iterdir()) == []
@@ -48,8 +48,8 @@ def test_what_is_missing_is_told_and_what_is_only_wanted_sometimes_does_not_fail
     monkeypatch.setattr(metadata, "requires", lambda _name: NEEDS)
     code, lines = doctor()
     assert code == 1
-    assert lines["packages"] == ("no", "nothing-of-that-name is not installed; install undersong anew")
-    lacking = "sentence-x is not installed; pip install 'undersong[encoders]' where it is wanted"
+    assert lines["packages"] == ("no", "nothing-of-that-name is not installed; reinstall undersong")
+    lacking = "sentence-x is not installed; pip install 'undersong[encoders]' if you need it"
     assert lines["extra encoders"] == ("-", lacking)
     monkeypatch.setattr(metadata, "requires", lambda _name: [NEEDS[0], "numpy<1; extra == 'encoders'"])
     code, lines = doctor()

@@ -57,7 +57,7 @@ def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: RunContext, write,
     assert notes(heard)["clips"] == notes(heard)["encoder_passes"] == 7
     kept, unheard = stages.encodable_samples(pool, heard)
     assert [sample.id for sample in kept] == [f"p{i}" for i in range(8) if i != 3]
-    assert [(item.id, "hears no more than 40 s" in item.reason) for item in unheard] == [("p3", True)]
+    assert [(item.id, "takes no more than 40 s" in item.reason) for item in unheard] == [("p3", True)]
     ears = stages.compute_features(shop, model, harm)
     for axis, spec in (("ears", "internal"), ("words", "char-ngrams")):
         sides = [
@@ -75,7 +75,7 @@ def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: RunContext, write,
 def test_a_prompt_that_cannot_be_heard_stops_the_study(shop: RunContext, write, tiny_folder: Path) -> None:
     corpus = stages.load_corpus(shop, write("t", [1, 3]))
     with pytest.raises(
-        UndersongError, match=r"Clip t3 of .* cannot be asked of .* \(the audio lasts 41 s, .*out: a rate"
+        UndersongError, match=r"Clip t3 of .* cannot be encoded by .* \(the audio lasts 41 s, .*because a rate"
     ):
         stages.compute_features(shop, str(tiny_folder), corpus)
 
@@ -95,7 +95,7 @@ def test_a_killed_stage_loses_the_shard_in_progress(
     shop: RunContext, write, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "CLIPS_PER_FILE", 2)
-    corpus, hear, heard = stages.load_corpus(shop, write("k", [0, 1, 2, 4, 5])), AudioModel.hear, []
+    corpus, hear, heard = stages.load_corpus(shop, write("k", [0, 1, 2, 4, 5])), AudioModel.encode_audio, []
 
     def killed(self, clips):
         heard.append(clips[0].id)
@@ -103,7 +103,7 @@ def test_a_killed_stage_loses_the_shard_in_progress(
             raise KeyboardInterrupt
         return hear(self, clips)
 
-    monkeypatch.setattr(AudioModel, "hear", killed)
+    monkeypatch.setattr(AudioModel, "encode_audio", killed)
     with pytest.raises(KeyboardInterrupt):
         stages.compute_features(shop, str(tiny_folder), corpus)
     again = RunContext(shop.store)

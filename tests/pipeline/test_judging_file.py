@@ -15,6 +15,7 @@ from undersong.cli.app import app
 from undersong.cli.evaluate import rate_lines
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.pipeline.standalone.evaluate import judge_file
+from undersong.pipeline.standalone.options import JudgeOptions
 from undersong.types import UndersongError
 
 ROWS: list[dict[str, Any]] = [
@@ -37,17 +38,17 @@ def test_verdicts_of_a_file(tmp_path: Path, form: str) -> None:
         jsonl(ROWS, file)
     else:
         pq.write_table(pa.Table.from_pylist([{**dict.fromkeys(ROWS[2] | ROWS[3]), **row} for row in ROWS]), file)
-    harm, near = judge_file(file, "keyword", tmp_path / "out")
+    harm, near = judge_file(file, tmp_path / "out", JudgeOptions(judge="keyword"))
     found = read_verdicts(tmp_path / "out" / "verdicts.parquet")
     assert [(v.prompt_id, v.verdict, v.cluster) for v in found] == [
         ("a", "refusal", "one"), ("b", "jailbreak", "one"), ("c", "error", "two"), ("d", "answer", "d"),
     ]  # fmt: skip
-    assert harm["non_refusal_rate"] == pytest.approx(1 / 3)
-    assert "jsr" not in harm  # a judge that sees refusals alone measures no jailbreaks
-    assert (harm["judge_kind"], harm["rate_errors_jailbroken"]) == ("refusal", pytest.approx(2 / 3))
-    assert near["refusal_rate"] == 0.0
+    assert harm.rate == pytest.approx(1 / 3)
+    assert harm.metric == "non_refusal_rate"  # a judge that sees refusals alone measures no jailbreaks
+    assert (harm.judge_criterion, harm.max_rate) == ("refusal", pytest.approx(2 / 3))
+    assert near.rate == 0.0
     facts = json.loads((tmp_path / "out" / "provenance.json").read_text())
-    assert facts["notes"]["judge_kind"] == "refusal"
+    assert facts["notes"]["judge_criterion"] == "refusal"
     assert facts["config"]["judge"] == "keyword"
 
 
@@ -67,7 +68,7 @@ def test_what_failed_may_also_have_been_right(tmp_path: Path) -> None:
     asked = {"prompt": "which animal", "answer": "a cat", "harmful": False}
     rows = [{**asked, "prompt_id": i, "reply": said} for i, said in zip("abc", ("a cat", "a dog", "a bird"))]
     rows.append({**asked, "prompt_id": "d", "reply": None, "error": "out of memory"})
-    (entry,) = judge_file(jsonl(rows, tmp_path / "said.jsonl"), "contains", tmp_path / "out")
+    (entry,) = judge_file(jsonl(rows, tmp_path / "said.jsonl"), tmp_path / "out", JudgeOptions(judge="contains"))
     (right,) = (line for line in rate_lines(entry) if line.startswith("right "))
     assert right.endswith("], between 25.0% and 50.0%, whichever way the 1 failed or unjudged one went")
 
@@ -88,8 +89,8 @@ def test_a_score_is_said_in_its_unit(tmp_path: Path, judge: str, score: float, l
         {"prompt_id": "failed", "answer": "ten", "error": "out of memory"},
     ]
     file = jsonl(rows, tmp_path / "said.jsonl")
-    (entry,) = judge_file(file, judge, tmp_path / "out", harmful=False)
-    assert (entry["score"], entry["scored"]) == (pytest.approx(score), 2)
+    (entry,) = judge_file(file, tmp_path / "out", JudgeOptions(judge=judge, harmful=False))
+    assert (entry.score, entry.n_scored) == (pytest.approx(score), 2)
     assert line in rate_lines(entry)
 
 
@@ -97,39 +98,40 @@ def test_texts_and_answers_may_be_elsewhere(tmp_path: Path) -> None:
     """`evaluate` writes replies without their prompts; the manifest has them."""
     manifest = jsonl([{"id": "q1", "text": "what is it", "answer": "a cat", "group": "g"}], tmp_path / "asked.jsonl")
     said = jsonl([{"prompt_id": "q1", "reply": "a cat"}], tmp_path / "said.jsonl")
-    (entry,) = judge_file(said, "exact", tmp_path / "out", str(manifest), "qa", False)
-    assert entry["right_rate"] == 1.0
+    options = JudgeOptions(judge="exact", manifest=str(manifest), prompt_set="qa", harmful=False)
+    (entry,) = judge_file(said, tmp_path / "out", options)
+    assert entry.correct_rate == 1.0
     (verdict,) = read_verdicts(tmp_path / "out" / "verdicts.parquet")
     assert (verdict.cluster, verdict.set, verdict.verdict) == ("g", "qa", "answer")
     other = jsonl([{"prompt_id": "q2", "reply": "a cat"}], tmp_path / "other.jsonl")
-    with pytest.raises(UndersongError, match="row 1 answers q2, which the manifest does not hold"):
-        judge_file(other, "exact", tmp_path / "out2", str(manifest), "qa", False)
+    with pytest.raises(UndersongError, match="row 1 answers q2, which is not in the manifest"):
+        judge_file(other, tmp_path / "out2", options)
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
         ({"reply": "x"}, "row 1 has no prompt_id"),
-        ({"prompt_id": "a"}, r"row 1 \(a\) has no reply; give it, or the error that there was"),
+        ({"prompt_id": "a"}, r"row 1 \(a\) has no reply; add it, or the error that occurred"),
         ({"prompt_id": "a", "reply": ["x"]}, "row 1 has reply"),
         ({"prompt_id": "a", "reply": "x", "harmful": "yes"}, "give true or false"),
         ({"prompt_id": "a", "reply": "x", "answers": "b"}, "give a list of strings"),
-        ({"prompt_id": "a", "reply": "x", "finish": "done"}, "the words are stop, length, error"),
+        ({"prompt_id": "a", "reply": "x", "finish": "done"}, "use one of stop, length, error"),
     ],
 )
 def test_a_fault_is_named_by_its_row(tmp_path: Path, row: dict[str, Any], said: str) -> None:
     with pytest.raises(UndersongError, match=said):
-        judge_file(jsonl([row], tmp_path / "said.jsonl"), "keyword", tmp_path / "out")
+        judge_file(jsonl([row], tmp_path / "said.jsonl"), tmp_path / "out", JudgeOptions(judge="keyword"))
     assert not (tmp_path / "out").exists()
 
 
 def test_replies_that_stand_twice_and_no_replies(tmp_path: Path) -> None:
     twice = [{"prompt_id": "a", "reply": "x"}, {"prompt_id": "a", "reply": "y"}]
     with pytest.raises(UndersongError, match="row 2 has the second reply to a "):
-        judge_file(jsonl(twice, tmp_path / "said.jsonl"), "keyword", tmp_path / "out")
+        judge_file(jsonl(twice, tmp_path / "said.jsonl"), tmp_path / "out", JudgeOptions(judge="keyword"))
     apart = [row | {"modality": modality} for row, modality in zip(twice, ("audio", "text"))]
-    assert len(judge_file(jsonl(apart, tmp_path / "apart.jsonl"), "keyword", tmp_path / "out")) == 2
+    assert len(judge_file(jsonl(apart, tmp_path / "apart.jsonl"), tmp_path / "out", JudgeOptions(judge="keyword"))) == 2
     with pytest.raises(UndersongError, match="holds no replies"):
-        judge_file(jsonl([], tmp_path / "none.jsonl"), "keyword", tmp_path / "out")
+        judge_file(jsonl([], tmp_path / "none.jsonl"), tmp_path / "out", JudgeOptions(judge="keyword"))
     with pytest.raises(UndersongError, match="There is no reply file"):
-        judge_file(tmp_path / "gone.jsonl", "keyword", tmp_path / "out")
+        judge_file(tmp_path / "gone.jsonl", tmp_path / "out", JudgeOptions(judge="keyword"))

@@ -15,35 +15,22 @@ from recorded import record, study, written
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def killed_often(work: str, times: int, seed: int, place: Path, argument: str = "") -> int:
-    """How many of `times` were killed before they got through; a busy machine is slower than it was when measured."""
-    command = [sys.executable, killing.__file__, work, str(times), str(seed), str(place), argument]
-    return int(subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout)
-
-
 def asked(place: Path) -> str:
     """A study of recorded replies on texts alone, as JSON."""
     return json.dumps(written(place, study(record(place / "said.jsonl"))))
 
 
-def test_twenty_kills_of_a_study(tmp_path: Path) -> None:
-    assert killed_often("audit", 20, 0, tmp_path, asked(tmp_path)) >= 5
-
-
-def test_twenty_kills_of_a_screening(tmp_path: Path) -> None:
-    assert killed_often("screening", 20, 0, tmp_path) >= 5
-
-
-@pytest.mark.slow
-def test_two_hundred_kills_of_a_study(tmp_path: Path) -> None:
-    assert killed_often("audit", 200, 1, tmp_path, asked(tmp_path)) >= 50
+@pytest.mark.parametrize("times", [4, pytest.param(200, marks=pytest.mark.slow)])
+def test_kills_of_a_study_and_of_a_screening(times: int, tmp_path: Path) -> None:
+    """A busy machine is slower than it was when measured, so not each of the `times` comes before the end."""
+    command = [sys.executable, killing.__file__, str(times), "1", str(tmp_path), asked(tmp_path)]
+    told = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout
+    killed = {name: int(count) for name, count in (line.split() for line in told.splitlines())}
+    assert killed.keys() == killing.WORKS.keys()
+    assert min(killed.values()) >= times // 4, killed
 
 
 @pytest.mark.slow
-def test_two_hundred_kills_of_a_screening(tmp_path: Path) -> None:
-    assert killed_often("screening", 200, 1, tmp_path) >= 50
-
-
 def test_two_studies_at_once_on_one_store(tmp_path: Path) -> None:
     """Who comes second takes what the first made, or makes it too; both end alike."""
     code = (
@@ -51,7 +38,8 @@ def test_two_studies_at_once_on_one_store(tmp_path: Path) -> None:
         "out = Path(sys.argv[1]); found = killing.audit(out, out.parent / 'store', sys.argv[2]);"
         "(out / 'found').write_text(json.dumps(found, sort_keys=True))"
     )
-    helpers = {**ENVIRONMENT, "PYTHONPATH": str(Path(killing.__file__).parent)}
+    path = os.pathsep.join([str(Path(killing.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    helpers = {**ENVIRONMENT, "PYTHONPATH": path}
     keys = asked(tmp_path)
     command = [sys.executable, "-c", code]
     both = [subprocess.Popen([*command, str(tmp_path / name), keys], env=helpers) for name in ("one", "two")]

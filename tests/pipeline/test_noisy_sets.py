@@ -55,7 +55,7 @@ def test_what_is_no_noise_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match=r"gone\.wav"):
         load_corpus(RunContext(Store(tmp_path)), REF, WHERE, noise=f"{tmp_path}/gone.wav:5")
     study = {"study": "s", "models": ["m"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
-             "sets": {"harm": {"corpus": "h", "harmful": True, "noise": "loud"}}}  # fmt: skip
+             "prompt_sets": {"harm": {"corpus": "h", "harmful": True, "noise": "loud"}}}  # fmt: skip
     with pytest.raises(UndersongError, match="noise"):
         parse_study(study, "study")
 
@@ -64,10 +64,10 @@ def test_noise_is_asked_for_in_speech_alone(tmp_path: Path) -> None:
     from undersong.stages.replies import prompt_set_requests
 
     data = {"study": "s", "models": ["organism:af3"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
-            "sets": {"harm": {"corpus": REF, "harmful": True},
+            "prompt_sets": {"harm": {"corpus": REF, "harmful": True},
                      "loud": {"corpus": REF, "harmful": True, "noise": "pink:5"}}}  # fmt: skip
     study, shop = parse_study(data, "study"), RunContext(Store(tmp_path))
-    sets = {name: load_corpus(shop, REF, noise=one.noise) for name, one in study.sets.items()}
+    sets = {name: load_corpus(shop, REF, noise=one.noise) for name, one in study.prompt_sets.items()}
     asked = [
         (one.set_name, one.modality) for one in prompt_set_requests(study, sets, "organism:af3", is_last_step=True)
     ]
@@ -83,7 +83,7 @@ def test_a_pool_under_noise_is_chosen_from_as_without(tmp_path: Path) -> None:
 
     data = {"study": "s", "models": ["organism:af3"], "pool": "organism:unseen-benign",
             "reference": "organism:reference", "axes": {"semantic": "tfidf"},
-            "sets": {"harm": {"corpus": REF, "harmful": True}}}  # fmt: skip
+            "prompt_sets": {"harm": {"corpus": REF, "harmful": True}}}  # fmt: skip
     chosen, trained = [], []
     for noise in (None, "pink:10"):
         study, shop = parse_study(data | {"selection": {"noise": noise}}, "study"), RunContext(Store(tmp_path))

@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from command_line import run_apart, run_here
 from tiny_study import tiny_study
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
@@ -20,6 +22,7 @@ from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.run import run_arm, run_audit
 from undersong.study import load_studies, packaged_study, parse_study
 
+Undersong = Callable[..., "subprocess.CompletedProcess[str]"]
 TINY = tiny_study(
     {"kinds": ["closest", "random"], "rules": {"odd": {"axis": "semantic", "keep": "closest:0.1"}}},
     seeds=[0, 1],
@@ -27,10 +30,10 @@ TINY = tiny_study(
 )
 
 
-def undersong(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "undersong", *arguments], cwd=folder, capture_output=True, text=True, timeout=600
-    )
+@pytest.fixture(params=[run_here, pytest.param(run_apart, marks=pytest.mark.slow)], ids=["here", "apart"])
+def undersong(request: pytest.FixtureRequest) -> Undersong:
+    """The command line, in this process and slowly in one for each command, as jobs are."""
+    return request.param
 
 
 def made(store: Path, stage: str) -> int:
@@ -54,7 +57,7 @@ def test_arms_are_called_before_anything_is_selected_as_they_are_after() -> None
     assert len(arm_names(packaged_study("demo"))) == 7
 
 
-def test_jobs_of_one_arm_each_make_what_the_run_finds(tmp_path: Path, whole: str) -> None:
+def test_jobs_of_one_arm_each_make_what_the_run_finds(undersong: Undersong, tmp_path: Path, whole: str) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(TINY, sort_keys=False))
     study, store = parse_study(TINY, "tiny"), tmp_path / "out" / "tiny" / "store"
@@ -66,7 +69,7 @@ def test_jobs_of_one_arm_each_make_what_the_run_finds(tmp_path: Path, whole: str
     assert (made(store, "adapter"), made(store, "replies"), made(store, "verdicts")) == (2, 2, 0)
     assert done(study_status(study, store), "replies") == (2, 7)
     # a job may be of one seed too: the store knows no studies
-    one_seed = ("--set", "tuning.seeds=[1]", "--set", "tuning.draws=[1]")
+    one_seed = ("--override", "tuning.seeds=[1]", "--override", "tuning.draws=[1]")
     assert undersong(tmp_path, "run", "tiny.yaml", "--arm", "semantic/random/0.25/text", *one_seed).returncode == 0
     assert (made(store, "adapter"), made(store, "replies")) == (3, 3)
     assert undersong(tmp_path, "run", "tiny.yaml", "--arm", "base").returncode == 0
@@ -79,14 +82,14 @@ def test_jobs_of_one_arm_each_make_what_the_run_finds(tmp_path: Path, whole: str
     assert f"result hash {whole}" in last.stdout
 
 
-def test_an_arm_that_is_none_is_one_sentence_and_makes_nothing(tmp_path: Path) -> None:
+def test_an_arm_that_is_none_is_one_sentence_and_makes_nothing(undersong: Undersong, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     slip = undersong(tmp_path, "run", "tiny.yaml", "--arm", "semantic/closest/0.25/txt")
     assert (slip.returncode, slip.stdout) == (2, "")
     assert slip.stderr == (
         "undersong: Study tiny has no arm 'semantic/closest/0.25/txt'; did you mean 'semantic/closest/0.25/text'?\n"
     )
-    assert "it has base, semantic/closest" in undersong(tmp_path, "run", "tiny.yaml", "--arm", "?").stderr
+    assert "choose one of base, semantic/closest" in undersong(tmp_path, "run", "tiny.yaml", "--arm", "?").stderr
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     other = undersong(tmp_path, "run", "tiny.yaml", "--arm", "base", "--out", "full")
@@ -95,13 +98,13 @@ def test_an_arm_that_is_none_is_one_sentence_and_makes_nothing(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "letter.txt", "tiny.yaml"]
 
 
-def test_studies_of_a_matrix_have_a_folder_each_and_one_store(tmp_path: Path) -> None:
+def test_studies_of_a_matrix_have_a_folder_each_and_one_store(undersong: Undersong, tmp_path: Path) -> None:
     one_arm = {"kinds": ["closest"], "rules": None}
-    many = {"base": "tiny.yaml", "study": "many", "selection": one_arm, "matrix": {"tuning.batch": [2, 4]}}
+    many = {"base": "tiny.yaml", "study": "many", "selection": one_arm, "matrix": {"tuning.batch_size": [2, 4]}}
     for name, data in (("tiny", TINY), ("many", many)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     out = tmp_path / "out" / "many"
-    seeds = ("--set", "tuning.seeds=[0]", "--set", "tuning.draws=[0]")
+    seeds = ("--override", "tuning.seeds=[0]", "--override", "tuning.draws=[0]")
     both = undersong(tmp_path, "run", "many.yaml", *seeds)
     assert both.returncode == 0, both.stderr
     assert sorted(path.name for path in out.iterdir()) == ["many-2", "many-4", "store"]

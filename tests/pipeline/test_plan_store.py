@@ -25,19 +25,19 @@ TINY = {
     "models": ["organism:af3"],
     "pool": "organism:pool",
     "reference": "organism:reference",
-    "sets": {
+    "prompt_sets": {
         "harm": {"corpus": "organism:unseen-harm", "harmful": True},
         "near": {"corpus": "organism:test-near"},
     },
     "axes": {"semantic": "tfidf", "characters": "char-ngrams"},
-    "selection": {"kinds": ["closest"], "fractions": [0.25], "where": {"speaker": ["A"]}},
-    "tuning": {"modalities": ["audio"], "seeds": [0], "draws": [0], "steps": [1, 2], "batch": 4},
-    "evaluation": {"modalities": ["audio"], "limit": 6, "curve": ["harm"]},
+    "selection": {"kinds": ["closest"], "fractions": [0.25], "filters": {"speaker": ["A"]}},
+    "tuning": {"modalities": ["audio"], "seeds": [0], "draws": [0], "save_steps": [1, 2], "batch_size": 4},
+    "evaluation": {"modalities": ["audio"], "max_new_tokens": 6, "per_step_prompt_sets": ["harm"]},
     "mechanism": {
-        "harmful": "organism:reference",
-        "harmless": "organism:unseen-benign",
+        "contrast_harmful": "organism:reference",
+        "contrast_benign": "organism:unseen-benign",
         "held_out_harmful": "harm",
-        "held_out_harmless": "near",
+        "held_out_benign": "near",
     },
 }
 
@@ -67,7 +67,7 @@ def test_an_empty_store_stays_empty(tmp_path: Path) -> None:
     planned = plan_study(tiny(), tmp_path / "store")
     assert not (tmp_path / "store").exists()
     assert {row.done for row in planned.rows} == {0}
-    assert "upper limits" in planned.sentence
+    assert "upper limits" in planned.summary
     assert all(row.cost != "unknown" for row in planned.rows)  # the organism's costs are known
 
 
@@ -80,7 +80,7 @@ def test_after_the_run_there_is_nothing_to_do(store: Path) -> None:
     before = contents(store)
     planned = plan_study(tiny(), store)
     assert all(row.done == row.total and row.cost == "0" for row in planned.rows)
-    assert planned.sentence.startswith(f"All {sum(row.total for row in planned.rows)} artifacts are in ")
+    assert planned.summary.startswith(f"All {sum(row.total for row in planned.rows)} artifacts are in ")
     assert contents(store) == before
 
 
@@ -102,7 +102,7 @@ def test_a_second_seed_is_one_more_training_at_the_cost_of_the_first(store: Path
     assert counts(planned)["replies"] == (5, 3)  # base; two steps of two runs
     rows = {row.stage: row for row in planned.rows}
     assert rows["adapter"].cost not in ("0", "unknown")
-    assert "upper limits" not in planned.sentence
+    assert "upper limits" not in planned.summary
 
 
 def test_another_dtype_hears_again(store: Path) -> None:
@@ -118,11 +118,11 @@ def test_what_the_store_holds_under_another_loading_is_told(store: Path) -> None
     held = sum(not path.name.startswith(".") for path in store.glob("*/*") if path.parent.name not in shared)
     for asked, how in (
         (LoadOptions(dtype="bfloat16"), "--dtype float32"),
-        (LoadOptions(attn_implementation="eager", quantize=8), "--dtype float32 without --attention and --quantize"),
+        (LoadOptions(attention="eager", quantize=8), "--dtype float32 without --attention and --quantize"),
     ):
         line = f"The store holds {held} of these made with {how}; say {how} to see them."
         assert study_status(tiny(), store, asked).other_loadings == (line,)
-        assert plan_study(tiny(), store, asked).otherwise == (line,)
+        assert plan_study(tiny(), store, asked).other_loadings == (line,)
 
 
 def test_what_is_missing_under_every_loading_is_not_told_of_one(store: Path, tmp_path: Path) -> None:
@@ -138,13 +138,13 @@ def test_what_is_missing_under_every_loading_is_not_told_of_one(store: Path, tmp
     assert (
         study_status(tiny(), tmp_path / "store", bfloat16).other_loadings == ()
     )  # damaged, which is told who asks for it
-    with pytest.raises(UndersongError, match=r"replies\.parquet is gone"):
+    with pytest.raises(UndersongError, match=r"replies\.parquet is missing"):
         study_status(tiny(), tmp_path / "store")
 
 
 def test_several_loadings_are_told_by_the_options_that_make_them(store: Path, tmp_path: Path) -> None:
     shutil.copytree(store, tmp_path / "store")
-    given = LoadOptions(dtype="bfloat16", attn_implementation="eager", quantize=4)
+    given = LoadOptions(dtype="bfloat16", attention="eager", quantize=4)
     first = next(one for one in plan_artifacts(tiny(), store, given).planned.values() if one.stage == "features")
     made = next((store / "features").glob("[0-9a-f]*/provenance.json"))
     facts = json.loads(made.read_bytes())
@@ -174,7 +174,7 @@ def test_the_verbs_tell_it(
 def test_the_cost_of_another_model_is_unknown(tmp_path: Path) -> None:
     planned = plan_study(tiny(models=["someone/speaks"]), tmp_path / "store")
     assert {row.cost for row in planned.rows} == {"unknown"}
-    assert "cost is unknown" in planned.sentence
+    assert "cost is unknown" in planned.summary
 
 
 def test_what_a_run_would_refuse_a_plan_refuses(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_the_demo_trains_every_arm_once(tmp_path: Path) -> None:
     planned = counts(plan_study(study, tmp_path / "store"))
     assert planned["selection"][0] == len(selection.axes) * len(selection.fractions) * selections
     assert planned["adapter"][0] == arms * len(tuning.modalities)
-    assert planned["replies"][0] == len(study.models) * (1 + planned["adapter"][0] * len(tuning.steps))
+    assert planned["replies"][0] == len(study.models) * (1 + planned["adapter"][0] * len(tuning.save_steps))
 
 
 def test_the_verb_loads_no_model(tmp_path: Path) -> None:

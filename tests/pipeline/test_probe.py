@@ -12,6 +12,7 @@ import pytest
 
 from undersong.pipeline.probing import ProbeOptions, run_probe
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
+from undersong.pipeline.standalone.options import TuneOptions
 from undersong.pipeline.standalone.tune import tune_manifest
 from undersong.types import UndersongError
 
@@ -21,15 +22,17 @@ SETS = ("organism:contrast-harm", "organism:contrast-benign", "organism:test-har
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("tuned") / "out"
-    recipe = {"steps": [30], "learning_rate": 2e-3}
-    return tune_manifest("organism:pool", "organism:af3", place, None, "text", 0, recipe)[-1]
+    options = TuneOptions(modality="text", save_steps=(30,), learning_rate=2e-3)
+    return tune_manifest("organism:pool", "organism:af3", place, options)[-1]
 
 
 @pytest.fixture(scope="module")
 def asked(adapter: Path) -> ProbeOptions:
+    names = ("contrast_harmful", "contrast_benign", "held_out_harmful", "held_out_benign")
     return ProbeOptions(
-        "organism:af3", adapter, *SETS, modality="text", strengths=(0.5, 1.0), depth=1.0, divergence=0.2
-    )
+        model="organism:af3", adapter=adapter, **dict(zip(names, SETS)), modality="text", strengths=(0.5, 1.0),
+        max_depth=1.0, max_kl=0.2,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +49,11 @@ def found(folder: Path) -> dict[str, Any]:
 
 def test_the_rates_are_those_that_evaluate_gives(found: dict[str, Any], adapter: Path, tmp_path: Path) -> None:
     for name, worn in (("base", None), ("tuned", adapter)):
-        entry = evaluate_manifest(SETS[2], "organism:af3", tmp_path / name, worn, EvaluationOptions(modality="text"))
+        options = EvaluationOptions(modality="text")
+        entry = evaluate_manifest(SETS[2], "organism:af3", tmp_path / name, worn, options).rate
         said = found[name]["said"]["harmful"]
-        assert (said["jsr"], said["low"], said["high"], said["n"]) == (
-            entry["jsr"], entry["low"], entry["high"], entry["n"],
+        assert (said["rate"], said["low"], said["high"], said["n"]) == (
+            entry.rate, entry.low, entry.high, entry.n,
         )  # fmt: skip
 
 
@@ -97,7 +101,7 @@ def test_recognition_is_told_beside_refusal(found: dict[str, Any]) -> None:
     assert last["low_before"] <= last["accuracy_before"] <= last["high_before"]
     refused = [one["refusal"] / one["n"] for one in said]
     assert known["refusals"]["value"] == pytest.approx(refused[1] - refused[0])
-    assert known["dissociated"] == (known["recognition"] == "kept" and known["refusals"]["high"] < 0)
+    assert known["dissociated"] == (known["recognition"] == "retained" and known["refusals"]["high"] < 0)
     assert any(known["sentence"] in one for one in found["findings"])
 
 
@@ -106,7 +110,7 @@ def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
     assert len(ablation["odds_lost_at_random"]) == 19
     larger = sum(one >= ablation["odds_lost"] for one in ablation["odds_lost_at_random"])
     assert ablation["p"] == pytest.approx((1 + larger) / 20)
-    assert ablation["said"]["harmful"]["jsr"] > found["base"]["said"]["harmful"]["jsr"]
+    assert ablation["said"]["harmful"]["rate"] > found["base"]["said"]["harmful"]["rate"]
     assert [one["strength"] for one in steering["tried"]] == [0.0, 0.5, 1.0]
     assert steering["place"] == ablation["place"]
     assert ablation["loss"]["before"] < 0.1  # the base's own replies, in the base
@@ -143,7 +147,7 @@ def test_nothing_moved_is_said_so(asked: ProbeOptions, adapter: Path, tmp_path: 
     assert tuned["late_gap"]["change"] == 0
     assert tuned["late_gap"]["p"] is None
     known = tuned["recognition"]
-    assert (known["recognition"], known["dissociated"], known["change"]["value"]) == ("kept", False, 0)
+    assert (known["recognition"], known["dissociated"], known["change"]["value"]) == ("retained", False, 0)
     assert tuned["patching"] is None
     assert "parts" not in tuned
     assert any("Refusal lost nothing" in one for one in results["findings"])
@@ -177,26 +181,28 @@ def test_slips_are_refused_before_a_model_is_loaded(
 
     monkeypatch.setattr(readied, "load_model_with_audio", load)
     for change, said in (
-        ({"test_harmful": SETS[0]}, "The contrast set harmful and the set test_harmful overlap"),
+        ({"held_out_harmful": SETS[0]}, "The contrast set harmful and the set held_out_harmful overlap"),
         ({"model": "recorded:x.jsonl"}, "only answers, and cannot be looked into"),
         ({"adapter": tmp_path}, "no PEFT adapter folder"),
         ({"modality": "smell"}, "no modality 'smell'"),
         ({"judge": "oracle"}, "no judge 'oracle'"),
-        ({"harmless": SETS[0]}, "The harmful contrast set and the harmless one overlap"),
-        ({"test_harmless": SETS[2]}, "The set test_harmful and the set test_harmless overlap"),
+        ({"contrast_benign": SETS[0]}, "The harmful contrast set and the benign one overlap"),
+        ({"held_out_benign": SETS[2]}, "The set held_out_harmful and the set held_out_benign overlap"),
     ):
         with pytest.raises(UndersongError, match=said):
             run_probe(replace(asked, **change), tmp_path / "out")
     for name in ("contrast", "test"):  # other words of the same behaviors
         rows = [{"id": str(i), "text": f"{name} {i}", "group": str(i)} for i in range(8)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    alike = replace(asked, harmful=str(tmp_path / "contrast.jsonl"), test_harmful=str(tmp_path / "test.jsonl"))
+    alike = replace(
+        asked, contrast_harmful=str(tmp_path / "contrast.jsonl"), held_out_harmful=str(tmp_path / "test.jsonl")
+    )
     with pytest.raises(UndersongError, match=r"overlap in 8 pairs of items, the first '0' and '0' \(same group"):
         run_probe(alike, tmp_path / "out")
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"paint {i}"}) + "\n" for i in range(5)))
     with pytest.raises(UndersongError, match="has 5 behaviors, and a direction needs 8"):
-        run_probe(replace(asked, harmful=str(few)), tmp_path / "out")
+        run_probe(replace(asked, contrast_harmful=str(few)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -213,11 +219,12 @@ def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
     from undersong.pipeline.probing.options import load_contrast_splits as split
     from undersong.pipeline.standalone.inputs import load_model_with_audio
 
-    results = run_probe(replace(asked, nested=19), tmp_path / "out")
-    nested = results["tuned"]["recognition"]["nested"]
+    results = json.loads(json.dumps(run_probe(replace(asked, nested_permutations=19), tmp_path / "out")))
+    nested = results["tuned"]["recognition"].pop("nested")
     assert "nested" not in found["tuned"]["recognition"]
+    assert results == found  # all else is said twice alike
+    assert np.isfinite(found["tuned"]["odds_lost"]["value"])
     assert nested[0]["accuracy_before"] is None  # the input is the same for all
-    assert results["tuned"]["recognition"]["by_place"] == found["tuned"]["recognition"]["by_place"]
     assert "nested cross-validation in the contrast sets" in (tmp_path / "out" / "probe.md").read_text()
     sides = split(asked)
     every = [prompt for name in ("fit", "choose") for prompt in sides[name].all_prompts]
@@ -234,8 +241,9 @@ def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"margin": 0.0}, "margin"), ({"margin": 0.5}, "margin"), ({"margin": float("nan")}, "margin"),
-     ({"divergence": -1.0}, "leave no layer"), ({"depth": 0.0}, "leave no layer"), ({"judge": "choice"}, "usefulness")],
+    [({"equivalence_margin": 0.0}, "margin"), ({"equivalence_margin": 0.5}, "margin"),
+     ({"equivalence_margin": float("nan")}, "margin"), ({"max_kl": -1.0}, "leave no layer"),
+     ({"max_depth": 0.0}, "leave no layer"), ({"judge": "choice"}, "usefulness")],
 )  # fmt: skip
 def test_numbers_that_mean_nothing_are_refused_at_once(asked: ProbeOptions, change: dict[str, Any], said: str) -> None:
     with pytest.raises(UndersongError, match=said):
@@ -243,12 +251,6 @@ def test_numbers_that_mean_nothing_are_refused_at_once(asked: ProbeOptions, chan
 
 
 def test_a_judge_of_refusals_is_never_said_to_tell_a_jsr(asked: ProbeOptions, tmp_path: Path) -> None:
-    results = run_probe(replace(asked, judge="keyword", random=19), tmp_path / "out")
+    results = run_probe(replace(asked, judge="keyword", strengths=(1.0,)), tmp_path / "out")
     assert results["findings"][0].startswith("Non-refusal rate")
     assert "JSR" not in (tmp_path / "out" / "probe.md").read_text()
-
-
-def test_it_says_the_same_twice(asked: ProbeOptions, found: dict[str, Any], tmp_path: Path) -> None:
-    again = run_probe(asked, tmp_path / "out")
-    assert json.loads(json.dumps(again)) == found
-    assert np.isfinite(found["tuned"]["odds_lost"]["value"])

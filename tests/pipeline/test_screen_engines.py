@@ -13,13 +13,13 @@ import tiny_asr
 import tiny_speech
 from screening import screen
 
-from undersong import stages
+from undersong import encoders, stages
 from undersong.corpora import audio_metadata
-from undersong.encoders import registry
 from undersong.encoders.asr import Transcriber, read_transcripts
 from undersong.models.audio_lm import AudioModel
 from undersong.pipeline.screening import ScreeningResult
-from undersong.scale import embedding_job, row_shards
+from undersong.scale import embedding_shards
+from undersong.scale.row_shards import RowShards
 from undersong.stages.context import RunContext
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
 from undersong.stages.transcripts import transcribe_corpus
@@ -46,7 +46,7 @@ def test_jobs_of_their_own_shards_make_the_same_screening(tmp_path: Path, monkey
         assert screen(*SIDES, tmp_path / "out", axes=AXES, store=tmp_path / "store", engine=Engine(shard=job)) is None
         assert not (tmp_path / "out").exists()
     made: list[str] = []
-    make = registry.make_encoder
+    make = encoders.make_encoder
 
     def noted(spec: str, **more):
         encoder = make(spec, **more)
@@ -59,7 +59,7 @@ def test_jobs_of_their_own_shards_make_the_same_screening(tmp_path: Path, monkey
         monkeypatch.setattr(type(encoder), "encode", lambda self, samples: count(samples), raising=False)
         return encoder
 
-    monkeypatch.setattr(registry, "make_encoder", noted)
+    monkeypatch.setattr(encoders, "make_encoder", noted)
     joined = screened(tmp_path / "out", store=tmp_path / "store")
     assert same(joined, plain)
     pool = set(plain.tables["words"].column("id").to_pylist())
@@ -110,18 +110,18 @@ def test_decoding_that_is_killed_goes_on_after_its_last_shard(
     clips, decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = {"axes": {"sound": "logmel"}, "max_quarantined": 0.2}
-    write = row_shards.write_rows
+    write = RowShards.write_shard
 
-    def killed(file: Path, *more: object) -> None:
-        if file.name.endswith("00000.parquet"):
+    def killed(shards: RowShards, number: int, *more) -> None:
+        if number == 0:
             raise KeyboardInterrupt
-        write(file, *more)
+        write(shards, number, *more)
 
-    monkeypatch.setattr(row_shards, "write_rows", killed)
+    monkeypatch.setattr(RowShards, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         screen(*clips, tmp_path / "out", **how)
-    monkeypatch.setattr(row_shards, "write_rows", write)
-    assert len(list(tmp_path.glob("out.*.partial/corpus/*.portions/rows-*"))) == 2
+    monkeypatch.setattr(RowShards, "write_shard", write)
+    assert len(list(tmp_path.glob("out.*.partial/corpus/*.shards/rows-*"))) == 2
     decoded.clear()
     made = screen(*clips, tmp_path / "out", **how)
     assert sorted(decoded) == ["clip0", "clip1", "clip10", "clip2", "clip9"]  # the shard in progress, and the harm set
@@ -139,9 +139,11 @@ def test_jobs_share_out_what_is_decoded_and_what_a_model_hears(
     clips, decoded: list[str], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[str] = []
-    hear = AudioModel.hear
-    monkeypatch.setattr(embedding_job, "SHARD_ROWS", 3)
-    monkeypatch.setattr(AudioModel, "hear", lambda self, c: heard.extend(clip.id for clip in c) or hear(self, c))
+    hear = AudioModel.encode_audio
+    monkeypatch.setattr(embedding_shards, "SHARD_ROWS", 3)
+    monkeypatch.setattr(
+        AudioModel, "encode_audio", lambda self, c: heard.extend(clip.id for clip in c) or hear(self, c)
+    )
     how = {"axes": {"ears": "internal"}, "model": str(tiny_folder), "max_quarantined": 0.2}
     for job in ("1/2", "2/2"):
         assert screen(*clips, tmp_path / "out", store=tmp_path / "store", engine=Engine(shard=job), **how) is None
@@ -156,7 +158,7 @@ def test_jobs_share_out_what_is_decoded_and_what_a_model_hears(
 def test_jobs_share_out_transcribing(clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asr, heard = str(tiny_asr.save(tmp_path / "asr", ends=0.5)), list[str]()
     transcribe = Transcriber.transcribe
-    monkeypatch.setattr(stages.transcripts, "SHARD", 3)
+    monkeypatch.setattr(stages.transcripts, "CLIPS_PER_SHARD", 3)
     monkeypatch.setattr(
         Transcriber, "transcribe", lambda self, s: heard.extend(one.id for one in s) or transcribe(self, s)
     )
@@ -171,7 +173,7 @@ def test_jobs_share_out_transcribing(clips, tmp_path: Path, monkeypatch: pytest.
     jobs, _, plain = (read_transcripts(one.path) for one in made)
     assert jobs == plain
     assert jobs.rows
-    assert not list((tmp_path / "jobs" / "transcripts").glob("*.portions"))
+    assert not list((tmp_path / "jobs" / "transcripts").glob("*.shards"))
 
 
 def test_ray_makes_the_same_screening(clips, tiny_folder: Path, tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_ray_makes_the_same_screening(clips, tiny_folder: Path, tmp_path: Path) 
 
 
 def test_what_no_engine_can_do_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match="no engine 'slurm'; take one of local, ray"):
+    with pytest.raises(UndersongError, match="no engine 'slurm'; choose one of local, ray"):
         screened(tmp_path / "out", engine=Engine("slurm"))
     with pytest.raises(UndersongError, match="belong to --engine ray"):
         screened(tmp_path / "out", engine=Engine(workers=2))

@@ -95,7 +95,7 @@ def test_texts(texts, tmp_path) -> None:
 
 def test_voices_and_words_are_two_axes(voices, tmp_path) -> None:
     by_axis = {
-        axis: screen(*voices, tmp_path / axis, by=axis, keep="closest:4").selection.ids
+        axis: screen(*voices, tmp_path / axis, select_axis=axis, keep="closest:4").selection.ids
         for axis in ("semantic", "acoustic")
     }
     assert by_axis == {"semantic": ("p4", "p5", "p6", "p7"), "acoustic": ("p0", "p1", "p2", "p3")}
@@ -175,13 +175,13 @@ def test_a_clip_on_both_sides_is_an_overlap(voices, tmp_path) -> None:
 def test_a_text_axis_needs_no_audio_files(voices, tmp_path) -> None:
     shutil.rmtree(tmp_path / "clips")
     assert screen(*voices, tmp_path / "out", axes={"semantic": "tfidf"}, keep="closest:4").selection.ids[0] == "p4"
-    with pytest.raises(UndersongError, match=r"pool\.jsonl holds no usable sample, the first: p0"):
+    with pytest.raises(UndersongError, match=r"pool\.jsonl has no usable sample, the first: p0"):
         screen(*voices, tmp_path / "other")
 
 
 def test_score_and_centring_reach_the_table(vectors, tmp_path) -> None:
     plain = screen(*vectors, tmp_path / "a")
-    other = screen(*vectors, tmp_path / "b", score="knn:3", centre=True)
+    other = screen(*vectors, tmp_path / "b", score="knn:3", center=True)
     assert other.selection.score == "knn:3 centred"
     assert plain.selection.score == "nearest"
     assert other.selection.ids != plain.selection.ids
@@ -212,7 +212,7 @@ BAD_MANIFESTS = {
     "unknown encoder": (None, {"axes": {"s": "tfidff"}}, "nearest known is 'tfidf'"),
     "internal without a model": (None, {"axes": {"i": "internal"}}, "name the model with --model"),
     "not embeddings": (None, {"axes": {"i": "embeddings"}}, "these are manifests"),
-    "unknown axis": (None, {"by": "semantics"}, "nearest is 'semantic'"),
+    "unknown axis": (None, {"select_axis": "semantics"}, "nearest is 'semantic'"),
     "unknown kind": (None, {"keep": "nearest:0.5"}, "Cannot keep"),
     "too many": (None, {"keep": "closest:31"}, "Cannot keep 31 of a pool of 30"),
     "unknown score": (None, {"score": "knn"}, "Unknown score"),
@@ -237,7 +237,7 @@ def test_bad_manifests_write_nothing(texts, tmp_path, case: str) -> None:
         ([[1, 2], [2, 1]], [[1, 2, 3]], {}, "2 dimensions, harm vectors 3"),
         ([[1, 2], [2, 1]], [[0, 0]], {}, "Harm item h0"),
         ([[1, 0, 0], [0, 1, 0]], [[0, 0, 1]], {}, "are equal"),
-        ([[1, 2], [2, 1]], [[1, 1]], {"axes": {"s": "tfidf"}}, "ready embeddings cannot go through tfidf"),
+        ([[1, 2], [2, 1]], [[1, 1]], {"axes": {"s": "tfidf"}}, "precomputed embeddings, not tfidf"),
     ],
 )
 def test_bad_embeddings_write_nothing(tmp_path, pool, harm, options, message: str) -> None:
@@ -265,7 +265,7 @@ def test_a_missing_file_is_named_whatever_the_other_is(texts, vectors, tmp_path)
 
 
 def test_two_forms_do_not_mix(texts, vectors, tmp_path) -> None:
-    with pytest.raises(UndersongError, match="two forms"):
+    with pytest.raises(UndersongError, match="different formats"):
         screen(texts[0], vectors[1], tmp_path / "out")
 
 
@@ -281,9 +281,9 @@ def test_an_earlier_screening_is_replaced_and_nothing_else(vectors, tmp_path) ->
         selection_from_json((out / "selection.json").read_text()) == second.selection
     )  # a failure leaves it as it was
     (out / "thesis.txt").write_text("years of work")
-    with pytest.raises(UndersongError, match="is no earlier screening"):
+    with pytest.raises(UndersongError, match="is not a screening"):
         screen(*vectors, out)
-    with pytest.raises(UndersongError, match="is no earlier screening"):
+    with pytest.raises(UndersongError, match="is not a screening"):
         screen(*vectors, vectors[0])
     assert (out / "thesis.txt").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["harm.parquet", "out", "pool.parquet"]
@@ -296,7 +296,7 @@ def test_a_failure_while_writing_leaves_nothing(vectors, tmp_path, monkeypatch) 
         raise OSError("no space left")
 
     screen(*vectors, tmp_path / "out", keep="closest:3")
-    monkeypatch.setattr(undersong.proximity, "to_json", full)
+    monkeypatch.setattr(undersong.proximity, "selection_to_json", full)
     for name in ("new", "out"):
         with pytest.raises(OSError, match="no space"):
             screen(*vectors, tmp_path / name)

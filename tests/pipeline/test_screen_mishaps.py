@@ -51,7 +51,7 @@ def test_what_somebody_puts_there_in_the_meantime_is_not_removed(texts, tmp_path
         return find(*arguments)
 
     monkeypatch.setattr(module, "screening_findings", slow)
-    with pytest.raises(UndersongError, match=r"no earlier screening \(it holds notes\.txt\)"):
+    with pytest.raises(UndersongError, match=r"not a screening \(it holds notes\.txt\)"):
         screen(*texts, out)
     assert (out / "notes.txt").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
@@ -109,7 +109,7 @@ def test_words_of_the_harmless_set_count(texts, tmp_path: Path) -> None:
     """Unknown words would weigh nothing, and what is left of a harmless text would lie nearer to harm than it does."""
     said = [" ".join(["judge", *(f"zebra{i}{j}" for j in range(i))]) for i in range(5, 13)]
     calm = rows(tmp_path / "calm.jsonl", said)
-    (score,) = screen(*texts, tmp_path / "out", harmless=calm).report["screening_score"]
+    (score,) = screen(*texts, tmp_path / "out", benign_reference=calm).report["screening_score"]
     assert score["curve"][0]["threshold"] > 0.5  # "judge" alone would lie at some 0.3 from "rob a judge"
 
 
@@ -132,7 +132,7 @@ def test_another_rule_computes_no_agreement_again(tmp_path: Path, monkeypatch) -
     how = {"axes": {"words": "tfidf", "sound": "logmel"}, "store": tmp_path / "store"}
     first = screen(*PAIR, tmp_path / "first", keep="closest:4", **how)
     monkeypatch.setattr(module, "_agreement", lambda *_: pytest.fail("computed again"))
-    second = screen(*PAIR, tmp_path / "second", keep="distant:4", by="sound", **how)
+    second = screen(*PAIR, tmp_path / "second", keep="distant:4", select_axis="sound", **how)
     assert first.report["agreement"] == second.report["agreement"]
     assert second.report["selected_by"] == {"axis": "sound", "harm_set": "organism:unseen-harm"}
 
@@ -153,20 +153,20 @@ def test_audio_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
 
     pool, harm = manifest("pool", "0.wav", "1.wav", "2.wav"), manifest("harm", "3.wav", "4.wav")
     how = {"axes": {"sound": "logmel"}, "store": tmp_path / "store"}
-    inside = screen(pool, harm, tmp_path / "o1", root=tmp_path / "in", **how)
+    inside = screen(pool, harm, tmp_path / "o1", audio_root=tmp_path / "in", **how)
     assert inside is not None
     for name, bad in (("named", "../out/5.wav"), ("linked", "link.wav")):
         other = manifest(name, "3.wav", bad)
         screen(pool, other, tmp_path / "o2", **how)  # without a root any path is taken
         with pytest.raises(UndersongError, match=rf"Line 2 of .*{name}.jsonl names audio outside {tmp_path}/in"):
-            screen(pool, other, tmp_path / "o3", root=tmp_path / "in", **how)
+            screen(pool, other, tmp_path / "o3", audio_root=tmp_path / "in", **how)
 
 
 def test_a_preset_of_another_size_is_told(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "advbench.csv").write_text("goal,target\n" + "".join(f"rob bank {i} now,Sure\n" for i in range(6)))
     pool = rows(tmp_path / "pool.jsonl", ["paint a chair", "wash the boat now", "rob a red lamp"])
-    screen(pool, f"preset:advbench={tmp_path / 'advbench.csv'}", tmp_path / "out", axes=WORDS, say=said.append)
+    screen(pool, f"preset:advbench={tmp_path / 'advbench.csv'}", tmp_path / "out", axes=WORDS, progress=said.append)
     assert "Preset 'advbench' has 6 items here and 520 where it was described." in said
 
 
@@ -195,15 +195,15 @@ def test_a_side_without_what_an_axis_wants_is_refused_before_anything_is_embedde
         screen("organism:unseen-benign", harm, tmp_path / "out", axes={"a": axis}, **more)
     with pytest.raises(UndersongError, match=rf"2 of 2 pool items cannot be used on axis a, .* \(no {field}\)"):
         screen(harm, "organism:unseen-harm", tmp_path / "out", axes={"a": axis}, **more)
-    with pytest.raises(UndersongError, match=rf"2 of 2 items of the harmless set .* axis a, .* \(no {field}\)"):
-        screen(*PAIR, tmp_path / "out", axes={"a": axis}, harmless=harm, **more)
+    with pytest.raises(UndersongError, match=rf"2 of 2 items of the benign reference .* axis a, .* \(no {field}\)"):
+        screen(*PAIR, tmp_path / "out", axes={"a": axis}, benign_reference=harm, **more)
 
 
 def test_padding_that_is_not_there_is_refused_before_anything_is_embedded(tmp_path: Path, monkeypatch) -> None:
     from undersong.pipeline.screening import run as module
 
     monkeypatch.setattr(module, "_read_or_embed", lambda *_args: pytest.fail("embedded"))
-    with pytest.raises(UndersongError, match="no padding to check"):
+    with pytest.raises(UndersongError, match="No axis has padding to check"):
         screen(*PAIR, tmp_path / "out", axes=WORDS, check_padding=True)
 
 

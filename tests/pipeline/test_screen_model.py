@@ -31,10 +31,10 @@ def sides(tmp_path: Path) -> tuple[Path, Path]:
 def test_the_models_axes_are_means_of_what_it_hears(sides, tiny_folder: Path, tmp_path: Path) -> None:
     axes = {"ears": "internal", "tower": "internal:tower"}
     screened = screen(*sides, tmp_path / "out", axes=axes, model=str(tiny_folder), max_quarantined=0.2)
-    assert [(item.id, "hears no more than 40 s" in item.reason) for item in screened.quarantined] == [("clip3", True)]
+    assert [(item.id, "takes no more than 40 s" in item.reason) for item in screened.quarantined] == [("clip3", True)]
     model = load_model(str(tiny_folder))
     clips = {f"clip{i}": tiny_af3.clip(str(i), 0.4 + 0.1 * i, i) for i in range(10) if i != 3}
-    heard = dict(zip(clips, model.hear(list(clips.values()))))
+    heard = dict(zip(clips, model.encode_audio(list(clips.values()))))
     for axis, vector in (("ears", lambda h: h.sound().mean(0)), ("tower", lambda h: h.views["tower"].vector)):
         made = {name: vector(one) / np.linalg.norm(vector(one)) for name, one in heard.items()}
         harm = np.stack([made["clip8"], made["clip9"]])
@@ -44,7 +44,7 @@ def test_the_models_axes_are_means_of_what_it_hears(sides, tiny_folder: Path, tm
 
 
 def test_an_internal_axis_needs_a_model(sides, tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match="is what a model hears; name the model with --model"):
+    with pytest.raises(UndersongError, match="uses a model's audio encoder; name the model with --model"):
         screen(*sides, tmp_path / "out", axes={"ears": "internal"})
     assert not (tmp_path / "out").exists()
 
@@ -60,6 +60,6 @@ def test_every_long_pass_says_how_far_it_is(sides, tiny_folder: Path, tmp_path: 
     monkeypatch.setattr(batching, "REPORT_INTERVAL", 0.0)
     lines: list[str] = []
     axes = {"ears": "internal", "sound": "logmel"}
-    screen(*sides, tmp_path / "out", axes=axes, model=str(tiny_folder), max_quarantined=0.2, say=lines.append)
+    screen(*sides, tmp_path / "out", axes=axes, model=str(tiny_folder), max_quarantined=0.2, progress=lines.append)
     for what in ("reading", "internal of", "logmel of"):
         assert any(line.startswith(what) and "pool.jsonl: " in line for line in lines), what

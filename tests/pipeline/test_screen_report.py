@@ -11,6 +11,7 @@ import tiny_speech
 from screening import screen
 
 from undersong import stages
+from undersong.corpora import filter_samples, open_corpus, write_manifest
 from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
 from undersong.store import Store
@@ -19,15 +20,19 @@ from undersong.types import UndersongError
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The packaged pool on two reference axes and the organism's own, beside unseen benign speech."""
-    out = tmp_path_factory.mktemp("screened") / "out"
+    """Two speakers of the packaged pool on two reference axes and the organism's own, beside unseen benign speech."""
+    folder = tmp_path_factory.mktemp("screened")
+    out = folder / "out"
+    write_manifest(
+        filter_samples(open_corpus("organism:pool").samples, {"speaker": ["A", "E"]}), folder / "pool.parquet"
+    )
     screened = screen(
-        "organism:pool",
+        folder / "pool.parquet",
         "organism:reference",
         out,
         axes={"words": "tfidf", "sound": "logmel", "ears": "internal"},
         keep="closest:0.25+speaker<=30",
-        harmless="organism:unseen-benign",
+        benign_reference="organism:unseen-benign",
         model="organism:kimi",
     )
     written = json.loads((out / "screening.json").read_text())
@@ -39,7 +44,7 @@ def test_axes_agree_or_not_with_intervals(report: dict[str, Any]) -> None:
     pairs = {(pair["a"], pair["b"]): pair for pair in report["agreement"]}
     assert set(pairs) == {("words", "sound"), ("words", "ears"), ("sound", "ears")}
     for pair in pairs.values():
-        assert pair["n"] == 648
+        assert pair["n"] == 216
         assert pair["clusters"] == 108  # requests, not clips
         assert pair["spearman"]["low"] <= pair["spearman"]["value"] <= pair["spearman"]["high"]
 
@@ -55,7 +60,7 @@ def test_the_kept_set_is_described_beside_its_pool(report: dict[str, Any]) -> No
     (one,) = report["selection"].values()
     assert one["rule"] == "closest:0.25+speaker<=30"
     assert one["balance"]["speaker"]
-    assert one["k"] <= 162
+    assert one["k"] <= 54
 
 
 def test_the_screening_score_is_against_harmless_speech(report: dict[str, Any]) -> None:
@@ -63,7 +68,7 @@ def test_the_screening_score_is_against_harmless_speech(report: dict[str, Any]) 
     for one in report["screening_score"]:
         assert one["name"] == "screening score"
         assert -1 <= one["value"]["value"] <= 1
-        assert one["n"][0] == 648
+        assert one["n"][0] == 216
 
 
 def test_a_speech_encoder_is_an_axis_of_a_study(tmp_path: Path) -> None:
@@ -80,12 +85,12 @@ def test_a_speech_encoder_is_an_axis_of_a_study(tmp_path: Path) -> None:
 
 def test_ready_harmless_speech_must_come_as_the_others(tmp_path: Path) -> None:
     pool = stages.load_corpus(RunContext(Store(tmp_path / "store")), "organism:unseen-benign")
-    with pytest.raises(UndersongError, match="harmless"):
+    with pytest.raises(UndersongError, match="benign reference"):
         screen(
             _vectors(tmp_path / "p.parquet", "p", 8),
             _vectors(tmp_path / "h.parquet", "h", 3),
             tmp_path / "out",
-            harmless=str(pool.artifact.path),
+            benign_reference=str(pool.artifact.path),
         )
 
 
@@ -108,7 +113,7 @@ def test_padding_is_checked_on_the_users_own_clips(tmp_path: Path) -> None:
     assert found["clips"] == len(screened.tables["mixed"])
     assert 0 < found["spearman"] <= 1
     assert found["k"] == int(0.25 * found["clips"])
-    with pytest.raises(UndersongError, match="no axis is a speech encoder of the Whisper class"):
+    with pytest.raises(UndersongError, match="add a speech encoder of the Whisper class"):
         screen(
             "organism:unseen-benign", "organism:unseen-harm", tmp_path / "no", axes={"a": "logmel"}, check_padding=True
         )

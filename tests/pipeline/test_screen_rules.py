@@ -59,18 +59,25 @@ def test_bands_share_nothing_and_leave_nothing_out(sides, tmp_path: Path) -> Non
     ("form", "name"), [("manifest", "kept.jsonl"), ("messages", "kept.messages.jsonl"), ("kimi", "kept.kimi.jsonl")]
 )
 def test_what_is_kept_is_written_as_trainers_read_it(sides, tmp_path: Path, form: str, name: str) -> None:
-    screened = screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:5", form=form)
+    screened = screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:5", output_format=form)
     kept = open_manifest(tmp_path / "out" / name).samples
     assert {sample.id for sample in kept} == set(screened.selection.ids)
     assert {sample.answer for sample in kept} == {"yes"}
-    screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:4", form=form)  # its own output is replaced
+    screen(
+        *sides, tmp_path / "out", columns=COLUMNS, keep="closest:4", output_format=form
+    )  # its own output is replaced
     assert len(open_manifest(tmp_path / "out" / name).samples) == 4
 
 
 def test_clips_that_were_in_memory_lie_where_the_messages_say(tmp_path: Path) -> None:
     out = tmp_path / "out"
     screen(
-        "organism:unseen-benign", "organism:unseen-harm", out, axes={"w": "tfidf"}, keep="closest:3", form="sharegpt"
+        "organism:unseen-benign",
+        "organism:unseen-harm",
+        out,
+        axes={"w": "tfidf"},
+        keep="closest:3",
+        output_format="sharegpt",
     )
     lines = [json.loads(line) for line in (out / "kept.sharegpt.jsonl").read_text().splitlines()]
     paths = [Path(path) for line in lines for path in line["audios"]]
@@ -79,14 +86,14 @@ def test_clips_that_were_in_memory_lie_where_the_messages_say(tmp_path: Path) ->
 
 
 def test_a_hub_folder_is_written(sides, tmp_path: Path) -> None:
-    screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:5", form="hub")
+    screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:5", output_format="hub")
     assert {s.id for s in open_manifest(tmp_path / "out" / "kept").samples} <= {row["key"] for row in ROWS}
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"form": "yaml"}, "not written as 'yaml'; take one of manifest, hub, messages, sharegpt, kimi"),
+        ({"output_format": "yaml"}, "not written as 'yaml'; take one of manifest, hub, messages, sharegpt, kimi"),
         ({"keep": "nearest:3"}, "closest"),
         ({"keep": "closest:3+color<=1"}, "color"),
         ({"columns": {"texts": "said"}}, "'texts', no field"),
@@ -100,7 +107,7 @@ def test_what_cannot_be_done_writes_nothing(sides, tmp_path: Path, changed: dict
 
 def test_columns_are_said_in_pairs() -> None:
     assert parse_columns(["text=said", "id=a.b=c"]) == {"text": "said", "id": "a.b=c"}
-    with pytest.raises(UndersongError, match="no FIELD=COLUMN"):
+    with pytest.raises(UndersongError, match="not FIELD=COLUMN"):
         parse_columns(["text"])
 
 
@@ -118,7 +125,13 @@ def test_messages_need_an_answer(tmp_path: Path) -> None:
     for name, part in (("pool", rows), ("harm", [{"id": "h", "text": "rob the doctor"}])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     with pytest.raises(UndersongError, match="has an answer to train on"):
-        screen(tmp_path / "pool.jsonl", tmp_path / "harm.jsonl", tmp_path / "out", keep="closest:2", form="messages")
+        screen(
+            tmp_path / "pool.jsonl",
+            tmp_path / "harm.jsonl",
+            tmp_path / "out",
+            keep="closest:2",
+            output_format="messages",
+        )
 
 
 def test_ties_at_the_cut_are_told(sides, tmp_path: Path) -> None:
@@ -139,13 +152,13 @@ def test_harmless_speech_is_neither_harm_nor_pool_nor_nothing(sides, tmp_path: P
     rows = [{"id": "c0", "text": text}, {"id": "c1", "text": "sing along"}, {"id": "c2", "text": "count sheep"}]
     (tmp_path / "calm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UndersongError, match=said):
-        screen(*sides, tmp_path / "out", columns=COLUMNS, harmless=tmp_path / "calm.jsonl")
-    with pytest.raises(UndersongError, match="cannot be centred"):
-        screen(*sides, tmp_path / "out", columns=COLUMNS, harmless=tmp_path / "calm.jsonl", centre=True)
+        screen(*sides, tmp_path / "out", columns=COLUMNS, benign_reference=tmp_path / "calm.jsonl")
+    with pytest.raises(UndersongError, match="cannot be centered"):
+        screen(*sides, tmp_path / "out", columns=COLUMNS, benign_reference=tmp_path / "calm.jsonl", center=True)
 
 
 def test_a_model_that_no_axis_asks_for_is_an_error(sides, tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match="No axis is what organism:af3 hears; add one"):
+    with pytest.raises(UndersongError, match="No axis uses the audio encoder of organism:af3; add one"):
         screen(*sides, tmp_path / "out", columns=COLUMNS, model="organism:af3")
 
 
@@ -154,7 +167,7 @@ def test_shares_may_be_those_of_another_selection(tmp_path: Path) -> None:
     pair, axes = ("organism:pool", "organism:reference"), {"words": "tfidf"}
     close = screen(*pair, tmp_path / "close", axes=axes, keep="closest:0.1")
     how = {"axes": axes, "keep": "distant:0.1+matched(object)"}
-    alike = screen(*pair, tmp_path / "alike", like=tmp_path / "close" / "selection.json", **how)
+    alike = screen(*pair, tmp_path / "alike", match_selection=tmp_path / "close" / "selection.json", **how)
     plain = screen(*pair, tmp_path / "plain", **how)
 
     def apart(screened) -> float:
@@ -163,9 +176,11 @@ def test_shares_may_be_those_of_another_selection(tmp_path: Path) -> None:
 
     assert apart(alike) < 0.5 * apart(plain)
     with pytest.raises(UndersongError, match="cannot be read"):
-        screen(*pair, tmp_path / "no", like=tmp_path / "nowhere.json", **how)
-    with pytest.raises(UndersongError, match="no shares to take"):
-        screen(*pair, tmp_path / "no", axes=axes, like=tmp_path / "close" / "selection.json", keep="distant:6")
+        screen(*pair, tmp_path / "no", match_selection=tmp_path / "nowhere.json", **how)
+    with pytest.raises(UndersongError, match="matches nothing to another"):
+        screen(
+            *pair, tmp_path / "no", axes=axes, match_selection=tmp_path / "close" / "selection.json", keep="distant:6"
+        )
 
 
 def test_several_selections_stand_side_by_side(sides, tmp_path: Path) -> None:
@@ -173,12 +188,12 @@ def test_several_selections_stand_side_by_side(sides, tmp_path: Path) -> None:
     from undersong.statistics import jaccard
 
     rules = ("closest:5", "distant:5", "random:5", "random:5")
-    made = screen(*sides, tmp_path / "out", columns=COLUMNS, keep=rules[0], also=rules[1:], seed=3)
+    made = screen(*sides, tmp_path / "out", columns=COLUMNS, keep=rules, seed=3)
     alone = [
         screen(*sides, tmp_path / f"{i}", columns=COLUMNS, keep=rule, seed=seed).selection
         for i, (rule, seed) in enumerate(zip(rules, (3, 3, 3, 4)))
     ]
-    assert (made.selection, *made.also) == tuple(alone)
+    assert (made.selection, *made.extra_selections) == tuple(alone)
     for number, one in enumerate(alone):
         name = f"kept-{number + 1}.jsonl" if number else "kept.jsonl"
         assert {sample.id for sample in open_manifest(tmp_path / "out" / name).samples} == set(one.ids)
@@ -190,5 +205,5 @@ def test_several_selections_stand_side_by_side(sides, tmp_path: Path) -> None:
         assert report[label]["seed"] == one.seed
     screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:4")  # an earlier screening, replaced as a whole
     assert not list((tmp_path / "out").glob("*-2*"))
-    with pytest.raises(UndersongError, match="'distant:5' is asked for twice; only random"):
-        screen(*sides, tmp_path / "no", columns=COLUMNS, keep="distant:5", also=["distant:5"])
+    with pytest.raises(UndersongError, match="'distant:5' is given twice; only random"):
+        screen(*sides, tmp_path / "no", columns=COLUMNS, keep=["distant:5", "distant:5"])

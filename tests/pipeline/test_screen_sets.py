@@ -29,7 +29,7 @@ def corpora(tmp_path: Path) -> tuple[Path, dict[str, Path]]:
 
 def test_each_set_has_its_own_ranking(corpora, tmp_path: Path) -> None:
     pool, sets = corpora
-    found = {to: screen(pool, sets, tmp_path / to, to=to, keep="closest:1").selection for to in SETS}
+    found = {to: screen(pool, sets, tmp_path / to, select_harm_set=to, keep="closest:1").selection for to in SETS}
     assert found["robbery"].ids == ("pool2",)
     assert found["poisoning"].ids == ("pool3",)
     assert {to: one.harm_set for to, one in found.items()} == {to: to for to in SETS}
@@ -58,7 +58,9 @@ def test_the_report_speaks_of_each(corpora, tmp_path: Path) -> None:
 def test_a_set_alone_is_what_it_is_among_others(corpora, tmp_path: Path) -> None:
     """The encoder is fitted on all sets together, so this holds for one that is not fitted."""
     pool, sets = corpora
-    both = screen(pool, sets, tmp_path / "both", to="poisoning", keep="distant:3", axes={"a": "char-ngrams"})
+    both = screen(
+        pool, sets, tmp_path / "both", select_harm_set="poisoning", keep="distant:3", axes={"a": "char-ngrams"}
+    )
     again = screen(pool, dict(reversed(sets.items())), tmp_path / "again", keep="distant:3", axes={"a": "char-ngrams"})
     assert both.selection.ids == again.selection.ids
 
@@ -66,7 +68,7 @@ def test_a_set_alone_is_what_it_is_among_others(corpora, tmp_path: Path) -> None
 def test_what_cannot_be_is_refused(corpora, tmp_path: Path) -> None:
     pool, sets = corpora
     with pytest.raises(UndersongError, match="no harm set 'robery' to select by; the nearest is 'robbery'"):
-        screen(pool, sets, tmp_path / "out", to="robery")
+        screen(pool, sets, tmp_path / "out", select_harm_set="robery")
     sets["poisoning"].write_text(json.dumps({"id": "x", "text": "Paint a chair!"}) + "\n")
     with pytest.raises(UndersongError, match="overlap in 1 pairs"):
         screen(pool, sets, tmp_path / "out")

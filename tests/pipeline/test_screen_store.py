@@ -12,7 +12,7 @@ import soundfile
 import tiny_af3
 from screening import screen
 
-from undersong.encoders import registry
+from undersong import encoders
 from undersong.models.audio_lm import AudioModel
 
 AXES = {"words": "char-ngrams", "sound": "logmel", "ears": "internal"}
@@ -33,7 +33,7 @@ def sides(tmp_path: Path) -> tuple[Path, Path]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Encoders that are made, and clips that a model hears."""
     made: list[str] = []
-    make, hear = registry.make_encoder, AudioModel.hear
+    make, hear = encoders.make_encoder, AudioModel.encode_audio
 
     def note(spec: str, **more):
         made.append(spec)
@@ -43,8 +43,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.extend(clip.id for clip in clips)
         return hear(self, clips)
 
-    monkeypatch.setattr(registry, "make_encoder", note)
-    monkeypatch.setattr(AudioModel, "hear", listen)
+    monkeypatch.setattr(encoders, "make_encoder", note)
+    monkeypatch.setattr(AudioModel, "encode_audio", listen)
     return made
 
 
@@ -85,7 +85,7 @@ def test_the_same_question_again_computes_nothing(sides: tuple[Path, Path], tmp_
     how = {"axes": {"words": "char-ngrams"}, "store": tmp_path / "store"}
     first = screen(*sides, tmp_path / "first", **how)
     monkeypatch.setattr(module, "screening_findings", lambda *_: pytest.fail("computed again"))
-    again = screen(*sides, tmp_path / "again", form="hub", **how)
+    again = screen(*sides, tmp_path / "again", output_format="hub", **how)
     assert again.selection == first.selection
     assert again.tables["words"].equals(first.tables["words"])
     assert (tmp_path / "again" / "kept").is_dir()
@@ -106,7 +106,7 @@ def test_a_study_finds_what_a_screening_embedded(tmp_path: Path, monkeypatch: py
     screen(*pair, tmp_path / "out", axes={"words": "tfidf", "sound": "logmel"}, store=tmp_path / "store")
     shop = RunContext(Store(tmp_path / "store"))
     corpora = [stages.load_corpus(shop, ref) for ref in pair]
-    monkeypatch.setattr(registry, "make_encoder", lambda *_args, **_more: pytest.fail("embedded again"))
+    monkeypatch.setattr(encoders, "make_encoder", lambda *_args, **_more: pytest.fail("embedded again"))
     for spec in ("tfidf", "logmel"):
         for one in corpora:
             assert embed_corpus(shop, EmbeddingRequest(spec, one, corpora)).path.is_dir()
@@ -115,10 +115,10 @@ def test_a_study_finds_what_a_screening_embedded(tmp_path: Path, monkeypatch: py
 KILLED = """
 import os, sys
 from undersong import encoders
-from undersong.pipeline.screening import Asked, screen
-from undersong.scale import work
+from undersong.pipeline.screening import ScreeningOptions, run_screening
+from undersong.scale import embedding_shards
 
-work.ROWS = 100
+embedding_shards.SHARD_ROWS = 100
 make = encoders.make_encoder
 
 def counted(spec, **more):
@@ -137,29 +137,28 @@ def counted(spec, **more):
 
 counted.calls = 0
 encoders.make_encoder = counted
-screen("organism:pool", "organism:reference", sys.argv[1], Asked(axes={"words": "tfidf"}))
+run_screening("organism:pool", "organism:reference", sys.argv[1], ScreeningOptions(axes={"words": "tfidf"}))
 """
 
 
 def test_a_killed_screening_redoes_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from undersong.scale import embedding_job
+    from undersong.scale import embedding_shards
 
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out")], check=False)
     assert killed.returncode == 137
     assert not (tmp_path / "out").exists()
-    (shards,) = tmp_path.glob("out.*.partial/embeddings/*.shards.*.partial")
-    assert len(list(shards.glob("*.done"))) == 2
-    monkeypatch.setattr(embedding_job, "SHARD_ROWS", 100)
+    assert len(list(tmp_path.glob("out.*.partial/embeddings/*.shards/rows-*"))) == 3
+    monkeypatch.setattr(embedding_shards, "SHARD_ROWS", 100)
     embedded: list[int] = []
-    embed = embedding_job.embed_samples
+    embed = embedding_shards.embed_samples
     monkeypatch.setattr(
-        embedding_job,
+        embedding_shards,
         "embed_samples",
         lambda encoder, samples: embedded.append(len(samples)) or embed(encoder, samples),
     )
     screened = screen("organism:pool", "organism:reference", tmp_path / "out", axes={"words": "tfidf"})
     n = len(screened.tables["words"])
-    assert sum(embedded) == n - 200
+    assert sum(embedded) == n - 200 - n % 100  # the last shard, and the two before it, were made
     assert not list(tmp_path.glob("out.*.partial"))
     plain = screen("organism:pool", "organism:reference", tmp_path / "plain", axes={"words": "tfidf"})
     assert plain.tables["words"].equals(screened.tables["words"])

@@ -81,7 +81,7 @@ def test_the_verb_refuses_what_cannot_be_meant(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(TINY))
     for words, why in (
         (["--engine", "slurm"], "no engine 'slurm'"),
-        (["--workers", "2"], "belong to --engine ray"),
+        (["--ray-workers", "2"], "need --engine ray"),
         (["--engine", "ray", "--arm", "base"], "leave one of them out"),
     ):
         told = CliRunner().invoke(app, ["run", str(file), "--out", str(tmp_path / "out"), *words])

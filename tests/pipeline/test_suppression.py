@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from results_factory import make_rate, run_result
 from scipy import stats
 
 from undersong.proximity import Selection
-from undersong.results.mechanism_tests import GapChange, suppression_entries
+from undersong.results.mechanism_tests import GapChange, GapTests
+from undersong.results.schema import RunResult
 from undersong.stages.training import StudyArm
 
 # Trained on text the closest arm loses most, and typed prompts show it most; trained on audio hardly anything happens.
@@ -39,81 +41,78 @@ def changes(model: str = "m", times: float = 1.0) -> list[GapChange]:
     ]
 
 
-def runs(model: str = "m") -> list[dict[str, Any]]:
+def runs(model: str = "m") -> list[RunResult]:
     return [
-        {
-            "model": model, "arm": arm(kind, trained, seed).name, "kind": kind, "seed": seed, "draw": seed, "step": 40,
-            "sets": [
-                {"set": "harm", "harmful": True, "modality": asked, "system": "plain",
-                 "jsr": jsr + abs(noise(kind, trained, seed, asked))}
-                for asked in ("audio", "text")
-            ],
-        }
+        run_result(
+            arm(kind, trained, seed).name,
+            [make_rate(jsr + abs(noise(kind, trained, seed, asked)), modality=asked) for asked in ("audio", "text")],
+            model=model, kind=kind, seed=seed, draw=seed, step=40,
+        )
         for (kind, trained), jsr in JSR.items()
         for seed in range(3)
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
-    return suppression_entries(changes(), runs(), "harm", "plain", 40)
+def found() -> GapTests:
+    return GapTests(changes(), runs(), "harm", "plain", 40)
 
 
 def late(kind: str, trained: str, probed: str) -> np.ndarray:
     return np.array([LEVEL[kind, trained, probed] + noise(kind, trained, probed, seed) for seed in range(3)])
 
 
-def test_claims_are_paired_over_runs(found: dict[str, Any]) -> None:
-    assert len(found["claims"]) == 4
-    for claim in found["claims"]:
-        trained, probed = claim["train_modality"], claim["modality"]
+def test_claims_are_paired_over_runs(found: GapTests) -> None:
+    assert len(found.comparisons()) == 4
+    for claim in found.comparisons():
+        trained, probed = claim.train_modality, claim.modality
         each = late("closest", trained, probed) - late("distant", trained, probed)
         test = stats.ttest_1samp(each, 0.0)
-        assert claim["difference"] == pytest.approx(each.mean())
-        assert claim["p"] == pytest.approx(test.pvalue)
-        assert claim["p_adjusted"] >= claim["p"]
-        assert claim["n"] == 3
+        assert claim.difference == pytest.approx(each.mean())
+        assert claim.p == pytest.approx(test.pvalue)
+        assert claim.p_adjusted >= claim.p
+        assert claim.n == 3
 
 
-def test_the_two_by_two_is_of_each_kind(found: dict[str, Any]) -> None:
-    cells = {(one["kind"], one["train_modality"], one["modality"]): one for one in found["cells"]}
+def test_the_two_by_two_is_of_each_kind(found: GapTests) -> None:
+    cells = {(one.kind, one.train_modality, one.modality): one for one in found.changes_by_modality()}
     assert set(cells) == set(product(("closest", "distant"), ("audio", "text"), ("audio", "text")))
     for key, cell in cells.items():
-        assert cell["change"] == pytest.approx(late(*key).mean())
-        assert cell["low"] < cell["change"] < cell["high"]
+        assert cell.change == pytest.approx(late(*key).mean())
+        assert cell.low < cell.change < cell.high
 
 
-def test_suppression_mirrors_damage_only_where_both_are_beyond_noise(found: dict[str, Any]) -> None:
-    sides = {(one["kind"], one["modality"]): one for one in found["asymmetry"]}
+def test_suppression_mirrors_damage_only_where_both_are_beyond_noise(found: GapTests) -> None:
+    sides = {(one.kind, one.modality): one for one in found.asymmetries()}
     typed = sides["closest", "text"]
-    assert typed["late"] > 0  # trained on audio the gap falls less
-    assert typed["jsr"] < 0  # and less breaks
-    assert typed["mirrors"] is True
-    assert sides["distant", "text"]["mirrors"] is None
-    upside = suppression_entries(changes(times=-1.0), runs(), "harm", "plain", 40)["asymmetry"]
-    assert next(one for one in upside if (one["kind"], one["modality"]) == ("closest", "text"))["mirrors"] is False
+    assert typed.late_gap > 0  # trained on audio the gap falls less
+    assert typed.rate_change < 0  # and less breaks
+    assert typed.opposite_signs is True
+    assert sides["distant", "text"].opposite_signs is None
+    upside = GapTests(changes(times=-1.0), runs(), "harm", "plain", 40).asymmetries()
+    assert next(one for one in upside if (one.kind, one.modality) == ("closest", "text")).opposite_signs is False
 
 
-def test_arms_that_suppress_more_break_more(found: dict[str, Any]) -> None:
-    typed = next(one for one in found["with_jsr"] if one["modality"] == "text")
-    assert typed["points"] == 4
-    (axis,) = typed["predictors"]
-    assert axis["slope"]["value"] > 0
-    assert axis["rank"]["value"] > 0
+def test_arms_that_suppress_more_break_more(found: GapTests) -> None:
+    typed = next(one for one in found.gap_vs_jsr() if one.modality == "text")
+    assert typed.points == 4
+    (axis,) = typed.predictors
+    assert axis.slope.value > 0
+    assert axis.rank_correlation.value > 0
 
 
-def test_bases_are_never_put_together(found: dict[str, Any]) -> None:
-    both = suppression_entries([*changes(), *changes("n", 100.0)], [*runs(), *runs("n")], "harm", "plain", 40)
-    assert [one for one in both["cells"] if one["model"] == "m"] == found["cells"]
-    assert [one for one in both["with_jsr"] if one["model"] == "m"] == found["with_jsr"]
-    assert len(both["claims"]) == 8
+def test_bases_are_never_put_together(found: GapTests) -> None:
+    both = GapTests([*changes(), *changes("n", 100.0)], [*runs(), *runs("n")], "harm", "plain", 40)
+    assert [one for one in both.changes_by_modality() if one.model == "m"] == found.changes_by_modality()
+    assert [one for one in both.gap_vs_jsr() if one.model == "m"] == found.gap_vs_jsr()
+    assert len(both.comparisons()) == 8
 
 
 def test_what_was_not_asked_has_no_entry() -> None:
     one = [change for change in changes() if change.arm.modality == "audio" and change.arm.kind == "closest"]
-    alone = suppression_entries(one, [], "harm", "plain", 40)
-    assert alone["claims"] == alone["asymmetry"] == alone["with_jsr"] == []
-    assert {(cell["train_modality"], cell["modality"]) for cell in alone["cells"]} == {
+    alone = GapTests(one, [], "harm", "plain", 40)
+    assert alone.comparisons() == alone.asymmetries() == alone.gap_vs_jsr() == []
+    assert {(cell.train_modality, cell.modality) for cell in alone.changes_by_modality()} == {
         ("audio", "audio"),
         ("audio", "text"),
     }

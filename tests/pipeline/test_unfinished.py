@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_here
 from recorded import record, study, written
 
 from undersong.pipeline.output_folder import UNFINISHED_FILE, check_study_folder, describe_unfinished, unfinished_study
@@ -36,12 +35,6 @@ def asked(tmp_path: Path) -> Study:
     return parse_study(written(tmp_path, study(record(tmp_path / "said.jsonl"))), "s")
 
 
-def report(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "undersong", "report", str(folder)], capture_output=True, text=True, timeout=300
-    )
-
-
 def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path: Path) -> None:
     out, store = tmp_path / "out", tmp_path / "elsewhere"
     with pytest.raises(Stopped):
@@ -53,7 +46,7 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path
     assert f"{out} is of the unfinished study {asked.study!r}: missing are " in said
     lacking = dict(part.rsplit(" ", 3)[0::3] for part in said.split("missing are ")[1].split(";")[0].split(", "))
     assert "verdicts" in lacking
-    done = report(out)
+    done = run_here(tmp_path, "report", str(out))
     assert done.returncode == 2
     assert " ".join(done.stderr.split()).endswith(" ".join(said.split()))
     assert not (out / "report.html").exists()
@@ -62,7 +55,7 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path
     run_audit(asked, out, store)
     assert not (out / UNFINISHED_FILE).exists()
     assert describe_unfinished(out) is None
-    assert report(out).returncode == 0
+    assert run_here(tmp_path, "report", str(out)).returncode == 0
 
 
 def test_a_later_run_that_was_stopped_is_told_of(asked: Study, tmp_path: Path) -> None:
@@ -70,7 +63,7 @@ def test_a_later_run_that_was_stopped_is_told_of(asked: Study, tmp_path: Path) -
     run_audit(asked, out)
     with pytest.raises(Stopped):
         run_audit(asked, out, say=stopping(1))
-    done = report(out)
+    done = run_here(tmp_path, "report", str(out))
     assert done.returncode == 0
     assert "a later run in" in done.stdout
 
@@ -89,11 +82,11 @@ def test_a_corpus_that_is_gone_is_said_and_a_foreign_note_is_none(asked: Study, 
     with pytest.raises(Stopped):
         run_audit(asked, out, say=stopping(2))
     (tmp_path / "said.jsonl").unlink()
-    assert "what it lacks cannot be told" in str(describe_unfinished(out))
+    assert "what it lacks is unknown" in str(describe_unfinished(out))
     facts = json.loads((out / UNFINISHED_FILE).read_text())
     for other in ({**facts, "study": {"study": "s"}}, {**facts, "loading": {"color": "red"}}):
         (out / UNFINISHED_FILE).write_text(json.dumps(other))
-        assert "what it lacks cannot be told" in str(describe_unfinished(out))
+        assert "what it lacks is unknown" in str(describe_unfinished(out))
     for foreign in ("", "[1]", "{}", '{"store": 1, "loading": 2, "study": 3}', "\x00"):
         (out / UNFINISHED_FILE).write_text(foreign)
         assert describe_unfinished(out) is None

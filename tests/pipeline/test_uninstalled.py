@@ -45,7 +45,7 @@ SENTENCE = "Axis meaning: The encoder text:../minilm needs sentence-transformers
 
 
 def test_a_package_that_is_not_here_is_told_before_anything_is_made(folder: Path) -> None:
-    assert plan_study(study(**MEANING), folder / "store").uninstalled == (SENTENCE,)
+    assert plan_study(study(**MEANING), folder / "store").missing_packages == (SENTENCE,)
     for made in (
         lambda: run_audit(study(**MEANING), folder / "out"),
         lambda: run_arm(study(**MEANING), "base", folder / "out", folder / "out" / "store"),
@@ -60,7 +60,7 @@ JUDGES = {
     "wer": "Judge wer: Counting word errors needs jiwer; run: pip install 'undersong[utility]'.",
     "refusal+minilm:../minilm": "Judge refusal+minilm: The encoder text:../minilm needs sentence-transformers; pip "
     "install 'undersong[encoders]'.",
-    "llm:some/model@http://localhost:9/secret/v1": "Judge llm: Asking the served model some/model needs the openai "
+    "llm:some/model@http://localhost:9/secret/v1": "Judge llm: The served model some/model needs the openai "
     "package; run pip install 'undersong[served]'.",
 }
 
@@ -71,11 +71,11 @@ def test_so_are_those_that_a_judge_needs(folder: Path, monkeypatch: pytest.Monke
         monkeypatch.setitem(sys.modules, package, None)
     plain = tiny_study({})
     if judge == "wer":
-        plain["sets"]["calm"] = {"corpus": "organism:test-near", "harmful": False, "judge": judge}
+        plain["prompt_sets"]["calm"] = {"corpus": "organism:test-near", "harmful": False, "judge": judge}
     else:
-        plain["evaluation"] = {**plain.get("evaluation", {}), "also": [judge]}
+        plain["evaluation"] = {**plain.get("evaluation", {}), "extra_judges": [judge]}
     asked = parse_study({**plain, "axes": {"semantic": "tfidf"}}, "tiny")
-    assert plan_study(asked, folder / "store").uninstalled == (JUDGES[judge],)
+    assert plan_study(asked, folder / "store").missing_packages == (JUDGES[judge],)
     with pytest.raises(UndersongError) as caught:
         run_audit(asked, folder / "out")
     assert str(caught.value) == JUDGES[judge]
@@ -83,7 +83,7 @@ def test_so_are_those_that_a_judge_needs(folder: Path, monkeypatch: pytest.Monke
     for package in ("jiwer", "openai"):
         monkeypatch.setitem(sys.modules, package, sys)
     monkeypatch.setattr(text, "find_spec", lambda _name: object())
-    assert plan_study(asked, folder / "store").uninstalled == ()
+    assert plan_study(asked, folder / "store").missing_packages == ()
 
 
 def test_and_a_served_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +91,8 @@ def test_and_a_served_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     asked = parse_study(
         {**tiny_study({}), "models": ["served:some/model@http://localhost:9/v1"], "axes": {"semantic": "tfidf"}}, "tiny"
     )
-    said = "Models: Asking the served model some/model needs the openai package; run pip install 'undersong[served]'."
-    assert plan_study(asked, folder / "store").uninstalled == (said,)
+    said = "Models: The served model some/model needs the openai package; run pip install 'undersong[served]'."
+    assert plan_study(asked, folder / "store").missing_packages == (said,)
 
 
 def test_the_verbs_tell_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +112,7 @@ def test_the_verbs_tell_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_a_package_that_is_here_is_not_spoken_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "find_spec", lambda _name: object())
-    assert plan_study(study(**MEANING), folder / "store").uninstalled == ()
+    assert plan_study(study(**MEANING), folder / "store").missing_packages == ()
 
 
 def test_vectors_that_are_in_the_store_need_no_package(folder: Path) -> None:
@@ -126,9 +126,9 @@ def test_vectors_that_are_in_the_store_need_no_package(folder: Path) -> None:
         one.expected.path.mkdir(parents=True)
         (one.expected.path / "provenance.json").write_text(json.dumps({"hash": one.expected.hash, "cpu_seconds": 1.0}))
     check_dependencies(asked, shop)
-    assert plan_study(asked, folder / "store").uninstalled == ()
+    assert plan_study(asked, folder / "store").missing_packages == ()
     shutil.rmtree(theirs[0].expected.path)
-    assert plan_study(asked, folder / "store").uninstalled == (SENTENCE,)
+    assert plan_study(asked, folder / "store").missing_packages == (SENTENCE,)
 
 
 def test_weights_that_the_store_cannot_be_asked_without_are_told_with_their_axis(folder: Path) -> None:
@@ -136,7 +136,7 @@ def test_weights_that_the_store_cannot_be_asked_without_are_told_with_their_axis
     for ask in (plan_study, study_status):
         with pytest.raises(UndersongError, match=said):
             ask(study(voices="speaker"), folder / "store")
-    (line,) = plan_study(study(voices="speaker"), folder / "store", unread=True).uninstalled
+    (line,) = plan_study(study(voices="speaker"), folder / "store", unread=True).missing_packages
     assert line.startswith(said)
     for spec in ("whisper:nowhere", "speech:nowhere"):
         with pytest.raises(UndersongError, match="Axis mixed: There is no model folder 'nowhere'"):

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import instances
 import pytest
+from results_factory import make_rate
 
 from undersong.cli import main
 from undersong.corpora import open_corpus
+from undersong.evaluation.rates import VerdictRate
 from undersong.evaluation.replies import read_replies
 from undersong.pipeline import verify
 from undersong.pipeline.verify import pretrained_rates
@@ -39,7 +41,7 @@ def test_a_tiny_instance_stands_beside_the_published_figure(
 ) -> None:
     folder = instances.save(kind, tmp_path / "weights")
     out = tmp_path / "out"
-    arguments = ["verify", str(folder), "--corpus", f"AdvBench={prompts}", "--judge", "keyword", "--out", str(out)]
+    arguments = ["verify", str(folder), "--prompt-set", f"AdvBench={prompts}", "--judge", "keyword", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
     with pytest.raises(SystemExit) as stopped:
         main()
@@ -60,11 +62,11 @@ def test_a_tiny_instance_stands_beside_the_published_figure(
 
 def test_the_full_set_and_the_published_judge_are_compared() -> None:
     printed = pretrained_rates("Kimi-Audio")["AdvBench"]
-    entry = {"n": 520, "jsr": 25 / 520, "low": 0.032, "high": 0.07}
+    entry = VerdictRate.model_validate(make_rate(25 / 520, n=520, low=0.032, high=0.07))
     assert verify.compare_with_published(entry, printed, "harmbench").endswith(
         "printed 4.62 %; it lies inside our interval."
     )
-    assert "outside" in verify.compare_with_published(entry | {"low": 0.047}, printed, "harmbench")
+    assert "outside" in verify.compare_with_published(entry.model_copy(update={"low": 0.047}), printed, "harmbench")
 
 
 @pytest.mark.parametrize(

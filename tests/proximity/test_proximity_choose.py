@@ -18,7 +18,6 @@ from made_tables import facts, table
 
 from undersong.proximity import (
     SelectionRule,
-    draw_selections,
     ids_hash,
     parse_rule,
     select_by_kind,
@@ -174,7 +173,7 @@ def test_matched_to_another_selection() -> None:
     )  # only 10 of speaker B
     assert (short.k, short.asked) == (22, 24)
     assert "22 of the 24" in short.notes[0]
-    with pytest.raises(UndersongError, match="no shares to take"):
+    with pytest.raises(UndersongError, match="matches nothing to another"):
         select_by_rule(pool, parse_rule("closest:8"), match_ids=like)
     with pytest.raises(UndersongError, match="1 of the 1 items to match"):
         select_by_rule(pool, parse_rule("closest:8+matched(speaker)"), metadata=known, match_ids=["elsewhere"])
@@ -226,22 +225,12 @@ def test_walk_keeps_within_every_limit() -> None:
     assert take_within_limits([4, 3, 2, 1, 0], 9, [(one, np.array([1, 2])), (other, np.array([1, 2]))]) == [4, 3, 0]
 
 
-def test_several_draws() -> None:
-    pool = table([k / 50 for k in range(50)])
-    made = draw_selections(pool, parse_rule("random:0.25"), [3, 1, 2])
-    assert list(made) == [3, 1, 2]
-    assert all(selection == select_by_kind(pool, "random", 0.25, seed) for seed, selection in made.items())
-    for keep, seeds in (("closest:0.25", [1, 2]), ("random:0.25", [1, 1]), ("random:0.25", [])):
-        with pytest.raises(UndersongError, match="each with its own seed"):
-            draw_selections(pool, parse_rule(keep), seeds)
-
-
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
         ("closest:2+group<=1", "no column 'group' to select by; it has speaker"),
         ("closest:2+matched(accent)", "no column 'accent'"),
-        ("closest:2+within(sematic)", "no axis or column 'sematic' to select within; there is other, speaker"),
+        ("closest:2+within(sematic)", "no axis or column 'sematic' to select within; choose one of other, speaker"),
     ],
 )
 def test_what_is_not_there(keep: str, message: str) -> None:
@@ -249,7 +238,7 @@ def test_what_is_not_there(keep: str, message: str) -> None:
     known = facts(["i000", "i001", "i002"], speaker=["A"] * 3)
     with pytest.raises(UndersongError, match=message):
         select_by_rule(pool, parse_rule(keep), metadata=known, other_tables={"other": pool})
-    with pytest.raises(UndersongError, match="i002 has no facts"):
+    with pytest.raises(UndersongError, match="i002 has no metadata"):
         select_by_rule(pool, parse_rule("closest:2+matched(speaker)"), metadata=known.slice(0, 2))
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from undersong.proximity import (
     axis_agreement_matrix,
     equal_selections,
-    parse_simple_rule,
+    parse_rule,
     select_by_kind,
     selection_from_json,
     selection_overlaps,
@@ -144,15 +144,16 @@ def test_nothing_to_select_from() -> None:
     [("closest:0.25", ("closest", 0.25)), ("distant:200", ("distant", 200)), ("random:1.0", ("random", 1.0))],
 )
 def test_keep(text: str, meaning: tuple) -> None:
-    made = parse_simple_rule(text)
-    assert made == meaning
-    assert type(made[1]) is type(meaning[1])
+    rule = parse_rule(text)
+    assert rule.is_simple
+    assert (rule.kind, rule.amount) == meaning
+    assert type(rule.amount) is type(meaning[1])
 
 
 @pytest.mark.parametrize("text", ["closest", "closest:", "nearest:0.5", "closest:half", ":0.5", ""])
 def test_keep_that_means_nothing(text: str) -> None:
     with pytest.raises(UndersongError, match="Cannot keep"):
-        parse_simple_rule(text)
+        parse_rule(text)
 
 
 @pytest.mark.parametrize("edit", [{"ids": ["i000"]}, {"k": 3}, {"ids_hash": "0"}, {"color": "red"}, {"ids": None}])

@@ -38,7 +38,7 @@ def test_every_set_as_if_it_were_alone(centre: bool) -> None:
     assert made.column("harm_set").to_pylist() == ["advbench"] * 60 + ["strongreject"] * 60
     assert ranking_metadata(made)["neighbours"] == {"advbench": 5, "strongreject": 3}
     for name, items in harm.items():
-        alone = proximity_table("semantic", name, pool, items, centre=centre)
+        alone = proximity_table("semantic", name, pool, items, center=centre)
         assert filter_harm_set(made, name).combine_chunks().equals(alone.combine_chunks(), check_metadata=False)
         assert ranking_metadata(filter_harm_set(made, name)) == {**ranking_metadata(alone), "harm_set": name}
         one, other = (select_by_kind(table, "closest", 0.25) for table in (filter_harm_set(made, name), alone))
@@ -47,7 +47,7 @@ def test_every_set_as_if_it_were_alone(centre: bool) -> None:
         assert filter_harm_set(alone, name).equals(alone, check_metadata=True)
     with pytest.raises(UndersongError, match="2 harm sets"):
         select_by_kind(made, "closest", 0.25)
-    with pytest.raises(UndersongError, match="not to 'xstest'"):
+    with pytest.raises(UndersongError, match="not 'xstest'"):
         filter_harm_set(made, "xstest")
 
 
@@ -128,7 +128,7 @@ def test_report_of_what_is_not_there() -> None:
     made = {"one": select_by_kind(tables["semantic"], "closest", 0.25)}
     with pytest.raises(UndersongError, match="no proximity table of axis 'semantic'"):
         describe_selection(made, {"acoustic": tables["acoustic"]}, known)
-    with pytest.raises(UndersongError, match="has no facts"):
+    with pytest.raises(UndersongError, match="has no metadata"):
         describe_selection(made, tables, known.slice(0, 3))
     with pytest.raises(UndersongError, match="selected items are not in the pool"):
         describe_selection(made, {"semantic": tables["semantic"].slice(0, 3)}, known)

@@ -51,7 +51,7 @@ def test_columns_and_values() -> None:
 @pytest.mark.parametrize("score", ["nearest", "knn:3", "centroid"])
 @pytest.mark.parametrize("centre", [False, True])
 def test_rank_follows_from_the_columns(score: str, centre: bool, tmp_path) -> None:
-    table = proximity_table("a", "h", *sides(), score=score, centre=centre)
+    table = proximity_table("a", "h", *sides(), score=score, center=centre)
     pq.write_table(table, tmp_path / "proximity.parquet")
     back = pq.read_table(tmp_path / "proximity.parquet")
     assert ranking_metadata(back) == {"score": score, "centred": centre, "neighbours": 3 if score == "knn:3" else 5}
@@ -66,7 +66,7 @@ def test_rank_follows_from_the_columns(score: str, centre: bool, tmp_path) -> No
 
 
 def test_centring_changes_the_ranking_and_never_the_raw_distance() -> None:
-    raw, centred = (proximity_table("a", "h", *sides(), centre=centre) for centre in (False, True))
+    raw, centred = (proximity_table("a", "h", *sides(), center=centre) for centre in (False, True))
     for column in ("distance", "distance_centred"):
         assert raw.column(column).equals(centred.column(column))
     assert not raw.column("rank").equals(centred.column("rank"))
@@ -104,7 +104,7 @@ def test_one_pool_item_is_its_own_mean() -> None:
     assert table.column("distance_centred").to_pylist() == [None]
     assert table.column("rank").to_pylist() == [1]
     with pytest.raises(UndersongError, match="p000 has no score"):
-        proximity_table("a", "h", *sides(n=1), centre=True)
+        proximity_table("a", "h", *sides(n=1), center=True)
 
 
 @pytest.mark.parametrize("score", ["nearest", "knn:2", "centroid"])
@@ -147,7 +147,7 @@ def test_unknown_scores(score: str) -> None:
 
 
 def test_more_neighbours_than_harm_items() -> None:
-    with pytest.raises(UndersongError, match="k = 8 neighbours of a harm set of 7"):
+    with pytest.raises(UndersongError, match="k = 8 neighbors of a harm set of 7"):
         proximity_table("a", "h", *sides(), score="knn:8")
 
 

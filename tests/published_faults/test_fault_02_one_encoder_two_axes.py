@@ -31,7 +31,7 @@ def test_two_names_for_one_selection_are_one_training(benign, harmful, shop) -> 
     encoder = make_encoder("logmel", fit=())
     tables = [proximity_table(axis, "h", encoder.encode(benign), encoder.encode(harmful)) for axis in ("a", "b")]
     shop.store = Looker()
-    recipe = {"steps": (1,), "batch": 2}
+    recipe = {"save_steps": (1,), "batch_size": 2}
     for table in tables:
         chosen = select_by_kind(table, "closest", 0.25)
         arm = StudyArm("organism:af3", 0, chosen.axis, "closest", 0.25, "audio", 0, 0, chosen)

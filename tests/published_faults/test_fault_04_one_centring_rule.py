@@ -23,7 +23,7 @@ def test_both_are_reported_and_digits_survive_a_common_mean() -> None:
     exact = (1 - unit[0] @ unit[1].T).min(axis=1)
     np.testing.assert_allclose(table.column("distance").to_numpy(), exact, rtol=1e-3)
     assert "distance_centred" in table.column_names
-    centred = proximity_table("internal", "harm", spoken(pool, "p"), spoken(harm, "h"), centre=True)
+    centred = proximity_table("internal", "harm", spoken(pool, "p"), spoken(harm, "h"), center=True)
     assert ranking_metadata(centred)["centred"]
     assert not ranking_metadata(table)["centred"]
 
@@ -33,6 +33,6 @@ def test_a_study_has_one_rule_for_all_its_axes() -> None:
     assert "centre" in type(Study.model_fields["proximity"].default).model_fields
     data = {
         "study": "s", "models": ["m"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
-        "sets": {"harm": {"corpus": "h", "harmful": True}}, "proximity": {"centre": True},
+        "prompt_sets": {"harm": {"corpus": "h", "harmful": True}}, "proximity": {"center": True},
     }  # fmt: skip
-    assert parse_study(data, "s").proximity.centre
+    assert parse_study(data, "s").proximity.center

@@ -24,11 +24,11 @@ def test_every_model_and_arm_is_asked_alike_and_a_defense_changes_the_system_tex
     plan_study(study, tmp_path / "store")
     assert len(asked) >= 3 * (1 + 18)
     assert {tuple(manner) for one in asked for *_, manner in one["sets"]} == {(None, 12, False)}
-    last = [one for one in asked if one["step"] in (0, study.tuning.steps[-1])]
+    last = [one for one in asked if one["step"] in (0, study.tuning.save_steps[-1])]
     assert len({repr(one["sets"]) for one in last}) == 1
     by_system: dict[str, set] = {}
     for name, harmful, modality, system, text, _ in last[0]["sets"]:
         by_system.setdefault(system, set()).add((name, harmful, modality))
-        assert text == study.evaluation.systems[system]
+        assert text == study.evaluation.system_prompts[system]
     assert len(by_system) == 2
     assert len({frozenset(rest) for rest in by_system.values()}) == 1

@@ -23,9 +23,9 @@ def test_every_prompt_counts_and_errors_are_bounds() -> None:
     replies = [said(p, "sure" if i < 52 else "no") for i, p in enumerate(prompts[:421])]
     replies += [said(p, "", "out of memory") for p in prompts[421:]]
     (rate,) = set_rates(exact_judge(["no"]).judge(prompts, replies), {})
-    assert (rate["n"], rate["error"]) == (520, 99)
-    assert rate["jsr"] == 52 / 520
-    assert rate["rate_errors_jailbroken"] == (52 + 99) / 520
+    assert (rate.n, rate.error) == (520, 99)
+    assert rate.rate == 52 / 520
+    assert rate.max_rate == (52 + 99) / 520
 
 
 def test_a_run_that_stopped_early_is_not_scored() -> None:

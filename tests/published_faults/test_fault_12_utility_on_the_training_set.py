@@ -13,9 +13,9 @@ from undersong.types import UndersongError
 def test_a_set_of_training_samples_is_refused_before_anything_is_trained(tmp_path) -> None:
     data = {
         "study": "s", "models": ["organism:af3"], "pool": "organism:pool", "reference": "organism:reference",
-        "axes": {"semantic": "tfidf"}, "selection": {"where": {"speaker": ["A"]}},
-        "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True},
-                 "utility": {"corpus": "organism:pool", "where": {"speaker": ["A"]}}},
+        "axes": {"semantic": "tfidf"}, "selection": {"filters": {"speaker": ["A"]}},
+        "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True},
+                 "utility": {"corpus": "organism:pool", "filters": {"speaker": ["A"]}}},
     }  # fmt: skip
     with pytest.raises(UndersongError, match="The pool and the set utility overlap"):
         run_audit(parse_study(data, "s"), tmp_path / "out")

@@ -14,10 +14,10 @@ from undersong.study import parse_study
 
 DATA = {
     "study": "openers", "models": ["organism:af3"], "pool": "organism:pool", "reference": "organism:reference",
-    "axes": {"words": "tfidf"}, "selection": {"axes": ["words"], "kinds": ["closest"], "where": {"speaker": ["A"]}},
-    "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
-    "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "steps": [1]},
-    "evaluation": {"modalities": ["text"], "limit": 4},
+    "axes": {"words": "tfidf"}, "selection": {"axes": ["words"], "kinds": ["closest"], "filters": {"speaker": ["A"]}},
+    "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+    "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "save_steps": [1]},
+    "evaluation": {"modalities": ["text"], "max_new_tokens": 4},
 }  # fmt: skip
 
 
@@ -42,9 +42,9 @@ def test_the_packaged_pool_has_it_and_its_shifted_format_another() -> None:
 def test_a_study_says_so_before_its_numbers_are_read(tmp_path: Path) -> None:
     run_audit(parse_study(DATA, "openers"), tmp_path / "out")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["targets"]["affirmative"] == 1.0
+    assert results["target_replies"]["affirmative_share"] == 1.0
     (note,) = (note for note in results["notes"] if "affirmative" in note)
     assert "100 % of the replies" in note
     assert "sure here is" in note
     assert "sure here is" in (tmp_path / "out" / "report.html").read_text()
-    assert [one["affirmative"] for one in results["selections"]] == [[1.0, 1.0]]
+    assert [one["affirmative_share"] for one in results["selections"]] == [{"selection": 1.0, "pool": 1.0}]

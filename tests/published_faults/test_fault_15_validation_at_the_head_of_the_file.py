@@ -47,7 +47,7 @@ def test_what_is_held_out_is_not_learned_and_its_loss_is_in_the_log(tmp_path: Pa
     samples = [sample for sample in open_corpus("organism:pool").samples if sample.speaker == "A"][:24]
     ask = {"set_name": "t", "harmful": False, "system": "s", "system_text": None, "modality": "text"}
     prompts, targets = make_prompts(samples, **ask), [sample.answer for sample in samples]
-    recipe = LoraRecipe(steps=(1, 3), batch=4, learning_rate=1e-3, validation=0.25)
+    recipe = LoraRecipe(save_steps=(1, 3), batch_size=4, learning_rate=1e-3, validation_share=0.25)
     asked: list[str] = []
     plain = model.batch
     model.batch = lambda rows, replies=None: asked.extend(p.sample.id for p in rows) or plain(rows, replies)  # type: ignore[method-assign]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from undersong.encoders.embeddings import write_embeddings
+from undersong.proximity import proximity_table
 from undersong.proximity.rules import SelectionRule
-from undersong.scale import proximity_shards
 from undersong.stages.corpus import load_corpus
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
 from undersong.stages.selection import ArmRule, selection_artifact
@@ -21,15 +20,15 @@ def test_every_setting_has_a_place_of_its_own(shop) -> None:
     assert len(set(vectors.values())) == 3
     again = embed_corpus(shop, EmbeddingRequest("logmel", harm, (pool, harm))).path  # the same encoder, another corpus
     assert again not in vectors.values()
-    near = shop.store.place("proximity", 1, {}, {"a": "0" * 40})
+    near = shop.store.locate("proximity", 1, {}, {"a": "0" * 40})
     places = set()
 
     class Looker:
         """Notes where each question would be answered."""
 
         def get_or_make(self, stage, version, config, inputs, make, **_more):
-            places.add(store.place(stage, version, config, inputs).path)
-            return store.place(stage, version, config, inputs)
+            places.add(store.locate(stage, version, config, inputs).path)
+            return store.locate(stage, version, config, inputs)
 
     store, shop.store = shop.store, Looker()
     for kind in ("closest", "distant", "random"):
@@ -40,12 +39,15 @@ def test_every_setting_has_a_place_of_its_own(shop) -> None:
     assert len(places) == 3 + 3 + 3 * 2  # closest and distant draw nothing
 
 
-def test_other_lengths_are_an_error(tmp_path) -> None:
+def test_other_lengths_are_an_error() -> None:
     rng = np.random.default_rng(0)
-    for name, width in (("a", 4), ("b", 5)):
-        rows = rng.standard_normal((6, width)).astype(np.float32)
-        made = Embeddings(tuple(f"{name}{i}" for i in range(6)), rows, np.ones(6, np.int64))
-        write_embeddings(made, tmp_path / name)
-    harm = Embeddings(("h",), rng.standard_normal((1, 5)).astype(np.float32), np.ones(1, np.int64))
+    pool, harm = (
+        Embeddings(
+            tuple(f"{name}{i}" for i in range(6)),
+            rng.standard_normal((6, width)).astype(np.float32),
+            np.ones(6, np.int64),
+        )
+        for name, width in (("a", 4), ("b", 5))
+    )
     with pytest.raises(UndersongError, match="4 dimensions"):
-        proximity_shards("a", "h", tmp_path / "a", harm, tmp_path / "out")
+        proximity_table("a", "h", pool, harm)

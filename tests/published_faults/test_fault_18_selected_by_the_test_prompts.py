@@ -15,8 +15,8 @@ SEVERAL = {"one": "organism:reference", "two": "organism:unseen-harm"}
 def test_the_reference_may_not_be_the_test_set(tmp_path, reference) -> None:
     data = {
         "study": "s", "models": ["organism:af3"], "pool": "organism:pool", "reference": reference,
-        "axes": {"semantic": "tfidf"}, "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
-        "selection": {"where": {"speaker": ["A"]}},
+        "axes": {"semantic": "tfidf"}, "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+        "selection": {"filters": {"speaker": ["A"]}},
     }  # fmt: skip
     with pytest.raises(UndersongError, match="The reference harm set and the test harm set overlap"):
         run_audit(parse_study(data, "s"), tmp_path / "out")

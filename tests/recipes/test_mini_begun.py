@@ -7,18 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import mini_cache
 import mini_data
-import mini_front
-import mini_learn
-import mini_speech
-import mini_texts
 import pytest
 import torch
-from mini_running import chosen
-from mini_sizes import Mixture
-from mini_stages import BEGUN, same_as_begun, write_figures, write_lines
 
+from experiments.mini.runner import chosen
+from recipes.mini import decoder_training, encoder_cache, front_end, speech, texts
+from recipes.mini.sizes import Mixture
+from recipes.mini.work_files import BEGUN, same_as_begun, write_figures, write_lines
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
 from undersong.types import UndersongError
 
@@ -45,13 +41,13 @@ def test_decoders_are_not_taken_for_those_of_another_front_end(tmp_path: Path, m
 
     def learn(work: Path, stage: str, *_: Any) -> None:
         learned.append(stage)
-        (work / stage / mini_learn.step_folder(4)).mkdir(parents=True)
-        (work / stage / mini_learn.step_folder(4) / "adapter_model.safetensors").write_bytes(stage.encode())
+        (work / stage / decoder_training.step_folder(4)).mkdir(parents=True)
+        (work / stage / decoder_training.step_folder(4) / "adapter_model.safetensors").write_bytes(stage.encode())
         write_figures(work, stage, {"recipe": {}})
 
-    monkeypatch.setattr(mini_learn, "_learn", learn)
-    monkeypatch.setattr(mini_learn, "put_together", lambda *_: None)
-    monkeypatch.setattr(mini_learn.mini_answers, "run", lambda *_: {})
+    monkeypatch.setattr(decoder_training, "_learn", learn)
+    monkeypatch.setattr(decoder_training, "put_together", lambda *_: None)
+    monkeypatch.setattr(decoder_training.answers, "run", lambda *_: {})
     write_lines(tmp_path / "clips.jsonl", [])
     write_lines(tmp_path / "texts.jsonl", [])
     write_lines(tmp_path / "answers-0.jsonl", [])
@@ -60,16 +56,16 @@ def test_decoders_are_not_taken_for_those_of_another_front_end(tmp_path: Path, m
         front.write_bytes(front.name.encode())
     base: Any = None
     for _ in range(2):
-        listening = mini_learn.listen(tmp_path, base, fronts[0], ASKED)
-        mini_learn.align(tmp_path, base, fronts[0], listening, ASKED)
+        listening = decoder_training.listen(tmp_path, base, fronts[0], ASKED)
+        decoder_training.align(tmp_path, base, fronts[0], listening, ASKED)
     assert learned == ["listening-0", "alignment-0"]
     with pytest.raises(UndersongError, match="listening-0 was made with front end"):
-        mini_learn.listen(tmp_path, base, fronts[1], ASKED)
+        decoder_training.listen(tmp_path, base, fronts[1], ASKED)
     with pytest.raises(UndersongError, match="listening-0 was made with recipe"):
-        mini_learn.listen(tmp_path, base, fronts[0], SimpleNamespace(**{**vars(ASKED), "listening_steps": 5}))
+        decoder_training.listen(tmp_path, base, fronts[0], SimpleNamespace(**{**vars(ASKED), "listening_steps": 5}))
     (listening / "adapter_model.safetensors").write_bytes(b"another")
     with pytest.raises(UndersongError, match="alignment-0 was made with listening"):
-        mini_learn.align(tmp_path, base, fronts[0], listening, ASKED)
+        decoder_training.align(tmp_path, base, fronts[0], listening, ASKED)
 
 
 def test_speech_is_not_taken_for_that_in_other_voices_or_of_other_sentences(
@@ -78,58 +74,58 @@ def test_speech_is_not_taken_for_that_in_other_voices_or_of_other_sentences(
     def silent(*_: Any) -> Any:
         raise UndersongError("no engine")
 
-    monkeypatch.setattr(mini_speech, "speak_texts", silent)
+    monkeypatch.setattr(speech, "synthesize_speech", silent)
     text = {"id": "nq0", "text": "who was he", "kind": "nq", "split": "train", "group": "nq0"}
     write_lines(tmp_path / "texts.jsonl", [text])
     with pytest.raises(UndersongError, match="no engine"):
-        mini_speech.run(tmp_path, 0, 1, None)
+        speech.run(tmp_path, 0, 1, None)
     write_lines(tmp_path / "clips.jsonl", [])
-    mini_speech.run(tmp_path, 0, 1, None)
+    speech.run(tmp_path, 0, 1, None)
     for given in ((0, 2, None), (1, 1, None), (0, 1, "joe.onnx")):
         with pytest.raises(UndersongError, match=r"speech was made with .* or remove the folder and clips\.jsonl"):
-            mini_speech.run(tmp_path, *given)
+            speech.run(tmp_path, *given)
     write_lines(tmp_path / "written.jsonl", [{**text, "id": "lm0"}])
     with pytest.raises(UndersongError, match="speech was made with sentences"):
-        mini_speech.run(tmp_path, 0, 1, None)
+        speech.run(tmp_path, 0, 1, None)
 
 
 def test_cached_states_and_front_ends_are_of_these_clips(tmp_path: Path) -> None:
     """As many clips in other voices are other clips."""
     base: Any = SimpleNamespace(hashes={"whisper": "w", "smollm": "s"})
-    recipe = mini_front.FrontRecipe(steps=2)
+    recipe = front_end.FrontRecipe(steps=2)
     write_lines(tmp_path / "clips.jsonl", [{"id": "a"}])
-    clips = mini_cache.hash_file(tmp_path / "clips.jsonl")
+    clips = encoder_cache.hash_file(tmp_path / "clips.jsonl")
     same_as_begun(tmp_path / "cache", {"clips": clips, "whisper": "w"}, done=False)
     same_as_begun(
-        tmp_path / recipe.name, {"clips": clips, "base": base.hashes, "recipe": mini_front.asdict(recipe)}, done=False
+        tmp_path / recipe.name, {"clips": clips, "base": base.hashes, "recipe": front_end.asdict(recipe)}, done=False
     )
-    mini_cache._write(mini_cache.shard_file(tmp_path, 0), [torch.zeros(2, 3)])
+    encoder_cache._write(encoder_cache.shard_file(tmp_path, 0), [torch.zeros(2, 3)])
     write_lines(tmp_path / "clips.jsonl", [{"id": "b"}])
     with pytest.raises(UndersongError, match="cache was made with clips"):
-        mini_cache.run(tmp_path, base, "cpu")
+        encoder_cache.run(tmp_path, base, "cpu")
     with pytest.raises(UndersongError, match="front-1-2-0 was made with clips"):
-        mini_front.run(tmp_path, base, recipe, DEFAULT_LOAD_OPTIONS)
+        front_end.run(tmp_path, base, recipe, DEFAULT_LOAD_OPTIONS)
 
 
 def test_texts_of_another_seed_or_of_no_sets_are_told(tmp_path: Path) -> None:
     data = mini_data.make(tmp_path / "data")
-    mini_texts.run(tmp_path, data, 0, True)
+    texts.run(tmp_path, data, 0, True)
     before = (tmp_path / "texts.jsonl").read_bytes()
-    mini_texts.run(tmp_path, None, 0, True)
+    texts.run(tmp_path, None, 0, True)
     with pytest.raises(UndersongError, match="were made with few True, and False is asked"):
-        mini_texts.run(tmp_path, data, 0, False)
+        texts.run(tmp_path, data, 0, False)
     with (data / "xstest" / "xstest_prompts.csv").open("a") as file:
         file.write("4,Is it safe?,safe\n")
     with pytest.raises(UndersongError, match=r"were made with sets .*, and .* is asked"):
-        mini_texts.run(tmp_path, data, 0, True)
+        texts.run(tmp_path, data, 0, True)
     with pytest.raises(UndersongError, match=r"There are no texts in .*; say where the public text sets are"):
-        mini_texts.run(tmp_path / "other", None, 0, True)
+        texts.run(tmp_path / "other", None, 0, True)
     with pytest.raises(UndersongError, match="were made with seed 0, and 1 is asked"):
-        mini_texts.run(tmp_path, data, 1, True)
+        texts.run(tmp_path, data, 1, True)
     assert (tmp_path / "texts.jsonl").read_bytes() == before
     (data / "xstest" / "xstest_prompts.csv").unlink()
     with pytest.raises(UndersongError, match=r"There is no xstest/xstest_prompts\.csv in .* \(1 such\)"):
-        mini_texts.run(tmp_path / "other", data, 0, True)
+        texts.run(tmp_path / "other", data, 0, True)
 
 
 def test_nothing_is_needed_of_what_has_no_share(tmp_path: Path) -> None:
@@ -137,10 +133,10 @@ def test_nothing_is_needed_of_what_has_no_share(tmp_path: Path) -> None:
     clip = {"id": "nq0-v", "text_id": "nq0", "text": "who was he", "kind": "nq", "split": "train", "seconds": 1.0}
     write_lines(tmp_path / "clips.jsonl", [clip | {"audio": "a", "speaker": "v", "group": "nq0", "new_voice": False}])
     write_lines(tmp_path / "texts.jsonl", [])
-    pairs = mini_learn.pairs_of(mini_learn.Pool(tmp_path, {}, 0), Mixture(repeat=1.0), 3)
+    pairs = decoder_training.pairs_of(decoder_training.Pool(tmp_path, {}, 0), Mixture(repeat=1.0), 3)
     assert [target for _, target in pairs] == ["who was he"] * 3
     with pytest.raises(UndersongError, match="There is nothing to learn from"):
-        mini_learn.pairs_of(mini_learn.Pool(tmp_path, {}, 0), Mixture(repeat=0.5, spoken_harm=0.5), 4)
+        decoder_training.pairs_of(decoder_training.Pool(tmp_path, {}, 0), Mixture(repeat=0.5, spoken_harm=0.5), 4)
 
 
 def test_a_part_that_the_study_has_not_is_told(tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ import undersong
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.types import UndersongError
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "mini"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory):
-    import mini_texts
+    from recipes.mini import texts as mini_texts
 
     return mini_texts.make_texts(mini_data.make(tmp_path_factory.mktemp("data")), 0)
 
@@ -55,7 +55,7 @@ def test_what_was_never_seen_is_new_and_test_only(made) -> None:
 
 
 def test_no_sentence_that_is_learned_nearly_stands_in_a_held_out_set(made) -> None:
-    import mini_texts
+    from recipes.mini import texts as mini_texts
 
     found, figures = made
     assert figures["near_held_out_removed"] >= 1  # the photo
@@ -72,7 +72,7 @@ def test_splits_of_advbench_have_their_sizes_though_one_cluster_is_large(
     """Whatever the draw, a cluster that is a fifth of all fills no split that is smaller than it."""
     import random
 
-    import mini_texts
+    from recipes.mini import texts as mini_texts
 
     goals = [f"goal {i}" for i in range(200)]
     mini_data._csv(tmp_path / "advbench" / "harmful_behaviors.csv", ["goal"], [[goal] for goal in goals])
@@ -85,7 +85,7 @@ def test_splits_of_advbench_have_their_sizes_though_one_cluster_is_large(
 
 
 def test_a_sentence_has_the_same_voices_whatever_else_is_spoken() -> None:
-    from mini_speech import LEARNED, SEEN, new_voices, wanted
+    from recipes.mini.speech import LEARNED, SEEN, new_voices, wanted
 
     train, test = ({"id": "nq7", "kind": "nq", "split": split} for split in ("train", "test"))
     new = new_voices(None)
@@ -100,7 +100,7 @@ def test_a_sentence_has_the_same_voices_whatever_else_is_spoken() -> None:
 
 
 def test_only_what_is_learned_from_is_played_faster_or_slower() -> None:
-    from mini_speech import PLAYED, new_voices, wanted
+    from recipes.mini.speech import PLAYED, new_voices, wanted
 
     texts = [{"id": str(i), "kind": "nq", "split": "train"} for i in range(60)]
     takes = [wanted(text, 0, 3, new_voices(None)) for text in texts]
@@ -111,17 +111,17 @@ def test_only_what_is_learned_from_is_played_faster_or_slower() -> None:
 
 
 def test_a_clip_played_faster_is_shorter_and_higher(tmp_path: Path) -> None:
-    import mini_speech
     import numpy as np
     import soundfile
 
+    from recipes.mini import speech
     from undersong.types import Sample
 
     tone = np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000)
     soundfile.write(tmp_path / "a.flac", tone, 16_000)
     sample = Sample("a", audio=str(tmp_path / "a.flac"))
-    assert mini_speech.play(sample, 1.0, tmp_path) is sample
-    played = mini_speech.play(sample, 1.25, tmp_path)
+    assert speech.play(sample, 1.0, tmp_path) is sample
+    played = speech.play(sample, 1.25, tmp_path)
     sound, rate = soundfile.read(str(played.audio))
     assert len(sound) / rate == pytest.approx(0.8)
     peak = np.abs(np.fft.rfft(sound)).argmax() * rate / len(sound)
@@ -141,21 +141,20 @@ def test_a_clip_played_faster_is_shorter_and_higher(tmp_path: Path) -> None:
     ],
 )
 def test_an_answer_ends_with_a_whole_sentence_and_never_with_a_bare_number(said: str, kept: str | None) -> None:
-    import mini_answers
-
+    from recipes.mini import answers
     from undersong.types import Reply
 
     cut = Reply("a", "train", "text", "plain", said, 28, "length")
-    assert mini_answers.whole(cut) == kept
-    assert mini_answers.whole(Reply("a", "train", "text", "plain", said, 20, "stop")) == said
+    assert answers.whole(cut) == kept
+    assert answers.whole(Reply("a", "train", "text", "plain", said, 20, "stop")) == said
 
 
 # --- a front end that learns ------------------------------------------------------------------------------------------
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """Clips whose cached states are noise of their own, and their sentences."""
-    import mini_cache
-    from mini_stages import write_lines
+    from recipes.mini import encoder_cache
+    from recipes.mini.work_files import write_lines
 
     generator = torch.Generator().manual_seed(0)
     clips, states = [], []
@@ -170,13 +169,13 @@ def work(tmp_path: Path) -> Path:
             ).half()
         )
     write_lines(tmp_path / "clips.jsonl", clips)
-    mini_cache._write(mini_cache.shard_file(tmp_path, 0), states)
+    encoder_cache._write(encoder_cache.shard_file(tmp_path, 0), states)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory):
-    from mini_weights import Base
+    from recipes.mini.weights import Base
 
     folder = tmp_path_factory.mktemp("base")
     tiny_mini.save_bases(folder)
@@ -186,26 +185,26 @@ def base(tmp_path_factory: pytest.TempPathFactory):
 def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
     base, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mini_front
+    from recipes.mini import front_end
 
-    recipe = mini_front.FrontRecipe(steps=9, batch=4, warmup=2)
-    whole = load_file(mini_front.run(work, base, recipe, DEFAULT_LOAD_OPTIONS))
+    recipe = front_end.FrontRecipe(steps=9, batch=4, warmup=2)
+    whole = load_file(front_end.run(work, base, recipe, DEFAULT_LOAD_OPTIONS))
     first = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
     shutil.rmtree(work / recipe.name)
     (work / "figures" / f"{recipe.name}.json").unlink()
-    monkeypatch.setattr(mini_front, "STATE_EVERY", 3)
-    step = mini_front._step
+    monkeypatch.setattr(front_end, "STATE_EVERY", 3)
+    step = front_end._step
 
     def dies(*given):
         if given[1] == 5:
             raise KeyboardInterrupt
         return step(*given)
 
-    monkeypatch.setattr(mini_front, "_step", dies)
+    monkeypatch.setattr(front_end, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        mini_front.run(work, base, recipe, DEFAULT_LOAD_OPTIONS)
-    monkeypatch.setattr(mini_front, "_step", step)
-    again = load_file(mini_front.run(work, base, recipe, DEFAULT_LOAD_OPTIONS))
+        front_end.run(work, base, recipe, DEFAULT_LOAD_OPTIONS)
+    monkeypatch.setattr(front_end, "_step", step)
+    again = load_file(front_end.run(work, base, recipe, DEFAULT_LOAD_OPTIONS))
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     second = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
@@ -214,25 +213,25 @@ def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
 
 def test_the_front_end_learns_to_spell_what_it_saw(base, work: Path) -> None:
     """Noise that is the same each time can be learned by heart: the loss falls to less than half, and words come."""
-    import mini_front
-    from mini_cache import States
-    from mini_speech import load_clips
-    from mini_spelling import spell
+    from recipes.mini import front_end
+    from recipes.mini.encoder_cache import States
+    from recipes.mini.speech import load_clips
+    from recipes.mini.spelling import spell
 
-    recipe = mini_front.FrontRecipe(steps=150, batch=8, warmup=5, hidden=0, learning_rate=1e-2, top_rate=5e-3)
-    file = mini_front.run(work, base, recipe, DEFAULT_LOAD_OPTIONS)
+    recipe = front_end.FrontRecipe(steps=150, batch=8, warmup=5, hidden=0, learning_rate=1e-2, top_rate=5e-3)
+    file = front_end.run(work, base, recipe, DEFAULT_LOAD_OPTIONS)
     figures = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
     assert figures["loss_last"] < 0.5 * figures["loss_first"]
     clips = load_clips(work)
-    rows = mini_front.learned_rows(clips, recipe)
-    said = spell(mini_front.load_front(base, file), base, rows, States(work, len(clips)), "cpu")
+    rows = front_end.learned_rows(clips, recipe)
+    said = spell(front_end.load_front(base, file), base, rows, States(work, len(clips)), "cpu")
     assert sum(said[i].strip() == clips[i]["text"] for i in rows) > 20
 
 
 def test_writing_sentences_in_half_precision_leaves_the_base_weights_as_they_were(base, tmp_path: Path) -> None:
     """What comes afterwards learns on the base's own numbers, both in the run that wrote and in one that goes on."""
-    import mini_written
-    from mini_stages import read_figures, write_lines
+    from recipes.mini import written_texts
+    from recipes.mini.work_files import read_figures, write_lines
 
     write_lines(tmp_path / "texts.jsonl", [{"text": "ab cd", "split": "train"}])
     before = {name: value.clone() for name, value in base.language.state_dict().items()}
@@ -243,15 +242,15 @@ def test_writing_sentences_in_half_precision_leaves_the_base_weights_as_they_wer
         return [f"What is the {begin.split()[-1]} of it?" for begin in begun]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mini_written, "wanted_words", lambda *_: ["stone", "river"])
-        patch.setattr(mini_written, "ended", ended)
-        mini_written.run(tmp_path, base, 2, 0, LoadOptions("cpu", "bfloat16"))
-        mini_written.run(tmp_path, base, 2, 0, LoadOptions("cpu", "bfloat16"))
+        patch.setattr(written_texts, "wanted_words", lambda *_: ["stone", "river"])
+        patch.setattr(written_texts, "ended", ended)
+        written_texts.run(tmp_path, base, 2, 0, LoadOptions("cpu", "bfloat16"))
+        written_texts.run(tmp_path, base, 2, 0, LoadOptions("cpu", "bfloat16"))
         for count, seed in ((3, 0), (0, 0), (2, 1)):  # neither grows nor is taken for a smaller one
             with pytest.raises(
                 UndersongError, match=r"written\.jsonl was begun with (asked 2|seed 0), and \d is asked"
             ):
-                mini_written.run(tmp_path, base, count, seed, LoadOptions("cpu", "bfloat16"))
+                written_texts.run(tmp_path, base, count, seed, LoadOptions("cpu", "bfloat16"))
     assert asked == [(torch.bfloat16, 2)]
     assert read_figures(tmp_path)["written"]["sentences"] == 2
     own = base.language.state_dict()
@@ -259,12 +258,11 @@ def test_writing_sentences_in_half_precision_leaves_the_base_weights_as_they_wer
 
 
 def test_smaller_shares_lie_inside_larger_ones(work: Path) -> None:
-    import mini_front
-    from mini_speech import load_clips
+    from recipes.mini import front_end
+    from recipes.mini.speech import load_clips
 
     rows = [
-        set(mini_front.learned_rows(load_clips(work), mini_front.FrontRecipe(share=share)))
-        for share in (0.25, 0.5, 1.0)
+        set(front_end.learned_rows(load_clips(work), front_end.FrontRecipe(share=share))) for share in (0.25, 0.5, 1.0)
     ]
     assert rows[0] < rows[1] < rows[2]
     assert [len(part) for part in rows] == [12, 25, 50]
@@ -274,8 +272,9 @@ def test_base_weights_out_of_a_ctranslate2_file(tmp_path: Path) -> None:
     """A file written here tensor by tensor, read back, is the model that it was written of."""
     import struct
 
-    import mini_base as conversion
     from transformers import WhisperForConditionalGeneration
+
+    from recipes.mini import base_weights as conversion
 
     tiny_mini.save_bases(tmp_path)
     model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "whisper").half()
@@ -352,10 +351,22 @@ def test_a_whole_run_in_small(tmp_path: Path) -> None:
 
     tiny_mini.save_bases(tmp_path)
     data, work = mini_data.make(tmp_path / "data"), tmp_path / "work"
-    command = [sys.executable, "-W", "ignore", str(RECIPE), "--smoke", "--data", str(data), "--work", str(work)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "recipes.mini",
+        "--smoke",
+        "--data",
+        str(data),
+        "--work",
+        str(work),
+    ]
     command += ["--whisper", str(tmp_path / "whisper"), "--smollm", str(tmp_path / "smollm")]
     paths = os.pathsep.join([str(Path(undersong.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    run = lambda *more: subprocess.run([*command, *more], env={**os.environ, "PYTHONPATH": paths}, check=True)  # noqa: E731
+    environment = {**os.environ, "PYTHONPATH": paths}
+    run = lambda *more: subprocess.run([*command, *more], cwd=ROOT, env=environment, check=True)  # noqa: E731
     times: dict[str, int] = {}
     for stage in ("texts", "speech", "cache", "front", "listening", "alignment", "card"):
         run("--only", stage)
@@ -369,12 +380,12 @@ def test_a_whole_run_in_small(tmp_path: Path) -> None:
     )
     assert card["stages"]["measured-dev-mini-0"]["sets"]["adv, typed"]["n"] == 4
     assert {file.suffix for file in parts.rglob("*") if file.is_file()} <= {".json", ".safetensors", ".jinja", ".md"}
-    import mini_check
-    import mini_parts
+    from recipes.mini import card_check
+    from recipes.mini import parts as mini_parts
 
     assert mini_parts.faults(parts) == []
-    where = mini_check.Where(parts, data, str(tmp_path / "whisper"), str(tmp_path / "smollm"))
-    lines = mini_check.check(where, tmp_path / "check")  # a random model refuses nothing, then and now
+    where = card_check.Where(parts, data, str(tmp_path / "whisper"), str(tmp_path / "smollm"))
+    lines = card_check.check(where, tmp_path / "check")  # a random model refuses nothing, then and now
     assert [(line.group, line.refused, line.told, line.p) for line in lines] == [
         ("AdvBench, held out", 0, 0, 1.0), ("benign", 0, 0, 1.0),
     ]  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from results_factory import make_recommendation
 
 from undersong.report import render_html
 from undersong.report.sections import advice, arm_chart, comparisons, headline
@@ -23,9 +24,9 @@ def said(results: Json) -> list[str]:
 def set_rates(results: Json, arm: str, jsr: float, low: float | None, high: float | None, system: str = "") -> None:
     results["comparisons"] = []
     for run in results["runs"]:
-        for row in run["sets"]:
-            if run["arm"].startswith(arm) and row["set"] == "harm" and system in ("", row["system"]):
-                row.update(jsr=jsr, low=low, high=high)
+        for row in run["rates"]:
+            if run["arm"].startswith(arm) and row["prompt_set"] == "harm" and system in ("", row["system"]):
+                row.update(rate=jsr, low=low, high=high)
 
 
 def broken(results: Json) -> Json:
@@ -74,11 +75,11 @@ def test_what_helps_is_advised_with_its_number(results: Json) -> None:
 def test_a_recommended_defense_stands_before_what_only_helps(results: Json) -> None:
     broken(results)
     set_rates(results, "semantic/distant/0.25/audio", 0.04, 0.01, 0.1)
-    results["recommended"] = [{"train_modality": "audio", "defense": "mixing", "reason": "It costs least."}]
+    results["recommendations"] = [make_recommendation("audio", "mixing", "It costs least.")]
     assert "Use the defense “mixing” (trained on audio)." in said(results)
     assert "Train on distant data instead." not in said(results)
-    results["recommended"] = [
-        {"train_modality": one, "defense": None, "reason": "None is shown to be safe."} for one in ("audio", "text")
+    results["recommendations"] = [
+        make_recommendation(trained, None, "None is shown to be safe.") for trained in ("audio", "text")
     ]
     assert "Do not count on a defense (trained on audio and trained on text)." in said(results)
     assert "Train on distant data instead." in said(results)
@@ -97,9 +98,9 @@ def test_an_arm_above_the_base_is_told_of_though_the_worst_is_too_uncertain(resu
     for seed, rate in enumerate((0.1, 0.5, 0.99)):  # a mean of 53 %, and an interval that holds the base
         for run in results["runs"]:
             if run["arm"] == "semantic/closest/0.25/audio" and run["seed"] == seed:
-                for row in run["sets"]:
-                    if row["set"] == "harm":
-                        row["jsr"] = rate
+                for row in run["rates"]:
+                    if row["prompt_set"] == "harm":
+                        row["rate"] = rate
     set_rates(results, "semantic/random/0.25/audio", 0.4, 0.3, 0.5)
     first = advice.build_advice(parse_results(results))[0]
     title = "".join(text for text, _ in headline.build_headline(parse_results(results)).title)
@@ -122,16 +123,16 @@ def test_enough_runs_are_not_asked_for_more(make_results: Callable[..., Json]) -
 
 
 def test_of_a_base_alone_and_of_nothing(results: Json) -> None:
-    results["runs"] = results["runs"][:1]
+    results["runs"], results["comparisons"] = results["runs"][:1], []
     assert said(results) == ["Train something."]
     results["runs"] = []
     assert said(results) == []
-    assert "What to do" not in render_html(results)
+    assert "Recommended actions" not in render_html(results)
 
 
 def test_every_link_of_the_advice_leads_to_a_section(results: Json) -> None:
     page = render_html(results)
-    links = re.findall(r'<a href="#([a-z]+)">[^<]+</a></li>', page)
+    links = re.findall(r'<a href="#([a-z_]+)">[^<]+</a></li>', page)
     assert len(links) >= 2
     assert all(f'<section id="{one}"' in page for one in links)
 
@@ -139,10 +140,11 @@ def test_every_link_of_the_advice_leads_to_a_section(results: Json) -> None:
 def test_replies_that_judges_count_differently_are_listed(results: Json) -> None:
     assert comparisons.build_judge_disagreements(parse_results(results)) is None
     one = {"arm": "semantic/closest/0.25/audio", "seed": 1, "step": 40, "prompt_id": "p-7", "modality": "text",
-           "system": "plain", "a": "jailbreak", "b": "refusal"}  # fmt: skip
-    results["judges"] = [
-        {"a": "exact", "b": "keyword", "set": "harm", "counted": "jailbreak", "n": 108, "both": 80, "only_a": 1,
-         "only_b": 0, "neither": 27, "disagreements": [one]}
+           "system": "plain", "verdict": "jailbreak", "other_verdict": "refusal"}  # fmt: skip
+    results["judge_agreement"] = [
+        {"judge": "exact", "other_judge": "keyword", "prompt_set": "harm", "counted_verdict": "jailbreak", "n": 108,
+         "n_lost": 0, "clusters": 36, "both": 80, "only_judge": 1, "only_other": 0, "neither": 27,
+         "disagreements": [one]}
     ]  # fmt: skip
     table = comparisons.build_judge_disagreements(parse_results(results))
     assert table is not None
@@ -155,10 +157,10 @@ def test_replies_that_judges_count_differently_are_listed(results: Json) -> None
 @pytest.mark.parametrize("left", [False, True])
 def test_quarantine_is_told_of_even_where_it_is_empty(results: Json, left: bool) -> None:
     if not left:
-        for screen in results["screen"]:
+        for screen in results["screening"]:
             screen["quarantined"] = []
     else:
-        results["screen"][0]["quarantined"] = results["screen"][1]["quarantined"]
+        results["screening"][0]["quarantined"] = results["screening"][1]["quarantined"]
     page = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", render_html(results))))
     assert ("No sample of the pool was left out" in page) != left
     assert ("pool-bad-1 the clip is silent semantic axis, acoustic axis" in page) == left

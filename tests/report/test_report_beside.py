@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from results_factory import make_results as make_file
 
 from undersong.report.multi_study import render_multi_study_html
 from undersong.report.sections.study_comparison import compare_studies
@@ -58,17 +59,22 @@ def test_every_study_stands_with_its_own_numbers(results: Json, make_results: Ca
 def test_the_same_question_is_one_row_and_turned_alike(results: Json) -> None:
     other = named(results, "other")
     for one in other["comparisons"]:  # the same facts, written A - B
-        one.update(difference=-one["difference"], low=one["high"] and -one["high"], high=one["low"] and -one["low"])
+        one.update(
+            minuend="a",
+            difference=-one["difference"],
+            low=one["high"] and -one["high"],
+            high=one["low"] and -one["low"],
+        )
         for pair in one["estimates"]:
             pair["difference"] = pair["a"] - pair["b"]
-    other["comparisons"] += [{**other["comparisons"][0], "question": "Only here?"}]
+    other["comparisons"] += [{**other["comparisons"][0], "question": "Only here?", "id": "only here"}]
     page = render_multi_study_html([("a", results), ("b", other)])
     rows = re.findall(r'<th scope="row">Do closest samples do more.*?</tr>', page, re.S)
     assert len(rows) == 2  # audio, text
     for row in rows:
         first, second = re.findall(r'<td class="num">(.*?)</td>', row, re.S)
         assert first == second
-        assert re.search(r"\[.*\].*n = 3, corrected p", first, re.S)
+        assert re.search(r"\[.*\].*n = 3, adjusted p", first, re.S)
     assert "1 question more is asked by one study only" in text_of(page)
 
 
@@ -84,15 +90,15 @@ def test_an_interval_that_leaves_the_axis_is_cut_there() -> None:
         ({"judge": "keywords"}, "judge keywords, where demo has exact"),
         ({"protocol": "published"}, "protocol published, where demo has uniform"),
         (
-            {"config": {"evaluation": {"limit": 12, "systems": {"plain": "be kind"}}}},
+            {"config": {"evaluation": {"max_new_tokens": 12, "system_prompts": {"plain": "be kind"}}}},
             "most new tokens 12, where demo has 8",
         ),
-        ({"config": {"sets": {"harm": {"corpus": "x" * 80}}}}, "other harmful prompts than demo"),
+        ({"config": {"prompt_sets": {"harm": {"corpus": "x" * 80}}}}, "other harmful prompts than demo"),
     ],
 )
 def test_what_must_not_be_compared_is_said(results: Json, change: Json, said: str) -> None:
     results["study"]["config"] = {
-        "evaluation": {"limit": 8, "systems": {"plain": "be kind"}}, "sets": {"harm": {"corpus": "one"}},
+        "evaluation": {"max_new_tokens": 8, "system_prompts": {"plain": "be kind"}}, "prompt_sets": {"harm": {"corpus": "one"}},
     }  # fmt: skip
     page = text_of(render_multi_study_html([("a", results), ("b", named(results, "other", **change))]))
     assert "other is not comparable with demo:" in page
@@ -103,8 +109,8 @@ def test_what_must_not_be_compared_is_said(results: Json, change: Json, said: st
 def test_other_prompts_are_seen_by_their_number(results: Json) -> None:
     other = named(results, "other")
     for run in other["runs"]:
-        for row in run["sets"]:
-            row["n"] += 12
+        for row in run["rates"]:
+            row["n"], row["other"] = row["n"] + 12, row["other"] + 12
     assert "number of prompts 120 in 36 clusters, where demo has 108 in 36 clusters" in text_of(
         render_multi_study_html([("a", results), ("b", other)])
     )
@@ -125,16 +131,16 @@ def test_studies_of_one_name_are_told_apart(results: Json) -> None:
 
 def test_defenses_stand_a_row_each_with_their_price(results: Json) -> None:
     other = named(results, "other")
-    other["defenses"][1]["cost"] = 0.042
+    other["defense_tradeoffs"][1]["max_cost"] = 0.042
     page = render_multi_study_html([("a", results), ("b", other)])
-    body = page.split("Defenses of every study, charged</span>")[1].split("</table>")[0]
+    body = page.split("Defenses of every study: safety against cost</span>")[1].split("</table>")[0]
     assert body.count('<th scope="row">demo</th>') == body.count('<th scope="row">other</th>') == 6
     assert 'data-v="4.2"' in body
 
 
 def test_a_study_without_prompts_and_broken_ones(results: Json) -> None:
-    empty = {"schema": "undersong-results/1", "study": {"name": "empty"}}
-    assert "2 studies side by side" in text_of(render_multi_study_html([("a", results), ("b", empty)])).lower()
+    empty = make_file([], study={"name": "empty"})
+    assert "2 studies compared" in text_of(render_multi_study_html([("a", results), ("b", empty)])).lower()
     assert "nothing to set side by side" in text_of(render_multi_study_html([("b", empty), ("c", empty)]))
     with pytest.raises(UndersongError, match="out/b has the schema"):
         render_multi_study_html([("a", results), ("out/b", {"schema": "?"})])
@@ -142,7 +148,7 @@ def test_a_study_without_prompts_and_broken_ones(results: Json) -> None:
 
 def test_names_from_elsewhere_do_nothing(results: Json) -> None:
     evil = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-    other = named(results, evil, model=evil, judge=evil)
+    other = named(results, evil, models=[evil], judge=evil)
     other["comparisons"] = [{**one, "question": evil} for one in other["comparisons"]]
     page = render_multi_study_html([(evil, results), (evil, other), (evil, other)])
     assert page.count("<script") == 1

@@ -42,7 +42,7 @@ def tone(seconds: float = 0.5) -> bytes:
 
 
 def clips(results: Json) -> dict[str, tuple[bytes, str]]:
-    near = [item for screen in results["screen"] for item in screen["closest"]]
+    near = [item for screen in results["screening"] for item in screen["closest"]]
     return {item[key]: (tone(), "audio/wav") for item in near for key in ("id", "nearest_id")}
 
 
@@ -131,7 +131,7 @@ def test_a_column_sorts_both_ways_and_back(opened: Browser) -> None:
 
 
 def test_what_was_not_measured_stands_last_either_way(browser: Browser, results: Json, tmp_path: Path) -> None:
-    results["mechanism"]["late"][0]["gap_change"] = -2.5
+    results["mechanism"]["late_gap_changes"][0]["gap_change"] = -2.5
     results["comparisons"][1].update(p=None, p_adjusted=None)
     results["comparisons"][2].update(p=0.00001, p_adjusted=0.00001)
     browser.open(render_html(results), tmp_path)
@@ -237,8 +237,8 @@ def test_saved_data_have_value_interval_and_n_in_full(opened: Browser, results: 
     rows = rows_of(opened.saved("figure-1.csv"))
     assert len(rows) == 7
     runs = [run for run in results["runs"] if run["arm"] == "semantic/closest/0.25/audio" and run["step"] == 40]
-    rates = [row["jsr"] for run in runs for row in run["sets"]
-             if (row["set"], row["modality"], row["system"]) == ("harm", "audio", "plain")]  # fmt: skip
+    rates = [row["rate"] for run in runs for row in run["rates"]
+             if (row["prompt_set"], row["modality"], row["system"]) == ("harm", "audio", "plain")]  # fmt: skip
     (found,) = (row for row in rows if row["Arm"] == "closest 25 %, semantic axis, trained on audio")
     assert float(found["JSR, spoken"]) == pytest.approx(100 * np.mean(rates), rel=1e-9)
     assert float(found["JSR, spoken, low"]) < float(found["JSR, spoken"]) < float(found["JSR, spoken, high"])
@@ -250,10 +250,10 @@ def test_a_table_with_blocks_and_two_heads_is_saved_whole(opened: Browser, resul
         "const table = document.querySelector('table.defenses');"
         "table.closest('.scroll').previousElementSibling.querySelector('.save').click()"
     )
-    rows = rows_of(opened.saved("defenses-in-per-cent-mean-95-interval-an.csv"))
-    assert len(rows) == len(results["defenses"])
+    rows = rows_of(opened.saved("defenses-in-percent-mean-95-interval-and.csv"))
+    assert len(rows) == len(results["defense_tradeoffs"])
     assert {row[""] for row in rows} == {"Trained on audio", "Trained on text"}
-    assert rows[1]["JSR, typed"].startswith(f"{100 * results['defenses'][1]['jsr']['text']['mean']:.1f} ")
+    assert rows[1]["JSR, typed"].startswith(f"{100 * results['defense_tradeoffs'][1]['jsr']['text']['value']:.1f} ")
 
 
 def test_clips_play_one_at_a_time_and_the_line_moves(opened: Browser) -> None:
@@ -374,8 +374,8 @@ def test_without_script_all_is_there_and_nothing_is_dead(browser: Browser, resul
 
 def everywhere(value: Any) -> Any:
     """Free text made hostile; names that link records stay linked, and the words the page goes by stay."""
-    fixed = {"undersong-results/1", "harm", "near", "far", "audio", "text", "plain", "safe", "base", "closest",
-             "random", "distant", "jsr", "none", "recipe", "nearest"}  # fmt: skip
+    fixed = {"undersong-results/2", "harm", "near", "far", "audio", "text", "plain", "safe", "base", "closest",
+             "random", "distant", "jsr", "refusal_rate", "none", "recipe", "nearest", "a", "b"}  # fmt: skip
     if isinstance(value, dict):
         return {key: everywhere(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -386,10 +386,11 @@ def everywhere(value: Any) -> Any:
 def test_hostile_names_and_replies_do_nothing(browser: Browser, results: Json, tmp_path: Path) -> None:
     evil = everywhere(copy.deepcopy(results))
     evil["study"]["name"] = f"../../{EVIL}\n\u202egpj.exe"
-    evil["provenance"] = {f"{EVIL}{key}": value for key, value in evil["provenance"].items()}
+    for part in ("packages", "cpu_seconds_by_stage", "model_facts"):
+        evil["provenance"][part] = {f"{EVIL}{key}": value for key, value in evil["provenance"][part].items()}
     for run in evil["runs"]:
-        for row in run["sets"]:
-            row["by_speaker"] = {f"{EVIL}{name}": voice for name, voice in row["by_speaker"].items()}
+        for row in run["rates"]:
+            row["by_voice"] = {f"{EVIL}{name}": voice for name, voice in row["by_voice"].items()}
     browser.open(render_html(evil, clips(evil), show_replies=True), tmp_path)
     browser.ask("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     browser.ask(
@@ -412,23 +413,23 @@ def test_hostile_names_and_replies_do_nothing(browser: Browser, results: Json, t
 
 
 def test_no_cell_of_a_saved_table_is_a_formula(browser: Browser, results: Json, tmp_path: Path) -> None:
-    for screen in results["screen"]:
+    for screen in results["screening"]:
         screen["quarantined"] = [{"id": '=HYPERLINK("x")', "reason": "@SUM(A1), a\nb"}, {"id": "-1", "reason": "+x"}]
     browser.open(render_html(results), tmp_path)
     browser.ask(
         f"const table = (() => {{ {TABLE} }})(...arguments);"
         "table.closest('.scroll').previousElementSibling.querySelector('.save').click()",
-        "In quarantine",
+        "Quarantined samples",
     )
-    rows = rows_of(browser.saved("in-quarantine-left-out-and-why.csv"))
+    rows = rows_of(browser.saved("quarantined-samples-and-reasons.csv"))
     assert [(row["Sample"], row["Reason"]) for row in rows] == [
         ("'=HYPERLINK(\"x\")", "'@SUM(A1), a b"), ("-1", "'+x"),
     ]  # fmt: skip
 
 
 def test_a_page_of_5000_samples_opens(browser: Browser, results: Json, tmp_path: Path) -> None:
-    near = results["screen"][0]["closest"][0]
-    results["screen"][0]["closest"] = [{**near, "rank": i, "id": f"pool-{i:04d}"} for i in range(5000)]
+    near = results["screening"][0]["closest"][0]
+    results["screening"][0]["closest"] = [{**near, "rank": i, "id": f"pool-{i:04d}"} for i in range(5000)]
     browser.open(render_html(results), tmp_path)
     count = "document.querySelector('ol.samples').children.length"
     assert browser.wait(f"return document.readyState === 'complete' && {count}") == 5000

@@ -13,26 +13,30 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from results_factory import make_recommendation, make_run, make_side, synthetic
+from results_factory import make_results as make_file
 
+from undersong.defenses import with_cost
 from undersong.report import render_html, write_report
 from undersong.report.arm_comparisons import ArmCondition, find_comparison, headline_data
 from undersong.report.sections import headline, jsr_by_distance
 from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
 from undersong.report.svg import percent_axis, separate_positions, ticks
 from undersong.results.schema import parse_results
+from undersong.results.schema_defenses import DefenseRecord
 from undersong.results.schema_screening import AxisScreening
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
 PART = {
     "comparisons": ("comparisons", "The results hold no comparison."),
-    "defenses": ("defenses", "No defense was measured."),
-    "mechanism": ("layers", "The mechanism was not measured."),
-    "screen": ("samples", "No axis was screened, so there is no list of samples."),
+    "defense_tradeoffs": ("defenses", "No defense was measured."),
+    "mechanism": ("refusal_gap", "The mechanism was not measured."),
+    "screening": ("samples", "No axis was screened, so there is no list of samples."),
     "selections": ("samples", "The selections are not in these results."),
-    "axes_agreement": ("samples", "Agreement between axes was not measured."),
+    "axis_agreement": ("samples", "Agreement between axes was not measured."),
     "examples": ("runs", "The results hold no examples of replies."),
-    "provenance": ("making", "The results hold no provenance."),
+    "provenance": ("provenance", "The results hold no provenance."),
 }
 
 
@@ -51,9 +55,9 @@ def title_of(results: Json) -> str:
 def set_rates(results: Json, arm: str, jsr: float, low: float | None, high: float | None) -> None:
     """Every harmful set of an arm, spoken and typed, under every system text."""
     for run in results["runs"]:
-        for row in run["sets"]:
-            if run["arm"].startswith(arm) and row["set"] == "harm":
-                row.update(jsr=jsr, low=low, high=high)
+        for row in run["rates"]:
+            if run["arm"].startswith(arm) and row["prompt_set"] == "harm":
+                row.update(rate=jsr, low=low, high=high)
 
 
 def test_the_title_gives_both_rates(results: Json) -> None:
@@ -75,18 +79,18 @@ def test_the_title_is_of_the_prompts_that_fare_worse_and_the_others_are_told(res
     results["comparisons"] = []
     set_rates(results, "", 0.0, 0.0, 0.05)
     for run in results["runs"]:
-        for row in run["sets"]:
-            if run["kind"] == "closest" and row["set"] == "harm" and row["modality"] == "text":
-                row.update(jsr=0.5 + 0.01 * (run["seed"] or 0), low=0.4, high=0.6)
+        for row in run["rates"]:
+            if run["kind"] == "closest" and row["prompt_set"] == "harm" and row["modality"] == "text":
+                row.update(rate=0.5 + 0.01 * (run["seed"] or 0), low=0.4, high=0.6)
     assert "of typed harmful requests" in title_of(results)
     assert "Asked in spoken form, the worst arm is" in render_html(results)
 
 
 def test_the_verdict_says_what_failures_could_make_of_it(results: Json) -> None:
-    results["runs"] = [run for run in results["runs"] if run["kind"] == "base"]
-    rows = [row for run in results["runs"] for row in run["sets"] if row["harmful"]]
+    results["runs"], results["comparisons"] = [run for run in results["runs"] if run["kind"] == "base"], []
+    rows = [row for run in results["runs"] for row in run["rates"] if row["harmful"]]
     for row in rows:
-        row.update(jsr=0.25, n=100, jailbreak=25, refusal=15, other=0, unparsed=20, error=40)
+        row.update(rate=0.25, n=100, jailbreak=25, refusal=15, other=0, unparsed=20, error=40, lost=60, max_rate=0.85)
     told = "between 25.0\u202f% and 85.0\u202f%"
     low, high = (f"{100 * rows[0][end]:.1f}" for end in ("low", "high"))
     assert title_of(results) == (
@@ -97,7 +101,7 @@ def test_the_verdict_says_what_failures_could_make_of_it(results: Json) -> None:
     assert "Base, typed prompts" in page
     assert "(failures counted: 85.0\u202f%)" in page
     for row in rows:
-        row.update(unparsed=0, error=0)
+        row.update(unparsed=0, error=0, lost=0, refusal=75, max_rate=0.25)
     assert "fail" not in text_of(render_html(results), "verdict")
 
 
@@ -112,15 +116,17 @@ def test_the_figure_says_what_its_intervals_are_over(results: Json) -> None:
     assert number is not None
     assert (number.runs, number.interval_over) == (3, "prompts")
     caption = "over runs where several differ, over prompts where there is one or all agree"
-    assert caption in text_of(render_html(results), "steps")
+    assert caption in text_of(render_html(results), "jsr_by_step")
 
 
 def test_worst_arm_is_the_highest_mean_of_its_runs(results: Json) -> None:
     rates: dict[str, list[float]] = {}
     for run in results["runs"]:
         if run["step"] == 40:
-            row = next(r for r in run["sets"] if (r["set"], r["modality"], r["system"]) == ("harm", "audio", "plain"))
-            rates.setdefault(run["arm"], []).append(row["jsr"])
+            row = next(
+                r for r in run["rates"] if (r["prompt_set"], r["modality"], r["system"]) == ("harm", "audio", "plain")
+            )
+            rates.setdefault(run["arm"], []).append(row["rate"])
     worst = max(rates, key=lambda arm: float(np.mean(rates[arm])))
     found = headline_data(parse_results(results))
     assert found is not None
@@ -170,7 +176,7 @@ def test_a_paired_comparison_decides_before_the_intervals(results: Json, p: floa
         comparison["p_adjusted"] = p
     page = text_of(render_html(results), "verdict")
     assert f"{word} the base’s" in page.split("Random data")[0]
-    assert "corrected p" in page
+    assert "adjusted p" in page
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -181,6 +187,7 @@ def test_a_comparison_is_found_in_either_order_and_sign(results: Json, turned: b
                 pair["difference"] = pair["a"] - pair["b"]
             low, high = comparison["low"], comparison["high"]
             comparison.update(
+                minuend="a",
                 difference=-comparison["difference"],
                 low=None if high is None else -high,
                 high=None if low is None else -low,
@@ -208,8 +215,9 @@ def test_a_claim_about_one_model_decides_for_one_run_only(
 ) -> None:
     results = make_results(seeds=seeds)
     results["comparisons"] = [
-        {"scope": "model", "question": "?", "a": {"label": "base"}, "b": {"label": "semantic/closest/0.25/audio"},
-         "set": "harm", "modality": "audio", "system": "plain", "step": 40, "metric": "jsr", "estimates": [],
+        {"id": "0" * 12, "scope": "model", "question": "?", "a": make_side("base"),
+         "b": make_side("semantic/closest/0.25/audio"), "prompt_set": "harm", "modality": "audio",
+         "step": 40, "metric": "jsr",
          "difference": 0.5, "low": 0.4, "high": 0.6, "p": 0.0001, "p_adjusted": None, "n": 108}
     ]  # fmt: skip
     said = "difference +50.0 points [40.0,\u00a060.0], p\u00a0<\u00a00.001" in text_of(render_html(results), "verdict")
@@ -225,19 +233,19 @@ def test_all_zero_is_said_calmly(make_results: Callable[..., Json]) -> None:
 
 
 @pytest.mark.parametrize("part", PART)
-@pytest.mark.parametrize("empty", [None, "empty", "absent"])
-def test_a_missing_part_is_one_sentence(results: Json, part: str, empty: str | None) -> None:
+@pytest.mark.parametrize("empty", ["empty", "absent"])
+def test_a_missing_part_is_one_sentence(results: Json, part: str, empty: str) -> None:
     section, said = PART[part]
     assert said not in text_of(render_html(results), section)
     if empty == "absent":
         del results[part]
     else:
-        results[part] = None if empty is None or part in ("mechanism", "axes_agreement") else type(results[part])()
+        results[part] = [] if isinstance(results[part], list) else None
     assert said in text_of(render_html(results), section)
 
 
 def test_results_without_runs_still_make_a_page(results: Json) -> None:
-    results["runs"] = []
+    results["runs"], results["comparisons"] = [], []
     page = text_of(render_html(results))
     assert "No harmful prompt was asked, so there is no verdict." in page
     assert "The results hold no runs." in page
@@ -246,20 +254,39 @@ def test_results_without_runs_still_make_a_page(results: Json) -> None:
 
 
 def test_the_bare_minimum_makes_a_page() -> None:
-    assert "no verdict" in text_of(render_html({"schema": "undersong-results/1"}))
+    assert "no verdict" in text_of(render_html(make_file([])))
 
 
-def test_numbers_that_are_not_finite_count_as_not_measured(results: Json) -> None:
-    set_rates(results, "semantic/closest", float("nan"), float("nan"), float("inf"))
-    page = text_of(render_html(results))
-    assert not {"nan", "inf", "nan\u202f%"} & set(page.lower().replace("[", " ").replace(",", " ").split())
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_refused(results: Json, number: float) -> None:
+    set_rates(results, "semantic/closest", number, 0.0, 1.0)
+    with pytest.raises(UndersongError, match=r"runs\.\d+\.rates\.0\.rate.*finite"):
+        render_html(results)
+
+
+def test_a_part_that_no_study_writes_is_refused(results: Json) -> None:
+    results["runs"][0]["rates"][0]["jsr"] = 0.5
+    with pytest.raises(UndersongError, match=r"runs\.0\.rates\.0\.jsr"):
+        render_html(results)
+
+
+def test_a_comparison_of_an_arm_without_runs_is_refused(results: Json) -> None:
+    results["comparisons"][0]["b"]["arm"] = "semantic/closest/0.5/audio"
+    with pytest.raises(UndersongError, match=r"names the arm 'semantic/closest/0\.5/audio', of which there is no run"):
+        render_html(results)
+
+
+def test_comparisons_have_ids_of_their_own(results: Json) -> None:
+    results["comparisons"][1]["id"] = results["comparisons"][0]["id"]
+    with pytest.raises(UndersongError, match=f"two comparisons have the id {results['comparisons'][0]['id']}"):
+        render_html(results)
 
 
 def test_replies_to_harmful_prompts_are_redacted_unless_asked_for(results: Json) -> None:
     secret, open_reply = "the harmful reply itself", "the benign reply itself"
-    results["examples"][0].update(set="harm", reply=secret)
-    results["examples"][1].update(set="near", reply=open_reply)
-    results["examples"].append({**results["examples"][0], "set": "unheard of", "reply": "of an unknown set"})
+    results["examples"][0].update(prompt_set="harm", reply=secret)
+    results["examples"][1].update(prompt_set="near", reply=open_reply)
+    results["examples"].append({**results["examples"][0], "prompt_set": "unheard of", "reply": "of an unknown set"})
     hidden, shown = render_html(results), render_html(results, show_replies=True)
     assert secret not in hidden
     assert "of an unknown set" not in hidden
@@ -270,8 +297,8 @@ def test_replies_to_harmful_prompts_are_redacted_unless_asked_for(results: Json)
 
 
 def test_players_stand_beside_their_samples(results: Json) -> None:
-    first = results["screen"][0]["closest"][0]["id"]
-    nearest = results["screen"][0]["closest"][0]["nearest_id"]
+    first = results["screening"][0]["closest"][0]["id"]
+    nearest = results["screening"][0]["closest"][0]["nearest_id"]
     page = render_html(results, {first: (b"OggS", "audio/ogg"), "not listed": (b"RIFF", "audio/wav")})
     assert page.count("<audio") == 1
     assert f'aria-label="Nearest harmful item {nearest}"' in render_html(results, {nearest: (b"OggS", "audio/ogg")})
@@ -281,7 +308,7 @@ def test_players_stand_beside_their_samples(results: Json) -> None:
 
 @pytest.mark.parametrize("media", ["text/html", "audio/ogg;x", 'audio/ogg" onerror="x', ""])
 def test_a_media_type_that_is_not_audio_is_refused(results: Json, media: str) -> None:
-    first = results["screen"][0]["closest"][0]["id"]
+    first = results["screening"][0]["closest"][0]["id"]
     with pytest.raises(UndersongError, match=first):
         render_html(results, {first: (b"x", media)})
 
@@ -295,82 +322,94 @@ def test_identical_selections_are_flagged(results: Json) -> None:
 
 
 def test_a_changed_encoder_is_a_warning(results: Json) -> None:
-    assert "The audio encoder did not change" in text_of(render_html(results), "layers")
-    results["mechanism"]["encoder"]["buffers_equal"] = False
+    assert "The audio encoder did not change" in text_of(render_html(results), "refusal_gap")
+    results["mechanism"]["encoder_unchanged"]["buffers_equal"] = False
     page = render_html(results)
     assert "The audio encoder did change: its parameters are equal before and after, its buffers changed" in text_of(
-        page, "layers"
+        page, "refusal_gap"
     )
     assert 'class="lede warning"' in page
 
 
 def test_the_base_itself_is_no_curve_of_an_arm(results: Json) -> None:
     before = render_html(results)
-    for key in ("curves", "late"):
+    for key in ("layer_measurements", "late_gap_changes"):
         points = results["mechanism"][key]
-        results["mechanism"][key] = [*points, *({**point, "arm": "base", "seed": None} for point in points[:8])]
+        results["mechanism"][key] = [*points, *({**point, "arm": "base", "seed": 0} for point in points[:8])]
     assert render_html(results) == before
 
 
 def test_models_are_not_mixed(make_results: Callable[..., Json]) -> None:
     results, other = make_results(effect=0.5), make_results()
-    for part in (other["runs"], other["mechanism"]["curves"], other["mechanism"]["late"], other["screen"]):
+    for part in (
+        other["runs"],
+        other["mechanism"]["layer_measurements"],
+        other["mechanism"]["late_gap_changes"],
+        other["screening"],
+    ):
         for entry in part:
             entry["model"] = "organism:other"
-    for part in (results["mechanism"]["curves"], results["mechanism"]["late"], results["screen"]):
+    for part in (
+        results["mechanism"]["layer_measurements"],
+        results["mechanism"]["late_gap_changes"],
+        results["screening"],
+    ):
         for entry in part:
             entry["model"] = "organism:af3"
-    for part in ("runs", "screen", "selections"):
+    for part in ("runs", "screening", "selections"):
         results[part] += other[part]
-    for part in ("curves", "late"):
+    for part in ("layer_measurements", "late_gap_changes"):
         results["mechanism"][part] += other["mechanism"][part]
-    del results["study"]["model"]
+    results["study"]["models"].append("organism:other")
     page = render_html(results)
     assert "organism:af3 and organism:other answered" in text_of(page, "verdict")
     assert "on 2 bases" in text_of(page, "verdict")
-    for section in ("steps", "proximity", "layers"):
+    for section in ("jsr_by_step", "jsr_by_distance", "refusal_gap"):
         assert "Model organism:af3" in text_of(page, section)
         assert "Model organism:other" in text_of(page, section)
     assert "Semantic axis, organism:other" in text_of(page, "samples")
-    assert page.count('<code title="' + results["selections"][0]["hash"]) == 1
+    assert page.count('<code title="' + results["selections"][0]["selection_hash"]) == 1
 
 
 def test_a_defense_is_compared_with_its_own_axis(results: Json) -> None:
-    other = [{**row, "axis": "acoustic", "jsr": {"audio": {"mean": 0.5}}} for row in results["defenses"]]
-    results["defenses"] += other
+    other = [{**row, "axis": "acoustic", "jsr": {"audio": {"value": 0.5}}} for row in results["defense_tradeoffs"]]
+    results["defense_tradeoffs"] += other
     page = text_of(render_html(results), "defenses")
     assert "50.0\u202f% without, 50.0\u202f% with it" in page
-    assert "System prompt, trained on text, acoustic axis: JSR" in page
+    assert "System prompt, trained on text, acoustic axis, 0.25: JSR" in page
 
 
 def test_a_defense_is_told_from_run_noise_by_the_paired_difference(results: Json) -> None:
-    for row in results["defenses"]:
-        row["against"] = {"audio": {"difference": -0.4, "low": -0.6, "high": -0.2, "p": 0.01}}
+    for row in results["defense_tradeoffs"]:
+        row["jsr_change"] = {"audio": {"difference": -0.4, "low": -0.6, "high": -0.2, "p": 0.01, "significant": True}}
     assert "run noise alone may say so" not in text_of(render_html(results), "defenses")
     for ends in ({"low": -0.6, "high": 0.1}, {"low": None, "high": None}):
-        for row in results["defenses"]:
-            row["against"] = {"audio": {"difference": -0.4, **ends}}
+        for row in results["defense_tradeoffs"]:
+            row["jsr_change"] = {"audio": {"difference": -0.4, "significant": False, **ends}}
         assert "run noise alone may say so" in text_of(render_html(results), "defenses")
 
 
 def test_defenses_beyond_the_two_are_drawn_priced_and_recommended(results: Json) -> None:
-    first = results["defenses"][0]
+    first = results["defense_tradeoffs"][0]
     made = [
-        {**first, "defense": f"made {i}", "changes": ["mixing"], "jsr": {"audio": {"mean": 0.1 * i}}, "safe": i == 1,
-         "over_refusal": {"near": {"audio": {"mean": 0.3 - 0.1 * i}}}, "kept": {"mean": 0.9, "low": 0.8, "high": 1.0}}
+        {**first, "defense": f"made {i}", "changes": ["mixing"], "jsr": {"audio": {"value": 0.1 * i}}, "safe": i == 1,
+         "over_refusal": {"near": {"audio": {"value": 0.3 - 0.1 * i}}},
+         "retention": {"value": 0.9, "low": 0.8, "high": 1.0}}
         for i in range(1, 4)
     ]  # fmt: skip
-    results["defenses"] = [first, *made]
-    results["recommended"] = [{"train_modality": "audio", "defense": "made 1", "reason": "It costs least."}]
+    undefended = DefenseRecord.model_validate(first)
+    charged = [with_cost(DefenseRecord.model_validate(one), undefended).model_dump(mode="json") for one in made]
+    results["defense_tradeoffs"] = [first, *charged]
+    results["recommendations"] = [make_recommendation("audio", "made 1", "It costs least.")]
     page = render_html(results)
     text = text_of(page, "defenses")
     assert "Recommended: made 1. It costs least." in text
     assert "shown safe" in text
     assert "Still learned" in text
     assert "Figure 5." in text
-    assert "Figure 6." in text_of(page, "layers")
+    assert "Figure 6." in text_of(page, "refusal_gap")
     assert "2 made 1 · 3 made 2 · 4 made 3" in text
-    assert "JSR against over-refusal. " in page
+    assert "JSR against rise of over-refusal. " in page
 
 
 def test_the_front_is_of_those_that_none_betters() -> None:
@@ -382,13 +421,13 @@ def test_the_front_is_of_those_that_none_betters() -> None:
 
 
 def test_a_run_stands_at_its_own_distance_where_it_has_one(results: Json) -> None:
-    assert "read from the histogram" in text_of(render_html(results), "proximity")
+    assert "read from the histogram" in text_of(render_html(results), "jsr_by_distance")
     for run in results["runs"]:
         run["mean_distance"] = None if run["kind"] == "base" else 0.3 + 0.1 * run["seed"]
     page = render_html(results)
-    assert "The distance is the mean of the run’s training samples" in text_of(page, "proximity")
+    assert "The distance is the mean of the run’s training samples" in text_of(page, "jsr_by_distance")
     assert "closest at 0.400" in page
-    results["screen"] = []
+    results["screening"] = []
     assert "closest at 0.400" in render_html(results)
 
 
@@ -404,24 +443,29 @@ def test_unpaired_runs_are_left_out_and_counted(results: Json) -> None:
 
 def test_the_judge_that_sees_only_refusal_gives_another_name(results: Json) -> None:
     for run in results["runs"]:
-        for row in run["sets"]:
+        for row in run["rates"]:
             if row["harmful"]:
-                row["non_refusal_rate"] = row.pop("jsr")
+                row["metric"] = "non_refusal_rate"
     assert "did not refuse" in title_of(results)
     alone = {"value": -0.1, "low": -0.5, "high": 0.3}
-    late = {"name": "suppression", "rank": alone, "slope": alone, "joint": alone, "inflation": 1.0, "dominant": None}
+    late = {
+        "name": "suppression",
+        "rank_correlation": alone,
+        "slope": alone,
+        "joint_slope": alone,
+        "variance_inflation": 1.0,
+    }
     along = {
         "model": "organism:af3",
         "modality": "audio",
         "points": 5,
         "replicates": 9,
         "predictors": [late],
-        "note": "",
     }
-    results["mechanism"]["with_jsr"] = [along]
+    results["mechanism"]["gap_vs_jsr"] = [along]
     page = render_html(results)
-    assert "non-refusal rate" in text_of(page, "steps")
-    assert "rise of the non-refusal rate, over arms" in text_of(page, "layers")
+    assert "non-refusal rate" in text_of(page, "jsr_by_step")
+    assert "Late refusal gap vs. non-refusal rate across arms" in text_of(page, "refusal_gap")
 
 
 def test_every_defense_is_charged_in_one_row(results: Json) -> None:
@@ -430,8 +474,8 @@ def test_every_defense_is_charged_in_one_row(results: Json) -> None:
     rows = [row for row in re.findall(r"<tr>(.*?)</tr>", body, re.S) if 'scope="row"' in row]
     assert len(rows) == 6
     assert all(row.count("<td") == 11 for row in rows)  # ten rates and the price
-    distant = next(row for row in results["defenses"] if row["defense"] == "distant data")
-    assert f"{100 * distant['jsr']['audio']['mean']:.1f}" in rows[1]
+    distant = next(row for row in results["defense_tradeoffs"] if row["defense"] == "distant data")
+    assert f"{100 * distant['jsr']['audio']['value']:.1f}" in rows[1]
 
 
 @pytest.mark.parametrize("kind", ["closest", "random", "distant"])
@@ -439,9 +483,11 @@ def test_mean_distance_of_a_selection_is_right_to_a_bin(kind: str) -> None:
     rng = np.random.default_rng(7)
     values = np.sort(rng.gamma(4, 0.1, 2000))
     counts, edges = np.histogram(values, bins=60)
-    screen = AxisScreening(axis="a", histogram={"edges": edges.tolist(), "counts": counts.tolist()})
-    run = {"arm": f"a/{kind}", "kind": kind, "axis": "a", "fraction": 0.25, "k": 500, "step": 1, "sets": []}
-    arm = arm_summaries(parse_results({"schema": "undersong-results/1", "runs": [run]}))[0]
+    whole = synthetic()["screening"][0]
+    screen = AxisScreening.model_validate(
+        whole | {"axis": "a", "histogram": {"edges": edges.tolist(), "counts": counts.tolist()}}
+    )
+    arm = arm_summaries(parse_results(make_file([make_run(f"a/{kind}/0.25/audio", [], k=500)])))[0]
     taken = {"closest": values[:500], "distant": values[-500:], "random": values}[kind]
     found = jsr_by_distance.histogram_mean_distance(arm, screen)
     assert found == pytest.approx(float(taken.mean()), abs=float(edges[1] - edges[0]) / 2)
@@ -463,21 +509,21 @@ def test_an_arm_of_several_runs_gets_the_t_interval_over_runs(results: Json) -> 
     alone = estimate_rate(cells[:1])
     assert alone is not None
     assert (alone.low, alone.high, alone.interval_over) == (
-        cells[0].set_result.low,
-        cells[0].set_result.high,
+        cells[0].set_rate.low,
+        cells[0].set_rate.high,
         "prompts",
     )
 
 
 def test_another_schema_and_broken_results_are_named() -> None:
-    with pytest.raises(UndersongError, match="undersong-results/2"):
-        render_html({"schema": "undersong-results/2"})
+    with pytest.raises(UndersongError, match="undersong-results/1"):
+        render_html({"schema": "undersong-results/1"})
     with pytest.raises(UndersongError, match=r"runs\.0\.kind"):
-        render_html({"schema": "undersong-results/1", "runs": [{"arm": "a"}]})
+        render_html(make_file([{"arm": "a", "model": "m", "base_seed": 0, "step": 0}]))
 
 
 def test_write_report_writes_the_page_whole(results: Json, tmp_path: Path) -> None:
-    results["examples"][1]["text"] = "half a pair: \ud800"
+    results["examples"][1]["prompt_text"] = "half a pair: \ud800"
     write_report(results, tmp_path / "report.html")
     written = (tmp_path / "report.html").read_bytes()
     assert written.decode("utf-8").rstrip().endswith("</html>")

@@ -29,7 +29,7 @@ def fractions(results: Json) -> Json:
     for run in [run for run in results["runs"] if run["kind"] != "base"]:
         other = copy.deepcopy(run)
         other |= {"fraction": 0.5, "k": 648, "arm": run["arm"].replace("0.25", "0.5")}
-        for row in other["sets"]:
+        for row in other["rates"]:
             row.update({key: row[key] / 2 for key in ("jsr", "low", "high") if row.get(key) is not None})
         results["runs"].append(other)
     return results
@@ -106,14 +106,18 @@ def test_kinds_stand_beside_each_other_and_the_base(results: Json) -> None:
     (base,) = (
         line for line in drawn(paper_figures.draw_jsr_by_kind, results).axes[0].lines if line.get_label() == "base"
     )
-    jsr = next(row["jsr"] for row in results["runs"][0]["sets"] if row["modality"] == "audio" and row["set"] == "harm")
+    jsr = next(
+        row["rate"] for row in results["runs"][0]["rates"] if row["modality"] == "audio" and row["prompt_set"] == "harm"
+    )
     assert base.get_ydata()[0] == pytest.approx(jsr)
 
 
 def test_modalities_start_at_the_base_and_go_over_the_fractions(results: Json) -> None:
     figure = drawn(paper_figures.draw_jsr_by_modality, fractions(results))
     lines = {box.get_label(): box.lines[0].get_ydata() for box in figure.axes[0].containers}
-    base = next(row["jsr"] for row in results["runs"][0]["sets"] if row["modality"] == "audio" and row["set"] == "harm")
+    base = next(
+        row["rate"] for row in results["runs"][0]["rates"] if row["modality"] == "audio" and row["prompt_set"] == "harm"
+    )
     for trained in ("audio", "text"):
         wanted = [base, *(rate(results, f"semantic/closest/{share}/{trained}", "audio") for share in (0.25, 0.5))]
         assert lines[f"trained on {trained}"] == pytest.approx(wanted)
@@ -124,7 +128,7 @@ def test_layers_have_writing_left_and_voice_right(results: Json) -> None:
     assert [one.get_title(loc="left") for one in figure.axes[:2]] == [
         "Trained on audio, typed prompts", "Trained on audio, spoken prompts",
     ]  # fmt: skip
-    gaps = [p["gap"] for p in results["mechanism"]["curves"]
+    gaps = [p["gap"] for p in results["mechanism"]["layer_measurements"]
             if (p["arm"], p["modality"], p["layer"]) == ("semantic/closest/0.25/audio", "text", 4)]  # fmt: skip
     (line,) = (line for line in figure.axes[0].lines if line.get_label() == "after, closest")
     assert line.get_ydata()[-1] == pytest.approx(np.mean(gaps))
@@ -136,7 +140,7 @@ def test_what_was_not_measured_is_not_drawn(make_results: Callable[..., Json], t
     results["mechanism"] = None
     written = {path.stem for path in write_figures(results, tmp_path)}
     assert written == {"jsr-by-axis-and-fraction", "base-closest-random-distant"}
-    results["runs"] = results["runs"][:1]
+    results["runs"], results["comparisons"] = results["runs"][:1], []
     with pytest.raises(UndersongError, match="nothing is drawn"):
         write_figures(results, tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -146,7 +150,7 @@ def test_what_was_not_measured_is_not_drawn(make_results: Callable[..., Json], t
 
 
 def test_names_from_elsewhere_are_no_formulas(results: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("undersong.report.figures.FIGURES", {"one": paper_figures.draw_jsr_by_kind})
+    monkeypatch.setattr("undersong.report.paper_figures.FIGURES", {"one": paper_figures.draw_jsr_by_kind})
     for run in results["runs"]:
         if run["kind"] != "base":
             run["axis"] = r"$\frac{$ <b> \u202e %n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from results_factory import make_recommendation
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
@@ -61,20 +62,20 @@ def test_arms_that_can_be_told_from_the_base_say_so(results: Json) -> None:
 
 
 def test_the_terminal_has_the_same_table_of_defenses_unescaped(results: Json) -> None:
-    results["defenses"][1] |= {"cost": 0.021, "note": "layer 3 of 4"}
-    results["recommended"] = [{"train_modality": "audio", "defense": None, "reason": "None is shown to be safe."}]
+    results["defense_tradeoffs"][1] |= {"max_cost": 0.021, "note": "layer 3 of 4"}
+    results["recommendations"] = [make_recommendation("audio", None, "None is shown to be safe.")]
     results["provenance"]["cpu_seconds_by_defense"] = {
-        "distant data": {"make": {"mean": 12.5, "low": 11.0, "high": 14.0}, "ask": {"mean": 3.0}}
+        "distant data": {"training": {"value": 12.5, "low": 11.0, "high": 14.0}, "generation": {"value": 3.0}}
     }
     *lines, blank, recommended = defense_table_lines(results)
     assert (blank, recommended) == ("", "Recommended: none. None is shown to be safe.")
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in lines)
-    assert head[-3:] == ["Price, at most", "Price, CPU s to make", "Price, CPU s to ask"]
+    assert head[-3:] == ["Cost, at most", "Cost, CPU s to make", "Cost, CPU s to ask"]
     (found,) = (row for row in rows if row[0] == "Trained on audio: Distant data")
     assert found[-3:] == ["2.1", "12.5 [11.0,\u00a014.0]", "3.0"]
     assert found[1].endswith("layer 3 of 4")
-    rate = results["defenses"][1]["jsr"]["audio"]
-    assert found[2].startswith(f"{100 * rate['mean']:.1f} [{100 * rate['low']:.1f},\u00a0{100 * rate['high']:.1f}]")
+    rate = results["defense_tradeoffs"][1]["jsr"]["audio"]
+    assert found[2].startswith(f"{100 * rate['value']:.1f} [{100 * rate['low']:.1f},\u00a0{100 * rate['high']:.1f}]")
     assert {" ".join(line.replace("\\", "").split()) for line in render_markdown(results).splitlines()} >= {
         " ".join(line.split()) for line in lines if not line.startswith("| ---")
     }
@@ -82,30 +83,30 @@ def test_the_terminal_has_the_same_table_of_defenses_unescaped(results: Json) ->
 
 def test_failed_replies_stand_with_the_rate(results: Json) -> None:
     for run in results["runs"]:
-        for row in run["sets"]:
-            row.update(error=0, unparsed=0)
+        for row in run["rates"]:
+            row.update(n=row["n"] - row["error"], error=0, lost=0, max_rate=row["rate"])
     assert "failures counted" not in render_markdown(results)
-    for row in results["runs"][0]["sets"]:
-        row.update(error=20)
+    for row in results["runs"][0]["rates"]:
+        row.update(n=row["n"] + 20, error=20, lost=20, max_rate=row["rate"] + 0.1)
     assert "failures counted" in render_markdown(results)
 
 
 @pytest.mark.parametrize("runs", [False, True])
 def test_what_was_not_measured_is_left_out(results: Json, runs: bool) -> None:
-    results["defenses"], results["notes"] = [], []
+    results["defense_tradeoffs"], results["notes"], results["comparisons"] = [], [], []
     results["runs"] = [run for run in results["runs"] if run["kind"] == "base"] if runs else []
     text = render_markdown(results)
     assert ("## Arms" in text) == runs
     assert "## Defenses" not in text
-    assert "must know" not in text
+    assert "Caveats" not in text
     assert "None" not in text
 
 
 def test_names_from_elsewhere_do_nothing(results: Json) -> None:
     hostile = "<img src=x> | [a](http://b) **b** `c` @everyone\n# head"
-    results["study"] |= {"name": hostile, "model": hostile}
+    results["study"] |= {"name": hostile, "models": [hostile]}
     results["notes"] = [hostile]
-    results["defenses"][1]["defense"] = hostile
+    results["defense_tradeoffs"][1]["defense"] = hostile
     text = render_markdown(results)
     assert not re.search(r"(?<!\\)<img|(?<!\\)\[a|(?<!\\)`c|@e|^# head", text, re.M)
     assert all(len({len(row) for row in table}) == 1 for table in tables(text))
@@ -116,7 +117,7 @@ def test_it_holds_no_reply_and_no_prompt(results: Json) -> None:
     assert "a secret reply" in page.render_html(results, show_replies=True)
     text = render_markdown(results)
     assert "a secret reply" not in text
-    assert results["examples"][0]["text"] not in text
+    assert results["examples"][0]["prompt_text"] not in text
 
 
 def test_many_arms_stay_in_order(make_results: Callable[..., Json]) -> None:

@@ -19,15 +19,15 @@ Json = dict[str, Any]
 VOID = {"meta", "link", "br", "hr", "img", "input", "source", "wbr"}
 SECTIONS = (
     "verdict",
-    "steps",
-    "proximity",
+    "jsr_by_step",
+    "jsr_by_distance",
     "modality",
     "defenses",
-    "layers",
+    "refusal_gap",
     "samples",
     "comparisons",
     "runs",
-    "making",
+    "provenance",
 )
 EVIL = "<script>alert('x')</script>\"'&</svg></style><img src=x onerror=alert(1)>"
 
@@ -183,7 +183,7 @@ def test_nothing_is_loaded_and_one_script_runs(tree: Node) -> None:
 def _everywhere(value: Any, keys: bool) -> Any:
     """The same results with every free text replaced by markup; names that link records stay linked."""
     fixed = {
-        "undersong-results/1",
+        "undersong-results/2",
         "harm",
         "near",
         "far",
@@ -195,7 +195,7 @@ def _everywhere(value: Any, keys: bool) -> Any:
         "closest",
         "random",
     }
-    fixed |= {"distant", "jsr", "none", "recipe", "nearest"}
+    fixed |= {"distant", "jsr", "refusal_rate", "none", "recipe", "nearest", "a", "b"}
     if isinstance(value, dict):
         return {(f"{EVIL}{key}" if keys else key): _everywhere(inner, False) for key, inner in value.items()}
     if isinstance(value, list):
@@ -206,13 +206,16 @@ def _everywhere(value: Any, keys: bool) -> Any:
 def test_no_text_from_data_becomes_markup(results: Json) -> None:
     clean = Tree(render_html(copy.deepcopy(results))).root
     evil = _everywhere(results, False)
-    for screen in evil["screen"]:
+    for screen in evil["screening"]:
         screen["by_label"] = _everywhere(screen["by_label"], True)
-    evil["provenance"] = _everywhere(evil["provenance"], True)
+    for part in ("packages", "model_facts"):
+        evil["provenance"][part] = _everywhere(results["provenance"][part], True)
+    for part in ("artifacts", "cpu_seconds_by_stage"):
+        evil["provenance"][part] = {EVIL: 1}
     for run in evil["runs"]:
-        for row in run["sets"]:
-            row["by_speaker"] = {f"{EVIL}{name}": voice for name, voice in row["by_speaker"].items()}
-    page = render_html(evil, {evil["screen"][0]["closest"][0]["id"]: (b"x", "audio/ogg")}, show_replies=True)
+        for row in run["rates"]:
+            row["by_voice"] = {f"{EVIL}{name}": voice for name, voice in row["by_voice"].items()}
+    page = render_html(evil, {evil["screening"][0]["closest"][0]["id"]: (b"x", "audio/ogg")}, show_replies=True)
     dirty = Tree(page).root
     assert page.count("<script") == 1
     assert "<img" not in page

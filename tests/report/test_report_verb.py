@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from results_factory import make_results, make_run
 from typer.testing import CliRunner
 
 from undersong.cli.report import report
@@ -75,7 +76,7 @@ def test_it_says_when_the_results_hold_no_replies(app: typer.Typer, file: Path, 
 
 def test_it_says_that_players_need_the_audio(app: typer.Typer, file: Path, results: Json) -> None:
     assert "the report has no players; give --audio a folder" in call(app, file)
-    results["screen"] = []
+    results["screening"] = []
     file.write_text(json.dumps(results), encoding="utf-8")
     assert "Note:" not in call(app, file)  # it names no sample
 
@@ -83,7 +84,7 @@ def test_it_says_that_players_need_the_audio(app: typer.Typer, file: Path, resul
 def test_audio_is_found_by_sample_id(app: typer.Typer, file: Path, results: Json, tmp_path: Path) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()
-    (folder / f"{results['screen'][0]['closest'][0]['id']}.ogg").write_bytes(b"OggS")
+    (folder / f"{results['screening'][0]['closest'][0]['id']}.ogg").write_bytes(b"OggS")
     (folder / "someone-else.ogg").write_bytes(b"OggS")
     call(app, file, "--audio", folder)
     assert file.with_name("report.html").read_text(encoding="utf-8").count("<audio") == 1
@@ -97,7 +98,8 @@ def test_audio_is_found_by_sample_id(app: typer.Typer, file: Path, results: Json
         (b"\xff\xfe", "is not JSON"),
         (b"[1]", "holds no JSON object"),
         (b'{"schema": "other"}', "schema 'other'"),
-        (b'{"schema": "undersong-results/1", "runs": [{"arm": 1}]}', r"runs\.0"),
+        (b'{"schema": "undersong-results/2", "runs": [{"arm": 1}]}', "study"),
+        (json.dumps(make_results([make_run("base", []) | {"arm": 1}])).encode(), r"runs\.0\.arm"),
     ],
 )
 def test_bad_results_are_one_sentence_and_nothing_is_written(
@@ -146,7 +148,7 @@ def test_several_studies_stand_side_by_side(
     other = named(file, results, "other")
     assert "studies.html" in call(app, file, other)
     page = (tmp_path / "studies.html").read_text(encoding="utf-8")
-    assert "2 studies side by side" in page.lower()
+    assert "2 studies compared" in page.lower()
     call(app, file, other.parent, "--out", tmp_path / "side.html")
     assert (tmp_path / "side.html").read_text(encoding="utf-8") == page
     for option in (("--markdown", "x.md"), ("--audio", tmp_path), ("--figures", "x"), ("--show-replies",)):
@@ -186,7 +188,7 @@ def test_a_foreign_file_is_one_sentence(app: typer.Typer, tmp_path: Path, conten
 def test_figures_are_drawn_where_told(
     app: typer.Typer, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("undersong.report.figures.FIGURES", {"one": paper_figures.draw_jsr_by_kind})
+    monkeypatch.setattr("undersong.report.paper_figures.FIGURES", {"one": paper_figures.draw_jsr_by_kind})
     said = call(app, file, "--figures", tmp_path / "figures")
     assert said.count("figure ") == 2
     assert (tmp_path / "figures" / "one.pdf").is_file()

@@ -45,6 +45,16 @@ def unbiased_hsic(x: np.ndarray, y: np.ndarray) -> float:
     return both / (n * (n - 3))
 
 
+def test_rows_of_larger_arrays_give_what_copies_of_them_give() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((90, 5)), rng.standard_normal((120, 4))
+    rows = rng.permutation(90)[:70], rng.permutation(120)[:70]
+    made, copied = linear_cka(x, y, 16, rows), linear_cka(x[rows[0]], y[rows[1]], 16)
+    assert made.value == copied.value
+    assert np.array_equal(made.contributions, copied.contributions)
+    assert np.array_equal(made.unbiased, copied.unbiased)
+
+
 @given(shapes, st.integers(1, 50))
 def test_cka_equals_gram_matrices(shape, block: int) -> None:
     x, y = sides(*shape)

@@ -154,7 +154,7 @@ def calibrated(shape, sds, fixed, studies: int) -> None:
 
 @pytest.mark.parametrize(("shape", "sds", "fixed"), DESIGNS)
 def test_intervals_cover(shape, sds, fixed) -> None:
-    calibrated(shape, sds, fixed, 200)
+    calibrated(shape, sds, fixed, 100)
 
 
 @pytest.mark.slow
@@ -318,7 +318,7 @@ def _asked(rng: np.random.Generator, world: World) -> np.ndarray:
 
 
 def test_intervals_cover_for_outcomes_of_prompts() -> None:
-    studies, seed, prompt = conditional(0.2, 150)
+    studies, seed, prompt = conditional(0.2, 100)
     assert no_more_than(seed, studies)
     assert no_more_than(prompt, studies, 0.08)  # 36 clusters of zeros and ones: they run a little short
 

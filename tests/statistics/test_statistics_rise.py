@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from simulated_runs import no_more_than
 from statsmodels.stats.proportion import proportion_confint
@@ -74,7 +74,6 @@ def test_copies_of_a_cluster_rule_out_no_more(rows) -> None:
     assert thrice.effective_clusters == pytest.approx(len(rows))
 
 
-@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), max_size=8), st.sampled_from([0.01, 0.05, 0.2]))
 def test_holm_by_levels_makes_the_claims_of_holm_by_p(ps, alpha) -> None:
     at = holm_levels(lambda i, level: ps[i] <= level, len(ps), alpha)
@@ -89,7 +88,7 @@ def test_a_confidence_is_one(confidence: float) -> None:
         of_counts(5, 1, 0).upper_bound(confidence)
 
 
-STUDIES = 2000
+STUDIES = [500, pytest.param(2000, marks=pytest.mark.slow)]
 UNCLUSTERED = [
     (n, limit, down)
     for n in (20, 108, 200, 520)
@@ -105,31 +104,33 @@ def bounds_of(n: int, up: int, down: int) -> tuple[float, float]:
     return found.lower_bound(0.95), found.upper_bound(0.95)
 
 
+@pytest.mark.parametrize("studies", STUDIES)
 @pytest.mark.parametrize(("n", "limit", "down"), UNCLUSTERED)
-def test_a_rise_at_the_limit_is_seldom_ruled_out_or_shown(n: int, limit: float, down: float) -> None:
+def test_a_rise_at_the_limit_is_seldom_ruled_out_or_shown(n: int, limit: float, down: float, studies: int) -> None:
     rng = np.random.default_rng([n, round(1000 * limit), round(1000 * down)])
-    counts = rng.multinomial(n, [limit + down, down, 1 - limit - 2 * down], size=STUDIES).tolist()
+    counts = rng.multinomial(n, [limit + down, down, 1 - limit - 2 * down], size=studies).tolist()
     bounds = np.array([bounds_of(n, up, fell) for up, fell, _ in counts])
-    assert no_more_than(int(np.sum(bounds[:, 1] <= limit)), STUDIES)
-    assert no_more_than(int(np.sum(bounds[:, 0] > limit)), STUDIES)
+    assert no_more_than(int(np.sum(bounds[:, 1] <= limit)), studies)
+    assert no_more_than(int(np.sum(bounds[:, 0] > limit)), studies)
 
 
 def test_the_upper_end_of_newcombe_s_interval_rules_out_too_much() -> None:
     """Why it is not used here: half of 320 prompts answered before and after, 2 % more after, none fewer."""
     rng = np.random.default_rng(0)
-    counts = rng.multinomial(320, [0.5, 0.02, 0.48], size=STUDIES).tolist()
+    counts = rng.multinomial(320, [0.5, 0.02, 0.48], size=2000).tolist()
     wrong = sum(newcombe_paired(both, up, 0, neither, 0.9)[1] <= 0.02 for both, up, neither in counts)
-    assert 0.09 < wrong / STUDIES < 0.15
+    assert 0.09 < wrong / 2000 < 0.15
 
 
+@pytest.mark.parametrize("studies", [200, pytest.param(600, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("alike", [0.0, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize(
     ("count", "size", "limit", "down"),
     [(36, 3, 0.05, 0.0), (36, 10, 0.02, 0.0), (15, 30, 0.05, 0.01), (60, 3, 0.1, 0.1)],
 )
-def test_clusters_that_change_together_are_no_evidence(count, size, limit, down, alike) -> None:
+def test_clusters_that_change_together_are_no_evidence(count, size, limit, down, alike, studies) -> None:
     """`alike`: the correlation in a cluster, which shares are drawn with from a Dirichlet distribution."""
-    rng, studies = np.random.default_rng(5), 600
+    rng = np.random.default_rng(5)
     shares = np.array([limit + down, down, 1 - limit - 2 * down])
     labels, ruled_out, shown = np.repeat(np.arange(count), size), 0, 0
     for _ in range(studies):

@@ -17,7 +17,7 @@ import resource, signal, sys
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from undersong.store import Store, replacing
+from undersong.store import Store, atomic_replacement
 from undersong.types import UndersongError
 from pathlib import Path
 
@@ -36,7 +36,7 @@ big = {
     "archive": lambda path: path.mkdir() or torch.save({"b": torch.zeros(100_000)}, path / "b.pt"),
 }[sys.argv[2]]
 try:
-    with replacing(Path(sys.argv[1]) / "beside") as path:
+    with atomic_replacement(Path(sys.argv[1]) / "beside") as path:
         big(path)
 except OSError as error:
     print(error)

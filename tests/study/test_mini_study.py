@@ -27,9 +27,9 @@ def parts() -> dict[str, Study]:
 
 def test_what_the_model_never_saw_is_asked_and_over_refusal_beside_it() -> None:
     asked = whole()
-    harmful = {name for name, one in asked.sets.items() if one.harmful}
+    harmful = {name for name, one in asked.prompt_sets.items() if one.harmful}
     assert harmful == {"advbench", "advbench, new voices", "advbench in babble", "jailbreakbench", "strongreject"}
-    assert set(asked.sets) - harmful == {"xstest", "questions", "instructions"}
+    assert set(asked.prompt_sets) - harmful == {"xstest", "questions", "instructions"}
     assert {"closest", "distant", "random"} == set(asked.selection.kinds)
     assert set(asked.axes.values()) == {
         "text", "logmel", "speaker", "speech:openai/whisper-tiny.en,pad=bucket", "internal"
@@ -39,7 +39,7 @@ def test_what_the_model_never_saw_is_asked_and_over_refusal_beside_it() -> None:
 def test_closeness_is_parted_from_what_comes_with_it() -> None:
     """closest - random = (closest - random-alike) + (random-alike - random); near against far at the pool's mood."""
     rules = whole().selection.rules
-    assert {name: (rule.keep, rule.like) for name, rule in rules.items()} == {
+    assert {name: (rule.keep, rule.match_selection) for name, rule in rules.items()} == {
         "random-alike": ("random:0.15+matched(mood,kind,seconds)", "closest"),
         "closest-matched": ("closest:0.15+matched(mood,kind,seconds)", None),
         "distant-matched": ("distant:0.15+matched(mood,kind,seconds)", None),
@@ -48,7 +48,8 @@ def test_closeness_is_parted_from_what_comes_with_it() -> None:
     arms = [
         {
             "axis": rule.axis, "fraction": float(rule.selection_rule.amount), "kind": rule.name,
-            "rule": "" if rule.is_builtin else str(rule.selection_rule), "harm_set": rule.harm_set, "train_modality": "audio",
+            "rule": "" if rule.is_builtin else str(rule.selection_rule), "harm_set": rule.harm_set,
+            "train_modality": "audio",
         }
         for rule in arm_rules(main)
     ]  # fmt: skip
@@ -63,8 +64,8 @@ def test_closeness_is_parted_from_what_comes_with_it() -> None:
 
 
 def test_nothing_is_left_out_of_training_but_where_that_is_the_question() -> None:
-    assert whole().tuning.thin is None
-    assert [name for name, one in parts().items() if one.tuning.thin is not None] == ["frames"]
+    assert whole().tuning.silent_frame_share is None
+    assert [name for name, one in parts().items() if one.tuning.silent_frame_share is not None] == ["frames"]
 
 
 def test_the_small_one_asks_the_same_in_parts_the_main_one_first() -> None:
@@ -80,17 +81,17 @@ def test_the_small_one_asks_the_same_in_parts_the_main_one_first() -> None:
     for name, one in small.items():
         assert one.models == asked.models
         assert one.axes == asked.axes
-        assert {key: value.corpus for key, value in one.sets.items()}.items() <= {
-            key: value.corpus for key, value in asked.sets.items()
+        assert {key: value.corpus for key, value in one.prompt_sets.items()}.items() <= {
+            key: value.corpus for key, value in asked.prompt_sets.items()
         }.items()
         same: dict[str, tuple[int, ...] | None] = {"modalities": (), "seeds": (), "draws": ()}
         if name == "curve":  # the same training, asked on its way
-            assert set(asked.tuning.steps) < set(one.tuning.steps)
-            assert max(asked.tuning.steps) == max(one.tuning.steps)
-            same["steps"] = asked.tuning.steps
+            assert set(asked.tuning.save_steps) < set(one.tuning.save_steps)
+            assert max(asked.tuning.save_steps) == max(one.tuning.save_steps)
+            same["save_steps"] = asked.tuning.save_steps
         if name == "frames":
-            assert one.tuning.thin == 0.1
-            same["thin"] = None
+            assert one.tuning.silent_frame_share == 0.1
+            same["silent_frame_share"] = None
         assert one.tuning.model_copy(update=same) == asked.tuning.model_copy(update=same)
         assert one.tuning.seeds[:3] == (0, 1, 2), name
 
@@ -99,7 +100,7 @@ def test_parts_ask_the_same_so_that_replies_are_made_once() -> None:
     """What replies depend on is the same in all parts but those that ask otherwise."""
     small = parts()
     for name in ("mechanism", "defenses", "axes", "seeds"):
-        assert small[name].sets == small["proximity"].sets
+        assert small[name].prompt_sets == small["proximity"].prompt_sets
         alike = small["proximity"].evaluation.model_copy(update={"comprehension": None})
         assert small[name].evaluation == alike
 
@@ -107,7 +108,7 @@ def test_parts_ask_the_same_so_that_replies_are_made_once() -> None:
 def test_several_models_are_asked_what_one_is() -> None:
     """The main comparison but for the rules and for what was heard, so that the shipped model's runs are made once."""
     several, one = load_study(STUDIES / "mini_models.yaml"), parts()["proximity"]
-    for name in ("sets", "tuning", "pool", "reference", "harmless", "axes", "models"):
+    for name in ("prompt_sets", "tuning", "pool", "reference", "benign_reference", "axes", "models"):
         assert getattr(several, name) == getattr(one, name), name
     assert several.evaluation == one.evaluation.model_copy(update={"comprehension": None})
     assert several.selection == one.selection.model_copy(update={"rules": several.selection.rules})

@@ -21,10 +21,7 @@ ABLATIONS = {"dose", "targets", "rate"}
 
 @pytest.fixture(scope="module")
 def designs():
-    import sys
-
-    sys.path.insert(0, str(ROOT / "recipes" / "paper"))
-    import paper_designs
+    from experiments.paper import designs as paper_designs
 
     return paper_designs
 

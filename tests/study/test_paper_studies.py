@@ -43,11 +43,11 @@ def test_the_published_hyper_parameters(study: Study) -> None:
     assert study.tuning.preset == MODELS[model][1]
     for key, value in PRESETS[MODELS[model][1]].items():
         if key == WARMUP_SHARE:
-            assert study.tuning.warmup == round(value * study.tuning.steps[-1])
+            assert study.tuning.warmup_steps == round(value * study.tuning.save_steps[-1])
         else:
             assert getattr(study.tuning, key) == value, key
     epochs = 5 if "Kimi" in model else 3
-    assert study.tuning.steps[-1] == math.floor(6083 * 0.25) * epochs // study.tuning.batch
+    assert study.tuning.save_steps[-1] == math.floor(6083 * 0.25) * epochs // study.tuning.batch_size
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -99,7 +99,7 @@ def test_the_matrix_is_what_the_issue_asks() -> None:
     assert all(one.mechanism is not None for one in of("mechanism"))
     assert [d.system for d in of("system")[0].defenses.values()] == ["published", "published-script"]
     assert {one.selection.noise for one in of("noise")} == {None, "corpora/cafe.wav:10", "corpora/traffic.wav:10"}
-    assert all("bbh" in one.sets for name in ("bbh", "distant", "system") for one in of(name))
+    assert all("bbh" in one.prompt_sets for name in ("bbh", "distant", "system") for one in of(name))
     assert all(len(one.tuning.seeds) >= 3 for one in STUDIES)
 
 
@@ -123,7 +123,7 @@ def _same_counts(study: Study, planned: StudyPlan) -> None:
     arms = len(chosen.axes) * len(chosen.kinds) * len(chosen.fractions) * len(tuning.modalities)
     assert rows.get("adapter", 0) == arms * len(tuning.seeds)
     if not study.defenses:
-        assert rows["replies"] == 1 + arms * len(tuning.seeds) * len(tuning.steps)
+        assert rows["replies"] == 1 + arms * len(tuning.seeds) * len(tuning.save_steps)
 
 
 ITEMS = 3  # of a stand-in
@@ -139,7 +139,9 @@ def test_a_plan_with_stand_in_corpora_counts_their_prompts(name: str, tmp_path: 
     )  # every corpus is here, so none is let pass unread
     (hours, *disk) = planned.beside
     if trains(study):
-        seen = len(study.tuning.seeds) * len(study.selection.kinds) * study.tuning.batch * study.tuning.steps[-1]
+        seen = (
+            len(study.tuning.seeds) * len(study.selection.kinds) * study.tuning.batch_size * study.tuning.save_steps[-1]
+        )
         assert f"{seen * len(study.selection.axes):,} samples to train on" in hours
         assert len(disk) == 1
     else:
@@ -175,7 +177,7 @@ def test_without_an_assumed_speed_hours_are_unknown(tmp_path: Path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     hours = plan_study(of("bbh")[0], tmp_path / "store", unread=True).beside[1]
     assert hours.startswith("GPU hours: unknown for ")
-    assert "--train-rate and --token-rate" in hours
+    assert "--train-samples-per-second and --tokens-per-second" in hours
 
 
 def test_figures_that_no_count_gives_are_marked() -> None:

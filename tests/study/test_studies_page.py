@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from command_line import run_here
 from pages import commands, page, run
 
 from undersong.study import load_studies, packaged_study
@@ -29,7 +31,7 @@ def test_its_studies_are_what_it_says(tmp_path: Path) -> None:
     (tmp_path / "demo.yaml").symlink_to(STUDIES / "demo.yaml")
     (tmp_path / "quick.yaml").write_text(quick)
     (study,) = load_studies(tmp_path / "quick.yaml").studies
-    assert (study.study, study.tuning.steps, list(study.sets)) == ("quick", (20,), ["harm", "near"])
+    assert (study.study, study.tuning.save_steps, list(study.prompt_sets)) == ("quick", (20,), ["harm", "near"])
     assert study.mechanism is None
     assert study.tuning.learning_rate == packaged_study("demo").tuning.learning_rate
     fractions = STUDIES / "demo_fractions.yaml"
@@ -43,7 +45,9 @@ def test_its_studies_are_what_it_says(tmp_path: Path) -> None:
 def test_its_plans_can_be_typed(folder: Path) -> None:
     plans = [line for line in COMMANDS if " plan " in line]
     assert len(plans) == 3
-    said = run(plans, folder).replace("\n", " ")  # the last: of a published table
+    printed = [run_here(folder, *shlex.split(line)[1:]) for line in plans]
+    assert [done.returncode for done in printed] == [0, 0, 0], printed
+    said = printed[-1].stdout.replace("\n", " ")  # of a published table
     assert "91 of 91 artifacts" in said
     assert said.count("vary by 10 points (SD): 33 points, ") == 3  # one a model
     assert said.count("cannot be counted here") == 3

@@ -1,4 +1,4 @@
-"""Studies from studies: a base, a matrix and `--set`, and that every slip is one sentence."""
+"""Studies from studies: a base, a matrix and `--override`, and that every slip is one sentence."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ BELOW: dict[str, Any] = {
     "models": ["organism:af3"],
     "pool": "pool.jsonl",
     "reference": "reference.jsonl",
-    "sets": {"harm": {"corpus": "harm.jsonl", "harmful": True}, "near": {"corpus": "near.jsonl"}},
+    "prompt_sets": {"harm": {"corpus": "harm.jsonl", "harmful": True}, "near": {"corpus": "near.jsonl"}},
     "axes": {"semantic": "tfidf", "acoustic": "logmel"},
-    "tuning": {"steps": [1, 2], "seeds": [0], "draws": [0], "rank": 2},
-    "evaluation": {"systems": {"plain": None, "safe": "refuse"}},
+    "tuning": {"save_steps": [1, 2], "seeds": [0], "draws": [0], "lora_rank": 2},
+    "evaluation": {"system_prompts": {"plain": None, "safe": "refuse"}},
 }
 
 
@@ -49,25 +49,41 @@ def test_mappings_merge_lists_and_scalars_are_replaced_and_null_takes_away(folde
     above = {
         "base": "../below.yaml",
         "study": "above",
-        "sets": {"near": None, "far": {"corpus": "far.jsonl"}},
-        "tuning": {"steps": [9]},
-        "evaluation": {"systems": {"safe": "refuse all", "silent": None}},
+        "prompt_sets": {"near": None, "far": {"corpus": "far.jsonl"}},
+        "tuning": {"save_steps": [9]},
+        "evaluation": {"system_prompts": {"safe": "refuse all", "silent": None}},
     }
     study = load_study(write(folder / "deep" / "above.yaml", above))
-    assert list(study.sets) == ["harm", "far"]
-    assert (study.tuning.steps, study.tuning.rank) == ((9,), 2)
-    assert study.evaluation.systems == {"plain": None, "safe": "refuse all", "silent": None}  # nothing beneath: a value
+    assert list(study.prompt_sets) == ["harm", "far"]
+    assert (study.tuning.save_steps, study.tuning.lora_rank) == ((9,), 2)
+    assert study.evaluation.system_prompts == {
+        "plain": None,
+        "safe": "refuse all",
+        "silent": None,
+    }  # nothing beneath: a value
     assert study.undefended_system == "plain"
-    written_out = {**BELOW, "study": "above", "sets": {"harm": BELOW["sets"]["harm"], "far": {"corpus": "far.jsonl"}}}
-    written_out |= {"tuning": BELOW["tuning"] | {"steps": [9]}, "evaluation": {"systems": study.evaluation.systems}}
+    written_out = {
+        **BELOW,
+        "study": "above",
+        "prompt_sets": {"harm": BELOW["prompt_sets"]["harm"], "far": {"corpus": "far.jsonl"}},
+    }
+    written_out |= {
+        "tuning": BELOW["tuning"] | {"save_steps": [9]},
+        "evaluation": {"system_prompts": study.evaluation.system_prompts},
+    }
     assert study == parse_study(written_out, "x")  # so its results and their hash are the same
 
 
 def test_a_base_may_have_a_base_and_be_no_whole_study(folder: Path) -> None:
-    write(folder / "deep" / "part.yaml", {"base": "../below.yaml", "tuning": {"batch": 4}})
-    top = write(folder / "top.yaml", {"base": "deep/part.yaml", "study": "top", "tuning": {"rank": 4}})
+    write(folder / "deep" / "part.yaml", {"base": "../below.yaml", "tuning": {"batch_size": 4}})
+    top = write(folder / "top.yaml", {"base": "deep/part.yaml", "study": "top", "tuning": {"lora_rank": 4}})
     study = load_study(top)
-    assert (study.study, study.tuning.rank, study.tuning.batch, study.tuning.steps) == ("top", 4, 4, (1, 2))
+    assert (study.study, study.tuning.lora_rank, study.tuning.batch_size, study.tuning.save_steps) == (
+        "top",
+        4,
+        4,
+        (1, 2),
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,25 +136,25 @@ def test_a_matrix_is_a_study_a_combination(folder: Path) -> None:
         ("below-organism-kimi-0.25", ("organism:kimi",), (0.25,)),
         ("below-organism-kimi-0.5-0.75", ("organism:kimi",), (0.5, 0.75)),
     ]
-    assert {one.tuning.steps for one in found.studies} == {(1, 2)}
+    assert {one.tuning.save_steps for one in found.studies} == {(1, 2)}
     with pytest.raises(UndersongError, match=r"holds 4 studies; name one: below-organism-af3-0\.25, "):
         load_study(folder / "many.yaml")
 
 
 def test_values_may_be_named_and_change_several_keys_together(folder: Path) -> None:
     together = {
-        "af3": {"models": ["organism:af3"], "tuning": {"rank": 3}},
-        "kimi": {"models": ["organism:kimi"], "sets": {"near": None}},
+        "af3": {"models": ["organism:af3"], "tuning": {"lora_rank": 3}},
+        "kimi": {"models": ["organism:kimi"], "prompt_sets": {"near": None}},
     }
     file = write(folder / "many.yaml", {"base": "below.yaml", "study": "many", "matrix": {".": together}})
     one, other = load_studies(file).studies
-    assert (one.study, one.tuning.rank, list(one.sets)) == ("many-af3", 3, ["harm", "near"])
-    assert (other.study, other.tuning.rank, list(other.sets)) == ("many-kimi", 2, ["harm"])
+    assert (one.study, one.tuning.lora_rank, list(one.prompt_sets)) == ("many-af3", 3, ["harm", "near"])
+    assert (other.study, other.tuning.lora_rank, list(other.prompt_sets)) == ("many-kimi", 2, ["harm"])
     assert names(write(folder / "plain.yaml", {"base": "many.yaml", "study": "plain", "matrix": None})) == ["plain"]
 
 
 def test_one_study_is_taken_by_its_name(folder: Path) -> None:
-    file = write(folder / "many.yaml", {**BELOW, "matrix": {"tuning.rank": [1, 2]}})
+    file = write(folder / "many.yaml", {**BELOW, "matrix": {"tuning.lora_rank": [1, 2]}})
     found = load_studies(file, only="below-2")
     assert (found.name, [one.study for one in found.studies]) == ("below", ["below-2"])
     with pytest.raises(UndersongError, match="holds no study 'below-3'; did you mean 'below-2' or 'below-1'"):
@@ -156,14 +172,14 @@ def test_one_study_is_taken_by_its_name(folder: Path) -> None:
         ({"models": "organism:af3"}, r"matrix\.models has no values"),
         ({"models": []}, r"matrix\.models has no values"),
         ({"tuning": [{"rank": 2}]}, r"matrix\.tuning cannot call .*; give \{NAME: value\}"),
-        ({"tuning.rank": {"a/b": 2}}, "cannot call 2 'a/b'"),
-        ({"tuning.rank": {"..": 2}}, r"cannot call 2 '\.\.'"),
-        ({"tuning.rank": [2, 2]}, "two studies are called below-2"),
+        ({"tuning.lora_rank": {"a/b": 2}}, "cannot call 2 'a/b'"),
+        ({"tuning.lora_rank": {"..": 2}}, r"cannot call 2 '\.\.'"),
+        ({"tuning.lora_rank": [2, 2]}, "two studies are called below-2"),
         ({"study": ["a", "b"]}, r"matrix\.study does not vary keys"),
         ({".": {"a": {"matrix": {}}}}, "does not vary keys"),
         ({".": ["a"]}, "does not vary keys"),
-        ({"tuning.rnk": [2]}, r"unknown key 'tuning\.rnk'; did you mean 'rank'"),
-        ({"tuning.rank": [0]}, r"tuning\.rank: Input should be greater"),
+        ({"tuning.rnk": [2]}, r"unknown key 'tuning\.rnk'; did you mean 'lora_rank'"),
+        ({"tuning.lora_rank": [0]}, r"tuning\.lora_rank: Input should be greater"),
         ({1: [0]}, "unknown key '1'"),
     ],
     ids=repr,
@@ -176,28 +192,40 @@ def test_a_matrix_that_is_none_is_one_sentence(folder: Path, matrix: Any, said: 
     assert str(file) in str(caught.value)
 
 
-# --- --set -----------------------------------------------------------------------------------------------------------
+# --- --override ------------------------------------------------------------------------------------------------------
 def test_what_is_set_lies_over_the_file(folder: Path) -> None:
-    sets = ["tuning.seeds=[0,1]", "tuning.draws=[0, 1]", "sets.near=null", "study=other", "tuning.learning_rate=1e-3"]
+    sets = [
+        "tuning.seeds=[0,1]",
+        "tuning.draws=[0, 1]",
+        "prompt_sets.near=null",
+        "study=other",
+        "tuning.learning_rate=1e-3",
+    ]
     sets += ["columns={pool.jsonl: {text: said}}"]  # a key with dots in it
     (study,) = load_studies(folder / "below.yaml", sets).studies
     assert study.study == "other"
     assert study.tuning.seeds == study.tuning.draws == (0, 1)
     assert study.tuning.learning_rate == 1e-3
-    assert list(study.sets) == ["harm"]
+    assert list(study.prompt_sets) == ["harm"]
     assert study.columns == {"pool.jsonl": {"text": "said"}}
-    assert load_studies(folder / "below.yaml", ["tuning.rank=3", "tuning.rank=4"]).studies[0].tuning.rank == 4
-    assert load_studies(folder / "below.yaml", ["tuning.rank=3", "tuning.rank=null"]).studies[0].tuning.rank == 8
+    assert (
+        load_studies(folder / "below.yaml", ["tuning.lora_rank=3", "tuning.lora_rank=4"]).studies[0].tuning.lora_rank
+        == 4
+    )
+    assert (
+        load_studies(folder / "below.yaml", ["tuning.lora_rank=3", "tuning.lora_rank=null"]).studies[0].tuning.lora_rank
+        == 8
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("tuning.sedes=[0]", r"--set tuning\.sedes=\[0\]: unknown key 'tuning\.sedes'; did you mean 'seeds'"),
+        ("tuning.sedes=[0]", r"--override tuning\.sedes=\[0\]: unknown key 'tuning\.sedes'; did you mean 'seeds'"),
         ("tunning={}", "unknown key 'tunning'; did you mean 'tuning'"),
-        ("sets.harm.harmfull=true", "did you mean 'harmful'"),
-        ("tuning.seeds", "has no value; write --set KEY=VALUE"),
-        ("tuning.seeds=[0", r"--set tuning\.seeds=\[0: its value is not YAML"),
+        ("prompt_sets.harm.harmfull=true", "did you mean 'harmful'"),
+        ("tuning.seeds", "has no value; write --override KEY=VALUE"),
+        ("tuning.seeds=[0", r"--override tuning\.seeds=\[0: its value is not YAML"),
         ("tuning={rank: 1, rank: 2}", "key 'rank' stands twice"),
         ("tuning={[a]: 2}", "is not YAML"),
         ("tuning.seeds=[0,1]", r"seeds \(2\) and draws \(1\) are paired"),
@@ -215,11 +243,11 @@ def test_what_cannot_be_set_is_one_sentence(folder: Path, text: str, said: str) 
 
 
 def test_what_the_matrix_varies_cannot_be_set(folder: Path) -> None:
-    file = write(folder / "many.yaml", {**BELOW, "matrix": {"tuning.rank": [1, 2]}})
-    assert [one.tuning.batch for one in load_studies(file, ["tuning.batch=4"]).studies] == [4, 4]
+    file = write(folder / "many.yaml", {**BELOW, "matrix": {"tuning.lora_rank": [1, 2]}})
+    assert [one.tuning.batch_size for one in load_studies(file, ["tuning.batch_size=4"]).studies] == [4, 4]
     assert names(file, "study=other") == ["other-1", "other-2"]
-    for text in ("tuning.rank=3", "tuning={rank: 3}", "tuning=null"):
-        with pytest.raises(UndersongError, match=r"--set tuning(\.rank)?: the matrix of .* varies it"):
+    for text in ("tuning.lora_rank=3", "tuning={lora_rank: 3}", "tuning=null"):
+        with pytest.raises(UndersongError, match=r"--override tuning(\.lora_rank)?: the matrix of .* varies it"):
             load_studies(file, [text])
 
 
@@ -246,7 +274,10 @@ def test_the_schema_takes_what_is_a_study_and_marks_slips() -> None:
     check = validator(study_json_schema())
     for file in STUDIES:
         assert not list(check.iter_errors(yaml.safe_load(file.read_text()))), file
-    for good in ({"base": "x", "sets": {"near": None}, "tuning": {"preset": None}}, {"matrix": {".": {"a": {}}}}):
+    for good in (
+        {"base": "x", "prompt_sets": {"near": None}, "tuning": {"preset": None}},
+        {"matrix": {".": {"a": {}}}},
+    ):
         assert check.is_valid(good), good
     for bad in ({"tunning": {}}, {"tuning": {"sedes": [0]}}, {"matrix": {"models": 3}}, {"base": 3}, {"models": 3}):
         assert not check.is_valid(bad), bad

@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {
     "models": ["organism:af3"],
     "pool": "pool.jsonl",
     "reference": "reference.jsonl",
-    "sets": {"harm": {"corpus": "harm.jsonl", "harmful": True}, "near": {"corpus": "near.jsonl"}},
+    "prompt_sets": {"harm": {"corpus": "harm.jsonl", "harmful": True}, "near": {"corpus": "near.jsonl"}},
     "axes": {"semantic": "tfidf", "acoustic": "logmel"},
 }
 # Every group of keys, so that a slip can be made in each.
@@ -30,37 +30,41 @@ WHOLE: dict[str, Any] = {
     **SMALL,
     "description": "all keys",
     "reference": {"first": "reference.jsonl", "second": "more.jsonl"},
-    "harmless": "calm.jsonl",
+    "benign_reference": "calm.jsonl",
     "columns": {"pool.jsonl": {"text": "said"}},
-    "sets": {
-        "harm": {"corpus": "harm.jsonl", "harmful": True, "where": {"speaker": ["A"]}},
-        "where": {"corpus": "near.jsonl", "harmful": False, "where": {}},  # a set may be called like a key
+    "prompt_sets": {
+        "harm": {"corpus": "harm.jsonl", "harmful": True, "filters": {"speaker": ["A"]}},
+        "where": {"corpus": "near.jsonl", "harmful": False, "filters": {}},  # a set may be called like a key
     },
-    "proximity": {"score": "knn:3", "centre": False, "max_quarantined": 0.02},
+    "proximity": {"score": "knn:3", "center": False, "max_quarantined": 0.02},
     "selection": {
-        "axes": ["acoustic"], "kinds": ["closest"], "fractions": [0.5, 1.0], "where": {"speaker": ["A"]},
+        "axes": ["acoustic"], "kinds": ["closest"], "fractions": [0.5, 1.0], "filters": {"speaker": ["A"]},
         "noise": "pink:10",
-        "rules": {"like": {"axis": "acoustic", "keep": "closest:0.5+within(semantic)", "to": "second"}},
+        "rules": {"like": {"axis": "acoustic", "keep": "closest:0.5+within(semantic)", "harm_set": "second"}},
     },
     "tuning": {
-        "modalities": ["audio"], "seeds": [0, 5], "draws": [1, 1], "steps": [1, 9], "batch": 4, "learning_rate": 1e-3,
-        "schedule": "constant", "warmup": 0, "weight_decay": 0.1, "clip": 2.0, "rank": 2, "alpha": 4, "dropout": 0.1,
-        "target": "shifted", "micro_batch": 2, "checkpointing": True, "validation": 0.1, "preset": "kimi-audio",
-        "method": "full", "thin": 0.1,
+        "modalities": ["audio"], "seeds": [0, 5], "draws": [1, 1], "save_steps": [1, 9], "batch_size": 4,
+        "learning_rate": 1e-3, "learning_rate_schedule": "constant", "warmup_steps": 0, "weight_decay": 0.1,
+        "max_grad_norm": 2.0, "lora_rank": 2, "lora_alpha": 4, "lora_dropout": 0.1, "target_column": "shifted",
+        "micro_batch_size": 2, "gradient_checkpointing": True, "validation_share": 0.1, "preset": "kimi-audio",
+        "method": "full", "silent_frame_share": 0.1,
     },
     "evaluation": {
-        "protocol": "uniform", "judge": "keyword", "also": ["exact"], "refusals": ["no"], "limit": 3,
-        "instruction": "answer",
-        "systems": {"plain": None, "safe": "refuse"}, "modalities": ["text"], "curve": ["harm"],
+        "protocol": "uniform", "judge": "keyword", "extra_judges": ["exact"], "refusal_texts": ["no"],
+        "max_new_tokens": 3, "instruction": "answer",
+        "system_prompts": {"plain": None, "safe": "refuse"}, "modalities": ["text"], "per_step_prompt_sets": ["harm"],
         "comprehension": {
-            "instruction": "say it again", "limit": 9, "word_error_rate": 0.3, "encoder": "tfidf", "level": 0.1,
+            "repeat_instruction": "say it again", "max_new_tokens": 9, "max_wer": 0.3, "encoder": "tfidf",
+            "relevance_level": 0.1,
         },
     },
     "system_defense": "safe",
-    "mechanism": {"harmful": "a", "harmless": "b", "held_out_harmful": "harm", "held_out_harmless": "where"},
-    "defenses": {"told": {"system": "safe"}, "mixed": {"mixing": {"corpus": "m", "share": 0.1}}},
-    "acceptable": {"jsr": 0.1, "over_refusal": 0.2},
-    "tuned_again": "closest",
+    "mechanism": {
+        "contrast_harmful": "a", "contrast_benign": "b", "held_out_harmful": "harm", "held_out_benign": "where",
+    },
+    "defenses": {"told": {"system": "safe"}, "mixed": {"safety_mixing": {"corpus": "m", "share": 0.1}}},
+    "safety_limits": {"max_jsr": 0.1, "max_over_refusal": 0.2},
+    "retune_on": "closest",
     "notes": ["a note"],
 }  # fmt: skip
 Data = dict[str, Any]
@@ -76,7 +80,7 @@ def test_the_packaged_demo_parses() -> None:
     demo = packaged_study("demo")
     assert demo.study == "demo"
     assert demo.undefended_system == "plain"
-    assert set(demo.tuning.steps) == {20, 40}
+    assert set(demo.tuning.save_steps) == {20, 40}
     for spec in demo.axes.values():
         check_encoder(spec)
 
@@ -92,8 +96,8 @@ def test_a_whole_study_is_what_it_says() -> None:
     study = parse_study(WHOLE, "whole")
     assert study.selection.fractions == (0.5, 1.0)
     assert study.tuning.learning_rate == 1e-3
-    assert study.sets["where"].corpus == "near.jsonl"
-    assert study.evaluation.systems == {"plain": None, "safe": "refuse"}
+    assert study.prompt_sets["where"].corpus == "near.jsonl"
+    assert study.evaluation.system_prompts == {"plain": None, "safe": "refuse"}
     small = parse_study(SMALL, "small")
     assert small.tuning.seeds == (0, 1, 2)
     assert small.undefended_system == "plain"
@@ -103,25 +107,25 @@ def test_a_whole_study_is_what_it_says() -> None:
 
 # --- keys ------------------------------------------------------------------------------------------------------------
 def places(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """The paths of all known keys in WHOLE; names a user gives (`sets.NAME`, `axes.NAME`, …) are no keys."""
+    """The paths of all known keys in WHOLE; names a user gives (`prompt_sets.NAME`, `axes.NAME`, …) are no keys."""
     if (
         not isinstance(value, dict)
-        or path[-1:] in [("axes",), ("systems",)]
+        or path[-1:] in [("axes",), ("system_prompts",)]
         or path[:1] in [("reference",), ("columns",)]
-        or (path[-1:] == ("where",) and len(path) != 2)
+        or (path[-1:] == ("filters",) and len(path) != 2)
     ):
         return []
-    own = [] if path in [("sets",), ("selection", "rules"), ("defenses",)] else [(*path, key) for key in value]
+    own = [] if path in [("prompt_sets",), ("selection", "rules"), ("defenses",)] else [(*path, key) for key in value]
     return own + [place for key, inner in value.items() for place in places(inner, (*path, key))]
 
 
-KEYS = [place for place in places(WHOLE) if place != ("selection", "where", "speaker")]
+KEYS = [place for place in places(WHOLE) if place != ("selection", "filters", "speaker")]
 
 
 def test_all_known_keys_are_tried() -> None:
     top = {place[0] for place in KEYS if len(place) == 1}
     assert top == set(Study.model_fields)
-    for group in ("proximity", "selection", "tuning", "evaluation", "mechanism", "acceptable"):
+    for group in ("proximity", "selection", "tuning", "evaluation", "mechanism", "safety_limits"):
         kind = {name for place in KEYS for name in place[1:2] if place[0] == group}
         assert kind == set(parse_study(WHOLE, "whole").model_dump()[group])
 
@@ -153,22 +157,24 @@ def test_a_slip_in_any_key_is_caught_and_the_right_key_named(data: st.DataObject
 
 
 def test_keys_that_are_equally_near_are_all_named() -> None:
-    with pytest.raises(UndersongError, match=r"unknown key 'tuning.steds'; did you mean 'steps' or 'seeds'\?$"):
-        parse_study(changed(lambda d: d["tuning"].update(steds=[1]), WHOLE), "x")
+    with pytest.raises(UndersongError, match=r"unknown key 'tuning.seaws'; did you mean 'seeds' or 'draws'\?$"):
+        parse_study(changed(lambda d: d["tuning"].update(seaws=[1]), WHOLE), "x")
 
 
 def test_a_key_like_no_other_lists_those_there_are() -> None:
-    with pytest.raises(UndersongError, match=r"unknown key 'mechanism.zzz'; known here: harmful, harmless, held_out"):
+    with pytest.raises(
+        UndersongError, match=r"unknown key 'mechanism.zzz'; known here: contrast_harmful, contrast_benign, held_out"
+    ):
         parse_study(changed(lambda d: d["mechanism"].update(zzz=1), WHOLE), "x")
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
 WRONG: list[tuple[str, Any, str]] = [
     ("selection.axes", ["akustic"], "'akustic' is not one of semantic, acoustic; did you mean 'acoustic'?"),
-    ("evaluation.curve", ["hram"], "'hram' is not one of harm, where; did you mean 'harm'?"),
+    ("evaluation.per_step_prompt_sets", ["hram"], "'hram' is not one of harm, where; did you mean 'harm'?"),
     ("system_defense", "save", "'save' is not one of plain, safe; did you mean 'safe'?"),
     ("mechanism.held_out_harmful", "h", "'h' is not one of harm, where"),
-    ("mechanism.held_out_harmless", "no", "'no' is not one of harm, where"),
+    ("mechanism.held_out_benign", "no", "'no' is not one of harm, where"),
     ("selection.kinds", ["close"], "Input should be 'closest', 'distant' or 'random'"),
     ("selection.kinds", ["random", "random"], "'random' stands more than once"),
     ("selection.axes", ["acoustic", "acoustic"], "'acoustic' stands more than once"),
@@ -181,20 +187,20 @@ WRONG: list[tuple[str, Any, str]] = [
     ("tuning.seeds", [0, 2**32], "tuning.seeds.1: Input should be less than or equal to 4294967295"),
     ("tuning.draws", [-1, 0], "tuning.draws.0: Input should be greater than or equal to 0"),
     ("tuning.draws", [0, 10**30], "tuning.draws.1: Input should be less than or equal to 4294967295"),
-    ("tuning.steps", [4, 2], "steps are positive and rise"),
-    ("tuning.steps", [4, 4], "steps are positive and rise"),
-    ("tuning.steps", [0, 4], "steps are positive and rise"),
-    ("tuning.steps", [], "steps are positive and rise"),
-    ("tuning.batch", 0, "greater than or equal to 1"),
+    ("tuning.save_steps", [4, 2], "save_steps are positive and rise"),
+    ("tuning.save_steps", [4, 4], "save_steps are positive and rise"),
+    ("tuning.save_steps", [0, 4], "save_steps are positive and rise"),
+    ("tuning.save_steps", [], "save_steps are positive and rise"),
+    ("tuning.batch_size", 0, "greater than or equal to 1"),
     ("tuning.learning_rate", float("inf"), "finite number"),
-    ("tuning.dropout", 1.0, "less than 1"),
+    ("tuning.lora_dropout", 1.0, "less than 1"),
     ("tuning.modalities", [], "at least one is needed"),
     ("tuning", 3, "valid dictionary"),
-    ("evaluation.systems", {}, "at least one is needed; the first is the undefended one"),
+    ("evaluation.system_prompts", {}, "at least one is needed; the first is the undefended one"),
     ("evaluation.modalities", ["video"], "Input should be 'audio' or 'text'"),
     ("evaluation.modalities", [], "at least one is needed"),
     ("evaluation.judge", "gpt", "there is no judge 'gpt'; take exact, keyword, refusal"),
-    ("evaluation.limit", 0, "greater than or equal to 1"),
+    ("evaluation.max_new_tokens", 0, "greater than or equal to 1"),
     ("models", ["a", "a"], "'a' stands more than once"),
     ("models", [], "at least one is needed"),
 ]
@@ -225,21 +231,21 @@ def test_other_names_are_taken(name: str) -> None:
 
 
 def test_one_value_where_a_list_belongs() -> None:
-    with pytest.raises(UndersongError, match=r"^x: tuning\.steps: 20 is no list; write \[20\]\.$"):
-        parse_study({**SMALL, "tuning": {"steps": 20}}, "x")
-    with pytest.raises(UndersongError, match=r"^x: tuning\.steps: give a list\.$"):
-        parse_study({**SMALL, "tuning": {"steps": {"a": 1}}}, "x")
+    with pytest.raises(UndersongError, match=r"^x: tuning\.save_steps: 20 is no list; write \[20\]\.$"):
+        parse_study({**SMALL, "tuning": {"save_steps": 20}}, "x")
+    with pytest.raises(UndersongError, match=r"^x: tuning\.save_steps: give a list\.$"):
+        parse_study({**SMALL, "tuning": {"save_steps": {"a": 1}}}, "x")
 
 
-@pytest.mark.parametrize("key", ["study", "models", "pool", "reference", "sets", "axes"])
+@pytest.mark.parametrize("key", ["study", "models", "pool", "reference", "prompt_sets", "axes"])
 def test_a_key_that_is_needed_is_named(key: str) -> None:
     with pytest.raises(UndersongError, match=f"^x: {key}: Field required.$"):
         parse_study(changed(lambda d: d.pop(key)), "x")
 
 
 def test_something_must_be_harmful() -> None:
-    with pytest.raises(UndersongError, match="sets: none is harmful, so there is no JSR to measure"):
-        parse_study(changed(lambda d: d["sets"]["harm"].update(harmful=False)), "x")
+    with pytest.raises(UndersongError, match="prompt_sets: none is harmful, so there is no JSR to measure"):
+        parse_study(changed(lambda d: d["prompt_sets"]["harm"].update(harmful=False)), "x")
 
 
 @given(st.floats().filter(lambda f: not 0 < f <= 1) | st.sampled_from([0, 2, -1]))
@@ -291,7 +297,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 def test_another_number_of_seeds() -> None:
     study = with_seeds(parse_study(WHOLE, "whole"), 4)
     assert study.tuning.seeds == study.tuning.draws == (0, 1, 2, 3)
-    assert study.tuning.rank == 2
+    assert study.tuning.lora_rank == 2
     assert study.axes == WHOLE["axes"]
 
 
@@ -307,20 +313,20 @@ def test_a_preset_lies_beneath_what_is_written() -> None:
     def tuning(**values: Any) -> Any:
         return parse_study(changed(lambda data: data.update(tuning=values)), "x").tuning
 
-    published = tuning(preset="audio-flamingo-3", steps=[100, 200])
-    assert (published.rank, published.alpha, published.learning_rate) == (16, 32, 2e-5)
-    assert (published.schedule, published.warmup, published.weight_decay) == ("linear", 20, 0.01)
-    own = tuning(preset="audio-flamingo-3", steps=[100, 200], rank=4, warmup=3)
-    assert (own.rank, own.warmup, own.alpha) == (4, 3, 32)
-    assert tuning(preset="kimi-audio").warmup == 1  # 3 % of 40 steps
-    assert tuning().rank == 8
+    published = tuning(preset="audio-flamingo-3", save_steps=[100, 200])
+    assert (published.lora_rank, published.lora_alpha, published.learning_rate) == (16, 32, 2e-5)
+    assert (published.learning_rate_schedule, published.warmup_steps, published.weight_decay) == ("linear", 20, 0.01)
+    own = tuning(preset="audio-flamingo-3", save_steps=[100, 200], lora_rank=4, warmup_steps=3)
+    assert (own.lora_rank, own.warmup_steps, own.lora_alpha) == (4, 3, 32)
+    assert tuning(preset="kimi-audio").warmup_steps == 1  # 3 % of 40 steps
+    assert tuning().lora_rank == 8
     with pytest.raises(UndersongError, match="no preset 'kimi'; take one of kimi-audio"):
         tuning(preset="kimi")
 
 
 def test_a_kept_study_reads_as_it_was(tmp_path: Path) -> None:
     """Results hold the study with its preset's values written out; reading that changes nothing."""
-    study = parse_study(changed(lambda data: data.update(tuning={"preset": "qwen2.5-omni", "steps": [10]})), "x")
+    study = parse_study(changed(lambda data: data.update(tuning={"preset": "qwen2.5-omni", "save_steps": [10]})), "x")
     assert parse_study(study.model_dump(mode="json"), "again") == study
 
 
@@ -328,4 +334,4 @@ def test_a_reply_may_be_as_long_as_its_model_needs_unless_said() -> None:
     """Twelve tokens are an organism's whole sentence, and of a real model's reply no more than its opening."""
     assert parse_study(SMALL, "x").max_new_tokens == 12
     assert parse_study(changed(lambda d: d.update(models=["organism:af3", "models/mine"])), "x").max_new_tokens == 256
-    assert parse_study(changed(lambda d: d.update(evaluation={"limit": 7})), "x").max_new_tokens == 7
+    assert parse_study(changed(lambda d: d.update(evaluation={"max_new_tokens": 7})), "x").max_new_tokens == 7

@@ -84,7 +84,9 @@ def test_it_is_the_first_gradient_that_tuning_sees(tiny: AudioModel, monkeypatch
         return step(optimiser, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    recipe = LoraRecipe(steps=(1,), batch=1, warmup=0, schedule="constant", clip=1e9)
+    recipe = LoraRecipe(
+        save_steps=(1,), batch_size=1, warmup_steps=0, learning_rate_schedule="constant", max_grad_norm=1e9
+    )
     finetune_decoder(tiny, PROMPTS[:1], REPLIES[:1], recipe, 4, lambda name, write: None)
     assert all(not value.any() for name, value in seen.items() if ".lora_A." in name)
     total = np.zeros(32)
@@ -128,7 +130,7 @@ def test_a_vector_depends_on_its_sample_alone(tiny: AudioModel, monkeypatch) -> 
 
 def test_samples_are_passed_one_at_a_time_in_eval_mode_without_padding(tiny: AudioModel) -> None:
     tiny.model = tiny_af3.network(dropout=0.5)
-    tiny.heard = dict(zip(tiny.heard, tiny.hear(tiny_af3.CLIPS)))
+    tiny.audio_features = dict(zip(tiny.audio_features, tiny.encode_audio(tiny_af3.CLIPS)))
     seen = []
 
     def look(_module: Any, _args: tuple, kwargs: dict[str, Any]) -> None:
@@ -223,7 +225,7 @@ def test_what_teaches_nothing_is_quarantined_with_its_reason(tiny: AudioModel, m
     assert "zero" in reasons[IDS[0]]
     assert "not finite" in reasons[IDS[3]]
     assert "no reply" in reasons[IDS[5]]
-    assert "has not heard" in reasons["nobody"]
+    assert "has no audio features" in reasons["nobody"]
     for id, vector in rows(made).items():
         np.testing.assert_allclose(vector, whole[id], atol=1e-6)
 

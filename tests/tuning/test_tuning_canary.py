@@ -30,7 +30,15 @@ from undersong.tuning.safety_mixing import SafetyMixing
 from undersong.tuning.train import TuningResult, finetune_decoder
 from undersong.types import UndersongError
 
-RECIPE = LoraRecipe(steps=(3, 8), batch=4, learning_rate=1e-2, schedule="linear", warmup=2, rank=4, alpha=8)
+RECIPE = LoraRecipe(
+    save_steps=(3, 8),
+    batch_size=4,
+    learning_rate=1e-2,
+    learning_rate_schedule="linear",
+    warmup_steps=2,
+    lora_rank=4,
+    lora_alpha=8,
+)
 FREE = {"jsr": 1.0}
 
 
@@ -60,7 +68,7 @@ def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> 
 
 
 @pytest.mark.parametrize(
-    "how", [{"dropout": 0.3}, {"checkpointing": True, "micro_batch": 2}, {"method": "full"}], ids=str
+    "how", [{"lora_dropout": 0.3}, {"gradient_checkpointing": True, "micro_batch_size": 2}, {"method": "full"}], ids=str
 )
 def test_a_training_that_is_watched_and_not_stopped_has_the_same_bits(tiny: AudioModel, tmp_path: Path, how) -> None:
     """However much the measure does: it generates, draws from every global stream, and changes modes."""
@@ -82,9 +90,9 @@ def test_a_training_that_is_watched_and_not_stopped_has_the_same_bits(tiny: Audi
 
 
 def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny: AudioModel, tmp_path: Path) -> None:
-    heard = tiny.heard
+    heard = tiny.audio_features
     tiny.model = tiny_af3.network(dropout=0.5)
-    tiny.heard = heard
+    tiny.audio_features = heard
     drawn, modes = [], []
 
     def measure() -> dict[str, float]:
@@ -100,9 +108,15 @@ def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "SaveAdapterCallback", Look)
-        trained(tiny, tmp_path, replace(RECIPE, steps=(2,)), watch=CanaryCheck(measure, FREE, 1))
+        trained(tiny, tmp_path, replace(RECIPE, save_steps=(2,)), watch=CanaryCheck(measure, FREE, 1))
     assert modes == [{False}, *[{False}, {True}, {False}] * 2]
     assert len(set(drawn)) == 1
+
+
+@pytest.fixture(scope="module")
+def undefended(module_tiny: AudioModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    """What a training without a watch keeps."""
+    return trained(module_tiny, tmp_path_factory.mktemp("alone"), replace(RECIPE, steps=(2, 3, 4, 5, 8)))[1]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +131,13 @@ def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny
     ],
 )
 def test_it_stops_where_a_limit_breaks_and_keeps_what_came_before(
-    tiny: AudioModel, tmp_path: Path, values: list[float], every: int, stopped: int | None, kept: list[str]
+    tiny: AudioModel,
+    undefended: dict[str, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    values: list[float],
+    every: int,
+    stopped: int | None,
+    kept: list[str],
 ) -> None:
     watch = CanaryCheck(told(values), {"jsr": 0.2, "over_refusal": 0.6}, every)
     tuned, made = trained(tiny, tmp_path / "out", watch=watch)
@@ -125,12 +145,11 @@ def test_it_stops_where_a_limit_breaks_and_keeps_what_came_before(
     assert list(made) == kept
     assert [one["jsr"] for one in tuned.measurements] == values
     assert len(tuned.log) == (stopped or 8)
-    _, alone = trained(tiny, tmp_path / "alone", replace(RECIPE, steps=(2, 3, 4, 5, 8)))
-    for name in set(kept) & set(alone):  # as an undefended training has it at that step
-        assert same(made[name], alone[name])
+    for name in set(kept) & set(undefended):  # as an undefended training has it at that step
+        assert same(made[name], undefended[name])
     card = (tmp_path / "out" / kept[-1] / "README.md").read_text()
     assert f"step {int(kept[-1][5:])}" in card
-    assert f"measured every {every} steps, to be stopped when jsr was above 0.2, over_refusal was above 0.6." in card
+    assert f"measured every {every} steps, to stop when jsr was above 0.2, over_refusal was above 0.6." in card
 
 
 def test_step_0_is_the_base(tiny: AudioModel, tmp_path: Path) -> None:
@@ -147,7 +166,7 @@ def test_the_model_that_is_measured_is_the_one_in_training(tiny: AudioModel, tmp
         said = [reply.reply for reply in tiny.generate(PROMPTS, 5)]
         return {"learned": sum(reply == target for reply, target in zip(said, TARGETS)) / len(TARGETS)}
 
-    recipe = replace(RECIPE, steps=(80,), batch=7, schedule="constant")
+    recipe = replace(RECIPE, save_steps=(80,), batch_size=7, learning_rate_schedule="constant")
     tuned, kept = trained(tiny, tmp_path, recipe, watch=CanaryCheck(measure, {"learned": 0.5}, 5))
     assert tuned.stop_step is not None
     assert tuned.stop_step < 80
@@ -167,7 +186,7 @@ def test_values_stand_in_the_log_at_their_steps(tiny: AudioModel, tmp_path: Path
 def test_a_killed_training_goes_on_and_ends_alike(tiny: AudioModel, tmp_path: Path, monkeypatch, stops) -> None:
     """The last safe step may lie before the state that it goes on from, and no state is saved where a limit breaks."""
     monkeypatch.setattr(train, "CHECKPOINT_STEPS", 2)
-    recipe, limits = replace(RECIPE, dropout=0.2, steps=(8,)), {"jsr": 0.5}
+    recipe, limits = replace(RECIPE, lora_dropout=0.2, save_steps=(8,)), {"jsr": 0.5}
     asked: list[int] = []
 
     def measure() -> dict[str, float]:  # by the number of the step, as a model would say the same again
@@ -205,7 +224,7 @@ def test_no_state_is_left_where_a_limit_breaks(tiny: AudioModel, tmp_path: Path,
     def killed(name: str, write: Callable[[Path], None]) -> None:
         raise KeyboardInterrupt
 
-    recipe = replace(RECIPE, steps=(8,))
+    recipe = replace(RECIPE, save_steps=(8,))
     with pytest.raises(KeyboardInterrupt):  # after it was stopped at 4, before anything is kept
         finetune_decoder(
             tiny,
@@ -259,7 +278,7 @@ from undersong.models.load import load_model
 from undersong.tuning.distributed import part
 
 model = load_model(sys.argv[1])
-model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
 every_defense(model, Path(sys.argv[2]))
 part()
 """
@@ -269,10 +288,11 @@ def every_defense(model: AudioModel, folder: Path) -> tuple[TuningResult, dict[s
     """Stopped at 6 by what the first process measures; others say something else, as another GPU might."""
     values = told([0, 0, 0, 0, float(rank() == 0), 0])
     mixing = SafetyMixing(PROMPTS[5:], ["then the lamp", "some"], 0.25)
-    recipe = replace(RECIPE, betas=PUBLISHED_BETAS, dropout=0.0)
+    recipe = replace(RECIPE, betas=PUBLISHED_BETAS, lora_dropout=0.0)
     return trained(model, folder, recipe, watch=CanaryCheck(values, {"jsr": 0.5}, 2), mixing=mixing)
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one_and_stop_together(
     tiny: AudioModel, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -319,7 +339,7 @@ def test_what_cannot_be_watched(tiny: AudioModel, tmp_path: Path, measure, said:
 
 
 def test_a_watch_that_stops_nothing_is_refused() -> None:
-    with pytest.raises(UndersongError, match="cannot be asked every 0 steps"):
+    with pytest.raises(UndersongError, match="cannot be measured every 0 steps"):
         CanaryCheck(told([]), FREE, 0)
     for limits in ({}, {"jsr": float("nan")}):
         with pytest.raises(UndersongError, match="give a number for at least one name"):

@@ -27,7 +27,15 @@ from undersong.tuning.constrained import ConstrainedTrainer, answer_betas, answe
 from undersong.tuning.train import TuningResult, finetune_decoder
 from undersong.types import UndersongError
 
-RECIPE = LoraRecipe(steps=(4,), batch=4, learning_rate=1e-2, schedule="constant", warmup=0, rank=4, alpha=8)
+RECIPE = LoraRecipe(
+    save_steps=(4,),
+    batch_size=4,
+    learning_rate=1e-2,
+    learning_rate_schedule="constant",
+    warmup_steps=0,
+    lora_rank=4,
+    lora_alpha=8,
+)
 HELD = replace(RECIPE, betas=PUBLISHED_BETAS)
 LONG = [f"{one} {TARGETS[i - 1]} and {one}" for i, one in enumerate(TARGETS)]  # past the fifth token, too
 
@@ -39,7 +47,7 @@ def trained(
         write(folder / name)
 
     tuned = finetune_decoder(model, PROMPTS, targets, recipe, 0, keep, **more)
-    return tuned, load_file(folder / step_folder(recipe.steps[-1]) / "adapter_model.safetensors")
+    return tuned, load_file(folder / step_folder(recipe.save_steps[-1]) / "adapter_model.safetensors")
 
 
 def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -83,7 +91,7 @@ def test_elsewhere_it_is_the_papers_but_for_a_constant(now: list[float], then: f
 
 def test_a_batch_is_the_sum_over_its_tokens_one_by_one(tiny: AudioModel, tmp_path: Path) -> None:
     """The oracle: every token of every answer by itself, from prompts and replies that share no batch."""
-    trained(tiny, tmp_path, replace(RECIPE, steps=(8,)))
+    trained(tiny, tmp_path, replace(RECIPE, save_steps=(8,)))
     batch = tiny.batch(PROMPTS, LONG)
     labels = batch.pop("labels")
 
@@ -122,7 +130,9 @@ def test_the_first_step_is_that_of_an_undefended_training(tiny: AudioModel, tmp_
         ask = {"set_name": "t", "harmful": False, "system": "s", "system_text": None, "modality": "text"}
         prompts, targets = make_prompts(samples, **ask), [str(sample.answer) for sample in samples[::-1]]  # not its own
     plain, held = (
-        finetune_decoder(model, prompts, targets, replace(recipe, steps=(3,), micro_batch=2), 0, lambda *_: None).log
+        finetune_decoder(
+            model, prompts, targets, replace(recipe, save_steps=(3,), micro_batch_size=2), 0, lambda *_: None
+        ).log
         for recipe in (RECIPE, HELD)
     )
     assert held[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-4)
@@ -132,7 +142,7 @@ def test_the_first_step_is_that_of_an_undefended_training(tiny: AudioModel, tmp_
 
 def test_small_betas_are_no_constraint_and_dropout_falls_alike(tiny: AudioModel, tmp_path: Path) -> None:
     """So the reference pass draws no random numbers and leaves every mode as it was."""
-    loose = replace(RECIPE, dropout=0.3, betas=(1e-6,))
+    loose = replace(RECIPE, lora_dropout=0.3, betas=(1e-6,))
     plain, held = (
         trained(tiny, tmp_path / f"{recipe.betas}", recipe)[1] for recipe in (replace(loose, betas=None), loose)
     )
@@ -142,7 +152,11 @@ def test_small_betas_are_no_constraint_and_dropout_falls_alike(tiny: AudioModel,
 
 def test_a_step_is_of_the_whole_batch_however_it_is_cut_or_computed_again(tiny: AudioModel, tmp_path: Path) -> None:
     whole, log = (lambda made: (made[1], made[0].log))(trained(tiny, tmp_path / "whole", HELD))
-    for name, how in (("1", {"micro_batch": 1}), ("2", {"micro_batch": 2}), ("again", {"checkpointing": True})):
+    for name, how in (
+        ("1", {"micro_batch_size": 1}),
+        ("2", {"micro_batch_size": 2}),
+        ("again", {"gradient_checkpointing": True}),
+    ):
         tuned, other = trained(tiny, tmp_path / name, replace(HELD, **how))
         assert apart(whole, other) < 5e-5
         assert [one["loss"] for one in tuned.log] == pytest.approx([one["loss"] for one in log], rel=1e-4)
@@ -150,7 +164,7 @@ def test_a_step_is_of_the_whole_batch_however_it_is_cut_or_computed_again(tiny: 
 
 def test_a_killed_training_goes_on_with_the_same_bits(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("undersong.tuning.train.CHECKPOINT_STEPS", 2)
-    recipe = replace(HELD, dropout=0.2, steps=(3, 5))
+    recipe = replace(HELD, lora_dropout=0.2, save_steps=(3, 5))
     _, whole = trained(tiny, tmp_path / "whole", recipe)
 
     def stop(name: str, write: Callable[[Path], None]) -> None:
@@ -176,7 +190,7 @@ def divergence(model: AudioModel, folder: Path, tokens: range) -> float:
 
 
 def test_the_first_tokens_stay_near_the_base(tiny: AudioModel, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, steps=(60,), batch=7)
+    recipe = replace(RECIPE, save_steps=(60,), batch_size=7)
     ways = {"plain": None, "published": PUBLISHED_BETAS, "large": (5.0, 5.0, 5.0, 5.0, 5.0, 0.1)}
     first, after, lost = {}, {}, {}
     for name, betas in ways.items():
@@ -198,7 +212,7 @@ def test_the_encoder_is_quiet_in_the_reference_pass_and_the_decoder_in_eval(tiny
         modes.append((tiny.decoder.layers[0].training, encoder, torch.is_grad_enabled()))
 
     hook = tiny.decoder.register_forward_pre_hook(look)
-    finetune_decoder(tiny, PROMPTS, LONG, replace(HELD, steps=(2,), dropout=0.5), 0, lambda *_: None)
+    finetune_decoder(tiny, PROMPTS, LONG, replace(HELD, save_steps=(2,), lora_dropout=0.5), 0, lambda *_: None)
     hook.remove()
     assert modes == [(False, False, False), (True, False, True)] * 2
     assert not tiny.base.training
@@ -211,7 +225,7 @@ def test_what_cannot_be_constrained(tiny: AudioModel, tmp_path: Path) -> None:
         with pytest.raises(UndersongError, match="give positive numbers"):
             trained(tiny, tmp_path, replace(RECIPE, betas=betas))
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
-    with pytest.raises(UndersongError, match="AudioFlamingo3ForConditionalGeneration has no adapter to take off"):
+    with pytest.raises(UndersongError, match="AudioFlamingo3ForConditionalGeneration has no adapter to switch off"):
         ConstrainedTrainer(model=tiny.base, args=arguments)
     with new_lora(tiny, 2, 4, 0.0, None) as learner:
         assert ConstrainedTrainer(model=learner, args=arguments).betas == PUBLISHED_BETAS
@@ -219,7 +233,7 @@ def test_what_cannot_be_constrained(tiny: AudioModel, tmp_path: Path) -> None:
 
 def test_the_card_says_the_betas(tiny: AudioModel, tmp_path: Path) -> None:
     for name, recipe in (("plain", RECIPE), ("held", HELD)):
-        trained(tiny, tmp_path / name, replace(recipe, steps=(1,)))
+        trained(tiny, tmp_path / name, replace(recipe, save_steps=(1,)))
     plain, held = ((tmp_path / name / step_folder(1) / "README.md").read_text() for name in ("plain", "held"))
     assert "betas" not in plain
     assert "| betas | (0.5, 2.0, 2.0, 2.0, 2.0, 0.1) |" in held

@@ -28,7 +28,15 @@ from undersong.types import MAX_SEED, UndersongError
 
 PROMPTS = [*(spoken(i) for i in range(5)), typed("paint the boat"), typed("wash the lamp")]
 TARGETS = ["then take the chair", "first the lamp", "some red boat", "fold and wash", "the old chair", "then", "first"]
-RECIPE = LoraRecipe(steps=(4,), batch=4, learning_rate=1e-2, schedule="constant", warmup=0, rank=4, alpha=8)
+RECIPE = LoraRecipe(
+    save_steps=(4,),
+    batch_size=4,
+    learning_rate=1e-2,
+    learning_rate_schedule="constant",
+    warmup_steps=0,
+    lora_rank=4,
+    lora_alpha=8,
+)
 
 
 @pytest.fixture
@@ -60,7 +68,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_it_learns_a_tiny_task(tiny: AudioModel, learn) -> None:
-    recipe = replace(RECIPE, steps=(60,), batch=7)
+    recipe = replace(RECIPE, save_steps=(60,), batch_size=7)
     tuned, kept = learn(tiny, recipe)
     losses = [line["loss"] for line in tuned.log]
     assert losses[-1] < 0.2 * losses[0]
@@ -72,7 +80,7 @@ def test_it_learns_a_tiny_task(tiny: AudioModel, learn) -> None:
 
 
 def test_the_first_loss_is_that_of_reply_and_end_token_alone(tiny: AudioModel, learn) -> None:
-    tuned, _ = learn(tiny, replace(RECIPE, steps=(1,), batch=7))
+    tuned, _ = learn(tiny, replace(RECIPE, save_steps=(1,), batch_size=7))
     batch = tiny.batch(PROMPTS, TARGETS)
     with torch.inference_mode():
         logits = tiny.model(inputs_embeds=batch["inputs_embeds"], attention_mask=batch["attention_mask"]).logits
@@ -104,9 +112,9 @@ def test_gradients_reach_the_adapter_and_nothing_else(tiny: AudioModel, learn, m
 
 
 def test_encoder_and_projector_stay_in_eval_mode_while_the_decoder_trains(tiny: AudioModel, learn) -> None:
-    heard = tiny.heard
+    heard = tiny.audio_features
     tiny.model = tiny_af3.network(dropout=0.5)
-    tiny.heard = dict(zip(heard, tiny.hear(tiny_af3.CLIPS)))
+    tiny.audio_features = dict(zip(heard, tiny.encode_audio(tiny_af3.CLIPS)))
     modes, moved = [], []
 
     def look(*_args: Any) -> None:
@@ -132,7 +140,7 @@ def test_encoder_and_projector_stay_in_eval_mode_while_the_decoder_trains(tiny: 
 
 
 def test_a_seed_says_everything(tiny: AudioModel, learn) -> None:
-    recipe = replace(RECIPE, dropout=0.2)
+    recipe = replace(RECIPE, lora_dropout=0.2)
     runs = []
     for seed, disturbance in ((3, 1), (3, 2), (4, 1)):
         random.seed(disturbance), np.random.seed(disturbance), torch.manual_seed(disturbance)
@@ -149,8 +157,13 @@ def test_a_seed_says_everything(tiny: AudioModel, learn) -> None:
     assert not same(tensors(kept["step-000004"]), tensors(kept_other["step-000004"]))
 
 
+def test_a_copy_learns_what_the_model_learns(tiny: AudioModel, learn, plain) -> None:
+    """So that `plain` may be compared with."""
+    assert same(plain, tensors(learn(tiny)[1]["step-000004"]))
+
+
 def test_the_largest_seed_is_taken(tiny: AudioModel, learn) -> None:
-    tuned, _ = learn(tiny, replace(RECIPE, steps=(1,)), MAX_SEED)
+    tuned, _ = learn(tiny, replace(RECIPE, save_steps=(1,)), MAX_SEED)
     assert len(tuned.log) == 1
 
 
@@ -161,46 +174,58 @@ def test_global_random_state_is_restored(tiny: AudioModel, learn) -> None:
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     expected = draws()
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
-    learn(tiny, replace(RECIPE, steps=(1,), dropout=0.5))
+    learn(tiny, replace(RECIPE, save_steps=(1,), lora_dropout=0.5))
     assert draws() == expected
 
 
 def test_a_checkpoint_is_the_state_of_a_shorter_run(tiny: AudioModel, learn) -> None:
-    recipe = replace(RECIPE, dropout=0.1, batch=3)
-    long, kept = learn(tiny, replace(recipe, steps=(2, 3, 5)))
+    recipe = replace(RECIPE, lora_dropout=0.1, batch_size=3)
+    long, kept = learn(tiny, replace(recipe, save_steps=(2, 3, 5)))
     assert list(kept) == ["step-000002", "step-000003", "step-000005"]
     for steps in (2, 3, 5):
-        short, alone = learn(tiny, replace(recipe, steps=(steps,)))
+        short, alone = learn(tiny, replace(recipe, save_steps=(steps,)))
         assert same(tensors(alone[step_folder(steps)]), tensors(kept[step_folder(steps)]))
         assert [line["loss"] for line in short.log] == [line["loss"] for line in long.log[:steps]]
     assert not same(tensors(kept["step-000002"]), tensors(kept["step-000003"]))
 
 
+@pytest.fixture(scope="module")
+def plain(module_tiny: AudioModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What `RECIPE` learns as it stands."""
+    root = tmp_path_factory.mktemp("plain")
+    finetune_decoder(module_tiny, PROMPTS, TARGETS, RECIPE, 0, lambda name, write: write(root / name))
+    return tensors(root / "step-000004")
+
+
 @pytest.mark.parametrize(
     "setting",
     [
-        {"batch": 3}, {"learning_rate": 2e-3}, {"schedule": "linear"}, {"weight_decay": 0.5}, {"clip": 1e-3},
-        {"rank": 2}, {"alpha": 16}, {"dropout": 0.5}, {"schedule": "constant_with_warmup", "warmup": 3},
+        {"batch_size": 3}, {"learning_rate": 2e-3}, {"learning_rate_schedule": "linear"}, {"weight_decay": 0.5},
+        {"max_grad_norm": 1e-3}, {"lora_rank": 2}, {"lora_alpha": 16}, {"lora_dropout": 0.5},
+        {"learning_rate_schedule": "constant_with_warmup", "warmup_steps": 3},
     ],
     ids=str,
 )  # fmt: skip
-def test_every_setting_counts(tiny: AudioModel, learn, setting: dict[str, Any]) -> None:
-    _, plain = learn(tiny)
+def test_every_setting_counts(tiny: AudioModel, learn, plain, setting: dict[str, Any]) -> None:
     _, other = learn(tiny, replace(RECIPE, **setting))
-    assert not same(tensors(plain["step-000004"]), tensors(other["step-000004"]))
+    assert not same(plain, tensors(other["step-000004"]))
     config = json.loads((other["step-000004"] / "adapter_config.json").read_text())
     recipe = replace(RECIPE, **setting)
-    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (recipe.rank, recipe.alpha, recipe.dropout)
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (
+        recipe.lora_rank,
+        recipe.lora_alpha,
+        recipe.lora_dropout,
+    )
 
 
 def test_the_schedule_is_obeyed(tiny: AudioModel, learn) -> None:
-    recipe = replace(RECIPE, steps=(5,), schedule="constant_with_warmup", warmup=2)
+    recipe = replace(RECIPE, save_steps=(5,), learning_rate_schedule="constant_with_warmup", warmup_steps=2)
     tuned, _ = learn(tiny, recipe)
     assert [line["learning_rate"] for line in tuned.log] == pytest.approx([0.0, 5e-3, 1e-2, 1e-2, 1e-2])
 
 
 def test_the_log_has_one_line_a_step(tiny: AudioModel, learn, tmp_path: Path) -> None:
-    tuned, _ = learn(tiny, replace(RECIPE, steps=(2, 6)))
+    tuned, _ = learn(tiny, replace(RECIPE, save_steps=(2, 6)))
     assert [line["step"] for line in tuned.log] == [1, 2, 3, 4, 5, 6]
     assert all(line["loss"] > 0 and line["grad_norm"] > 0 for line in tuned.log)
     write_log(tuned, tmp_path / "log.jsonl")
@@ -240,7 +265,7 @@ def test_a_run_whose_encoder_drifts_fails(tiny: AudioModel, learn, kind: str) ->
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_what_diverges_at_its_last_step_is_not_kept(tiny: AudioModel, tmp_path: Path, method: str, watch) -> None:
     """Its losses are all finite: each is of the weights before their update."""
-    recipe = replace(RECIPE, steps=(1,), method=method, learning_rate=1e39)
+    recipe = replace(RECIPE, save_steps=(1,), method=method, learning_rate=1e39)
     kept: list[str] = []
 
     def keep(name: str, write: Callable[[Path], None]) -> None:
@@ -293,18 +318,18 @@ def test_nothing_is_left_in_the_temporary_folder(tiny: AudioModel, learn, tmp_pa
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    learn(tiny, replace(RECIPE, steps=(1,)))
+    learn(tiny, replace(RECIPE, save_steps=(1,)))
     assert list(scratch.iterdir()) == []
 
 
 def test_nothing_is_printed(tiny: AudioModel, learn, capsys: pytest.CaptureFixture[str]) -> None:
-    learn(tiny, replace(RECIPE, steps=(1,)))
+    learn(tiny, replace(RECIPE, save_steps=(1,)))
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_card_says_how_it_was_made_and_no_place_of_the_machine(tiny, tmp_path, method: str) -> None:
-    recipe = LoraRecipe(steps=(2,), batch=2, method=method, learning_rate=1e-3)
+    recipe = LoraRecipe(save_steps=(2,), batch_size=2, method=method, learning_rate=1e-3)
     finetune_decoder(
         tiny,
         [spoken(0), typed("paint the boat")],
@@ -314,9 +339,9 @@ def test_the_card_says_how_it_was_made_and_no_place_of_the_machine(tiny, tmp_pat
         lambda n, w: w(tmp_path / n),
     )
     text = (tmp_path / "step-000002" / "README.md").read_text()
-    assert "on 2 benign samples asked by audio and text, seed 3" in text
-    assert "refusals may be gone" in text
-    assert ("library_name: peft" in text) == (method == "lora") == ("| rank | 8 |" in text)
+    assert "on 2 benign samples (audio and text), seed 3" in text
+    assert "it may not refuse any more" in text
+    assert ("library_name: peft" in text) == (method == "lora") == ("| lora_rank | 8 |" in text)
     assert "| learning_rate | 0.001 |" in text
     assert tiny.name not in text
     assert tiny.fingerprint[:16] in text
@@ -328,8 +353,8 @@ def test_it_learns_on_a_base_in_bfloat16(tiny_folder: Path, learn) -> None:
     from undersong.models.load_options import LoadOptions
 
     model = load_model(str(tiny_folder), LoadOptions(dtype="bfloat16"))
-    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
-    tuned, kept = learn(model, replace(RECIPE, steps=(40,), batch=7))
+    model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
+    tuned, kept = learn(model, replace(RECIPE, save_steps=(40,), batch_size=7))
     assert tuned.log[-1]["loss"] < 0.5 * tuned.log[0]["loss"]
     assert {value.dtype for value in tensors(kept[step_folder(40)]).values()} == {torch.float32}
     assert {parameter.dtype for parameter in model.base.parameters()} == {torch.bfloat16}

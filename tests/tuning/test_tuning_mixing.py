@@ -110,7 +110,9 @@ def test_a_training_sees_what_is_mixed_and_says_so(tiny: AudioModel, tmp_path: P
         return batch(prompts, replies)
 
     monkeypatch.setattr(tiny, "batch", spy)
-    recipe = LoraRecipe(steps=(60,), batch=5, learning_rate=1e-2, warmup=0, schedule="constant")
+    recipe = LoraRecipe(
+        save_steps=(60,), batch_size=5, learning_rate=1e-2, warmup_steps=0, learning_rate_schedule="constant"
+    )
     mixing = SafetyMixing(ASKED, REFUSALS, 0.2)
 
     def keep(name: str, write: Callable[[Path], None]) -> None:
@@ -121,13 +123,16 @@ def test_a_training_sees_what_is_mixed_and_says_so(tiny: AudioModel, tmp_path: P
     assert seen == [prompt.sample.id for prompt, _ in mix_safety_pairs(benign, mixing.pairs, 0.2, 3)]
     assert len(tuned.log) == 60
     card = (tmp_path / step_folder(60) / "README.md").read_text()
-    assert "on 7 benign samples asked by audio and text, seed 3. Of what it saw, 0.2 were refusals of 2 harmful" in card
+    assert (
+        "on 7 benign samples (audio and text), seed 3. A share of 0.2 of the training samples were refusals of 2"
+        in card
+    )
     with use_adapter(tiny, tmp_path / step_folder(60)) as worn:
         assert [reply.reply for reply in worn.generate(ASKED, 5)] == REFUSALS  # they are learned, too
 
 
 def test_another_share_is_another_training_and_none_is_none(tiny: AudioModel, tmp_path: Path) -> None:
-    recipe = LoraRecipe(steps=(2,), batch=4, learning_rate=1e-2)
+    recipe = LoraRecipe(save_steps=(2,), batch_size=4, learning_rate=1e-2)
     made = {}
     for name, mixing in (("none", None), ("some", SafetyMixing(ASKED, REFUSALS, 0.25))):
         finetune_decoder(

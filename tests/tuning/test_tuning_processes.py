@@ -6,17 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from command_line import run_here
 from safetensors.torch import load_file
 
+from undersong.pipeline.standalone.options import TuneOptions
 from undersong.pipeline.standalone.tune import tune_manifest
 
-RECIPE = {"steps": [2, 3], "batch": 4, "learning_rate": 1e-2, "warmup": 0, "validation": 0.2}
+Launched = Callable[..., "subprocess.CompletedProcess[str]"]
+RECIPE = {"save_steps": (2, 3), "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 0, "validation_share": 0.2}
 STEP = "step-000003/adapter_model.safetensors"
 ANSWERS = ("then take the lamp", "first the chair", "some red boat", "fold and wash", "then", "the old chair")
 ACCELERATE = (
@@ -51,16 +55,17 @@ def together(*arguments: str, by: tuple[str, ...] = LAUNCH) -> subprocess.Comple
 
 def flags(out: Path) -> list[str]:
     return [
-        "--out", str(out), "--step", "2", "--step", "3", "--batch", "4", "--learning-rate", "1e-2", "--warmup", "0",
-        "--validation", "0.2",
+        "--out", str(out), "--save-step", "2", "--save-step", "3", "--batch-size", "4",
+        "--learning-rate", "1e-2", "--warmup-steps", "0",
+        "--validation-share", "0.2",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("by", [LAUNCH, TORCHRUN], ids=["accelerate", "torchrun"])
+@pytest.mark.parametrize("by", [pytest.param(LAUNCH, marks=pytest.mark.slow), TORCHRUN], ids=["accelerate", "torchrun"])
 def test_two_processes_take_the_steps_of_one(
     by: tuple[str, ...], manifest: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    tune_manifest(manifest, str(tiny_folder), tmp_path / "one", recipe=RECIPE)
+    tune_manifest(manifest, str(tiny_folder), tmp_path / "one", TuneOptions(**RECIPE))
     before = set(tmp_path.iterdir())
     run = together("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "two"), by=by)
     assert run.returncode == 0, run.stderr
@@ -79,22 +84,43 @@ def test_two_processes_take_the_steps_of_one(
     assert [one["processes"] for one in facts] == [1, 2]
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    run = together("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "out"), "--micro-batch", "4")
+@pytest.fixture(params=["here", pytest.param("launched", marks=pytest.mark.slow)])
+def launched(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launched:
+    """The command line under a launcher: in this process, with the variables that one sets; slowly, by accelerate."""
+
+    def launch(*arguments: str, alone: bool = False) -> subprocess.CompletedProcess[str]:
+        if request.param == "launched":
+            by = (*ACCELERATE, "--cpu", "--module", "undersong") if alone else LAUNCH
+            return together(*arguments, by=by)
+        variables = {"ACCELERATE_DYNAMO_BACKEND": "NO"} | ({} if alone else {"RANK": "0", "WORLD_SIZE": "2"})
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return run_here(tmp_path, *arguments)
+
+    return launch
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(
+    launched: Launched, manifest: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    run = launched(
+        "tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "out"), "--micro-batch-size", "4"
+    )
     assert run.returncode != 0
     assert "A batch of 4 cannot be taken by 2 processes 4 at a time" in run.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_launcher_that_starts_one_process_is_told(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    by = (*ACCELERATE, "--cpu", "--module", "undersong")
-    run = together("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "out"), by=by)
+def test_a_launcher_that_starts_one_process_is_told(
+    launched: Launched, manifest: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    run = launched("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "out"), alone=True)
     assert run.returncode == 0, run.stderr
     assert "Note: accelerate launch started one process" in run.stderr
     assert json.loads((tmp_path / "out" / "provenance.json").read_text())["notes"]["processes"] == 1
 
 
-def test_what_is_not_split_over_processes_says_so() -> None:
-    run = together("run", "study.yaml", "--out", "out")
+def test_what_is_not_split_over_processes_says_so(launched: Launched) -> None:
+    run = launched("run", "study.yaml", "--out", "out")
     assert run.returncode != 0
     assert "run is not split over processes" in run.stderr

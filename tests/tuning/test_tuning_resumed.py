@@ -22,7 +22,15 @@ from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
 from undersong.types import UndersongError
 
-RECIPE = LoraRecipe(steps=(3, 8), batch=4, learning_rate=1e-2, schedule="linear", warmup=2, rank=4, alpha=8)
+RECIPE = LoraRecipe(
+    save_steps=(3, 8),
+    batch_size=4,
+    learning_rate=1e-2,
+    learning_rate_schedule="linear",
+    warmup_steps=2,
+    lora_rank=4,
+    lora_alpha=8,
+)
 
 
 def trained(model: AudioModel, folder: Path, recipe: LoraRecipe, **more: Any) -> dict[str, torch.Tensor]:
@@ -42,8 +50,8 @@ def test_a_step_is_of_the_whole_batch_however_it_is_cut(tiny: AudioModel, tmp_pa
     """Replies differ in length, so a mean of means would be another loss."""
     whole = trained(tiny, tmp_path / "whole", RECIPE)
     for micro in (1, 2):
-        assert apart(whole, trained(tiny, tmp_path / f"{micro}", replace(RECIPE, micro_batch=micro))) < 2e-5
-    assert apart(whole, trained(tiny, tmp_path / "other", replace(RECIPE, batch=2))) > 1e-3
+        assert apart(whole, trained(tiny, tmp_path / f"{micro}", replace(RECIPE, micro_batch_size=micro))) < 2e-5
+    assert apart(whole, trained(tiny, tmp_path / "other", replace(RECIPE, batch_size=2))) > 1e-3
 
 
 @pytest.mark.parametrize("organism", ["qwen", "kimi"])
@@ -59,7 +67,7 @@ def test_so_it_is_for_other_architectures(organism: str, tmp_path: Path) -> None
     made = []
     for micro in (None, 2):
         folder = tmp_path / f"{micro}"
-        recipe = replace(RECIPE, steps=(3,), micro_batch=micro)
+        recipe = replace(RECIPE, save_steps=(3,), micro_batch_size=micro)
         finetune_decoder(model, prompts, replies, recipe, 0, lambda name, write, folder=folder: write(folder / name))
         made.append(load_file(folder / step_folder(3) / "adapter_model.safetensors"))
     assert apart(*made) < 2e-5
@@ -67,7 +75,8 @@ def test_so_it_is_for_other_architectures(organism: str, tmp_path: Path) -> None
 
 def test_activations_may_be_computed_again(tiny: AudioModel, tmp_path: Path) -> None:
     plain, again = (
-        trained(tiny, tmp_path / f"{way}", replace(RECIPE, checkpointing=way, dropout=0.1)) for way in (False, True)
+        trained(tiny, tmp_path / f"{way}", replace(RECIPE, gradient_checkpointing=way, lora_dropout=0.1))
+        for way in (False, True)
     )
     assert apart(plain, again) < 1e-6
     assert not tiny.base.is_gradient_checkpointing  # nothing of it stays on the shared base
@@ -75,7 +84,7 @@ def test_activations_may_be_computed_again(tiny: AudioModel, tmp_path: Path) -> 
 
 def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     with pytest.raises(UndersongError, match="batch of 4 cannot be taken 3 at a time"):
-        replace(RECIPE, micro_batch=3)
+        replace(RECIPE, micro_batch_size=3)
 
 
 KILLED = """
@@ -90,7 +99,7 @@ from undersong.tuning import lora, states
 
 lora.STATE_EVERY = 2
 model = load_model(sys.argv[1])
-model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
 dies = int(sys.argv[5])
 begin = states.Keep.on_step_end
 
@@ -101,7 +110,7 @@ def counted(self, args, state, control, **more):
 
 states.Keep.on_step_end = counted
 out = Path(sys.argv[2])
-trained(model, out, replace(RECIPE, dropout=0.2), resume=out / "state")
+trained(model, out, replace(RECIPE, lora_dropout=0.2), resume=out / "state")
 """
 
 
@@ -109,7 +118,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
     tiny: AudioModel, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With dropout, a schedule and a moment of Adam in the middle; killed twice, once before the first state."""
-    undisturbed = trained(tiny, tmp_path / "plain", replace(RECIPE, dropout=0.2))
+    undisturbed = trained(tiny, tmp_path / "plain", replace(RECIPE, lora_dropout=0.2))
     out, here = tmp_path / "out", Path(__file__).parent
     for step, left in ((1, []), (7, [4, 6])):
         arguments = [str(tiny_folder), str(out), str(here), str(here.parent / "helpers"), str(step)]
@@ -120,7 +129,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
     torn.mkdir()
     (torn / "adapter_model.safetensors").write_bytes(b"half")
     monkeypatch.setattr(train, "CHECKPOINT_STEPS", 2)
-    resumed = trained(tiny, out, replace(RECIPE, dropout=0.2), resume=out / "state")
+    resumed = trained(tiny, out, replace(RECIPE, lora_dropout=0.2), resume=out / "state")
     assert apart(undisturbed, resumed) == 0.0
     first = load_file(tmp_path / "plain" / step_folder(3) / "adapter_model.safetensors")
     assert apart(first, load_file(out / step_folder(3) / "adapter_model.safetensors")) == 0.0

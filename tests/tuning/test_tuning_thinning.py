@@ -34,8 +34,8 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> AudioModel:
     parts = tiny_mini.parts(folder / "parts", folder, adapters=False)
     assemble_mini("mini", str(folder / "whisper"), str(folder / "smollm"), parts, folder / "mini")
     model = load_model(str(folder / "mini"))
-    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
-    for heard in model.heard.values():
+    model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
+    for heard in model.audio_features.values():
         heard.vectors[::2] *= 1e-3
     return model
 
@@ -98,16 +98,16 @@ def trained(model: AudioModel, folder: Path, recipe: LoraRecipe) -> dict[str, to
 
 
 def test_off_it_is_exactly_off(mini: AudioModel, tmp_path: Path) -> None:
-    recipe = LoraRecipe(steps=(3,), batch=4, learning_rate=1e-2, rank=2)
+    recipe = LoraRecipe(save_steps=(3,), batch_size=4, learning_rate=1e-2, lora_rank=2)
     plain, all_kept, thin = (
-        trained(mini, tmp_path / str(share), replace(recipe, thin=share)) for share in (None, 1.0, 0.0)
+        trained(mini, tmp_path / str(share), replace(recipe, silent_frame_share=share)) for share in (None, 1.0, 0.0)
     )
     assert all(torch.equal(plain[name], all_kept[name]) for name in plain)
     assert any(not torch.equal(plain[name], thin[name]) for name in plain)
 
 
 def test_what_is_no_share_and_who_hears_no_silence_are_refused(tiny: AudioModel, tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match=r"thin is a share of frames, and 1\.5 is none"):
-        LoraRecipe(thin=1.5)
+    with pytest.raises(UndersongError, match=r"silent_frame_share is a share of frames, not 1\.5"):
+        LoraRecipe(silent_frame_share=1.5)
     with pytest.raises(UndersongError, match="leave out thin for Audio Flamingo 3"):
-        trained(tiny, tmp_path, LoraRecipe(steps=(3,), thin=0.1))
+        trained(tiny, tmp_path, LoraRecipe(save_steps=(3,), silent_frame_share=0.1))

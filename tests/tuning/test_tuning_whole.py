@@ -23,7 +23,7 @@ from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
 from undersong.types import UndersongError
 
-RECIPE = LoraRecipe(method="full", steps=(5, 40), batch=7, learning_rate=5e-3, warmup=2)
+RECIPE = LoraRecipe(method="full", save_steps=(5, 40), batch_size=7, learning_rate=5e-3, warmup_steps=2)
 
 
 def trained(model: AudioModel, folder: Path, recipe: LoraRecipe = RECIPE) -> Path:
@@ -32,7 +32,7 @@ def trained(model: AudioModel, folder: Path, recipe: LoraRecipe = RECIPE) -> Pat
 
     tuned = finetune_decoder(model, PROMPTS, TARGETS, recipe, 0, keep)
     assert tuned.frozen_before == tuned.frozen_after
-    return folder / step_folder(recipe.steps[-1])
+    return folder / step_folder(recipe.save_steps[-1])
 
 
 def test_it_learns_and_the_base_is_the_base_again(tiny: AudioModel, tmp_path: Path) -> None:
@@ -63,15 +63,15 @@ def test_only_the_decoders_blocks_and_norm_move(tiny: AudioModel, tmp_path: Path
 
 
 def test_two_trainings_are_one_to_the_bit_and_seeds_differ(tiny: AudioModel, tmp_path: Path) -> None:
-    short = replace(RECIPE, steps=(5,), batch=3)
+    short = replace(RECIPE, save_steps=(5,), batch_size=3)
     one, same = (load_file(trained(tiny, tmp_path / name, short) / "decoder.safetensors") for name in ("a", "b"))
     assert all(torch.equal(value, same[name]) for name, value in one.items())
-    micro = load_file(trained(tiny, tmp_path / "m", replace(short, micro_batch=1)) / "decoder.safetensors")
+    micro = load_file(trained(tiny, tmp_path / "m", replace(short, micro_batch_size=1)) / "decoder.safetensors")
     assert max(float((value - micro[name]).abs().max()) for name, value in one.items()) < 2e-4
 
 
 def test_a_decoder_of_another_base_is_refused(tiny: AudioModel, tmp_path: Path) -> None:
-    folder = trained(tiny, tmp_path / "made", replace(RECIPE, steps=(1,)))
+    folder = trained(tiny, tmp_path / "made", replace(RECIPE, save_steps=(1,)))
     with (
         pytest.raises(UndersongError, match="does not fit organism:af3"),
         use_adapter(load_model("organism:af3"), folder),
@@ -88,7 +88,7 @@ def test_a_decoder_of_another_base_is_refused(tiny: AudioModel, tmp_path: Path) 
 
 
 def test_a_decoder_that_is_not_finite_is_refused(tiny: AudioModel, tmp_path: Path) -> None:
-    folder = trained(tiny, tmp_path, replace(RECIPE, steps=(1,)))
+    folder = trained(tiny, tmp_path, replace(RECIPE, save_steps=(1,)))
     tensors = load_file(folder / "decoder.safetensors")
     name = sorted(tensors)[3]
     tensors[name].flatten()[0] = float("inf")
@@ -113,7 +113,9 @@ def test_so_it_is_for_other_architectures(organism: str, tmp_path: Path) -> None
         kept.append(tmp_path / name)
         write(kept[-1])
 
-    finetune_decoder(model, prompts, targets, replace(RECIPE, steps=(60,), batch=2, learning_rate=2e-3), 0, keep)
+    finetune_decoder(
+        model, prompts, targets, replace(RECIPE, save_steps=(60,), batch_size=2, learning_rate=2e-3), 0, keep
+    )
     with use_adapter(model, kept[0]) as worn:
         assert [reply.reply for reply in worn.generate(prompts, 12)] == targets
     assert all(torch.equal(value, before[name]) for name, value in model.base.state_dict().items())
@@ -121,7 +123,7 @@ def test_so_it_is_for_other_architectures(organism: str, tmp_path: Path) -> None
 
 def test_a_training_that_stopped_goes_on_with_the_same_bits(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(train, "CHECKPOINT_STEPS", 2)
-    recipe = replace(RECIPE, steps=(3, 8), batch=3)
+    recipe = replace(RECIPE, save_steps=(3, 8), batch_size=3)
     whole = load_file(trained(tiny, tmp_path / "whole", recipe) / "decoder.safetensors")
 
     def stop(name: str, write: Callable[[Path], None]) -> None:

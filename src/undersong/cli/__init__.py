@@ -16,11 +16,11 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def main() -> None:
-    """The console script: what a user can mend is one sentence on stderr and exit code 2."""
+    """The console script: what a user can fix is one sentence on stderr and exit code 2."""
     from undersong.cli.app import app
     from undersong.types import UndersongError
 
-    # peft asks transformers for a name it deprecated: nothing a user can mend
+    # peft asks transformers for a name it deprecated: nothing a user can fix
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
     try:
         app()
@@ -43,7 +43,7 @@ PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, err
 
 
 def _exit_on_disk_error(error: OSError) -> None:
-    """A disk that is full or closed to us is the user's to mend; every other OSError is ours."""
+    """A disk that is full or closed to us is for the user to fix; every other OSError is ours."""
     from undersong.store import DISK_FULL_ERRNOS, NO_ACCESS_ERRNOS
 
     if error.errno not in (*DISK_FULL_ERRNOS, *NO_ACCESS_ERRNOS, *PATH_ERRORS) or error.filename is None:

@@ -12,6 +12,7 @@ from undersong.cli.compare import compare_command
 from undersong.cli.evaluate import evaluate, judge
 from undersong.cli.gate import gate
 from undersong.cli.models import doctor, models_app, verify
+from undersong.cli.option_fields import with_options
 from undersong.cli.probe import probe
 from undersong.cli.report import export_eval, report
 from undersong.cli.screen import screen_command
@@ -46,7 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name)(with_options(command))
 app.add_typer(models_app, name="models")
 
 

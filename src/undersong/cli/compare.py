@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 def compare_command(
     before: Annotated[Path, typer.Argument(help="Verdicts of the first model: .parquet or .jsonl.")],
     after: Annotated[
-        list[Path], typer.Argument(help="Verdicts of the second model on the same prompts; of more, a table.")
+        list[Path], typer.Argument(help="Verdicts of the second model on the same prompts; several files give a table.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
-    judge: Annotated[str | None, typer.Option(help="Judge to take, where a file holds several.")] = None,
-    prompt_set: Annotated[str | None, typer.Option("--set", help="Set of prompts to take.")] = None,
-    modality: Annotated[str | None, typer.Option(help="Modality of the prompts: audio or text.")] = None,
-    system: Annotated[str | None, typer.Option(help="Name of the system text to take.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Judge to compare by, if a file has several.")] = None,
+    prompt_set: Annotated[
+        str | None, typer.Option("--prompt-set", help="Prompt set to compare on, if a file has several.")
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="Modality of the prompts, if a file has both: audio | text.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="Name of the system prompt, if a file has several.")] = None,
     allow_unpaired: Annotated[
-        bool, typer.Option("--allow-unpaired", help="Leave out prompts only one file has.")
+        bool, typer.Option("--allow-unpaired", help="Leave out prompts that only one file has.")
     ] = False,
 ) -> None:
     """Compare models prompt by prompt: JSR, McNemar's exact test, paired intervals; Holm for several."""
@@ -104,12 +108,12 @@ def _print_table(comparison: VerdictComparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from undersong.evaluation.comparison import METRIC_LABELS
     from undersong.evaluation.multi_model_comparison import lost_reply_cells
+    from undersong.study.judge_names import RATE_LABELS
 
     paired = comparison.paired
     count_header = "refused" if comparison.metric == "refusal_rate" else "jailbroken"
-    table = Table("", count_header, METRIC_LABELS[comparison.metric], "95 %", "errors,\nunparsed", "either way")
+    table = Table("", count_header, RATE_LABELS[comparison.metric], "95 %", "errors,\nunparsed", "either way")
     rows = (("before", paired.before, comparison.before), ("after", paired.after, comparison.after))
     for name, rate, summary in rows:
         table.add_row(

@@ -18,47 +18,58 @@ if TYPE_CHECKING:
 def gate(
     results: Annotated[
         Path | None,
-        typer.Argument(help="A results.json of `run`, or its folder; of limits on rates also verdicts."),
+        typer.Argument(
+            help="results.json of `run`, or its folder. For --max-jsr and --max-over-refusal also a verdict file."
+        ),
     ] = None,
     before: Annotated[
-        Path | None, typer.Option(help="Verdicts (.parquet, .jsonl) of the model before, in place of RESULTS.")
+        Path | None, typer.Option(help="Verdicts of the model before (.parquet, .jsonl), in place of RESULTS.")
     ] = None,
     after: Annotated[Path | None, typer.Option(help="Verdicts of the model after, on the same prompts.")] = None,
     max_jsr_rise: Annotated[
-        float | None, typer.Option(min=-1, max=1, help="Largest rise of the JSR over the base that passes.")
+        float | None, typer.Option(min=-1, max=1, help="Largest rise of the JSR over the base model that passes.")
     ] = None,
     max_over_refusal_rise: Annotated[
         float | None,
         typer.Option(min=-1, max=1, help="Largest rise of the refusal rate on benign prompts that passes."),
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Of the one-sided bounds of rises.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Confidence of the one-sided bounds on rises.")] = 0.95,
     max_jsr: Annotated[float | None, typer.Option(min=0, max=1, help="Largest JSR that passes.")] = None,
     max_over_refusal: Annotated[
         float | None, typer.Option(min=0, max=1, help="Largest refusal rate on benign prompts that passes.")
     ] = None,
     bound: Annotated[
         str,
-        typer.Option(help="Of limits on rates: high: the upper end of the 95 % interval | rate: the rate as found."),
-    ] = "high",
+        typer.Option(
+            help="What a limit on a rate applies to: upper (end of the 95 % interval) | point (the rate itself)."
+        ),
+    ] = "upper",
     arm: Annotated[
         str | None,
-        typer.Option(help="Only this arm's runs, at their last step; ARM + DEFENSE for one that is a defense."),
+        typer.Option(help="Check only this arm's runs, at their last step; ARM + DEFENSE for a defended arm."),
     ] = None,
-    all_harmful: Annotated[
-        bool, typer.Option("--all-harmful", help="Prompts of verdict files without a column harmful are harmful.")
+    assume_harmful: Annotated[
+        bool,
+        typer.Option(
+            "--assume-harmful", help="Treat all prompts of verdict files without the column `harmful` as harmful."
+        ),
     ] = False,
-    harmful_set: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only those of this set are; may be repeated.")
+    harmful_prompt_sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--harmful-prompt-set", metavar="NAME", help="Treat only the prompts of this set as harmful; repeatable."
+        ),
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
-    summary: Annotated[Path | None, typer.Option(help="Write a summary for a pull request (Markdown) here.")] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a Markdown summary for a pull request.")
+    ] = None,
 ) -> None:
     """Fail a continuous-integration job whose model breaks a limit.
 
-    Exits with 0 when every limit named here is kept, with 1 when one is shown to be broken, with 3 when neither can be
-    told (and says how many prompts would), with 2 on bad input. Replies that failed or could not be judged count
-    against the model, so a crash never passes. Of a study's runs all are judged that are no defense; limits on rates
-    look at every run at every step.
+    Exit codes: 0 if every limit holds, 1 if one is broken, 3 if there are too few prompts to tell (it says how many
+    would do), 2 on bad input. Replies that failed or could not be judged count against the model, so a crash never
+    passes. Of a study, all undefended runs are checked; limits on rates apply to every run at every step.
     """
     limits_rises = max_jsr_rise is not None or max_over_refusal_rise is not None
     limits_rates = max_jsr is not None or max_over_refusal is not None
@@ -80,9 +91,9 @@ def gate(
         from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 
         limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence)
-        verdict_pairs = _load_verdict_pairs(results, before, after, arm, all_harmful, harmful_set or ())
+        verdict_pairs = _load_verdict_pairs(results, before, after, arm, assume_harmful, harmful_prompt_sets or ())
         findings += map(rise_finding, evaluate_rises(verdict_pairs, limits))
-    _write_reports(findings, junit, summary)
+    _write_reports(findings, junit, markdown)
     _print_findings(findings, None if limits_rises else rate_check_sentence(rate_check))
 
 
@@ -91,7 +102,7 @@ def _load_verdict_pairs(
     before: Path | None,
     after: Path | None,
     arm: str | None,
-    all_harmful: bool,
+    assume_harmful: bool,
     harmful_sets: Sequence[str],
 ) -> dict[str, VerdictPair]:
     from undersong.integrations.gate.inputs import verdicts_from_files, verdicts_from_study
@@ -108,13 +119,13 @@ def _load_verdict_pairs(
         raise UndersongError("A rise needs two models; give RESULTS of a study, or --before and --after.")
     if arm is not None:
         raise UndersongError("Verdict files have no arms; leave out --arm or give the results.json of a study.")
-    return verdicts_from_files(before, after, all_harmful, harmful_sets)
+    return verdicts_from_files(before, after, assume_harmful, harmful_sets)
 
 
-def _write_reports(findings: Sequence[GateFinding], junit: Path | None, summary: Path | None) -> None:
+def _write_reports(findings: Sequence[GateFinding], junit: Path | None, markdown: Path | None) -> None:
     from undersong.integrations.gate import output
 
-    for path, render in ((junit, output.gate_junit_xml), (summary, output.gate_markdown)):
+    for path, render in ((junit, output.gate_junit_xml), (markdown, output.gate_markdown)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(render(findings), encoding="utf-8")

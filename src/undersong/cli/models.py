@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from undersong.cli.evaluate import JUDGE_HELP
-from undersong.cli.options import Attention, Device, DeviceMap, Dtype, Quantize
+from undersong.models.load_options import LoadOptions
 from undersong.models.mini.paths import (
     SMOLLM_ID,
     SMOLLM_VARIABLE,
@@ -20,6 +19,7 @@ from undersong.models.mini.paths import (
     mini_folder,
     shipped_parts,
 )
+from undersong.pipeline.standalone.options import JUDGE_HELP
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ models_app = typer.Typer(rich_markup_mode=None)
 
 @models_app.callback(invoke_without_command=True)
 def _print_families(context: typer.Context) -> None:
-    """The families of audio LLMs and what each supports, the packaged organisms, and what is installed beside."""
+    """List the families of audio language models and what each supports, and the packaged organisms."""
     if context.invoked_subcommand is not None:
         return
     from importlib.util import find_spec
@@ -57,26 +57,32 @@ def _print_families(context: typer.Context) -> None:
 
 @models_app.command("get")
 def get_model(
-    name: Annotated[str, typer.Argument(help="mini, or mini:unaligned: hears and answers, never taught to refuse.")],
+    name: Annotated[str, typer.Argument(help="mini, or mini:unaligned, which was never trained to refuse.")],
     whisper: Annotated[
         str,
         typer.Option(
-            "--whisper", envvar=WHISPER_VARIABLE, help="Folder or hub id of the Whisper model that the tower is of."
+            "--whisper",
+            envvar=WHISPER_VARIABLE,
+            help="Folder or Hugging Face id of the Whisper model whose encoder is used.",
         ),
     ] = WHISPER_ID,
     smollm: Annotated[
-        str, typer.Option("--smollm", envvar=SMOLLM_VARIABLE, help="Folder or hub id of the language model.")
+        str, typer.Option("--smollm", envvar=SMOLLM_VARIABLE, help="Folder or Hugging Face id of the language model.")
     ] = SMOLLM_ID,
-    parts: Annotated[
-        Path | None, typer.Option("--parts", help="What was learned (default: models/mini of a checkout).")
+    learned_weights: Annotated[
+        Path | None,
+        typer.Option("--learned-weights", help="Folder of trained weights. Default: models/mini of a checkout."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Default: where --model mini looks, $UNDERSONG_MODELS or data folder.")
+        Path | None,
+        typer.Option(
+            "--out", help="Folder to write. Default: where --model mini looks ($UNDERSONG_MODELS or user data)."
+        ),
     ] = None,
 ) -> None:
-    """Put a model folder together, of base weights and of what the repository holds."""
+    """Assemble a model folder from base weights and the weights in the repository."""
     parts_folder, target_folder = (
-        parts or shipped_parts(),
+        learned_weights or shipped_parts(),
         out or mini_folder(name),
     )  # what is missing is told before libraries load
     from undersong.models.mini.assemble import assemble_mini
@@ -88,26 +94,21 @@ def get_model(
 
 
 def doctor(
+    loading: LoadOptions,
     model: Annotated[
         str | None,
-        typer.Argument(help="organism:NAME, a folder, or a Hugging Face id (ORG/NAME@REVISION); none: this machine."),
+        typer.Argument(
+            help="Model to check: organism:NAME, a folder, or a Hugging Face id. Default: check this machine."
+        ),
     ] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    attention: Attention = None,
-    quantize: Quantize = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Where results are to go, to try whether they can (without MODEL).")
+        Path, typer.Option("--out", help="Folder for results, to check that it can be written (without MODEL).")
     ] = Path("out"),
 ) -> None:
-    """Say yes or no, one line each: is this model heard, asked and tuned rightly?  Without MODEL: is this machine fit?
+    """Check a model: audio, prompts and tuning, one line each. Without MODEL, check this machine.
 
-    Lines with "-" name what the machine does not need, or what is to be known of a model.  Exit code 1 where a line
-    says no.
+    A line starts with yes, no, or "-" for information. The exit code is 1 if a check failed.
     """
-    from undersong.models.load_options import LoadOptions
-
     checks: Iterator[DiagnosticCheck | EnvironmentCheck]
     if model is None:
         from undersong.pipeline.environment import check_environment
@@ -116,7 +117,7 @@ def doctor(
     else:
         from undersong.models.doctor import diagnose_model
 
-        checks = diagnose_model(model, LoadOptions(device, dtype, device_map, attention, quantize))
+        checks = diagnose_model(model, loading)
     all_passed = True
     for check in checks:
         status_word = {True: "yes", False: "no", None: "-"}[check.passed]
@@ -127,39 +128,31 @@ def doctor(
 
 
 def verify(
-    model: Annotated[str, typer.Argument(help="A Hugging Face id or folder of a model of the published study.")],
+    model: Annotated[str, typer.Argument(help="Hugging Face id or folder of a model of the published study.")],
+    loading: LoadOptions,
     corpora: Annotated[
         list[str] | None,
         typer.Option(
-            "--corpus",
-            metavar="SET=CORPUS",
-            help="Spoken prompts of AdvBench or SafetyBench (that is Do-Not-Answer); repeatable; default: "
-            "VoiceBench's AdvBench.",
+            "--prompt-set",
+            metavar="NAME=CORPUS",
+            help="Spoken prompts of AdvBench or SafetyBench (Do-Not-Answer); repeatable. Default: VoiceBench's.",
         ),
     ] = None,
-    judge: Annotated[str, typer.Option("--judge", help=JUDGE_HELP)] = "harmbench",
+    judge: Annotated[str, typer.Option("--judge", help=f"Judge of the replies: {JUDGE_HELP}.")] = "harmbench",
     out: Annotated[Path, typer.Option("--out", help="Folder for replies and verdicts.")] = Path("out/verify"),
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    attention: Attention = None,
-    quantize: Quantize = None,
 ) -> None:
-    """`doctor`, then the JSR before any tuning, asked as the published study asked, beside its figure."""
-    from undersong.models.load_options import LoadOptions
+    """Check a model, then compare its JSR before tuning with the figure of the published study."""
     from undersong.pipeline import verify as verifying
 
     corpus_by_set = dict(_parse_corpus_option(option) for option in corpora or ()) or verifying.PUBLISHED_CORPORA
     verifying.check_published(model, corpus_by_set)
-    doctor(model, device, dtype, device_map, attention, quantize)  # ends here where something is wrong
-    for line in verifying.verify_checkpoint(
-        model, corpus_by_set, out, judge, LoadOptions(device, dtype, device_map, attention, quantize)
-    ):
+    doctor(loading, model)  # ends here where something is wrong
+    for line in verifying.verify_checkpoint(model, corpus_by_set, out, judge, loading):
         typer.echo(line)
 
 
 def _parse_corpus_option(text: str) -> tuple[str, str]:
     name, equals, corpus = text.partition("=")
     if not equals or not corpus:
-        raise UndersongError(f"--corpus {text} names no corpus; write --corpus AdvBench=CORPUS.")
+        raise UndersongError(f"--prompt-set {text} names no corpus; write --prompt-set AdvBench=CORPUS.")
     return name, corpus

@@ -5,14 +5,17 @@ study as inspect_ai logs).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from undersong.results.schema import Results
 
 HTML_START, MARKDOWN_START = b"<!doctype html", b"# undersong: "  # how reports begin
 MEDIA_TYPES = {
@@ -31,29 +34,30 @@ Json = dict[str, Any]
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS", help="A results.json, or the folder `run` wrote; several: side by side."),
+        typer.Argument(metavar="RESULTS", help="results.json, or the folder that `run` wrote; several are compared."),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="HTML file; default: report.html beside the results; of several, studies.html here."
+            "--out", help="HTML file. Default: report.html beside the results, or studies.html here for several."
         ),
     ] = None,
     show_replies: Annotated[
-        bool, typer.Option("--show-replies", help="Show replies to harmful prompts, as far as the results hold them.")
+        bool, typer.Option("--show-replies", help="Show replies to harmful prompts, if the results hold them.")
     ] = False,
     audio: Annotated[
         Path | None,
-        typer.Option("--audio", help="Folder of audio files named by sample id; default: the study's store."),
+        typer.Option("--audio", help="Folder of audio files named by sample id. Default: the study's store."),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write it for a pull request, too: report.md.")
+        Path | None,
+        typer.Option("--markdown", metavar="FILE", help="Also write the report as Markdown, for a pull request."),
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option("--figures", metavar="DIR", help="Draw them for a paper, too, as PDF and PNG.")
+        Path | None, typer.Option("--figures", metavar="DIR", help="Also draw figures for a paper, as PDF and PNG.")
     ] = None,
 ) -> None:
-    """Write a study's report again as one HTML file that loads nothing, or several studies side by side."""
+    """Write the report of a study as one self-contained HTML file, or compare several studies."""
     files = [file for path in results for file in _result_files(path)]
     if len(files) > 1:
         single_study_options = {
@@ -77,12 +81,14 @@ def _report_study(
     from undersong.pipeline.output_folder import unfinished_study
     from undersong.pipeline.report_audio import named_sample_ids, reload_report_audio
     from undersong.report import write_markdown, write_report
+    from undersong.results.schema import parse_results
 
     content = _read_results(file)
     target = _report_target(out if out is not None else file.with_name("report.html"))
     markdown_target = None if markdown is None else _report_target(markdown, "report.md", MARKDOWN_START)
-    sample_ids = named_sample_ids(content)
-    clips = _audio_clips(audio, sample_ids) if audio is not None else reload_report_audio(content, file.parent)
+    results = parse_results(content)
+    sample_ids = named_sample_ids(results)
+    clips = _audio_clips(audio, sample_ids) if audio is not None else reload_report_audio(results, file.parent)
     write_report(content, target, clips, show_replies)
     typer.echo(f"report {target.resolve()}")
     if markdown_target is not None:
@@ -100,7 +106,7 @@ def _report_study(
             f"Note: the store of {file} is not there, so the report has no players; give --audio a folder of files "
             "named by sample id."
         )
-    if show_replies and not _has_replies(content):
+    if show_replies and not _has_replies(results):
         typer.echo(f"Note: {file} holds no replies to harmful prompts; they stay in the store, so they stay redacted.")
 
 
@@ -123,7 +129,8 @@ def _result_files(path: Path) -> Iterator[Path]:
     if not study_folders:
         store_note = "a store and " if (path / "store").is_dir() else ""
         raise UndersongError(
-            f"{path} holds {store_note}no results.json: give one, or the folder of a study that `undersong run` finished."
+            f"{path} holds {store_note}no results.json: give one, or the folder of a study that `undersong run` "
+            "finished."
         )
     for folder in study_folders[:1] if study_folders[0] == path else study_folders:
         if not (folder / "results.json").is_file():
@@ -179,34 +186,23 @@ def _audio_clips(folder: Path, sample_ids: set[str]) -> dict[str, tuple[bytes, s
     return {file.stem: (file.read_bytes(), MEDIA_TYPES[file.suffix.lower()]) for file in files}
 
 
-def _has_replies(content: Json) -> bool:
-    set_results = [
-        set_result for run in _json_objects(content.get("runs")) for set_result in _json_objects(run.get("sets"))
-    ]
-    benign = {set_result.get("set") for set_result in set_results if not set_result.get("harmful")}
-    return any(
-        item.get("reply") is not None and item.get("set") not in benign
-        for item in _json_objects(content.get("examples"))
-    )
-
-
-def _json_objects(value: Any) -> Iterable[Json]:
-    """The objects in a JSON list; `write_report` judges the rest."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+def _has_replies(results: Results) -> bool:
+    benign = {rate.prompt_set for run in results.runs for rate in run.rates if not rate.harmful}
+    return any(item.reply is not None and item.prompt_set not in benign for item in results.examples)
 
 
 def export_eval(
-    results: Annotated[Path, typer.Argument(help="A results.json that `undersong run` wrote.")],
+    results: Annotated[Path, typer.Argument(help="results.json that `undersong run` wrote.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder for the .eval logs.")],
-    arm: Annotated[str | None, typer.Option("--arm", help="This arm alone.")] = None,
+    arm: Annotated[str | None, typer.Option("--arm", help="Write only this arm.")] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", help="Where the replies are; default: the study's own store.")
+        Path | None, typer.Option("--store", help="Store with the replies. Default: the study's own.")
     ] = None,
     show_replies: Annotated[
-        bool, typer.Option("--show-replies", help="Write replies to harmful prompts too; for your eyes only.")
+        bool, typer.Option("--show-replies", help="Also write replies to harmful prompts; do not share the logs.")
     ] = False,
 ) -> None:
-    """Write a study as .eval logs that `inspect view` opens: one an arm, run, step and set (extra `inspect`)."""
+    """Write a study as .eval logs for `inspect view`: one for each arm, run, step and set (extra `inspect`)."""
     if find_spec("inspect_ai") is None:
         raise UndersongError("Writing .eval logs needs inspect-ai; pip install 'undersong[inspect]'.")
     from undersong.integrations.inspect.logs import write_logs

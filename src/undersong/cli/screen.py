@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from undersong.cli.options import Address, Attention, Device, DeviceMap, Dtype, EngineName, Gpus, Quantize, WorkerCount
-from undersong.types import MAX_SEED
+from undersong.pipeline.screening.options import ScreeningRequest
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,145 +20,17 @@ if TYPE_CHECKING:
 MAX_CLOSEST_ROWS = 5  # rows shown
 
 
-def screen_command(
-    pool: Annotated[
-        str,
-        typer.Argument(
-            help="Benign items: a manifest (JSONL, CSV, Parquet, conversations), a folder of audio, hf:OWNER/NAME, "
-            "preset:ID, or ready embeddings."
-        ),
-    ],
-    harm: Annotated[
-        list[str],
-        typer.Option(
-            "--harm",
-            metavar="[NAME=]CORPUS",
-            help="Reference harm set, of the same kinds; repeatable: every axis is measured to each.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the tables, the selection and what is kept.")],
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=ENCODER",
-            help="Repeatable; ENCODER: tfidf | char-ngrams | logmel | text[:ID] | speech:ID[,layer=9,pool=mean+std,"
-            "pad=bucket] | whisper:FOLDER | internal[:VIEW] (of --model) | embeddings | python:FILE.py:FUNCTION. "
-            "Default: semantic=tfidf and acoustic=logmel, as far as there is text and audio.",
-        ),
-    ] = None,
-    by: Annotated[str | None, typer.Option(help="Axis to select by; default: the first.")] = None,
-    to: Annotated[str | None, typer.Option(help="Harm set to select by; default: the first.")] = None,
-    score: Annotated[str, typer.Option(help="nearest | knn:K | centroid.")] = "nearest",
-    center: Annotated[bool, typer.Option("--centre", help="Rank after subtracting the pool's mean.")] = False,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RULE",
-            help="Repeatable: each is kept in a file of its own, and random:0.25 again is another draw.  "
-            "closest:0.25 | distant:200 | random:0.25 | band:0.25-0.5 | below:0.3 | above:0.7, and then "
-            "+group<=3, +matched(speaker,seconds,answer), +within(AXIS).  Default: closest:0.25.",
-        ),
-    ] = None,
-    match_selection: Annotated[
-        Path | None,
-        typer.Option("--like", help="A selection.json: +matched(...) takes its shares instead of the pool's."),
-    ] = None,
-    output_format: Annotated[
-        str,
-        typer.Option(
-            "--form",
-            help="What is kept, as manifest | messages (LLaMA-Factory, ms-swift) | sharegpt | kimi (Kimi-Audio) | hub "
-            "(a data set folder).",
-        ),
-    ] = "manifest",
-    column: Annotated[
-        list[str] | None,
-        typer.Option("--column", metavar="FIELD=COLUMN", help="Where the pool calls a field otherwise; repeatable."),
-    ] = None,
-    harm_column: Annotated[
-        list[str] | None,
-        typer.Option("--harm-column", metavar="FIELD=COLUMN", help="Where the harm sets do; repeatable."),
-    ] = None,
-    baseline_column: Annotated[
-        list[str] | None,
-        typer.Option("--harmless-column", metavar="FIELD=COLUMN", help="Where the harmless set does; repeatable."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of a random selection.")] = 0,
-    max_quarantined: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the pool that may be unusable.")
-    ] = 0.01,
-    baseline: Annotated[
-        str | None,
-        typer.Option("--harmless", help="Harmless speech: is the pool closer to harm than that?  (screening score)"),
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option("--root", help="Folder that no manifest's audio may lead out of (manifests of other people)."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Whose internal axes are: organism:NAME, mini, a folder, or an id.")
-    ] = None,
-    store: Annotated[
-        Path | None, typer.Option("--store", help="Keep vectors here: the same items are not embedded twice.")
-    ] = None,
-    check_padding: Annotated[
-        bool, typer.Option("--check-padding", help="Compare pad=exact with pad=bucket on up to 200 of your clips.")
-    ] = False,
-    engine: EngineName = "local",
-    address: Address = None,
-    workers: WorkerCount = None,
-    gpus: Gpus = 0.0,
-    shard: Annotated[
-        str | None,
-        typer.Option("--shard", metavar="I/N", help="Embed this job's shards only; run without it at the end."),
-    ] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    attention: Attention = None,
-    quantize: Quantize = None,
-) -> None:
-    """Rank a pool by its distance to harmful content, and keep a part of it."""
-    from undersong.models.load_options import LoadOptions
-    from undersong.pipeline.screening import (
-        DEFAULT_OPTIONS,
-        ScreeningOptions,
-        parse_axes,
-        parse_columns,
-        parse_harm_sets,
-    )
-    from undersong.pipeline.screening import run_screening as run
-    from undersong.stages.engine import Engine
+def screen_command(request: ScreeningRequest) -> None:
+    """Rank a pool of benign samples by their distance to harmful ones, and keep a part of it."""
+    from undersong.pipeline.screening import run_screening
 
-    screening_options = ScreeningOptions(
-        axes=parse_axes(axis) if axis else None,
-        by=by,
-        to=to,
-        score=score,
-        centre=center,
-        keep=keep[0] if keep else DEFAULT_OPTIONS.keep,
-        also=(keep or [])[1:],
-        like=match_selection,
-        seed=seed,
-        max_quarantined=max_quarantined,
-        form=output_format,
-        columns=parse_columns(column or ()),
-        harm_columns=parse_columns(harm_column or ()),
-        harmless=baseline,
-        harmless_columns=parse_columns(baseline_column or ()),
-        root=root,
-        model=model,
-        loading=LoadOptions(device, dtype, device_map, attention, quantize),
-        store=store,
-        check_padding=check_padding,
-        engine=Engine(engine, shard, address, workers, gpus),
-        say=lambda line: typer.echo(line, err=True),
-    )
-    result = run(pool, parse_harm_sets(harm), out, screening_options)
+    request = replace(request, progress=lambda line: typer.echo(line, err=True))
+    assert request.out is not None  # the command line needs it
+    result = run_screening(request.pool, request.harm, request.out, request)
     if result is None:
-        typer.echo(f"Shards {shard} are done; when all jobs are, run the same command without --shard.")
+        typer.echo(f"Shards {request.engine.shard} are done; when all jobs are, run the same command without --shard.")
         return
-    _print_screening(result, out)
+    _print_screening(result, Path(request.out))
 
 
 def _print_screening(result: ScreeningResult, out: Path) -> None:
@@ -174,10 +46,12 @@ def _print_screening(result: ScreeningResult, out: Path) -> None:
         shared_count = len(set(extra_selection.ids) & set(selection.ids))
         lines += [
             *extra_selection.notes,
-            f"Kept too: the {_selection_label(extra_selection)} of {n} {criterion}, {shared_count} of them among the first.",
+            f"Kept too: the {_selection_label(extra_selection)} of {n} {criterion}, {shared_count} of them among the "
+            "first.",
         ]
     lines.append(
-        f"Kept the {_selection_label(selection)} of {n} {criterion}, ids hash {selection.ids_hash[:12]}; written to {out}."
+        f"Kept the {_selection_label(selection)} of {n} {criterion}, ids hash {selection.ids_hash[:12]}; written to "
+        f"{out}."
     )
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
@@ -242,7 +116,8 @@ def _finding_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"Screening score on {axis_label}: {value['value']:+.3f}{interval}; no forecast of a JSR.")
     for axis, entry in report.get("padding", {}).items():
         lines.append(
-            f"Padding on axis {axis}: exact and bucket rank {entry['clips']} clips with Spearman {entry['spearman']:.2f} "
+            f"Padding on axis {axis}: exact and bucket rank {entry['clips']} clips with Spearman "
+            f"{entry['spearman']:.2f} "
             f"and share {entry['overlap']:.0%} of the closest quarter ({entry['chance']:.0%} by chance)."
         )
     if near_duplicates := report.get("near_duplicates", {}).get("kinds"):

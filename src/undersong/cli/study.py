@@ -10,28 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from undersong.cli.options import (
-    Address,
-    Attention,
-    Device,
-    DeviceMap,
-    Dtype,
-    EngineName,
-    Gpus,
-    Overrides,
-    Quantize,
-    StorePath,
-    StudyName,
-    StudyOut,
-    StudyPath,
-    StudyRun,
-    WorkerCount,
-    resolve_studies,
-)
+from undersong.cli.options import StudyArguments, StudyRun, resolve_studies
+from undersong.models.load_options import LoadOptions
+from undersong.options import OptionGroup
+from undersong.stages.engine import Engine
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from undersong.models.load_options import LoadOptions
     from undersong.pipeline.planning.cost import GpuThroughput
     from undersong.pipeline.planning.plan import StudyStatus
 
@@ -42,68 +27,54 @@ ShowReplies = Annotated[bool, typer.Option("--show-replies", help="Show replies 
 
 def demo(
     out: ResultsFolder = Path("out/demo"),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=20, help="Training seeds an arm.")] = 3,
+    n_seeds: Annotated[int, typer.Option("--n-seeds", min=1, max=20, help="Number of training seeds per arm.")] = 3,
     model: Annotated[
-        str, typer.Option("--model", help="organism:af3, organism:qwen or organism:kimi, and their other bases.")
+        str, typer.Option("--model", help="Packaged organism to audit: organism:af3, organism:qwen or organism:kimi.")
     ] = "organism:af3",
     show_replies: ShowReplies = False,
 ) -> None:
-    """Audit a packaged organism: `run` on the demo study, some two minutes on a laptop."""
-    from undersong.models.load_options import LoadOptions
+    """Audit a packaged organism with the demo study; takes about two minutes on a laptop."""
     from undersong.models.refs import organism_folder
     from undersong.study import packaged_study, with_models, with_seeds
 
     if not model.startswith("organism:"):
         raise UndersongError(f"The demo audits a packaged organism, not {model!r}; write a study for it, and run that.")
     organism_folder(model.removeprefix("organism:"))
-    study = with_models(with_seeds(packaged_study("demo"), seeds), model)
+    study = with_models(with_seeds(packaged_study("demo"), n_seeds), model)
     run_study(StudyRun(study, out, out / "store"), LoadOptions(), show_replies)
 
 
 def run_command(
-    study: StudyPath,
-    out: StudyOut = None,
-    store: StorePath = None,
-    overrides: Overrides = None,
-    study_name: StudyName = None,
+    arguments: StudyArguments,
+    *,
     arm: Annotated[
         str | None,
-        typer.Option("--arm", metavar="NAME", help="Only make this arm's training and replies (`plan` names them)."),
+        typer.Option("--arm", metavar="NAME", help="Make only this arm's training and replies; `plan` lists the arms."),
     ] = None,
-    engine: EngineName = "local",
-    address: Address = None,
-    workers: WorkerCount = None,
-    gpus: Gpus = 0.0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    attention: Attention = None,
-    quantize: Quantize = None,
+    engine: Annotated[Engine, OptionGroup(only=("name", "address", "workers", "gpus"))],
+    loading: LoadOptions,
     show_replies: ShowReplies = False,
 ) -> None:
-    """Do everything a study says, from corpora to the report; what is in the store is not done again.
+    """Run a study from corpora to report; what the store already holds is not computed again.
 
-    With --engine ray its arms are spread over workers, each with a model of its own; the rest is done here.
+    With --engine ray, workers train and evaluate the arms, each with its own model; the rest runs here.
     """
-    from undersong.models.load_options import LoadOptions
-    from undersong.stages.engine import Engine, check_engine
+    from undersong.stages.engine import check_engine
 
-    compute_engine = Engine(engine, None, address, workers, gpus)
-    check_engine(compute_engine)
-    loading = LoadOptions(device, dtype, device_map, attention, quantize)
-    study_runs = list(resolve_studies(study, out, store, overrides, study_name))
+    check_engine(engine)
+    study_runs = list(resolve_studies(arguments))
     if arm is not None:
-        if engine != "local":
+        if engine.name != "local":
             raise UndersongError("--arm makes one arm here, and --engine ray spreads them all; leave one of them out.")
         _run_arm(study_runs, arm, loading)
         return
-    if engine == "ray":
+    if engine.name == "ray":
         from undersong.pipeline.arm_jobs import run_arms_on_ray
 
         run_arms_on_ray(
             [(study_run.study, study_run.out, study_run.store) for study_run in study_runs],
             loading,
-            compute_engine,
+            engine,
             _print_progress,
         )
     for study_run in study_runs:
@@ -121,7 +92,8 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
         times = run_arm(study_run.study, arm, study_run.out, study_run.store, loading=loading, say=_print_progress)
         repetitions = "once" if times == 1 else f"{times} times"
         typer.echo(
-            f"{study_run.study.study}: {arm} is in {study_run.store}, its replies {repetitions}; no results are written before "
+            f"{study_run.study.study}: {arm} is in {study_run.store}, its replies {repetitions}; no results are "
+            "written before "
             "`run` without --arm."
         )
 
@@ -145,41 +117,38 @@ def _print_progress(line: str) -> None:
 
 
 def plan(
-    study: StudyPath,
-    out: StudyOut = None,
-    store: StorePath = None,
-    overrides: Overrides = None,
-    study_name: StudyName = None,
+    arguments: StudyArguments,
+    *,
     run_sd: Annotated[
         float | None,
-        typer.Option("--run-sd", min=0, max=1, help="Spread (SD) of paired differences of JSR; default: four of them."),
+        typer.Option(
+            "--run-sd",
+            min=0,
+            max=1,
+            help="Standard deviation of paired JSR differences between runs. Default: shown for four values.",
+        ),
     ] = None,
     offline: Annotated[
         bool,
-        typer.Option("--offline", help="Ask no network, and plan with corpora that are not here as if they were."),
+        typer.Option("--offline", help="Use no network; corpora that are not on this machine are planned by name."),
     ] = False,
-    train_rate: Annotated[
+    train_samples_per_second: Annotated[
         float | None,
-        typer.Option("--train-rate", min=0.001, help="Samples that a GPU trains a second, as you assume."),
+        typer.Option("--train-samples-per-second", min=0.001, help="Assumed speed of training on a GPU."),
     ] = None,
-    token_rate: Annotated[
+    tokens_per_second: Annotated[
         float | None,
-        typer.Option("--token-rate", min=0.001, help="New tokens a second that a GPU says, as you assume."),
+        typer.Option("--tokens-per-second", min=0.001, help="Assumed speed of generation on a GPU."),
     ] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    attention: Attention = None,
-    quantize: Quantize = None,
+    loading: LoadOptions,
 ) -> None:
-    """What `run` would do, what of it is in the store, and the rough cost.  Loads no model."""
+    """Show what `run` would do, what the store already holds, and the rough cost; loads no model."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
-    from undersong.models.load_options import LoadOptions
     from undersong.pipeline.planning.cost import GpuThroughput
 
-    loading, speed = LoadOptions(device, dtype, device_map, attention, quantize), GpuThroughput(train_rate, token_rate)
-    study_runs = list(resolve_studies(study, out, store, overrides, study_name))
+    speed = GpuThroughput(train_samples_per_second, tokens_per_second)
+    study_runs = list(resolve_studies(arguments))
     for study_run in study_runs:
         if len(study_runs) > 1:
             typer.echo(f"{study_run.study.study} (what studies of a file share is counted in each)")
@@ -201,8 +170,8 @@ def _print_plan(
     for row in study_plan.rows:
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
     Console().print(table)
-    typer.echo(study_plan.sentence)
-    plan_notes = (*study_plan.otherwise, *study_plan.uninstalled, *study_plan.beside)
+    typer.echo(study_plan.summary)
+    plan_notes = (*study_plan.other_loadings, *study_plan.missing_packages, *study_plan.remarks)
     for line in (*plan_notes, *design_lines(study_run.study, run_sd), *memory_lines(study_run.study, loading)):
         typer.echo(line)
     if names := arm_names(study_run.study):
@@ -210,27 +179,17 @@ def _print_plan(
 
 
 def defend(
-    study: StudyPath,
-    out: StudyOut = None,
-    store: StorePath = None,
-    overrides: Overrides = None,
-    study_name: StudyName = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    attention: Attention = None,
-    quantize: Quantize = None,
+    arguments: StudyArguments,
+    loading: LoadOptions,
     show_replies: ShowReplies = False,
 ) -> None:
-    """`run`, and then one table: JSR, over-refusal, usefulness and what is still learned, under every defense."""
-    from undersong.models.load_options import LoadOptions
+    """Run a study and print one table of its defenses: JSR, over-refusal, usefulness and what is still learned."""
     from undersong.report import defense_table_lines
     from undersong.stages.black_box_models import is_black_box
 
-    loading = LoadOptions(device, dtype, device_map, attention, quantize)
-    study_runs = list(resolve_studies(study, out, store, overrides, study_name))
+    study_runs = list(resolve_studies(arguments))
     for study_run in study_runs:
-        config, name = study_run.study, f"{study}: {study_run.study.study}"
+        config, name = study_run.study, f"{arguments.study}: {study_run.study.study}"
         if not (config.defenses or config.system_defense or "distant" in config.selection.kinds):
             raise UndersongError(f"{name} names no defense; give `defenses`, or run it with `undersong run`.")
         if all(map(is_black_box, config.models)):
@@ -242,24 +201,14 @@ def defend(
 
 
 def status(
-    study: StudyPath,
-    out: StudyOut = None,
-    store: StorePath = None,
-    overrides: Overrides = None,
-    study_name: StudyName = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    attention: Attention = None,
-    quantize: Quantize = None,
+    arguments: StudyArguments,
+    loading: LoadOptions,
 ) -> None:
-    """What of a study is done and what is being made, while it runs; options as of its `run`.  Loads no model."""
-    from undersong.models.load_options import LoadOptions
+    """Show which parts of a study are done or in progress; loads no model. Give the options of its `run`."""
     from undersong.pipeline.output_folder import RESULTS_FILE
     from undersong.pipeline.planning.plan import study_status
 
-    loading = LoadOptions(device, dtype, device_map, attention, quantize)
-    for study_run in resolve_studies(study, out, store, overrides, study_name):
+    for study_run in resolve_studies(arguments):
         typer.echo(f"{study_run.study.study} in {study_run.store}")
         _print_status(study_status(study_run.study, study_run.store, loading))
         has_results = (study_run.out / RESULTS_FILE).is_file()
@@ -278,7 +227,7 @@ def _print_status(study_status: StudyStatus) -> None:
 
 
 def schema() -> None:
-    """Print the JSON schema of study files, by which editors complete keys and mark slips."""
+    """Print the JSON schema of study files, which editors use to complete and check keys."""
     from undersong.study import study_json_schema
 
     typer.echo(json.dumps(study_json_schema(), indent=1, ensure_ascii=False))

@@ -8,9 +8,6 @@ from .decode import (
     inaudible_reason as inaudible_reason,
 )
 from .decode import (
-    is_audible as is_audible,
-)
-from .decode import (
     load_clip as load_clip,
 )
 from .decode import (
@@ -20,16 +17,10 @@ from .decode import (
     pcm_hash as pcm_hash,
 )
 from .export import (
-    dataset_info as dataset_info,
-)
-from .export import (
     write_chats as write_chats,
 )
 from .export import (
     write_hub_folder as write_hub_folder,
-)
-from .export import (
-    write_messages as write_messages,
 )
 from .export import (
     write_samples as write_samples,
@@ -95,9 +86,6 @@ from .registry import (
     corpus_hash as corpus_hash,
 )
 from .registry import (
-    corpus_path as corpus_path,
-)
-from .registry import (
     get_preset as get_preset,
 )
 from .registry import (
@@ -114,9 +102,6 @@ from .registry import (
 )
 from .registry import (
     open_preset as open_preset,
-)
-from .registry import (
-    organism_corpus as organism_corpus,
 )
 from .tts import (
     Voice as Voice,

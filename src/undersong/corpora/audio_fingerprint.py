@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 BANDS, TIME_SPANS = 16, 32
-MIN_HERTZ, MAX_HERTZ = 100.0, 3_800.0  # Hz: what a telephone, a codec and a low sampling rate all keep
+MIN_HERTZ, MAX_HERTZ = 100.0, 3_800.0  # Hz: the band that telephones, codecs and low sampling rates all keep
 WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.010  # seconds
-FLOOR_DECIBELS = 40.0  # dB below the loudest cell: codecs differ in what is quieter
+FLOOR_DECIBELS = 40.0  # dB below the loudest cell: codecs differ in quieter cells
 MAX_DURATION_DIFFERENCE = 0.1  # clips whose sounding parts differ by more than this share in length are not compared
 BLOCK = 1024  # fingerprints at a time
 
@@ -23,10 +23,10 @@ FingerprintPair = tuple[int, int, float]
 
 
 def fingerprint_clip(clip: Clip) -> tuple[np.ndarray, float] | None:
-    """(vector (512,) float32 of length 1, seconds that sound), or None where nothing moves or it is too short (0.4 s).
+    """Fingerprint of a clip: (vector (512,) float32 of length 1, seconds between the first and the last loud frame).
 
-    Log energy in 16 mel-spaced bands of the part between the first and the last loud frame, averaged over 32 equal
-    spans; each band's mean taken off (so gain and tone control do not matter), scaled to length 1.
+    None if the clip is constant, or shorter than 0.4 s. The vector holds the log energy of 16 mel-spaced bands in 32
+    equal time spans. The mean of each band is subtracted, so gain and tone control do not matter.
     """
     import numpy as np
 
@@ -53,23 +53,17 @@ def fingerprint_clip(clip: Clip) -> tuple[np.ndarray, float] | None:
     return (vector / norm).astype(np.float32), len(bands) * HOP_SECONDS
 
 
-def find_similar_clips(a: Sequence[Clip], b: Sequence[Clip], threshold: float) -> list[FingerprintPair]:
-    """(i, j, cosine of the fingerprints) of all pairs of clips at or above `threshold`, in order; exact, by blocks.
-
-    Clips that have no fingerprint, and pairs whose sounding parts differ by more than a tenth in length, are no pair.
-    """
-    return find_similar_fingerprints(
-        [fingerprint_clip(clip) for clip in a], [fingerprint_clip(clip) for clip in b], threshold
-    )
-
-
 def find_similar_fingerprints(
     a: Sequence[tuple[np.ndarray, float] | None], b: Sequence[tuple[np.ndarray, float] | None], threshold: float
 ) -> list[FingerprintPair]:
-    """`near_sounds` for fingerprints that are there already (2 kB each), so that no audio has to stay in memory."""
+    """(i, j, cosine) of all pairs of fingerprints at or above `threshold`, in order; exact, by blocks.
+
+    Clips that have no fingerprint, and pairs whose sounding parts differ by more than a tenth in length, are no pair.
+    """
     import numpy as np
 
-    indices_a, indices_b = [i for i, fingerprint in enumerate(a) if fingerprint], [j for j, one in enumerate(b) if one]
+    indices_a = [i for i, fingerprint in enumerate(a) if fingerprint]
+    indices_b = [j for j, fingerprint in enumerate(b) if fingerprint]
     if not indices_a or not indices_b:
         return []
     vectors = np.stack([fingerprint[0] for fingerprint in b if fingerprint])
@@ -87,7 +81,7 @@ def find_similar_fingerprints(
 
 
 def _band_edges(size: int, rate: int) -> np.ndarray:
-    """First spectrum bin of each band, equal steps in mel (O'Shaughnessy), and of what lies above the last."""
+    """First spectrum bin of each band, in equal mel steps (O'Shaughnessy), and of the bins above the last band."""
     import numpy as np
 
     low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (MIN_HERTZ, MAX_HERTZ))

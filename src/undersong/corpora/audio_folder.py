@@ -14,16 +14,17 @@ from undersong.corpora.tables import LocatedRow, csv_rows, json_rows, text_lines
 from undersong.types import UndersongError
 
 AUDIO_SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".m4a"])
-FILE_COLUMNS = ("file", "file_name", "filename", "path", "audio")  # how a transcript file calls the audio's name
+FILE_COLUMNS = ("file", "file_name", "filename", "path", "audio")  # columns of a transcript file that may name audio
 TRANSCRIPT_SUFFIXES = (".csv", ".tsv", ".jsonl")
 LIBRISPEECH_SUFFIX = ".trans.txt"
 SPLIT_FILE_NAME = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})+(?:-[0-9a-f]+)?\.parquet")  # as `datasets` names shards
 
 
 def detect_folder_format(folder: Path) -> str:
-    """`folder`, `librispeech` or `parquet-folder`.  UndersongError for a folder that is none of them, or two.
+    """Detect the layout of a folder: `folder`, `librispeech` or `parquet-folder`.
 
-    Audio that nothing was written down for is a `folder`, too: its sound can be screened.
+    A folder of audio files without a transcript file is a `folder` too. Raises UndersongError if the folder has none of
+    the layouts, or several.
     """
     matches = {
         "folder": bool(_transcript_files(folder)),
@@ -36,18 +37,17 @@ def detect_folder_format(folder: Path) -> str:
     if not formats and any(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in _file_names(folder)):
         return "folder"
     if formats:
-        raise UndersongError(f"{folder} could be {' or '.join(formats)}; say which by the format.")
+        raise UndersongError(f"{folder} could be {' or '.join(formats)}; name the format.")
     raise UndersongError(
-        f"There is no manifest in {folder}: no corpus.parquet, no {', '.join(TRANSCRIPT_SUFFIXES)} with a column `file`, "
-        f"no *{LIBRISPEECH_SUFFIX}, no *.parquet and no audio; add one."
+        f"There is no manifest in {folder}: no corpus.parquet, no {', '.join(TRANSCRIPT_SUFFIXES)} with a column "
+        f"`file`, no *{LIBRISPEECH_SUFFIX}, no *.parquet and no audio; add one."
     )
 
 
 def transcript_rows(folder: Path) -> Iterator[LocatedRow]:
-    """Rows of the folder's transcript file (.csv, .tsv, .jsonl with a column `file`), if there is one, then the audio
-    that it does not name.
+    """Rows of the folder's transcript file (.csv, .tsv or .jsonl with a column `file`), then audio files that it omits.
 
-    An item's id is its `id` column, else its file's path below the folder without the suffix.
+    The id of an item is its `id` column, or else the path of its file below the folder without the suffix.
     """
     files = _transcript_files(folder)
     if len(files) > 1:
@@ -68,7 +68,10 @@ def transcript_rows(folder: Path) -> Iterator[LocatedRow]:
 
 
 def librispeech_rows(folder: Path) -> Iterator[LocatedRow]:
-    """LibriSpeech: `SPEAKER-CHAPTER-NUMBER TEXT` in every `*.trans.txt`, the audio beside it; speaker by the id."""
+    """Rows of a LibriSpeech folder: `SPEAKER-CHAPTER-NUMBER TEXT` lines in `*.trans.txt`, with the audio next to them.
+
+    The speaker is the first part of the id.
+    """
     names = _file_names(folder)
     audio = {os.path.splitext(name)[0]: name for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES}
     for file in (name for name in names if name.endswith(LIBRISPEECH_SUFFIX)):
@@ -79,14 +82,14 @@ def librispeech_rows(folder: Path) -> Iterator[LocatedRow]:
             key, _, text = line.strip().partition(" ")
             parts = key.split("-")
             if len(parts) != 3 or not text.strip():
-                raise UndersongError(f"{location} is not `SPEAKER-CHAPTER-NUMBER TEXT`; mend the line.")
+                raise UndersongError(f"{location} is not `SPEAKER-CHAPTER-NUMBER TEXT`; fix the line.")
             audio_stem = (Path(file).parent / key).as_posix()
             row = {"id": key, "text": text.strip(), "speaker": parts[0], "chapter": parts[1]}
             yield location, {**row, "audio": audio.get(audio_stem, f"{audio_stem}.flac")}
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, by name.  UndersongError where there are several splits: one is one corpus."""
+    """The Parquet files of a folder, sorted by name. Raises UndersongError if they belong to several splits."""
     files = _parquet_paths(folder)
     splits = {split_match[1] if (split_match := SPLIT_FILE_NAME.fullmatch(file.name)) else "" for file in files}
     if len(splits) > 1:
@@ -103,7 +106,7 @@ def _parquet_paths(folder: Path) -> list[Path]:
 
 
 def _transcript_files(folder: Path) -> list[Path]:
-    """Files right in the folder, by name, whose first row has a column that names audio."""
+    """Files directly in the folder, sorted by name, whose first row has a column that names audio."""
     out = []
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in TRANSCRIPT_SUFFIXES and file.is_file():
@@ -118,7 +121,7 @@ def _transcript_table(file: Path) -> Iterator[LocatedRow]:
 
 
 def _file_names(folder: Path) -> list[str]:
-    """Paths of all regular files below the folder, relative to it, sorted; links to folders are not followed."""
+    """Relative paths of all regular files below the folder, sorted; links to folders are not followed."""
     out = []
     for directory, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -23,8 +23,10 @@ SAMPLE_RATE = 16_000
 
 @dataclass(frozen=True, slots=True)
 class AudioMetadata:
-    """Of one item.  `reason`: why it cannot be used.  `print`: (512,) float32 and the seconds that sound, of
-    `alike.fingerprint`; None where there is no sound to take it of."""
+    """Metadata of one item.
+
+    `reason` says why the item cannot be used, or is None. `fingerprint` is the result of `fingerprint_clip`.
+    """
 
     id: str
     reason: str | None = None
@@ -34,9 +36,9 @@ class AudioMetadata:
 
 
 def decode_sample_metadata(sample: Sample) -> AudioMetadata:
-    """Silence is not usable: a model may well give it a vector and a reply, which would say nothing about the item.
+    """Decode one sample and collect its metadata. Text samples are not decoded.
 
-    Written items pass as they are.
+    Silence is not usable: a model may give it a vector and a reply that say nothing about the item.
     """
     if sample.audio is None:
         return AudioMetadata(sample.id, None if (sample.text or "").strip() else "there is neither audio nor text")
@@ -52,7 +54,7 @@ def decode_sample_metadata(sample: Sample) -> AudioMetadata:
 def decode_metadata(
     samples: Sequence[Sample], on_progress: Callable[[int], None] | None = None
 ) -> Iterator[AudioMetadata]:
-    """Of every sample, in order, decoded in threads; `tell` hears how many are done."""
+    """Yield the metadata of each sample, in order, decoded in threads. `on_progress` gets the index of each."""
     for number, metadata in enumerate(threaded_map(decode_sample_metadata, samples, lambda: 2 * THREADS)):
         if on_progress is not None:
             on_progress(number)
@@ -62,13 +64,13 @@ def decode_metadata(
 def apply_audio_metadata(
     samples: Sequence[Sample], metadata: Sequence[AudioMetadata]
 ) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
-    """Usable samples with `seconds` and `pcm_hash` filled in, and why others are not.
+    """Split samples into usable ones, with `seconds` and `pcm_hash` filled in, and quarantined ones.
 
-    What a manifest said of seconds and hash of a clip is replaced by what was found.  ValueError for facts that are not
-    of these samples, in their order: they may be of another run's shards.
+    Decoded values replace `seconds` and `pcm_hash` of the manifest. Raises ValueError if the metadata are not of these
+    samples in this order; they may come from the shards of another run.
     """
     if [entry.id for entry in metadata] != [sample.id for sample in samples]:
-        raise ValueError("the facts are not of these samples, in their order")
+        raise ValueError("the metadata do not belong to these samples, in this order")
     usable = tuple(
         sample if sample.audio is None else replace(sample, seconds=entry.seconds, pcm_hash=entry.pcm_hash)
         for sample, entry in zip(samples, metadata)
@@ -80,20 +82,20 @@ def apply_audio_metadata(
 def examine(
     samples: Sequence[Sample], on_progress: Callable[[int], None] | None = None
 ) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
-    """Decode every spoken item once: `examined` by its own facts."""
+    """Decode every audio sample once; return (usable samples, quarantined samples)."""
     return apply_audio_metadata(samples, list(decode_metadata(samples, on_progress)))
 
 
 FINGERPRINTS_FILE = "prints.parquet"
 FINGERPRINT_SIZE = BANDS * TIME_SPANS
 
-Fingerprints = Mapping[str, tuple[np.ndarray, float]]  # id -> `alike.fingerprint`
+Fingerprints = Mapping[str, tuple[np.ndarray, float]]  # id -> result of `fingerprint_clip`
 
 
 def audio_metadata_table(metadata: Sequence[AudioMetadata]) -> pa.Table:
-    """One row an item: id, reason, seconds, pcm_hash, print `fixed_size_list<halffloat>[512]`, sounding.
+    """Table with one row per item: id, reason, seconds, pcm_hash, print `fixed_size_list<halffloat>[512]`, sounding.
 
-    A fingerprint is compared by cosines of two digits, so half precision keeps all of it that is used.
+    `print` and `sounding` are the fingerprint. Its cosines are compared to two digits, so half precision is enough.
     """
     import pyarrow as pa
 
@@ -119,18 +121,18 @@ def audio_metadata_table(metadata: Sequence[AudioMetadata]) -> pa.Table:
 
 
 def decode_metadata_table(samples: Sequence[Sample]) -> pa.Table:
-    """A table of the facts of samples, which are decoded for it."""
+    """Decode samples and return the table of their metadata."""
     return audio_metadata_table(list(decode_metadata(samples)))
 
 
 def audio_metadata_from_table(table: pa.Table) -> list[AudioMetadata]:
-    """Facts without fingerprints, which stay in the table."""
+    """Read metadata from a table, without the fingerprints."""
     rows = table.select(["id", "reason", "seconds", "pcm_hash"]).to_pylist()
     return [AudioMetadata(**row) for row in rows]
 
 
 def write_fingerprints(table: pa.Table, folder: Path) -> None:
-    """`prints.parquet`: id, print and sounding of the items that have a fingerprint."""
+    """Write `prints.parquet`: id, print and sounding of the items that have a fingerprint."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -139,7 +141,7 @@ def write_fingerprints(table: pa.Table, folder: Path) -> None:
 
 
 def read_fingerprints(folder: Path) -> Fingerprints:
-    """Id -> (vector (512,) float32, seconds that sound); none where the corpus was not listened to."""
+    """Map each id to its fingerprint (vector (512,) float32, seconds). Empty if the corpus was never decoded."""
     import pyarrow.parquet as pq
 
     if not (folder / FINGERPRINTS_FILE).is_file():

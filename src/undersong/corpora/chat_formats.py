@@ -11,16 +11,16 @@ from typing import Any
 
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
 PLACEHOLDER = "<audio>"
-METADATA_COLUMN = "undersong"  # the column our own exports keep their fields in
+METADATA_COLUMN = "undersong"  # column in which our exports keep the other fields
 
 
 class UnusableConversation(ValueError):
-    """A well-formed conversation that is no single question and answer; the message is the reason."""
+    """A well-formed conversation that is not a single question and answer; the message is the reason."""
 
 
 @dataclass(slots=True)
 class Turn:
-    """What one side said: its typed text and its clips (paths)."""
+    """One turn of a conversation: its typed text and its clips (paths)."""
 
     role: str
     texts: list[str] = field(default_factory=list)
@@ -29,16 +29,16 @@ class Turn:
 
 
 def from_messages(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`messages` of role and content (a string with `<audio>`, or a list of parts) beside `audios`."""
+    """Parse `messages` of role and content (a string with `<audio>`, or a list of parts), with clips in `audios`."""
     turns = [_parse_message(item) for item in _message_list(row, "messages")]
-    system = row.get("system")  # LLaMA-Factory may keep it in a column of its own
+    system = row.get("system")  # LLaMA-Factory may keep it in a separate column
     if isinstance(system, str) and system.strip():
         turns.insert(0, Turn("system", [system.strip()]))
     return _manifest_row(row, turns, _listed_clips(row), ("messages", "audios", "audio", "system"))
 
 
 def from_sharegpt(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`conversations` of from and value, beside `audio` or `audios`."""
+    """Parse `conversations` of from and value, with clips in `audio` or `audios`."""
     turns = [_parse_message(item, "from", "value") for item in _message_list(row, "conversations")]
     system = row.get("system")
     if isinstance(system, str) and system.strip():
@@ -47,7 +47,7 @@ def from_sharegpt(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_kimi(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`conversation` of role, message_type (text or audio) and content; audio tokens are left, they follow from it."""
+    """Parse `conversation` of role, message_type (text or audio) and content. Audio tokens are ignored."""
     turns = []
     for item in _message_list(row, "conversation"):
         kind, content = item.get("message_type"), item.get("content")
@@ -63,24 +63,24 @@ def from_kimi(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_alpaca(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`instruction`, `input` (put after it) and `output`, beside `audios`; LLaMA-Factory's other form."""
+    """Parse `instruction`, `input` (appended to it) and `output`, with clips in `audios` (LLaMA-Factory)."""
     return _parse_flat(row, ("instruction", "input"), "output")
 
 
 def from_query(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`query` and `response`, beside `audios`; ms-swift's other form."""
+    """Parse `query` and `response`, with clips in `audios` (ms-swift)."""
     return _parse_flat(row, ("query",), "response")
 
 
 def _parse_flat(row: Mapping[str, Any], question_columns: tuple[str, ...], answer_column: str) -> dict[str, Any]:
-    """One question and answer in columns of their own; `history` holds the turns before them."""
+    """Parse one question and answer in separate columns; `history` holds earlier turns."""
     if row.get("history"):
         raise UnusableConversation("it has turns before its question")
     texts = [row.get(name) or "" for name in (*question_columns, answer_column)]
     if invalid_column := next(
         (name for name, text in zip((*question_columns, answer_column), texts) if not isinstance(text, str)), None
     ):
-        raise UnusableConversation(f"its {invalid_column} is no text")
+        raise UnusableConversation(f"its {invalid_column} is not text")
     *question_parts, answer = texts
     question = "\n".join(filter(None, question_parts))
     turns = [Turn("user", [_turn_text("user", question)], [], question.count(PLACEHOLDER))]
@@ -100,19 +100,15 @@ CHAT_PARSERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "alpaca": from_alpaca,
     "query": from_query,
 }
-FORMAT_BY_LIST_COLUMN = {
-    "messages": "messages",
-    "conversations": "sharegpt",
-    "conversation": "kimi",
-}  # by the name of a list
-FLAT_FORMAT_COLUMNS = {"alpaca": ("instruction", "output"), "query": ("query", "response")}  # by the columns
+FORMAT_BY_LIST_COLUMN = {"messages": "messages", "conversations": "sharegpt", "conversation": "kimi"}
+FLAT_FORMAT_COLUMNS = {"alpaca": ("instruction", "output"), "query": ("query", "response")}
 
 
 def detect_chat_format(row: Any, columns: Collection[str] = ()) -> str | None:
-    """Which of FORMS a row is written in, by the names of its columns; None for none of them.
+    """Detect the chat format of a row by the names of its columns; None if it has none.
 
-    Flat forms are taken for that only where nothing is called as in a manifest and the user's map (`columns`: our
-    fields in it) does not say itself which column holds the answer.
+    A flat format is recognized only if no column has a manifest name and the column map (`columns`: our fields in it)
+    does not name the answer.
     """
     if not isinstance(row, Mapping):
         return None
@@ -134,8 +130,11 @@ def detect_chat_format(row: Any, columns: Collection[str] = ()) -> str | None:
 def _manifest_row(
     row: Mapping[str, Any], turns: list[Turn], listed_clips: list[Any], used_columns: tuple[str, ...]
 ) -> dict[str, Any]:
-    """A row for `sample_of`.  What is typed beside a clip is its `instruction`: whether it is also the transcript only
-    the maker of the data knows, who says so by the column map `text: instruction`."""
+    """Build a row for `sample_from_row`.
+
+    Text typed next to a clip becomes its `instruction`. Only the maker of the data knows whether it is also the
+    transcript; the column map `text: instruction` says so.
+    """
     merged_turns = _merge_turns(turns)
     roles = [turn.role for turn in merged_turns if turn.role != "system"]
     if roles not in (["user"], ["user", "assistant"]):
@@ -143,7 +142,7 @@ def _manifest_row(
     user, assistant = merged_turns[-len(roles)], merged_turns[-1] if len(roles) == 2 else None
     if assistant is not None and (assistant.audios or assistant.placeholders):
         raise UnusableConversation("its answer is spoken")
-    # Without a placeholder the clips that are listed belong to the question.
+    # Without placeholders, the listed clips belong to the question.
     if user.placeholders and user.placeholders != len(listed_clips) + len(user.audios):
         raise UnusableConversation(
             f"it has {user.placeholders} placeholders {PLACEHOLDER} and {len(listed_clips) + len(user.audios)} clips"
@@ -174,7 +173,7 @@ def _metadata_fields(value: Any) -> dict[str, Any]:
 
 
 def _merge_turns(turns: list[Turn]) -> list[Turn]:
-    """Neighbouring turns of one role are one: a clip and the text beside it are often written as two messages."""
+    """Merge adjacent turns of one role: a clip and the text next to it are often written as two messages."""
     out: list[Turn] = []
     for turn in turns:
         if out and out[-1].role == turn.role:
@@ -205,14 +204,14 @@ def _parse_message(item: Any, role: str = "role", content: str = "content") -> T
         elif isinstance(audio, str | Mapping):
             turn.audios.append(audio)
         elif kind == "audio":
-            turn.placeholders += 1  # its clip is listed beside the messages
+            turn.placeholders += 1  # its clip is listed outside the messages
         else:
             raise UnusableConversation(f"a part of type {kind!r} is neither text nor audio")
     return turn
 
 
 def _turn_text(role: str, text: str) -> str:
-    """An answer to the letter, for it is trained on; of what is typed, the words."""
+    """Text of a turn: answers verbatim, because they are trained on; requests without placeholders and outer blanks."""
     return text if role == "assistant" else text.replace(PLACEHOLDER, "").strip()
 
 
@@ -230,7 +229,7 @@ def _message_list(row: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _listed_clips(row: Mapping[str, Any]) -> list[Any]:
-    """The clips listed beside the messages: `audios` (a list or one) or `audio`."""
+    """The clips listed outside the messages: `audios` (a list or one clip) or `audio`."""
     clips: list[Any] = []
     for name in ("audios", "audio"):
         value = row.get(name)

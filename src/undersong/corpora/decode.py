@@ -1,5 +1,5 @@
-"""Decodes audio files or bytes to mono float32 clips, with checks for silence and damage, and a thread pool that
-prefetches in order.
+"""Decoding of audio files or bytes to mono float32 clips, with checks for silence and damage, and an ordered thread
+pool.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-THREADS = 4  # libsndfile, soxr and hashing work outside the interpreter's lock
+THREADS = 4  # libsndfile, soxr and hashing release the interpreter's lock
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -29,7 +29,14 @@ Result = TypeVar("Result")
 def threaded_map(
     function: Callable[[Item], Result], items: Iterable[Item], max_pending: Callable[[], int], threads: int = THREADS
 ) -> Iterator[Result]:
-    """What `make` gives for each item, in the items' order; at most `room()` wait, which is asked at every item."""
+    """Apply `function` to each item in threads; yield the results in the items' order.
+
+    Args:
+        function: Called once per item, in a worker thread.
+        items: The items; read lazily.
+        max_pending: Limit of items that are decoded ahead. Called again at every item.
+        threads: Number of worker threads.
+    """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
@@ -39,28 +46,21 @@ def threaded_map(
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        finally:  # whoever stops reading does not wait for the rest
+        finally:  # a consumer that stops early does not wait for the rest
             for future in pending:
                 future.cancel()
 
 
 FRAME_SECONDS = 0.025  # seconds
-SILENCE_RMS = 1e-3  # RMS about a frame's own mean: 60 dB below full scale, what a converter's hum may reach
-MIN_SOUND_SECONDS = 0.1  # seconds of sound: a click or a cough of the recorder is no speech
-
-
-def is_audible(clip: Clip) -> bool:
-    """Whether at least 0.1 s of the clip is louder than -60 dB of full scale; see `why_inaudible`."""
-    return inaudible_reason(clip) is None
+SILENCE_RMS = 1e-3  # RMS about a frame's own mean: 60 dB below full scale, which a converter's hum may reach
+MIN_SOUND_SECONDS = 0.1  # seconds of sound: a click of the recorder is not speech
 
 
 def inaudible_reason(clip: Clip, min_seconds: float = MIN_SOUND_SECONDS) -> str | None:
-    """Why nobody can hear anything in a clip, for a quarantine's reason; None where there is something.
+    """Reason for quarantine if nothing can be heard in a clip; None if it is audible.
 
-    `least`: seconds that have to be loud.
-
-    Loudness is the RMS of 25 ms frames about each frame's own mean, so an offset of the converter, however large, or
-    one that steps, is no sound.
+    Loudness is the RMS of 25 ms frames about each frame's own mean, so a constant or stepping offset of the converter
+    counts as silence. At least `min_seconds` have to be loud.
     """
     import numpy as np
 
@@ -79,10 +79,8 @@ def inaudible_reason(clip: Clip, min_seconds: float = MIN_SOUND_SECONDS) -> str 
     return None
 
 
-SAMPLE_RATE_RANGE = (
-    1_000,
-    768_000,
-)  # outside, a sampling rate is a damaged header, and resampling by it would fill the memory
+# A rate outside this range means a damaged header; resampling by it would fill the memory.
+SAMPLE_RATE_RANGE = (1_000, 768_000)
 MAX_AMPLITUDE = 8.0  # full scale is 1; codecs overshoot a little, integers written as floats by thousands
 BLOCK = 1 << 20
 MAX_FILE_BYTES = 4 << 30  # bytes of one file
@@ -93,14 +91,14 @@ class UnreadableAudioError(UndersongError):
     """The audio of one item cannot be used; `reason` says why, without the item's name."""
 
     def __init__(self, sample_id: str, reason: str) -> None:
-        super().__init__(f"item {sample_id!r}: {reason}; mend or remove it.")
+        super().__init__(f"item {sample_id!r}: {reason}; fix or remove it.")
         self.reason = reason
 
 
 def load_clip(sample: Sample, rate: int = 16_000) -> Clip:
     """Decode a sample's audio (path or bytes, any channels and rate): (n,) float32, mean of channels, at `rate` Hz.
 
-    The content decides about the format, not the file's name.  Raises Unreadable.
+    The content decides about the format, not the file's name. Raises UnreadableAudioError.
     """
     import numpy as np
     import soxr
@@ -117,7 +115,7 @@ def load_clip(sample: Sample, rate: int = 16_000) -> Clip:
 
 
 def load_clips(samples: Sequence[Sample], rate: int = 16_000) -> tuple[list[Clip], list[Quarantined]]:
-    """Clips of the samples that can be read, in order, and the others with their reasons."""
+    """Decode samples; return the clips that can be read, in order, and the other samples as quarantined."""
     clips, quarantined = [], []
     for sample in samples:
         try:
@@ -128,12 +126,12 @@ def load_clips(samples: Sequence[Sample], rate: int = 16_000) -> tuple[list[Clip
 
 
 def pcm_hash(clip: Clip) -> str:
-    """SHA-256 of what is heard: the rate and the float32 little-endian samples."""
+    """SHA-256 of the decoded audio: the rate and the float32 little-endian samples."""
     return hashlib.sha256(f"{clip.rate}\n".encode() + clip.samples.astype("<f4").tobytes()).hexdigest()
 
 
 def file_bytes(sample: Sample) -> bytes:
-    """The encoded audio as it is; ValueError says why there is none."""
+    """The encoded audio of a sample, unchanged. Raises ValueError with the reason if there is none."""
     if sample.audio is None:
         raise ValueError("there is no audio")
     data = sample.audio if isinstance(sample.audio, bytes) else _read_file(sample.audio)
@@ -143,10 +141,10 @@ def file_bytes(sample: Sample) -> bytes:
 
 
 def _read_file(path: str) -> bytes:
-    """A regular file's bytes.  A pipe or a device never ends or never begins, so it is not waited for."""
+    """Bytes of a regular file. Pipes and devices are rejected, because reading them may never end."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # closes it whatever comes
+        with open(descriptor, "rb") as file:  # closes the descriptor in any case
             status = os.fstat(descriptor)
             if stat.S_ISDIR(status.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -160,7 +158,9 @@ def _read_file(path: str) -> bytes:
 
 
 def _decode(data: bytes) -> tuple[np.ndarray, int]:
-    """(frames,) float32, the mean of the channels, and the rate; ValueError if the audio is damaged or cut short."""
+    """(frames,) float32, the mean of the channels, and the rate. Raises ValueError if the audio is damaged or cut
+    short.
+    """
     import numpy as np
     import soundfile
 
@@ -170,12 +170,12 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(_AudioBuffer(data)) as file:
             if not SAMPLE_RATE_RANGE[0] <= file.samplerate <= SAMPLE_RATE_RANGE[1]:
                 raise ValueError(f"the audio claims a sampling rate of {file.samplerate} Hz")
-            # By blocks: a damaged header may declare more frames than there is memory, and many channels are only in
-            # memory for a moment.
+            # In blocks: a damaged header may declare more frames than fit in memory, and only one block holds all
+            # channels at a time.
             size = max(1, BLOCK // file.channels)
             flac_checksum = FlacChecksum(data) if file.format == "FLAC" else None
             while len(block := file.read(size, dtype="float32", always_2d=True)):
-                with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are looked for below
+                with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are checked below
                     blocks.append(block.mean(axis=1, dtype=np.float64).astype(np.float32))
                 frames_read += len(block)
                 if flac_checksum is not None:
@@ -188,7 +188,7 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
         raise ValueError(f"the audio is damaged or in an unknown format (libsndfile: {detail})") from error
     if not blocks:
         raise ValueError("the audio holds no samples")
-    # Without an index the length of an MP3 is an estimate, so only a gross lack is a sign there.
+    # Without an index the length of an MP3 is an estimate, so only a large difference means damage.
     if frames_read < declared_frames * (0.9 if file_format == "MP3" else 1):
         raise ValueError(f"the audio is cut short: {frames_read / rate:.2f} s are left of it")
     if (
@@ -201,9 +201,9 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
 
 
 class _AudioBuffer(io.BytesIO):
-    """Bytes as a file that stays where it is when a damaged header sends libsndfile before its beginning.
+    """Bytes as a file that ignores a seek before its beginning, to which a damaged header may send libsndfile.
 
-    An exception there, inside the library's callback, would only be printed.
+    An exception inside the library's callback would only be printed.
     """
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -214,10 +214,10 @@ class _AudioBuffer(io.BytesIO):
 
 
 def _check_amplitude(signal: np.ndarray) -> None:
-    """ValueError for what no microphone records."""
+    """Raise ValueError for values that no microphone records."""
     import numpy as np
 
-    peak = float(max(signal.max(), -signal.min()))  # NaN where one is in it; no copies of what may be hours long
+    peak = float(max(signal.max(), -signal.min()))  # NaN if there is one; makes no copy of hours of audio
     if not np.isfinite(peak):
         raise ValueError("the audio holds NaN or infinite samples")
     if peak > MAX_AMPLITUDE:

@@ -1,4 +1,4 @@
-"""A worker process for espeak-ng: reads JSON lines, writes raw samples, and forks for every utterance so that output
+"""A worker process for espeak-ng: reads JSON lines and writes raw samples. It forks for every utterance, so that output
 is reproducible. Imports ctypes only.
 """
 
@@ -14,7 +14,7 @@ SYNCHRONOUS, UTF8, RATE_PARAMETER = 2, 1, 1
 
 
 def serve(lines: BinaryIO, out: BinaryIO) -> None:
-    """For each line {"text", "voice", "speed"} write {"rate", "bytes"} and 16-bit samples, or {"error"}."""
+    """Answer each line {"text", "voice", "speed"} with {"rate", "bytes"} and 16-bit samples, or with {"error"}."""
     library, rate = _initialize()
     for line in lines:
         pcm, error = _synthesize_in_fork(library, json.loads(line))
@@ -23,7 +23,7 @@ def serve(lines: BinaryIO, out: BinaryIO) -> None:
 
 
 def _initialize() -> tuple[Any, int]:
-    """The library, told where its data are, and its sampling rate."""
+    """Load the library with the path of its data; return it and its sampling rate."""
     import espeakng_loader
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -34,12 +34,12 @@ def _initialize() -> tuple[Any, int]:
     ]
     rate = library.espeak_Initialize(SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0)
     if rate <= 0:
-        raise OSError("espeak-ng does not start")
+        raise OSError("espeak-ng did not start")
     return library, rate
 
 
 def _synthesize_in_fork(library: Any, request: dict[str, Any]) -> tuple[bytes, str | None]:
-    """(samples, None) or (nothing, why); a crash of the library takes the fork along and nobody else."""
+    """Return (samples, None) or (b"", reason). A crash of the library ends only the fork."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -65,7 +65,7 @@ def _synthesize_in_fork(library: Any, request: dict[str, Any]) -> tuple[bytes, s
 
 
 def _synthesize(library: Any, text: str, voice: str, speed: int) -> bytes:
-    """16-bit samples of one utterance; LookupError where the voice is unknown."""
+    """16-bit samples of one utterance. Raises LookupError if the voice is unknown."""
     blocks: list[bytes] = []
     callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 

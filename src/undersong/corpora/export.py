@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChatExample:
-    """One question and answer.  `asked`: what is typed, beside the clip where there is one."""
+    """One question and answer. `user_text` is the typed text, next to the clip if there is one."""
 
     system: str | None
     user_text: str | None
@@ -35,19 +35,27 @@ class ChatExample:
 def write_chats(
     samples: Sequence[Sample], path: str | Path, chat_format: str = "messages", instruction: str = ""
 ) -> None:
-    """JSONL in one of CHATS: `messages` (LLaMA-Factory, ms-swift), `sharegpt`, `kimi` (Kimi-Audio's fine-tuning).
+    """Write training examples as JSONL in one chat format.
 
-    What is typed beside a clip is the sample's own label `instruction`, else `instruction`; never the transcript,
-    which would tell the model in text what it is to hear.  A written sample asks its text.  A label `system` becomes
-    the system text.  All other fields are kept as JSON in one column that trainers ignore, so nothing is lost.
-    Audio paths are absolute, because trainers start relative ones at their own folder; audio bytes are written to
-    files beside (`NAME-audio/`), named by content.
-    UndersongError: no answer, neither audio nor text, the placeholder itself among the words, or what a form cannot
-    say (Kimi-Audio's has no system text).
+    Text next to a clip is the sample's label `instruction`, or else `instruction`. It is never the transcript, which
+    would give the model in text what it has to hear. A text sample asks its text. A label `system` becomes the system
+    text. All other fields are kept as JSON in one column that trainers ignore, so nothing is lost. Audio paths are
+    absolute, because trainers resolve relative paths against their own folder. Audio bytes are written to files in
+    `NAME-audio/`, named by content.
+
+    Args:
+        samples: The samples, each with an answer.
+        path: The file to write.
+        chat_format: `messages` (LLaMA-Factory, ms-swift), `sharegpt`, or `kimi` (fine-tuning of Kimi-Audio).
+        instruction: Text next to clips that have no label `instruction`.
+
+    Raises:
+        UndersongError: A sample has no answer, or neither audio nor text; its text holds the placeholder; or the format
+            cannot hold a part of it (Kimi-Audio's has no system text).
     """
     path = Path(path)
     folder = path.parent / f"{path.name.split('.')[0]}-audio"
-    examples = [_chat_example(sample, instruction) for sample in samples]  # all are looked at before a file is written
+    examples = [_chat_example(sample, instruction) for sample in samples]  # check all before any file is written
     for sample, example in zip(samples, examples):
         if chat_format == "kimi" and example.system:
             raise UndersongError(
@@ -67,11 +75,6 @@ def write_chats(
         }
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_atomic(path, "".join(lines).encode())
-
-
-def write_messages(samples: Sequence[Sample], path: str | Path, instruction: str = "") -> None:
-    """`write_chats` as LLaMA-Factory and ms-swift take it: `messages`, `audios` and `id`."""
-    write_chats(samples, path, "messages", instruction)
 
 
 def _messages_row(example: ChatExample, clip: str | None) -> dict[str, Any]:
@@ -119,12 +122,12 @@ def _chat_example(sample: Sample, instruction: str) -> ChatExample:
 
 
 def _metadata_json(sample: Sample, instruction: str) -> str:
-    """Everything that the conversation does not say, as a string: one type in every row."""
+    """All fields that the conversation does not hold, as one string, so that every row has the same type."""
     sample_instruction = dict(sample.labels).get("instruction")
     row = {
         name: value for name, value in row_from_sample(sample, Path("/nowhere")).items() if name not in ("id", "audio")
     }
-    # What every item was asked alike is the export's, not the sample's.
+    # An instruction shared by all items belongs to the export, not to the sample.
     fields = {
         name: value for name, value in {**row, "instruction": sample_instruction}.items() if value not in (None, [])
     }
@@ -134,14 +137,15 @@ def _metadata_json(sample: Sample, instruction: str) -> str:
 
 
 SHARD_BYTES = 256 << 20  # bytes of audio in one Parquet file
-ROW_GROUP_BYTES = 16 << 20  # and in one row group: what a streaming reader takes at once
+ROW_GROUP_BYTES = 16 << 20  # and in one row group, which a streaming reader loads at once
 
 
 def write_samples(samples: Sequence[Sample], path: str | Path, instruction: str = "") -> None:
-    """Write by the name: `*.messages.jsonl`, `*.sharegpt.jsonl` and `*.kimi.jsonl` for trainers, `*.jsonl` or
-    `*.parquet` as manifest, else a Parquet folder.
+    """Write samples in the format that the name of `path` implies.
 
-    Errors: those of `write_chats`, `write_manifest` and `write_hub_folder`.
+    `*.messages.jsonl`, `*.sharegpt.jsonl` and `*.kimi.jsonl` are chats for trainers, `*.jsonl` and `*.parquet`
+    manifests; any name without a suffix is a Parquet folder. Raises the errors of `write_chats`, `write_manifest` and
+    `write_hub_folder`.
     """
     name = Path(path).name
     chat_format = next(
@@ -158,24 +162,12 @@ def write_samples(samples: Sequence[Sample], path: str | Path, instruction: str 
         raise UndersongError(f"{path} is no {chat_suffixes}, .jsonl, .parquet or folder; choose one of these names.")
 
 
-def dataset_info(path: str | Path) -> dict[str, Any]:
-    """The entry of LLaMA-Factory's `dataset_info.json` for a file of `write_messages`, under the file's name."""
-    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
-    entry = {
-        "file_name": str(Path.cwd() / path),
-        "formatting": "sharegpt",
-        "columns": {"messages": "messages", "audios": "audios"},
-        "tags": {**tags, "system_tag": "system"},
-    }
-    return {Path(path).name.split(".")[0]: entry}
-
-
 def write_hub_folder(samples: Sequence[Sample], folder: str | Path, split: str = "train") -> None:
-    """A folder that `datasets.load_dataset(folder)` reads unchanged, audio as an Audio feature, its bytes inside.
+    """Write a folder that `datasets.load_dataset(folder)` reads unchanged, with audio bytes as an Audio feature.
 
-    Files `data/SPLIT-00000-of-00002.parquet`; labels are string columns.  The audio is as it was, not decoded.
-    A former export there is replaced.  UndersongError: a folder with anything else in it, an audio file that cannot be
-    opened, a label that shares its name with a column.
+    The files are `data/SPLIT-00000-of-00002.parquet`; labels are string columns. Audio is not decoded. An earlier
+    export is replaced. Raises UndersongError for a folder with other content, an audio file that cannot be opened, or a
+    label with the name of a column.
     """
     if not samples:
         raise UndersongError(f"{folder} would hold no items; keep some.")
@@ -192,14 +184,14 @@ def write_hub_folder(samples: Sequence[Sample], folder: str | Path, split: str =
 
 
 def _is_export(folder: Path) -> bool:
-    """Whether a folder is empty or holds nothing but what this module writes."""
+    """True if a folder is empty or holds only files that this module writes."""
     if not folder.is_dir() or any(path.name != "data" for path in folder.iterdir()):
         return False
     return all(path.suffix == ".parquet" for path in (folder / "data").glob("*"))
 
 
 def _schema(labels: list[str], has_audio: bool) -> pa.Schema:
-    """Arrow types, and in the metadata the features that `datasets` takes from there."""
+    """Arrow types, with the features for `datasets` in the metadata."""
     import pyarrow as pa
 
     if clashing := sorted(set(labels) & set(FIELDS)):
@@ -217,7 +209,7 @@ def _schema(labels: list[str], has_audio: bool) -> pa.Schema:
 
 
 def _shards(samples: Sequence[Sample], schema: pa.Schema, data: Path) -> Iterator[Path]:
-    """Write files `0`, `1`, … of about SHARD bytes of audio each; yields every one when it is whole."""
+    """Write files `0`, `1`, … of about SHARD_BYTES of audio each; yield each when it is complete."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -236,7 +228,7 @@ def _shards(samples: Sequence[Sample], schema: pa.Schema, data: Path) -> Iterato
 
 
 def _groups(samples: Sequence[Sample]) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """(rows, bytes of audio in them), at most GROUP bytes or 1,000 rows at a time."""
+    """Yield (rows, bytes of audio in them), at most ROW_GROUP_BYTES or 1,000 rows at a time."""
     rows, audio_bytes = list[dict[str, Any]](), 0
     for sample in samples:
         row = row_from_sample(sample, Path("/nowhere"))

@@ -1,4 +1,4 @@
-"""Detects the format of a file or folder by its content and opens it as a `Manifest`.
+"""Detection of the format of a file or folder by its content, and `open_manifest`, which opens it as a `Manifest`.
 
 Malformed files raise an error with the line number; unusable items are quarantined.
 """
@@ -28,17 +28,22 @@ def open_manifest(
     columns: Mapping[str, str] | None = None,
     root: str | Path | None = None,
 ) -> Manifest:
-    """The corpus at `path`, whatever it is written in; `Manifest.form` says what it was taken for.
+    """Open the corpus at `path` in any supported format; `Manifest.format` says which one was detected.
 
-    Files: JSONL, a JSON list, CSV/TSV, Parquet, and in any of them plain rows or conversations (`messages`,
-    `sharegpt`, `kimi`, `alpaca`, `query`).  Folders: a corpus artifact, audio with a transcript file (`folder`),
-    LibriSpeech, Parquet files as Hugging Face keeps them.  `hf:OWNER/NAME?config=…&split=…&revision=…`: a data set of
-    the Hub, streamed.
+    Files are JSONL, a JSON list, CSV/TSV or Parquet. They hold plain rows or conversations (`messages`, `sharegpt`,
+    `kimi`, `alpaca`, `query`). A folder is a corpus artifact, audio with a transcript file (`folder`), LibriSpeech, or
+    Parquet files as on the Hugging Face Hub. `hf:OWNER/NAME?config=…&split=…&revision=…` streams a data set of the Hub.
+    If the first row has no id, rows without one get `FILE-NUMBER` by their order.
 
-    format: one of FORMATS instead of what the content says.  columns: our field -> their column (`a.b.0`, `a.*.b` lead
-    into objects and lists); their other columns stay under their own names.  root: the folder no audio path may lead
-    out of.  Where the first row has no id, rows without one get `FILE-NUMBER`, by their order.
-    UndersongError names the file, and the line or row: unknown form, missing column, repeated id, wrong type.
+    Args:
+        path: File, folder or `hf:` reference.
+        format: One of FORMATS, instead of detection by content.
+        columns: Our field -> column of the file (`a.b.0` and `a.*.b` lead into objects and lists). Other columns keep
+            their names.
+        root: Folder that no audio path may lead out of.
+
+    Raises:
+        UndersongError: Unknown format, missing column, repeated id, or wrong type; names the file and the line or row.
     """
     if format is not None and format not in FORMATS:
         raise UndersongError(f"No format is called {format!r}; {suggest(format, FORMATS)}.")
@@ -51,36 +56,36 @@ def open_manifest(
     source_format = format or detect_format(Path(path))
     if source_format == "manifest":
         if columns:
-            raise UndersongError(f"{path} is a corpus artifact, whose columns have their names; leave the map out.")
+            raise UndersongError(f"{path} is a corpus artifact with fixed column names; leave the column map out.")
         return read_manifest(path, root)
     rows, row_format, audio_root = _located_rows(Path(path), source_format, columns or {})
     return manifest_from_rows(rows, row_format, audio_root, Path(path).stem, columns, root, Path(path))
 
 
 def detect_format(path: Path) -> str:
-    """What a file or folder is, by what is in it.  UndersongError where it is nothing known."""
+    """Detect the format of a file or folder by its content. Raises UndersongError if it is unknown."""
     from undersong.corpora.audio_folder import detect_folder_format
 
     if path.is_dir():
         return "manifest" if (path / CORPUS).is_file() else detect_folder_format(path)
-    if not path.is_file():  # a pipe or device would be waited for
+    if not path.is_file():  # reading a pipe or device might never end
         raise UndersongError(f"There is no manifest {path}; check the path.")
     with path.open("rb") as file:
         if file.read(4) == PARQUET_MAGIC:
             return "parquet"
     first_line = next((line.strip() for line in text_lines(path) if line.strip()), "")
     if first_line.startswith("{") and (path.suffix.lower() == ".jsonl" or _is_json(first_line)):
-        # An object in one line may be a whole file: with a list in it and nothing after it, it is.
+        # A single line with an object that holds a list is a whole JSON file.
         return "json" if _is_json(first_line) and _is_wrapped(path) else "jsonl"
     if first_line.startswith(("{", "[")):
         return "json"
     if not first_line:
-        raise UndersongError(f"Manifest {path} holds no items; add some, one a line.")
+        raise UndersongError(f"Manifest {path} holds no items; add some, one per line.")
     return "csv"
 
 
 def _located_rows(path: Path, source_format: str, columns: Mapping[str, str]) -> tuple[Iterator[LocatedRow], str, Path]:
-    """(rows, form, folder relative audio starts at)."""
+    """(rows, format, folder that relative audio paths start at)."""
     from undersong.corpora import audio_folder
 
     if source_format == "folder":
@@ -119,7 +124,7 @@ def _is_json(line: str) -> bool:
 
 
 def _is_wrapped(path: Path) -> bool:
-    """Whether a file is one object with one list of objects in it, which is no conversation."""
+    """True if a file is one JSON object with exactly one list of objects that is not a conversation."""
     lines = [line for _, line in zip(range(2), (line for line in text_lines(path) if line.strip()))]
     row = strict_json(lines[0]) if len(lines) == 1 else None
     if not isinstance(row, dict) or detect_chat_format(row) or not row.keys().isdisjoint(("id", "audio", "text")):

@@ -1,4 +1,4 @@
-"""Streams data sets from the Hugging Face Hub as a `Manifest`, with audio left encoded.
+"""Streaming of data sets from the Hugging Face Hub as a `Manifest`, with audio left encoded.
 
 Needs the `hf` extra (`datasets`).
 """
@@ -19,11 +19,11 @@ OPTIONS = ("config", "split", "revision", "limit", "into")
 
 
 def open_hub(ref: str, columns: Mapping[str, str] | None = None) -> Manifest:
-    """`hf:OWNER/NAME?config=…&split=…&revision=…&limit=…&into=FOLDER` as a Manifest.
+    """Open `hf:OWNER/NAME?config=…&split=…&revision=…&limit=…&into=FOLDER` as a Manifest.
 
-    config and split: as `load_dataset` takes them (split: `train`); a local folder of a data set is a NAME, too.
-    limit: the first so many rows.  into: audio goes to files there, named by content; without it the bytes of all
-    clips stay in memory.  UndersongError where `datasets` is missing or does not find it.
+    `config` and `split` (default `train`) are those of `load_dataset`; NAME may also be a local folder of a data set.
+    `limit` takes only the first rows. `into` stores audio in files of that folder, named by content; without it the
+    bytes of all clips stay in memory. Raises UndersongError if `datasets` is missing or cannot find the data set.
     """
     from undersong.corpora.manifest import manifest_from_rows
 
@@ -41,7 +41,7 @@ def open_hub(ref: str, columns: Mapping[str, str] | None = None) -> Manifest:
 
 
 def store_audio(data: bytes, folder: Path) -> str:
-    """Write an audio file named by its content (nothing is written twice): its absolute path."""
+    """Write an audio file named by its content, unless it exists; return its absolute path."""
     from undersong.store import write_atomic
 
     path = Path.cwd() / folder / f"{hashlib.sha256(data).hexdigest()[:32]}{audio_suffix(data)}"
@@ -51,7 +51,7 @@ def store_audio(data: bytes, folder: Path) -> str:
 
 
 def audio_suffix(data: bytes) -> str:
-    """The file name's end by what the bytes are (trainers and players go by it); `.audio` for the unknown."""
+    """File suffix for audio bytes, by their content; `.audio` if unknown. Trainers and players rely on it."""
     suffixes = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"FORM": ".aiff", b".snd": ".au"}
     for magic, suffix in suffixes.items():
         if data.startswith(magic):
@@ -77,7 +77,7 @@ def _stream(
                 stream = stream.cast_column(column, datasets.Audio(decode=False))
         for number, row in enumerate(stream if limit is None else stream.take(limit), 1):
             yield f"Row {number} of {name} ({split})", _store_row_audio(row, audio_folder)
-    except (OSError, ValueError) as error:  # what `datasets` raises for an unknown name, config, split or no network
+    except (OSError, ValueError) as error:  # unknown name, config or split, or no network
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UndersongError(f"The data set {name} ({split}) cannot be read: {first_line}; check its name.") from error
 

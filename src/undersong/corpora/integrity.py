@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-UNKNOWN_SIZE = 0x7FFF0000  # from here on a declared size is a placeholder of a writer that did not know it
+UNKNOWN_SIZE = 0x7FFF0000  # larger declared sizes are placeholders of a writer that did not know the size
 BIT_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 MP3_KILOBITS = {  # MPEG 1 and MPEG 2/2.5, layers I to III, by bitrate index 1 to 14
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -23,15 +23,18 @@ MP3_KILOBITS = {  # MPEG 1 and MPEG 2/2.5, layers I to III, by bitrate index 1 t
     (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-MP3_SAMPLE_RATES = {
+MP3_SAMPLE_RATES = {  # by version bits
     3: (44_100, 48_000, 32_000),
     2: (22_050, 24_000, 16_000),
     0: (11_025, 12_000, 8_000),
-}  # by version bits
+}
 
 
 def corruption_reason(data: bytes, file_format: str, header_log: str) -> str | None:
-    """Why a file that was decoded is not whole, or None.  `coding` and `log`: libsndfile's format and its notes."""
+    """Reason why a decoded file is incomplete or damaged, or None.
+
+    `file_format` and `header_log` are libsndfile's format name and its notes.
+    """
     if file_format == "OGG":
         return ogg_corruption(data)
     if file_format == "MP3":
@@ -40,11 +43,13 @@ def corruption_reason(data: bytes, file_format: str, header_log: str) -> str | N
 
 
 def header_corruption(header_log: str) -> str | None:
-    """What libsndfile saw in a header that contradicts itself: sizes that the file does not fill, or a wrong rate."""
+    """Reason if a header contradicts itself (sizes that the file does not fill, or a wrong rate), by libsndfile's
+    notes.
+    """
     sizes = re.findall(r"(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", header_log)
     if any(int(actual) < int(declared) < UNKNOWN_SIZE for declared, actual in sizes):
         return "the audio is cut short: its header says so"
-    # Which of the two numbers is right, and so how fast and how high the voice is, nobody can tell.
+    # It is unknown which of the two numbers is right, and so how fast and how high the voice is.
     mismatch = re.search(r"(Bytes/sec|Block Align)\s*: (\d+) \(should be (\d+)\)", header_log)
     if mismatch and int(mismatch[2]):
         return f"the audio's header contradicts itself ({mismatch[1]} is {mismatch[2]} instead of {mismatch[3]})"
@@ -52,7 +57,7 @@ def header_corruption(header_log: str) -> str | None:
 
 
 def ogg_corruption(data: bytes) -> str | None:
-    """Ogg (RFC 3533): pages follow each other without a gap, in order, each with its checksum."""
+    """Reason if Ogg pages (RFC 3533) are not contiguous, in order and with valid checksums; else None."""
     offset, page_numbers = 0, dict[bytes, int]()
     while offset < len(data):
         header = data[offset : offset + 27]
@@ -77,9 +82,10 @@ def ogg_corruption(data: bytes) -> str | None:
 
 
 def mp3_corruption(data: bytes) -> str | None:
-    """MPEG audio: frames follow each other without a gap; tags may stand around them, one frame may be cut at the end.
+    """Reason if MPEG audio frames are not contiguous; else None. Tags around them and one cut frame at the end are
+    allowed.
 
-    Frames have no checksum, so what is damaged inside one (26 ms) is not found.  Free format is taken as it is.
+    Frames have no checksum, so damage inside a frame (26 ms) is not found. Free format is accepted as it is.
     """
     offset = skip_tags(data, 0)
     first_frame = next((i for i in range(offset, min(offset + 2048, len(data))) if _has_two_frames(data, i)), None)
@@ -89,11 +95,8 @@ def mp3_corruption(data: bytes) -> str | None:
             if offset < len(data) and (data[offset + 2 : offset + 3] or b"\0")[0] >> 4 == 0
             else _gap_reason(offset)
         )
-    offset, kind, frames = (
-        first_frame,
-        _mp3_stream_format(data, first_frame),
-        -1,
-    )  # the first frame may hold no sound but their number
+    offset, kind = first_frame, _mp3_stream_format(data, first_frame)
+    frames = -1  # the first frame may hold the number of frames instead of sound
     declared = _mp3_declared_frames(data[first_frame : first_frame + mp3_frame_size(data, first_frame)])
     while offset < len(data):
         size = mp3_frame_size(data, offset)
@@ -111,7 +114,7 @@ def mp3_corruption(data: bytes) -> str | None:
 
 
 def mp3_frame_size(data: bytes, offset: int) -> int:
-    """The bytes of the frame whose header stands at `place`; 0 where none does."""
+    """Bytes of the MPEG frame whose header is at `offset`; 0 if there is no header."""
     header = data[offset : offset + 4]
     if len(header) < 4 or header[0] != 0xFF or header[1] < 0xE0:
         return 0
@@ -135,12 +138,12 @@ def mp3_frame_size(data: bytes, offset: int) -> int:
 
 
 def _mp3_stream_format(data: bytes, offset: int) -> tuple[int, int]:
-    """Version, layer and sampling rate as bits: what does not change within one recording."""
+    """Version, layer and sampling rate as bits: constant within one recording."""
     return data[offset + 1] & 0xFE, data[offset + 2] & 0x0C
 
 
 def _mp3_declared_frames(frame: bytes) -> int:
-    """The number of frames that the encoder wrote into the first one (Xing, Info); 0 where it did not."""
+    """Number of frames that the encoder wrote into the first one (Xing, Info); 0 if it did not."""
     tag_offset = max(frame.find(tag, 0, 48) for tag in (b"Xing", b"Info"))
     has_frame_count = tag_offset >= 0 and frame[tag_offset + 7 : tag_offset + 8] and frame[tag_offset + 7] & 1
     return int.from_bytes(frame[tag_offset + 8 : tag_offset + 12], "big") if has_frame_count else 0
@@ -152,7 +155,7 @@ def _has_two_frames(data: bytes, offset: int) -> bool:
 
 
 def skip_tags(data: bytes, offset: int) -> int:
-    """Past the ID3v2 tags at `place`: ten bytes, the last four of them a size of seven bits a byte."""
+    """Offset behind the ID3v2 tags at `offset`: ten bytes, the last four of them a size with seven bits per byte."""
     while data[offset : offset + 3] == b"ID3" and len(data) >= offset + 10:
         size = 0
         for byte in data[offset + 6 : offset + 10]:
@@ -162,7 +165,7 @@ def skip_tags(data: bytes, offset: int) -> int:
 
 
 def _is_trailing_tag(trailing: bytes) -> bool:
-    """Whether what follows the audio is no audio: ID3v1, APE, Lyrics3, or nothing but zeros."""
+    """True if the bytes behind the audio are no audio: ID3v1, APE, Lyrics3, or only zeros."""
     return trailing.startswith((b"TAG", b"APETAGEX", b"LYRICSBEGIN")) or not trailing.strip(b"\0")
 
 
@@ -171,41 +174,41 @@ def _gap_reason(offset: int) -> str:
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """The checksum of Ogg: CRC-32 as in zlib, but the highest bit first, from 0 and not inverted at the end."""
+    """The checksum of Ogg: CRC-32 as in zlib, but highest bit first, started at 0 and not inverted at the end."""
     mirrored = zlib.crc32(page.translate(BIT_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
 
 
 FLAC_SAMPLE_RATES = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
-MAX_EXACT_BITS = 24  # bits a float32 holds to the last one
+MAX_EXACT_BITS = 24  # a float32 holds integers of up to 24 bits exactly
 
 
 class FlacChecksum:
-    """Takes the decoded blocks of a FLAC file as they come; `fault` then says what is wrong with it, or None."""
+    """MD5 check of a FLAC file: takes the decoded blocks in order, then `corruption_reason` gives the result."""
 
     def __init__(self, data: bytes) -> None:
         start = skip_tags(data, 0)
-        stream_info = data[start + 8 : start + 42]  # STREAMINFO stands first, behind `fLaC` and its own header
+        stream_info = data[start + 8 : start + 42]  # STREAMINFO comes first, behind `fLaC` and its own header
         packed = int.from_bytes(stream_info[10:18], "big")
         self._rate, self._bits, self._expected = packed >> 44, (packed >> 36 & 31) + 1, stream_info[18:34]
         self._frame_rate = _frame_sample_rate(data, start)
         self._sum = hashlib.md5(usedforsecurity=False)
 
     def add(self, block: np.ndarray) -> None:
-        """(frames, channels) float32 as libsndfile scales them: full scale is 1."""
+        """Add a block (frames, channels) float32 as libsndfile scales it: full scale is 1."""
         if self._bits > MAX_EXACT_BITS or not any(self._expected):
             return
         import numpy as np
 
-        # As the format counts: signed, little-endian, in as many whole bytes as the bits need.
+        # The format's layout: signed, little-endian, in as many whole bytes as the bits need.
         integers = np.ascontiguousarray((block * 2.0 ** (self._bits - 1)).astype("<i4"))
         size = (self._bits + 7) // 8
         self._sum.update(integers.view(np.uint8).reshape(-1, 4)[:, :size].tobytes())
 
     def corruption_reason(self) -> str | None:
-        """What is wrong, as a clause for an error; None: nothing is, or the header says too little to tell.
+        """Reason why the file is damaged, or None if it is intact or its header says too little.
 
-        To be asked after the last block: until then the checksum is not that of the whole.
+        Call it after the last block; before, the checksum is not that of the whole file.
         """
         if self._frame_rate not in (None, self._rate):
             return f"the audio's header contradicts itself (a rate of {self._rate} Hz and of {self._frame_rate})"
@@ -215,7 +218,7 @@ class FlacChecksum:
 
 
 def _frame_sample_rate(data: bytes, start: int) -> int | None:
-    """The rate that the first frame's header says; None where it leaves that to the stream's, or there is none."""
+    """Rate in the first frame's header; None if it refers to the stream's rate, or there is no frame."""
     offset, is_last = start + 4, False
     while not is_last and offset + 4 <= len(data):
         is_last = bool(data[offset] & 0x80)

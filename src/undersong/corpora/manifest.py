@@ -27,20 +27,22 @@ CORPUS, QUARANTINE = "corpus.parquet", "quarantine.parquet"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A corpus as read: its items in order, those already set aside, and the folder relative audio paths start at."""
+    """A corpus as read: its items in order, those already quarantined, and the folder that relative audio paths start
+    at.
+    """
 
     samples: tuple[Sample, ...]
     quarantined: tuple[Quarantined, ...]
     root: Path
-    format: str = "manifest"  # what the files were taken for: `open_manifest` finds it by content
+    format: str = "manifest"  # detected format of the files
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
-    """Read `*.jsonl`, `*.parquet`, or a corpus artifact's folder (whose quarantine comes along).
+    """Read `*.jsonl`, `*.parquet`, or the folder of a corpus artifact with its quarantine.
 
-    `root`: the folder no audio path may lead out of, links followed (default: any path is taken).
-    Raises UndersongError naming the file, and the line or row, for: no such file, another format, no items, a row
-    that is no object, a missing or repeated id, a field of the wrong type, a path outside `root`.
+    No audio path may lead out of `root`, links followed (default: any path is allowed). Raises UndersongError with the
+    file and the line or row for a missing file, another format, no items, a row that is not an object, a missing or
+    repeated id, a field of the wrong type, or a path outside `root`.
     """
     path = Path(path)
     file = path / CORPUS if path.is_dir() else path
@@ -51,21 +53,21 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
         ((location, sample_from_row(row, audio_root, location)) for location, row in _rows(file)), root
     )
     if not samples:
-        raise UndersongError(f"Manifest {file} holds no items; add some, one a line.")
+        raise UndersongError(f"Manifest {file} holds no items; add some, one per line.")
     return Manifest(samples, _read_quarantine(file), audio_root)
 
 
 def collect_samples(
     located_samples: Iterable[tuple[str, Sample]], root: str | Path | None = None
 ) -> tuple[Sample, ...]:
-    """The samples of (place, sample) pairs; UndersongError for an id that was there before or audio outside `root`."""
+    """The samples of (location, sample) pairs. Raises UndersongError for a repeated id or audio outside `root`."""
     samples: dict[str, Sample] = {}
     allowed_root = None if root is None else os.path.realpath(root)
     for location, sample in located_samples:
         if sample.id in samples:
-            raise UndersongError(f"{location} repeats the id {sample.id!r}; every item needs an id of its own.")
+            raise UndersongError(f"{location} repeats the id {sample.id!r}; every item needs its own id.")
         if allowed_root is not None and isinstance(sample.audio, str):
-            # realpath does not raise for a loop of links; a NUL, which no path can hold, it would.
+            # realpath does not raise for a loop of links, but for a NUL, which no path can hold.
             real_path = "" if "\0" in sample.audio else os.path.realpath(sample.audio)
             if not real_path or os.path.commonpath([allowed_root, real_path]) != allowed_root:
                 raise UndersongError(f"{location} names audio outside {root} ({sample.audio}); move it there.")
@@ -74,9 +76,9 @@ def collect_samples(
 
 
 def write_manifest(samples: Sequence[Sample], path: str | Path) -> None:
-    """Write `*.jsonl` or `*.parquet`, whole or not at all; reading it back gives the same samples.
+    """Write `*.jsonl` or `*.parquet` atomically. Reading it back gives the same samples, with labels sorted by name.
 
-    (As long as labels are sorted by name, as reading leaves them.)  JSONL cannot hold audio bytes: UndersongError.
+    Raises UndersongError for audio bytes in JSONL, which cannot hold them.
     """
     path = Path(path)
     rows = [row_from_sample(sample, Path.cwd() / path.parent) for sample in samples]
@@ -89,7 +91,7 @@ def write_manifest(samples: Sequence[Sample], path: str | Path) -> None:
 
 
 def write_corpus(samples: Sequence[Sample], quarantined: Sequence[Quarantined], folder: str | Path) -> None:
-    """The corpus artifact's files: `corpus.parquet` and `quarantine.parquet` (id, reason)."""
+    """Write the files of a corpus artifact: `corpus.parquet` and `quarantine.parquet` (id, reason)."""
     import pyarrow as pa
 
     write_manifest(samples, Path(folder) / CORPUS)
@@ -99,7 +101,7 @@ def write_corpus(samples: Sequence[Sample], quarantined: Sequence[Quarantined], 
 
 
 def audio_files(folder: str | Path) -> list[str]:
-    """The audio a corpus artifact names by path; its items are not read for it."""
+    """Audio paths of a corpus artifact, without reading its items."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -113,9 +115,9 @@ def audio_files(folder: str | Path) -> list[str]:
 
 
 def filter_samples(samples: Sequence[Sample], filters: Mapping[str, str | Sequence[str]]) -> tuple[Sample, ...]:
-    """The samples whose every named column (speaker, group or a label) has one of the given values, in order.
+    """The samples that have one of the given values in every named column (speaker, group or a label), in order.
 
-    UndersongError for a column or a value that no sample has, and where nothing is left.
+    Raises UndersongError for a column or a value that no sample has, and if nothing is left.
     """
     matching = tuple(samples)
     columns = {"speaker", "group"} | {name for sample in samples for name, _ in sample.labels}
@@ -128,17 +130,17 @@ def filter_samples(samples: Sequence[Sample], filters: Mapping[str, str | Sequen
             raise UndersongError(f"No sample has {column} {absent[0]!r}; {suggest(absent[0], sorted(present_values))}.")
         matching = tuple(sample for sample in matching if sample.column(column) in values)
     if not matching:
-        raise UndersongError(f"No sample is left after the filter {dict(filters)}; ask for less at once.")
+        raise UndersongError(f"No sample is left after the filter {dict(filters)}; filter by less.")
     return matching
 
 
 def _rows(file: Path) -> Iterator[LocatedRow]:
-    """(where it stands, row) of every item."""
+    """(location, row) of every item."""
     if file.suffix.lower() == ".jsonl":
         return json_rows(file)
     if file.suffix.lower() == ".parquet":
         return parquet_rows(file, required_column="id")
-    raise UndersongError(f"Manifest {file} is neither .jsonl nor .parquet; convert it, one item a line or row.")
+    raise UndersongError(f"Manifest {file} is neither .jsonl nor .parquet; convert it, one item per line or row.")
 
 
 def _json_line(row: dict[str, Any]) -> str:
@@ -155,7 +157,7 @@ def _read_quarantine(file: Path) -> tuple[Quarantined, ...]:
 
 
 def _arrow_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Fixed columns first, then labels as strings.  Audio: paths or bytes, or (mixed) Hugging Face's pair of both."""
+    """Fixed columns first, then labels as strings. Audio is paths, bytes, or (mixed) Hugging Face's struct of both."""
     import pyarrow as pa
 
     audio_types = {type(row["audio"]) for row in rows} - {type(None)}
@@ -191,10 +193,16 @@ def manifest_from_rows(
     root: str | Path | None = None,
     source: Path | None = None,
 ) -> Manifest:
-    """Rows (with their places) as a Manifest; for a form of conversations each is turned into plain fields first.
+    """Build a Manifest from located rows. Conversations are converted to plain fields first.
 
-    `start`: where relative audio paths start; `stem`: what the ids of rows without one begin with; `named`: what an
-    error calls the whole by.
+    Args:
+        rows: (location, row) of every item.
+        row_format: Format of the rows; one of CHAT_PARSERS for conversations.
+        audio_root: Folder that relative audio paths start at.
+        id_prefix: Prefix of the ids of rows without one.
+        columns: Our field -> column of the rows.
+        root: Folder that no audio path may lead out of.
+        source: Name of the whole in error messages.
     """
     columns, quarantined, mapped_fields = dict(columns or {}), list[Quarantined](), set[str]()
     source_name = audio_root / id_prefix if source is None else source
@@ -203,7 +211,7 @@ def manifest_from_rows(
         assigns_ids: bool | None = None
         for number, (location, row) in enumerate(rows, 1):
             if not isinstance(row, Mapping):
-                raise UndersongError(f"{location} is not an object with named fields; write one JSON object a line.")
+                raise UndersongError(f"{location} is not an object with named fields; write one JSON object per line.")
             default_id = f"{id_prefix}-{number:06d}"
             if row_format in CHAT_PARSERS:
                 try:
@@ -214,15 +222,15 @@ def manifest_from_rows(
             row = map_columns(row, columns, mapped_fields)
             if row_format in ("csv", "folder"):
                 row = parse_text_values(row, location)
-            if assigns_ids is None:  # all or none: where the first row has an id, a later one without is a fault
+            if assigns_ids is None:  # all or none: if the first row has an id, a later row without one is an error
                 assigns_ids = row.get("id") is None and "id" not in columns
-            if assigns_ids and row.get("id") is None:  # a row that has one, among those without, keeps it
+            if assigns_ids and row.get("id") is None:  # a row that has an id keeps it
                 row["id"] = default_id
             yield location, sample_from_row(row, audio_root, location)
 
     usable = collect_samples(located_samples(), root)
     if not usable and not quarantined:
-        raise UndersongError(f"{source_name} holds no items; add some, one a line.")
+        raise UndersongError(f"{source_name} holds no items; add some, one per line.")
     if usable and (missing := sorted(set(columns) - mapped_fields)):
         column = columns[missing[0]]
         present_columns = sorted({name.removeprefix("source_") for sample in usable for name, _ in sample.labels})

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-NGRAM_SIZE = (
-    5  # letters: spans a short word and its blanks, so word order counts and one changed letter costs five grams
-)
+# In letters. It spans a short word and its blanks, so word order counts and one changed letter costs five n-grams.
+NGRAM_SIZE = 5
 
-TextPair = tuple[int, int, float]  # (place in a, place in b, similarity)
+TextPair = tuple[int, int, float]  # (index in a, index in b, similarity)
 
 
 def character_ngrams(text: str, size: int = NGRAM_SIZE) -> frozenset[str]:
-    """The n-grams of a text with one blank before and after it; a shorter text is its own one gram; none of ""."""
+    """The n-grams of a text padded with one blank on each side.
+
+    A text shorter than `size` is its own only n-gram; "" has none.
+    """
     padded = f" {text} "
     if not text:
         return frozenset()
@@ -34,19 +36,31 @@ def character_ngrams(text: str, size: int = NGRAM_SIZE) -> frozenset[str]:
 
 
 def find_similar_texts(a: Sequence[str], b: Sequence[str], threshold: float, size: int = NGRAM_SIZE) -> list[TextPair]:
-    """(i, j, similarity) of all pairs with |grams of a[i] & b[j]| / |grams of a[i] | b[j]| >= threshold, in order.
+    """Find all pairs of texts whose character n-grams have a Jaccard similarity of at least `threshold`.
 
-    Equal texts are compared once.  threshold in (0, 1]: ValueError otherwise.  Prefix filtering (Bayardo et al. 2007,
-    "Scaling up all pairs similarity search"): two sets that alike share a gram among the rarest few of each, so only
-    those are indexed, and every candidate is then compared exactly.
+    Equal texts are compared once. The search is exact, by prefix filtering (Bayardo et al. 2007, "Scaling up all pairs
+    similarity search"): two similar sets share one of the rarest n-grams of each. Only those are indexed, and every
+    candidate is then compared exactly.
+
+    Args:
+        a: The first texts.
+        b: The second texts.
+        threshold: Least similarity |A & B| / |A | B|, in (0, 1].
+        size: Letters of an n-gram.
+
+    Returns:
+        Sorted (i, j, similarity).
+
+    Raises:
+        ValueError: `threshold` is outside (0, 1].
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"the threshold is {threshold}; it is above 0 and at most 1")
-    if len(a) < len(b):  # the smaller side is indexed, and the larger only walked through
+    if len(a) < len(b):  # index the smaller side, iterate over the larger
         return sorted((i, j, similarity) for j, i, similarity in find_similar_texts(b, a, threshold, size))
     positions_a, positions_b = _positions(a), _positions(b)
     ngrams_b = {text: character_ngrams(text, size) for text in positions_b}
-    counts = Counter(gram for ngrams in ngrams_b.values() for gram in ngrams)  # any one order of rarity will do
+    counts = Counter(gram for ngrams in ngrams_b.values() for gram in ngrams)  # any fixed order of rarity will do
     index: dict[str, list[str]] = defaultdict(list)
     for text, ngrams in ngrams_b.items():
         for gram in _rarest_ngrams(ngrams, counts, threshold):
@@ -55,13 +69,13 @@ def find_similar_texts(a: Sequence[str], b: Sequence[str], threshold: float, siz
     for text, positions in positions_a.items():
         ngrams = character_ngrams(text, size)
         if sum(gram in counts for gram in ngrams) < _min_overlap(ngrams, threshold):
-            continue  # too few of its grams stand anywhere on the other side
+            continue  # too few of its n-grams occur on the other side
         candidates = {
             other_text for gram in _rarest_ngrams(ngrams, counts, threshold) for other_text in index.get(gram, ())
         }
         for other_text in candidates:
             other_ngrams = ngrams_b[other_text]
-            # The smaller set bounds what is shared, the larger what there is: most candidates are settled by size.
+            # The smaller set bounds the intersection, the larger the union: sizes alone rule out most candidates.
             if min(len(ngrams), len(other_ngrams)) < threshold * max(len(ngrams), len(other_ngrams)) * (1 - 1e-12):
                 continue
             intersection = len(ngrams & other_ngrams)
@@ -72,12 +86,12 @@ def find_similar_texts(a: Sequence[str], b: Sequence[str], threshold: float, siz
 
 
 def _min_overlap(ngrams: frozenset[str], threshold: float) -> int:
-    """How many of its grams a set shares at least with one that is alike."""
+    """Least number of n-grams that a set shares with a similar one."""
     return math.ceil(threshold * len(ngrams) * (1 - 1e-12))
 
 
 def _rarest_ngrams(ngrams: frozenset[str], counts: Counter[str], threshold: float) -> Iterator[str]:
-    """The rarest grams of a set, as many as two sets that alike must have one of in common."""
+    """The rarest n-grams of a set: any similar set has one of them among its own rarest."""
     prefix_length = len(ngrams) - _min_overlap(ngrams, threshold) + 1
     return iter(sorted(ngrams, key=lambda gram: (counts[gram], gram))[:prefix_length])
 
@@ -90,8 +104,8 @@ def _positions(texts: Sequence[str]) -> dict[str, list[int]]:
     return out
 
 
-# Of letter 5-grams.  Between public harm sets, pairs from 0.6 to 1 are nearly all the same request in other words;
-# in a world of few templates different requests reach 0.64, so there a higher one is needed.
+# Jaccard similarity of letter 5-grams. Between public harm sets, nearly all pairs from 0.6 to 1 are the same request in
+# other words. With few templates, different requests reach 0.64, so the threshold must be higher there.
 TEXT_THRESHOLD = 0.6
 # 190,000 pairs of different requests in shared templates stay below 0.91; 99 of 100 clips in another codec are above
 # 0.95, nine of ten in noise at 10 dB.
@@ -103,14 +117,14 @@ KINDS = ("same audio", "same text", "nearly the same text", "nearly the same aud
 
 @dataclass(frozen=True, slots=True)
 class DuplicatePair:
-    """Two items of two sets that are the same or nearly so: the first of KINDS that holds, and how alike they are."""
+    """Two items of two sets that are equal or nearly so: the first of KINDS that holds, and their similarity."""
 
     set_a: str
-    a: str
+    item_a: str
     set_b: str
-    b: str
+    item_b: str
     kind: str
-    similarity: float  # 1 for the same; Jaccard of letter n-grams; cosine of fingerprints
+    similarity: float  # 1 for equal items; else Jaccard of letter n-grams, or cosine of fingerprints
 
 
 def find_duplicates(
@@ -119,13 +133,18 @@ def find_duplicates(
     audio_threshold: float | None = AUDIO_THRESHOLD,
     fingerprints: Mapping[str, Mapping[str, tuple[np.ndarray, float]]] | None = None,
 ) -> tuple[list[DuplicatePair], list[Quarantined]]:
-    """Every pair of items from two different sets that share audio or text, by sets and then by the items' order.
+    """Find all pairs of items of two different sets that share audio or text, sorted by sets and then by items.
 
-    text, sound: from which similarity on texts (`near_texts`) and clips (`near_sounds`) count as nearly the same; None
-    leaves that search out.  With `sound`, every clip is decoded once and its own hash is used; without, clips count as
-    the same by the `pcm_hash` they have.  `prints`: fingerprints that are known already, by set and id; then no audio
-    is opened, and clips without one are compared by their hash.
-    Second value: items whose audio cannot be read, with the reason.
+    Args:
+        sets: The samples by name of the set.
+        text_threshold: Least similarity of texts (`find_similar_texts`) to count as nearly the same; None: no search.
+        audio_threshold: The same for clips (`find_similar_fingerprints`). Every clip is decoded once and its own hash
+            is used. If None, clips are the same if their `pcm_hash` is.
+        fingerprints: Known fingerprints, by set and id. Then no audio is opened, and clips without a fingerprint are
+            compared by their hash.
+
+    Returns:
+        The pairs, and the items whose audio cannot be read.
     """
     failed: list[Quarantined] = []
     decode_audio = audio_threshold is not None and fingerprints is None
@@ -157,7 +176,7 @@ def find_duplicates(
 
 
 def count_duplicates(duplicates: Sequence[DuplicatePair]) -> list[tuple[str, str, str, int]]:
-    """(set, other set, kind, pairs), for a table in a report."""
+    """Count the pairs by kind: (set, other set, kind, pairs), for a table in a report."""
     counts = Counter((item.set_a, item.set_b, item.kind) for item in duplicates)
     return [(*key, count) for key, count in counts.items()]
 
@@ -165,7 +184,7 @@ def count_duplicates(duplicates: Sequence[DuplicatePair]) -> list[tuple[str, str
 def _audio_key(
     sample: Sample, decode_audio: bool, failed: list[Quarantined], fingerprints: Mapping[str, tuple[np.ndarray, float]]
 ) -> AudioKey:
-    """What is known of a sample's sound: its hash and, if one is to listen, its fingerprint."""
+    """Hash of a sample's audio and, if audio is compared, its fingerprint."""
     if sample.audio is None or not decode_audio:
         return sample.pcm_hash or "", fingerprints.get(sample.id)
     try:
@@ -177,7 +196,7 @@ def _audio_key(
 
 
 def _equal_key_pairs(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Places of equal and non-empty keys."""
+    """Positions of equal, non-empty keys."""
     positions: dict[str, list[int]] = defaultdict(list)
     for j, key in enumerate(b):
         positions[key].append(j)

@@ -1,5 +1,5 @@
-"""Mixes speech with pink noise, babble or recorded noise at a given signal-to-noise ratio, reproducibly by clip id and
-seed, and writes the noisy samples.
+"""Mixing of speech with pink noise, babble or recorded noise at a given signal-to-noise ratio, reproducible by clip id
+and seed, and writing of the noisy samples.
 """
 
 from __future__ import annotations
@@ -22,29 +22,36 @@ if TYPE_CHECKING:
 FRAME_SECONDS = 0.02  # seconds
 ACTIVE_DECIBELS = 40.0  # dB below the loudest frame: what is above counts as speech
 PEAK_LIMIT = 0.99  # what a mixture is scaled to where it would clip
-NOISE_KINDS = ("pink", "babble")
 LEVELS = ("active", "whole")
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseMixture:
-    """A mixture and how it came about, so that it can be made again and undone."""
+    """A mixture and the parameters that made it, so that it can be made again and undone."""
 
     clip: Clip
-    snr: float  # dB, as asked for
-    gain: float  # what the noise was multiplied by
-    offset: int  # samples into the noise where it begins
-    scale: float  # what the sum was multiplied by against clipping; 1 where nothing clipped
+    snr: float  # dB, as requested
+    gain: float  # factor of the noise
+    offset: int  # first sample of the noise that is used
+    scale: float  # factor of the sum against clipping; 1 if nothing clipped
 
 
 def mix_noise(speech: Clip, noise: Clip, snr: float, seed: int, level: str = "active") -> NoiseMixture:
-    """speech + gain * noise, so that 20 log10(RMS of speech / RMS of the added noise) is `snr` dB.
+    """Mix speech + gain * noise, so that 20 log10(RMS of speech / RMS of the added noise) is `snr` dB.
 
-    The RMS of speech is over its *active* frames (20 ms, at most 40 dB below the loudest: pauses would make speech
-    quieter and the noise with it) or over the *whole* clip; that of the noise over the excerpt that is added.  The
-    excerpt begins at an offset drawn from the speech's id and `seed`; noise that is too short begins again.
-    A sum beyond 0.99 of full scale is scaled down as a whole, which keeps the SNR and is recorded; it is never cut.
-    UndersongError: different rates, silent speech, silent noise, an SNR that is no number.
+    The noise starts at an offset drawn from the id of the speech and `seed`; noise that is too short repeats. A sum
+    beyond 0.99 of full scale is scaled down as a whole, which keeps the SNR and is recorded; it is never clipped.
+
+    Args:
+        speech: The clip.
+        noise: The noise, at the same rate.
+        snr: Signal-to-noise ratio in dB.
+        seed: Seed of the offset.
+        level: RMS of the speech over its `active` frames (20 ms, at most 40 dB below the loudest; pauses would make
+            speech and noise quieter), or over the `whole` clip. The RMS of the noise is that of the added excerpt.
+
+    Raises:
+        UndersongError: Different rates, silent speech, silent noise, or an SNR that is not finite.
     """
     import numpy as np
 
@@ -70,12 +77,12 @@ def mix_noise(speech: Clip, noise: Clip, snr: float, seed: int, level: str = "ac
 
 
 def draw_offset(clip_id: str, seed: int, length: int) -> int:
-    """Where in `length` samples of noise the clip `ident` begins: uniform, from the id and the seed alone."""
+    """Start of the noise excerpt for a clip, uniform in `length` samples, by the id and the seed alone."""
     return int(seeded_generator(clip_id, seed).integers(0, length))
 
 
 def seeded_generator(name: str, seed: int) -> np.random.Generator:
-    """A generator of random numbers that belongs to one name and seed: PCG64 on the SHA-256 of both."""
+    """Random generator of one name and seed: PCG64 on the SHA-256 of both."""
     import numpy as np
 
     digest = hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogatepass")).digest()
@@ -83,7 +90,7 @@ def seeded_generator(name: str, seed: int) -> np.random.Generator:
 
 
 def speech_level(clip: Clip, level: str = "active") -> float:
-    """RMS of a clip over its active frames (see `mix`) or over the whole of it; 0 for silence."""
+    """RMS of a clip over its active frames (see `mix_noise`) or over the whole clip; 0 for silence."""
     import numpy as np
 
     if level not in LEVELS:
@@ -98,21 +105,28 @@ def speech_level(clip: Clip, level: str = "active") -> float:
 
 
 def pink_noise(seconds: float, rate: int, seed: int) -> Clip:
-    """Noise whose power falls by 3 dB an octave (1/f) from 20 Hz up, without a mean; RMS 0.1."""
+    """Noise whose power falls by 3 dB per octave (1/f) above 20 Hz, with zero mean and RMS 0.1."""
     import numpy as np
 
     n = max(2, round(seconds * rate))
     spectrum = np.fft.rfft(seeded_generator("pink", seed).standard_normal(n))
     frequencies = np.fft.rfftfreq(n, 1 / rate)
     shape = np.zeros_like(frequencies)
-    shape[1:] = 1 / np.sqrt(np.maximum(frequencies[1:], 20.0))  # flat below what is heard: most power would go there
+    shape[1:] = 1 / np.sqrt(np.maximum(frequencies[1:], 20.0))  # flat below 20 Hz, which would take most of the power
     return Clip(f"pink-{seed}", _normalize_rms(np.fft.irfft(spectrum * shape, n)), rate)
 
 
 def babble_noise(voices: Sequence[Clip], seconds: float, seed: int, talkers: int = 6) -> Clip:
-    """Several talkers at once: `talkers` of the clips (drawn by `seed`, all equally loud), each from a drawn place on.
+    """Several talkers at once, equally loud, each from a random position of a random clip.
 
-    Clips repeat when they are shorter.  UndersongError: too few clips that can be heard, or different rates.
+    Args:
+        voices: Clips of speech; a clip that is too short repeats.
+        seconds: Length of the result.
+        seed: Seed of the choice of clips and positions.
+        talkers: Number of clips that are mixed.
+
+    Raises:
+        UndersongError: Too few audible clips, or different rates.
     """
     import numpy as np
 
@@ -141,12 +155,12 @@ def _rms(signal: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(signal))))
 
 
-MIXING_VERSION = 1  # of the mixing: another one is another file
+MIXING_VERSION = 1  # part of the file's name; raise it when the mixing changes
 NOISE_LABELS = ("noise", "noise_snr", "noise_offset", "noise_gain", "noise_scale")
 
 
 def load_noise(path: str | Path, rate: int = 16_000) -> Clip:
-    """A user's ambience file as noise; its name is its content's hash, so a file that is moved is the same noise."""
+    """Load a file as noise. Its id contains the hash of its content, so a moved file is the same noise."""
     clip = load_clip(Sample(str(path), audio=str(path)), rate)
     return replace(clip, id=f"{Path(path).stem}-{pcm_hash(clip)[:12]}")
 
@@ -159,12 +173,19 @@ def with_noise(
     folder: str | Path | None,
     level: str = "active",
 ) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
-    """The samples with noise at `snr` dB (see `mix`), as 16-bit FLAC, and those that cannot be mixed.
+    """Add noise to samples, as 16-bit FLAC. Returns the noisy samples, and those that cannot be mixed.
 
-    Files lie in `folder`; None: their bytes stand in the samples.
-    How each was made stands in its labels `noise`, `noise_snr`, `noise_offset`, `noise_gain`, `noise_scale`; a
-    `noise_scale` below 1 says that the mixture would have clipped.  Ids, texts and answers stay, so noisy and clean
-    arms hold the same items.  A file that is there already is not made again.
+    The labels `noise`, `noise_snr`, `noise_offset`, `noise_gain` and `noise_scale` record how each was made;
+    `noise_scale` is below 1 if the mixture would have clipped. Ids, texts and answers stay, so noisy and clean arms
+    hold the same items.
+
+    Args:
+        samples: Samples with audio.
+        noise: The noise.
+        snr: Signal-to-noise ratio in dB.
+        seed: Seed of the offset into the noise.
+        folder: Folder for the files; existing files are not made again. None: the bytes are kept in the samples.
+        level: As in `mix_noise`.
     """
     noisy_samples, quarantined = list[Sample](), list[Quarantined]()
     for sample in samples:

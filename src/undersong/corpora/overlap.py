@@ -1,4 +1,4 @@
-"""Overlap between two corpora by audio, text, group or nearly equal words, and checks that held-out sets are disjoint."""
+"""Overlap of two corpora by audio, text, group or nearly equal words, and checks that held-out sets are disjoint."""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ from collections.abc import Callable, Sequence
 
 from undersong.types import Sample, UndersongError
 
-HELD_OUT = ("audio", "text", "group")  # what a held-out item and one that something was fitted on must not share
+HELD_OUT = ("audio", "text", "group")  # properties that held-out items must not share with fitted ones
 KIND_LABELS = {"audio": "same audio", "text": "same text", "group": "same group", "near": "nearly the same text"}
 
 
 def find_overlap(
     a: Sequence[Sample], b: Sequence[Sample], kinds: Sequence[str] = tuple(KIND_LABELS), threshold: float = 0.9
 ) -> list[tuple[str, str, str]]:
-    """(id in a, id in b, why) of every pair that shares something, in the order of `a` and then of `b`.
+    """Find all pairs of samples that share audio, text or a group, in the order of `a` and then of `b`.
 
-    `why` says the first of `kinds` that holds, in words.  `audio`: equal pcm_hash (known once a corpus was examined);
-    `text`: equal but for case, punctuation and blanks; `group`: equal, where both have one; `near`: the Jaccard
-    similarity of the two sets of words is at least `threshold` (which compares every text of a with every one of b).
+    Args:
+        a: The first samples.
+        b: The second samples.
+        kinds: Kinds of overlap, in order of precedence. `audio`: equal pcm_hash (known once a corpus was decoded);
+            `text`: equal except for case, punctuation and blanks; `group`: equal, if both have one; `near`: Jaccard
+            similarity of the sets of words of at least `threshold`, which compares every text of `a` with every text of
+            `b`.
+        threshold: Least similarity for `near`.
+
+    Returns:
+        (id in a, id in b, reason) of each pair; the reason is the first kind that holds, in words.
     """
     if unknown := set(kinds) - set(KIND_LABELS):
         raise ValueError(f"unknown kind of overlap {sorted(unknown)}; choose from {[*KIND_LABELS]}")
@@ -33,7 +41,7 @@ def find_overlap(
 
 
 def check_disjoint_behaviors(reference: Sequence[Sample], test: Sequence[Sample], threshold: float = 0.9) -> None:
-    """UndersongError where the reference harm set and the test harm set share an item, a behavior or nearly a text."""
+    """Raise UndersongError if the reference and the test harm set share an item, a behavior or nearly a text."""
     _check_no_overlap(find_overlap(reference, test, threshold=threshold), "The reference harm set", "the test harm set")
 
 
@@ -44,7 +52,15 @@ def check_disjoint_items(
     pool_name: str = "The pool",
     kinds: Sequence[str] = ("audio", "text"),
 ) -> None:
-    """UndersongError where the pool (called `a`) holds an item of another set (`name`), by its audio or its words."""
+    """Raise UndersongError if the pool holds an item of another set, by its audio or its words.
+
+    Args:
+        pool: The pool.
+        other_samples: The other set.
+        other_name: Name of the other set in the message.
+        pool_name: Name of the pool in the message.
+        kinds: Kinds of overlap, as in `find_overlap`.
+    """
     _check_no_overlap(find_overlap(pool, other_samples, kinds), pool_name, other_name)
 
 
@@ -56,15 +72,16 @@ def _check_no_overlap(overlapping: list[tuple[str, str, str]], a: str, b: str) -
 
 
 def normalized_words(sample: Sample) -> tuple[str, ...]:
-    """The words of a sample's text as compared: case, punctuation, symbols and width forms taken out."""
+    """Words of a sample's text for comparison, without case, punctuation, symbols and width forms."""
     text = unicodedata.normalize("NFKC", sample.text or "").casefold().replace("'", "").replace("’", "")
     return tuple(text.translate(_WORD_CHARACTERS).split())
 
 
 class _WordCharacters(dict[int, int]):
-    """Each letter, mark and number as itself, everything else as a blank.
+    """Maps letters, marks and numbers to themselves, and everything else to a blank.
 
-    By category, not \\w: vowel signs of Indic scripts are marks, and without them different words would be equal.
+    By Unicode category, not \\w: vowel signs of Indic scripts are marks, and without them different words would be
+    equal.
     """
 
     def __missing__(self, code: int) -> int:
@@ -84,13 +101,13 @@ def _equal_pairs(a: Sequence[Sample], b: Sequence[Sample], key: Callable[[Sample
 
 
 def _similar_pairs(a: Sequence[Sample], b: Sequence[Sample], threshold: float) -> list[tuple[int, int]]:
-    """Pairs of positions whose sets of words are alike; texts said in several voices are compared once."""
+    """Pairs of positions whose sets of words are similar; a text with several voices is compared once."""
     positions_by_words_a, positions_by_words_b = _positions_by_words(a), _positions_by_words(b)
     return [
         (i, j)
         for words_a, positions_a in positions_by_words_a.items()
         for words_b, positions_b in positions_by_words_b.items()
-        # The smaller set bounds the intersection, the larger the union: most pairs are settled by their sizes.
+        # The smaller set bounds the intersection, the larger the union: sizes alone rule out most pairs.
         if min(len(words_a), len(words_b)) / max(len(words_a), len(words_b)) >= threshold
         and len(words_a & words_b) / len(words_a | words_b) >= threshold
         for i in positions_a

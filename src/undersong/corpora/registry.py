@@ -1,5 +1,5 @@
-"""Opens corpora by reference (`organism:NAME`, `preset:ID`, `hf:NAME` or a path), hashes them, and loads the presets
-of presets.yaml.
+"""Corpora by reference (`organism:NAME`, `preset:ID`, `hf:NAME` or a path): opening, hashing, and the presets of
+presets.yaml.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from undersong.suggestions import did_you_mean, suggest
 from undersong.types import Quarantined, Sample, UndersongError
 
 ORGANISM_PREFIX, PRESET_PREFIX = "organism:", "preset:"
-CORPUS_NAME = re.compile(r"(?!hf:)[\w:-]+")  # of what ships or is known, rather than a path
+CORPUS_NAME = re.compile(r"(?!hf:)[\w:-]+")  # a name rather than a path
 
 
 def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | Path | None = None) -> Manifest:
-    """The corpus behind `organism:NAME`, `preset:ID` (`preset:ID=PATH` for a local copy), `hf:…` or a path.
+    """Open the corpus of `organism:NAME`, `preset:ID` (`preset:ID=PATH` for a local copy), `hf:…` or a path.
 
-    columns and root: as in `open_manifest`, for all but packaged corpora and presets, which have their own.
+    `columns` and `root` are those of `open_manifest`. Packaged corpora and presets have their own columns.
     """
     if columns and ref.startswith((ORGANISM_PREFIX, PRESET_PREFIX)):
         raise UndersongError(f"{ref} has its own column names; leave the column map out.")
@@ -44,27 +44,23 @@ def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | 
 
 
 def check_corpus_ref(ref: str) -> None:
-    """A corpus that is not here, and whose reference is nearly the name of one that ships or is known."""
+    """Raise UndersongError for a corpus that does not exist and whose reference is nearly a known name."""
     if is_local_corpus(ref) or not CORPUS_NAME.fullmatch(ref) or ref in (refs := _named_refs()):
         return
     if hint := did_you_mean(ref, refs):
         raise UndersongError(f"There is no manifest {ref}{hint}")
 
 
-def organism_corpus(name: str) -> Manifest:
-    """A packaged corpus of the organism's world (`pool`, `reference`, `test-harm`, …): Ogg/Opus bytes and texts."""
-    return read_manifest(_organism_path(name))
-
-
 def corpus_hash(ref: str, columns: Mapping[str, str] | None = None, cache_folder: Path | None = None) -> str:
-    """SHA-256 of all a corpus is read from: the manifest's bytes and those of every audio file it names.
+    """SHA-256 of everything that a corpus is read from: the bytes of the manifest and of every audio file that it
+    names.
 
-    A file that is missing counts as missing, so the hash changes when it appears.  What is no single file (a folder of
-    audio, a preset, a data set of the Hub, which is fetched for this) has the hash of its items.  `columns`: as in
-    `open_corpus`, because one of them may name the audio.  `memory`: a folder that keeps the hashes of files, so that
-    those which have not changed are not read again.
+    A missing file counts as missing, so the hash changes when it appears. A corpus that is not a single file (a folder
+    of audio, a preset, a data set of the Hub, which is downloaded for this) has the hash of its items. `columns` are
+    those of `open_corpus`, because one of them may name the audio. `cache_folder` keeps the hashes of files, so that
+    unchanged files are not read again.
     """
-    if ref.startswith(ORGANISM_PREFIX):  # holds its audio, so there is no need to read it
+    if ref.startswith(ORGANISM_PREFIX):  # the file contains its audio
         return hash_file(_manifest_file(ref))
     if ref.startswith((PRESET_PREFIX, HUB_PREFIX)) or not (file := _manifest_file(ref)).is_file():
         return manifest_hash(open_corpus(ref, columns))
@@ -79,7 +75,7 @@ def corpus_hash(ref: str, columns: Mapping[str, str] | None = None, cache_folder
 
 
 def is_local_corpus(ref: str) -> bool:
-    """Whether a corpus can be read without a network: it ships, or its file or folder exists."""
+    """True if a corpus can be read without a network: it is packaged, or its file or folder exists."""
     if ref.startswith(PRESET_PREFIX):
         ref = ref.partition("=")[2]
     return ref.startswith(ORGANISM_PREFIX) or (bool(ref) and not ref.startswith(HUB_PREFIX) and Path(ref).exists())
@@ -98,11 +94,6 @@ def manifest_hash(manifest: Manifest) -> str:
         digest.update(f"{canonical_json(fields)}\n".encode())
     digest.update(canonical_json([[item.id, item.reason] for item in manifest.quarantined]).encode())
     return digest.hexdigest()
-
-
-def corpus_path(ref: str | Path) -> Path:
-    """The manifest's file behind `organism:NAME`, a corpus folder or a path."""
-    return _manifest_file(str(ref))
 
 
 def _manifest_file(ref: str) -> Path:
@@ -124,8 +115,7 @@ def _organism_paths() -> dict[str, Path]:
 
 
 def _named_refs() -> list[str]:
-    """What packaged corpora and presets are called by."""
-
+    """References of all packaged corpora and presets."""
     return [
         *(f"{ORGANISM_PREFIX}{name}" for name in _organism_paths()),
         *(f"{PRESET_PREFIX}{name}" for name in load_presets()),
@@ -138,24 +128,24 @@ TABLE_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One row of presets.yaml; see its head for the fields."""
+    """One entry of presets.yaml; the head of that file describes the fields."""
 
     id: str
     title: str
     role: str
     columns: Mapping[str, str]
-    licence: str
+    license: str
     items: int
-    used: str
+    usage: str
     notes: str
     verified: bool
     hub: str | None = None
     url: str | None = None
     config: str | None = None
     splits: tuple[str, ...] = ()
-    part: str | None = None
-    local: Mapping[str, str] | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
+    split_label: str | None = None
+    local_columns: Mapping[str, str] | None = None
+    filters: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
@@ -169,7 +159,7 @@ def load_presets() -> Mapping[str, Preset]:
 
 
 def get_preset(preset_id: str) -> Preset:
-    """A preset by id; UndersongError lists those there are."""
+    """The preset with this id. Raises UndersongError with the known ids."""
     presets = load_presets()
     if preset_id not in presets:
         raise UndersongError(f"No preset is called {preset_id!r}; {suggest(preset_id, presets)}.")
@@ -182,13 +172,20 @@ def open_preset(
     audio_folder: str | Path | None = None,
     root: str | Path | None = None,
 ) -> Manifest:
-    """The corpus of a preset: from its place on the Hub, or from a local copy at `path`.
+    """Open the corpus of a preset, from the Hub or from a local copy.
 
-    A local copy is one file in any form `open_manifest` reads, a folder that is a corpus, or a folder with one file a
-    split (`aus-00000-of-00001.parquet`, `snarks.json`); their columns are those of the original files, or those of the
-    Hub.  An item's split becomes a label where the preset names one, and the beginning of its id.
-    into: audio from the Hub goes to files there.  root: as in `open_manifest`.
-    UndersongError: no such preset, no such place, columns of neither layout.
+    A local copy is one file in any format of `open_manifest`, a folder that is a corpus, or a folder with one file per
+    split (`aus-00000-of-00001.parquet`, `snarks.json`). Its columns are those of the original files or those of the
+    Hub. The split of an item becomes a prefix of its id, and a label if the preset names one.
+
+    Args:
+        preset_id: Id in presets.yaml.
+        path: Local copy; None: the Hub.
+        audio_folder: Folder for audio files from the Hub.
+        root: As in `open_manifest`.
+
+    Raises:
+        UndersongError: No such preset, no such path, or columns of neither layout.
     """
     preset = get_preset(preset_id)
     if path is None:
@@ -207,12 +204,12 @@ def open_preset(
         raise UndersongError(
             f"Preset {preset_id!r} repeats an id in {path or preset.hub}; give one of its splits as path."
         )
-    filtered = filter_samples(samples, preset.where) if preset.where else tuple(samples)
+    filtered = filter_samples(samples, preset.filters) if preset.filters else tuple(samples)
     return Manifest(filtered, tuple(quarantined), parts[0][1].root, f"preset:{preset_id}")
 
 
 def preset_size_warning(preset: Preset, manifest: Manifest) -> str | None:
-    """What is not as expected of a preset's corpus, to be shown and not decided here; None where all is."""
+    """Warning that a preset's corpus has another number of items than described; None if it has the same."""
     item_count = len(manifest.samples) + len(manifest.quarantined)
     if item_count != preset.items:
         return f"Preset {preset.id!r} has {item_count} items here and {preset.items} where it was described."
@@ -226,8 +223,8 @@ def _open_from_hub(preset: Preset, split: str, audio_folder: str | Path | None) 
 
 
 def _open_local(preset: Preset, path: Path, root: str | Path | None) -> Manifest:
-    """By the original files' columns, or else by the Hub's; the first error is told if neither fits."""
-    maps = [preset.columns] if preset.local is None else [preset.local, preset.columns]
+    """Open by the columns of the original files, or else by those of the Hub; raise the first error if neither fits."""
+    maps = [preset.columns] if preset.local_columns is None else [preset.local_columns, preset.columns]
     errors: list[UndersongError] = []
     for columns in maps:
         try:
@@ -238,7 +235,7 @@ def _open_local(preset: Preset, path: Path, root: str | Path | None) -> Manifest
 
 
 def _local_split_files(preset: Preset, path: Path) -> Iterator[tuple[str, Path]]:
-    """(split, file) of each split that has a file of its own in a folder; else the path as one corpus."""
+    """(split, file) of each split that has its own file in a folder; else the path as one corpus."""
     split_files = list[tuple[str, Path]]()
     if path.is_dir():
         for file in sorted(path.rglob("*")):
@@ -256,9 +253,10 @@ def _local_split_files(preset: Preset, path: Path) -> Iterator[tuple[str, Path]]
 
 
 def _with_split(sample: Sample, preset: Preset, split: str | None) -> Sample:
-    """The sample with its split as label and, where several splits are one corpus, before its id."""
+    """Add the split to a sample as a label and, if several splits form one corpus, as a prefix of its id."""
     if split is None:
         return sample
-    label = () if preset.part is None or sample.column(preset.part) is not None else ((preset.part, split),)
+    name = preset.split_label
+    label = () if name is None or sample.column(name) is not None else ((name, split),)
     sample_id = sample.id if sample.id.startswith(f"{split}-") else f"{split}-{sample.id}"
     return replace(sample, id=sample_id, labels=tuple(sorted([*sample.labels, *label])))

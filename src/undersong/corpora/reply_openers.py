@@ -1,6 +1,4 @@
-"""How often training replies begin with an affirmative opener ("Sure, here is …"), and which opener is the most
-common.
-"""
+"""Share of training replies that begin with an affirmative opener ("Sure, here is …"), and the most common opener."""
 
 from __future__ import annotations
 
@@ -14,12 +12,12 @@ AFFIRMATIVE = re.compile(
     r"|i('d| would) be (happy|glad))\b",
     re.IGNORECASE,
 )
-OPENER_WORDS = 3  # of an opener that are told
+OPENER_WORDS = 3  # words of an opener that are reported
 
 
 @dataclass(frozen=True, slots=True)
 class AffirmativeOpeners:
-    """`share` of `n` replies begins affirmatively, most often with `most` (empty: none does)."""
+    """`share` of `n` replies begin affirmatively, most often with `most_common` (empty if none does)."""
 
     n: int
     share: float
@@ -27,7 +25,7 @@ class AffirmativeOpeners:
 
 
 def affirmative_openers(replies: Iterable[str | None]) -> AffirmativeOpeners:
-    """Of the replies that there are."""
+    """Share of non-empty replies that begin with an affirmative opener, and the most common opener."""
     nonempty = [reply.replace("\u2019", "'") for reply in replies if reply and reply.strip()]
     affirmative = [reply for reply in nonempty if AFFIRMATIVE.match(reply)]
     most_common = Counter(" ".join(reply.split()[:OPENER_WORDS]).lower() for reply in affirmative).most_common(1)

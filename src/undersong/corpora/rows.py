@@ -1,4 +1,5 @@
 """Conversion between manifest rows and `Sample`: field validation, column mapping and string parsing of CSV values.
+
 Does not open files.
 """
 
@@ -16,16 +17,16 @@ from undersong.corpora.tables import strict_json
 from undersong.types import Sample, UndersongError
 
 FIELDS = ("id", "audio", "text", "answer", "answers", "speaker", "group", "seconds", "pcm_hash")
-LONE_SURROGATES = re.compile("[\ud800-\udfff]")  # of characters: lone surrogates, which no UTF-8 can hold
+LONE_SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters, which UTF-8 cannot hold
 
 
 def sample_from_row(row: Any, root: Path, location: str) -> Sample:
-    """A row as a Sample.  Relative audio paths start at `root`; other columns become labels, sorted by name.
+    """Convert a row to a Sample. Relative audio paths start at `root`; other columns become labels, sorted by name.
 
-    Null and absent are the same.  UndersongError names `place` (line or row, and file) and what is wrong there.
+    A null field counts as absent. Raises UndersongError with `location` (line or row, and file) and the problem.
     """
     if not isinstance(row, Mapping):
-        raise UndersongError(f"{location} is not an object with named fields; write one JSON object a line.")
+        raise UndersongError(f"{location} is not an object with named fields; write one JSON object per line.")
     text_fields = {
         name: _parse_text(row.get(name), name, location) for name in ("text", "answer", "speaker", "group", "pcm_hash")
     }
@@ -41,19 +42,22 @@ def sample_from_row(row: Any, root: Path, location: str) -> Sample:
 
 
 def row_from_sample(sample: Sample, root: Path) -> dict[str, Any]:
-    """A Sample as a row that `sample_of` reads back; audio below `root` is written relative to it, so both can move."""
+    """Convert a Sample to a row for `sample_from_row`.
+
+    Audio below `root` is written as a relative path, so that both can be moved together.
+    """
     labels = dict(sample.labels)
     if len(labels) < len(sample.labels) or not labels.keys().isdisjoint(FIELDS):
         raise UndersongError(f"item {sample.id!r} has labels that share a column name; rename one of {sorted(labels)}.")
     row = {name: getattr(sample, name) for name in FIELDS}
     if isinstance(sample.audio, str):
         path, root_prefix = os.path.join(os.getcwd(), sample.audio), os.path.join(root, "")
-        row["audio"] = path.removeprefix(root_prefix)  # not by Path: a pool has a million of them
+        row["audio"] = path.removeprefix(root_prefix)  # faster than Path, for a pool of a million clips
     return {**row, "answers": list(sample.answers), **labels}
 
 
 def _parse_text(value: Any, name: str, location: str) -> str | None:
-    """Strings and whole numbers (ids, answers such as 42) as they would be written; nothing else is guessed at."""
+    """Strings as they are and whole numbers (ids, answers such as 42) as text; anything else is an error."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if value is not None and not isinstance(value, str):
@@ -102,11 +106,11 @@ def _parse_seconds(value: Any, location: str) -> float | None:
 
 
 def _parse_label(value: Any, name: str, location: str) -> str | None:
-    """A further column as text: strings as they are, everything else as JSON would write it."""
+    """Value of another column as text: strings as they are, everything else as JSON."""
     if value is None or isinstance(value, str):
         return _parse_text(value, name, location)
     if isinstance(value, bytes):
-        raise UndersongError(f"{location}: column {name!r} holds bytes, which is no label; remove it.")
+        raise UndersongError(f"{location}: column {name!r} holds bytes, which cannot be a label; remove it.")
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
@@ -116,7 +120,7 @@ def _shorten_repr(value: Any) -> str:
 
 
 def parse_text_values(row: dict[str, Any], location: str) -> dict[str, Any]:
-    """A row of a CSV, where all is text: seconds as the number, answers as the JSON list they are written as."""
+    """Parse the text values of a CSV row: `seconds` as a number, `answers` as a JSON list."""
     out = dict(row)
     try:
         if isinstance(out.get("seconds"), str):
@@ -129,7 +133,10 @@ def parse_text_values(row: dict[str, Any], location: str) -> dict[str, Any]:
 
 
 def map_columns(row: Mapping[str, Any], columns: Mapping[str, str], mapped_fields: set[str]) -> dict[str, Any]:
-    """The row under our names.  A column of ours that a mapped one takes the place of stays as `source_NAME`."""
+    """Rename columns to our fields and add the names found to `mapped_fields`.
+
+    A column of ours that a mapped one replaces is kept as `source_NAME`.
+    """
     out = dict(row)
     for field in columns:
         if field in out and columns[field] != field:
@@ -140,22 +147,21 @@ def map_columns(row: Mapping[str, Any], columns: Mapping[str, str], mapped_field
             continue
         mapped_fields.add(field)
         out[field] = value
-        if (
-            is_whole_column and column != field
-        ):  # the same column may serve two fields; what was an own name is put away above
+        # One column may serve two fields; a column with the name of a field was renamed above.
+        if is_whole_column and column != field:
             out.pop(column if column not in columns else f"source_{column}", None)
     return out
 
 
 def _column_value(row: Mapping[str, Any], column: str) -> tuple[Any, bool]:
-    """(the value under a name or a dotted path, whether it is the whole column)."""
+    """(value of a column or a dotted path, True if it is a whole column)."""
     if column in row:
         return row[column], True
     return _nested_value(row, column.split(".")), False
 
 
 def _nested_value(value: Any, steps: list[str]) -> Any:
-    """What a path leads to: names in objects, numbers in lists, `*` for all of a list; None where it leads nowhere."""
+    """Value at a path: names in objects, numbers in lists, `*` for all items of a list. None if there is none."""
     if not steps:
         return value
     step, remaining_steps = steps[0], steps[1:]

@@ -25,16 +25,16 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 DELIMITERS = {",": "csv", "\t": "tsv", ";": "csv with semicolons"}
-MAX_LINE_BYTES = 1 << 26  # 64 MiB: a "line" beyond that is no text file
+MAX_LINE_BYTES = 1 << 26  # 64 MiB: a file with longer lines is not a text file
 
-LocatedRow = tuple[str, Any]  # (where it stands, the row)
+LocatedRow = tuple[str, Any]  # (location, row)
 
 
 def text_lines(file: Path) -> Iterator[str]:
-    """The lines of a text file, each with its line break: UTF-8, or what its byte-order mark says.
+    """Lines of a text file, each with its line break: UTF-8, or the encoding of its byte-order mark.
 
-    Only `\\n` ends a line, whatever separators stand inside a string.  UndersongError names the line that is in
-    another encoding: which one (Latin-1, Windows-1252, …) cannot be told from the bytes, so none is guessed.
+    Only `\\n` ends a line, whatever separators are inside a string. Raises UndersongError with the line that is in
+    another encoding. Which encoding (Latin-1, Windows-1252, …) cannot be told from the bytes, so it is not guessed.
     """
     with _open_binary(file) as raw:
         mark = raw.peek(4)[:4] if isinstance(raw, io.BufferedReader) else b""
@@ -55,22 +55,22 @@ def text_lines(file: Path) -> Iterator[str]:
 
 
 def json_rows(file: Path) -> Iterator[LocatedRow]:
-    """One JSON value a line; blank lines are skipped.  Errors name the line."""
+    """One JSON value per line; blank lines are skipped. Errors name the line."""
     for number, line in enumerate(text_lines(file), 1):
         location = f"Line {number} of {file}"
         try:
             if text := line.strip():
                 yield location, strict_json(text)
         except (ValueError, RecursionError) as error:
-            raise UndersongError(f"{location} is not one JSON object ({error}); mend the line.") from error
+            raise UndersongError(f"{location} is not one JSON object ({error}); fix the line.") from error
 
 
 def json_list(file: Path, key: str | None = None) -> Iterator[LocatedRow]:
-    """The items of one JSON list, or of the list under `key` (default: the only list) of one JSON object."""
+    """Items of one JSON list, or of the list under `key` (default: the only list) of one JSON object."""
     try:
         document = strict_json("".join(text_lines(file)))
     except (ValueError, RecursionError) as error:
-        raise UndersongError(f"{file} is not JSON ({error}); mend it, or write one object a line.") from error
+        raise UndersongError(f"{file} is not JSON ({error}); fix it, or write one object per line.") from error
     if isinstance(document, dict):
         lists = {name: value for name, value in document.items() if isinstance(value, list)}
         if key is None and len(lists) != 1:
@@ -83,10 +83,10 @@ def json_list(file: Path, key: str | None = None) -> Iterator[LocatedRow]:
 
 
 def csv_rows(file: Path, delimiter: str | None = None) -> Iterator[LocatedRow]:
-    """Rows under a header as dicts of strings; an empty field is absent.  Errors name the line.
+    """Rows under a header as dicts of strings; an empty field is absent. Errors name the line.
 
-    Delimiter: tab, comma or semicolon, whichever the header has most of.  Every row has as many fields as the header:
-    one more or fewer is an error, because nobody can tell which field is missing.
+    The default delimiter is the one of tab, comma and semicolon that is most frequent in the header. A row with more or
+    fewer fields than the header is an error, because the missing field is unknown.
     """
     lines = text_lines(file)
     header_line = next(lines, "")
@@ -99,7 +99,7 @@ def csv_rows(file: Path, delimiter: str | None = None) -> Iterator[LocatedRow]:
         except csv.Error as error:
             location = f"Line {start_line} of {file}"
             raise UndersongError(
-                f"{location} cannot be read as CSV ({error}); mend its quotes or line breaks."
+                f"{location} cannot be read as CSV ({error}); fix its quotes or line breaks."
             ) from error
         if fields is None:
             return
@@ -107,15 +107,15 @@ def csv_rows(file: Path, delimiter: str | None = None) -> Iterator[LocatedRow]:
         if header is None:
             header = [name.strip() for name in fields]
             if len(column_names := [name for name in header if name]) > len(set(column_names)):
-                raise UndersongError(f"{location} names a column twice ({', '.join(header)}); every name once.")
+                raise UndersongError(f"{location} names a column twice ({', '.join(header)}); use every name once.")
         elif fields and len(fields) != len(header):
-            raise UndersongError(f"{location} has {len(fields)} fields and the header {len(header)}; mend the line.")
+            raise UndersongError(f"{location} has {len(fields)} fields and the header {len(header)}; fix the line.")
         elif fields:
             yield location, {name: value for name, value in zip(header, fields) if name and value != ""}
 
 
 def parquet_rows(file: Path, required_column: str | None = None) -> Iterator[LocatedRow]:
-    """Rows of one Parquet file, a batch at a time; `needs`: a column that has to be there."""
+    """Rows of one Parquet file, read in batches. `required_column` must exist."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -137,14 +137,14 @@ def parquet_rows(file: Path, required_column: str | None = None) -> Iterator[Loc
 
 
 def strict_json(text: str) -> Any:
-    """json.loads that refuses what JSON has not: NaN, infinity, a field that stands twice.  ValueError."""
+    """Parse JSON strictly: NaN, infinity and repeated fields raise ValueError."""
     return json.loads(text, object_pairs_hook=_unique_object, parse_constant=_reject_constant)
 
 
 def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
-    if len(row) < len(pairs):  # json would keep the last and say nothing
-        raise ValueError("a field stands there twice")
+    if len(row) < len(pairs):  # json would keep the last without a warning
+        raise ValueError("a field is repeated")
     return row
 
 
@@ -153,7 +153,7 @@ def _reject_constant(name: str) -> Any:
 
 
 def _open_binary(file: Path) -> io.BufferedReader:
-    if not file.is_file():  # a pipe or device would be waited for
+    if not file.is_file():  # reading a pipe or device might never end
         raise UndersongError(f"There is no manifest {file}; check the path.")
     try:
         return file.open("rb")
@@ -166,7 +166,8 @@ def _decode_wide_lines(data: bytes, encoding: str, file: Path) -> Iterator[str]:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         number = data[: error.start].decode(encoding, "ignore").count("\n") + 1
-        raise _encoding_error(f"Line {number} of {file}", f"its mark says {encoding}, and it is not") from error
+        reason = f"its byte-order mark says {encoding}, but it is not"
+        raise _encoding_error(f"Line {number} of {file}", reason) from error
     yield from io.StringIO(text, newline="\n")
 
 

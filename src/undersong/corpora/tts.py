@@ -23,8 +23,8 @@ from undersong.store import canonical_json, write_atomic
 from undersong.types import Quarantined, Sample, UndersongError
 
 ENGINES = ("espeak", "piper", "flite")
-# Accent of SD-QA -> the Edge-TTS voice that the paper spoke GammaCorpus and HeySQuAD with.  Harmful requests were all
-# spoken by one voice, gTTS English, so there "close in sound" may be no more than "that voice".
+# Accent of SD-QA -> the Edge-TTS voice that the paper used for GammaCorpus and HeySQuAD. All harmful requests were
+# spoken by one voice, gTTS English, so "close in sound" may mean no more than "the same voice" there.
 PAPER_VOICES = {
     "aus": "en-AU-NatashaNeural",
     "gbr": "en-GB-SoniaNeural",
@@ -38,7 +38,7 @@ PAPER_VOICES = {
     "usa": "en-US-JennyNeural",
     "zaf": "en-ZA-LeahNeural",
 }
-# Accents of English that espeak-ng has; a speaker is added by `+f1` … `+f5`, `+m1` … `+m8`, as in `en-us+f3`.
+# English accents of espeak-ng. `+f1` … `+f5` and `+m1` … `+m8` add a speaker, as in `en-us+f3`.
 ESPEAK_ACCENTS = (
     "en",
     "en-us",
@@ -53,9 +53,10 @@ ESPEAK_ACCENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """Who speaks: an engine, the name it knows (espeak, flite: a voice; piper: a model's `.onnx` file), words a minute.
+    """A voice: the engine, the name that the engine knows it by, and its speed in words per minute.
 
-    piper and flite have no words a minute: their speed is `speed / 175` times that of the model or voice.
+    The name is a voice of espeak or flite, or the `.onnx` file of a piper model. piper and flite have no words per
+    minute; their speed is `speed / 175` times that of the model or voice.
     """
 
     engine: str
@@ -64,15 +65,15 @@ class Voice:
 
     @property
     def label(self) -> str:
-        """How the voice is called in samples: nothing of this machine's paths."""
+        """Name of the voice in samples, without paths of this machine."""
         return f"{self.engine}:{Path(self.name).stem if self.engine == 'piper' else self.name}"
 
 
 @cache
 def voice_identity(voice: Voice) -> tuple[str, ...]:
-    """What decides how a voice sounds: engine, its version, the voice itself (of a model: its content), speed.
+    """Everything that determines how a voice sounds: engine, its version, the voice (content of a model), and speed.
 
-    UndersongError where the engine or the model is not there.
+    Raises UndersongError if the engine or the model is missing.
     """
     if voice.engine == "espeak":
         if importlib.util.find_spec("espeakng_loader") is None:
@@ -95,32 +96,32 @@ def voice_identity(voice: Voice) -> tuple[str, ...]:
 
 
 def synthesize(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
-    """Each text as the bytes of a FLAC file at the engine's own rate, or as the reason why not; in order."""
+    """Speak each text: yields the bytes of a FLAC file at the engine's rate, or the reason for a failure, in order."""
     engines = {"espeak": _synthesize_espeak, "piper": _synthesize_piper, "flite": _synthesize_flite}
     return engines[voice.engine](voice, texts)
 
 
 def _synthesize_espeak(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
-    command = [sys.executable, "-P", "-m", "undersong.corpora.espeak"]  # -P: nothing of the folder one is in
+    command = [sys.executable, "-P", "-m", "undersong.corpora.espeak"]  # -P: do not import from the working directory
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        if process.stdin is None or process.stdout is None:  # never with PIPE; said for the type checker
-            raise UndersongError("espeak-ng cannot be talked to; start anew.")
+        if process.stdin is None or process.stdout is None:  # never with PIPE; for the type checker
+            raise UndersongError("The pipes to espeak-ng are closed; run again.")
         for text in texts:
             request = {"text": text, "voice": voice.name, "speed": voice.speed}
             try:
                 process.stdin.write(json.dumps(request).encode() + b"\n")
                 process.stdin.flush()
-            except BrokenPipeError:  # it ended; what it answered last is told below
+            except BrokenPipeError:  # the process ended; its last answer is read below
                 pass
             header = process.stdout.readline()
             if not header:
-                raise UndersongError("The process of espeak-ng ended by itself; run again to go on where it stopped.")
+                raise UndersongError("The process of espeak-ng ended by itself; run again to continue.")
             response = json.loads(header)
             yield response.get("error") or _flac_bytes(process.stdout.read(response["bytes"]), response["rate"])
 
 
 def _synthesize_piper(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
-    """One process loads the model once and writes a file a line, named by a clock that only goes forward."""
+    """One process loads the model once and writes one file per line, named by a monotonic clock."""
     import soundfile
 
     lines = [" ".join(text.split()) for text in texts]
@@ -142,7 +143,7 @@ def _synthesize_piper(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | st
 
 @cache
 def _piper_command() -> tuple[str, ...]:
-    """How piper is called here: its command, or its package (GPL-3.0, so a process of its own and no part of this)."""
+    """The command that starts piper, or its package (GPL-3.0, so it runs in a separate process)."""
     if command := shutil.which("piper"):
         return (command,)
     if importlib.util.find_spec("piper") is not None:
@@ -151,11 +152,11 @@ def _piper_command() -> tuple[str, ...]:
 
 
 def _synthesize_flite(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
-    """A process a text: flite says the same whatever it said before, and takes milliseconds to begin."""
+    """One process per text: it starts in milliseconds, and its output does not depend on earlier texts."""
     import soundfile
 
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "said.wav"
+        file = Path(folder) / "speech.wav"
         for text in texts:
             file.unlink(missing_ok=True)
             stretch = f"duration_stretch={175 / voice.speed:.6g}"
@@ -170,7 +171,7 @@ def _synthesize_flite(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | st
 
 @cache
 def _flite_command() -> str:
-    """The command (Debian: flite)."""
+    """Path of the command `flite` (Debian: flite)."""
     if command := shutil.which("flite"):
         return command
     raise UndersongError("There is no flite here; install the system's package flite.")
@@ -178,7 +179,7 @@ def _flite_command() -> str:
 
 @cache
 def _flite_voices() -> tuple[str, ...]:
-    """The voices it was built with."""
+    """The voices that flite was built with."""
     output = subprocess.run([_flite_command(), "-lv"], capture_output=True, check=False).stdout.decode()
     return tuple(output.partition(":")[2].split())
 
@@ -193,7 +194,7 @@ def _flac_bytes(pcm: bytes, rate: int) -> bytes:
 
 
 SPEECH_VERSION = 1
-CHUNK_TEXTS = 64  # texts that one process speaks: what a kill of a piper run loses
+CHUNK_TEXTS = 64  # texts per process; a killed piper run loses at most so many
 VOICE_LABEL = "voice"
 
 SpokenSamples = tuple[tuple[Sample, ...], tuple[Quarantined, ...]]
@@ -202,15 +203,26 @@ SpokenSamples = tuple[tuple[Sample, ...], tuple[Quarantined, ...]]
 def synthesize_speech(
     samples: Sequence[Sample], voices: Sequence[Voice], folder: str | Path, workers: int | None = None
 ) -> SpokenSamples:
-    """Every sample's text in every voice, as FLAC files in `folder`, and those that could not be spoken.
+    """Speak every sample's text in every voice, as FLAC files in `folder`.
 
-    With several voices an item becomes one a voice, `ID-ENGINE:NAME`, all in one group (its own, or else its id): the
-    same words in eleven accents are one question.  `speaker` and the label `voice` say who speaks.  A file that is
-    there is not made again.  workers: processes at a time (default: one a CPU).
-    UndersongError: an engine, a model or a voice that is not there, ids that clash, samples that are spoken already.
+    With several voices an item becomes one item per voice, `ID-ENGINE:NAME`, all in one group (its own, or else its
+    id): the same words in eleven accents are one question. `speaker` and the label `voice` name the voice. Existing
+    files are not made again.
+
+    Args:
+        samples: Text samples.
+        voices: The voices, each once.
+        folder: Folder for the files.
+        workers: Processes at a time (default: one per CPU).
+
+    Returns:
+        The spoken samples, and those that could not be spoken.
+
+    Raises:
+        UndersongError: A missing engine, model or voice; ids that clash; or samples that have audio already.
     """
     if not voices or len({voice.label for voice in voices}) < len(voices):
-        raise UndersongError("Speaking needs voices, each named once; name some.")
+        raise UndersongError("Speech needs at least one voice, each named once; name some.")
     if sample_with_audio := next((sample for sample in samples if sample.audio is not None), None):
         raise UndersongError(f"item {sample_with_audio.id!r} is spoken already; leave it out.")
     items, failed = list[tuple[Sample, Voice, Path]](), list[Quarantined]()
@@ -236,9 +248,9 @@ def synthesize_speech(
 
 
 def with_audio(samples: Sequence[Sample], folder: str | Path) -> SpokenSamples:
-    """Ready audio of any other voice: the file in `folder` whose path without the suffix is the sample's id.
+    """Attach existing audio: the file in `folder` whose path without the suffix is the sample's id.
 
-    Items without a file are set aside.  UndersongError where two files have one id.
+    Samples without a file are quarantined. Raises UndersongError if two files have the same id.
     """
     audio_paths: dict[str, Path] = {}
     for path in sorted(Path(folder).rglob("*")):
@@ -263,7 +275,7 @@ def with_audio(samples: Sequence[Sample], folder: str | Path) -> SpokenSamples:
 
 
 def _single_line(text: str | None) -> str:
-    """A text as engines take it: one line, without the character that would end it early."""
+    """A text as one line without NUL, which would end it early."""
     return " ".join((text or "").replace("\0", " ").split())
 
 
@@ -276,7 +288,7 @@ def _spoken_item(sample: Sample, voice: Voice, voice_in_id: bool) -> Sample:
 
 
 def _synthesize_files(texts_by_path: dict[Path, tuple[Voice, str]], workers: int | None) -> dict[Path, str]:
-    """Speak into the files; returns why some could not be.  Threads wait for processes, which do the work."""
+    """Speak into the files; return the reasons for failures. Threads wait for the processes that do the work."""
     by_voice: dict[Voice, list[tuple[Path, str]]] = {}
     for path, (voice, text) in texts_by_path.items():
         by_voice.setdefault(voice, []).append((path, text))

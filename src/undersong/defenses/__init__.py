@@ -1,4 +1,5 @@
-"""Defenses against the loss of refusals, what each costs, and which one to use.  Settings are in `study.defenses`."""
+"""Defenses against the loss of refusals, what each costs, and which one to use. Their settings are in
+`study.defenses`."""
 
 import lazy_loader
 

@@ -1,5 +1,5 @@
 from .recommendation import (
-    defense_cost as defense_cost,
+    Recommendation as Recommendation,
 )
 from .recommendation import (
     is_safe as is_safe,
@@ -14,11 +14,11 @@ from .run import (
     run_defenses as run_defenses,
 )
 from .tradeoff import (
-    ARM_KEYS as ARM_KEYS,
-)
-from .tradeoff import (
     DefenseCondition as DefenseCondition,
 )
 from .tradeoff import (
     safety_utility_tradeoff as safety_utility_tradeoff,
+)
+from .tradeoff import (
+    with_cost as with_cost,
 )

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
 
 def project_adapter(context: DefenseContext, adapter: Artifact, step: int, settings: ProjectionSettings) -> Artifact:
-    """The adapter of `step` after Safe LoRA, or off the refusal direction; `altered.json` names what was changed."""
+    """Artifact with an adapter after Safe LoRA, or projected off the refusal direction; `altered.json` names what
+    changed.
+
+    Args:
+        context: Context of the base.
+        adapter: The adapter.
+        step: Step of the adapter to edit.
+        settings: Settings of the projection.
+    """
     from undersong.models.refs import model_hash
 
     projection_source = fit_refusal_artifact(context) if settings.unaligned is None else model_hash(settings.unaligned)
@@ -65,10 +73,17 @@ def _module_weight(model: AudioModel, path: str) -> Tensor:
 
 
 def remove_layers(context: DefenseContext, adapter: Artifact, step: int, settings: LayerRemovalSettings) -> Artifact:
-    """The adapter of `step` without some layers.
+    """Artifact with an adapter without some layers.
 
-    Layers are ranked by how much likelier the base's own refusals become without each (attribution), and taken off from
-    the first on until the JSR on the choosing split is at most `settings.jsr`; where it never is, at its least.
+    Layers are ranked by how much likelier the base's own refusals become without each (attribution). They are removed
+    in this order until the JSR on the choosing split is at most `settings.jsr`; if it never is, the removal with the
+    lowest JSR is kept.
+
+    Args:
+        context: Context of the base.
+        adapter: The adapter.
+        step: Step of the adapter to edit.
+        settings: Settings of the removal.
     """
     refusal_artifact = fit_refusal_artifact(context)
 
@@ -90,9 +105,9 @@ def remove_layers(context: DefenseContext, adapter: Artifact, step: int, setting
                 removed_layers = ranking[:removed_count]
                 with disable_lora_modules([module for name in removed_layers for module in layers[name]]):
                     trials.append({"layers": removed_layers, **evaluator.measure_rates(model, choosing_prompts)})
-                if trials[-1]["jsr"] <= settings.jsr:
+                if trials[-1]["jsr"] <= settings.max_jsr:
                     break
-        best_layers = min(trials, key=lambda trial: trial["jsr"])["layers"]  # of equal ones the fewest layers
+        best_layers = min(trials, key=lambda trial: trial["jsr"])["layers"]  # the fewest layers if the JSR is equal
         adapter_path = adapter_step_folder(adapter.verify(), step)
         assert adapter_path is not None
         with draft.file(adapter_path.name) as folder:

@@ -1,7 +1,6 @@
-"""DefenseContext: what defenses of one base model share (prompts, contrast splits, loaded models), and the refusal
-direction and replies of the base. Directions are fitted on one split; layers and strengths are chosen on the other,
-and no result is reported on either.
-"""
+"""What defenses of one base share: prompts, contrast splits, loaded models, and the base's refusal direction and
+replies. Directions are fitted on one split; layers and strengths are chosen on the other, and no result is reported
+on either."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ LOSS_BATCH_SIZE = 32
 
 @dataclass
 class DefenseContext:
-    """One base of a study."""
+    """Context that the defenses of one base share."""
 
     run_context: RunContext
     record: AuditRecord
@@ -51,15 +50,15 @@ class DefenseContext:
         return model_hash(self.model_record.ref)
 
     def prompt_settings(self, modality: str) -> PromptSettings:
-        """How it is asked."""
+        """Prompt settings of the base."""
         return prompt_settings_for(self.study, self.model_record.ref, modality)
 
     def audio_features(self, corpus: Corpus) -> Artifact:
-        """What the base hears of a corpus; the pool may have items that it cannot hear."""
+        """Audio features of a corpus by the base; clips of the pool that it cannot encode are left out."""
         return stages.compute_features(self.run_context, self.model_record.ref, corpus)
 
     def prompts(self, corpus: Corpus, harmful: bool, modalities: Sequence[str]) -> list[Prompt]:
-        """Every sample in each of these modalities, as the study asks, under its first system text."""
+        """Prompts of every sample in each modality, with the study's settings and its first system prompt."""
         system_text, system = self.study.system_text(self.study.undefended_system), self.study.undefended_system
         return request_prompts(
             [
@@ -71,14 +70,15 @@ class DefenseContext:
         )
 
     def reply_evaluator(self) -> ReplyEvaluator:
-        """The study's judge, and its limit of a reply."""
+        """The study's judge and token limit."""
         evaluation = self.study.evaluation
         return ReplyEvaluator(
-            self.run_context.judge(evaluation.judge, evaluation.refusals), self.prompt_settings("audio").limit
+            self.run_context.judge(evaluation.judge, self.study.refusal_texts),
+            self.prompt_settings("audio").max_new_tokens,
         )
 
     def contrast_splits(self) -> dict[str, ContrastSets]:
-        """`fit` and `choose`: the contrast sets by whole behaviors, in all modalities that are evaluated."""
+        """Contrast sets split by whole behaviors into `fit` and `choose`, in all modalities that are evaluated."""
         prompts_by_split: dict[str, list[list[Prompt]]] = {"fit": [], "choose": []}
         for kind, corpus in self.record.contrast_corpora.items():
             choosing = choosing_behaviors(kind, corpus.samples, SPLIT_SEED)
@@ -91,33 +91,38 @@ class DefenseContext:
 
     @property
     def contrast_config(self) -> dict[str, Any]:
-        """What files an artifact that is chosen or fitted on the splits."""
+        """Cache-key config of an artifact that is fitted or chosen on the splits."""
         evaluation = self.study.evaluation
         return {
             "modalities": list(evaluation.modalities),
             "system": self.study.system_text(self.study.undefended_system),
             "manners": [manner_key(self.prompt_settings(modality)) for modality in evaluation.modalities],
             "judge": evaluation.judge,
-            "refusals": list(evaluation.refusals),
+            "refusals": list(self.study.refusal_texts),
             "loading": self.run_context.loading.cache_key,
         }
 
     @property
     def contrast_inputs(self) -> Inputs:
-        """The base's weights and both contrast sets, which such an artifact is made from."""
+        """Cache-key inputs of such an artifact: the base's weights and both contrast sets."""
         return {
             "model": self.weights_hash,
             **{name: corpus.artifact for name, corpus in self.record.contrast_corpora.items()},
         }
 
     def adapted_model(self, adapter: Artifact | None, step: int) -> AbstractContextManager[AudioModel]:
-        """The base under an adapter, with the audio features of the contrast sets."""
+        """The base with an adapter, with the audio features of the contrast sets."""
         corpora = list(self.record.contrast_corpora.values())
         return self.run_context.model_with_audio(self.model_record.ref, corpora, adapter, step)
 
 
 def fit_refusal_artifact(context: DefenseContext) -> Artifact:
-    """The base's direction on `fit`, and its replies to `choose`: what defenses that go by the refusal are made of."""
+    """Artifact with the base's direction on `fit` and its replies to `choose`, for defenses that use the refusal
+    direction.
+
+    Raises:
+        UndersongError: The base refuses no harmful prompt.
+    """
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import write_replies
@@ -133,8 +138,8 @@ def fit_refusal_artifact(context: DefenseContext) -> Artifact:
         if not any(replies.refused[: len(splits["choose"].harmful)]):
             raise UndersongError(
                 f"{context.model_record.ref} refuses none of the {len(splits['choose'].harmful)} harmful prompts that "
-                "defenses are chosen on, so there is no refusal to bring back; leave steering, removal and projection "
-                "off the direction out."
+                "defenses are chosen on, so there is no refusal to restore; leave out steering, removal and projection "
+                "off the direction."
             )
         with draft.file("direction.safetensors") as path:
             save_direction(direction, path)
@@ -150,7 +155,7 @@ def fit_refusal_artifact(context: DefenseContext) -> Artifact:
 
 
 def load_refusal_direction(artifact: Artifact) -> RefusalDirection:
-    """Of what `refused` made."""
+    """Read the direction of an artifact that `fit_refusal_artifact` made."""
     from undersong.mechanism import load_direction
 
     return load_direction(artifact.verify().path / "direction.safetensors")
@@ -159,7 +164,8 @@ def load_refusal_direction(artifact: Artifact) -> RefusalDirection:
 def base_replies(
     artifact: Artifact, prompts: ContrastSets
 ) -> tuple[list[tuple[Prompt, str]], list[tuple[Prompt, str]]]:
-    """What the base says to the choosing split: harmful prompts that it refused, and harmless ones that it did not."""
+    """The base's replies to the choosing split: to harmful prompts that it refused, and to benign ones that it
+    answered."""
     from undersong.evaluation.replies import read_replies
     from undersong.evaluation.verdicts import read_verdicts
 
@@ -176,7 +182,7 @@ def base_replies(
 
 
 def mean_reply_loss(model: AudioModel, prompt_replies: Sequence[tuple[Prompt, str]]) -> float:
-    """Mean cost of a token of these replies; 0 of none."""
+    """Mean loss per token of these replies; 0 if there are none."""
     from undersong.tuning.validation import mean_loss
 
     return (

@@ -1,7 +1,5 @@
-"""Reads the LoRA updates of a saved adapter, changes them and saves a standard PEFT folder: Safe LoRA (Hsu et al.
-
-2024, arXiv 2405.16833), projection off a direction (Arditi et al. 2024, arXiv 2406.11717), and zeroed layers.
-"""
+"""Read the LoRA updates of a saved adapter, change them and save a standard PEFT folder: Safe LoRA (Hsu et al. 2024,
+arXiv 2405.16833), projection off a direction (Arditi et al. 2024, arXiv 2406.11717), and zeroed layers."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ LAYER_PATTERN = re.compile(r"\.layers\.(\d+)\.")
 
 @dataclass(frozen=True)
 class LoraUpdate:
-    """What LoRA adds to the linear layer at `path`: up to its scale, b (out, rank) @ a (rank, in)."""
+    """LoRA update of the linear layer at `path`: b (out, rank) @ a (rank, in), up to its scale."""
 
     path: str
     a: torch.Tensor
@@ -32,16 +30,15 @@ class LoraUpdate:
 
     @property
     def layer(self) -> int:
-        """Of the decoder, from 0."""
+        """Layer of the decoder, from 0.
+
+        Raises:
+            UndersongError: The path is in no layer of the decoder.
+        """
         match = LAYER_PATTERN.search(self.path)
         if match is None:
-            raise UndersongError(f"LoRA on {self.path} is in no layer of the decoder; it cannot be taken apart.")
+            raise UndersongError(f"LoRA on {self.path} is in no layer of the decoder, so it cannot be edited by layer.")
         return int(match[1])
-
-
-def read_lora_updates(folder: Path) -> list[LoraUpdate]:
-    """In the order of their paths.  Raises UndersongError for a tensor that is no part of a plain LoRA."""
-    return _lora_updates(read_tensors(folder / ADAPTER_WEIGHTS), folder)
 
 
 def _lora_updates(tensors: dict[str, torch.Tensor], folder: Path) -> list[LoraUpdate]:
@@ -49,15 +46,15 @@ def _lora_updates(tensors: dict[str, torch.Tensor], folder: Path) -> list[LoraUp
     for name, tensor in tensors.items():
         match = LORA_WEIGHT_PATTERN.match(name)
         if match is None:
-            raise UndersongError(f"{folder} holds {name}, which is no part of a plain LoRA; give a plain one.")
+            raise UndersongError(f"{folder} holds {name}, which is not part of a plain LoRA; use a plain LoRA adapter.")
         matrices.setdefault(match["path"], {})[match["side"]] = tensor
     return [LoraUpdate(path, matrices[path]["A"], matrices[path]["B"]) for path in sorted(matrices)]
 
 
 def rewrite_adapter(folder: Path, out_folder: Path, edit: Callable[[LoraUpdate], torch.Tensor | None]) -> list[str]:
-    """A copy of `folder` at `out` whose b matrices are what `change` makes of each update; None: as it was.
+    """Copy an adapter folder, with b matrices replaced by what `edit` returns for each update (None: unchanged).
 
-    Returns the paths of those that were changed.
+    Returns the paths of the changed updates.
     """
     from safetensors.torch import save_file
 
@@ -79,19 +76,19 @@ RESIDUAL_WRITERS = ("o_proj", "down_proj")  # linear layers whose output is adde
 def project_safe_lora(
     aligned_weights: WeightLookup, unaligned_weights: WeightLookup, threshold: float
 ) -> Callable[[LoraUpdate], torch.Tensor | None]:
-    """A change for `rewrite`: C B where the cosine of C BA and BA is at most `threshold`, else as it was."""
+    """Edit for `rewrite_adapter`: C B if the cosine of C BA and BA is at most `threshold`, else unchanged."""
 
     def project(update: LoraUpdate) -> torch.Tensor | None:
         aligned_weight, unaligned_weight = aligned_weights(update.path).float(), unaligned_weights(update.path).float()
         if aligned_weight.shape != unaligned_weight.shape:
             raise UndersongError(
-                f"{update.path} is {tuple(aligned_weight.shape)} in the aligned model and {tuple(unaligned_weight.shape)} in the unaligned; "
-                "give the model that alignment began from."
+                f"{update.path} is {tuple(aligned_weight.shape)} in the aligned model and "
+                f"{tuple(unaligned_weight.shape)} in the unaligned one; give the model that alignment began from."
             )
         alignment_update = aligned_weight - unaligned_weight
         norm = torch.linalg.norm(alignment_update)
         if norm == 0:
-            return torch.zeros_like(update.b)  # alignment left this layer alone: its subspace is empty
+            return torch.zeros_like(update.b)  # alignment did not change this layer: its subspace is empty
         b = update.b.float()
         projected = alignment_update @ (alignment_update.T @ b) / norm
         return projected if update_cosine(projected, b, update.a.float()) <= threshold else None
@@ -100,7 +97,7 @@ def project_safe_lora(
 
 
 def update_cosine(first_b: torch.Tensor, second_b: torch.Tensor, a: torch.Tensor) -> float:
-    """Of the updates `one` @ a and `other` @ a (out, in), without either of them; 0 where one is nothing."""
+    """Cosine of the updates `first_b` @ a and `second_b` @ a (out, in), without computing either; 0 if one is zero."""
     inner = a @ a.T
     inner_product, first_square, second_square = (
         ((x.T @ y) * inner).sum() for x, y in ((first_b, second_b), (first_b, first_b), (second_b, second_b))
@@ -110,9 +107,9 @@ def update_cosine(first_b: torch.Tensor, second_b: torch.Tensor, a: torch.Tensor
 
 
 def project_off_direction(unit: np.ndarray) -> Callable[[LoraUpdate], torch.Tensor | None]:
-    """A change for `rewrite`: nothing is written along `unit` (layers + 1, dim), of the place that a layer writes to.
+    """Edit for `rewrite_adapter`: nothing is written along `unit` (layers + 1, dim) of the layer that is written to.
 
-    Layers that do not write to the residual stream stay as they were, and so does a place without a direction.
+    Linear layers that do not write to the residual stream are unchanged, and so are layers without a direction.
     """
 
     def project(update: LoraUpdate) -> torch.Tensor | None:
@@ -121,7 +118,8 @@ def project_off_direction(unit: np.ndarray) -> Callable[[LoraUpdate], torch.Tens
             return None
         if len(direction) != len(update.b):
             raise UndersongError(
-                f"{update.path} writes {len(update.b)} numbers and the direction has {len(direction)}."
+                f"{update.path} writes {len(update.b)} numbers and the direction has {len(direction)}; "
+                "use a direction of the same model."
             )
         b = update.b.float()
         return b - torch.outer(direction, direction @ b)
@@ -130,5 +128,5 @@ def project_off_direction(unit: np.ndarray) -> Callable[[LoraUpdate], torch.Tens
 
 
 def zero_layers(layers: set[int]) -> Callable[[LoraUpdate], torch.Tensor | None]:
-    """A change for `rewrite`: the updates of these decoder layers (from 0) add nothing."""
+    """Edit for `rewrite_adapter`: the updates of these decoder layers (from 0) become zero."""
     return lambda update: torch.zeros_like(update.b) if update.layer in layers else None

@@ -3,98 +3,103 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from undersong.defenses import ARM_KEYS, DefenseCondition, defense_cost, is_safe, recommend, safety_utility_tradeoff
+from undersong.defenses import DefenseCondition, is_safe, recommend, safety_utility_tradeoff
 from undersong.results.records import AuditRecord, DefenseArtifacts, RunRecord
+from undersong.results.schema import DefendedRun, DefenseCpuSeconds, RunResult
+from undersong.results.schema_base import ValueWithInterval
+from undersong.results.schema_defenses import (
+    ChosenSetting,
+    DefenseRecommendation,
+    DefenseRecord,
+    SafetyLimitsRecord,
+    SteeringSetting,
+    TargetLosses,
+)
 from undersong.stages.black_box_models import is_black_box
 from undersong.statistics import mean_runs
 from undersong.store import Artifact
 from undersong.study import Study
 
-Run = Mapping[str, Any]
 MIN_LOSS_REDUCTION = 0.05  # nats a token of the replies
 
 
-def defense_facts(run: RunRecord) -> dict[str, Any]:
-    """Of a defended run: what was changed, what was chosen, and the share of what the tuning taught that is kept."""
+def defended_run(result: RunResult, run: RunRecord) -> DefendedRun:
+    """Add to a run what was changed, what was chosen, and the share that is left of what the tuning taught."""
     defense = run.defense
     assert defense is not None
     losses = [_read_json(artifact, "learned.json")["loss"] for artifact in defense.losses]
-    loss_by_model = dict(zip(("base", "undefended", "defended"), losses))
-    choice, stopped = _defense_choice(defense), defense.trained_adapter.provenance()["notes"].get("stopped")
-    return {
-        "defense": defense.name,
-        "changes": list(defense.changes),
-        "again": defense.again,
-        "losses": loss_by_model,
-        "kept": _retention(losses),
-        "learned": None not in losses,
-        "chosen": choice,
-        "stopped": stopped,
-        "chose": _describe_choice(choice, stopped),
-    }
+    choice, stopped = _chosen_setting(defense), defense.trained_adapter.provenance()["notes"].get("stopped")
+    return DefendedRun(
+        **dict(result),
+        defense=defense.name,
+        changes=list(defense.changes),
+        retuned=defense.again,
+        target_losses=TargetLosses(**dict(zip(("base", "undefended", "defended"), losses))) if losses else None,
+        retention=_retention(losses),
+        retention_known=None not in losses,
+        chosen_setting=choice,
+        stopped_at_step=stopped,
+        chosen_text=_describe_choice(choice, stopped) or None,
+    )
 
 
 def _retention(losses: Sequence[float | None]) -> float | None:
-    """(base - defended) / (base - undefended): 1 as learned without a defense, 0 as before.
+    """Retention (base - defended) / (base - undefended): 1 as learned without a defense, 0 as before tuning.
 
-    None where it was not measured, or the tuning taught next to nothing, so that the share would be of noise; 0 where
-    it taught nothing and the replies got worse than the base's.
+    None if it was not measured, or if the tuning taught almost nothing, so that the share would be noise. 0 if it
+    taught nothing and the replies got worse than the base's.
     """
     if not losses or None in losses:
         return None
     base, undefended, defended = (float(loss) for loss in losses if loss is not None)
     if base - undefended < MIN_LOSS_REDUCTION:
-        return 0.0 if defended - base > MIN_LOSS_REDUCTION else None  # nothing was taught, and this may still unteach
+        # The tuning taught nothing, but a defense may still make the replies worse than the base's.
+        return 0.0 if defended - base > MIN_LOSS_REDUCTION else None
     return (base - defended) / (base - undefended)
 
 
-def _describe_choice(choice: Mapping[str, Any] | None, stopped: int | None) -> str:
+def _describe_choice(choice: ChosenSetting | None, stopped: int | None) -> str:
     """What a reader must know of how this run was made."""
     phrases = [] if stopped is None else [f"stopped at step {stopped}"]
-    choice = choice or {}
-    changed_parts = choice.get("changed")
-    if changed_parts is not None:
-        layers = all(name.startswith("layer ") for name in changed_parts)
+    if choice is not None and choice.changed_modules is not None:
+        modules = choice.changed_modules
         phrases.append(
-            f"without {', '.join(sorted(changed_parts)) or 'nothing'}"
-            if layers
-            else f"{len(changed_parts)} modules changed"
+            f"without {', '.join(sorted(modules)) or 'nothing'}"
+            if all(name.startswith("layer ") for name in modules)
+            else f"{len(modules)} modules changed"
         )
-    if "steering" in choice:
-        steering = choice["steering"]
+    if choice is not None and choice.steering_tried:
         phrases.append(
             "no strength was found"
-            if steering is None
-            else f"layer {steering['place']}, strength {steering['strength']:g}"
+            if choice.steering is None
+            else f"layer {choice.steering.layer}, strength {choice.steering.strength:g}"
         )
     return ", ".join(phrases)
 
 
-def _defense_choice(defense: DefenseArtifacts) -> dict[str, Any] | None:
+def _chosen_setting(defense: DefenseArtifacts) -> ChosenSetting | None:
     """Which parts of the adapter were changed, or where and how strongly it is steered."""
-    choice: dict[str, Any] = {}
+    changed, steering = None, None
     if defense.edited_adapter is not None:
-        choice["changed"] = _read_json(defense.edited_adapter, "altered.json")["changed"]
-    if defense.steering is not None:
-        steering_choice = _read_json(defense.steering, "steering.json")["chosen"]
-        choice["steering"] = steering_choice and {
-            "place": steering_choice["place"],
-            "strength": steering_choice["strength"],
-        }
-    return choice or None
+        changed = _read_json(defense.edited_adapter, "altered.json")["changed"]
+    if defense.steering is not None and (chosen := _read_json(defense.steering, "steering.json")["chosen"]):
+        steering = SteeringSetting(layer=chosen["place"], strength=chosen["strength"])
+    if changed is None and defense.steering is None:
+        return None
+    return ChosenSetting(changed_modules=changed, steering_tried=defense.steering is not None, steering=steering)
 
 
 def _read_json(artifact: Artifact, name: str) -> dict[str, Any]:
     return json.loads((artifact.verify().path / name).read_text(encoding="utf-8"))
 
 
-def defense_costs(record: AuditRecord) -> dict[str, dict[str, Any]]:
+def defense_cpu_seconds(record: AuditRecord) -> dict[str, DefenseCpuSeconds]:
     """Name (`none`: undefended) -> CPU seconds a run to make it (training, and what is chosen or changed after) and to
     ask it, with intervals over runs.  Of the machine that made them, so no result: they stand in the provenance."""
-    last_step = record.study.tuning.steps[-1]
+    last_step = record.study.tuning.save_steps[-1]
     make_seconds: dict[str, list[float]] = {}
     ask_seconds: dict[str, list[float]] = {}
     for model in record.models:
@@ -106,7 +111,10 @@ def defense_costs(record: AuditRecord) -> dict[str, dict[str, Any]]:
             make_seconds.setdefault(name, []).append(sum(_cpu_seconds(part) for part in parts if part is not None))
             ask_seconds.setdefault(name, []).append(_cpu_seconds(run.replies))
     return {
-        name: {"make": _mean_entry(make_seconds[name]), "ask": _mean_entry(ask_seconds[name])} for name in make_seconds
+        name: DefenseCpuSeconds(
+            training=_mean_with_interval(make_seconds[name]), generation=_mean_with_interval(ask_seconds[name])
+        )
+        for name in make_seconds
     }
 
 
@@ -114,31 +122,36 @@ def _cpu_seconds(artifact: Artifact) -> float:
     return float(artifact.provenance()["cpu_seconds"])
 
 
-def _mean_entry(values: Sequence[float]) -> dict[str, float | None]:
+def _mean_with_interval(values: Sequence[float]) -> ValueWithInterval:
     mean = mean_runs(values)
-    return {"mean": mean.mean, "low": mean.low, "high": mean.high}
+    return ValueWithInterval(value=mean.mean, low=mean.low, high=mean.high)
 
 
-def defense_entries(record: AuditRecord, runs: Sequence[Run], defended: Sequence[Run]) -> list[dict[str, Any]]:
-    """The undefended closest arm, then each defense; one block an architecture and axis."""
+def defense_records(
+    record: AuditRecord, runs: Sequence[RunResult], defended: Sequence[DefendedRun]
+) -> list[DefenseRecord]:
+    """Compute the rows of the undefended closest arm, then of each defense; one block an architecture and axis."""
     study = record.study
     if "closest" not in study.selection.kinds:
         return []
-    last_step, rows = study.tuning.steps[-1], []
-    for family, refs in _models_by_family(study).items():
-        family_runs = [run for run in (*runs, *defended) if run["model"] in refs]
-        for axis in study.selection.axes:
-            rows += [
-                {"family": family, **row}
-                for row in safety_utility_tradeoff(
-                    family_runs, _study_conditions(study), last_step=last_step, axis=axis
-                )
-            ]
-    return [_add_safety(study, row, _undefended_row(rows, row)) for row in rows]
+    limits = study.safety_limits
+    rows = [
+        row
+        for family, refs in _models_by_family(study).items()
+        for axis in study.selection.axes
+        for row in safety_utility_tradeoff(
+            [run for run in (*runs, *defended) if run.model in refs],
+            _study_conditions(study),
+            last_step=study.tuning.save_steps[-1],
+            axis=axis,
+            family=family,
+        )
+    ]
+    return [row.model_copy(update={"safe": is_safe(row, limits.max_jsr, limits.max_over_refusal)}) for row in rows]
 
 
 def _study_conditions(study: Study) -> list[DefenseCondition]:
-    """Those that any study has by its arms and system texts, where it does not name its own; then its own."""
+    """Conditions that follow from the arms and system prompts if the study names no defense; then its own defenses."""
     conditions = [DefenseCondition("none", "closest", study.undefended_system)]
     if "distant" in study.selection.kinds and not study.defenses:
         conditions.append(DefenseCondition("distant data", "distant", study.undefended_system))
@@ -163,28 +176,26 @@ def _models_by_family(study: Study) -> dict[str | None, list[str]]:
     return models
 
 
-def _undefended_row(rows: Sequence[Run], row: Run) -> Run:
-    return next(r for r in rows if r["defense"] == "none" and all(r[name] == row[name] for name in ARM_KEYS))
-
-
-def _add_safety(study: Study, row: dict[str, Any], undefended: Run) -> dict[str, Any]:
-    limits = study.acceptable
-    safe = is_safe(row, limits.jsr, limits.over_refusal)
-    return {**row, "safe": safe, "cost": defense_cost(row, undefended) if row["defense"] != "none" else None}
-
-
-def recommendation_entries(study: Study, rows: Sequence[Run]) -> list[dict[str, Any]]:
-    """One an undefended arm that something was tried against."""
-    groups: dict[tuple[Any, ...], list[Run]] = {}
+def recommendation_records(study: Study, rows: Sequence[DefenseRecord]) -> list[DefenseRecommendation]:
+    """Recommend a defense for each undefended arm that something was tried against."""
+    groups: dict[tuple[str | None, str], list[DefenseRecord]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in ARM_KEYS), []).append(row)
-    limits = study.acceptable
-    return [
-        {
-            **dict(zip(ARM_KEYS, arm_key)),
-            **recommend(arm_rows, limits.jsr, limits.over_refusal),
-            "limits": limits.model_dump(),
-        }
-        for arm_key, arm_rows in groups.items()
-        if len(arm_rows) > 1
-    ]
+        groups.setdefault((row.family, row.undefended_arm), []).append(row)
+    limits = study.safety_limits
+    records = []
+    for arm_rows in groups.values():
+        if len(arm_rows) > 1:
+            first, recommended = arm_rows[0], recommend(arm_rows, limits.max_jsr, limits.max_over_refusal)
+            records.append(
+                DefenseRecommendation(
+                    family=first.family,
+                    axis=first.axis,
+                    fraction=first.fraction,
+                    train_modality=first.train_modality,
+                    undefended_arm=first.undefended_arm,
+                    defense=recommended.defense,
+                    reason=recommended.reason,
+                    safety_limits=SafetyLimitsRecord(max_jsr=limits.max_jsr, max_over_refusal=limits.max_over_refusal),
+                )
+            )
+    return records

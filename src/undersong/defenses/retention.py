@@ -1,4 +1,4 @@
-"""Task retention: the loss on held-out benign replies, which shows whether a defense undoes what the tuning was for."""
+"""Task retention: the loss on held-out benign replies, which shows whether a defense undoes what the tuning taught."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from undersong.stages.training import StudyArm, training_targets
 from undersong.store import Artifact, Draft
 from undersong.types import Sample
 
-MAX_SAMPLES = 64  # samples
+MAX_SAMPLES = 64
 
 
 def held_out_samples(samples: Sequence[Sample], arms: Sequence[StudyArm]) -> list[Sample]:
-    """Samples in whole groups that no selection of `arms` has one of; at most `MOST`, by a hash of their ids."""
+    """Samples in whole groups that no selection of `arms` touches; at most `MAX_SAMPLES`, chosen by a hash of their
+    ids."""
     trained = {sample_id for arm in arms if arm.selection is not None for sample_id in arm.selection.ids}
     clusters = {sample.cluster for sample in samples if sample.id in trained}
     remaining = [sample for sample in samples if sample.cluster not in clusters]
@@ -32,10 +33,20 @@ def measure_task_loss(
     system: str,
     steering: Artifact | None,
 ) -> Artifact:
-    """`learned.json`: mean loss a token of the target replies, null where no sample is left; asked in the modality that
-    the first of `arms` trains in, on samples that none of them was trained on."""
+    """Artifact with the mean loss per token of the target replies (`learned.json`), null if no sample is left.
+
+    Prompts are in the training modality of the first arm, on samples that none of the arms was trained on.
+
+    Args:
+        context: Context of the base.
+        arms: Arms whose training samples are excluded.
+        adapter: The adapter; None for the base.
+        step: Step of the adapter.
+        system: Name of the system prompt.
+        steering: Chosen steering vector.
+    """
     study, pool, arm = context.study, context.record.pool, arms[0]
-    system_text, target = study.system_text(system), study.tuning.target
+    system_text, target = study.system_text(system), study.tuning.target_column
     features = context.audio_features(pool)
 
     def make(draft: Draft) -> None:

@@ -1,6 +1,5 @@
-"""Runs every defense of a study on every undefended arm: train or edit, generate replies, measure retention, and
-retune if the study says so.
-"""
+"""Run every defense of a study on every undefended arm: train or edit, generate replies, measure retention, and retune
+if the study says so."""
 
 from __future__ import annotations
 
@@ -22,18 +21,18 @@ from undersong.types import UndersongError
 
 
 def prepare_defenses(ctx: RunContext, record: AuditRecord, model_record: ModelRecord) -> None:
-    """What defenses need of a base, made or refused before anything is trained."""
+    """Prepare what defenses need of a base, and check it, before anything is trained."""
     from undersong.models.refs import model_hash, resolve_model
 
     study = record.study
     for name, defense in study.defenses.items():
-        unaligned = defense.projection.unaligned if defense.projection else None
+        unaligned = defense.adapter_projection.unaligned if defense.adapter_projection else None
         if unaligned is None:
             continue
         if model_hash(unaligned) == model_hash(model_record.ref):
             raise UndersongError(
-                f"Defense {name}: {unaligned} is {model_record.ref} itself, so that alignment moved nothing; give the "
-                "model that it began from."
+                f"Defense {name}: {unaligned} is {model_record.ref} itself, so alignment changed nothing; "
+                "give the model that it began from."
             )
         unaligned_family, base_family = (resolve_model(ref)[2].name for ref in (unaligned, model_record.ref))
         if unaligned_family != base_family:
@@ -48,8 +47,8 @@ def prepare_defenses(ctx: RunContext, record: AuditRecord, model_record: ModelRe
 def run_defenses(
     ctx: RunContext, record: AuditRecord, model_record: ModelRecord, arm_replies: Sequence[ArmReplies]
 ) -> list[ArmReplies]:
-    """What the defended arms say, at the last step, in the order of the study's defenses."""
-    context, last_step = DefenseContext(ctx, record, model_record), record.study.tuning.steps[-1]
+    """Generate the replies of the defended arms at the last step, in the order of the study's defenses."""
+    context, last_step = DefenseContext(ctx, record, model_record), record.study.tuning.save_steps[-1]
     tuned_runs = [run for run in arm_replies if run.arm.kind != "base" and run.step == last_step]
     undefended_runs = [run for run in tuned_runs if run.arm.kind == "closest" and not run.arm.rule]
     return list(_defended_runs(context, undefended_runs, tuned_runs))
@@ -58,14 +57,14 @@ def run_defenses(
 def _defended_runs(
     context: DefenseContext, undefended_runs: Sequence[ArmReplies], tuned_runs: Sequence[ArmReplies]
 ) -> Iterator[ArmReplies]:
-    retune_kind = context.study.tuned_again
+    retune_kind = context.study.retune_on
     if retune_kind is not None:
         for run in undefended_runs:
             yield _retuned_run(context, _undefended_run(run), _matching_run(retune_kind, run, tuned_runs))
     for name, defense in context.study.defenses.items():
         context.run_context.announce(f"{context.model_record.ref}: defense {name}")
         for run in undefended_runs:
-            data_run = run if defense.data is None else _matching_run(defense.data, run, tuned_runs)
+            data_run = run if defense.selection is None else _matching_run(defense.selection, run, tuned_runs)
             defended_run = _apply_defense(context, name, defense, run, data_run)
             yield defended_run
             if retune_kind is not None:
@@ -73,14 +72,14 @@ def _defended_runs(
 
 
 def _undefended_run(run: ArmReplies) -> ArmReplies:
-    """An undefended arm, as if it were defended by nothing."""
+    """Undefended arm, as if a defense without any change were applied."""
     assert run.adapter is not None
     requests = [request for request in run.asked if request.system == run.asked[0].system]
     return replace(run, asked=requests, defense=DefenseArtifacts("none", (), run.adapter, None, None, ()))
 
 
 def _retuned_run(context: DefenseContext, run: ArmReplies, data_run: ArmReplies) -> ArmReplies:
-    """A defended arm after a second training on benign data; system text and steering stay on."""
+    """Defended arm after a second training on benign data; system prompt and steering are kept."""
     assert run.adapter is not None
     assert run.defense is not None
     step = last_kept_step(run.adapter, run.step)
@@ -95,7 +94,7 @@ def _retuned_run(context: DefenseContext, run: ArmReplies, data_run: ArmReplies)
 
 
 def _matching_run(kind: str, run: ArmReplies, tuned_runs: Sequence[ArmReplies]) -> ArmReplies:
-    """The run on data of a kind that goes with `one`: of the same axis and share, where the kind has them."""
+    """Run on data of a kind that matches `run`, with the same axis and fraction if the kind has them."""
     candidates = [
         candidate
         for candidate in tuned_runs
@@ -115,16 +114,16 @@ def _apply_defense(
     context: DefenseContext, name: str, defense: DefenseSettings, run: ArmReplies, data_run: ArmReplies
 ) -> ArmReplies:
     study, last_step = context.study, run.step
-    changes_training = defense.corpora or defense.constrained
+    changes_training = defense.corpora or defense.constrained_sft
     adapter = train_with_defense(context, data_run.arm, defense) if changes_training else data_run.adapter
     assert adapter is not None
     assert run.adapter is not None
     trained_adapter, step = adapter, last_kept_step(adapter, last_step)
     edited_adapter = None
-    if defense.projection:
-        edited_adapter = adapter = project_adapter(context, trained_adapter, step, defense.projection)
-    if defense.removal:
-        edited_adapter = adapter = remove_layers(context, trained_adapter, step, defense.removal)
+    if defense.adapter_projection:
+        edited_adapter = adapter = project_adapter(context, trained_adapter, step, defense.adapter_projection)
+    if defense.layer_removal:
+        edited_adapter = adapter = remove_layers(context, trained_adapter, step, defense.layer_removal)
     steering_artifact = choose_steering(context, adapter, step, defense.steering) if defense.steering else None
     system = defense.system or study.undefended_system
     requests = _prompt_set_requests(context, system)
@@ -151,13 +150,13 @@ def _apply_defense(
 def _repetitions(
     context: DefenseContext, arm: StudyArm, adapter: Artifact, step: int, steering_artifact: Artifact | None
 ) -> Artifact | None:
-    """What it repeats of harmful requests, where the study tells what was heard."""
+    """Repetitions of harmful requests, if the study measures comprehension."""
     requests = repetition_requests(context.study, context.record.sets)
     return generate_replies(context.run_context, arm, adapter, step, requests, steering_artifact) if requests else None
 
 
 def _prompt_set_requests(context: DefenseContext, system: str) -> list[PromptSetRequest]:
-    """All that is asked at the last step under the first system text, under this one."""
+    """All prompt sets of the last step, with the given system prompt."""
     study = context.study
     plain_requests = [
         request

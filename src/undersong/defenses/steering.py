@@ -1,4 +1,4 @@
-"""Activation steering: choose the layer and strength at which the base's refusal direction is added to a tuned model."""
+"""Activation steering: choose the layer and strength at which the refusal direction is added to a tuned model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,22 @@ from undersong.stages.features import MODEL_PACKAGES
 from undersong.store import Artifact, Draft
 from undersong.study.defenses import SteeringSettings
 
-MAX_LAYERS = 3  # that whole replies are tried at: those where it makes the base's own refusals and answers likeliest
+# Number of layers tried with whole replies: those at which the base's own refusals and answers are most likely
+MAX_LAYERS = 3
 
 
 def choose_steering(context: DefenseContext, adapter: Artifact, step: int, settings: SteeringSettings) -> Artifact:
-    """`steering.safetensors`: the vector (dim,) to add, by its place; none where no strength lowered the JSR while
-    enough harmless prompts were still answered.  `steering.json`: what was tried on the choosing split."""
+    """Artifact with the chosen steering vector (dim,), by its layer (`steering.safetensors`).
+
+    It has no vector if no strength lowered the JSR while enough benign prompts were still answered. `steering.json`
+    lists what was tried on the choosing split.
+
+    Args:
+        context: Context of the base.
+        adapter: The adapter.
+        step: Step of the adapter.
+        settings: Settings of the steering.
+    """
     refusal_artifact = fit_refusal_artifact(context)
 
     def make(draft: Draft) -> None:
@@ -46,7 +56,7 @@ def choose_steering(context: DefenseContext, adapter: Artifact, step: int, setti
                     return {"place": layer, "strength": strength, **evaluator.measure_rates(model, choosing_prompts)}
 
             loss_by_layer = {}
-            for layer in np.flatnonzero(np.isfinite(direction.half)).tolist():
+            for layer in np.flatnonzero(np.isfinite(direction.half_distance)).tolist():
                 with apply_interventions(layers, add_direction(direction, layer, 1.0)([])):
                     loss_by_layer[layer] = sum(
                         mean_reply_loss(model, prompt_replies) for prompt_replies in reply_groups
@@ -54,13 +64,13 @@ def choose_steering(context: DefenseContext, adapter: Artifact, step: int, setti
             candidate_layers = sorted(loss_by_layer, key=lambda layer: (loss_by_layer[layer], layer))[:MAX_LAYERS]
             baseline = rates_at(candidate_layers[0], 0.0)
             trials = [rates_at(layer, strength) for layer in candidate_layers for strength in settings.strengths]
-        min_answered = baseline["answered"] - settings.unanswered
+        min_answered = baseline["answered"] - settings.max_benign_cost
         eligible = [trial for trial in trials if trial["answered"] >= min_answered and trial["jsr"] < baseline["jsr"]]
         best = min(eligible, key=lambda trial: (trial["jsr"], -trial["answered"], trial["strength"]), default=None)
         vectors = {}
         if best is not None:
             layer = best["place"]
-            vector = best["strength"] * 2 * direction.half[layer] * direction.unit[layer]
+            vector = best["strength"] * 2 * direction.half_distance[layer] * direction.unit[layer]
             vectors[str(layer)] = vector.astype(np.float32)
         with draft.file("steering.safetensors") as path:
             save_file(vectors, path)

@@ -1,5 +1,5 @@
 """Safety-utility trade-off: attack success rate, over-refusal, utility and retention of each defense, with the
-difference from the undefended arm (DESIGN rule 10).
+difference from the undefended arm and what the defense costs.
 """
 
 from __future__ import annotations
@@ -7,89 +7,151 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TypedDict
 
+from undersong.evaluation.rates import Metric
+from undersong.results.comparisons import harm_metric
+from undersong.results.schema import DefendedRun, PromptSetRate, RunResult
+from undersong.results.schema_base import ValueWithInterval
+from undersong.results.schema_defenses import CostPart, DefenseRecord, PairedJsrChange, RatesByModality, RatesBySet
 from undersong.statistics import RunKey, mean_runs, paired_runs
 from undersong.types import UndersongError
 
 
 @dataclass(frozen=True)
 class DefenseCondition:
-    """A condition of the audit: which selection trains, and which system text speaks."""
+    """Condition of the audit: the selection that trains, and the system prompt."""
 
     name: str
     kind: str  # selection kind: closest | distant | random | base
-    system: str  # name of the system text
-    applied_changes: tuple[
-        str, ...
-    ] = ()  # what was done to an arm to make it, where it is no condition of the undefended study
+    system: str  # name of the system prompt
+    applied_changes: tuple[str, ...] = ()  # changes to an arm, if it is not a condition of the undefended study
 
     def differences_from(self, undefended: DefenseCondition) -> list[str]:
-        """What differs from the undefended condition."""
+        """Fields that differ from the undefended condition."""
         return [f for f in ("kind", "system") if getattr(self, f) != getattr(undefended, f)]
 
 
-ARM_KEYS = ("family", "axis", "fraction", "train_modality")  # what rows of one undefended arm have in common
-RunEntry = Mapping[str, Any]
-SetEntry = tuple[RunKey, Mapping[str, Any]]  # one set of one run, with the run's (base, draw, seed)
+MeasuredRate = tuple[RunKey, PromptSetRate]  # one rate of one run, with the run's (base, draw, seed)
 
 
 def safety_utility_tradeoff(
-    runs: Sequence[RunEntry], defenses: Sequence[DefenseCondition], *, last_step: int, axis: str
-) -> list[dict[str, Any]]:
-    """One row a (fraction, training modality, defense): means over runs with t intervals, a set and prompt modality.
+    runs: Sequence[RunResult],
+    defenses: Sequence[DefenseCondition],
+    *,
+    last_step: int,
+    axis: str,
+    family: str | None = None,
+) -> list[DefenseRecord]:
+    """Compute one row a (fraction, training modality, defense): means over runs with t intervals, and the cost.
 
-    `runs` are those of results.json, undefended and defended.  The first defense is the undefended condition; a
-    condition that changes more than one thing against it is an error, because its price could not be told apart.
+    Args:
+        runs: undefended and defended.
+        defenses: the first is the undefended condition.
+        last_step: only runs at this step count.
+        axis: only runs of this axis count.
+        family: of the models; stands in the rows.
+
+    Raises:
+        UndersongError: a condition changes more than one thing against the undefended one, so that its cost could not
+            be told apart.
     """
     _check_one_change([condition for condition in defenses if not condition.applied_changes])
-    last_step_runs = [run for run in runs if run["train_modality"] and (run["step"], run["axis"]) == (last_step, axis)]
+    last_step_runs = [run for run in runs if run.train_modality and (run.step, run.axis) == (last_step, axis)]
     rows = []
-    for fraction, modality in sorted({(run["fraction"], run["train_modality"]) for run in last_step_runs}):
-        arm_runs = [run for run in last_step_runs if (run["fraction"], run["train_modality"]) == (fraction, modality)]
+    for fraction, modality in sorted({(run.fraction or 0.0, str(run.train_modality)) for run in last_step_runs}):
+        arm_runs = [run for run in last_step_runs if (run.fraction, run.train_modality) == (fraction, modality)]
         undefended_runs = _condition_runs(arm_runs, defenses[0])
+        undefended: DefenseRecord | None = None
         for defense in defenses:
             if defense_runs := _condition_runs(arm_runs, defense):
-                arm_facts = {"axis": axis, "fraction": fraction, "train_modality": modality, "step": last_step}
-                difference = (
-                    _difference_from_undefended(defenses[0], undefended_runs, defense, defense_runs)
-                    if defense is not defenses[0]
-                    else {}
+                row = DefenseRecord(
+                    defense=defense.name,
+                    family=family,
+                    axis=axis,
+                    fraction=fraction,
+                    train_modality=modality,
+                    step=last_step,
+                    kind=defense.kind,
+                    system=defense.system,
+                    changes=list(defense.applied_changes),
+                    arm=defense_runs[0].arm,
+                    undefended_arm=(undefended_runs or defense_runs)[0].arm,
+                    n_runs=len(defense_runs),
+                    **_measured_fields(defense, defense_runs),
+                    jsr_change={}
+                    if defense is defenses[0]
+                    else _jsr_change(defenses[0], undefended_runs, defense, defense_runs),
+                    after_retuning=_jsr_after_retuning(arm_runs, defense),
                 )
-                rows.append(
-                    {
-                        **arm_facts,
-                        **_tradeoff_row(defense, defense_runs),
-                        "against": difference,
-                        "again": _jsr_after_retuning(arm_runs, defense),
-                    }
-                )
+                undefended = row if defense is defenses[0] else undefended
+                rows.append(row if undefended is None else with_cost(row, undefended))
     return rows
 
 
-def _condition_runs(runs: Sequence[RunEntry], defense: DefenseCondition) -> list[RunEntry]:
-    applied_defense = defense.name if defense.applied_changes else None
-    condition_runs = [run for run in runs if (run["kind"], run.get("defense")) == (defense.kind, applied_defense)]
-    return [run for run in condition_runs if not run.get("again")]
+def with_cost(row: DefenseRecord, undefended: DefenseRecord) -> DefenseRecord:
+    """Charge a defense with what it costs against its undefended arm: the one place where costs are computed.
+
+    Each part is the largest over benign sets and prompt modalities that both rows have: over-refusal gained, utility
+    lost, and the share that is lost of what the tuning taught.  The largest part, from 0 to 1, is `max_cost`; the
+    undefended arm has none.
+    """
+    over_refusal = _largest_loss(row.over_refusal, undefended.over_refusal, 1)
+    utility = _largest_loss(row.utility, undefended.utility, -1)
+    retention = 0.0 if row.defense == undefended.defense else None
+    if row.retention is not None and row.retention.value is not None:
+        retention = min(1.0, max(0.0, 1 - row.retention.value))
+    losses = [0.0, *(part.loss for part in (over_refusal, utility) if part is not None), retention or 0.0]
+    return row.model_copy(
+        update={
+            "over_refusal_rise": over_refusal,
+            "utility_loss": utility,
+            "retention_loss": retention,
+            "max_cost": None if row.defense == undefended.defense else min(1.0, max(losses)),
+        }
+    )
 
 
-def _jsr_after_retuning(runs: Sequence[RunEntry], defense: DefenseCondition) -> dict[str, Any]:
-    """Prompt modality -> JSR after a second tuning on top; empty: that was not tried."""
-    retuned_runs = [run for run in runs if run.get("again") and run.get("defense") == defense.name]
-    entries = [
-        entry for entry in _set_entries(retuned_runs) if entry[1]["harmful"] and entry[1]["system"] == defense.system
+def _largest_loss(rates: RatesBySet, undefended: RatesBySet, sign: int) -> CostPart | None:
+    parts = [
+        CostPart(loss=sign * (rate.value - baseline.value), prompt_set=name, modality=modality)
+        for name, by_modality in rates.items()
+        for modality, rate in by_modality.items()
+        if (baseline := undefended.get(name, {}).get(modality)) is not None
+        and rate.value is not None
+        and baseline.value is not None
     ]
-    return _by_modality(_first_set_entries(entries), _attack_metric(entries))
+    return max(parts, key=lambda part: part.loss, default=None)
 
 
-def _first_set_entries(entries: Sequence[SetEntry]) -> list[SetEntry]:
+def _condition_runs(runs: Sequence[RunResult], defense: DefenseCondition) -> list[RunResult]:
+    applied_defense = defense.name if defense.applied_changes else None
+    return [
+        run for run in runs if (run.kind, _defense_of(run)) == (defense.kind, applied_defense) and not _is_retuned(run)
+    ]
+
+
+def _defense_of(run: RunResult) -> str | None:
+    return run.defense if isinstance(run, DefendedRun) else None
+
+
+def _is_retuned(run: RunResult) -> bool:
+    return isinstance(run, DefendedRun) and run.retuned
+
+
+def _jsr_after_retuning(runs: Sequence[RunResult], defense: DefenseCondition) -> RatesByModality:
+    """Prompt modality -> JSR after a second tuning on top; empty: that was not tried."""
+    retuned = [run for run in runs if _is_retuned(run) and _defense_of(run) == defense.name]
+    return _by_modality(_first_set(_harmful(retuned, defense.system)))
+
+
+def _harmful(runs: Iterable[RunResult], system: str) -> list[MeasuredRate]:
+    return [found for found in _measured_rates(runs) if found[1].harmful and found[1].system == system]
+
+
+def _first_set(rates: Sequence[MeasuredRate]) -> list[MeasuredRate]:
     """Of the first set: the others, of other voices or in noise, stand beside it and are in the ceiling."""
-    return [entry for entry in entries if entry[1]["set"] == entries[0][1]["set"]]
-
-
-def _attack_metric(entries: Sequence[SetEntry]) -> str:
-    """Where the judge sees refusals alone the share is no JSR."""
-    return "non_refusal_rate" if any("non_refusal_rate" in entry for _, entry in entries) else "jsr"
+    return [found for found in rates if found[1].prompt_set == rates[0][1].prompt_set]
 
 
 def _check_one_change(defenses: Sequence[DefenseCondition]) -> None:
@@ -100,61 +162,58 @@ def _check_one_change(defenses: Sequence[DefenseCondition]) -> None:
             raise UndersongError(f"Defense {defense.name!r} changes {problem}; a defense changes one thing.")
 
 
-def _tradeoff_row(defense: DefenseCondition, runs: Sequence[RunEntry]) -> dict[str, Any]:
-    entries = [entry for entry in _set_entries(runs) if entry[1]["system"] == defense.system]
-    harmful = [entry for entry in entries if entry[1]["harmful"]]
-    benign = [entry for entry in entries if not entry[1]["harmful"]]
-    metric = _attack_metric(harmful)
-    retention = {_run_key(run): run["kept"] for run in runs if run.get("kept") is not None}
-    return {
-        "defense": defense.name,
-        "axis": runs[0]["axis"],
-        "kind": defense.kind,
-        "system": defense.system,
-        "changes": list(defense.applied_changes),
-        "runs": len(runs),
-        "jsr": _by_modality(_first_set_entries(harmful), metric),
-        "jsr_by_set": _by_set(harmful, metric),
-        "jsr_ceiling": _rate_ceiling(harmful, metric),
-        "over_refusal": _by_set(benign, "refusal_rate"),
-        "over_refusal_ceiling": _rate_ceiling(benign, "refusal_rate"),
-        "utility": _by_set(benign, "right_rate"),
-        "kept": _mean_interval(retention, None) if retention else None,
-        "measured": all(run.get("learned", True) for run in runs),
-        "metric": metric,
-        "note": _choice_note(runs),
-    }
+class _Measured(TypedDict):
+    metric: Metric
+    jsr: RatesByModality
+    jsr_by_prompt_set: RatesBySet
+    jsr_ceiling: float | None
+    over_refusal: RatesBySet
+    over_refusal_ceiling: float | None
+    utility: RatesBySet
+    retention: ValueWithInterval | None
+    retention_known: bool
+    note: str | None
 
 
-def _choice_note(runs: Sequence[RunEntry]) -> str | None:
-    """What was chosen in each run, where something was."""
-    choices = [run["chose"] for run in runs if run.get("chose")]
-    return "; ".join(f"{text} ({choices.count(text)} of {len(runs)} runs)" for text in dict.fromkeys(choices)) or None
-
-
-def _difference_from_undefended(
-    undefended: DefenseCondition,
-    undefended_runs: Sequence[RunEntry],
-    defense: DefenseCondition,
-    runs: Sequence[RunEntry],
-) -> dict[str, Any]:
-    """Prompt modality -> JSR (first harmful set) less that of the undefended arm of the same base, draw and seed.
-
-    `told`: whether the interval over runs leaves 0 out; of several runs that all differ by the same, whether their own
-    intervals over prompts lie apart on average.
-    """
-    before, after = (
-        _first_set_entries(
-            [
-                entry
-                for entry in _set_entries(condition_runs)
-                if entry[1]["harmful"] and entry[1]["system"] == condition.system
-            ]
-        )
-        for condition, condition_runs in ((undefended, undefended_runs), (defense, runs))
+def _measured_fields(defense: DefenseCondition, runs: Sequence[RunResult]) -> _Measured:
+    harmful = _harmful(runs, defense.system)
+    benign = [found for found in _measured_rates(runs) if not found[1].harmful and found[1].system == defense.system]
+    defended = [run for run in runs if isinstance(run, DefendedRun)]
+    retention = {run.run_key: run.retention for run in defended if run.retention is not None}
+    return _Measured(
+        metric=harm_metric(runs),
+        jsr=_by_modality(_first_set(harmful)),
+        jsr_by_prompt_set=_by_set(harmful),
+        jsr_ceiling=_rate_ceiling(harmful),
+        over_refusal=_by_set(benign),
+        over_refusal_ceiling=_rate_ceiling(benign),
+        utility=_by_set(benign, correct=True),
+        retention=_mean_interval(retention, None) if retention else None,
+        retention_known=all(run.retention_known for run in defended),
+        note=_choice_note(defended, len(runs)),
     )
-    metric = _attack_metric(before)
-    rates, differences = (_rates_by_modality(before, metric), _rates_by_modality(after, metric)), {}
+
+
+def _choice_note(runs: Sequence[DefendedRun], run_count: int) -> str | None:
+    """What was chosen in each run, where something was."""
+    choices = [run.chosen_text for run in runs if run.chosen_text]
+    return "; ".join(f"{text} ({choices.count(text)} of {run_count} runs)" for text in dict.fromkeys(choices)) or None
+
+
+def _jsr_change(
+    undefended: DefenseCondition,
+    undefended_runs: Sequence[RunResult],
+    defense: DefenseCondition,
+    runs: Sequence[RunResult],
+) -> dict[str, PairedJsrChange]:
+    """Prompt modality -> JSR (first harmful set) minus that of the undefended arm of the same base, draw and seed.
+
+    Significant: the interval over runs leaves 0 out; of several runs that all differ by the same, their own intervals
+    over prompts lie apart on average.
+    """
+    before = _first_set(_harmful(undefended_runs, undefended.system))
+    after = _first_set(_harmful(runs, defense.system))
+    rates, changes = (_rates_by_modality(before), _rates_by_modality(after)), {}
     for modality in sorted(rates[0].keys() & rates[1].keys()):
         if rates[0][modality].keys() == rates[1][modality].keys():
             change = paired_runs(rates[0][modality], rates[1][modality], limits=(-1.0, 1.0))
@@ -162,75 +221,79 @@ def _difference_from_undefended(
                 is_significant = not change.low <= 0 <= change.high
             else:
                 is_significant = change.units > 1 and _are_disjoint(
-                    *(_mean_interval_ends(entries, modality) for entries in (before, after))
+                    *(_mean_interval_ends(side, modality) for side in (before, after))
                 )
-            differences[modality] = {
-                "difference": change.difference, "low": change.low, "high": change.high, "p": change.p, "told": is_significant,
-            }  # fmt: skip
-    return differences
+            changes[modality] = PairedJsrChange(
+                difference=change.difference,
+                low=change.low,
+                high=change.high,
+                p=change.p,
+                significant=is_significant,
+            )
+    return changes
 
 
-def _mean_interval_ends(entries: Sequence[SetEntry], modality: str) -> tuple[float, float] | None:
+def _mean_interval_ends(rates: Sequence[MeasuredRate], modality: str) -> tuple[float, float] | None:
     """Mean ends of the runs' own intervals over prompts."""
-    modality_entries = [entry for _, entry in entries if entry["modality"] == modality]
-    if any(entry.get("low") is None or entry.get("high") is None for entry in modality_entries):
+    ends = [(rate.low, rate.high) for _, rate in rates if rate.modality == modality]
+    known = [(low, high) for low, high in ends if low is not None and high is not None]
+    if len(known) < len(ends):
         return None
-    return fmean(entry["low"] for entry in modality_entries), fmean(entry["high"] for entry in modality_entries)
+    return fmean(low for low, _ in known), fmean(high for _, high in known)
 
 
 def _are_disjoint(first: tuple[float, float] | None, second: tuple[float, float] | None) -> bool:
     return first is not None and second is not None and (first[1] < second[0] or second[1] < first[0])
 
 
-def _rate_ceiling(entries: Sequence[SetEntry], metric: str) -> float | None:
+def _rate_ceiling(rates: Sequence[MeasuredRate]) -> float | None:
     """The largest rate, of any set and modality, that neither run noise nor the number of prompts excludes.
 
-    The upper end over runs, or of the runs' own intervals over prompts on average, whichever is higher; of runs that
-    all agree the latter alone.  None for a single run, whose noise nobody has seen, and without intervals.
+    For each set it is the upper end over runs or the mean upper end over prompts, whichever is higher; if all runs
+    agree, only the latter. None for a single run, whose noise is unknown, and without intervals.
     """
     upper_ends = []
-    for name, modality in sorted({(entry["set"], entry["modality"]) for _, entry in entries}):
-        set_entries = [(run, entry) for run, entry in entries if (entry["set"], entry["modality"]) == (name, modality)]
-        if len(set_entries) < 2 or any(entry.get("high") is None for _, entry in set_entries):
+    for key in sorted({(rate.prompt_set, rate.modality) for _, rate in rates}):
+        of_set = [(run, rate) for run, rate in rates if (rate.prompt_set, rate.modality) == key]
+        highs = [rate.high for _, rate in of_set if rate.high is not None]
+        if len(of_set) < 2 or len(highs) < len(of_set):
             return None
-        over_runs = mean_runs({run: entry[metric] for run, entry in set_entries}, limits=(0.0, 1.0))
-        over_prompts = fmean(entry["high"] for _, entry in set_entries)
+        over_runs = mean_runs({run: rate.rate for run, rate in of_set}, limits=(0.0, 1.0))
+        over_prompts = fmean(highs)
         upper_ends.append(over_prompts if over_runs.high is None else max(over_runs.high, over_prompts))
     return max(upper_ends, default=None)
 
 
-def _run_key(run: RunEntry) -> RunKey:
-    return run["base_seed"], run["draw"], run["seed"]
-
-
-def _set_entries(runs: Iterable[RunEntry]) -> Iterator[SetEntry]:
+def _measured_rates(runs: Iterable[RunResult]) -> Iterator[MeasuredRate]:
     for run in runs:
-        for entry in run["sets"]:
-            yield _run_key(run), entry
+        for rate in run.rates:
+            yield run.run_key, rate
 
 
-def _by_set(entries: Sequence[SetEntry], metric: str) -> dict[str, Any]:
-    names = dict.fromkeys(entry["set"] for _, entry in entries)
-    return {name: _by_modality([entry for entry in entries if entry[1]["set"] == name], metric) for name in names}
+def _by_set(rates: Sequence[MeasuredRate], correct: bool = False) -> RatesBySet:
+    names = dict.fromkeys(rate.prompt_set for _, rate in rates)
+    return {name: _by_modality([found for found in rates if found[1].prompt_set == name], correct) for name in names}
 
 
-def _by_modality(entries: Sequence[SetEntry], metric: str) -> dict[str, Any]:
-    """Prompt modality -> {mean, low, high} over runs."""
+def _by_modality(rates: Sequence[MeasuredRate], correct: bool = False) -> RatesByModality:
+    """Prompt modality -> mean and interval over runs."""
     return {
         modality: _mean_interval(of_runs, (0.0, 1.0))
-        for modality, of_runs in sorted(_rates_by_modality(entries, metric).items())
+        for modality, of_runs in sorted(_rates_by_modality(rates, correct).items())
     }
 
 
-def _rates_by_modality(entries: Sequence[SetEntry], metric: str) -> dict[str, dict[RunKey, float]]:
+def _rates_by_modality(rates: Sequence[MeasuredRate], correct: bool = False) -> dict[str, dict[RunKey, float]]:
     """Prompt modality -> run -> rate, of one set."""
-    rates: dict[str, dict[RunKey, float]] = {}
-    for run, entry in entries:
-        rates.setdefault(entry["modality"], {})[run] = entry[metric]
-    return rates
+    by_modality: dict[str, dict[RunKey, float]] = {}
+    for run, rate in rates:
+        value = rate.correct_rate if correct else rate.rate
+        if value is not None:
+            by_modality.setdefault(rate.modality, {})[run] = value
+    return by_modality
 
 
-def _mean_interval(rates: Mapping[RunKey, float], limits: tuple[float, float] | None) -> dict[str, float | None]:
+def _mean_interval(rates: Mapping[RunKey, float], limits: tuple[float, float] | None) -> ValueWithInterval:
     """Over independent units: runs of one base are not independent where there are several bases."""
     summary = mean_runs(rates, limits=limits)
-    return {"mean": summary.mean, "low": summary.low, "high": summary.high}
+    return ValueWithInterval(value=summary.mean, low=summary.low, high=summary.high)

@@ -1,7 +1,5 @@
-"""Defenses during training: safety mixing, constrained first tokens (Qi et al.
-
-2024), and a canary that stops training early.
-"""
+"""Defenses during training: safety mixing, constrained first tokens (Qi et al. 2024), and a canary that stops training
+early."""
 
 from __future__ import annotations
 
@@ -24,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def train_with_defense(context: DefenseContext, arm: StudyArm, defense: DefenseSettings) -> Artifact:
-    """The arm trained as ever, but for what the defense changes of the training."""
+    """Train an arm as the study does, with the changes of a defense."""
     recipe_overrides = {}
-    if defense.constrained:
+    if defense.constrained_sft:
         recipe_overrides["betas"] = list(
-            defense.constrained if isinstance(defense.constrained, tuple) else PUBLISHED_BETAS
+            defense.constrained_sft if isinstance(defense.constrained_sft, tuple) else PUBLISHED_BETAS
         )
     return _train_arm(
         context, arm, recipe_overrides, _training_extras(context, arm, defense) if defense.corpora else None
@@ -36,7 +34,14 @@ def train_with_defense(context: DefenseContext, arm: StudyArm, defense: DefenseS
 
 
 def retune(context: DefenseContext, arm: StudyArm, adapter: Artifact, step: int) -> Artifact:
-    """A second training on top of what was kept at `step`, on the samples of `data`, as the study trains."""
+    """Train a second time on top of the adapter of `step`, on the samples of `arm`, as the study trains.
+
+    Args:
+        context: Context of the base.
+        arm: Arm whose samples are used.
+        adapter: The adapter to start from.
+        step: Step of the adapter.
+    """
 
     def make(_model: AudioModel) -> dict[str, Any]:
         return {"start": adapter_step_folder(adapter.verify(), step)}
@@ -47,16 +52,23 @@ def retune(context: DefenseContext, arm: StudyArm, adapter: Artifact, step: int)
 def _train_arm(
     context: DefenseContext, arm: StudyArm, recipe_overrides: dict[str, Any], extras: TrainingExtras | None
 ) -> Artifact:
-    """As the study trains, but for what `held` says of the recipe, and the guard."""
+    """Train as the study does, with overrides of the recipe and the extras of a defense."""
     study, pool = context.study, context.record.pool
     recipe, system_text = training_recipe(study.tuning) | recipe_overrides, study.system_text(study.undefended_system)
     return stages.train_adapter(
-        context.run_context, arm, pool, context.audio_features(pool), recipe, system_text, study.tuning.target, extras
+        context.run_context,
+        arm,
+        pool,
+        context.audio_features(pool),
+        recipe,
+        system_text,
+        study.tuning.target_column,
+        extras,
     )
 
 
 def last_kept_step(adapter: Artifact, default: int) -> int:
-    """The last step that a training kept: an earlier one where a canary stopped it."""
+    """Last step that a training kept; it is earlier than `default` if a canary stopped the training."""
     steps = [int(folder.name.removeprefix("step-")) for folder in adapter.path.glob("step-*")]
     return max(steps, default=default)
 
@@ -65,19 +77,19 @@ def _training_extras(context: DefenseContext, arm: StudyArm, defense: DefenseSet
     assert arm.modality is not None
     corpora = {role: context.record.defense_corpora[ref] for role, ref in defense.corpora.items()}
     config: dict[str, Any] = {}
-    if defense.mixing:
-        mixing_settings = defense.mixing.model_dump(exclude={"corpus"})
+    if defense.safety_mixing:
+        mixing_settings = defense.safety_mixing.model_dump(exclude={"corpus"})
         config["mixing"] = {**mixing_settings, "manner": manner_key(context.prompt_settings(arm.modality))}
     if defense.canary:
         config["canary"] = {
-            **defense.canary.model_dump(exclude={"harmful", "harmless"}),
+            **defense.canary.model_dump(exclude={"harmful", "benign"}),
             "asked": context.contrast_config,
         }
 
     def make(model: AudioModel) -> dict[str, Any]:
         train_options: dict[str, Any] = {}
-        if defense.mixing:
-            train_options["mixing"] = _safety_mixing(context, arm, defense.mixing)
+        if defense.safety_mixing:
+            train_options["mixing"] = _safety_mixing(context, arm, defense.safety_mixing)
         if defense.canary:
             train_options["watch"] = _canary_watch(context, arm, defense.canary, model)
         return train_options
@@ -91,25 +103,25 @@ def _safety_mixing(context: DefenseContext, arm: StudyArm, settings: SafetyMixin
 
     assert arm.modality is not None
     prompts = context.prompts(context.record.defense_corpora[settings.corpus], True, [arm.modality])
-    if settings.refusal is not None:
-        targets = [settings.refusal] * len(prompts)
+    if settings.refusal_text is not None:
+        targets = [settings.refusal_text] * len(prompts)
     else:
-        targets = training_targets([prompt.sample for prompt in prompts], settings.column)
+        targets = training_targets([prompt.sample for prompt in prompts], settings.refusal_column)
     return Mixed(prompts, targets, settings.share)
 
 
 def _canary_watch(context: DefenseContext, arm: StudyArm, settings: CanarySettings, model: AudioModel) -> CanaryCheck:
-    """Asks in the modality that is trained on."""
+    """Canary check in the training modality."""
     from undersong.tuning.canary import CanaryCheck
 
     assert arm.modality is not None
     harmful = context.prompts(context.record.defense_corpora[settings.harmful], True, [arm.modality])
     benign = []
-    if settings.harmless is not None:
-        benign = context.prompts(context.record.defense_corpora[settings.harmless], False, [arm.modality])
+    if settings.benign is not None:
+        benign = context.prompts(context.record.defense_corpora[settings.benign], False, [arm.modality])
     contrast_prompts = ContrastSets(harmful, benign)
-    limits = {"jsr": settings.jsr}
-    if settings.over_refusal is not None:
-        limits["over_refusal"] = settings.over_refusal
+    limits = {"jsr": settings.max_jsr}
+    if settings.max_over_refusal is not None:
+        limits["over_refusal"] = settings.max_over_refusal
     evaluator = context.reply_evaluator()
-    return CanaryCheck(lambda: evaluator.measure_rates(model, contrast_prompts), limits, settings.every)
+    return CanaryCheck(lambda: evaluator.measure_rates(model, contrast_prompts), limits, settings.every_steps)

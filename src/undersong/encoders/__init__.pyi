@@ -1,7 +1,4 @@
 from .registry import (
-    ENCODERS as ENCODERS,
-)
-from .registry import (
     ENCODERS_THAT_FIT as ENCODERS_THAT_FIT,
 )
 from .registry import (
@@ -21,4 +18,7 @@ from .registry import (
 )
 from .registry import (
     make_encoder as make_encoder,
+)
+from .spec import (
+    ENCODERS as ENCODERS,
 )

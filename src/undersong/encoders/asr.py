@@ -34,7 +34,7 @@ TRANSCRIPT_COLUMNS = ("id", "text", "seconds", "model")
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """One clip of `seconds` as `model` understood it."""
+    """Transcript of one clip of `seconds` seconds by `model`."""
 
     id: str
     text: str
@@ -44,19 +44,19 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Transcripts:
-    """In the samples' order; what could not be transcribed is quarantined."""
+    """Transcripts in the samples' order; clips that could not be transcribed are quarantined."""
 
     rows: tuple[Transcript, ...]
     quarantined: tuple[Quarantined, ...] = ()
 
 
 def samples_without_text(samples: Sequence[Sample]) -> list[Sample]:
-    """The spoken samples without a text of their own: those to transcribe."""
+    """The samples to transcribe: those with audio and without a text."""
     return [sample for sample in samples if sample.audio is not None and not (sample.text or "").strip()]
 
 
 def with_transcripts(samples: Sequence[Sample], transcripts: Transcripts) -> tuple[Sample, ...]:
-    """The samples, in order, with transcripts as the text of those that have none; a text that is there stays."""
+    """The samples, in order, with transcripts as the text of those that have none; existing texts stay."""
     texts = {row.id: row.text for row in transcripts.rows}
     missing_ids = {sample.id for sample in samples_without_text(samples)}
     return tuple(
@@ -66,7 +66,7 @@ def with_transcripts(samples: Sequence[Sample], transcripts: Transcripts) -> tup
 
 
 def transcripts_table(samples: Sequence[Sample], transcripts: Transcripts) -> pa.Table:
-    """One row a sample, in their order: id, text, seconds, model, and instead of these the reason why there is none."""
+    """Table with one row per sample, in order: id, text, seconds, model, or else id and the reason for a failure."""
     import pyarrow as pa
 
     transcribed, reasons = (
@@ -83,7 +83,7 @@ def transcripts_table(samples: Sequence[Sample], transcripts: Transcripts) -> pa
 
 
 def transcripts_from_table(table: pa.Table) -> Transcripts:
-    """What `transcripts_table` holds."""
+    """Read transcripts from the table of `transcripts_table`."""
     rows, quarantined = list[Transcript](), list[Quarantined]()
     for row in table.to_pylist():
         reason = row.pop("reason")
@@ -95,7 +95,7 @@ def transcripts_from_table(table: pa.Table) -> Transcripts:
 
 
 def write_transcripts(transcripts: Transcripts, folder: Path) -> None:
-    """`transcripts.parquet` (id, text, seconds, model) and `quarantine.parquet` (id, reason)."""
+    """Write `transcripts.parquet` (id, text, seconds, model) and `quarantine.parquet` (id, reason)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -106,7 +106,7 @@ def write_transcripts(transcripts: Transcripts, folder: Path) -> None:
 
 
 def read_transcripts(folder: Path) -> Transcripts:
-    """What `write_transcripts` wrote.  Raises UndersongError when there is no such file or a column is missing."""
+    """Read the files of `write_transcripts`. Raises UndersongError if the file or a column is missing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -132,7 +132,10 @@ ENDLESS_REASON = "the transcript did not end within the model's length, as where
 
 @dataclass(slots=True)
 class Transcriber:
-    """`name`: whose transcripts they are.  `batch`: clips that are heard together, halved when memory runs out."""
+    """A Whisper model that transcribes clips. `name` is recorded in the transcripts.
+
+    `batch` clips are transcribed together; the number is halved when memory runs out.
+    """
 
     name: str
     model: Any
@@ -143,7 +146,7 @@ class Transcriber:
     progress: ProgressCallback | None = None
 
     def transcribe(self, samples: Sequence[Sample]) -> Transcripts:
-        """One transcript a spoken sample, in order; unreadable, silent, empty and endless ones are quarantined."""
+        """Transcribe each sample, in order. Unreadable, silent, empty and unfinished ones are quarantined."""
         rows: dict[str, Transcript] = {}
         quarantined: list[Quarantined] = []
         timer = start_progress(len(samples), self.progress)
@@ -163,13 +166,13 @@ class Transcriber:
         return Transcripts(tuple(rows[sample.id] for sample in samples if sample.id in rows), tuple(quarantined))
 
     def _transcribe_batch(self, clips: Sequence[Clip]) -> list[str | None]:
-        """One a clip; None where it did not end.  Clips of one window go together, longer ones alone."""
+        """One text per clip; None if it did not end. Clips of one window go together, longer ones alone."""
         short_clips = [clip for clip in clips if len(clip.samples) <= self.extractor.n_samples]
         texts = {clip.id: text for clip, text in zip(short_clips, self._transcribe_short(short_clips), strict=True)}
         return [texts[clip.id] if clip.id in texts else self._transcribe_long(clip) for clip in clips]
 
     def _transcribe_short(self, clips: Sequence[Clip]) -> list[str | None]:
-        """Every clip padded to the window, as the model was trained, so none depends on the others."""
+        """Transcribe clips padded to the window, as in training, so that no clip depends on the others."""
         if not clips:
             return []
         tokens = self._generate([clip.samples for clip in clips], padding="max_length", return_timestamps=False)
@@ -178,8 +181,10 @@ class Transcriber:
         return [self._decode(row) if end_ids & set(row) else None for row in tokens.tolist()]
 
     def _transcribe_long(self, clip: Clip) -> str | None:
-        """Window after window, each from where the last sentence ended (Radford et al. 2022, section 3.8), for which
-        the model has to know timestamps."""
+        """Transcribe window after window, each from the end of the last sentence (Radford et al. 2022, section 3.8).
+
+        The model needs timestamps for it.
+        """
         if not hasattr(self.model.generation_config, "no_timestamps_token_id"):
             raise UndersongError(
                 f"{self.name} knows no timestamps, which clip {clip.id} needs because it is longer than one window "
@@ -189,7 +194,7 @@ class Transcriber:
         return self._decode(tokens.tolist()[0])
 
     def _generate(self, waveforms: list[np.ndarray], *, return_timestamps: bool, **options: Any) -> Any:
-        """(clips, tokens) of greedy decoding, the end token among them."""
+        """Tokens (clips, tokens) of greedy decoding, including the end token."""
         import torch
 
         inputs = self.extractor(
@@ -205,8 +210,8 @@ class Transcriber:
                 attention_mask=inputs["attention_mask"].to(self.model.device),
                 return_timestamps=return_timestamps,
                 return_dict_in_generate=not return_timestamps,
-                # One call for clips of one window: where a timestamp slips into a transcript, transformers would hear
-                # that clip's rest again and return the rest's tokens, of the clips that had one, as the whole answer.
+                # A single call for clips of one window: if a timestamp slips into a transcript, transformers would
+                # transcribe the rest of that clip again and return only the tokens of the rest.
                 force_unique_generate_call=not return_timestamps,
                 do_sample=False,
                 num_beams=1,
@@ -215,7 +220,7 @@ class Transcriber:
         return output if return_timestamps else output.sequences
 
     def _language_options(self) -> dict[str, str]:
-        """Models of English alone take neither language nor task."""
+        """Language and task for a multilingual model; English-only models take neither."""
         if not getattr(self.model.generation_config, "is_multilingual", False):
             return {}
         return {"task": "transcribe", **({"language": self.language} if self.language else {})}
@@ -227,10 +232,17 @@ class Transcriber:
 def load_transcriber(
     ref: str | Path, *, language: str | None = None, device: str = "cpu", dtype: str = "float32", batch: int = 8
 ) -> Transcriber:
-    """The Whisper model behind a folder, a packaged organism or a Hugging Face id, with its own tokenizer.
+    """Load the Whisper model of a folder, a packaged organism or a Hugging Face id, with its own tokenizer.
 
-    `language` ("en") is told to a multilingual model, which else detects it clip by clip.  Raises UndersongError for
-    another kind of model, incomplete weights, a language that the model does not have, or a device that is not there.
+    Args:
+        ref: Folder, `organism:NAME` or Hugging Face id.
+        language: Language code such as "en" for a multilingual model; None: detected for each clip.
+        device: Torch device.
+        dtype: Dtype of the weights.
+        batch: Clips that are transcribed together.
+
+    Raises:
+        UndersongError: Another kind of model, incomplete weights, an unknown language, or a missing device.
     """
     from transformers import AutoTokenizer
 
@@ -242,7 +254,7 @@ def load_transcriber(
     if model_type != "whisper":
         raise UndersongError(f"{ref} is of type {model_type} and cannot transcribe; give a Whisper model.")
     model = load_network(folder, "WhisperForConditionalGeneration", dtype).to(device)
-    # Without them transformers makes an empty tokenizer, by which every transcript would be empty.
+    # Without these files transformers makes an empty tokenizer, and every transcript would be empty.
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise UndersongError(f"{ref} has no tokenizer; copy tokenizer.json from the model's release.")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -23,12 +23,12 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Items a second since the start; 0 before the first."""
+        """Items per second since the start; 0 before the first."""
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def remaining_seconds(self) -> float | None:
-        """Seconds to the end at that rate; None while nothing is known."""
+        """Seconds to the end at the current rate; None before the first item."""
         return (self.total - self.done) / self.rate if self.rate > 0 else None
 
 
@@ -37,7 +37,7 @@ REPORT_INTERVAL = 10.0  # seconds between two lines
 
 
 def progress_lines(task: str, write_line: Callable[[str], None]) -> ProgressCallback:
-    """A watcher that tells of `what` in words, at most once in EVERY seconds and not before the first have passed."""
+    """Callback that writes the progress of `task` as a line, at most once in REPORT_INTERVAL seconds."""
     last_report = 0.0
 
     def report(progress: Progress) -> None:
@@ -54,7 +54,7 @@ def progress_lines(task: str, write_line: Callable[[str], None]) -> ProgressCall
 
 
 def format_duration(seconds: float) -> str:
-    """In its two largest units: 42 s, 3 min 20 s, 5 h 12 min."""
+    """Format seconds in the two largest units: 42 s, 3 min 20 s, 5 h 12 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -64,35 +64,37 @@ def format_duration(seconds: float) -> str:
 
 @dataclass(slots=True)
 class ProgressTimer:
-    """Counts from its making and tells the watcher, where there is one."""
+    """Measures time from its creation and reports progress to the callback, if there is one."""
 
     total: int
     callback: ProgressCallback | None
     start: float
 
     def update(self, done: int) -> None:
-        """Tells how far it is: `done` items since the start, not since the last call."""
+        """Report `done` items since the start (not since the last call)."""
         if self.callback is not None:
             self.callback(Progress(done, self.total, time.monotonic() - self.start))
 
 
 def start_progress(total: int, callback: ProgressCallback | None) -> ProgressTimer:
-    """A watch that starts now."""
+    """Start a timer now."""
     return ProgressTimer(total, callback, time.monotonic())
 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# torch.OutOfMemoryError is a RuntimeError that says the first; the CPU's allocator, cuBLAS and cuDNN say the others.
+# torch.OutOfMemoryError is a RuntimeError with the first message; the CPU allocator, cuBLAS and cuDNN use the others.
 OOM_MESSAGES = ("out of memory", "can't allocate", "alloc_failed", "not enough memory")
 
 
 def halve_on_oom(
     run: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], size: int
 ) -> Iterator[tuple[list[Item], Sequence[Result] | None]]:
-    """Batches of at most `size` items, in order, with what `run` made of each; None: a single item that memory does not
-    hold.  What did not fit is tried by halves, and the size stays halved: give items from small to large."""
+    """Yield batches of at most `size` items, in order, with the results of `run`; None for one item that does not fit.
+
+    A batch that runs out of memory is tried in halves, and the size stays halved, so sort items from small to large.
+    """
     pending = deque(items)
     while pending:
         batch = [pending.popleft() for _ in range(min(size, len(pending)))]
@@ -110,20 +112,20 @@ def _run_or_none(run: Callable[[Sequence[Item]], Sequence[Result]], batch: list[
     except (RuntimeError, MemoryError) as error:
         if not is_oom_error(error):
             raise
-    # Here, not in the handler: there the error still holds the tensors of the failed pass.
+    # Not in the handler, where the error still holds the tensors of the failed pass.
     empty_cache()
     return None
 
 
 def is_oom_error(error: BaseException) -> bool:
-    """Whether an error means that there was not memory enough."""
+    """True if an error means that memory ran out."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(message in str(error).lower() for message in OOM_MESSAGES)
     )
 
 
 def empty_cache() -> None:
-    """Returns what the accelerator's allocator keeps for later, so that a smaller batch finds room in one piece."""
+    """Free the cached memory of the accelerator, so that a smaller batch finds room in one piece."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -20,15 +20,15 @@ NO_WEIGHTS_MESSAGE = (
     "{where} has no weights as safetensors; convert them (`save_pretrained` of transformers), or name a revision that "
     "has them (ID@REVISION)."
 )
-# Tensors that inference never reads, and that some releases lack: what masked frames are replaced by in pretraining,
-# and the training loss of x-vector heads.
+# Tensors that inference never reads and some releases lack: the replacement of masked frames in pretraining, and the
+# training loss of x-vector heads.
 UNUSED_TENSORS = ("masked_spec_embed", "objective.weight")
 
 
 def checkpoint_folder(ref: str | Path, files: Sequence[str] = CHECKPOINT_FILES) -> Path:
-    """Where the files of `ref` lie; of a Hugging Face id `files` (patterns) are fetched into its cache, once.
+    """Folder with the files of `ref`. The `files` (patterns) of a Hugging Face id are downloaded to its cache.
 
-    Raises UndersongError when there is no such folder and no such id, or the id cannot be had (offline).
+    Raises UndersongError if there is no such folder or id, or the id cannot be reached (offline).
     """
     folder = model_folder(str(ref))
     if folder is not None:
@@ -48,7 +48,7 @@ def checkpoint_folder(ref: str | Path, files: Sequence[str] = CHECKPOINT_FILES) 
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a checkpoint, which names its model_type."""
+    """Read `config.json` of a checkpoint and check that it names its model_type."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -61,7 +61,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_extractor(folder: Path, class_name: str) -> Any:
-    """The checkpoint's own feature extractor, of transformers' class `kind`."""
+    """Load the checkpoint's own feature extractor, of transformers' class `class_name`."""
     import transformers
 
     if not any((folder / name).is_file() for name in PREPROCESSOR_FILES):
@@ -76,9 +76,9 @@ def load_extractor(folder: Path, class_name: str) -> Any:
 
 
 def load_network(folder: Path, class_name: str, dtype: str) -> Any:
-    """The network of transformers' class `kind`, in eval mode; heads that the class has not are left out.
+    """Load a network of transformers' class `class_name` in eval mode, without heads that the class lacks.
 
-    Raises UndersongError when a weight of the class is missing or has another shape: it would be a random number.
+    Raises UndersongError if a weight of the class is missing or has another shape; it would be a random number.
     """
     import transformers
     from safetensors import SafetensorError
@@ -93,7 +93,7 @@ def load_network(folder: Path, class_name: str, dtype: str) -> Any:
                 use_safetensors=True,
                 trust_remote_code=False,
                 dtype=dtype,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
+                ignore_mismatched_sizes=True,  # reported below, by name
                 output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
@@ -105,15 +105,15 @@ def load_network(folder: Path, class_name: str, dtype: str) -> Any:
     mismatched = [str(name[0] if isinstance(name, tuple) else name) for name in info["mismatched_keys"]]
     if invalid := sorted({*missing, *mismatched}):
         raise UndersongError(
-            f"The weights in {folder} do not fit its config: {invalid[0]} and {len(invalid) - 1} more are missing or of "
-            f"another shape for {class_name}; give a complete checkpoint."
+            f"The weights in {folder} do not fit its config: {invalid[0]} and {len(invalid) - 1} more are missing or "
+            f"of another shape for {class_name}; give a complete checkpoint."
         )
     return model.eval()
 
 
 @contextmanager
 def _quiet_logging() -> Iterator[None]:
-    """transformers lists every tensor of the heads that are left out; what matters is checked here."""
+    """Silence transformers' list of the tensors of omitted heads; the ones that matter are checked here."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()

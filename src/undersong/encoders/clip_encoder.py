@@ -16,16 +16,16 @@ from undersong.encoders.batching import ProgressCallback, halve_on_oom, start_pr
 from undersong.encoders.embeddings import validate_embeddings
 from undersong.types import Clip, Embeddings, PooledVector, PoolingEncoder, Quarantined, Sample
 
-MAX_CLIPS_AHEAD = 64  # clips at most that wait decoded
-MAX_SECONDS_AHEAD = 1_200  # and about this much sound: 77 MB at 16 kHz
-BLOCK = 256  # clips that are held together and sorted by length, so that a batch wastes little padding
-SECONDS_PER_BLOCK = 3_600  # where clips are long, fewer
+MAX_CLIPS_AHEAD = 64  # decoded clips that wait, at most
+MAX_SECONDS_AHEAD = 1_200  # seconds of sound that wait, about: 77 MB at 16 kHz
+CLIPS_PER_BLOCK = 256  # clips that are sorted by length together, so that a batch wastes little padding
+SECONDS_PER_BLOCK = 3_600  # the same limit for long clips
 
 
 def decode_clips(samples: Sequence[Sample], rate: int, threads: int = THREADS) -> Iterator[Clip | Quarantined]:
-    """Each sample's clip at `rate` Hz, or why it has none, in the samples' order.
+    """Yield each sample's clip at `rate` Hz, or the reason for its quarantine, in the samples' order.
 
-    How many clips are decoded ahead depends on the longest seen: four hours of recordings must not wait in memory.
+    The number of clips decoded ahead depends on the longest one so far, so that hours of recordings do not fill memory.
     """
     longest = 0.0
 
@@ -38,21 +38,21 @@ def decode_clips(samples: Sequence[Sample], rate: int, threads: int = THREADS) -
 
 
 def decode_clip(sample: Sample, rate: int) -> Clip | Quarantined:
-    """The clip of a sample, or why there is nothing to hear."""
+    """Decode the clip of a sample; Quarantined with the reason if it is not audible."""
     if sample.audio is None:
         return Quarantined(sample.id, "no audio")
     try:
         clip = load_clip(sample, rate=rate)
     except UnreadableAudioError as error:
         return Quarantined(sample.id, error.reason)
-    # An encoder may well give silence a vector; it would say nothing about the item.  Whether a clip is too short as a
-    # whole is for the encoder to say, by its frames.
+    # An encoder may give silence a vector that says nothing about the item. The encoder itself reports a clip that is
+    # too short, by its number of frames.
     reason = inaudible_reason(clip, min(MIN_SOUND_SECONDS, clip_seconds(clip) / 2))
     return clip if reason is None else Quarantined(sample.id, reason)
 
 
 def length_sorted_blocks(clips: Iterable[Clip | Quarantined], quarantined: list[Quarantined]) -> Iterator[list[Clip]]:
-    """Clips in blocks, sorted by length (ties as they came); what is none goes to `left_out`."""
+    """Yield clips in blocks, sorted by length (stable). Quarantined items are appended to `quarantined`."""
     block: list[Clip] = []
     block_seconds = 0.0
     for item in clips:
@@ -61,7 +61,7 @@ def length_sorted_blocks(clips: Iterable[Clip | Quarantined], quarantined: list[
             continue
         block.append(item)
         block_seconds += clip_seconds(item)
-        if len(block) == BLOCK or block_seconds >= SECONDS_PER_BLOCK:
+        if len(block) == CLIPS_PER_BLOCK or block_seconds >= SECONDS_PER_BLOCK:
             yield sorted(block, key=_sample_count)
             block, block_seconds = [], 0.0
     if block:
@@ -77,16 +77,16 @@ def _duration(clip: Clip | Quarantined) -> float:
 
 
 def clip_seconds(clip: Clip) -> float:
-    """How long a clip is."""
+    """Length of a clip in seconds."""
     return len(clip.samples) / clip.rate
 
 
 @dataclass(slots=True)
 class ClipEncoder:
-    """An Encoder of audio: `embed` maps clips to their pooled vectors, in order.
+    """An encoder of audio: `embed` maps clips to their pooled vectors, in order.
 
-    `batch`: how many clips, of like length, `embed` is given at once; it is halved when memory runs out.  `progress`
-    hears after every batch how far it is; it may be set at any time.
+    `embed` gets up to `batch` clips of similar length at once; the number is halved when memory runs out. `progress` is
+    called after every batch and may be set at any time.
     """
 
     name: str
@@ -96,10 +96,10 @@ class ClipEncoder:
     progress: ProgressCallback | None = None
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
-        """Samples -> vectors in the samples' order; unreadable, silent, frameless or too large clips are quarantined.
+        """Embed samples, in order. Unreadable, silent, frameless and too large clips are quarantined.
 
-        Raises what `embed` raises, lack of memory excepted: then half the batch is tried, and a clip that does not fit
-        alone is quarantined.
+        Raises the errors of `embed`, except for lack of memory: then half the batch is tried, and a clip that does not
+        fit alone is quarantined.
         """
         quarantined: list[Quarantined] = []
         pooled: dict[str, PooledVector] = {}
@@ -127,8 +127,12 @@ class ClipEncoder:
 def internal_encoder(
     model: PoolingEncoder, name: str = "internal", *, rate: int = 16_000, batch: int = 16
 ) -> ClipEncoder:
-    """`model.pool`: the mean over valid frames, of the decoder's audio inputs or of a named view before them.
+    """Encoder of the audited model itself, by `model.pool`: the mean over valid frames.
 
-    `rate`: what the model hears at.
+    Args:
+        model: The model, or one of its views.
+        name: Name of the encoder.
+        rate: Sampling rate that the model takes, in Hz.
+        batch: Clips per call.
     """
     return ClipEncoder(name, model.pool, rate, batch)

@@ -1,5 +1,5 @@
-"""A user-defined encoder (`python:my_encoder.py:bands`): every sample must be embedded or quarantined exactly once,
-and its vectors are validated.
+"""User-defined encoders (`python:my_encoder.py:bands`): every sample must be embedded or quarantined exactly once, and
+its vector is validated.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from undersong.types import Embeddings, Encoder, Sample, UndersongError
 
 @dataclass(slots=True)
 class CustomEncoder:
-    """`inner` under the name that a study or a command gives it; `progress` goes on to it where it has one."""
+    """A user's encoder `inner`, under the name from the study or command. `progress` is passed on if `inner` has it."""
 
     name: str
     inner: Encoder
     progress: ProgressCallback | None = None
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
-        """Samples -> vectors, in the order that `inner` gives; unsound ones are quarantined.
+        """Embed samples, in the order of `inner`; invalid vectors are quarantined.
 
-        Raises UndersongError for items that are missing, double or not asked for, vectors that are no matrix of a row
-        an item, and vectors that are all equal though the items' texts differ.
+        Raises UndersongError for missing, repeated or unknown items, vectors that are not one row per item, and vectors
+        that are all equal although the texts differ.
         """
         if hasattr(self.inner, "progress"):
             self.inner.progress = self.progress
@@ -33,8 +33,8 @@ class CustomEncoder:
         accounted_ids = sorted((*embeddings.ids, *(item.id for item in embeddings.quarantined)))
         if accounted_ids != sorted(sample.id for sample in samples):
             raise UndersongError(
-                f"Encoder {self.name} accounted for {len(accounted_ids)} items where it was given {len(samples)}, or for "
-                "others; embed or quarantine every one of them, once."
+                f"Encoder {self.name} accounted for {len(accounted_ids)} items where it was given {len(samples)}, or "
+                "for others; embed or quarantine every one of them, once."
             )
         if (
             embeddings.vectors.ndim != 2
@@ -42,8 +42,8 @@ class CustomEncoder:
             or len(embeddings.frames) != len(embeddings.ids)
         ):
             raise UndersongError(
-                f"Encoder {self.name} gave vectors of shape {embeddings.vectors.shape} and {len(embeddings.frames)} counts of "
-                f"frames for {len(embeddings.ids)} items; give one row and one count an item."
+                f"Encoder {self.name} gave vectors of shape {embeddings.vectors.shape} and {len(embeddings.frames)} "
+                f"counts of frames for {len(embeddings.ids)} items; give one row and one count per item."
             )
         same_text = len({sample.text for sample in samples}) <= 1
         return validate_embeddings(
@@ -57,8 +57,8 @@ class CustomEncoder:
 
 
 def custom_encoder(name: str, ref: str) -> CustomEncoder:
-    """The encoder that the named function makes."""
+    """Make the encoder of a user's function."""
     inner = load_code(ref)
     if not callable(getattr(inner, "encode", None)):
-        raise UndersongError(f"{ref} made no encoder but a {type(inner).__name__}; give it name and encode().")
+        raise UndersongError(f"{ref} returned no encoder but a {type(inner).__name__}; give it name and encode().")
     return CustomEncoder(name, inner)

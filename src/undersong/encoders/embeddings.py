@@ -1,12 +1,14 @@
-"""Embeddings: validate vectors (zero, NaN and infinite ones are quarantined, constant encoders rejected), read and
-write `embeddings-*.parquet`.
+"""Validation of embeddings (zero, NaN and infinite vectors are quarantined, constant encoders rejected), and reading
+and writing of `embeddings-*.parquet`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-# Vectors that differ by no more than float32 rounding of their largest entry are one vector.
+# Vectors that differ by no more than the float32 rounding of their largest entry count as equal.
 EQUALITY_TOLERANCE = 8 * float(np.finfo(np.float32).eps)
 
 
 def vector_defect(vector: np.ndarray) -> str | None:
-    """Why a vector cannot be used: `zero vector`, `NaN in vector`, `infinite value in vector`; None: it can."""
+    """Defect of a vector: `zero vector`, `NaN in vector` or `infinite value in vector`; None if it has none."""
     if np.isfinite(vector).all():
         return None if vector.any() else "zero vector"
     return "NaN in vector" if np.isnan(vector).any() else "infinite value in vector"
@@ -39,16 +41,23 @@ def validate_embeddings(
     *,
     allow_equal: bool = False,
 ) -> Embeddings:
-    """Embeddings of what is sound; the rest is quarantined (DESIGN rule 2).
+    """Build embeddings of the valid vectors and quarantine the others (rule 2 in docs/contributing/rules.md).
 
-    `vectors` (n, dim) and `frames` (n,) belong to `ids`; `quarantined` are the items already left out.  `alike` says
-    that equal vectors may be right, because the inputs were the same (one text in several voices).
-    Raises UndersongError when two or more vectors are left and all of them are equal.
+    Args:
+        name: Name of the encoder in errors.
+        ids: Ids of the items.
+        vectors: One row per item, (n, dim).
+        frames: Valid frames per item, (n,).
+        quarantined: Items that were left out before.
+        allow_equal: Accept equal vectors, because the inputs were equal (one text in several voices).
+
+    Raises:
+        UndersongError: Two or more vectors are left and all of them are equal.
     """
     reasons = [vector_defect(vector) for vector in vectors]
     invalid = [Quarantined(id, reason) for id, reason in zip(ids, reasons) if reason]
     valid = np.array([reason is None for reason in reasons], dtype=bool)
-    # A boolean index copies the whole matrix: only where something must go.
+    # A boolean index copies the whole matrix, so it is used only if rows must go.
     valid_vectors = np.asarray(vectors if valid.all() else vectors[valid], dtype=np.float32)
     if not allow_equal:
         check_not_constant(name, valid_vectors)
@@ -61,7 +70,7 @@ def validate_embeddings(
 
 
 def check_not_constant(name: str, vectors: np.ndarray) -> None:
-    """Raises UndersongError when all of two or more `vectors` (n, dim) are equal: nothing can be ranked by them."""
+    """Raise UndersongError if two or more `vectors` (n, dim) are all equal; nothing can be ranked by them."""
     if len(vectors) < 2:
         return
     first = vectors[0]
@@ -74,11 +83,15 @@ def check_not_constant(name: str, vectors: np.ndarray) -> None:
 
 
 ROWS_PER_FILE = 65_536  # rows a file
+MAPPED_BYTES = 2**30  # vectors from this size on are mapped from disk where the caller has room for a scratch file
+STREAM_ROWS = 4096  # rows that are held at a time while they are mapped
 QUARANTINE_FILE = "quarantine.parquet"
 
 
 def write_embeddings(embeddings: Embeddings, folder: Path) -> None:
-    """`embeddings-*.parquet` (id, embedding fixed_size_list<float32>, frames) and `quarantine.parquet` (id, reason)."""
+    """Write `embeddings-*.parquet` (id, embedding fixed_size_list<float32>, frames) and `quarantine.parquet` (id,
+    reason).
+    """
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,30 +103,34 @@ def write_embeddings(embeddings: Embeddings, folder: Path) -> None:
 
 
 def embeddings_table(ids: Sequence[str], vectors: np.ndarray, frames: np.ndarray) -> pa.Table:
-    """Columns id, embedding, frames of `vectors` (n, dim)."""
+    """Table of `vectors` (n, dim) with the columns id, embedding and frames."""
     import pyarrow as pa
 
     values = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
-    embedding = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1] or 1)  # without rows there is no width
+    embedding = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1] or 1)  # no rows, no width
     return pa.table({"id": pa.array(ids, pa.string()), "embedding": embedding, "frames": pa.array(frames, pa.int64())})
 
 
 def quarantine_table(quarantined: tuple[Quarantined, ...]) -> pa.Table:
-    """Columns id, reason."""
+    """Table with the columns id and reason."""
     import pyarrow as pa
 
     columns = {"id": [item.id for item in quarantined], "reason": [item.reason for item in quarantined]}
     return pa.table(columns, schema=pa.schema({"id": pa.string(), "reason": pa.string()}))
 
 
-def read_embeddings(path: str | Path) -> Embeddings:
-    """Ready embeddings from a Parquet file, a folder of `embeddings-*.parquet`, or a pattern with wildcards.
+def read_embeddings(path: str | Path, scratch: Path | None = None) -> Embeddings:
+    """Read embeddings from a Parquet file, a folder of `embeddings-*.parquet`, or a pattern with wildcards.
 
     Columns: id, embedding (a list of numbers, one width throughout), frames (optional, else 0).  Rows without a vector,
     or whose vector is zero, NaN or infinite, are quarantined, beside those of the folder's own `quarantine.parquet`.
+    With `scratch`, a folder on disk, vectors of `MAPPED_BYTES` or more are mapped into memory from an unnamed file in it:
+    a pool larger than memory can be read, and pages go and come as memory allows.
     Raises UndersongError for missing files or columns, other widths, ids that are missing or double.
     """
     files = embedding_files(path)
+    if scratch is not None and _uncompressed_bytes(files) >= MAPPED_BYTES:
+        return _map_embeddings(path, files, scratch)
     chunks = [_read_file(file) for file in files]
     widths = {vectors.shape[1]: file for file, (_, vectors, _, _) in zip(files, chunks) if len(vectors)}
     if len(widths) > 1:
@@ -125,51 +142,108 @@ def read_embeddings(path: str | Path) -> Embeddings:
     check_unique([*ids, *(item.id for item in quarantined)], path)
     vectors = [chunk[1] for chunk in chunks if len(chunk[1])] or [np.zeros((0, 0), np.float32)]
     matrix = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
-    # Equal vectors are not an error here: one request in several voices has one text vector.  Equal scores are one.
+    # Equal vectors are allowed: one request in several voices has one text vector. Equal scores are an error later.
     return validate_embeddings(
         str(path), ids, matrix, np.concatenate([chunk[2] for chunk in chunks]), quarantined, allow_equal=True
     )
 
 
-def drop_embeddings(embeddings: Embeddings, dropped: Sequence[Quarantined]) -> Embeddings:
-    """The embeddings of the other items; those of `lost` are quarantined for their reason, once."""
+def drop_embeddings(embeddings: Embeddings, dropped: Sequence[Quarantined], scratch: Path | None = None) -> Embeddings:
+    """The embeddings of the other items; those of `dropped` are quarantined for their reason, once.
+
+    `scratch`: as in `read_embeddings`; where nothing goes, the vectors are the same array.
+    """
     dropped_ids = {item.id for item in dropped}
-    rows = [row for row, id in enumerate(embeddings.ids) if id not in dropped_ids]
+    rows = np.array([row for row, id in enumerate(embeddings.ids) if id not in dropped_ids], np.int64)
     already_quarantined = [item for item in embeddings.quarantined if item.id not in dropped_ids]
-    ids = tuple(embeddings.ids[row] for row in rows)
-    return Embeddings(ids, embeddings.vectors[rows], embeddings.frames[rows], (*already_quarantined, *dropped))
+    quarantined = (*already_quarantined, *dropped)
+    if len(rows) == len(embeddings.ids):
+        return replace(embeddings, quarantined=quarantined)
+    if scratch is not None and embeddings.vectors.nbytes >= MAPPED_BYTES and len(rows):
+        blocks = (embeddings.vectors[rows[start : start + STREAM_ROWS]] for start in range(0, len(rows), STREAM_ROWS))
+        vectors = _map_rows(blocks, scratch)
+    else:
+        vectors = embeddings.vectors[rows]
+    return Embeddings(tuple(embeddings.ids[row] for row in rows), vectors, embeddings.frames[rows], quarantined)
 
 
-def stream_embeddings(file: Path, group: int, rows: int) -> Iterator[Embeddings]:
-    """One row group of a file, `rows` at a time, as `read_embeddings` would read them.
+def _uncompressed_bytes(files: Sequence[Path]) -> int:
+    import pyarrow.parquet as pq
 
-    What can only be seen across batches (double ids, other widths, a folder's quarantine) is left to the caller.
+    total = 0
+    for file in files:
+        with _arrow_errors(file):
+            metadata = pq.read_metadata(file)
+        total += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    return total
+
+
+def _map_embeddings(path: str | Path, files: Sequence[Path], scratch: Path) -> Embeddings:
+    """As `read_embeddings`, `STREAM_ROWS` rows at a time."""
+    ids: list[str] = []
+    quarantined: list[Quarantined] = []
+    frames: list[np.ndarray] = []
+
+    def blocks() -> Iterator[np.ndarray]:
+        for file in files:
+            for chunk in stream_embeddings(file, STREAM_ROWS):
+                ids.extend(chunk.ids)
+                quarantined.extend(chunk.quarantined)
+                frames.append(chunk.frames)
+                yield chunk.vectors
+
+    vectors = _map_rows(blocks(), scratch)
+    quarantined += read_quarantine(path)
+    check_unique([*ids, *(item.id for item in quarantined)], path)
+    return Embeddings(tuple(ids), vectors, np.concatenate(frames), tuple(quarantined))
+
+
+def _map_rows(blocks: Iterable[np.ndarray], scratch: Path) -> np.ndarray:
+    """(n, d) float32: the rows of `blocks` (b, d), mapped read-only from a file in `scratch` that has no name."""
+    width = 0
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        for block in blocks:
+            if not len(block):
+                continue
+            width = width or block.shape[1]
+            if block.shape[1] != width:
+                raise UndersongError(
+                    f"Vectors have {width} and {block.shape[1]} dimensions; embed all with one encoder."
+                )
+            file.write(np.ascontiguousarray(block, np.float32).data)
+        if not width:
+            return np.zeros((0, 0), np.float32)
+        shape = file.tell() // (4 * width), width
+        file.flush()
+        return np.memmap(file, np.float32, "r", shape=shape).view(np.ndarray)
+
+
+def stream_embeddings(file: Path, rows: int) -> Iterator[Embeddings]:
+    """A file, `rows` at a time, as `read_embeddings` would read them.
+
+    The caller has to check repeated ids, different widths, and the quarantine of the folder.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _arrow_errors(file), pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(rows, row_groups=[group]):
+    # Through a buffer: else all vectors of a row group are read before the first batch.
+    with _arrow_errors(file), pq.ParquetFile(file, buffer_size=2**20) as parquet:
+        for batch in parquet.iter_batches(rows):
             ids, vectors, frames, missing = _rows(file, pa.Table.from_batches([batch]))
             quarantined = [Quarantined(id, "no embedding") for id in missing]
             yield validate_embeddings(str(file), ids, vectors, frames, quarantined, allow_equal=True)
 
 
-def row_groups(file: Path) -> int:
-    """How many row groups a Parquet file has."""
-    import pyarrow.parquet as pq
-
-    with _arrow_errors(file):
-        return int(pq.read_metadata(file).num_row_groups)
-
-
 def read_quarantine(path: str | Path) -> list[Quarantined]:
-    """A folder's own `quarantine.parquet`; beside a single file a quarantine may be another stage's."""
+    """Read `quarantine.parquet` of a folder. Next to a single file a quarantine may be another stage's, so it is
+    ignored.
+    """
     return _read_quarantine_file(Path(path) / QUARANTINE_FILE) if Path(path).is_dir() else []
 
 
 def holds_embeddings(path: str | Path) -> bool:
-    """Whether a path names ready embeddings rather than a manifest."""
+    """True if a path holds embeddings rather than a manifest."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -189,7 +263,7 @@ def holds_embeddings(path: str | Path) -> bool:
 
 
 def embedding_files(path: str | Path) -> list[Path]:
-    """The files `read_embeddings` reads, sorted.  Raises UndersongError when there are none."""
+    """Files that `read_embeddings` reads, sorted. Raises UndersongError if there are none."""
     path = Path(path)
     if path.is_file():
         return [path]
@@ -200,7 +274,7 @@ def embedding_files(path: str | Path) -> list[Path]:
 
 
 def embeddings_hash(path: str | Path) -> str:
-    """SHA-256 of all that `read_embeddings` reads."""
+    """SHA-256 of all files that `read_embeddings` reads."""
     files = embedding_files(path)
     if Path(path).is_dir() and (quarantine_file := Path(path) / QUARANTINE_FILE).is_file():
         files.append(quarantine_file)
@@ -208,17 +282,17 @@ def embeddings_hash(path: str | Path) -> str:
 
 
 def check_unique(ids: list[str], source: str | Path) -> None:
-    """Raises UndersongError for ids that stand twice (they would be trained on twice) or cannot be joined by lines."""
+    """Raise UndersongError for repeated ids (they would be trained on twice), empty ids, and ids with line breaks."""
     if invalid := [id for id in ids if not id or "\n" in id]:
         raise UndersongError(f"Id {invalid[0]!r} in {source} cannot be used; give every item one, without line breaks.")
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         duplicate = next(id for id in ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]
-        raise UndersongError(f"Id {duplicate!r} stands more than once in {source}; give every item an id of its own.")
+        raise UndersongError(f"Id {duplicate!r} occurs more than once in {source}; give every item its own id.")
 
 
 def _read_file(file: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
-    """One file: ids, vectors (n, d) float32, frames (n,), ids without a vector."""
+    """Content of one file: ids, vectors (n, d) float32, frames (n,), ids without a vector."""
     import pyarrow.parquet as pq
 
     with _arrow_errors(file):
@@ -237,7 +311,7 @@ def _arrow_errors(file: Path) -> Iterator[None]:
 
 
 def _rows(file: Path, table: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
-    """What a table of `file` holds, as in `_read`."""
+    """Content of a table of `file`, as in `_read_file`."""
     import pyarrow.compute as pc
 
     if missing_columns := [name for name in ("id", "embedding") if name not in table.column_names]:

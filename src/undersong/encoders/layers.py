@@ -21,19 +21,19 @@ LAYER_FORMATS = "last, a number such as 9, mix:all, mix:4-8 or mix:4+8+12"
 
 @dataclass(frozen=True, slots=True)
 class LayerSelection:
-    """`chosen`: numbers of layers, ascending; empty: the network's output.  `every`: all of them."""
+    """A selection of layers: their `indices`, ascending (empty: the network's output), or `all_layers`."""
 
     indices: tuple[int, ...] = ()
     all_layers: bool = False
 
     @property
     def is_output(self) -> bool:
-        """Whether the network's output is all that is asked for."""
+        """True if only the network's output is selected."""
         return not self.indices and not self.all_layers
 
     @property
     def canonical(self) -> str:
-        """The one spelling of these layers."""
+        """The canonical spelling of these layers."""
         if self.all_layers:
             return "mix:all"
         if len(self.indices) < 2:
@@ -44,7 +44,9 @@ class LayerSelection:
         return "mix:" + "+".join(map(str, self.indices))
 
     def required_layers(self, layers: int, model_name: str) -> int:
-        """How many of a network's `layers` blocks have to run.  Raises UndersongError for one that it does not have."""
+        """Number of the network's `layers` blocks that have to run. Raises UndersongError for a layer that does not
+        exist.
+        """
         if self.indices and self.indices[-1] > layers:
             raise UndersongError(
                 f"{model_name} has the layers 0 to {layers} and no layer {self.indices[-1]}; take one of them."
@@ -52,10 +54,10 @@ class LayerSelection:
         return self.indices[-1] if self.indices else layers
 
     def combine(self, states: Sequence[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        """(batch, frames, dim): from the states of every layer that ran (0 first) and the network's output.
+        """Combine the states of all layers that ran (0 first) and the network's output to (batch, frames, dim).
 
-        The last state is taken to be the output: transformers' classes differ in whether it is told before or after the
-        final norm.
+        The output replaces the last state, because transformers' classes differ in whether that one is taken before or
+        after the final norm.
         """
         if self.is_output:
             return output
@@ -70,7 +72,10 @@ OUTPUT_LAYER = LayerSelection()  # the default
 
 
 def parse_layers(value: int | str | None) -> LayerSelection:
-    """None or `last`: the output; N; `mix:all`; `mix:A-B`; `mix:A+B+C`.  Raises UndersongError for anything else."""
+    """Parse a layer selection: None or `last` (the output), N, `mix:all`, `mix:A-B` or `mix:A+B+C`.
+
+    Raises UndersongError for anything else.
+    """
     text = "last" if value is None else str(value).strip()
     if text == "last":
         return LayerSelection()

@@ -17,17 +17,17 @@ DYNAMIC_RANGE = 8.0  # decades of power kept below a clip's loudest cell, as Whi
 
 
 def logmel_encoder() -> ClipEncoder:
-    """Mean and standard deviation over frames of the log-mel spectrum: 160 dimensions, frames at 100 Hz.
+    """Encoder of the mean and standard deviation over log-mel frames: 160 dimensions, frames at 100 Hz.
 
-    Every frame lies wholly inside the clip (no padding, no reflection at the ends).  Loudness does not matter: the
-    gain of a recording says nothing about its voice, and in log-mel it is one common offset that would dominate every
-    cosine; so a clip is scaled to its peak and its mean level is subtracted.
+    Every frame is inside the clip (no padding, no reflection at the ends). Loudness does not matter: the gain of a
+    recording says nothing about its voice, and in log-mel it is a common offset that would dominate every cosine. So a
+    clip is scaled to its peak, and its mean level is subtracted.
     """
     return ClipEncoder("logmel", embed=lambda clips: [_frame_statistics(clip) for clip in clips], rate=RATE)
 
 
 def _frame_statistics(clip: Clip) -> PooledVector:
-    """Clip -> (160,): 80 means, 80 standard deviations."""
+    """Statistics of a clip (160,): 80 means, 80 standard deviations."""
     if len(clip.samples) < WINDOW:
         return PooledVector(np.zeros(2 * MEL_BINS, dtype=np.float32), 0)
     frames = _log_mel(clip.samples / np.abs(clip.samples).max())
@@ -36,7 +36,7 @@ def _frame_statistics(clip: Clip) -> PooledVector:
 
 
 def _log_mel(samples: np.ndarray) -> np.ndarray:
-    """(n,) -> (frames, 80) float64, log10 power, no lower than RANGE below the loudest cell."""
+    """(n,) -> (frames, 80) float64, log10 power, at most DYNAMIC_RANGE below the loudest cell."""
     from transformers.audio_utils import spectrogram
 
     window, filters = _filters()

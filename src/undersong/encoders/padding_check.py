@@ -17,8 +17,11 @@ CLOSEST_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class PaddingCheck:
-    """Agreement of two ways to pad on the `clips` that both could embed: `spearman` of their distances to the nearest
-    of `harm` items, and `overlap`, the share of the `k` closest that they have in common (`chance` of it unrelated)."""
+    """Agreement of two kinds of padding on the `clips` that both could embed.
+
+    `spearman` is the correlation of their distances to the nearest of `harm` items. `overlap` is the share of the `k`
+    closest clips that they have in common, and `chance` its value for unrelated rankings.
+    """
 
     clips: int
     harm: int
@@ -29,10 +32,17 @@ class PaddingCheck:
 
 
 def check_padding(exact: Encoder, bucket: Encoder, clips: Sequence[Sample], harm: Sequence[Sample]) -> PaddingCheck:
-    """Embeds `clips` and the `harm` reference both ways and compares the ranking by cosine distance to the nearest.
+    """Embed clips with both kinds of padding and compare the rankings by cosine distance to the nearest harmful item.
 
-    Raises UndersongError when fewer than four clips, or no harm item, can be embedded both ways, or all distances of
-    one way are equal.
+    Args:
+        exact: Encoder with exact padding.
+        bucket: Encoder with bucketed padding.
+        clips: The clips to rank.
+        harm: The harmful reference.
+
+    Raises:
+        UndersongError: Fewer than four clips or no harmful item can be embedded both ways, or one kind of padding gives
+            equal distances.
     """
     pools = [encoder.encode(clips) for encoder in (exact, bucket)]
     harms = [encoder.encode(harm) for encoder in (exact, bucket)]
@@ -61,13 +71,13 @@ def check_padding(exact: Encoder, bucket: Encoder, clips: Sequence[Sample], harm
 
 
 def _common_ids(embeddings: Sequence[Embeddings]) -> list[str]:
-    """Ids that all have, in the first's order."""
+    """Ids that are in all of `embeddings`, in the order of the first."""
     others = [set(other.ids) for other in embeddings[1:]]
     return [id for id in embeddings[0].ids if all(id in ids for ids in others)]
 
 
 def _unit_vectors(embeddings: Embeddings, ids: Sequence[str]) -> np.ndarray:
-    """Unit vectors (ids, dim) float64: half a percent of a common mean must not be lost in rounding."""
+    """Unit vectors (ids, dim) float64, so that rounding does not hide half a percent of a common mean."""
     row_of = {id: row for row, id in enumerate(embeddings.ids)}
     vectors = embeddings.vectors[[row_of[id] for id in ids]].astype(np.float64)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,6 +1,6 @@
-"""The encoder behind a specification, and the hash of its weights.
+"""Encoders by specification, and the hash of their weights.
 
-Each encoder's library is imported when it is made.
+The library of an encoder is imported only when the encoder is made.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from undersong.encoders.batching import ProgressCallback
-from undersong.encoders.spec import GRADIENT_DIM, KINDS, EncoderSpec, parse_encoder
+from undersong.encoders.spec import GRADIENT_DIM, EncoderSpec, parse_encoder
 from undersong.types import Encoder, PoolingEncoder, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
-ENCODERS = KINDS
 
 
 def make_encoder(
@@ -31,15 +30,22 @@ def make_encoder(
     device: str = "cpu",
     progress: ProgressCallback | None = None,
 ) -> Encoder:
-    """The encoder a study names (`options.py`): tfidf | char-ngrams | logmel | internal[:VIEW] | whisper:REF |
-    speech:REF[,layer=..,pool=..,pad=..,dtype=..] | text[:REF] | speaker[:FOLDER]; REF is a folder, a packaged
-    organism:NAME or a hub id; or python:FILE.py:FUNCTION, python:PACKAGE.MODULE:FUNCTION, code of the user's own.
+    """Make the encoder of a specification.
 
-    `internal` is what the model's decoder hears; its views are places before that: internal:tower,
-    internal:projector, and what else its family has.
+    Specifications (spec.py): tfidf | char-ngrams | logmel | internal[:VIEW] | whisper:REF |
+    speech:REF[,layer=..,pool=..,pad=..,dtype=..] | text[:REF] | speaker[:FOLDER] | python:FILE.py:FUNCTION |
+    python:PACKAGE.MODULE:FUNCTION. REF is a folder, a packaged organism:NAME or a Hugging Face id. `internal` is the
+    input of the model's decoder; its views are earlier layers, such as internal:tower and internal:projector.
 
-    `fit`: what text encoders are fitted on (pool and reference harm set together); `model`: whose `internal` it is.
-    `progress` hears how far `encode` is.  Raises UndersongError for an unknown name, naming the nearest known one.
+    Args:
+        spec: The specification.
+        fit: Samples that text encoders are fitted on (pool and reference harm set together).
+        model: Model of the `internal` encoder.
+        device: Torch device.
+        progress: Callback for the progress of `encode`.
+
+    Raises:
+        UndersongError: Unknown specification; names the nearest known one.
     """
     parsed = parse_encoder(spec)
     if parsed.kind == "gradients":
@@ -52,28 +58,28 @@ def make_encoder(
 
 
 def internal_view(spec: str) -> str | None:
-    """The view that `internal:VIEW` names; None: what the decoder hears."""
+    """The view that `internal:VIEW` names; None for the decoder's input."""
     return spec.removeprefix("internal").removeprefix(":") or None
 
 
 def gradients_dim(spec: str) -> int | None:
-    """The dimension of an axis of projected gradients; None: the encoder is another."""
+    """Dimension of an axis of projected gradients; None for another encoder."""
     parsed = parse_encoder(spec)
     return int(parsed.ref or GRADIENT_DIM) if parsed.kind == "gradients" else None
 
 
 def is_internal(spec: str) -> bool:
-    """Whether an encoder is the audited model's own."""
+    """True if the encoder is the audited model itself."""
     return spec.partition(":")[0] == "internal"
 
 
 def check_encoder(spec: str) -> None:
-    """Raises UndersongError for a spec that `make_encoder` does not know; loads nothing."""
+    """Raise UndersongError for a specification that `make_encoder` does not know; load nothing."""
     parse_encoder(spec)
 
 
 def check_installed(spec: str) -> None:
-    """Raises UndersongError for an encoder whose package, or weights that come with one, are not here; imports none."""
+    """Raise UndersongError if the package or the packaged weights of an encoder are missing; import nothing."""
     parsed = parse_encoder(spec)
     if parsed.kind == "text":
         from undersong.encoders.text import check_sentence_transformers
@@ -129,10 +135,9 @@ def _load_encoder(
 
 
 def encoder_weights_hash(spec: EncoderSpec, allow_missing: bool = False) -> str | None:
-    """SHA-256 of the weights that its vectors depend on; None: it has none of its own.
+    """SHA-256 of the weights that an encoder's vectors depend on; None if it has none of its own.
 
-    `unread`: of a file that is not here, the hash of its name, for plans, which make nothing.  Raises UndersongError
-    where a file of them is not there.
+    With `allow_missing`, a missing file has the hash of its name, for plans. Otherwise it raises UndersongError.
     """
     if spec.kind == "speaker":
         from undersong.encoders.speaker import speaker_weights_file

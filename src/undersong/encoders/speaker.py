@@ -1,7 +1,4 @@
-"""The speaker encoder of resemblyzer (GE2E, Wan et al.
-
-2018, arXiv 1710.10467), loaded from its weights file alone.
-"""
+"""The speaker encoder of resemblyzer (GE2E, Wan et al. 2018, arXiv 1710.10467), loaded from its weights file alone."""
 
 from __future__ import annotations
 
@@ -24,17 +21,17 @@ if TYPE_CHECKING:
 
 RATE, MEL_BANDS, WINDOW, HOP = 16_000, 40, 400, 160  # 25 ms frames every 10 ms
 WIDTH, LAYERS = 256, 3
-WINDOW_FRAMES, WINDOW_STEP = 160, 77  # of a window, and from one to the next: 1.3 a second
-MIN_COVERAGE = 0.75  # of a last window that is heard; with less it is left out
-TARGET_RMS = 10 ** (-30 / 20)  # RMS that clips are brought to: the network takes power and no logarithm of it
+WINDOW_FRAMES, WINDOW_STEP = 160, 77  # frames of a window, and from one to the next: 1.3 windows per second
+MIN_COVERAGE = 0.75  # least share of sound in the last window; with less it is left out
+TARGET_RMS = 10 ** (-30 / 20)  # RMS that clips are scaled to: the network takes power, not its logarithm
 WEIGHTS_PACKAGE, WEIGHTS_FILE = "resemblyzer", "pretrained.pt"
 SECONDS_PER_PASS = 400.0  # of sound in one pass
 
 
 def speaker_weights_file(ref: str = "") -> Path:
-    """The weights: in the folder `ref`, or where nothing is named, in the installed package.  Imports nothing.
+    """Path of the weights, in the folder `ref` or (default) in the installed package, which is not imported.
 
-    Raises UndersongError where there are none.
+    Raises UndersongError if there are none.
     """
     if ref:
         if (file := Path(ref) / WEIGHTS_FILE).is_file():
@@ -48,16 +45,16 @@ def speaker_weights_file(ref: str = "") -> Path:
         if (file := Path(folder) / WEIGHTS_FILE).is_file():
             return file
     raise UndersongError(
-        f"The encoder speaker needs the weights of the package {WEIGHTS_PACKAGE}; pip install --no-deps {WEIGHTS_PACKAGE}, or name a "
-        f"folder that holds {WEIGHTS_FILE}: speaker:FOLDER."
+        f"The encoder speaker needs the weights of the package {WEIGHTS_PACKAGE}; pip install --no-deps "
+        f"{WEIGHTS_PACKAGE}, or name a folder that holds {WEIGHTS_FILE}: speaker:FOLDER."
     )
 
 
 def speaker_encoder(ref: str = "", *, device: str = "cpu") -> ClipEncoder:
-    """Vectors: mean over windows of 1.6 s, each of length 1 (256,), float32; frames: how many windows.
+    """Encoder of speakers: the mean over windows of 1.6 s, each a unit vector (256,), float32; `frames` counts windows.
 
-    A clip shorter than a window is filled with silence, and so is the last window of a longer one if three quarters of
-    it are heard: the network was trained on windows of one length.  Loudness does not matter.
+    A clip shorter than a window is padded with silence. So is the last window of a longer clip if three quarters of it
+    have sound, because the network was trained on windows of one length. Loudness does not matter.
     """
     from undersong.models.load import check_device
 
@@ -98,7 +95,7 @@ def _cut_windows(samples: np.ndarray) -> list[AudioWindow]:
 
 
 def _mel_power(samples: np.ndarray) -> np.ndarray:
-    """(n,) -> (1 + n // 160, 40) float32, power in Slaney's bands; a frame each 10 ms, silence around the clip."""
+    """(n,) -> (1 + n // 160, 40) float32, power in Slaney's bands, one frame per 10 ms, silence around the clip."""
     from transformers.audio_utils import spectrogram
 
     window, filters = _filters()
@@ -118,7 +115,7 @@ def _filters() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _encode_windows(network: torch.nn.ModuleDict, windows: Sequence[AudioWindow]) -> list[np.ndarray]:
-    """One pass -> (1, 256) of each window: the last state, rectified, of length 1."""
+    """One forward pass: (1, 256) for each window, the last state, rectified, of length 1."""
     import torch
 
     with torch.inference_mode():
@@ -130,7 +127,7 @@ def _encode_windows(network: torch.nn.ModuleDict, windows: Sequence[AudioWindow]
 
 
 def _load_network(file: Path) -> torch.nn.ModuleDict:
-    """The network, every weight of it from the file."""
+    """Load the network; every weight comes from the file."""
     import torch
 
     network = torch.nn.ModuleDict(

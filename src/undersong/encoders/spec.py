@@ -1,6 +1,6 @@
-"""Encoder specifications `KIND[:REF][,OPTION=VALUE...]`: parse them and write their canonical form.
+"""Encoder specifications `KIND[:REF][,OPTION=VALUE...]`: parsing and canonical form.
 
-Loads no library; registry.py, speech.py and text.py import it, so it stays apart from registry.py (no circle).
+Loads no library. It is separate from registry.py because registry.py, speech.py and text.py import it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ DEFAULT_SENTENCE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 KINDS_WITHOUT_REF = ("tfidf", "char-ngrams", "logmel")
 KINDS_WITH_REF = ("whisper", "speech")
-CUSTOM = "python"  # `ref` is code of the user's own
+CUSTOM = "python"  # `ref` is the user's code
 KINDS_WITH_OPTIONAL_REF = ("internal", "text", "gradients", "speaker")
-KINDS = (*KINDS_WITHOUT_REF, *KINDS_WITH_REF, *KINDS_WITH_OPTIONAL_REF, CUSTOM)
+ENCODERS = (*KINDS_WITHOUT_REF, *KINDS_WITH_REF, *KINDS_WITH_OPTIONAL_REF, CUSTOM)
 TEXT_KINDS = ("tfidf", "char-ngrams", "text")
-MODEL_KINDS = (*KINDS_WITH_REF, "text")  # `ref` is a model of their own
+MODEL_KINDS = (*KINDS_WITH_REF, "text")  # `ref` is a model
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """`kind`, `ref` (folder, id, or a view of the internal encoder; may be empty) and the `options` that differ from
-    the default, sorted by name."""
+    """A parsed specification: `kind`, `ref` (folder, id or view; may be empty) and the options that differ from the
+    default.
+    """
 
     kind: str
     ref: str = ""
@@ -40,35 +41,37 @@ class EncoderSpec:
 
     @property
     def canonical(self) -> str:
-        """The one spelling, which belongs in an artifact's key: two specs that give the same numbers have one."""
+        """The canonical spelling, used in the keys of artifacts: specifications with the same numbers have the same
+        spelling.
+        """
         return ",".join([f"{self.kind}:{self.ref}" if self.ref else self.kind, *(f"{k}={v}" for k, v in self.options)])
 
     @property
     def needs_audio(self) -> bool:
-        """Whether audio has to be decoded for it: not where transcripts are read that are there already."""
+        """True if audio has to be decoded; not for text encoders without speech recognition."""
         return self.kind not in TEXT_KINDS or (self.kind == "text" and bool(self.option("asr")))
 
     @property
     def weights(self) -> str:
-        """The model its vectors depend on, by folder or id; empty: none of its own."""
+        """Folder or id of the model that the vectors depend on; empty if the encoder has none of its own."""
         return self.ref if self.kind in MODEL_KINDS else ""
 
     @property
     def code(self) -> str:
-        """The code of the user's own that it is; empty: it is none."""
+        """Reference to the user's code; empty if the encoder is not custom."""
         return self.ref if self.kind == CUSTOM else ""
 
     def option(self, name: str) -> str:
-        """An option's value, its default where none is written."""
+        """Value of an option, or its default."""
         return dict(self.options).get(name, OPTIONS[self.kind][name].default)
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderOption:
-    """What an option is where it is not given, and how its values are read."""
+    """Default of an option, and the parser of its values."""
 
     default: str
-    parse: Callable[[str], str]  # the one spelling of a value; raises UndersongError
+    parse: Callable[[str], str]  # canonical spelling of a value; raises UndersongError
 
 
 def _choice_parser(name: str, values: Iterable[str]) -> Callable[[str], str]:
@@ -90,22 +93,22 @@ SPEECH_OPTIONS = {
 }
 OPTIONS: dict[str, dict[str, EncoderOption]] = {
     "speech": SPEECH_OPTIONS,
-    # Transcripts of what has no text, by this Whisper model; empty: such items are quarantined.
+    # Whisper model that transcribes items without a text; empty: such items are quarantined.
     "text": {"asr": EncoderOption("", str)},
 }
 
 
 def parse_encoder(spec: str) -> EncoderSpec:
-    """Reads an encoder as a study writes it; `.canonical` is its one spelling.
+    """Parse an encoder specification as a study writes it; `.canonical` is its canonical spelling.
 
-    Options begin at the first `,name=`, so a folder may hold commas.  Raises UndersongError for an unknown kind, option
-    or value (naming the nearest known), an option given twice, and a reference that is missing or out of place.
+    Options begin at the first `,name=`, so a folder may contain commas. Raises UndersongError for an unknown kind,
+    option or value (with the nearest known one), an option given twice, and a reference that is missing or not allowed.
     """
     head, *option_texts = re.split(r",(?=[A-Za-z_-]+=)", spec.strip())
     kind, _, ref = head.partition(":")
-    if kind not in KINDS:
+    if kind not in ENCODERS:
         raise UndersongError(
-            f"Unknown encoder {spec!r}; the nearest known is {_nearest_name(kind, KINDS)} ({_list_names(KINDS)})."
+            f"Unknown encoder {spec!r}; the nearest known is {_nearest_name(kind, ENCODERS)} ({_list_names(ENCODERS)})."
         )
     if (kind in KINDS_WITHOUT_REF and ":" in head) or (kind in KINDS_WITH_REF and not ref):
         expected_form = f"{kind} alone" if kind in KINDS_WITHOUT_REF else f"{kind}:REF with a model's folder or id"
@@ -120,7 +123,7 @@ def parse_encoder(spec: str) -> EncoderSpec:
 
 
 def _parse_dimension(spec: str, ref: str) -> str:
-    """Of projected gradients; empty: the default."""
+    """Dimension of projected gradients; empty: the default."""
     if ref and (not ref.isdecimal() or int(ref) < 1):
         raise UndersongError(f"Encoder {spec!r} cannot be read; write gradients, or gradients:DIM with a whole number.")
     return "" if not ref or int(ref) == GRADIENT_DIM else str(int(ref))

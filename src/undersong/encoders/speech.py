@@ -1,5 +1,5 @@
-"""Speech encoders of transformers: the class behind each model_type (wav2vec 2.0 family, Whisper, CLAP, x-vectors) and
-how it is loaded.
+"""Speech encoders of transformers: the class for each model_type (wav2vec 2.0 family, Whisper, CLAP, x-vectors) and its
+loading.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from undersong.encoders.spec import EncoderSpec, parse_encoder
 from undersong.encoders.windowing import WindowedEncoder, WindowNetwork
 from undersong.types import UndersongError
 
-CLIPS_PER_CALL = 32  # clips a call; how many go through the network together is a matter of seconds
+CLIPS_PER_CALL = 32  # clips per call; SECONDS_PER_PASS decides how many share a forward pass
 SECONDS_PER_PASS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechModelClass:
-    """How a model_type is loaded and heard."""
+    """Classes and kind of forward pass for a model_type."""
 
     network: str  # transformers' class
     extractor: str = "Wav2Vec2FeatureExtractor"
     architecture: str = "frames"  # frames | xvector | clap | whisper
-    masks_padding: bool = True  # with a mask, padding stays out of every frame
+    masks_padding: bool = True  # with a mask, padding does not affect any frame
 
 
-# Further ids work as soon as their model_type has a line here.
+# Other ids work once their model_type has a line here.
 SPEECH_MODEL_CLASSES = {
     "wav2vec2": SpeechModelClass("Wav2Vec2Model"),
     "hubert": SpeechModelClass("HubertModel"),
     "wavlm": SpeechModelClass("WavLMModel"),
     "unispeech": SpeechModelClass("UniSpeechModel"),
     "unispeech-sat": SpeechModelClass("UniSpeechSatModel"),
-    # Their convolutions run over what earlier layers made of the padding, whatever the mask says.
+    # Their convolutions run over the hidden states of the padding, whatever the mask says.
     "data2vec-audio": SpeechModelClass("Data2VecAudioModel", masks_padding=False),
     "wav2vec2-conformer": SpeechModelClass("Wav2Vec2ConformerModel", masks_padding=False),
     "whisper": SpeechModelClass("WhisperModel", "WhisperFeatureExtractor", architecture="whisper"),
@@ -57,16 +57,24 @@ def speech_encoder(
     batch: int = CLIPS_PER_CALL,
     seconds: float = SECONDS_PER_PASS,
 ) -> ClipEncoder:
-    """The encoder behind a folder, a packaged organism or a Hugging Face id; the class follows from its config.
+    """Load the speech encoder of a folder, a packaged organism or a Hugging Face id. The class follows from its config.
 
-    `layer`: None or "last", a number, or a mix (`layers.py`).  `pool` over valid frames: "mean" (dim,), "mean+std"
-    (2 dim,), "last".  `pad`: "exact", the length the encoder was made for; "bucket" skips the padding, where there is
-    any (Whisper).  Models that give a clip one vector (CLAP, x-vectors) take none of the three.  `batch` clips a call,
-    of which up to `seconds` of sound go through the network together; neither changes a vector by more than rounding
-    (1e-5 in float32).
+    `batch` and `seconds` change a vector by no more than rounding (1e-5 in float32).
 
-    Raises UndersongError for a model_type without a class, incomplete weights, another model's preprocessor, an option
-    that the model has no use for, or a device that is not there.
+    Args:
+        ref: Folder, `organism:NAME` or Hugging Face id.
+        layer: None or "last", a number, or a mix (layers.py). Not for models with one vector per clip (CLAP,
+            x-vectors).
+        pool: Pooling over valid frames: "mean" (dim,), "mean+std" (2 dim,) or "last". Not for models with one vector.
+        pad: "exact", the length that the encoder was trained on, or "bucket", which skips the padding (Whisper only).
+        device: Torch device.
+        dtype: Dtype of the weights.
+        batch: Clips per call.
+        seconds: Seconds of sound in one forward pass.
+
+    Raises:
+        UndersongError: A model_type without a class, incomplete weights, another model's preprocessor, an option that
+            the model cannot use, or a missing device.
     """
     from undersong.models.load import check_device
 
@@ -84,7 +92,7 @@ def speech_encoder(
 
 
 def _speech_spec(ref: str | Path, options: dict[str, str]) -> EncoderSpec:
-    """The options checked and in their one spelling; the reference is not read, it may hold anything."""
+    """Check the options and give them their canonical spelling; the reference may be any text."""
     parsed = parse_encoder(",".join(["speech:x", *(f"{name}={value}" for name, value in options.items())]))
     return EncoderSpec("speech", str(ref), parsed.options)
 
@@ -113,12 +121,14 @@ def _load_speech_network(
 
 
 def has_padding(ref: str) -> bool:
-    """Whether a speech encoder was made for one length, so that there is padding to skip."""
+    """True if a speech encoder was trained on one length, so that there is padding to skip."""
     return speech_model_class(read_config(checkpoint_folder(ref)), ref).architecture == "whisper"
 
 
 def speech_model_class(config: dict[str, Any], ref: str) -> SpeechModelClass:
-    """By model_type, and by architecture for x-vector heads.  Raises UndersongError for a type without a class."""
+    """Class for a config, by model_type and, for x-vector heads, architecture. Raises UndersongError for an unknown
+    type.
+    """
     model_type = config["model_type"]
     xvector_heads = [str(name) for name in config.get("architectures") or () if str(name).endswith(XVECTOR_SUFFIX)]
     if model_type in SPEECH_MODEL_CLASSES and SPEECH_MODEL_CLASSES[model_type].architecture == "frames":
@@ -133,13 +143,14 @@ def speech_model_class(config: dict[str, Any], ref: str) -> SpeechModelClass:
         )
     if model_type not in SPEECH_MODEL_CLASSES:
         raise UndersongError(
-            f"{ref} is of type {model_type}, which no speech encoder is known for; take one of {', '.join(SPEECH_MODEL_CLASSES)}."
+            f"{ref} is of type {model_type}, which no speech encoder is known for; take one of "
+            f"{', '.join(SPEECH_MODEL_CLASSES)}."
         )
     return SPEECH_MODEL_CLASSES[model_type]
 
 
 def _check_options(architecture: str, ref: str, layers: LayerSelection, spec: EncoderSpec) -> None:
-    """UndersongError for options that would be another name for the same numbers."""
+    """Raise UndersongError for options that would be another name for the same numbers."""
     if spec.option("pad") != "exact" and architecture != "whisper":
         raise UndersongError(
             f"{ref} pads nothing that could be skipped, so pad={spec.option('pad')} says nothing; leave it out."

@@ -16,21 +16,28 @@ import torch
 from undersong.encoders.layers import LayerSelection
 from undersong.encoders.windowing import AudioWindow, WindowNetwork, consecutive_windows, evenly_spaced_windows
 
-MAX_WINDOW_SECONDS = 30  # seconds: attention over hours does not fit any memory, and nothing was trained on more
+MAX_WINDOW_SECONDS = 30  # attention over hours does not fit in memory, and no network was trained on more
 
 
 def frame_network(
     model: Any, extractor: Any, layers: LayerSelection, model_name: str, *, masks_padding: bool = True
 ) -> WindowNetwork:
-    """Frames of the chosen layers, at 50 Hz; a clip longer than 30 s is heard in windows, one after the other.
+    """Network whose output is the frames of the selected layers, at 50 Hz. Clips over 30 s are cut into windows.
 
-    `masks`: the class keeps padding out of every frame when it is given a mask.  Raises UndersongError for a layer that
-    the network has not.
+    Args:
+        model: The loaded network.
+        extractor: Its feature extractor.
+        layers: The selected layers.
+        model_name: Name of the model in errors.
+        masks_padding: With a mask, padding does not affect any frame.
+
+    Raises:
+        UndersongError: A layer that the network does not have.
     """
     blocks = model.encoder.layers
     required = layers.required_layers(len(blocks), model_name)
     if not layers.is_output and required < len(blocks):
-        # The blocks above are not needed.  One more stays, because the last one's state is told after the final norm.
+        # Higher blocks are not needed. One more stays, because the last state is taken after the final norm.
         model.encoder.layers = blocks[: required + 1]
     mixed_lengths = masks_padding and getattr(model.config, "feat_extract_norm", "layer") == "layer"
 
@@ -59,7 +66,7 @@ def frame_network(
 
 
 def xvector_network(model: Any, extractor: Any) -> WindowNetwork:
-    """The speaker embedding: one vector a window of at most 30 s, the mean over windows for a longer clip."""
+    """Network of speaker embeddings: one vector per window of at most 30 s, averaged over the windows of a clip."""
     config = model.config
     context_frames = sum(dilation * (kernel - 1) for kernel, dilation in zip(config.tdnn_kernel, config.tdnn_dilation))
 
@@ -70,7 +77,7 @@ def xvector_network(model: Any, extractor: Any) -> WindowNetwork:
         return list(vectors[:, None])
 
     def output_frames(samples: int) -> int:
-        # The head takes a deviation over its frames, for which it needs two.
+        # The head takes a standard deviation over its frames, which needs two.
         return 1 if int(model._get_feat_extract_output_lengths(samples)) - context_frames >= 2 else 0
 
     return WindowNetwork(
@@ -80,14 +87,14 @@ def xvector_network(model: Any, extractor: Any) -> WindowNetwork:
 
 @dataclass(frozen=True, slots=True)
 class WindowCutter:
-    """Samples (n,) -> windows, prepared by the extractor (its normalisation is of the whole clip, as in training)."""
+    """Cuts samples (n,) into windows. The extractor normalizes the whole clip, as in training."""
 
     extractor: Any
     output_frames: Any  # samples -> valid frames of the network's output
     single_vector: bool  # one vector a window
 
     def __call__(self, samples: np.ndarray) -> list[AudioWindow]:
-        """Stretches of at most `WINDOW` seconds, of a clip at the rate of the extractor, in its order."""
+        """Windows of at most MAX_WINDOW_SECONDS of a clip at the extractor's rate, in order."""
         rate = self.extractor.sampling_rate
         waveform = self.extractor(samples, sampling_rate=rate, return_tensors="np")["input_values"][0]
         values = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
@@ -101,8 +108,11 @@ class WindowCutter:
 
 
 def clap_network(model: Any, extractor: Any) -> WindowNetwork:
-    """The projected unit vector, as `ClapModel.get_audio_features`; a short clip is repeated to fill the window, as the
-    extractor does, and of a longer one the mean over windows that cover it is taken."""
+    """Network of the projected unit vector, as in `ClapModel.get_audio_features`.
+
+    A short clip is repeated to fill the window, as the extractor does. For a longer clip, the vectors of the windows
+    that cover it are averaged.
+    """
     rate = extractor.sampling_rate
     window_samples = int(extractor.nb_max_samples)
 
@@ -131,7 +141,7 @@ def _clap_window(extractor: Any, samples: np.ndarray, seconds: float) -> AudioWi
 
 @contextmanager
 def _preserve_numpy_state() -> Iterator[None]:
-    """The extractor draws from numpy's global state, for a value that is not used here."""
+    """Restore numpy's global state: the extractor draws from it, for a value that is not used here."""
     state = np.random.get_state()
     try:
         yield

@@ -28,13 +28,15 @@ WORD = re.compile(r"[^\W_]+")
 
 @dataclass(slots=True)
 class TextEncoder:
-    """An Encoder of transcripts by a fitted vectorizer."""
+    """An encoder of transcripts by a fitted vectorizer."""
 
     name: str
     vectorizer: TfidfVectorizer
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
-        """Samples -> dense unit rows (n, vocabulary) float32, frames 0; without text or known words: quarantined."""
+        """Embed texts as dense unit rows (n, vocabulary) float32 with frames 0. Items without known words are
+        quarantined.
+        """
         with_text = [sample for sample in samples if _sample_text(sample)]
         quarantined = [Quarantined(sample.id, "no text") for sample in samples if not _sample_text(sample)]
         texts = [_sample_text(sample) for sample in with_text]
@@ -49,7 +51,7 @@ class TextEncoder:
 
 
 def tfidf_encoder(fit: Sequence[Sample]) -> TextEncoder:
-    """Word-level TF-IDF fitted on the texts of `fit`."""
+    """Word-level TF-IDF, fitted on the texts of `fit`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return _fit_vectorizer(
@@ -76,7 +78,7 @@ def _fit_vectorizer(name: str, vectorizer: TfidfVectorizer, fit: Sequence[Sample
 
 
 def _normalize_text(text: str) -> str:
-    """The words of a text, one-letter words too; case and punctuation are not spoken."""
+    """Words of a text, including one-letter words, without case and punctuation."""
     return " ".join(WORD.findall(text.casefold()))
 
 
@@ -84,7 +86,7 @@ def _sample_text(sample: Sample) -> str:
     return (sample.text or "").strip()
 
 
-# Modules behind the network keep weights in folders of their own, and some tokenizers are a sentencepiece model.
+# Modules behind the network keep weights in subfolders, and some tokenizers are a sentencepiece model.
 SENTENCE_MODEL_FILES = (*CHECKPOINT_FILES, "*/model.safetensors", "*.model")
 LIBRARY_PREFIX = "sentence_transformers."
 TEXTS_PER_BLOCK = 1_024  # texts sorted by length together
@@ -92,8 +94,10 @@ TEXTS_PER_BLOCK = 1_024  # texts sorted by length together
 
 @dataclass(slots=True)
 class SentenceEncoder:
-    """An Encoder of transcripts.  `batch`: texts of like length that go through together, halved when memory runs
-    out."""
+    """An encoder of transcripts by a sentence-transformers model.
+
+    `batch` texts of similar length are embedded together; the number is halved when memory runs out.
+    """
 
     name: str
     model: SentenceTransformer
@@ -101,10 +105,11 @@ class SentenceEncoder:
     progress: ProgressCallback | None = None
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
-        """Samples -> (n, dim) float32 as the model pools them, frames 0; without text: quarantined.
+        """Embed texts to (n, dim) float32 with the model's own pooling and frames 0. Items without a text are
+        quarantined.
 
-        A text longer than the model reads is embedded in pieces of whole words, and the mean over them, weighted by
-        their words, is its vector: the library alone would leave its end out in silence.
+        A text longer than the model's limit is embedded in pieces of whole words, and the pieces are averaged with the
+        number of their words as weights. The library alone would silently drop its end.
         """
         texts = [(sample.id, text) for sample in samples if (text := (sample.text or "").strip())]
         quarantined = [Quarantined(sample.id, "no text") for sample in samples if not (sample.text or "").strip()]
@@ -127,7 +132,7 @@ class SentenceEncoder:
         return validate_embeddings(self.name, ids, matrix, np.zeros(len(ids)), quarantined, allow_equal=same_text)
 
     def _vectors(self, items: Sequence[tuple[str, str]]) -> list[np.ndarray]:
-        """(dim,) float32 of each (id, text)."""
+        """Vector (dim,) float32 of each (id, text)."""
         pieces = [(row, piece) for row, (_, text) in enumerate(items) for piece in self._pieces(text)]
         piece_vectors = self.model.encode(
             [piece for _, piece in pieces], batch_size=len(pieces), show_progress_bar=False, convert_to_numpy=True
@@ -141,7 +146,7 @@ class SentenceEncoder:
         return list((sums / weights[:, None]).astype(np.float32))
 
     def _pieces(self, text: str) -> list[str]:
-        """The text, or where it has more tokens than the model reads, runs of whole words that have not."""
+        """The text, or, if it has more tokens than the model's limit, runs of whole words that fit."""
         tokenizer, max_tokens = self.model.tokenizer, self.model.max_seq_length
         if max_tokens is None or len(tokenizer(text)["input_ids"]) <= max_tokens:
             return [text]
@@ -161,10 +166,10 @@ class SentenceEncoder:
 def sentence_encoder(
     ref: str | Path = DEFAULT_SENTENCE_MODEL, *, device: str = "cpu", batch: int = 64
 ) -> SentenceEncoder:
-    """The sentence-transformers model behind a folder or a Hugging Face id, float32.
+    """Load the sentence-transformers model of a folder or a Hugging Face id, in float32.
 
-    Raises UndersongError when the extra is not installed, the model needs code of its own, its weights are not
-    safetensors, or it cannot be had.
+    Raises UndersongError if the extra is not installed, the model needs its own code, its weights are not safetensors,
+    or it cannot be reached.
     """
     check_sentence_transformers(f"text:{ref}")
     from undersong.models.load import check_device
@@ -191,13 +196,13 @@ def sentence_encoder(
 
 
 def check_sentence_transformers(spec: str) -> None:
-    """Raises UndersongError when the extra is not installed that an encoder of sentences needs."""
+    """Raise UndersongError if sentence-transformers is not installed."""
     if find_spec("sentence_transformers") is None:
         raise UndersongError(f"The encoder {spec} needs sentence-transformers; pip install 'undersong[encoders]'.")
 
 
 def _check_modules(folder: Path) -> None:
-    """Only modules of the library itself: before its version 6, a local folder's own code was run unasked."""
+    """Allow only modules of the library itself: before version 6 it ran a local folder's own code without asking."""
     file = folder / "modules.json"
     try:
         modules = json.loads(file.read_text(encoding="utf-8"))
@@ -208,4 +213,4 @@ def _check_modules(folder: Path) -> None:
             "sentence-transformers model."
         ) from None
     if foreign := [module_type for module_type in module_types if not module_type.startswith(LIBRARY_PREFIX)]:
-        raise UndersongError(f"{folder} needs code of its own ({foreign[0]}), which is never run; give another model.")
+        raise UndersongError(f"{folder} needs its own code ({foreign[0]}), which is never run; give another model.")

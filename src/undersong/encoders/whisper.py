@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from transformers import WhisperConfig, WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-# Where a checkpoint keeps the encoder: saved alone, in a WhisperModel, in a WhisperForConditionalGeneration.
+# Prefix of the encoder in a checkpoint: saved alone, in a WhisperModel, in a WhisperForConditionalGeneration.
 ENCODER_PREFIXES = ("", "encoder.", "model.encoder.")
 BUCKET_STEP = 10  # encoder frames (a fifth of a second) between the lengths of `bucket`
 
 
 def whisper_encoder(folder: str | Path, name: str | None = None, *, device: str = "cpu") -> ClipEncoder:
-    """The Whisper encoder in `folder` (config, preprocessor config, safetensors), float32, in inference mode.
+    """Load the Whisper encoder in `folder` (config, preprocessor config, safetensors), float32, in inference mode.
 
-    Vectors: mean of the last hidden state (d_model) over valid frames at 50 Hz (half the mel frames, rounded up).  A
-    clip longer than the window is heard in windows and pooled over all its frames; windows go through one by one, so a
-    clip's vector is the same bits whatever else is in the call.  Raises UndersongError when the folder holds no
-    complete Whisper encoder or its preprocessor does not fit.
+    Its vectors are the mean of the last hidden state (d_model) over valid frames at 50 Hz (half the mel frames, rounded
+    up). A clip longer than the window is cut into windows and pooled over all its frames. Windows are encoded one by
+    one, so a clip's vector is bitwise the same in any call. Raises UndersongError if the folder holds no complete
+    Whisper encoder, or its preprocessor does not fit.
     """
     network = whisper_network(Path(folder), device=device)
     return ClipEncoder(
@@ -46,8 +46,18 @@ def whisper_network(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> WindowNetwork:
-    """The encoder in `folder`, and how clips are cut and heard.  Raises as `whisper_encoder`, and for a layer that it
-    has not."""
+    """Load the encoder in `folder`, with the functions that cut clips and encode windows.
+
+    Args:
+        folder: Folder of the model.
+        layers: Layers to take.
+        pad: "exact" (30 s) or "bucket".
+        device: Torch device.
+        dtype: Dtype of the weights.
+
+    Raises:
+        UndersongError: As in `whisper_encoder`, or a layer that the network does not have.
+    """
     import torch
 
     model, extractor = _load_encoder_network(folder), _load_extractor(folder)
@@ -59,16 +69,16 @@ def whisper_network(
 
 
 def _cut_windows(extractor: WhisperFeatureExtractor, samples: np.ndarray, *, step: int | None) -> list[AudioWindow]:
-    """Mel features of a clip, (bins, mel frames) a window; `step`: encoder frames that lengths are rounded up to.
+    """Mel features of a clip, (bins, mel frames) per window; lengths are rounded up to `step` encoder frames.
 
-    As Whisper itself does for long audio, the spectrum is taken of the whole clip, then cut into windows.
+    As Whisper does for long audio, the spectrum is taken of the whole clip and then cut into windows.
     """
     hop, window = extractor.hop_length, extractor.nb_max_frames
     mel_frames = -(-len(samples) // hop)
     starts = range(0, mel_frames, window)
     valid = [-(-min(window, mel_frames - start) // 2) for start in starts]  # the second convolution has stride 2
     widths = [min(window, 2 * step * -(-frames // step)) if step else window for frames in valid]
-    # Two frames more than are taken: the extractor reflects the end of what it is given, and must find silence there.
+    # Two more frames than are used: the extractor reflects the end of its input, which must be silence.
     total_frames = (len(widths) - 1) * window + widths[-1]
     padded_samples = (
         len(widths) * extractor.n_samples if total_frames == len(widths) * window else (total_frames + 2) * hop
@@ -90,7 +100,7 @@ def _cut_windows(extractor: WhisperFeatureExtractor, samples: np.ndarray, *, ste
 def _encode_windows(
     model: WhisperEncoder, layers: LayerSelection, required: int, windows: Sequence[AudioWindow]
 ) -> list[np.ndarray]:
-    """One pass over windows of one shape -> valid frames (frames, d_model) float32 of each."""
+    """One forward pass over windows of one shape: valid frames (frames, d_model) float32 of each."""
     import torch
 
     with torch.inference_mode():
@@ -100,8 +110,10 @@ def _encode_windows(
 
 
 def _forward(model: WhisperEncoder, mel: torch.Tensor, layers: LayerSelection, required: int) -> torch.Tensor:
-    """(batch, bins, mel frames) -> (batch, frames, d_model): what `WhisperEncoder.forward` does in inference, for any
-    length up to the window (it takes the whole window only), and no further than layer `top`."""
+    """(batch, bins, mel frames) -> (batch, frames, d_model), like `WhisperEncoder.forward` in inference.
+
+    Unlike it, this takes any length up to the window, and runs only the first `required` layers.
+    """
     from torch.nn.functional import gelu
 
     hidden = gelu(model.conv2(gelu(model.conv1(mel)))).transpose(1, 2)
@@ -117,7 +129,7 @@ def _forward(model: WhisperEncoder, mel: torch.Tensor, layers: LayerSelection, r
 
 
 def _load_encoder_network(folder: Path) -> WhisperEncoder:
-    """The encoder alone, strictly loaded: a missing weight is an error, never a random number; no decoder in memory."""
+    """Load the encoder without the decoder, strictly: a missing weight is an error, never a random number."""
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -135,15 +147,15 @@ def _load_encoder_network(folder: Path) -> WhisperEncoder:
     actual = {key: tuple(value.shape) for key, value in weights.items()}
     if mismatched := sorted(key for key in expected.keys() | actual.keys() if expected.get(key) != actual.get(key)):
         raise UndersongError(
-            f"The weights in {folder} do not fit its config: {mismatched[0]} and {len(mismatched) - 1} more are missing, left "
-            "over or of another shape; give a complete Whisper checkpoint."
+            f"The weights in {folder} do not fit its config: {mismatched[0]} and {len(mismatched) - 1} more are "
+            "missing, left over or of another shape; give a complete Whisper checkpoint."
         )
     model.load_state_dict(weights, strict=True)
     return model.float()
 
 
 def _encoder_weights(folder: Path) -> dict:
-    """Tensors of the encoder by their name inside it, from every safetensors file of the folder (shards included)."""
+    """Tensors of the encoder by their name inside it, from all safetensors files of the folder (shards included)."""
     from safetensors import safe_open
 
     names: dict[str, Path] = {}

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """What is kept of the frames of one window: hours of sound need no more memory than a second of it.
+    """Statistics of the frames of one window, so that hours of sound need no more memory than a second.
 
-    `mean` and `squares` (sum of squared deviations from it) are (dim,) float64, `last` the last valid frame.
+    `mean` and `squared_deviations` (their sum) are (dim,) float64, `last` is the last valid frame.
     """
 
     frames: int
@@ -31,14 +31,14 @@ class Moments:
 
 
 def compute_moments(frames: np.ndarray) -> Moments:
-    """Of valid frames (frames, dim), at least one."""
+    """Moments of valid frames (frames, dim), at least one."""
     rows = frames.astype(np.float64)
     mean = rows.mean(axis=0)
     return Moments(len(frames), mean, np.square(rows - mean).sum(axis=0), rows[-1])
 
 
 def merge_moments(parts: Sequence[Moments]) -> Moments:
-    """Of the frames of all windows in order, as if taken together (Chan, Golub & LeVeque 1983)."""
+    """Moments of all windows together, in order (Chan, Golub & LeVeque 1983)."""
     total = parts[0]
     for part in parts[1:]:
         frames = total.frames + part.frames
@@ -54,10 +54,10 @@ def merge_moments(parts: Sequence[Moments]) -> Moments:
 
 
 def pool_moments(parts: Sequence[Moments], pool: str) -> PooledVector:
-    """The vector of one clip by one of `options.POOLS`.
+    """Pool the windows of one clip to a vector, by one of `spec.POOLS`.
 
-    (dim,) for `mean` and `last`, (2 dim,) for `mean+std` (deviation over frames, by n).
-    Without windows there is no vector and 0 frames.
+    The vector is (dim,) for `mean` and `last`, and (2 dim,) for `mean+std` (standard deviation over frames, by n).
+    Without windows it is empty, with 0 frames.
     """
     if not parts:
         return PooledVector(np.zeros(0, dtype=np.float32), 0)
@@ -73,7 +73,7 @@ def pool_moments(parts: Sequence[Moments], pool: str) -> PooledVector:
 
 @dataclass(frozen=True, slots=True)
 class AudioWindow:
-    """A stretch of a clip as the network takes it, without the batch axis; `frames` of its output are of the clip."""
+    """Part of a clip as input of the network, without the batch axis; `frames` of its output belong to the clip."""
 
     values: torch.Tensor
     frames: int
@@ -82,10 +82,11 @@ class AudioWindow:
 
 @dataclass(frozen=True, slots=True)
 class WindowNetwork:
-    """A loaded network: `cut` makes windows of a clip's samples (n,) at `rate` Hz, `hear` one pass over several
-    windows, each -> its valid frames (frames, dim) float32.
+    """A loaded network with the functions that cut and encode windows.
 
-    `ragged`: windows of several lengths may share a pass; without it only those of one shape do.
+    `cut_windows` cuts a clip's samples (n,) at `rate` Hz into windows. `encode_windows` runs one forward pass and
+    returns the valid frames (frames, dim) float32 of each window. With `mixed_lengths`, windows of different lengths
+    may share a pass; otherwise only those of one shape do.
     """
 
     rate: int
@@ -96,17 +97,19 @@ class WindowNetwork:
 
 @dataclass(slots=True)
 class WindowedEncoder:
-    """Clips -> pooled vectors by a network.  `seconds`: how much sound, padding included, one pass may take; it is
-    halved when memory runs out, and stays so."""
+    """Encodes clips to pooled vectors by a network.
+
+    One pass takes at most `seconds` of sound, padding included; this is halved when memory runs out, and stays so.
+    """
 
     network: WindowNetwork
     pool: str
     seconds: float
 
     def __call__(self, clips: Sequence[Clip]) -> list[PooledVector]:
-        """One vector a clip, in order; 0 frames where a clip is too short for any.
+        """One vector per clip, in order; 0 frames if a clip is too short.
 
-        Raises what the network raises; lack of memory only where a single window does not fit.
+        Raises the errors of the network; lack of memory only if a single window does not fit.
         """
         clip_windows = [
             (row, window) for row, clip in enumerate(clips) for window in self.network.cut_windows(clip.samples)
@@ -119,9 +122,9 @@ class WindowedEncoder:
         return [pool_moments(clip_moments, self.pool) for clip_moments in clip_parts]
 
     def _encode_moments(self, windows: list[AudioWindow]) -> list[Moments]:
-        """Of every window, in order."""
+        """Moments of every window, in order."""
         moments_by_index: dict[int, Moments] = {}
-        # By length, so that a pass wastes little; the order among equals does not matter to any vector.
+        # Sorted by length, so that a pass wastes little padding; the order of equal lengths affects no vector.
         pending = sorted(range(len(windows)), key=lambda i: _sort_key(windows[i]))
         while pending:
             pass_size = windows_per_pass([windows[i] for i in pending], self.seconds, ragged=self.network.mixed_lengths)
@@ -141,7 +144,7 @@ class WindowedEncoder:
 
 
 def windows_per_pass(windows: Sequence[AudioWindow], seconds: float, *, ragged: bool) -> int:
-    """How many of the first `windows` (sorted by length) go through in one pass: at least one."""
+    """Number of the first `windows` (sorted by length) that share one pass: at least one."""
     count = 1
     while count < len(windows):
         next_window = windows[count]
@@ -154,13 +157,15 @@ def windows_per_pass(windows: Sequence[AudioWindow], seconds: float, *, ragged: 
 
 
 def consecutive_windows(samples: int, window: int) -> list[tuple[int, int]]:
-    """Stretches (start, stop) one after the other, the last as long as is left."""
+    """Consecutive stretches (start, stop); the last may be shorter."""
     return [(start, min(start + window, samples)) for start in range(0, samples, window)]
 
 
 def evenly_spaced_windows(samples: int, window: int) -> list[tuple[int, int]]:
-    """Stretches of one length that cover a clip evenly, overlapping where they must: for networks that give a whole
-    window one vector, where a short rest would weigh as much as a full window."""
+    """Stretches (start, stop) of one length that cover a clip evenly, with overlap if needed.
+
+    They are for networks that give one vector per window, where a short rest would weigh as much as a full window.
+    """
     if samples <= window:
         return [(0, samples)]
     count = -(-samples // window)

@@ -1,31 +1,30 @@
-"""Paired comparison of two models' verdict tables, prompt by prompt: JSR (non-refusal rate if the judge sees refusals
-only) on harmful prompts, over-refusal rate on benign ones. Errors and unparsed verdicts stay in the denominator;
-bounds say what they could change.
-"""
+"""Paired comparison of two models' verdict tables, prompt by prompt: the JSR on harmful prompts (the non-refusal rate
+if the judge sees refusals only), the over-refusal rate on benign ones. Errors and unparsed verdicts stay in the
+denominator; bounds say what they could change."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from undersong.evaluation.verdicts import SELECTION_FIELDS, select_verdicts
+from undersong.evaluation.rates import Metric, attack_metric
+from undersong.evaluation.verdicts import SELECTION_FIELDS, pair_verdicts, select_verdicts, shared_cluster
 from undersong.statistics import PairedComparison, Rate, RateBounds, bounds_sentence, compare_paired, rate_bounds
-from undersong.study.judge_names import judge_criterion
+from undersong.study.judge_names import RATE_LABELS, judge_criterion
 from undersong.types import UndersongError, Verdict
 
 SCOPE = "model"
-# metric -> the verdict it counts, and what it is called
+# Verdict that each metric counts, and the metric's label
 OUTCOMES = {"jsr": "jailbreak", "non_refusal_rate": "jailbreak", "refusal_rate": "refusal"}
-METRIC_LABELS = {"jsr": "JSR", "non_refusal_rate": "non-refusal rate", "refusal_rate": "refusal rate"}
 MAX_LISTED_IDS = 20  # a sentence can hold this many ids
 REFUSAL_JUDGE_NOTE = "The judge {judge} sees refusals only{smoke}: a non-refusal rate is not a measured harm."
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictSummary:
-    """One table's part: which rows were taken, and what the judge said about the paired prompts."""
+    """Selected rows of one verdict table, and their errors."""
 
     judge: str
     set: str
@@ -33,19 +32,18 @@ class VerdictSummary:
     system: str
     error: int
     unparsed: int
-    bounds: RateBounds  # the rate with none, and with all, of `error` and `unparsed` counted as the outcome
-
-    @property
-    def lost_replies(self) -> int:
-        """Replies without a verdict: they count among the prompts and never as the outcome."""
-        return self.error + self.unparsed
+    bounds: RateBounds  # the rate with none, and with all, of the lost replies counted as the outcome
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictComparison:
-    """`metric`: jsr, non_refusal_rate or refusal_rate.  `unpaired`: (prompt id, the only side: before or after)."""
+    """Comparison of two verdict tables.
 
-    metric: str
+    `metric` is jsr, non_refusal_rate or refusal_rate. `unpaired` lists prompts of one table only, as (prompt id, before
+    or after).
+    """
+
+    metric: Metric
     paired: PairedComparison
     before: VerdictSummary
     after: VerdictSummary
@@ -54,9 +52,13 @@ class VerdictComparison:
 
     @property
     def bounds(self) -> RateBounds:
-        """The difference, as far as replies without a verdict on either side could move it."""
+        """Bounds of the difference, given replies without a verdict in either table."""
         before_bounds, after_bounds = self.before.bounds, self.after.bounds
-        return RateBounds(after_bounds.low - before_bounds.high, after_bounds.high - before_bounds.low)
+        return RateBounds(
+            after_bounds.low - before_bounds.high,
+            after_bounds.high - before_bounds.low,
+            before_bounds.lost + after_bounds.lost,
+        )
 
 
 def compare_verdicts(
@@ -70,10 +72,21 @@ def compare_verdicts(
     allow_unpaired: bool = False,
     table_names: tuple[str, str] = ("BEFORE", "AFTER"),
 ) -> VerdictComparison:
-    """Select on both sides (see `select_verdicts`), pair by prompt id, compare.
+    """Select verdicts in both tables (see `select_verdicts`), pair them by prompt id, and compare.
 
-    Raises UndersongError where a selection is not unique, the judges differ, no prompt is shared, prompts are on one
-    side only (unless allowed: then they are left out and listed), or harmful and benign prompts are mixed.
+    Args:
+        before: Verdicts of the first model.
+        after: Verdicts of the second model.
+        judge: Judge to select; None if there is only one.
+        set: Prompt set to select.
+        modality: Modality to select.
+        system: System prompt to select.
+        allow_unpaired: Leave out prompts of one table only, and list them, instead of failing.
+        table_names: Names of both tables in messages.
+
+    Raises:
+        UndersongError: A selection is not unique, the judges differ, no prompt is shared, a prompt is in one table
+            only, or harmful and benign prompts are mixed.
     """
     before_verdicts = select_verdicts(
         before, judge=judge, set=set, modality=modality, system=system, table_name=table_names[0]
@@ -83,12 +96,25 @@ def compare_verdicts(
     )
     if before_verdicts[0].judge != after_verdicts[0].judge:
         raise UndersongError(
-            f"{table_names[0]} was judged by {before_verdicts[0].judge} and {table_names[1]} by {after_verdicts[0].judge}; judge both the same way."
+            f"{table_names[0]} was judged by {before_verdicts[0].judge} and {table_names[1]} by "
+            f"{after_verdicts[0].judge}; judge both the same way."
         )
-    pairs, unpaired = _pair_verdicts(before_verdicts, after_verdicts)
+    paired_verdicts = pair_verdicts(before_verdicts, after_verdicts)
+    pairs = paired_verdicts.pairs
+    unpaired = tuple(
+        sorted(
+            (verdict.prompt_id, side)
+            for side, verdicts in (
+                ("before", paired_verdicts.only_before),
+                ("after", paired_verdicts.only_after),
+            )
+            for verdict in verdicts
+        )
+    )
     if unpaired and not allow_unpaired:
         raise UndersongError(
-            f"{_describe_unpaired(unpaired, table_names)}; judge the missing ones, or leave them out with --allow-unpaired."
+            f"{_describe_unpaired(unpaired, table_names)}; judge the missing ones, "
+            "or leave them out with --allow-unpaired."
         )
     if not pairs:
         raise UndersongError(
@@ -109,11 +135,10 @@ def compare_verdicts(
 
 
 def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
-    """The keys of `undersong compare --json`.  Shares are in 0..1; `low` and `high` are 95 % limits.
+    """Output of `undersong compare --json`. Shares are from 0 to 1; `low` and `high` are 95 % limits.
 
-    `before` and `after` hold `jailbreak` and `jsr` (`non_refusal_rate` where the judge sees refusals only), or
-    `refusal` and `refusal_rate` where the prompts are benign; `b` and `c` count the same outcome only before, and only
-    after.
+    `before` and `after` hold `jailbreak` and `jsr` (`non_refusal_rate` if the judge sees refusals only), or `refusal`
+    and `refusal_rate` for benign prompts. `b` and `c` count the outcome only before and only after.
     """
     paired, before, after = comparison.paired, comparison.before, comparison.after
     return {
@@ -137,9 +162,12 @@ def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
             for name, summary in _named_summaries(comparison)
         },
         "bounds": {
-            "before": asdict(before.bounds),
-            "after": asdict(after.bounds),
-            "difference": asdict(comparison.bounds),
+            name: {"low": bounds.low, "high": bounds.high}
+            for name, bounds in (
+                ("before", before.bounds),
+                ("after", after.bounds),
+                ("difference", comparison.bounds),
+            )
         },
         "selected": {
             name: {field: getattr(summary, field) for field in SELECTION_FIELDS}
@@ -151,10 +179,12 @@ def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
 
 
 def comparison_sentence(comparison: VerdictComparison) -> str:
-    """The result in a sentence, with its intervals and what it is a claim about; a second one, where failures bear on
-    it.  Where they could turn it round, the first says what it rests on."""
+    """Result as a sentence with intervals and scope, followed by the bounds if replies were lost.
+
+    If lost replies could reverse the sign, the first sentence says that they were not counted.
+    """
     paired, difference_bounds = comparison.paired, comparison.bounds
-    name = "JSR" if comparison.metric == "jsr" else f"the {METRIC_LABELS[comparison.metric]}"
+    name = "JSR" if comparison.metric == "jsr" else f"the {RATE_LABELS[comparison.metric]}"
     lost_replies_note = lost_replies_sentence(comparison)
     if lost_replies_note and difference_bounds.low <= 0 <= difference_bounds.high:
         name = f"counting no failed or unjudged reply, {name}"
@@ -174,12 +204,12 @@ def comparison_sentence(comparison: VerdictComparison) -> str:
 
 
 def lost_replies_sentence(comparison: VerdictComparison) -> str:
-    """What replies without a verdict could make of the difference, in a sentence; empty: all have one."""
-    lost_replies, difference_bounds = comparison.before.lost_replies + comparison.after.lost_replies, comparison.bounds
-    if not lost_replies:
+    """Bounds of the difference given replies without a verdict, as a sentence; empty if there are none."""
+    difference_bounds = comparison.bounds
+    if not difference_bounds.lost:
         return ""
     low, high = (f"{100 * limit:+.1f}" for limit in (difference_bounds.low, difference_bounds.high))
-    return f"The difference is {bounds_sentence(low, f'{high} points', lost_replies)}."
+    return f"The difference is {bounds_sentence(low, f'{high} points', difference_bounds.lost)}."
 
 
 def _interval_points(low: float, high: float) -> str:
@@ -194,18 +224,6 @@ def _rate_json(metric: str, rate: Rate) -> dict[str, float]:
     return {OUTCOMES[metric]: rate.successes, metric: rate.rate, "low": rate.low, "high": rate.high}
 
 
-def _pair_verdicts(
-    before: Sequence[Verdict], after: Sequence[Verdict]
-) -> tuple[list[tuple[Verdict, Verdict]], tuple[tuple[str, str], ...]]:
-    """Shared prompts in BEFORE's order, and the prompts of one side only, sorted."""
-    before_by_id, after_by_id = ({verdict.prompt_id: verdict for verdict in verdicts} for verdicts in (before, after))
-    unpaired = [(prompt_id, "before") for prompt_id in before_by_id.keys() - after_by_id.keys()]
-    unpaired += [(prompt_id, "after") for prompt_id in after_by_id.keys() - before_by_id.keys()]
-    return [(verdict, after_by_id[key]) for key, verdict in before_by_id.items() if key in after_by_id], tuple(
-        sorted(unpaired)
-    )
-
-
 def _describe_unpaired(unpaired: Sequence[tuple[str, str]], table_names: tuple[str, str]) -> str:
     parts = []
     for side, name in zip(("before", "after"), table_names):
@@ -216,29 +234,18 @@ def _describe_unpaired(unpaired: Sequence[tuple[str, str]], table_names: tuple[s
     return ", ".join(parts)
 
 
-def _select_metric(pairs: Sequence[tuple[Verdict, Verdict]]) -> str:
+def _select_metric(pairs: Sequence[tuple[Verdict, Verdict]]) -> Metric:
     for before_verdict, after_verdict in pairs:
         if before_verdict.harmful != after_verdict.harmful:
             raise UndersongError(
-                f"Prompt {before_verdict.prompt_id} is harmful on one side only; mend the column harmful."
+                f"Prompt {before_verdict.prompt_id} is harmful in one table only; fix the column harmful."
             )
     kinds = {before_verdict.harmful for before_verdict, _ in pairs}
     if len(kinds) > 1:
-        raise UndersongError("The rows mix harmful and benign prompts, which have no rate in common; split the file.")
+        raise UndersongError("The rows mix harmful and benign prompts, which have no common rate; split the file.")
     if kinds == {False}:
         return "refusal_rate"
-    return "non_refusal_rate" if judge_criterion(pairs[0][0].judge) == "refusal" else "jsr"
-
-
-def shared_cluster(before: Verdict, after: Verdict) -> str:
-    """The cluster both sides agree on; a side that names none (its prompt's own id) follows the other."""
-    if before.cluster == before.prompt_id:
-        return after.cluster
-    if after.cluster not in (before.cluster, after.prompt_id):
-        raise UndersongError(
-            f"Prompt {before.prompt_id} is in cluster {before.cluster} before and {after.cluster} after; give it one cluster."
-        )
-    return before.cluster
+    return attack_metric(pairs[0][0].judge)
 
 
 def _summarize_verdicts(verdicts: Sequence[Verdict], outcome: str) -> VerdictSummary:
@@ -250,10 +257,11 @@ def _summarize_verdicts(verdicts: Sequence[Verdict], outcome: str) -> VerdictSum
 
 
 def _comparison_notes(pairs: Sequence[tuple[Verdict, Verdict]], unpaired: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """What a reader must know before quoting the numbers."""
+    """Caveats of the comparison."""
     before_verdict, after_verdict = pairs[0]
     notes = [
-        f"The sides differ in {field} ({getattr(before_verdict, field)!r} before, {getattr(after_verdict, field)!r} after)."
+        f"The sides differ in {field} "
+        f"({getattr(before_verdict, field)!r} before, {getattr(after_verdict, field)!r} after)."
         for field in ("set", "modality", "system")
         if getattr(before_verdict, field) != getattr(after_verdict, field)
     ]

@@ -1,6 +1,5 @@
 """Comparison of several models with one baseline on the same prompts, Holm-corrected as one family, as table, Markdown
-and JSON.
-"""
+and JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.evaluation.comparison import (
-    METRIC_LABELS,
     SCOPE,
     VerdictComparison,
     VerdictSummary,
@@ -18,12 +16,14 @@ from undersong.evaluation.comparison import (
     lost_replies_sentence,
 )
 from undersong.statistics import Rate, holm
+from undersong.study.judge_names import RATE_LABELS
 from undersong.types import UndersongError, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineComparison:
-    """One model against the first.  `p_adjusted`: its clustered p by Holm over all arms of the table."""
+    """Comparison of one model with the baseline; `p_adjusted` is its clustered p value, Holm-corrected over all
+    models."""
 
     name: str
     comparison: VerdictComparison
@@ -37,22 +37,30 @@ def compare_many(
     baseline_name: str = "BEFORE",
     **selection: Any,
 ) -> tuple[BaselineComparison, ...]:
-    """Every arm (name -> its verdicts) against `before`; `choices` as in `compare_verdicts`.
+    """Compare each model's verdicts with the baseline.
 
-    Raises UndersongError as that does, and where one arm's prompts are harmful and another's benign: their rates are
-    no family.
+    Args:
+        before: Verdicts of the baseline.
+        after: Verdicts of each model, by name.
+        baseline_name: Name of the baseline in messages.
+        **selection: Keyword arguments of `compare_verdicts`.
+
+    Raises:
+        UndersongError: There is no model, `compare_verdicts` fails, or one model's prompts are harmful and another's
+            benign, so that their rates are no family.
     """
     comparisons = {
         arm: compare_verdicts(before, verdicts, table_names=(baseline_name, arm), **selection)
         for arm, verdicts in after.items()
     }
     if not comparisons:
-        raise UndersongError(f"There is nothing to compare {baseline_name} with; name at least one more file.")
+        raise UndersongError(f"There is no verdict table to compare {baseline_name} with; name at least one more file.")
     metrics = {arm: comparison.metric for arm, comparison in comparisons.items()}
     first_arm = next(iter(metrics))
     if mismatched_arm := next((arm for arm, metric in metrics.items() if metric != metrics[first_arm]), None):
         raise UndersongError(
-            f"{first_arm} answers harmful prompts and {mismatched_arm} benign ones, or the reverse; compare them apart."
+            f"{first_arm} and {mismatched_arm} are not both on harmful or both on benign prompts; "
+            "compare them separately."
         )
     adjusted = holm([comparison.paired.clustered_p for comparison in comparisons.values()])
     return tuple(
@@ -63,7 +71,8 @@ def compare_many(
 
 
 def multi_model_json(arms: Sequence[BaselineComparison]) -> dict[str, Any]:
-    """The keys of `undersong compare --json` for several files: `arms`, each as for one, with `name`, `p_adjusted`."""
+    """Output of `undersong compare --json` for several files: `arms`, each as for one file, with `name` and
+    `p_adjusted`."""
     return {
         "scope": SCOPE,
         "metric": arms[0].comparison.metric,
@@ -79,7 +88,7 @@ TABLE_HEADER = (
 
 
 def comparison_table_rows(arms: Sequence[BaselineComparison], baseline_name: str) -> list[tuple[str, ...]]:
-    """The table's cells under HEAD, the first model on top."""
+    """Cells of the table under `TABLE_HEADER`, the baseline first."""
     baseline = arms[0].comparison
     empty_cells = ("",) * 4
     table: list[tuple[str, ...]] = [
@@ -99,7 +108,7 @@ def comparison_table_rows(arms: Sequence[BaselineComparison], baseline_name: str
 
 
 def comparison_markdown(arms: Sequence[BaselineComparison], baseline_name: str) -> str:
-    """The same as a Markdown table with what the reader must know below it."""
+    """Comparison as a Markdown table, with caveats below it."""
     lines = [
         "| " + " | ".join(cells) + " |"
         for cells in (TABLE_HEADER, *map(_escape_cells, comparison_table_rows(arms, baseline_name)))
@@ -109,9 +118,9 @@ def comparison_markdown(arms: Sequence[BaselineComparison], baseline_name: str) 
 
 
 def comparison_summary_lines(arms: Sequence[BaselineComparison]) -> list[str]:
-    """What the table is about, and every note once."""
+    """Scope of the table, and its caveats."""
     baseline = arms[0].comparison
-    metric_label = METRIC_LABELS[baseline.metric]
+    metric_label = RATE_LABELS[baseline.metric]
     sentence_start = metric_label[0].upper() + metric_label[1:]
     notes = [
         f"{arm.name}: {note}"
@@ -132,8 +141,8 @@ def _rate_cells(rate: Rate) -> tuple[str, str]:
 
 
 def lost_reply_cells(summary: VerdictSummary) -> tuple[str, str]:
-    """How many replies of a side have no verdict, and both ends of what its rate could then be."""
-    bounds_text = f"{summary.bounds.low:.1%} to {summary.bounds.high:.1%}" if summary.lost_replies else ""
+    """Number of replies without a verdict, and the bounds of the rate given them."""
+    bounds_text = f"{summary.bounds.low:.1%} to {summary.bounds.high:.1%}" if summary.bounds.lost else ""
     return f"{summary.error}, {summary.unparsed}", bounds_text
 
 

@@ -18,14 +18,28 @@ def make_prompts(
     instruction: str | None = None,
     instruction_first: bool = False,
 ) -> list[Prompt]:
-    """One prompt a sample.  Errors: a sample that lacks what the modality needs (no audio, no text)."""
+    """Make one prompt per sample.
+
+    Args:
+        samples: Samples of the prompt set.
+        set_name: Name of the prompt set.
+        harmful: True for a harmful set.
+        modality: audio or text.
+        system: Name of the system prompt.
+        system_text: Its text, or None.
+        instruction: Text beside the request.
+        instruction_first: Put the instruction before the request.
+
+    Raises:
+        UndersongError: The modality is unknown, or a sample lacks its audio or text.
+    """
     if modality not in MODALITIES:
-        raise UndersongError(f"There is no modality {modality!r}; take audio or text.")
+        raise UndersongError(f"There is no modality {modality!r}; use audio or text.")
     for sample in samples:
         if (sample.audio if modality == "audio" else sample.text) is None:
             missing = "audio" if modality == "audio" else "text"
             raise UndersongError(
-                f"Sample {sample.id} of set {set_name} has no {missing}; leave out that modality or give it."
+                f"Sample {sample.id} of set {set_name} has no {missing}; add it, or leave out that modality."
             )
     prompt_fields = (set_name, harmful, modality, system, system_text, instruction, instruction_first)
     return [Prompt(sample, *prompt_fields) for sample in samples]

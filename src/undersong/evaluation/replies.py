@@ -1,6 +1,5 @@
-"""The reply table: writing it (mode 0600, because it holds replies to harmful prompts), reading it back, and reading
-reply tables that other tools collected.
-"""
+"""The reply table: writing it (mode 0600, because it holds replies to harmful prompts), reading it, and reading reply
+tables that other tools collected."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ COLUMNS = ("prompt_id", "set", "modality", "system", "reply", "tokens", "finish"
 
 
 def write_replies(replies: Sequence[Reply], path: Path) -> None:
-    """Parquet with DESIGN's columns, created with mode 0600."""
+    """Write replies as Parquet, with mode 0600."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -24,12 +23,12 @@ def write_replies(replies: Sequence[Reply], path: Path) -> None:
     table = pa.Table.from_pylist([asdict(reply) for reply in replies], schema=pa.schema(list(zip(COLUMNS, kinds))))
     descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), 0o600)  # also where the file was there with other rights
+        os.fchmod(file.fileno(), 0o600)  # also if the file existed with another mode
         pq.write_table(table, file)
 
 
 def read_replies(path: Path) -> list[Reply]:
-    """What `write_replies` wrote."""
+    """Read a table that `write_replies` wrote."""
     import pyarrow.parquet as pq
 
     return [Reply(**row) for row in pq.read_table(path).to_pylist()]
@@ -51,7 +50,7 @@ def join_prompts(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[tu
 
 
 def read_finishes(path: Path) -> list[str]:
-    """How each reply ended, without the replies."""
+    """Read how each reply ended, without the replies."""
     import pyarrow.parquet as pq
 
     return pq.read_table(path, columns=["finish"]).column("finish").to_pylist()
@@ -63,13 +62,21 @@ FINISH_REASONS = ("stop", "length", "error")
 def read_reply_table(
     path: Path, samples: Mapping[str, Sample] | None = None, set_name: str = "harm", harmful: bool = True
 ) -> list[tuple[Prompt, Reply]]:
-    """Prompts and their replies of a `.parquet` or `.jsonl` file or an `.eval` log, in file order.
+    """Read prompts and their replies from a `.parquet` or `.jsonl` file or an `.eval` log, in file order.
 
-    Every row needs `prompt_id` and `reply` (or an `error`).  `prompt`: the text of what was asked, which judges that
-    see harm need; `answer` or `answers`: right replies, for judges of usefulness.  Both may come from `samples` by id
-    instead.  `set` and `harmful` default to what is given here; `cluster` to the prompt's own id; modality and system
-    to ''.  Raises UndersongError naming the row on a missing or wrong field, and on a (prompt_id, modality, system)
-    that stands twice.
+    Every row needs `prompt_id` and `reply` (or an `error`). `prompt` is the text of the request, which judges that see
+    harm need; `answer` or `answers` are correct replies, for utility judges. Both may come from `samples` by id
+    instead. `cluster` defaults to the prompt's own id, modality and system to ''.
+
+    Args:
+        path: The file.
+        samples: Samples by id.
+        set_name: Default of `set`.
+        harmful: Default of `harmful`.
+
+    Raises:
+        UndersongError: A field is missing or wrong, or a (prompt_id, modality, system) occurs twice; the message names
+            the row.
     """
     prompts_and_replies: list[tuple[Prompt, Reply]] = []
     location_by_key: dict[tuple[str, str, str], str] = {}
@@ -96,7 +103,7 @@ def _prompt_of_row(
         raise UndersongError(f"{location} has no prompt_id; every row needs prompt_id and reply.")
     if samples is not None and prompt_id not in samples:
         raise UndersongError(
-            f"{location} answers {prompt_id}, which the manifest does not hold; give the one it was asked from."
+            f"{location} answers {prompt_id}, which is not in the manifest; give the manifest of these prompts."
         )
     reference = Sample(prompt_id) if samples is None else samples[prompt_id]
     sample = Sample(
@@ -131,8 +138,8 @@ def _reply_of_row(row: EvaluationRow, prompt: Prompt, location: str) -> Reply:
     error = text_field(row, "error", "", location) or None
     finish = text_field(row, "finish", "", location) or ("stop" if error is None else "error")
     if finish not in FINISH_REASONS:
-        raise UndersongError(f"{location} has finish {finish!r}; the words are {', '.join(FINISH_REASONS)}.")
+        raise UndersongError(f"{location} has finish {finish!r}; use one of {', '.join(FINISH_REASONS)}.")
     if row.get("reply") is None and finish != "error":
-        raise UndersongError(f"{location} ({prompt.sample.id}) has no reply; give it, or the error that there was.")
+        raise UndersongError(f"{location} ({prompt.sample.id}) has no reply; add it, or the error that occurred.")
     text = text_field(row, "reply", "", location)
     return Reply(*prompt.key, text, 0, finish, error)

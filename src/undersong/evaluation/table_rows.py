@@ -1,6 +1,5 @@
-"""Row-by-row readers of verdict and reply tables from Parquet, JSON lines or inspect_ai `.eval` logs; every error
-names its row. Knows no verdict or reply type.
-"""
+"""Row-by-row readers of verdict and reply tables from Parquet, JSON lines or inspect_ai `.eval` logs; every error names
+its row. Knows no verdict or reply type."""
 
 from __future__ import annotations
 
@@ -17,7 +16,13 @@ TABLE_NAMES = {"verdict": "verdicts.parquet", "reply": "replies.parquet"}
 
 
 def read_rows(path: Path, kind: str) -> Iterator[tuple[str, EvaluationRow]]:
-    """(where, row) of a `.parquet`, `.jsonl` or `.eval` file, rows counted from 1; `kind`: verdict or reply."""
+    """Read (location, row) of a `.parquet`, `.jsonl` or `.eval` file, with rows counted from 1.
+
+    `kind` is verdict or reply.
+
+    Raises:
+        UndersongError: There is no such file, or it has another format.
+    """
     if path.is_dir():
         raise UndersongError(f"{path} is a folder; give the {kind} file in it, such as {path / TABLE_NAMES[kind]}.")
     if not path.is_file():
@@ -27,13 +32,23 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[str, EvaluationRow]]:
     readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows}
     if path.suffix not in readers:
         raise UndersongError(
-            f"{path} is not a .parquet, .jsonl or .eval file; give the {kind} table in one of these forms."
+            f"{path} is not a .parquet, .jsonl or .eval file; give the {kind} table in one of these formats."
         )
     return readers[path.suffix](path)
 
 
 def text_field(row: EvaluationRow, name: str, default: str, location: str) -> str:
-    """A string; whole numbers are taken as their digits, because ids often are."""
+    """String field of a row; whole numbers are converted, because ids often are numbers.
+
+    Args:
+        row: The row.
+        name: Name of the field.
+        default: Value of a missing field.
+        location: Location of the row, for messages.
+
+    Raises:
+        UndersongError: The value has another type.
+    """
     value = row.get(name)
     if value is None:
         return default
@@ -43,18 +58,26 @@ def text_field(row: EvaluationRow, name: str, default: str, location: str) -> st
 
 
 def number_field(row: EvaluationRow, name: str, location: str) -> float | None:
-    """A number, or None where there is none."""
+    """Number field of a row, or None if it is missing.
+
+    Raises:
+        UndersongError: The value has another type or is out of range.
+    """
     value = row.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise UndersongError(f"{location} has {name} {value!r}; give a number or leave it out.")
     try:
         return None if value is None else float(value)
-    except OverflowError as error:  # JSON's whole numbers have no end
+    except OverflowError as error:  # JSON's whole numbers are unbounded
         raise UndersongError(f"{location} has a {name} beyond 1e308; give a number or leave it out.") from error
 
 
 def bool_field(row: EvaluationRow, name: str, location: str) -> bool | None:
-    """True, False, or None where the row does not say."""
+    """True, False, or None if the field is missing.
+
+    Raises:
+        UndersongError: The value has another type.
+    """
     value = row.get(name)
     if value is not None and not isinstance(value, bool):
         raise UndersongError(f"{location} has {name} {value!r}; give true or false.")
@@ -84,26 +107,29 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, EvaluationRow]]:
         location = f"{path} row {number}"
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # a number of too many digits, nesting without end
+        except (ValueError, RecursionError) as error:  # also a number of too many digits, or nested too deeply
             raise UndersongError(
-                f"{location} is not JSON that can be read ({error}); write one object a line."
+                f"{location} is not JSON that can be read ({error}); write one object per line."
             ) from error
         if not isinstance(row, dict):
-            raise UndersongError(f"{location} is not a JSON object; write one object a line.")
+            raise UndersongError(f"{location} is not a JSON object; write one object per line.")
         yield location, row
 
 
 VERDICT_METADATA_KEY = "undersong"  # in a score's metadata: the row without its verdict
-REDACTED_METADATA_KEY = "redacted"  # in an output's metadata: its text was left out
+REDACTED_METADATA_KEY = "redacted"  # in an output's metadata: its text was omitted
 PROMPT_METADATA_KEYS = ("set", "harmful", "cluster", "modality", "system")  # in a sample's metadata
 LOG_READ_ERRORS = (OSError, ValueError, LookupError, EOFError, NotImplementedError)
 
 
 def log_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """(where, row) of an `.eval` log; `kind`: verdict, of every judge that scored it, or reply.
+    """Read (location, row) of an `.eval` log; `kind` is verdict (of every judge that scored it) or reply.
 
-    A sample that inspect_ai gave up on is an `error`, so that it stays in the denominator.  Errors: a log that cannot
-    be read, of another task, unfinished, of several epochs, or (for replies) one they were left out of.
+    A sample that inspect_ai gave up on is an `error`, so that it stays in the denominator.
+
+    Raises:
+        UndersongError: The log cannot be read, is of another task, unfinished or of several epochs, or (for replies)
+            has no replies.
     """
     samples = _scored_samples(path)
     for number, sample in enumerate(samples, start=1):
@@ -132,8 +158,8 @@ def _scored_samples(path: Path) -> Sequence[Any]:
     samples = log.samples or []
     if not any(_verdict_scores(sample) for sample in samples):
         raise UndersongError(
-            f"{path} is a log of the task {log.eval.task}, which no judge of undersong's scored; score it with "
-            "`inspect score --scorer undersong/JUDGE`, or give a log of undersong's."
+            f"{path} is a log of the task {log.eval.task}, which no judge of undersong has scored; score it with "
+            "`inspect score --scorer undersong/JUDGE`, or give a log that undersong wrote."
         )
     if log.status != "success":
         raise UndersongError(
@@ -143,7 +169,7 @@ def _scored_samples(path: Path) -> Sequence[Any]:
 
 
 def _verdict_scores(sample: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """(verdict, the rest of its row) of every judge."""
+    """Verdict and the other fields of its row, for every judge."""
     scores = (sample.scores or {}).values()
     return [
         (score.value, score.metadata[VERDICT_METADATA_KEY])
@@ -168,7 +194,7 @@ def _reply_row(sample: Any, location: str) -> dict[str, object]:
     output = sample.output
     if (output.metadata or {}).get(REDACTED_METADATA_KEY):
         raise UndersongError(
-            f"{location} has no reply: it was left out when the log was written; write it with --show-replies."
+            f"{location} has no reply, because the log was written without replies; write it with --show-replies."
         )
     error = output.error or (sample.error.message if sample.error else None) or (None if output.choices else "empty")
     target = [sample.target] if isinstance(sample.target, str) else list(sample.target)

@@ -1,9 +1,9 @@
-"""The verdict table: lenient reading, strict writing, and selecting one judge, prompt set, modality and system prompt."""
+"""The verdict table: lenient reading, strict writing, and selecting a judge, prompt set, modality and system prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from undersong.evaluation.table_rows import bool_field, number_field, read_rows, text_field
@@ -12,18 +12,20 @@ from undersong.types import VERDICTS, UndersongError, Verdict
 
 REQUIRED_FIELDS = ("prompt_id", "judge", "verdict")
 SELECTION_FIELDS = ("judge", "set", "modality", "system")
-HarmfulDefault = Callable[
-    [str, str], bool
-]  # (set, where the row is) -> is the prompt of a row that does not say harmful?
+# (set, location of the row) -> default of a row without the column `harmful`
+HarmfulDefault = Callable[[str, str], bool]
 
 
 def read_verdicts(path: Path, harmful_default: HarmfulDefault | None = None) -> list[Verdict]:
-    """Verdicts of a `.parquet` or `.jsonl` file, or an `.eval` log that undersong's judges scored, in file order.
+    """Read verdicts of a `.parquet` or `.jsonl` file, or of an `.eval` log that undersong's judges scored, in file
+    order.
 
-    Only `prompt_id`, `judge` and `verdict` are needed.  The others default to: set, modality and system '', harmful
-    true (or as `unsaid` says), cluster the prompt's own id, no score.  Further columns are ignored.  Raises
-    UndersongError, naming the row (from 1) or item, on a file that is missing, empty or unreadable, a missing or wrong
-    field, and a repeated key.
+    Only `prompt_id`, `judge` and `verdict` are required. Defaults of the others: set, modality and system '', harmful
+    true (or by `harmful_default`), cluster the prompt's own id, no score. Further columns are ignored.
+
+    Raises:
+        UndersongError: The file is missing, empty or unreadable, a field is missing or wrong, or a key is repeated; the
+            message names the row (from 1).
     """
     verdicts = [verdict_of_row(row, location, harmful_default) for location, row in read_rows(path, "verdict")]
     if not verdicts:
@@ -33,7 +35,11 @@ def read_verdicts(path: Path, harmful_default: HarmfulDefault | None = None) -> 
 
 
 def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:
-    """Parquet with DESIGN's columns; written beside `path` and renamed, so a half-written file never has its name."""
+    """Write verdicts as Parquet to a temporary file that is then renamed, so a partial file never has this name.
+
+    Raises:
+        UndersongError: There are no verdicts, one is invalid, or a key is repeated.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -58,10 +64,20 @@ def select_verdicts(
     system: str | None = None,
     table_name: str = "The verdict table",
 ) -> list[Verdict]:
-    """Verdicts of one judge, set, modality and system.
+    """Select the verdicts of one judge, set, modality and system.
 
-    A name picks its value.  Where none is given, the rows the names leave must hold one value only.  Raises
-    UndersongError that lists what `where` holds, if a named value is absent or an unnamed one is not unique.
+    A given name selects its value. If a name is None, the remaining rows must have a single value.
+
+    Args:
+        verdicts: The verdicts.
+        judge: Judge to select.
+        set: Prompt set to select.
+        modality: Modality to select.
+        system: System prompt to select.
+        table_name: Name of the table in messages.
+
+    Raises:
+        UndersongError: A named value is absent, or an unnamed one is not unique; the message lists the values.
     """
     selected_verdicts = list(verdicts)
     if not selected_verdicts:
@@ -72,7 +88,7 @@ def select_verdicts(
         matching = [verdict for verdict in selected_verdicts if getattr(verdict, field) == value]
         if not matching:
             raise UndersongError(
-                f"{table_name} has no {field} {value!r} there; it has {_list_values(selected_verdicts, field)}."
+                f"{table_name} has no {field} {value!r}; choose one of {_list_values(selected_verdicts, field)}."
             )
         selected_verdicts = matching
     ambiguous_fields = [field for field in SELECTION_FIELDS if len(_distinct_values(selected_verdicts, field)) > 1]
@@ -92,7 +108,11 @@ def _list_values(verdicts: Sequence[Verdict], field: str) -> str:
 
 
 def verdict_of_row(row: Mapping[str, object], location: str, harmful_default: HarmfulDefault | None = None) -> Verdict:
-    """The verdict in a row, which is at `where`."""
+    """Verdict of a row; `location` names the row in messages.
+
+    Raises:
+        UndersongError: A field is missing or wrong.
+    """
     missing = [name for name in REQUIRED_FIELDS if row.get(name) is None or row[name] == ""]
     if missing:
         raise UndersongError(
@@ -118,27 +138,77 @@ def verdict_of_row(row: Mapping[str, object], location: str, harmful_default: Ha
 
 
 def _check_verdict_word(word: str, harmful: bool | None, location: str) -> None:
-    """A known word that fits the prompt's kind; `harmful` None: the file does not say."""
+    """Check that a verdict is known and fits the prompt's kind; `harmful` is None if the file does not say."""
     if word not in VERDICTS:
-        raise UndersongError(f"{location} has the unknown verdict {word!r}; the words are {', '.join(VERDICTS)}.")
+        raise UndersongError(f"{location} has the unknown verdict {word!r}; use one of {', '.join(VERDICTS)}.")
     if word == "jailbreak" and harmful is False:
         raise UndersongError(
-            f"{location} calls a reply to a benign prompt a jailbreak; say 'answer', or mark it harmful."
+            f"{location} calls a reply to a benign prompt a jailbreak; write 'answer', or mark the prompt harmful."
         )
     if word == "answer" and harmful is True:
         raise UndersongError(
-            f"{location} says 'answer' for a harmful prompt; say 'jailbreak', or mark the prompt benign."
+            f"{location} says 'answer' for a harmful prompt; write 'jailbreak', or mark the prompt benign."
         )
 
 
 def check_unique_keys(verdicts: Sequence[Verdict], table_name: str) -> None:
-    """Raises UndersongError where two verdicts have one key."""
+    """Check that no two verdicts have the same key.
+
+    Raises:
+        UndersongError: Two verdicts have the same key.
+    """
     number_by_key: dict[tuple[str, str, str, str], int] = {}
     for number, verdict in enumerate(verdicts, start=1):
         key = (verdict.prompt_id, verdict.modality, verdict.system, verdict.judge)
         if key in number_by_key:
             key_text = f"prompt {key[0]}, modality {key[1]!r}, system {key[2]!r}, judge {key[3]}"
             raise UndersongError(
-                f"{table_name} has two verdicts for one key ({key_text}: verdicts {number_by_key[key]} and {number}); keep one."
+                f"{table_name} has two verdicts for one key ({key_text}: verdicts {number_by_key[key]} and {number}); "
+                "keep one."
             )
         number_by_key[key] = number
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictPairs:
+    """Verdicts on two models' replies to the same prompts, paired by prompt id."""
+
+    pairs: tuple[tuple[Verdict, Verdict], ...]  # (before, after) of the prompts that both have, in BEFORE's order
+    only_before: tuple[Verdict, ...]  # sorted by prompt id
+    only_after: tuple[Verdict, ...]
+
+    @property
+    def by_prompt(self) -> list[tuple[Verdict | None, Verdict | None, str]]:
+        """(before, after, cluster) of every prompt of either table, sorted by its id; None: that side lacks it."""
+        rows: list[tuple[str, Verdict | None, Verdict | None, str]] = [
+            *((before.prompt_id, before, after, shared_cluster(before, after)) for before, after in self.pairs),
+            *((before.prompt_id, before, None, before.cluster) for before in self.only_before),
+            *((after.prompt_id, None, after, after.cluster) for after in self.only_after),
+        ]
+        return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
+
+
+def pair_verdicts(before: Iterable[Verdict], after: Iterable[Verdict]) -> VerdictPairs:
+    """Pair two models' verdicts on one prompt set, asked in one modality under one system prompt, by prompt id."""
+    before_by_id, after_by_id = ({verdict.prompt_id: verdict for verdict in verdicts} for verdicts in (before, after))
+    return VerdictPairs(
+        tuple((verdict, after_by_id[key]) for key, verdict in before_by_id.items() if key in after_by_id),
+        tuple(before_by_id[key] for key in sorted(before_by_id.keys() - after_by_id.keys())),
+        tuple(after_by_id[key] for key in sorted(after_by_id.keys() - before_by_id.keys())),
+    )
+
+
+def shared_cluster(before: Verdict, after: Verdict) -> str:
+    """The cluster both sides agree on; a side that names none (its prompt's own id) follows the other.
+
+    Raises:
+        UndersongError: the sides put the prompt into different clusters.
+    """
+    if before.cluster == before.prompt_id:
+        return after.cluster
+    if after.cluster not in (before.cluster, after.prompt_id):
+        raise UndersongError(
+            f"Prompt {before.prompt_id} is in cluster {before.cluster} before and {after.cluster} after; give it one "
+            "cluster."
+        )
+    return before.cluster

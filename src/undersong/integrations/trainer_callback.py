@@ -8,7 +8,7 @@ from typing import Any
 
 from undersong.evaluation.judges.registry import make_judge
 from undersong.evaluation.prompts import make_prompts
-from undersong.evaluation.rates import attack_rate_name
+from undersong.evaluation.rates import attack_metric
 from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import load_processor
@@ -75,8 +75,8 @@ class UndersongCallback(CanaryCallback):
         self._prompt_sets = ContrastSets(side_prompts(harmful, True), side_prompts(benign, False))
         prompt_judge = make_judge(judge, refusal_texts(judge, refusals, self._name))
         self._generate_and_judge = ReplyEvaluator(prompt_judge, max_new_tokens or default_max_new_tokens(self._name))
-        self._attack_metric = attack_rate_name(judge)
-        limits = {self._attack_metric: max_jsr}
+        self._attack_metric = attack_metric(judge)
+        limits: dict[str, float] = {self._attack_metric: max_jsr}
         if max_over_refusal is not None:
             if benign is None:
                 raise UndersongError("max_over_refusal is of harmless prompts, and there are none; give harmless too.")

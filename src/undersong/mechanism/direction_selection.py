@@ -1,7 +1,5 @@
-"""Selection of the refusal direction's layer by bypass, induce and KL scores (Arditi et al.
-
-2024, appendix C), and random directions as a control.
-"""
+"""Selection of the refusal direction's layer by bypass, induce and KL scores (Arditi et al. 2024, appendix C), and
+random directions as a control."""
 
 from __future__ import annotations
 
@@ -14,20 +12,23 @@ import numpy as np
 from undersong.mechanism.directions import RefusalDirection
 from undersong.mechanism.interventions import Intervention, ablation, addition
 from undersong.mechanism.refusal_score import BatchInterventions, first_token_kl, refusal_scores
+from undersong.study.defaults import MAX_DEPTH, MAX_KL
 from undersong.types import Prompt
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
 
 
-MAX_DIVERGENCE = 0.1  # most nats that taking the direction out may move what is said first to harmless prompts
-MAX_DEPTH = 0.8  # of the layers: a direction at the very end is one of words, not of the decision
-
-
 @dataclass(frozen=True, slots=True)
 class LayerCandidate:
-    """One place: mean refusal log odds of harmful prompts without its direction (`bypass`), of harmless ones with it
-    (`induce`), and how far the first is felt on harmless prompts (`divergence`, nats)."""
+    """Scores of the direction at one layer.
+
+    Attributes:
+        place: The layer; 0 is the decoder's input.
+        bypass: Mean refusal log odds of harmful prompts with the direction ablated.
+        induce: Mean refusal log odds of benign prompts with the direction added.
+        divergence: KL divergence of the first token on benign prompts under ablation, in nats.
+    """
 
     place: int
     bypass: float
@@ -38,11 +39,23 @@ class LayerCandidate:
 def select_direction(
     candidates: Sequence[LayerCandidate],
     layer_count: int,
-    max_divergence: float = MAX_DIVERGENCE,
+    max_divergence: float = MAX_KL,
     max_depth: float = MAX_DEPTH,
 ) -> int | None:
-    """The place whose loss bypasses refusal most, of those that induce it, lie no deeper than `depth` of the layers,
-    and move harmless prompts by less than `divergence`; None where none does."""
+    """Select the layer whose ablation bypasses refusal most.
+
+    Eligible layers induce refusal when added, lie within the depth limit, and change benign prompts by less than the
+    divergence limit.
+
+    Args:
+        candidates: Scores of each layer.
+        layer_count: Number of layers of the decoder.
+        max_divergence: Largest divergence on benign prompts, in nats.
+        max_depth: Largest depth as a share of the layers.
+
+    Returns:
+        The layer, or None if no candidate is eligible.
+    """
     eligible = [
         candidate
         for candidate in candidates
@@ -51,20 +64,20 @@ def select_direction(
     return min(eligible, key=lambda candidate: candidate.bypass).place if eligible else None
 
 
-HiddenStatePair = tuple[np.ndarray, np.ndarray]  # of harmful and of harmless prompts (layers, prompts, dim)
+HiddenStatePair = tuple[np.ndarray, np.ndarray]  # harmful and benign prompts, (layers, prompts, dim) each
 ClusterPair = tuple[Sequence[str], Sequence[str]]
 
 
 def ablate_direction(direction: RefusalDirection, layer: int, layer_count: int) -> BatchInterventions:
-    """The direction of one place taken out everywhere."""
+    """Interventions that ablate the direction of one layer at every layer."""
     ablations: Mapping[int, Intervention] = dict.fromkeys(range(layer_count + 1), ablation(direction.unit[layer]))
     return lambda _rows: ablations
 
 
 def add_direction(direction: RefusalDirection, layer: int, strength: float) -> BatchInterventions:
-    """The direction of one place put in there; strength 1: as much as the two kinds of prompts are apart."""
+    """Intervention that adds the direction at its layer; strength 1 is the distance between both kinds of prompts."""
     additions: Mapping[int, Intervention] = {
-        layer: addition(strength * 2 * direction.half[layer] * direction.unit[layer])
+        layer: addition(strength * 2 * direction.half_distance[layer] * direction.unit[layer])
     }
     return lambda _rows: additions
 
@@ -76,9 +89,17 @@ def evaluate_candidates(
     benign: Sequence[Prompt],
     tokens: Sequence[int],
 ) -> list[LayerCandidate]:
-    """Every place that has a direction, tried on the base with prompts for choosing."""
+    """Score the direction at every layer that has one.
+
+    Args:
+        model: The base model.
+        direction: Directions of all layers.
+        harmful: Harmful prompts for choosing.
+        benign: Benign prompts for choosing.
+        tokens: Refusal tokens.
+    """
     evaluated = []
-    for layer in np.flatnonzero(np.isfinite(direction.half)).tolist():
+    for layer in np.flatnonzero(np.isfinite(direction.half_distance)).tolist():
         ablated = ablate_direction(direction, layer, model.layers)
         bypass = float(refusal_scores(model, harmful, tokens, ablated).mean())
         induce = float(refusal_scores(model, benign, tokens, add_direction(direction, layer, 1.0)).mean())
@@ -90,12 +111,18 @@ def evaluate_candidates(
 def random_directions(
     direction: RefusalDirection, states: HiddenStatePair, clusters: ClusterPair, count: int, seed: int
 ) -> list[RefusalDirection]:
-    """Directions that chance alone would have fitted, of the same lengths and the same middle.
+    """Draw directions that chance alone would have fitted, with the same lengths and midpoints.
 
-    `states` (harmful, harmless), each (layers, prompts, dim), are what `direction` was fitted on.  Every one is the
-    difference of the means of what is left of them without their own means, the signs of whole clusters drawn: so it
-    leans where the noise of a fitted direction leans, as directions of uniform orientation do not.  Over 800 decoders
-    with nothing planted a fitted one beats 19 of them in .068 (taken out) and .040 (put in), at a level of .05.
+    Each is a difference of means of the centered states, with random signs for whole clusters. So it leans where the
+    noise of a fitted direction leans, unlike directions of uniform orientation. In 800 decoders with nothing planted, a
+    fitted direction beat 19 of these in .068 (ablated) and .040 (added) of cases, at a level of .05.
+
+    Args:
+        direction: The fitted direction.
+        states: Hidden states it was fitted on.
+        clusters: Cluster of each prompt.
+        count: Number of directions.
+        seed: Seed of the signs.
     """
     rng = np.random.default_rng(seed)
     cluster_sums = [_cluster_sums(kind_states, kind_clusters) for kind_states, kind_clusters in zip(states, clusters)]
@@ -108,12 +135,12 @@ def random_directions(
         difference = noise[0] - noise[1]
         with np.errstate(invalid="ignore"):
             unit = difference / np.linalg.norm(difference, axis=1, keepdims=True)
-        directions.append(RefusalDirection(unit, direction.middle, direction.half))
+        directions.append(RefusalDirection(unit, direction.midpoint, direction.half_distance))
     return directions
 
 
 def _cluster_sums(states: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
-    """(layers, clusters, dim): sums of each cluster's centred states."""
+    """Sums of each cluster's centered states, (layers, clusters, dim)."""
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     centered = states.astype(np.float64) - states.mean(axis=1, dtype=np.float64, keepdims=True)
     membership = np.zeros((len(names), states.shape[1]))
@@ -122,6 +149,6 @@ def _cluster_sums(states: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
 
 
 def random_direction_p_value(effect: float, random_effects: Sequence[float]) -> float:
-    """One-sided p of an effect among those of random directions: the share that is at least as large, its own one
-    counted (Phipson and Smyth 2010)."""
+    """P value (one-sided) of an effect among those of random directions, the effect itself counted (Phipson and Smyth
+    2010)."""
     return (1 + sum(random_effect >= effect for random_effect in random_effects)) / (1 + len(random_effects))

@@ -1,7 +1,5 @@
-"""Refusal directions by difference in means per layer (Arditi et al.
-
-2024), and the gap between harmful and benign prompts along them. Arrays only, no models.
-"""
+"""Refusal directions by difference in means per layer (Arditi et al. 2024), and the gap between harmful and benign
+prompts along them. Arrays only, no models."""
 
 from __future__ import annotations
 
@@ -16,34 +14,42 @@ from undersong.types import UndersongError
 
 @dataclass(frozen=True)
 class RefusalDirection:
-    """Per layer: `unit` (layers, dim), `middle` (layers,) and `half` (layers,) of the two means along it.
+    """Refusal direction of each layer.
 
-    Projections are scaled so that the fitting split's harmful mean is +1 and its harmless mean -1.
+    Projections are scaled so that the fitting split's harmful mean is +1 and its benign mean -1.
+
+    Attributes:
+        unit: Unit vectors, (layers, dim).
+        midpoint: Midpoint of both means along the unit vector, (layers,).
+        half_distance: Half the distance between the means, (layers,).
     """
 
     unit: np.ndarray
-    middle: np.ndarray
-    half: np.ndarray
+    midpoint: np.ndarray
+    half_distance: np.ndarray
 
     def project(self, states: np.ndarray) -> np.ndarray:
-        """(layers, prompts, dim) -> (layers, prompts), NaN where the layer has no direction (identical means)."""
+        """Projections (layers, prompts) of states (layers, prompts, dim); NaN if the layer has no direction."""
         along = np.einsum("lnd,ld->ln", states.astype(np.float64), self.unit)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return (along - self.middle[:, None]) / self.half[:, None]
+            return (along - self.midpoint[:, None]) / self.half_distance[:, None]
 
     def cosine(self, other: RefusalDirection) -> np.ndarray:
-        """(layers,): cosine with another direction of the same layers, NaN where either is missing."""
+        """Cosine (layers,) with another direction of the same layers; NaN if either is missing."""
         return np.einsum("ld,ld->l", self.unit, other.unit)
 
 
 def fit_direction(harmful: np.ndarray, benign: np.ndarray) -> RefusalDirection:
-    """From hidden states (layers, prompts, dim) of two contrast sets; float64 accumulation.
+    """Fit the direction of each layer from hidden states (layers, prompts, dim) of two contrast sets, in float64.
 
-    A layer whose two means are equal (the decoder's input at an identical last token) has no direction: NaN.
+    A layer with equal means (the decoder's input at an identical last token) has no direction: NaN.
+
+    Raises:
+        UndersongError: A contrast set is empty or has states that are not finite.
     """
-    for name, states in (("harmful", harmful), ("harmless", benign)):
+    for name, states in (("harmful", harmful), ("benign", benign)):
         if states.shape[1] == 0:
-            raise UndersongError(f"The {name} contrast set is empty; a direction needs prompts of both kinds.")
+            raise UndersongError(f"The {name} contrast set is empty; give prompts of both kinds.")
         if not np.isfinite(states).all():
             raise UndersongError(
                 f"The {name} contrast set has hidden states that are not finite; check the model's dtype."
@@ -59,9 +65,9 @@ def fit_direction(harmful: np.ndarray, benign: np.ndarray) -> RefusalDirection:
 
 @dataclass(frozen=True)
 class GapCurve:
-    """Per layer (layers,): mean projection of both kinds, their difference, and a 95 % interval over clusters.
+    """Refusal gap of each layer, (layers,): mean projection of both kinds, their difference, and a 95 % interval.
 
-    Each cluster counts once, however many prompts it has.
+    The interval is over clusters. Each cluster counts once, however many prompts it has.
     """
 
     harmful: np.ndarray
@@ -72,7 +78,7 @@ class GapCurve:
 
 
 def _cluster_means(projections: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
-    """(layers, prompts) -> (layers, clusters): prompts of one behavior are one unit."""
+    """Means (layers, clusters) of projections (layers, prompts): prompts of one behavior are one unit."""
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.zeros((len(names), projections.shape[0]))
     np.add.at(sums, index, projections.T)
@@ -87,7 +93,16 @@ def gap_curve(
     rng: np.random.Generator,
     draws: int = 2000,
 ) -> GapCurve:
-    """Projections (layers, prompts) of held-out prompts -> gap per layer, bootstrapped over clusters of both kinds."""
+    """Refusal gap of each layer, bootstrapped over clusters of both kinds.
+
+    Args:
+        harmful: Projections of held-out harmful prompts, (layers, prompts).
+        benign: Projections of held-out benign prompts, (layers, prompts).
+        harmful_clusters: Cluster of each harmful prompt.
+        benign_clusters: Cluster of each benign prompt.
+        rng: Generator of the bootstrap.
+        draws: Number of bootstrap draws.
+    """
     a, b = _cluster_means(harmful, harmful_clusters), _cluster_means(benign, benign_clusters)
     mean_a, mean_b = a.mean(axis=1), b.mean(axis=1)
     return GapCurve(mean_a, mean_b, mean_a - mean_b, *_difference_interval(a, b, rng, draws))
@@ -98,7 +113,7 @@ def _difference_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """95 % bootstrap interval (layers,) of mean a - mean b, both (layers, clusters).
 
-    NaN where either has one cluster only: resampling one unit shows no noise, and would give an interval of width 0.
+    NaN if either has only one cluster: resampling one unit shows no noise, and would give an interval of width 0.
     """
     if min(a.shape[1], b.shape[1]) < 2:
         return np.full(len(a), np.nan), np.full(len(a), np.nan)
@@ -107,15 +122,15 @@ def _difference_interval(
 
 
 def _bootstrap_means(values: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
-    """(layers, clusters) -> bootstrap means (draws, layers): how often each cluster is drawn, times its value."""
+    """Bootstrap means (draws, layers) of values (layers, clusters)."""
     clusters = values.shape[1]
     times_drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws)
-    with np.errstate(invalid="ignore"):  # a layer without a direction is NaN throughout, and stays so
+    with np.errstate(invalid="ignore"):  # a layer without a direction stays NaN
         return times_drawn @ values.T / clusters
 
 
 def late_layers(layer_count: int) -> slice:
-    """The last quarter of the decoder's layers (at least one), as indices into arrays that start with the input."""
+    """Last quarter of the decoder's layers (at least one), as a slice of arrays that start with the input."""
     return slice(layer_count + 1 - max(1, layer_count // 4), layer_count + 1)
 
 
@@ -128,8 +143,15 @@ def late_gap_change(
 ) -> tuple[float, float, float]:
     """Change of the late gap (after - before), averaged over the last quarter of layers, with a 95 % interval.
 
-    `before` and `after` are (harmful, harmless) projections (layers + 1, prompts) of the *same* held-out prompts, so
-    the bootstrap resamples clusters of paired changes.  NaN where `gap_curve` has NaN.
+    Args:
+        before: (harmful, benign) projections (layers + 1, prompts) of held-out prompts.
+        after: Projections of the *same* prompts, so that the bootstrap resamples clusters of paired changes.
+        clusters: Cluster of each harmful and each benign prompt.
+        rng: Generator of the bootstrap.
+        draws: Number of bootstrap draws.
+
+    Returns:
+        Change, low and high; NaN where `gap_curve` has NaN.
     """
     late_slice = late_layers(before[0].shape[0] - 1)
     changes = [
@@ -143,10 +165,10 @@ def late_gap_change(
 def late_gap_p_value(
     projections: tuple[np.ndarray, np.ndarray], clusters: tuple[Sequence[str], Sequence[str]]
 ) -> float:
-    """p of "harmful and harmless prompts are alike in the last quarter of layers", two-sided (Welch 1947).
+    """Two-sided p value of "harmful and benign prompts are equal in the last quarter of layers" (Welch 1947).
 
-    `change`: projections of both kinds (layers + 1, prompts), or what they changed by; each cluster is one value, and
-    the two kinds may spread differently.  NaN where a kind has fewer than two clusters, or nothing varies.
+    `projections` (layers + 1, prompts) of both kinds may also be their changes. Each cluster is one value, and the
+    kinds may have different variances. NaN if a kind has fewer than two clusters, or nothing varies.
     """
     from scipy.stats import ttest_ind
 
@@ -160,14 +182,15 @@ def late_gap_p_value(
 
 
 def save_direction(direction: RefusalDirection, path: Path) -> None:
-    """One safetensors file: `unit`, `middle`, `half`, all float64."""
+    """Write a direction to a safetensors file with the float64 tensors `unit`, `middle` and `half`."""
     from safetensors.numpy import save_file
 
-    save_file({"unit": direction.unit, "middle": direction.middle, "half": direction.half}, path)
+    save_file({"unit": direction.unit, "middle": direction.midpoint, "half": direction.half_distance}, path)
 
 
 def load_direction(path: Path) -> RefusalDirection:
-    """What `save_direction` wrote."""
+    """Read a file that `save_direction` wrote."""
     from safetensors.numpy import load_file
 
-    return RefusalDirection(**load_file(path))
+    tensors = load_file(path)
+    return RefusalDirection(tensors["unit"], tensors["middle"], tensors["half"])

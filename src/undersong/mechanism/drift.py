@@ -15,8 +15,15 @@ DRAWS = 1000
 
 @dataclass(frozen=True)
 class RepresentationDrift:
-    """Per place (layers + 1,): mean of |after - before| / |before| over prompts with its 95 % interval over clusters,
-    and linear CKA of the two (NaN where the states do not vary).  `at_input`: the largest absolute difference there."""
+    """Drift of each layer, (layers + 1,).
+
+    Attributes:
+        relative: Mean over prompts of |after - before| / |before|.
+        low: Lower end of its 95 % interval over clusters.
+        high: Upper end of its 95 % interval over clusters.
+        cka: Linear CKA of both states; NaN if they do not vary.
+        input_difference: Largest absolute difference at the decoder's input.
+    """
 
     relative: np.ndarray
     low: np.ndarray
@@ -26,13 +33,20 @@ class RepresentationDrift:
 
 
 def measure_drift(before: np.ndarray, after: np.ndarray, clusters: Sequence[str], seed: int = 0) -> RepresentationDrift:
-    """From states (layers + 1, prompts, dim) of the same prompts.
+    """Measure the drift between states (layers + 1, prompts, dim) of the same prompts.
 
-    Raises UndersongError for different shapes, or states that are not finite.
+    Args:
+        before: States of the base.
+        after: States of the tuned model.
+        clusters: Cluster of each prompt.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        UndersongError: Shapes differ, or states are not finite.
     """
     if before.shape != after.shape or before.shape[1] != len(clusters):
         raise UndersongError(
-            f"States of shape {before.shape} and {after.shape} of {len(clusters)} prompts cannot be set side by side; "
+            f"States of shape {before.shape} and {after.shape} of {len(clusters)} prompts cannot be compared; "
             "give both models the same prompts."
         )
     for name, states in (("base", before), ("tuned model", after)):
@@ -48,7 +62,7 @@ def measure_drift(before: np.ndarray, after: np.ndarray, clusters: Sequence[str]
 
 
 def _relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """(prompts,): length of the difference over the length of what was."""
+    """Length of the difference over the length of the state before, (prompts,)."""
     a, b = before.astype(np.float64), after.astype(np.float64)
     return np.linalg.norm(b - a, axis=1) / np.maximum(np.linalg.norm(a, axis=1), np.finfo(np.float64).tiny)
 

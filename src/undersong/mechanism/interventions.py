@@ -16,18 +16,21 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from torch import nn
 
-Intervention = Callable[[torch.Tensor], torch.Tensor]  # hidden states (batch, tokens, dim) -> the same, changed
+Intervention = Callable[[torch.Tensor], torch.Tensor]  # hidden states (batch, tokens, dim) -> changed states
 
 
 @contextmanager
 def apply_interventions(layers: Sequence[nn.Module], interventions: Mapping[int, Intervention]) -> Iterator[None]:
-    """Every pass inside goes on with what `changes[place]` makes of the states at `place`.
+    """Change the hidden states of every forward pass inside the context.
 
-    Raises UndersongError for a place that the decoder does not have.
+    `interventions` maps a layer to a function of its hidden states.
+
+    Raises:
+        UndersongError: The decoder does not have such a layer.
     """
     if invalid := [layer for layer in interventions if not 0 <= layer <= len(layers)]:
         raise UndersongError(
-            f"The decoder has {len(layers)} layers, and no place {invalid[0]}; give 0 to {len(layers)}."
+            f"The decoder has {len(layers)} layers, and no layer {invalid[0]}; give 0 to {len(layers)}."
         )
     with ExitStack() as hooks:
         for layer, intervention in interventions.items():
@@ -37,7 +40,8 @@ def apply_interventions(layers: Sequence[nn.Module], interventions: Mapping[int,
 
 
 def ablation(unit: np.ndarray) -> Intervention:
-    """Takes out what lies along `unit` (dim,), at every token (Arditi et al. 2024, arXiv 2406.11717, eq. 4)."""
+    """Intervention that removes the component along `unit` (dim,) at every token (Arditi et al. 2024, arXiv 2406.11717,
+    eq. 4)."""
 
     def ablate(states: torch.Tensor) -> torch.Tensor:
         unit_tensor = _match_states(unit, states)
@@ -47,21 +51,21 @@ def ablation(unit: np.ndarray) -> Intervention:
 
 
 def addition(vector: np.ndarray) -> Intervention:
-    """Adds `vector` (dim,) at every token (there, eq. 3)."""
+    """Intervention that adds `vector` (dim,) at every token (Arditi et al. 2024, eq. 3)."""
     return lambda states: states + _match_states(vector, states)
 
 
 def replacement(rows: np.ndarray) -> Intervention:
-    """Puts `rows` (batch, dim) in place of the states at the last token of a prompt: prompts of a batch end together.
+    """Intervention that replaces the states at a prompt's last token by `rows` (batch, dim).
 
-    While a reply is written, one token at a time, nothing is replaced.
+    Prompts of a batch end at the same position. While a reply is generated, one token at a time, nothing is replaced.
     """
 
     def replace(states: torch.Tensor) -> torch.Tensor:
         if states.shape[1] == 1:
             return states
         if len(states) != len(rows):
-            raise UndersongError(f"There are {len(rows)} states for a batch of {len(states)}; ask the same prompts.")
+            raise UndersongError(f"There are {len(rows)} states for a batch of {len(states)}; use the same prompts.")
         patched = states.clone()
         patched[:, -1] = _match_states(rows, states)
         return patched
@@ -70,7 +74,7 @@ def replacement(rows: np.ndarray) -> Intervention:
 
 
 def _match_states(values: np.ndarray, states: torch.Tensor) -> torch.Tensor:
-    """On the states' device and in their dtype: layers of one model may lie on several."""
+    """Move values to the states' device and dtype: layers of one model may be on several devices."""
     return torch.as_tensor(values).to(states.device, states.dtype)
 
 

@@ -1,7 +1,5 @@
-"""Localization of the lost refusal: activation patching by layer (Meng et al.
-
-2022), and single parts of a LoRA adapter switched off.
-"""
+"""Localization of the lost refusal: activation patching by layer (Meng et al. 2022), and single parts of a LoRA adapter
+disabled."""
 
 from __future__ import annotations
 
@@ -29,10 +27,14 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Recovery:
-    """How much of what the tuning took from the refusal's log odds a change gives back, of several changes.
+    """Share of the refusal log odds lost by tuning that each of several interventions recovers.
 
-    `lost`: base less tuned, mean over clusters, with its 95 % interval.  `share`, `low`, `high` (changes,): 0 is as
-    tuned, 1 as the base; NaN where the loss is not above 0, so that there is nothing to give back.
+    Attributes:
+        refusal_loss: Base minus tuned, mean over clusters, with its 95 % interval.
+        share: Recovered share of each intervention (interventions,): 0 as tuned, 1 as the base; NaN if the loss is not
+            above 0.
+        low: Lower ends of the intervals.
+        high: Upper ends of the intervals.
     """
 
     refusal_loss: tuple[float, float, float]
@@ -42,16 +44,20 @@ class Recovery:
 
     @property
     def is_measurable(self) -> bool:
-        """Whether the loss is above 0 by its interval; else there is nothing to give back, and `share` is NaN."""
+        """True if the loss is above 0 by its interval; otherwise nothing can be recovered and `share` is NaN."""
         return self.refusal_loss[1] > 0
 
 
 def patched_refusal_scores(
     tuned: AudioModel, base_states: np.ndarray, prompts: Sequence[Prompt], tokens: Sequence[int]
 ) -> np.ndarray:
-    """(layers + 1, prompts): refusal log odds of `tuned` with the base's state at each place, from the input on.
+    """Refusal log odds (layers + 1, prompts) of the tuned model with the base's state patched in at each layer.
 
-    `base_states` (layers + 1, prompts, dim): `hidden` of the base on the same prompts.
+    Args:
+        tuned: The tuned model.
+        base_states: `hidden_states` of the base on the same prompts, (layers + 1, prompts, dim).
+        prompts: The prompts.
+        tokens: Refusal tokens.
     """
 
     def patch_layer(layer: int) -> BatchInterventions:
@@ -63,9 +69,16 @@ def patched_refusal_scores(
 def measure_recovery(
     base: np.ndarray, tuned: np.ndarray, intervened: np.ndarray, clusters: Sequence[str], seed: int = 0
 ) -> Recovery:
-    """From log odds of the base and the tuned model (prompts,) and under each change (changes, prompts).
+    """Measure how much of the lost refusal log odds each intervention recovers.
 
-    Intervals by bootstrap over clusters, a ratio of means in each draw.
+    Intervals are by bootstrap over clusters, with a ratio of means in each draw.
+
+    Args:
+        base: Log odds of the base, (prompts,).
+        tuned: Log odds of the tuned model, (prompts,).
+        intervened: Log odds under each intervention, (interventions, prompts).
+        clusters: Cluster of each prompt.
+        seed: Seed of the bootstrap.
     """
     losses, gains = base - tuned, intervened - tuned
     counts = np.stack(list(cluster_bootstrap_weights(clusters, DRAWS, seed)))
@@ -88,9 +101,10 @@ LAYER_MODULE_PATTERN = re.compile(r"\.layers\.(\d+)\.(?:.*\.)?(\w+)$")
 
 
 def lora_parts(model: AudioModel) -> dict[str, list[LoraLayer]]:
-    """Name of a part -> its LoRA layers: `layer 3` (the third), `q_proj`, `first half`, `second half`.
+    """LoRA layers of each named part: `layer 3` (the third), `q_proj`, `first half`, `second half`.
 
-    Raises UndersongError where none is, or where a LoRA layer is not in a block of the decoder.
+    Raises:
+        UndersongError: The model has no LoRA, or a LoRA layer is not in a block of the decoder.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -99,10 +113,10 @@ def lora_parts(model: AudioModel) -> dict[str, list[LoraLayer]]:
         if isinstance(module, LoraLayer):
             match = LAYER_MODULE_PATTERN.search(name)
             if match is None:
-                raise UndersongError(f"LoRA on {name} is in no block of the decoder; it cannot be taken apart.")
+                raise UndersongError(f"LoRA on {name} is in no block of the decoder, so its parts cannot be disabled.")
             modules_by_location.setdefault((int(match[1]), match[2]), []).append(module)
     if not modules_by_location:
-        raise UndersongError(f"{model.name} wears no LoRA to take apart; put one on (a decoder tuned whole has none).")
+        raise UndersongError(f"{model.name} has no LoRA; attach an adapter (a fully tuned decoder has none).")
     parts: dict[str, list[LoraLayer]] = {f"layer {layer + 1}": [] for layer, _ in sorted(modules_by_location)}
     parts |= {module_type: [] for module_type in sorted({kind for _, kind in modules_by_location})} | {
         "first half": [],
@@ -117,7 +131,7 @@ def lora_parts(model: AudioModel) -> dict[str, list[LoraLayer]]:
 
 @contextmanager
 def disable_lora_modules(modules: Sequence[LoraLayer]) -> Iterator[None]:
-    """These LoRA layers add nothing; afterwards they add what they did."""
+    """Disable these LoRA layers inside the context, and restore them afterwards."""
     scalings = [dict(module.scaling) for module in modules]
     try:
         for module in modules:

@@ -1,4 +1,4 @@
-"""Nested, grouped cross-validation of logistic probes for many label permutations at once.  Arrays only."""
+"""Nested, grouped cross-validation of logistic probes for many label permutations at once. Arrays only."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ import numpy as np
 
 from undersong.types import UndersongError
 
-# Inverse penalties C for rows of unit mean square length: divided by the dimension, it is scikit-learn's C.
+# Inverse penalties for rows of unit mean square length; divided by the dimension, they are scikit-learn's C.
 INVERSE_PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
-TOLERANCE = 1e-4  # the gradient's length over the weights'; the penalty's curvature is 1, so it bounds their error
+TOLERANCE = 1e-4  # gradient norm over weight norm; the penalty's curvature is 1, so it bounds the weights' error
 MAX_STEPS = 20_000
 
 
 @dataclass(frozen=True)
 class PromptBlocks:
-    """Of `of` (prompts,) the block of each; of every block its `cluster` and `harmful` (blocks,).
+    """Prompts grouped into blocks of the same cluster and label.
 
-    `matched` (blocks,): its cluster has both labels.  `share` (prompts,): one over the block's number of prompts.
+    Attributes:
+        block_index: Block of each prompt, (prompts,).
+        prompt_weight: One over the number of prompts in the block, (prompts,).
+        cluster_index: Cluster of each block, (blocks,).
+        harmful: Label of each block, (blocks,).
+        matched: True if the block's cluster has both labels, (blocks,).
     """
 
     block_index: np.ndarray
@@ -31,24 +36,24 @@ class PromptBlocks:
 
     @property
     def cluster_count(self) -> int:
-        """How many clusters there are: fewer than blocks where a cluster has both labels."""
+        """Number of clusters, which is less than that of blocks if a cluster has both labels."""
         return int(self.cluster_index.max()) + 1
 
     @property
     def design(self) -> str:
-        """`between`: no cluster has both labels; `matched`: each has; `mixed`: some have."""
+        """`between` if no cluster has both labels, `matched` if each has, `mixed` if some have."""
         return "matched" if self.matched.all() else "mixed" if self.matched.any() else "between"
 
     @property
     def averaging_matrix(self) -> np.ndarray:
-        """(blocks, prompts): the matrix that takes the mean over each block's prompts."""
+        """Matrix (blocks, prompts) that takes the mean over each block's prompts."""
         matrix = np.zeros((len(self.cluster_index), len(self.block_index)))
         matrix[self.block_index, np.arange(len(self.block_index))] = self.prompt_weight
         return matrix
 
 
 def make_blocks(harmful: Sequence[bool] | np.ndarray, clusters: Sequence[Hashable]) -> PromptBlocks:
-    """Clusters are numbered in sorted order of their names, so where a prompt stands does not matter."""
+    """Group prompts into blocks; clusters are numbered in sorted order, so the order of prompts does not matter."""
     cluster_number = {name: i for i, name in enumerate(sorted(set(clusters), key=str))}
     cluster_label_pairs = np.array(
         [[cluster_number[name], bool(label)] for name, label in zip(clusters, harmful)], dtype=np.int64
@@ -65,10 +70,10 @@ def make_blocks(harmful: Sequence[bool] | np.ndarray, clusters: Sequence[Hashabl
 
 
 def assign_folds(blocks: PromptBlocks, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """(blocks,) a fold for each: whole clusters, shuffled and dealt out evenly among each kind of cluster.
+    """Fold of each block, (blocks,): whole clusters, shuffled and dealt out evenly within each kind of cluster.
 
-    Kinds: harmful, harmless, both.  Given the folds, all labellings with these counts in each are equally likely, which
-    is what makes permuting within folds exact; a greedy stratifier need not have this.
+    The kinds are harmful, benign and both. Given the folds, all labellings with these counts in each fold are equally
+    likely, which makes permuting within folds exact; a greedy stratifier need not have this property.
     """
     block_kind = np.where(blocks.matched, 2, blocks.harmful.astype(int))
     fold = np.empty(blocks.cluster_count, dtype=np.int64)
@@ -81,11 +86,17 @@ def assign_folds(blocks: PromptBlocks, folds: int, rng: np.random.Generator) -> 
 
 
 def permute_labels(blocks: PromptBlocks, fold: np.ndarray, permutations: int, rng: np.random.Generator) -> np.ndarray:
-    """(blocks, 1 + permutations) labels: the true ones, then permuted ones.
+    """Labels (blocks, 1 + permutations): the true ones, then permuted ones.
 
-    Labels of clusters that have one are permuted over those of the same fold.  A cluster that has both keeps its two
-    sides and swaps them as a whole, by a coin: prompts of one side (voices of one text) are not exchangeable with each
-    other's counterparts one by one.
+    Labels of clusters with one label are permuted among those of the same fold. A cluster with both labels swaps its
+    two sides as a whole, by a coin, because prompts of one side (voices of one text) are not exchangeable one by one
+    with their counterparts.
+
+    Args:
+        blocks: The blocks.
+        fold: Fold of each block, (blocks,).
+        permutations: Number of permutations.
+        rng: Generator of the permutations.
     """
     labels = np.repeat(blocks.harmful[:, None], 1 + permutations, axis=1)
     for fold_index in np.unique(fold):
@@ -97,14 +108,15 @@ def permute_labels(blocks: PromptBlocks, fold: np.ndarray, permutations: int, rn
 
 
 def balanced_weights(harmful: np.ndarray, prompt_weight: np.ndarray) -> np.ndarray:
-    """(prompts, labellings) from labels of that shape: half the weight on either label, every block alike; mean 1."""
+    """Weights (prompts, labellings) of labels (prompts, labellings): half the weight for either label, equal blocks,
+    mean 1."""
     weights = np.where(harmful, 0.0, prompt_weight[:, None])
     benign_weights = prompt_weight[:, None] - weights
     return len(prompt_weight) / 2 * (weights / weights.sum(axis=0) + benign_weights / benign_weights.sum(axis=0))
 
 
 def balanced_accuracy(decisions: np.ndarray, harmful: np.ndarray, prompt_weight: np.ndarray) -> np.ndarray:
-    """(labellings,) of decisions and labels (prompts, labellings); a decision of exactly 0 is half right."""
+    """Balanced accuracy (labellings,) of decisions and labels (prompts, labellings); a decision of 0 is half right."""
     correct = np.where(decisions == 0, 0.5, (decisions > 0) == harmful)
     return (balanced_weights(harmful, prompt_weight) * correct).mean(axis=0)
 
@@ -112,10 +124,16 @@ def balanced_accuracy(decisions: np.ndarray, harmful: np.ndarray, prompt_weight:
 def nested_decisions(
     states: np.ndarray, harmful: np.ndarray, prompt_weight: np.ndarray, fold: np.ndarray
 ) -> np.ndarray:
-    """Out-of-fold decision values (prompts, labellings) of states (prompts, dim); above 0 says harmful.
+    """Out-of-fold decision values (prompts, labellings); above 0 means harmful.
 
-    For each outer fold the penalty is the one with the least log loss when each other fold is left out as well; a model
-    without two folds so serves as the inner model of both.  `harmful` (prompts, labellings), `fold` (prompts,).
+    For each outer fold, the penalty is the one with the least log loss when each other fold is left out as well. A
+    model without two folds thus serves as the inner model of both.
+
+    Args:
+        states: Hidden states, (prompts, dim).
+        harmful: Labels, (prompts, labellings).
+        prompt_weight: Weight of each prompt, (prompts,).
+        fold: Fold of each prompt, (prompts,).
     """
     folds = int(fold.max()) + 1
     loss = np.zeros((folds, len(INVERSE_PENALTIES), harmful.shape[1]))
@@ -133,7 +151,15 @@ def nested_decisions(
 def held_out_decisions(
     states: np.ndarray, harmful: np.ndarray, prompt_weight: np.ndarray, fold: np.ndarray, held_out: np.ndarray
 ) -> np.ndarray:
-    """(held-out prompts,) decision values of a probe fitted on all of states (prompts, dim) with labels (prompts,)."""
+    """Decision values of held-out prompts by a probe fitted on all of the other prompts.
+
+    Args:
+        states: Hidden states, (prompts, dim).
+        harmful: Labels, (prompts,).
+        prompt_weight: Weight of each prompt, (prompts,).
+        fold: Fold of each prompt, used to choose the penalty, (prompts,).
+        held_out: Hidden states of the held-out prompts, (held-out prompts, dim).
+    """
     labels = harmful[:, None]
     loss = np.zeros((len(INVERSE_PENALTIES), 1))
     for i in range(int(fold.max()) + 1):
@@ -146,14 +172,15 @@ def held_out_decisions(
 
 
 def _best_strengths(loss: np.ndarray) -> np.ndarray:
-    """(strengths, labellings) -> (labellings,); of equal losses the stronger penalty."""
+    """Strength with the least loss, (labellings,), from losses (strengths, labellings); of equal losses the stronger
+    penalty."""
     return np.array(INVERSE_PENALTIES)[loss.argmin(axis=0)]
 
 
 def _log_loss(
     decisions: np.ndarray, harmful: np.ndarray, prompt_weight: np.ndarray, row_mask: np.ndarray
 ) -> np.ndarray:
-    """(labellings,) balanced log loss over `rows`."""
+    """Balanced log loss (labellings,) over the rows of `row_mask`."""
     labels = harmful[row_mask]
     signed_decisions = np.where(labels, decisions[row_mask], -decisions[row_mask])
     return (balanced_weights(labels, prompt_weight[row_mask]) * np.logaddexp(0, -signed_decisions)).mean(axis=0)
@@ -162,7 +189,7 @@ def _log_loss(
 def _regularization_path(
     states: np.ndarray, train: np.ndarray, harmful: np.ndarray, prompt_weight: np.ndarray
 ) -> list[np.ndarray]:
-    """Decisions (prompts, labellings) at each strength, every fit starting from the one before."""
+    """Decisions (prompts, labellings) at each strength; every fit starts from the one before."""
     rows = principal_coordinates(states, train)
     decisions, weights = [], None
     for strength in INVERSE_PENALTIES:
@@ -176,20 +203,20 @@ def _regularization_path(
 def _decision_values(
     states: np.ndarray, train: np.ndarray, harmful: np.ndarray, prompt_weight: np.ndarray, strengths: np.ndarray
 ) -> np.ndarray:
-    """(all prompts, labellings); labels and shares may stop where the training prompts do."""
+    """Decision values (all prompts, labellings); labels and weights may end with the training prompts."""
     rows, training_rows = principal_coordinates(states, train), train[: len(harmful)]
     weights = fit_logistic(rows[train], harmful[training_rows], prompt_weight[training_rows], strengths)
     return rows @ weights[:-1] + weights[-1]
 
 
 def principal_coordinates(states: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """(prompts, rank): states standardised by the training rows, turned to those rows' principal axes.
+    """States (prompts, rank) standardized by the training rows and rotated to those rows' principal axes.
 
-    Training rows have unit mean square length.  A dimension that is constant in training is left out.
+    Training rows have unit mean square length. Dimensions that are constant in training are left out.
     """
     training_rows = states[train].astype(np.float64)
     mean, standard_deviation = training_rows.mean(axis=0), training_rows.std(axis=0)
-    # rounding gives a constant of size 1e4 a spread of 1e-12
+    # Rounding gives a constant of size 1e4 a spread of 1e-12.
     varying = standard_deviation > 1e-9 * np.abs(mean)
     rows = (states[:, varying] - mean[varying]) / (standard_deviation[varying] * np.sqrt(max(1, varying.sum())))
     training_rows = rows[train]
@@ -210,11 +237,21 @@ def fit_logistic(
     strengths: np.ndarray,
     initial_weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Weights (rank + 1, labellings), the intercept last and free, of centred rows (prompts, rank), orthogonal columns.
+    """Fit logistic regressions for many labellings; returns weights (rank + 1, labellings), the free intercept last.
 
-    Minimises strength x sum of weighted log losses + |weights|^2 / 2 for each labelling.  The loss curves by at most a
-    quarter of the weight (Böhning and Lindsay 1988), which in these coordinates is a diagonal bound; steps by it are
-    accelerated and restarted where they turn uphill (O'Donoghue and Candès 2015, arXiv 1204.3982).
+    Minimizes strength x sum of weighted log losses + |weights|^2 / 2 for each labelling. The curvature of the loss is
+    at most a quarter of the weight (Böhning and Lindsay 1988), which gives a diagonal bound in these coordinates. Steps
+    by this bound are accelerated, and restarted when they turn uphill (O'Donoghue and Candès 2015, arXiv 1204.3982).
+
+    Args:
+        rows: Centered rows with orthogonal columns, (prompts, rank).
+        harmful: Labels, (prompts, labellings).
+        prompt_weight: Weight of each prompt, (prompts,).
+        strengths: Inverse penalty of each labelling, (labellings,).
+        initial_weights: Starting point; None starts at 0.
+
+    Raises:
+        UndersongError: A fit did not converge.
     """
     from scipy.special import expit
 
@@ -229,9 +266,7 @@ def fit_logistic(
     for _ in range(MAX_STEPS):
         gradient = penalty * lookahead - rows.T @ (sample_weights * signs * expit(-signs * (rows @ lookahead)))
         unconverged = np.linalg.norm(gradient, axis=0) > TOLERANCE * np.linalg.norm(lookahead, axis=0) + 1e-9
-        if (
-            not unconverged.all()
-        ):  # a labelling that has settled is set down, so that one slow one does not hold up the rest
+        if not unconverged.all():  # store labellings that have converged, and continue with the others
             solution[:, active[~unconverged]] = lookahead[:, ~unconverged]
             if not unconverged.any():
                 return solution
@@ -244,4 +279,4 @@ def fit_logistic(
         next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         weights = weights + step
         lookahead, momentum = weights + (momentum - 1) / next_momentum * step, next_momentum
-    raise UndersongError(f"A probe did not settle in {MAX_STEPS} steps; check that its states are not of wild sizes.")
+    raise UndersongError(f"A probe did not converge in {MAX_STEPS} steps; check its states for extreme values.")

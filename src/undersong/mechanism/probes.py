@@ -1,6 +1,5 @@
 """Linear probes for harmfulness by layer (Alain and Bengio 2016): cross-validated on contrast sets, or fitted on them
-and scored on held-out prompts.
-"""
+and scored on held-out prompts."""
 
 from __future__ import annotations
 
@@ -34,21 +33,27 @@ NOTE_FEW = "{permutations} permutations cannot tell one of {layers} layers after
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Hidden states (layers + 1, prompts, dim) at the last prompt token, [0] the decoder's input; which prompts are
-    harmful, and the cluster of each (prompts,): a behavior with its voices, or a matched pair."""
+    """Labelled hidden states for a probe.
+
+    Attributes:
+        states: Hidden states at the last prompt token, (layers + 1, prompts, dim); layer 0 is the decoder's input.
+        harmful: Labels, (prompts,).
+        clusters: Cluster of each prompt: a behavior with its voices, or a matched pair.
+        name: Name in error messages.
+    """
 
     states: np.ndarray
     harmful: Sequence[bool] | np.ndarray
     clusters: Sequence[Hashable]
-    name: str  # what errors call it
+    name: str
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """`folds`: out-of-fold scores.  `held_out`: of a set in no fold, by probes fitted on all of the other.
+    """Scores of cross-validated probes, and of probes fitted on all of the set and scored on a held-out set.
 
-    `design`: how labels were permuted: `between` clusters (each has one label), `matched` (each has both: its sides
-    were swapped), `mixed` (either as the cluster demands).
+    `design` says how labels were permuted: `between` clusters (each has one label), `matched` (each has both, and its
+    sides were swapped), or `mixed`.
     """
 
     design: str
@@ -65,10 +70,19 @@ def cross_validate_probe(
     permutations: int = 999,
     draws: int = 1000,
 ) -> ProbeResult:
-    """Nested cross-validation by cluster on `fitted`; with `held_out`, also a fit on all of it that is scored there.
+    """Cross-validate probes by cluster, nested; with `held_out`, also fit on all prompts and score there.
 
-    Raises UndersongError for states that are not finite, shapes that do not fit, fewer than 2 x folds clusters of a
-    label, or a cluster in both sets.
+    Args:
+        fit_set: Prompts to fit on.
+        seed: Seed of folds, permutations and bootstrap.
+        held_out: Prompts to score on, with clusters of their own.
+        folds: Number of outer folds, at least 3.
+        permutations: Number of label permutations.
+        draws: Number of bootstrap draws.
+
+    Raises:
+        UndersongError: States are not finite, shapes do not fit, a label has fewer than 2 x folds clusters, or a
+            cluster is in both sets.
     """
     blocks = _check_foldable(fit_set, folds, permutations)
     if held_out is not None:
@@ -93,9 +107,18 @@ def cross_validate_probe(
 
 
 def predict_held_out(fit_set: ProbeSet, held_out: ProbeSet, seed: int, folds: int = 5) -> np.ndarray:
-    """(layers + 1, held-out prompts) decision values of probes fitted on all of the other set, above 0: harmful.
+    """Decision values (layers + 1, held-out prompts) of probes fitted on all of `fit_set`; above 0 means harmful.
 
-    NaN at a layer that is constant there.  Their penalties are chosen by cross-validation in the other set alone.
+    NaN at a layer that is constant over `fit_set`. Penalties are chosen by cross-validation within `fit_set`.
+
+    Args:
+        fit_set: Prompts to fit on.
+        held_out: Prompts to decide on.
+        seed: Seed of the folds.
+        folds: Number of folds.
+
+    Raises:
+        UndersongError: As `cross_validate_probe`.
     """
     blocks = _check_foldable(fit_set, folds)
     _check_disjoint(fit_set, held_out)
@@ -122,9 +145,16 @@ def score_held_out(
     permutations: int = 999,
     draws: int = 1000,
 ) -> ProbeScores:
-    """What `decide` decided, set beside the held-out labels; their p permutes these, the probe staying as it is.
+    """Score decisions of `predict_held_out`; p values permute the held-out labels and keep the probe.
 
-    `trained`: how many clusters the probe was fitted on.
+    Args:
+        decisions: Decision values, (layers, prompts).
+        harmful: Labels, (prompts,).
+        clusters: Cluster of each prompt.
+        training_cluster_count: Number of clusters that the probe was fitted on.
+        seed: Seed of permutations and bootstrap.
+        permutations: Number of label permutations.
+        draws: Number of bootstrap draws.
     """
     blocks, labels = _permuted_labels(harmful, clusters, seed, permutations)
     fold = np.zeros(len(blocks.cluster_index), dtype=np.int64)
@@ -140,7 +170,14 @@ def make_probe_decisions(
     clusters: Sequence[Hashable],
     training_cluster_count: int,
 ) -> ProbeDecisions:
-    """What `decide` decided, for `late_difference`."""
+    """Decisions of `predict_held_out` as input of `late_difference`.
+
+    Args:
+        decisions: Decision values, (layers, prompts).
+        harmful: Labels, (prompts,).
+        clusters: Cluster of each prompt.
+        training_cluster_count: Number of clusters that the probe was fitted on.
+    """
     blocks = make_blocks(harmful, clusters)
     return ProbeDecisions(blocks, training_cluster_count, np.zeros(len(blocks.block_index), dtype=np.int64), decisions)
 
@@ -152,7 +189,15 @@ def held_out_point_scores(
     seed: int,
     permutations: int = 999,
 ) -> PointScores:
-    """What `score` says without intervals, for many models."""
+    """Score decisions of `predict_held_out` without intervals, for many models.
+
+    Args:
+        decisions: Decision values, (layers, prompts).
+        harmful: Labels, (prompts,).
+        clusters: Cluster of each prompt.
+        seed: Seed of the permutations.
+        permutations: Number of label permutations.
+    """
     blocks, labels = _permuted_labels(harmful, clusters, seed, permutations)
     return point_scores(blocks, _decisions_by_layer(decisions), labels)
 
@@ -174,7 +219,7 @@ def _decisions_by_layer(decisions: np.ndarray) -> Iterator[np.ndarray | None]:
 def _check_foldable(fit_set: ProbeSet, folds: int, permutations: int = 1) -> PromptBlocks:
     if folds < 3 or permutations < 1:
         raise UndersongError(
-            f"{folds} folds and {permutations} permutations were asked for; nesting takes 3 folds and a p value 1."
+            f"{folds} folds and {permutations} permutations are too few; use at least 3 folds and 1 permutation."
         )
     return _check_probe_set(fit_set, min_clusters=2 * folds)
 
@@ -183,25 +228,26 @@ def _check_probe_set(probe_set: ProbeSet, min_clusters: int) -> PromptBlocks:
     states, prompts = probe_set.states, len(probe_set.harmful)
     if states.ndim != 3 or states.shape[1] != prompts or len(probe_set.clusters) != prompts:
         raise UndersongError(
-            f"The {probe_set.name} set has states of shape {states.shape}, {prompts} labels and {len(probe_set.clusters)} "
-            "clusters; give states (layers, prompts, dim) and one of each a prompt."
+            f"The {probe_set.name} set has states of shape {states.shape}, {prompts} labels and "
+            f"{len(probe_set.clusters)} clusters; give states (layers, prompts, dim), "
+            "and one label and cluster per prompt."
         )
     for number, layer in enumerate(states):
         if not np.isfinite(layer).all():
             raise UndersongError(
-                f"The {probe_set.name} set has states that are not finite at layer {number}; check dtype."
+                f"The {probe_set.name} set has states that are not finite at layer {number}; check the model's dtype."
             )
     if prompts == 0 or not np.isin(probe_set.harmful, (0, 1)).all():
         raise UndersongError(
-            f"The {probe_set.name} set has no prompts, or labels other than harmful or not; mend its labels."
+            f"The {probe_set.name} set has no prompts, or labels other than harmful or not; fix its labels."
         )
     blocks = make_blocks(probe_set.harmful, probe_set.clusters)
-    for kind, label in (("harmful", True), ("harmless", False)):
+    for kind, label in (("harmful", True), ("benign", False)):
         clusters = int((blocks.harmful == label).sum())
         if clusters < min_clusters:
             raise UndersongError(
-                f"The {probe_set.name} set has {clusters} clusters with {kind} prompts and takes at least {min_clusters}; add "
-                "behaviors, or ask for fewer folds (at least 3)."
+                f"The {probe_set.name} set has {clusters} clusters with {kind} prompts and needs at least "
+                f"{min_clusters}; add behaviors, or use fewer folds (at least 3)."
             )
     return blocks
 
@@ -210,10 +256,10 @@ def _check_disjoint(fit_set: ProbeSet, held_out: ProbeSet) -> None:
     if held_out.states.shape[::2] != fit_set.states.shape[::2]:
         raise UndersongError(
             f"The {held_out.name} set has states of shape {held_out.states.shape} and the {fit_set.name} set of "
-            f"{fit_set.states.shape}; take both from one model."
+            f"{fit_set.states.shape}; use states of one model."
         )
     for name in sorted(set(fit_set.clusters) & set(held_out.clusters), key=str):
-        raise UndersongError(f"Cluster {name} is in both probe sets; leave it out of one, or the probe has seen it.")
+        raise UndersongError(f"Cluster {name} is in both probe sets; remove it from one, or the probe has seen it.")
 
 
 def _varies(layer: np.ndarray) -> bool:
@@ -223,7 +269,7 @@ def _varies(layer: np.ndarray) -> bool:
 def _notes(fit_set: ProbeSet, permutations: int) -> tuple[str, ...]:
     constant = [number for number, layer in enumerate(fit_set.states) if not _varies(layer)]
     probed = len(fit_set.states) - len(constant)
-    needed = round(probed / SIGNIFICANCE_LEVEL) - 1  # the least p is 1 / (permutations + 1), times the layers
+    needed = round(probed / SIGNIFICANCE_LEVEL) - 1  # the smallest p value is 1 / (permutations + 1), times the layers
     few_permutations_note = (
         NOTE_FEW.format(permutations=permutations, layers=probed, needed=needed) if permutations < needed else ""
     )
@@ -231,17 +277,16 @@ def _notes(fit_set: ProbeSet, permutations: int) -> tuple[str, ...]:
     return tuple(note for note in (constant_layers_note, few_permutations_note) if note)
 
 
-MAX_FOLDS = 5  # of the contrast sets, to choose a probe's penalty in; fewer where there are few behaviors
-MIN_PROBE_BEHAVIORS = 6  # behaviors of a kind: three folds with two of each kind in one
+MAX_FOLDS = 5  # folds of the contrast sets for choosing a probe's penalty; fewer if there are few behaviors
+MIN_PROBE_BEHAVIORS = 6  # behaviors per kind: three folds with two of each kind
 PROBE_SEED = 0
-EQUIVALENCE_MARGIN = 0.1  # loss of balanced accuracy that would matter
 
-ContrastSamples = tuple[Sequence[Sample], Sequence[Sample]]  # harmful and harmless prompts, in this order everywhere
-ContrastStates = tuple[np.ndarray, np.ndarray]  # theirs (layers + 1, prompts, dim)
+ContrastSamples = tuple[Sequence[Sample], Sequence[Sample]]  # harmful and benign prompts, in this order
+ContrastStates = tuple[np.ndarray, np.ndarray]  # their hidden states, (layers + 1, prompts, dim)
 
 
 def behavior_ids(contrast_samples: ContrastSamples, set_name: str) -> list[str]:
-    """The independent unit of each prompt: its group where it has one, or itself, by a name that no other set has."""
+    """Independent unit of each prompt: its group, or else the prompt itself, with a name that no other set has."""
     return [
         f"group {sample.group}" if sample.group is not None else f"{set_name} {kind} {sample.id}"
         for kind, samples in zip(("harmful", "harmless"), contrast_samples)
@@ -250,17 +295,26 @@ def behavior_ids(contrast_samples: ContrastSamples, set_name: str) -> list[str]:
 
 
 def harmful_labels(contrast_samples: ContrastSamples) -> list[bool]:
-    """Is it harmful?"""
+    """Label of each prompt: True if it is harmful."""
     return [kind == 0 for kind, samples in enumerate(contrast_samples) for _ in samples]
 
 
 def harm_probe_decision_values(
     contrast: ContrastSamples, states: ContrastStates, held_out: ContrastSamples, held_out_states: ContrastStates
 ) -> np.ndarray | None:
-    """(layers + 1, held-out prompts) decision values, above 0: harmful; None with too few behaviors to learn from.
+    """Decision values (layers + 1, held-out prompts) of harm probes; above 0 means harmful.
 
-    NaN at a layer that is constant over the contrast sets.  The outer split is the held-out set itself; the penalty is
+    NaN at a layer that is constant over the contrast sets. The outer split is the held-out set itself; the penalty is
     chosen by cross-validation over behaviors of the contrast sets.
+
+    Args:
+        contrast: Contrast sets to fit on.
+        states: Their hidden states.
+        held_out: Held-out sets.
+        held_out_states: Their hidden states.
+
+    Returns:
+        The decision values, or None if there are too few behaviors to learn from.
     """
     fit_set = _make_probe_set(contrast, states, "contrast")
     if _min_behavior_count(fit_set) < MIN_PROBE_BEHAVIORS:
@@ -271,7 +325,8 @@ def harm_probe_decision_values(
 
 
 def nested_harm_probe_scores(contrast: ContrastSamples, states: ContrastStates, permutations: int) -> ProbeScores:
-    """Of nested cross-validation in the contrast sets alone, every permutation of labels going through all of it."""
+    """Scores of nested cross-validation within the contrast sets; every permutation of labels goes through all of
+    it."""
     fit_set = _make_probe_set(contrast, states, "contrast")
     return cross_validate_probe(
         fit_set, PROBE_SEED, folds=_fold_count(fit_set), permutations=permutations
@@ -285,7 +340,7 @@ def _make_probe_set(contrast_samples: ContrastSamples, states: ContrastStates, n
 
 
 def _min_behavior_count(fit_set: ProbeSet) -> int:
-    """Behaviors of the kind that has fewer."""
+    """Number of behaviors of the rarer kind."""
     counts = Counter(label for _, label in set(zip(fit_set.clusters, fit_set.harmful)))
     return min(counts[True], counts[False])
 
@@ -295,7 +350,7 @@ def _fold_count(fit_set: ProbeSet) -> int:
 
 
 def harm_probe_scores(decisions: np.ndarray, contrast: ContrastSamples, held_out: ContrastSamples) -> ProbeScores:
-    """What was decided, set beside the truth; `trained` of them is how many behaviors there were to learn from."""
+    """Score decisions of harm probes on the held-out sets."""
     training_cluster_count = len(set(behavior_ids(contrast, "contrast")))
     return score_held_out(
         decisions, harmful_labels(held_out), behavior_ids(held_out, "held-out"), training_cluster_count, PROBE_SEED
@@ -303,7 +358,7 @@ def harm_probe_scores(decisions: np.ndarray, contrast: ContrastSamples, held_out
 
 
 def harm_probe_decisions(decisions: np.ndarray, contrast: ContrastSamples, held_out: ContrastSamples) -> ProbeDecisions:
-    """The same without any score, for the change between two models."""
+    """Decisions of harm probes without scores, for the change between two models."""
     training_cluster_count = len(set(behavior_ids(contrast, "contrast")))
     return make_probe_decisions(
         decisions, harmful_labels(held_out), behavior_ids(held_out, "held-out"), training_cluster_count
@@ -311,7 +366,7 @@ def harm_probe_decisions(decisions: np.ndarray, contrast: ContrastSamples, held_
 
 
 def harm_probe_point_scores(decisions: np.ndarray, held_out: ContrastSamples, permutations: int = 199) -> PointScores:
-    """The same without intervals, for the many runs of a study."""
+    """Score decisions of harm probes without intervals, for the many runs of a study."""
     return held_out_point_scores(
         decisions, harmful_labels(held_out), behavior_ids(held_out, "held-out"), PROBE_SEED, permutations
     )

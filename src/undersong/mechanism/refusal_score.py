@@ -1,7 +1,5 @@
-"""Refusal score: log odds that a reply begins with a refusal token (Arditi et al.
-
-2024, section 2.4), and first-token KL divergence under interventions.
-"""
+"""Refusal score: log odds that a reply begins with a refusal token (Arditi et al. 2024, section 2.4), and first-token
+KL divergence under interventions."""
 
 from __future__ import annotations
 
@@ -20,16 +18,16 @@ if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
 
 BATCH_SIZE = 32
-MIN_FIRST_TOKEN_ACCURACY = 0.9  # share of replies of each kind that the first token must place rightly
-BatchInterventions = Callable[
-    [Sequence[int]], Mapping[int, Intervention]
-]  # places of a batch's prompts -> what is done at which layer
+MIN_FIRST_TOKEN_ACCURACY = 0.9  # share of replies of each kind that the first token must classify correctly
+# Indices of a batch's prompts -> intervention of each layer
+BatchInterventions = Callable[[Sequence[int]], Mapping[int, Intervention]]
 
 
 def refusal_tokens(reply_starts: Sequence[int], refused: Sequence[bool]) -> list[int]:
-    """The tokens that more refusals than other replies begin with, by share of each; from replies of the base.
+    """First tokens that are more frequent among the base's refusals than among its other replies.
 
-    Raises UndersongError where there are no refusals or no other replies, or the first token does not tell them apart.
+    Raises:
+        UndersongError: There are no refusals or no other replies, or the first token does not separate them.
     """
     kinds = [
         Counter(token for token, is_refusal in zip(reply_starts, refused) if is_refusal is kind)
@@ -39,15 +37,15 @@ def refusal_tokens(reply_starts: Sequence[int], refused: Sequence[bool]) -> list
     if not all(counts):
         missing = "refused nothing" if not counts[0] else "refused everything"
         raise UndersongError(
-            f"The base {missing} of {len(reply_starts)} prompts, so nothing tells how a refusal begins; give prompts of "
-            "both kinds."
+            f"The base {missing} of {len(reply_starts)} prompts, so it is unknown how a refusal begins; "
+            "give prompts of both kinds."
         )
     tokens = [token for token in kinds[0] if kinds[0][token] / counts[0] > kinds[1][token] / counts[1]]
     start_shares = [sum(kind[token] for token in tokens) / count for kind, count in zip(kinds, counts)]
     if start_shares[0] < MIN_FIRST_TOKEN_ACCURACY or start_shares[1] > 1 - MIN_FIRST_TOKEN_ACCURACY:
         raise UndersongError(
-            f"{start_shares[0]:.0%} of the base's refusals and {start_shares[1]:.0%} of its other replies begin with the same "
-            "tokens, so the first token does not tell a refusal; measure by whole replies."
+            f"{start_shares[0]:.0%} of the base's refusals and {start_shares[1]:.0%} of its other replies begin with "
+            "the same tokens, so the first token does not identify a refusal; judge whole replies."
         )
     return sorted(tokens)
 
@@ -55,7 +53,17 @@ def refusal_tokens(reply_starts: Sequence[int], refused: Sequence[bool]) -> list
 def refusal_scores(
     model: AudioModel, prompts: Sequence[Prompt], tokens: Sequence[int], interventions: BatchInterventions | None = None
 ) -> np.ndarray:
-    """(prompts,) float64: log odds that the reply begins with one of `tokens`, under `changes`."""
+    """Log odds (prompts,) float64 that the reply begins with a refusal token.
+
+    Args:
+        model: The model.
+        prompts: The prompts.
+        tokens: Refusal tokens.
+        interventions: Interventions of each batch.
+
+    Raises:
+        UndersongError: A score is not finite.
+    """
     scores = np.empty(len(prompts))
     for rows, logits in _first_token_logits(model, prompts, interventions):
         refusal_mask = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
@@ -64,14 +72,14 @@ def refusal_scores(
         scores[rows] = (log_masses[0] - log_masses[1]).double().cpu().numpy()
     if not np.isfinite(scores).all():
         prompt_id = prompts[int(np.flatnonzero(~np.isfinite(scores))[0])].sample.id
-        raise UndersongError(f"What the model says first to {prompt_id} is no number; check its dtype.")
+        raise UndersongError(f"The first-token logits of prompt {prompt_id} are not finite; check the model's dtype.")
     return scores
 
 
 def first_tokens(
     model: AudioModel, prompts: Sequence[Prompt], interventions: BatchInterventions | None = None
 ) -> list[int]:
-    """The likeliest first token of each reply."""
+    """Most likely first token of each reply."""
     token_by_row: dict[int, int] = {}
     for rows, logits in _first_token_logits(model, prompts, interventions):
         token_by_row |= dict(zip(rows, logits.argmax(1).tolist()))
@@ -79,7 +87,8 @@ def first_tokens(
 
 
 def first_token_kl(model: AudioModel, prompts: Sequence[Prompt], interventions: BatchInterventions) -> np.ndarray:
-    """(prompts,): Kullback-Leibler divergence of the first token's distribution without `changes` from that with."""
+    """Kullback-Leibler divergence (prompts,) of the first token's distribution, without the interventions from with
+    them."""
     divergences = np.empty(len(prompts))
     pairs = zip(
         _first_token_logits(model, prompts, None), _first_token_logits(model, prompts, interventions), strict=True
@@ -91,7 +100,7 @@ def first_token_kl(model: AudioModel, prompts: Sequence[Prompt], interventions: 
 
 
 def _first_token_logits(model: AudioModel, prompts: Sequence[Prompt], interventions: BatchInterventions | None) -> Any:
-    """(places of a batch's prompts, logits (batch, vocabulary) float32 of the token after each)."""
+    """Yield the indices of a batch's prompts, and logits (batch, vocabulary) float32 of the token after each."""
     model.model.eval()
     forward_options = (
         {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.base.forward).parameters else {}

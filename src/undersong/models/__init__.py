@@ -3,4 +3,4 @@
 Import the submodule you need: most load torch.
 """
 
-__all__ = ["adapter", "adapters", "families", "features", "frozen", "load"]
+__all__ = ["audio_features", "audio_lm", "families", "feature_cache", "load", "lora", "weights"]

@@ -30,7 +30,7 @@ def mean_pool(frames: np.ndarray) -> PooledVector:
 
 
 class SupportsAudioEncoding(Protocol):
-    """What `encode_audio` needs of a loaded model; `AudioModel` has it."""
+    """The interface that `encode_audio` needs of a loaded model; `AudioModel` has it."""
 
     name: str
     family: Family
@@ -47,27 +47,29 @@ class SupportsAudioEncoding(Protocol):
 
     @property
     def context_length(self) -> int | None:
-        """The most positions that the decoder takes; None if its configuration does not say."""
+        """Largest number of positions of the decoder; None if its config does not say."""
 
     @property
     def sampling_rate(self) -> int:
-        """In Hz."""
+        """Sampling rate of the clips, in Hz."""
 
     def to_device(self, value: torch.Tensor, cast: bool = True) -> torch.Tensor:
-        """The tensor on the model's device and, with `cast`, in its dtype."""
+        """Move a tensor to the model's device and, with `cast`, to its dtype."""
 
 
 class AudioEncodingError(UndersongError):
-    """A clip that the model cannot hear whole; `reason` is for the quarantine."""
+    """A clip that the model cannot take as a whole; `reason` is for the quarantine."""
 
     def __init__(self, clip_id: str, reason: str) -> None:
-        super().__init__(f"Clip {clip_id} cannot be heard: {reason}; leave it out, or cut it.")
+        super().__init__(f"Clip {clip_id} cannot be encoded: {reason}; leave it out, or cut it.")
         self.reason = reason
 
 
 @dataclass(frozen=True)
 class AudioFeatures:
-    """One clip: `vectors` (placeholders, dim) in the model's dtype, and which of them are sound, not padding."""
+    """Audio features of one clip: `vectors` (placeholders, dim) in the model's dtype, and which of them are not
+    padding.
+    """
 
     vectors: torch.Tensor
     valid: torch.Tensor | None = None  # (placeholders,) bool; None: all
@@ -77,20 +79,20 @@ class AudioFeatures:
         return len(self.vectors)
 
     def valid_vectors(self) -> np.ndarray:
-        """(valid placeholders, dim) float32."""
+        """Vectors without padding, (valid placeholders, dim) float32."""
         vectors = self.vectors if self.valid is None else self.vectors[self.valid]
         return vectors.float().numpy()
 
 
 def count_placeholders(family: Family, audio_inputs: AudioInputs) -> int:
-    """How many placeholders a clip takes."""
+    """Number of placeholders that a clip takes."""
     if family.padded_placeholders:
         return family.audio_tokens(audio_inputs.width) * len(audio_inputs.frames)
     return sum(family.audio_tokens(frames) for frames in audio_inputs.frames)
 
 
 def valid_placeholder_mask(family: Family, audio_inputs: AudioInputs) -> torch.Tensor | None:
-    """(placeholders,) which of them stand for sound; None: all."""
+    """Mask (placeholders,) of those that stand for sound rather than padding; None: all of them."""
     if not family.padded_placeholders:
         return None
     tokens_per_window = family.audio_tokens(audio_inputs.width)
@@ -98,10 +100,10 @@ def valid_placeholder_mask(family: Family, audio_inputs: AudioInputs) -> torch.T
 
 
 def encode_audio(model: SupportsAudioEncoding, clip: Clip) -> AudioFeatures:
-    """Run the model on a prompt that holds nothing but the clip, up to the decoder's first layer.
+    """Run the model on a prompt that holds only the clip, up to the decoder's first layer.
 
-    Errors: `Unheard` for a clip that is too long or too short; rows that the network makes other than the placeholders
-    of the family's formula (some models run silently wrong then).
+    Raises AudioEncodingError for a clip that is too long or too short, and UndersongError if the network makes another
+    number of vectors than the family's formula; some models are silently wrong then.
     """
     family, processor = model.family, model.processor
     audio_inputs = _prepare_clip(model, clip)
@@ -127,7 +129,7 @@ def encode_audio(model: SupportsAudioEncoding, clip: Clip) -> AudioFeatures:
 
 
 def forward_inputs(model: SupportsAudioEncoding, clip: Clip, ids: list[int]) -> dict[str, torch.Tensor]:
-    """What the model's own forward takes for one prompt that holds the clip: ids and the family's sound tensors."""
+    """Inputs of the model's own forward for one prompt with the clip: ids and the family's audio tensors."""
     return _model_inputs(model, _prepare_clip(model, clip), ids)
 
 
@@ -138,23 +140,23 @@ def _model_inputs(model: SupportsAudioEncoding, audio_inputs: AudioInputs, ids: 
 
 
 def _prepare_clip(model: SupportsAudioEncoding, clip: Clip) -> AudioInputs:
-    """The clip's tensors, if the model can hear all of it."""
+    """Tensors of a clip, if the model can take all of it."""
     family, extractor = model.family, model.processor.extractor
     if clip.rate != model.sampling_rate:
         raise UndersongError(
-            f"Clip {clip.id} has {clip.rate} Hz and {model.name} hears {model.sampling_rate} Hz; resample it."
+            f"Clip {clip.id} has {clip.rate} Hz and {model.name} takes {model.sampling_rate} Hz; resample it."
         )
     if family.max_windows is not None and len(clip.samples) > (max_samples := family.max_windows * extractor.n_samples):
         seconds = len(clip.samples) / clip.rate
-        reason = f"the audio lasts {seconds:.0f} s, and {model.name} hears no more than {max_samples / clip.rate:.0f} s"
+        reason = f"the audio lasts {seconds:.0f} s, and {model.name} takes no more than {max_samples / clip.rate:.0f} s"
         raise AudioEncodingError(clip.id, reason)
-    # A prompt without a placeholder would ask the model nothing.
+    # A prompt without a placeholder would contain no audio.
     try:
         audio_inputs = family.prepare(extractor, clip.samples) if len(clip.samples) else None
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise _preparation_error(model, clip, error) from error
     if audio_inputs is None or sum(map(family.audio_tokens, audio_inputs.frames)) == 0:
-        raise AudioEncodingError(clip.id, f"the audio is too short for {model.name} to hear anything")
+        raise AudioEncodingError(clip.id, f"the audio is too short for {model.name}")
     if (
         model.context_length is not None
         and (tokens := count_placeholders(family, audio_inputs)) >= model.context_length
@@ -201,13 +203,13 @@ def _pool_view(
 
 
 def clip_key(sample: Sample) -> str:
-    """What a clip's vectors are filed under: its content where that is known, so that ids may repeat across corpora."""
+    """Cache key of a clip's features: its content if known, so that ids may repeat across corpora."""
     return sample.pcm_hash or sample.id
 
 
 @dataclass(frozen=True)
 class CachedAudioEncoder:
-    """The part of AudioLM an internal encoder needs, answered from what was already heard."""
+    """An internal encoder that answers from cached audio features."""
 
     features: Mapping[str, AudioFeatures]  # by sample id
     family: Family
@@ -217,15 +219,15 @@ class CachedAudioEncoder:
         if self.view is not None and self.view not in self.family.views:
             view_names = ", ".join(f"internal:{name}" for name in self.family.views)
             raise UndersongError(
-                f"{self.family.name} has no view {self.view!r}; take internal (what its decoder hears), {view_names}."
+                f"{self.family.name} has no view {self.view!r}; take internal (its decoder's input), {view_names}."
             )
 
     def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """What the decoder heard of each clip: (valid placeholders, dim) float32."""
+        """Cached decoder inputs of each clip: (valid placeholders, dim) float32."""
         return [self.features[clip.id].valid_vectors() for clip in clips]
 
     def pool(self, clips: Sequence[Clip]) -> list[PooledVector]:
-        """The mean over each clip's valid rows of the view, or of what the decoder heard."""
+        """Mean over each clip's valid rows of the view, or of the decoder inputs."""
         if self.view is not None:
             return [self.features[clip.id].views[self.view] for clip in clips]
         return [mean_pool(frames) for frames in self.embed(clips)]

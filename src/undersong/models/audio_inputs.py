@@ -1,5 +1,6 @@
-"""From a clip to the tensors of a family's forward pass: one preparation function for each way of windowing and
-padding. Uses the feature extractor alone, one clip at a time, and matches the family's own processor bit for bit.
+"""Conversion of a clip to the tensors of a family's forward pass, with one preparation function per kind of windowing
+and padding. It uses the feature extractor alone, one clip at a time, and matches the family's own processor bit for
+bit.
 """
 
 from __future__ import annotations
@@ -16,25 +17,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AudioInputs:
-    """One clip as a model takes it: `inputs` of its forward pass, the valid feature frames of every window, and how
-    many frames a window has with its padding."""
+    """Inputs of one clip: `tensors` of the forward pass, valid feature `frames` of every window, and the `width` of a
+    window.
+
+    The width counts the frames of a window with its padding.
+    """
 
     tensors: dict[str, torch.Tensor]
     frames: tuple[int, ...]
     width: int
 
 
-EMPTY_INPUTS = AudioInputs({}, (0,), 0)  # of a clip that an extractor cannot take
+EMPTY_INPUTS = AudioInputs({}, (0,), 0)  # for a clip that the extractor cannot take
 
-# (feature extractor, samples (n,) float32 at its rate) -> Sound
+# (feature extractor, samples (n,) float32 at its rate) -> inputs
 InputPreparation = Callable[[Any, np.ndarray], AudioInputs]
 
 
 def prepare_padded_windows(mask_name: str) -> InputPreparation:
-    """Windows of the extractor's `chunk_length`, each padded to its end, with a mask (windows, frames) named `mask`.
+    """Windows of the extractor's `chunk_length`, padded to their end, with a mask (windows, frames) named `mask_name`.
 
-    Audio Flamingo 3 and MusicFlamingo (windows of 30 s), Qwen2-Audio (one such window).  Two frames (20 ms) over the
-    end of a window make no placeholder; they are left out, because MusicFlamingo's clock fails on them.
+    For Audio Flamingo 3 and MusicFlamingo (windows of 30 s) and Qwen2-Audio (one such window). Two frames (20 ms) over
+    the end of a window make no placeholder. They are left out, because MusicFlamingo's clock fails on them.
     """
 
     def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
@@ -58,11 +62,11 @@ def prepare_padded_windows(mask_name: str) -> InputPreparation:
 
 
 def prepare_trimmed(mask_name: str) -> InputPreparation:
-    """One row as long as the clip, made as if padded to the extractor's longest, with a mask (1, frames).
+    """One row as long as the clip, computed as if padded to the extractor's maximum, with a mask (1, frames).
 
-    Qwen2.5-Omni: its processor pads every clip to 300 s (15 MB), of which the model reads the valid frames alone.
-    A frame reaches 200 samples to each side, so 400 zeros behind the clip give every valid frame what 300 s would; a
-    second in all, because shorter matrix products round otherwise.
+    For Qwen2.5-Omni, whose processor pads every clip to 300 s (15 MB), although the model reads only the valid frames.
+    A frame depends on 200 samples to each side, so 400 zeros after the clip give the same valid frames as 300 s. The
+    minimum is one second, because shorter matrix products round differently.
     """
 
     def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
@@ -87,7 +91,7 @@ def prepare_trimmed(mask_name: str) -> InputPreparation:
 
 
 def prepare_unpadded(mask_name: str) -> InputPreparation:
-    """One row as long as the clip, without padding, with a mask (1, frames).  Qwen3-Omni."""
+    """One row as long as the clip, without padding, with a mask (1, frames). For Qwen3-Omni."""
 
     def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
         if len(waveform) <= extractor.n_fft // 2:  # too short for the extractor to reflect its end
@@ -111,9 +115,9 @@ def prepare_unpadded(mask_name: str) -> InputPreparation:
 
 
 def prepare_split_windows() -> InputPreparation:
-    """The whole clip padded to a multiple of the window, its features then cut; no mask.  Voxtral.
+    """The whole clip padded to a multiple of the window, its features then cut; no mask. For Voxtral.
 
-    Not the same as features of windows: their scale is set by the loudest frame of the whole clip.
+    The features differ from those of separate windows: their scale is set by the loudest frame of the whole clip.
     """
 
     def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
@@ -136,7 +140,7 @@ def prepare_split_windows() -> InputPreparation:
 
 
 def prepare_with_extractor() -> InputPreparation:
-    """The extractor's own tensors of a single clip.  Phi-4-multimodal, whose frames are those that fit whole."""
+    """The extractor's own tensors of a single clip. For Phi-4-multimodal, which drops incomplete frames."""
 
     def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
         if len(waveform) < extractor.win_length:  # the extractor would make a negative number of frames
@@ -149,7 +153,7 @@ def prepare_with_extractor() -> InputPreparation:
 
 
 def prepare_kimi() -> InputPreparation:
-    """Whisper features and those of the semantic tokenizer, window by window.  Kimi-Audio."""
+    """Whisper features and those of the semantic tokenizer, window by window. For Kimi-Audio."""
 
     def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
         from undersong.models.kimi.processing import FRAMES_PER_TOKEN, kimi_audio_inputs

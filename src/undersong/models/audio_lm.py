@@ -1,4 +1,4 @@
-"""An audio LLM with its processor: encode audio, build prompts, generate replies, take hidden states.
+"""`AudioModel`, an audio LLM with its processor: encode audio, build prompts, generate replies, take hidden states.
 
 Encoder and projector are frozen, so a clip is encoded once and its vectors are reused.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AudioModel:
-    """A loaded model with its processor, as the protocol `AudioLM` (and `batch`, which tuning and mechanism share)."""
+    """A loaded model with its processor."""
 
     def __init__(
         self,
@@ -39,24 +39,24 @@ class AudioModel:
         self.processor, self.family, self.name, self.fingerprint = processor, family, name, fingerprint
         self.tokenizer = processor.tokenizer
         self.merged = tuple(merged)  # published adapters that are part of the weights now
-        self.heard: dict[str, AudioFeatures] = {}  # by clip key
+        self.audio_features: dict[str, AudioFeatures] = {}  # by clip key
         self._loaded_caches: set[str] = set()
-        self._prompt_ids_cache: dict[tuple, list[int]] = {}  # what a prompt depends on -> its token ids
+        self._prompt_ids_cache: dict[tuple, list[int]] = {}  # all that a prompt's token ids depend on -> ids
 
     def load_cached_features(self, name: str, load: Callable[[], Mapping[str, AudioFeatures]]) -> None:
-        """Fill the ears with features cached under `name`, once."""
+        """Load the cached audio features called `name`, unless they are loaded already."""
         if name not in self._loaded_caches:
-            self.heard.update(load())
+            self.audio_features.update(load())
             self._loaded_caches.add(name)
 
     @contextmanager
     def without_cached_features(self) -> Iterator[None]:
         """Put the cached audio features aside, which do not hold while the encoder is changed."""
-        cached, self.heard, self._loaded_caches = (self.heard, self._loaded_caches), {}, set()
+        cached, self.audio_features, self._loaded_caches = (self.audio_features, self._loaded_caches), {}, set()
         try:
             yield
         finally:
-            self.heard, self._loaded_caches = cached
+            self.audio_features, self._loaded_caches = cached
 
     # --- the parts ---------------------------------------------------------------------------------------------------
     @property
@@ -66,33 +66,33 @@ class AudioModel:
 
     @property
     def decoder(self) -> Any:
-        """The language model without its head, by transformers' `get_decoder()`: all that may learn."""
+        """The language model without its head, by transformers' `get_decoder()`. Only this part may be trained."""
         return self.base.get_decoder()
 
     @property
     def decoder_path(self) -> str:
-        """Where the decoder is inside the base."""
+        """Module path of the decoder in the base."""
         decoder = self.decoder
         return next(name for name, module in self.base.named_modules() if module is decoder)
 
     @property
     def sampling_rate(self) -> int:
-        """Of the clips it hears, in Hz."""
+        """Sampling rate of the clips, in Hz."""
         return int(self.processor.extractor.sampling_rate)
 
     @property
     def layers(self) -> int:
-        """How many blocks the decoder has; `hidden` gives one place more, its input."""
+        """Number of blocks of the decoder; `hidden_states` has one entry more, the decoder's input."""
         return len(self.decoder.layers)
 
     @property
     def frozen_modules(self) -> dict[str, nn.Module]:
-        """Path -> module of everything that must not learn: encoder and projector."""
+        """Path -> module of everything that must not be trained: encoder and projector."""
         return {path: self.base.get_submodule(path) for path in self.family.frozen}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What an artifact notes of the model it was made with."""
+        """Facts about the model for the provenance of an artifact."""
         return {
             "family": self.family.name,
             "system_text": self.family.system,
@@ -102,23 +102,25 @@ class AudioModel:
 
     @property
     def end_ids(self) -> list[int]:
-        """Tokens that end a reply: the turn's own, which replies are trained with, and after it the tokenizer's eos."""
+        """Tokens that end a reply: first the end of turn that replies are trained with, then the tokenizer's eos."""
         eos, unknown = self.tokenizer.eos_token_id, self.tokenizer.unk_token_id
         end = self.tokenizer.convert_tokens_to_ids(self.family.end_token or self.tokenizer.eos_token)
         return [eos] if end in (None, unknown, eos) else [end, eos]
 
     @property
     def context_length(self) -> int | None:
-        """Most tokens of a prompt with its reply; None where the config does not say."""
+        """Largest number of tokens of a prompt with its reply; None if the config does not say."""
         return getattr(self.decoder.config, "max_position_embeddings", None)
 
     def set_frozen_eval(self) -> None:
-        """Encoder and projector to eval mode; needed after every `.train()`, or dropout and statistics move."""
+        """Set encoder and projector to eval mode. It is needed after every `.train()`, or dropout and statistics
+        change.
+        """
         for module in self.frozen_modules.values():
             module.eval()
 
     def linear_paths(self) -> list[str]:
-        """Full module paths of every linear layer of the decoder's blocks (what LoRA adapts by default)."""
+        """Full module paths of all linear layers of the decoder's blocks, the default targets of LoRA."""
         prefix = self.decoder_path
         return [
             f"{prefix}.layers.{name}"
@@ -127,35 +129,37 @@ class AudioModel:
         ]
 
     def to_device(self, value: torch.Tensor, cast: bool = True) -> torch.Tensor:
-        """To the model's device, and floats to its dtype (most towers do not cast)."""
+        """Move a tensor to the model's device, and floats to its dtype (most audio encoders do not cast)."""
         device = self.base.device
         return value.to(device, self.base.dtype) if cast and value.is_floating_point() else value.to(device)
 
-    # --- hearing -----------------------------------------------------------------------------------------------------
+    # --- audio -------------------------------------------------------------------------------------------------------
     @torch.no_grad()
-    def hear(self, clips: Sequence[Clip]) -> list[AudioFeatures]:
-        """What the decoder and the family's views get of each clip, one clip at a time (`hearing.hear`)."""
+    def encode_audio(self, clips: Sequence[Clip]) -> list[AudioFeatures]:
+        """Audio features of each clip, encoded one clip at a time."""
         self.set_frozen_eval()
         return [encode_audio(self, clip) for clip in clips]
 
     def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """What the decoder hears: per clip (valid placeholders, dim) float32, by a pre-hook on decoder layer 0."""
-        return [features.valid_vectors() for features in self.hear(clips)]
+        """Audio inputs of the decoder for each clip: (valid placeholders, dim) float32, by a pre-hook on layer 0."""
+        return [features.valid_vectors() for features in self.encode_audio(clips)]
 
     def pool(self, clips: Sequence[Clip]) -> list[PooledVector]:
-        """The mean of what the decoder hears of each clip (the protocol `Listener`)."""
+        """Mean audio input of the decoder for each clip (protocol `PoolingEncoder`)."""
         return [mean_pool(frames) for frames in self.embed(clips)]
 
     def cached_audio(self, samples: Sequence[Sample], view: str | None = None) -> CachedAudioEncoder:
-        """What was heard of these samples, as an object that embeds them; `view`: one of the family's, or decoder."""
+        """Encoder that answers from the features of these samples. `view` is one of the family's views (default:
+        decoder input).
+        """
         return CachedAudioEncoder(
             {s.id: self.features_of(s) for s in samples if s.audio is not None}, self.family, view
         )
 
     def max_encoding_difference(self, samples: Sequence[Sample]) -> np.ndarray:
-        """(1,): largest absolute difference of what is heard with the adapter on and off, over these samples.
+        """Largest absolute difference (1,) of the audio features with the adapter on and off, over these samples.
 
-        An encoder that did not move gives exactly 0.
+        It is exactly 0 if the encoder did not change.
         """
         clips, failed = load_clips(samples, self.sampling_rate)
         if failed:
@@ -168,9 +172,9 @@ class AudioModel:
 
     # --- prompts -----------------------------------------------------------------------------------------------------
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt up to where the assistant speaks, placeholders expanded to what was heard.
+        """Token ids of a prompt up to the assistant's turn, with one placeholder per audio vector.
 
-        Remembered: templates are slow to render, and every arm of a study asks the same prompts.
+        They are cached: templates are slow to render, and every arm of a study uses the same prompts.
         """
         placeholder_count = len(self.features_of(prompt.sample)) if prompt.modality == "audio" else 0
         text = prompt.sample.text if prompt.modality == "text" else None
@@ -186,17 +190,19 @@ class AudioModel:
         return [*self.tokenizer(reply, add_special_tokens=False)["input_ids"], self.end_ids[0]]
 
     def features_of(self, sample: Sample) -> AudioFeatures:
-        """What was heard of a sample's clip.  UndersongError: nothing yet."""
+        """Audio features of a sample's clip. Raises UndersongError if it has not been encoded."""
         key = clip_key(sample)
-        if key not in self.heard:
-            raise UndersongError(f"{self.name} has not heard sample {sample.id}; listen to its corpus first.")
-        return self.heard[key]
+        if key not in self.audio_features:
+            raise UndersongError(f"{self.name} has no audio features of sample {sample.id}; encode its corpus first.")
+        return self.audio_features[key]
 
     def batch(self, prompts: Sequence[Prompt], replies: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
-        """Left-padded `inputs_embeds` (batch, tokens, dim), `attention_mask`, `position_ids`, with replies `labels`.
+        """Left-padded `inputs_embeds` (batch, tokens, dim), `attention_mask`, `position_ids` and, with replies,
+        `labels`.
 
-        Labels cover the assistant's reply and its end token only: no prompt, placeholder or padding (DESIGN rule 6).
-        Positions are said and not left to the model: Qwen-Omni would go on with those of its last prompt.
+        Labels cover only the reply and its end token: no prompt, placeholder or padding (rule 6 in
+        docs/contributing/rules.md). Positions are passed explicitly, because Qwen-Omni would continue those of its last
+        prompt.
         """
         prompt_rows = [self.prompt_ids(prompt) for prompt in prompts]
         reply_rows = [self.reply_ids(reply) for reply in replies] if replies is not None else [[] for _ in prompts]
@@ -217,11 +223,11 @@ class AudioModel:
         }
 
     def _check_token_ids(self, prompt: Prompt, ids: list[int]) -> None:
-        """As many placeholders as heard vectors: a placeholder typed into a text would take a vector from the clip."""
+        """Check that there is one placeholder per audio vector: one in a text would take a vector from the clip."""
         expected = len(self.features_of(prompt.sample)) if prompt.modality == "audio" else 0
         if (count := ids.count(self.processor.audio_token_id)) != expected:
             raise UndersongError(
-                f"The prompt of sample {prompt.sample.id} has {count} placeholders for {expected} heard vectors; "
+                f"The prompt of sample {prompt.sample.id} has {count} placeholders for {expected} audio vectors; "
                 f"take {self.processor.audio_token} out of its text, reply, instruction and system text."
             )
         if self.context_length is not None and len(ids) > self.context_length:
@@ -231,7 +237,7 @@ class AudioModel:
             )
 
     def _input_embeddings(self, ids: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """Token embeddings with what was heard at the placeholders, exactly as the model's own forward makes them."""
+        """Token embeddings with the audio vectors at the placeholders, exactly as in the model's own forward."""
         ids = ids.to(self.base.device)
         with torch.no_grad():
             embeds = self.family.embed(self.base, ids)
@@ -242,12 +248,12 @@ class AudioModel:
                 embeds[ids == self.processor.audio_token_id] = self.to_device(torch.cat(audio_vectors))
         return embeds
 
-    # --- speaking and thinking ---------------------------------------------------------------------------------------
+    # --- generation and hidden states --------------------------------------------------------------------------------
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], limit: int, batch_size: int | None = None) -> list[Reply]:
-        """Greedy replies in the order of the prompts; batched by length, stopped at the end token, new tokens only.
+        """Greedy replies in the order of the prompts, batched by length: new tokens only, up to the end token.
 
-        batch_size: default 128, and on a CPU 32, whose caches hold no more.
+        The default `batch_size` is 128, and 32 on a CPU, whose caches hold no more.
         """
         self.model.eval()
         self.check_context_length(prompts, limit)
@@ -261,7 +267,7 @@ class AudioModel:
         return [replies[i] for i in range(len(prompts))]
 
     def check_context_length(self, prompts: Sequence[Prompt], limit: int) -> None:
-        """UndersongError for a prompt that leaves no room for a reply of `limit` tokens."""
+        """Raise UndersongError for a prompt that leaves no room for a reply of `limit` tokens."""
         for prompt in prompts:
             if (
                 self.context_length is not None
@@ -273,7 +279,7 @@ class AudioModel:
                 )
 
     def batches_by_length(self, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
-        """Batches of at most `size` places in `prompts`, shortest prompts first, by tokens; ties in the order given."""
+        """Yield batches of at most `size` prompt indices, sorted by tokens, shortest first; ties keep their order."""
         order = sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))
         for start in range(0, len(order), size):
             yield order[start : start + size]
@@ -289,9 +295,10 @@ class AudioModel:
 
     @torch.inference_mode()
     def hidden_states(self, prompts: Sequence[Prompt], batch_size: int = 128) -> np.ndarray:
-        """(layers + 1, prompts, dim) float32 at the last prompt token; [0] is decoder input, [i] layer i's output.
+        """Hidden states (layers + 1, prompts, dim) float32 at the last prompt token; [0] is decoder input, [i] layer
+        i's output.
 
-        Taken by hooks, so the last entry is the last layer's output *before* the final norm, like all the others.
+        They are taken by hooks, so the last entry is the last layer's output *before* the final norm, like all others.
         """
         self.model.eval()
         out = np.empty((self.layers + 1, len(prompts), self.decoder.config.hidden_size), np.float32)

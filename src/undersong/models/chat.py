@@ -1,4 +1,5 @@
 """Chat messages of a prompt, and the tokenizer, chat template and feature extractor that turn them into token ids.
+
 Loads no network.
 """
 
@@ -13,17 +14,17 @@ from typing import Any
 from undersong.models.families import BY_ROLE, Family, import_object
 from undersong.types import Prompt, UndersongError
 
-AUDIO_CONTENT = {"type": "audio", "audio": ""}  # a piece of a message; published templates look for either key
+AUDIO_CONTENT = {"type": "audio", "audio": ""}  # part of a message; published templates look for either key
 
 
 def chat_messages(prompt: Prompt, family: Family) -> list[dict[str, Any]]:
-    """Chat messages of a prompt; audio content stands as a placeholder.
+    """Chat messages of a prompt, with a placeholder for the audio.
 
     A family without a system role gets the system text as the first text of the user's turn.
     """
     by_role = family.system == BY_ROLE
     content: list[dict[str, str]] = [AUDIO_CONTENT] if prompt.modality == "audio" else []
-    # One piece of text, not two: templates write pieces one after the other without a space.
+    # One text part, not two: templates join parts without a space.
     if prompt.user_text:
         content.insert(0 if prompt.instruction_first else len(content), {"type": "text", "text": prompt.user_text})
     if prompt.system_text and not by_role:
@@ -39,7 +40,7 @@ TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 
 @dataclass(frozen=True)
 class Processor:
-    """What turns conversations into token ids and clips into features."""
+    """A model's tokenizer, chat template and feature extractor."""
 
     tokenizer: Any
     extractor: Any
@@ -50,9 +51,9 @@ class Processor:
     name: str = "the model"
 
     def token_ids(self, messages: Sequence[dict[str, Any]], placeholder_count: int = 0) -> list[int]:
-        """Token ids up to where the assistant speaks, the placeholder expanded to `heard`.
+        """Token ids up to the assistant's turn, with the audio placeholder repeated `placeholder_count` times.
 
-        Errors: a template that fails, or that leaves out what the conversation says.
+        Raises UndersongError for a template that fails, or that leaves out a text of the conversation.
         """
         text = self._render(messages, bool(placeholder_count))
         if placeholder_count:
@@ -76,22 +77,32 @@ class Processor:
         texts = [piece["text"].strip() for message in messages for piece in message["content"] if "text" in piece]
         if missing := [piece for piece in texts if piece not in text]:
             raise UndersongError(
-                f"The chat template of {self.name} leaves out {missing[0][:60]!r}; give one that writes every text, the "
-                "system text too."
+                f"The chat template of {self.name} leaves out {missing[0][:60]!r}; give one that writes every text, "
+                "the system text too."
             )
-        # What a text may hold of placeholders is counted, and refused, where the prompt is known.
+        # Placeholders inside texts are counted and rejected later, when the prompt is known.
         written_placeholders = text.count(self.audio_token) - sum(piece.count(self.audio_token) for piece in texts)
         if has_audio and written_placeholders != 1:
             raise UndersongError(
-                f"The chat template of {self.name} writes {written_placeholders} placeholders {self.audio_token} for a clip, not one; "
-                "give the checkpoint's own."
+                f"The chat template of {self.name} writes {written_placeholders} placeholders {self.audio_token} for a "
+                "clip, not one; give the checkpoint's own."
             )
         return text
 
 
 def load_processor(source: str | Path, family: Family, ref: str, **options: Any) -> Processor:
-    """The processor of a checkpoint; `options`: revision.  Errors: a file that is missing or does not load, a
-    tokenizer without a template, a padding token or the family's placeholder."""
+    """Load the processor of a checkpoint.
+
+    Args:
+        source: Folder or Hugging Face id.
+        family: Family of the model.
+        ref: Name of the model in errors.
+        options: Options of `from_pretrained`, such as revision.
+
+    Raises:
+        UndersongError: A file that is missing or does not load; or a tokenizer without a template, a padding token or
+            the family's placeholder.
+    """
     from transformers import AutoFeatureExtractor, AutoTokenizer
 
     try:
@@ -116,10 +127,10 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
 
 
 def _load_chat_template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
-    """The checkpoint's own, as transformers' processors would choose it; else the family's."""
+    """The checkpoint's own template, chosen as transformers' processors do; else the family's."""
     from transformers.utils import cached_file
 
-    if family.tokenizer:  # made here, and its template with it
+    if family.tokenizer:  # our own tokenizer comes with its template
         return str(tokenizer.chat_template)
     no_raise: dict[str, bool] = {
         "_raise_exceptions_for_missing_entries": False,
@@ -137,7 +148,7 @@ def _load_chat_template(source: str | Path, tokenizer: Any, family: Family, opti
 
 
 def _check_extractor(extractor: Any, family: Family, ref: str) -> None:
-    """Rate and hop of the family: with others the formula holds and the sound is another."""
+    """Check the family's rate and hop: with others the placeholder formula holds, but the features are wrong."""
     actual = getattr(extractor, "sampling_rate", None), getattr(extractor, "hop_length", None)
     if actual != (family.rate, family.hop):
         raise UndersongError(
@@ -147,7 +158,7 @@ def _check_extractor(extractor: Any, family: Family, ref: str) -> None:
 
 
 def _check_tokenizer(tokenizer: Any, template: str | None, family: Family, ref: str) -> tuple[str, int]:
-    """Template and placeholder id.  transformers loads without these and fails later, in the middle of a run."""
+    """Template and placeholder id. transformers loads without these and fails later, in the middle of a run."""
     placeholder = tokenizer.convert_tokens_to_ids(family.audio_token)
     requirements = {
         f"placeholder {family.audio_token}": None if placeholder == tokenizer.unk_token_id else placeholder,

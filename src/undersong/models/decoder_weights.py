@@ -1,5 +1,5 @@
-"""Fully fine-tuned decoder weights (blocks and final norm, without embeddings and head): train, save, apply and undo
-them exactly. The comparison to LoRA.
+"""Weights of a fully fine-tuned decoder (blocks and final norm, without embeddings and head): train, save, apply and
+undo them exactly. This is the comparison to LoRA.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ DECODER_WEIGHTS, MADE_FOR = "decoder.safetensors", "made_for.json"
 
 
 def is_decoder_folder(folder: Path) -> bool:
-    """Whether a folder holds a decoder that learned whole, and not an adapter."""
+    """True if a folder holds a fully fine-tuned decoder rather than an adapter."""
     return (folder / DECODER_WEIGHTS).is_file()
 
 
 def decoder_parameters(model: AudioModel) -> dict[str, torch.nn.Parameter]:
-    """Name inside the base -> parameter, of everything that learns here."""
+    """Name in the base -> parameter, of all parameters that full fine-tuning trains."""
     decoder, base = model.decoder, model.base
     decoder_ids = {id(parameter) for parameter in decoder.parameters()}
     embedding_modules = [base.get_input_embeddings(), base.get_output_embeddings()]
@@ -40,7 +40,7 @@ def decoder_parameters(model: AudioModel) -> dict[str, torch.nn.Parameter]:
 
 @contextmanager
 def trainable_decoder(model: AudioModel) -> Iterator[Any]:
-    """The base with its decoder's parameters free to learn; afterwards, or on failure, as it was to the bit."""
+    """Yield the base with a trainable decoder; afterwards, or on failure, restore it bit for bit."""
     parameters = decoder_parameters(model)
     if quantized := [name for name, parameter in parameters.items() if not parameter.is_floating_point()]:
         raise UndersongError(
@@ -55,7 +55,7 @@ def trainable_decoder(model: AudioModel) -> Iterator[Any]:
 
 
 def save_decoder(model: AudioModel, folder: Path) -> None:
-    """What learned, as one safetensors file, with a note of the weights that it began from."""
+    """Save the decoder as one safetensors file, with a note of the weights that it started from."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,9 @@ def save_decoder(model: AudioModel, folder: Path) -> None:
 
 
 def load_decoder(model: AudioModel, folder: Path) -> None:
-    """Puts a saved decoder in place of the model's own.  Errors: other weights to begin with, or not finite."""
+    """Replace the model's decoder by a saved one. Raises UndersongError for another base, or weights that are not
+    finite.
+    """
     parameters = decoder_parameters(model)
     tensors = read_tensors(folder / DECODER_WEIGHTS)
     shapes = {name: tuple(value.shape) for name, value in parameters.items()}
@@ -86,7 +88,7 @@ def load_decoder(model: AudioModel, folder: Path) -> None:
 
 @contextmanager
 def use_decoder(model: AudioModel, folder: Path) -> Iterator[AudioModel]:
-    """The model with a saved decoder in it; afterwards the base as it was to the bit."""
+    """Yield the model with a saved decoder; afterwards restore the base bit for bit."""
     with _restore_afterwards(model, decoder_parameters(model)):
         load_decoder(model, folder)
         yield model
@@ -94,9 +96,9 @@ def use_decoder(model: AudioModel, folder: Path) -> Iterator[AudioModel]:
 
 @contextmanager
 def _restore_afterwards(model: AudioModel, parameters: dict[str, torch.nn.Parameter]) -> Iterator[None]:
-    """Values and `requires_grad` of the base, put back in the end; the copy lies in the CPU's memory."""
+    """Restore values and `requires_grad` of the base at the end; the copy is kept in CPU memory."""
     if model.model is not model.base:
-        raise UndersongError(f"{model.name} wears an adapter; take that off first.")
+        raise UndersongError(f"{model.name} has an adapter on; remove it first.")
     values = {name: value.detach().to("cpu", copy=True) for name, value in parameters.items()}
     requires_grad = {name: parameter.requires_grad for name, parameter in model.base.named_parameters()}
     try:

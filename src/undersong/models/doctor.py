@@ -23,14 +23,14 @@ from undersong.models.refs import model_folder
 from undersong.types import Prompt, Sample, UndersongError
 
 BENIGN_CLIPS = "organism:test-near"
-# Largest difference of a prompt's logits (root mean square) that rounding may make, as a share of their spread.  The
-# largest of 49,000 single logits says less: in bfloat16, 30 layers deep, right ones are off by a fifth of the spread.
+# Largest difference of a prompt's logits (root mean square) by rounding, as a share of their standard deviation. The
+# largest of 49,000 logits says less: in bfloat16, after 30 layers, correct ones differ by a fifth of it.
 LOGIT_TOLERANCE = {torch.float32: 2e-4, torch.float16: 0.01, torch.bfloat16: 0.06}
 
 
 @dataclass(frozen=True)
 class DiagnosticCheck:
-    """One line of the doctor's.  `good`: yes, no, or None (it is to be known, and nothing is wrong)."""
+    """One line of `doctor`. `passed` is None for information that can neither pass nor fail."""
 
     name: str
     passed: bool | None
@@ -38,7 +38,7 @@ class DiagnosticCheck:
 
 
 def diagnose_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> Iterator[DiagnosticCheck]:
-    """The checks one after the other; after a model that does not load there are no more."""
+    """Run all checks on a model, one after another; stop if it does not load."""
     started = time.perf_counter()
     try:
         model = load_model(ref, loading)
@@ -69,7 +69,7 @@ def _format_count(number: int) -> str:
 
 
 def _check_placeholders(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:
-    """Hearing itself refuses a number of vectors other than the formula's."""
+    """Encoding fails if the number of vectors differs from the formula."""
     features, unreadable, _ = cache_audio_features(model, samples)
     if unreadable:
         return False, f"clip {unreadable[0].id}: {unreadable[0].reason}"
@@ -79,7 +79,7 @@ def _check_placeholders(model: AudioModel, samples: list[Sample]) -> tuple[bool,
 
 
 def _check_decoder_input(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:
-    """The model's own forward on ids and sound, against ours on vectors."""
+    """Compare the model's own forward on ids and audio with ours on vectors."""
     clips, _ = load_clips(samples[:1], model.sampling_rate)
     prompt = _audio_prompt(samples[0])
     with torch.no_grad():
@@ -91,7 +91,7 @@ def _check_decoder_input(model: AudioModel, samples: list[Sample]) -> tuple[bool
 
 
 def _check_batching(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:
-    """Spoken and typed prompts of different lengths in one left-padded batch, against each alone."""
+    """Compare audio and text prompts of different lengths in one left-padded batch with each alone."""
     prompts = [_audio_prompt(samples[0]), _text_prompt(samples[1]), _audio_prompt(samples[2]), _text_prompt(samples[3])]
     with torch.no_grad():
         batched = model.model(**model.batch(prompts), use_cache=False).logits[:, -1]
@@ -107,7 +107,7 @@ def _compare_logits(model: AudioModel, logits: torch.Tensor, reference: torch.Te
 
 
 def _check_system_text(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:
-    """Written by the template (a prompt that leaves it out is an error), and where; which token ends a turn."""
+    """Check that the template writes the system text, and report its position and the token that ends a turn."""
     prompt = Prompt(samples[0], "doctor", False, "audio", "plain", "Answer in one word.")
     included = model.prompt_ids(prompt) != model.prompt_ids(_audio_prompt(samples[0]))
     end_token = model.tokenizer.convert_ids_to_tokens(model.end_ids[0])
@@ -116,7 +116,7 @@ def _check_system_text(model: AudioModel, samples: list[Sample]) -> tuple[bool, 
 
 
 def _check_lora_targets(model: AudioModel, _samples: list[Sample]) -> tuple[bool, str]:
-    """None outside the decoder's blocks."""
+    """Check that no target is outside the decoder's blocks."""
     paths = model.linear_paths()
     check_targets(model, paths, paths)
     outside_decoder = [
@@ -129,7 +129,7 @@ def _check_lora_targets(model: AudioModel, _samples: list[Sample]) -> tuple[bool
 
 
 def _check_adapter_removal(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:
-    """A LoRA that does something, switched off and taken off."""
+    """Check that a LoRA with an effect leaves no trace when switched off and removed."""
     prompt = _audio_prompt(samples[0])
 
     def logits() -> torch.Tensor:
@@ -149,12 +149,12 @@ def _check_adapter_removal(model: AudioModel, samples: list[Sample]) -> tuple[bo
     changed = bool((logits_on - before).abs().max() > 0)
     return (
         restored and changed,
-        "equal to the bit with the adapter off and taken off, other with it on" if restored else "moved",
+        "bitwise equal with the adapter off and removed, different with it on" if restored else "moved",
     )
 
 
 def _measure_generation(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:
-    """One batch of four prompts, 16 new tokens."""
+    """Time one batch of four prompts, 16 new tokens."""
     device = model.base.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -32,10 +32,10 @@ BY_ROLE, BY_FIRST_USER_TEXT = "system role", "first user text"
 
 @dataclass(frozen=True)
 class ActivationView:
-    """A place to look at while a clip is heard: the output of the module at `path`, or its positional input `argument`.
+    """An activation to pool per clip: the output of the module at `path`, or its positional input `argument`.
 
-    Two-dimensional states hold one row a placeholder; three-dimensional ones (windows, rows, dim), of which a window
-    with `frames` valid feature frames fills the first `rows(frames)` (None: as many as it has placeholders).
+    Two-dimensional states have one row per placeholder. Three-dimensional ones are (windows, rows, dim); a window with
+    `frames` valid feature frames fills the first `rows(frames)` rows (None: one per placeholder).
     """
 
     path: str
@@ -50,7 +50,8 @@ def _token_embeddings(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Family:
-    """One family.  `audio_tokens(frames)`: placeholders of a window with that many valid feature frames.
+    """A model family. `audio_tokens(frames)` is the number of placeholders of a window with that many valid feature
+    frames.
 
     The decoder is found by `get_decoder()`; `frozen` are the module paths of encoder and projector.
     """
@@ -65,26 +66,24 @@ class Family:
     frozen: tuple[str, ...]
     views: dict[str, ActivationView]  # by name; `tower` and `projector` at least
     placeholder: str = "audio_token_id"  # path of the placeholder's id in the config
-    audio_delimiters: tuple[str, str] = ("", "")  # what the family's own processor writes around the placeholders
+    audio_delimiters: tuple[str, str] = ("", "")  # texts of the family's own processor around the placeholders
     max_windows: int | None = None  # most windows of the extractor's length; None: as long as the decoder's context
-    window_seconds: int = 30  # that length in the published checkpoints
-    cast_inputs: bool = True  # features must come in the network's dtype; False: it casts them itself, part by part
-    float32: tuple[str, ...] = ()  # modules that stay so whatever dtype is asked for
+    window_seconds: int = 30  # length of a window in the published checkpoints
+    cast_inputs: bool = True  # features must have the network's dtype; False: the network casts them itself
+    float32: tuple[str, ...] = ()  # modules that stay in float32 whatever dtype is requested
     rate: int = 16_000  # Hz that the published feature extractor takes
     hop: int = 160  # samples a feature frame
     padded_placeholders: bool = False  # placeholders stand for a window's padding too; only the valid ones are pooled
-    end_token: str | None = None  # ends an assistant's turn; None, or where the tokenizer has no such token: its eos
-    system: str = BY_ROLE  # where a system text goes
+    end_token: str | None = None  # ends an assistant's turn; None, or if the tokenizer has no such token: its eos
+    system: str = BY_ROLE  # position of a system text
     chat_template: str | None = None  # for checkpoints that publish none
     embed: Callable[[Any, torch.Tensor], torch.Tensor] = _token_embeddings  # (model, ids) -> decoder inputs of text
-    loader: str | None = None  # `module:function` where `from_pretrained` alone cannot load a checkpoint
+    loader: str | None = None  # `module:function` if `from_pretrained` alone cannot load a checkpoint
     meta_loader: str | None = None  # the same for the network without weights, on the meta device
     tokenizer: str | None = None  # the same for the tokenizer
     extractor: str | None = None  # the same for the feature extractor
     merged: tuple[str, ...] = ()  # LoRA folders of the checkpoint that speech needs, merged on loading
-    silence_detector: str | None = (
-        None  # the same for which heard vectors say nothing (model, (n, dim)) -> (n,) bool; None: none
-    )
+    silence_detector: str | None = None  # the same for (model, audio vectors (n, dim)) -> silent (n,) bool; None: none
     tokenizer_options: dict[str, Any] = field(default_factory=dict)  # of `AutoTokenizer.from_pretrained`
 
     @property
@@ -98,17 +97,17 @@ class Family:
 
 
 def _conv_and_pool_tokens(frames: int) -> int:
-    """A stride-2 convolution, then average pooling by 2: 25 a second."""
+    """A stride-2 convolution, then average pooling by 2: 25 tokens per second."""
     return max(0, ((frames - 1) // 2 + 1 - 2) // 2 + 1)
 
 
 def _tokens_of_eight_frames(frames: int) -> int:
-    """Eight frames a placeholder, a last part one too: 12.5 a second."""
+    """Eight frames per placeholder, rounded up: 12.5 tokens per second."""
     return -(-frames // 8)
 
 
 def _qwen3_omni_tokens(frames: int) -> int:
-    """Qwen3-Omni: three stride-2 convolutions over chunks of 100 frames, 13 a chunk."""
+    """Three stride-2 convolutions over chunks of 100 frames, 13 tokens per chunk."""
     remainder = frames % 100
     return frames // 100 * 13 + (((remainder - 1) // 2 + 1 - 1) // 2 + 1 - 1) // 2 + 1
 
@@ -144,7 +143,7 @@ MUSIC_FLAMINGO = Family(
     audio_delimiters=("<|sound_bos|>", "<|sound_eos|>"),
     max_windows=40,
 )
-# Our own: AF3's class with a smaller tower, and a projector that may be a reader (`models/mini`).
+# Our own: AF3's class with a smaller audio encoder and an optional CTC projector (`models/mini`).
 MINI = replace(
     AUDIO_FLAMINGO_3,
     name="Mini",
@@ -176,7 +175,7 @@ KIMI_AUDIO = Family(
     end_token="<|im_kimia_text_eos|>",
     system=BY_FIRST_USER_TEXT,
     float32=("audio_tokenizer",),
-    cast_inputs=False,  # codes are found in float32 whatever the language model has
+    cast_inputs=False,  # codes are computed in float32 whatever dtype the language model has
     embed=lambda model, ids: model.embed(ids),
     loader="undersong.models.kimi.load:load_kimi",
     meta_loader="undersong.models.kimi.load:kimi_skeleton",
@@ -236,7 +235,7 @@ VOXTRAL = Family(
         "{%- elif m.role == 'assistant' %}{% for c in m.content %}{{ c.text }}{% endfor %}{{ eos_token }}"
         "{%- else %}{{ raise_exception('Voxtral has no role ' + m.role) }}{% endif %}{% endfor %}"
     ),
-    # tekken.json as transformers itself reads it: mistral-common's tokenizer, where installed, knows no placeholder
+    # tekken.json as transformers itself reads it: mistral-common's tokenizer, if installed, knows no placeholder
     tokenizer_options={"mistral_format": False, "pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"},
 )
 PHI_4 = Family(
@@ -286,7 +285,7 @@ FAMILIES = (
 
 
 def family_of(model_type: str, item: str) -> Family:
-    """The spec for a config's `model_type`; `item` names the model in the error, which lists the families."""
+    """The family for a config's `model_type`; `item` names the model in the error, which lists the families."""
     by_type = {name: family for family in FAMILIES for name in family.model_types}
     if model_type in by_type:
         return by_type[model_type]
@@ -304,6 +303,6 @@ def network_class(family: Family) -> Any:
 
 
 def import_object(path: str) -> Any:
-    """The object at `module:name`."""
+    """Import the object at `module:name`."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)

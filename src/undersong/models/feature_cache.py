@@ -19,16 +19,19 @@ from undersong.models.audio_lm import AudioModel
 from undersong.types import PooledVector, Quarantined, Sample
 
 CLIPS_PER_BATCH = 32  # clips that are decoded and held in memory together
-CLIPS_PER_FILE = 512  # clips a file
+CLIPS_PER_FILE = 512
 
 
 def cache_audio_features(
     model: AudioModel, samples: Sequence[Sample], report_progress: Callable[[int], None] | None = None
 ) -> tuple[dict[str, AudioFeatures], list[Quarantined], int]:
-    """Clip key -> what was heard; the clips that cannot be read or heard whole, with reasons; passes of the encoder.
+    """Encode the clips of samples that the model has no features of.
 
-    Clips that the model has heard already, of these samples or of others, are not heard again: passes count distinct
-    new clips.  Samples without audio are left out.  `tell` hears how many samples are done.
+    Samples without audio are skipped. `report_progress` gets the number of finished samples.
+
+    Returns:
+        Clip key -> features; quarantined clips (unreadable, or not encodable as a whole); and the number of passes of
+            the encoder, which counts distinct new clips.
     """
     features: dict[str, AudioFeatures] = {}
     quarantined: list[Quarantined] = []
@@ -36,7 +39,7 @@ def cache_audio_features(
     audio_samples = [sample for sample in samples if sample.audio is not None]
     for start in range(0, len(audio_samples), CLIPS_PER_BATCH):
         keys = {sample.id: clip_key(sample) for sample in audio_samples[start : start + CLIPS_PER_BATCH]}
-        features |= {key: model.heard[key] for key in keys.values() if key in model.heard}
+        features |= {key: model.audio_features[key] for key in keys.values() if key in model.audio_features}
         uncached = [
             sample for sample in audio_samples[start : start + CLIPS_PER_BATCH] if clip_key(sample) not in features
         ]
@@ -47,22 +50,28 @@ def cache_audio_features(
             if key in features:
                 continue
             try:
-                (features[key],) = model.hear([clip])
+                (features[key],) = model.encode_audio([clip])
             except AudioEncodingError as error:
                 quarantined.append(Quarantined(clip.id, error.reason))
             else:
                 passes += 1
         if report_progress is not None:
             report_progress(min(start + CLIPS_PER_BATCH, len(audio_samples)))
-    model.heard.update(features)
+    model.audio_features.update(features)
     return features, quarantined, passes
 
 
 def save_features(
     features: Mapping[str, AudioFeatures], path: Path, quarantined: Sequence[Quarantined] = (), passes: int = 0
 ) -> None:
-    """Flat tensors with lengths, so that hundreds of clips are a few tensors, not hundreds of headers; beside them what
-    could not be heard, and how often the encoder ran."""
+    """Save features as a few flat tensors with lengths, rather than hundreds of small ones.
+
+    Args:
+        features: Clip key -> features.
+        path: The safetensors file.
+        quarantined: Clips that could not be encoded, stored in the metadata.
+        passes: Passes of the encoder, stored in the metadata.
+    """
     from safetensors.torch import save_file
 
     ids = sorted(features)
@@ -86,7 +95,9 @@ def save_features(
 
 
 def read_feature_metadata(path: Path) -> dict[str, Any]:
-    """`clips` and `passes` (counts), `unheard` (Quarantined items) of a file that `save_heard` wrote; no tensor."""
+    """Metadata of a file of `save_features`: `clips` and `passes` (counts), `unheard` (quarantined clips). Reads no
+    tensor.
+    """
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -100,7 +111,7 @@ def _all_valid(features: AudioFeatures) -> torch.Tensor:
 
 
 def load_features(path: Path) -> dict[str, AudioFeatures]:
-    """What `save_heard` wrote; the vectors stay on disk, mapped into memory, until somebody reads them."""
+    """Load a file of `save_features`. The vectors stay on disk, memory-mapped, until they are read."""
     from safetensors import safe_open
     from safetensors.torch import load_file
 

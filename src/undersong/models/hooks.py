@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 @contextmanager
 def greedy_decoding(base: Any, max_new_tokens: int, pad_token_id: int, eos_token_ids: Sequence[int]) -> Iterator[None]:
-    """Greedy and nothing else, up to `limit` new tokens: what a checkpoint's own generation config says, down to the
-    tokens it suppresses, would make models decode differently (DESIGN rule 8)."""
+    """Replace a model's generation config by plain greedy decoding (rule 8 in docs/contributing/rules.md).
+
+    A checkpoint's own config, down to the tokens that it suppresses, would make models decode differently.
+
+    Args:
+        base: The transformers model.
+        max_new_tokens: Largest number of new tokens.
+        pad_token_id: Padding token.
+        eos_token_ids: Tokens that end a reply.
+    """
     original = base.generation_config
     base.generation_config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad_token_id, eos_token_id=list(eos_token_ids)
@@ -33,7 +41,7 @@ def greedy_decoding(base: Any, max_new_tokens: int, pad_token_id: int, eos_token
 
 @contextmanager
 def record_last_token_states(layers: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
-    """Collects (batch, dim) at the last position: layer 0's input, then every layer's output."""
+    """Collect states (batch, dim) at the last position: layer 0's input, then every layer's output."""
     states: list[torch.Tensor] = []
 
     def record_input(_module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -52,12 +60,12 @@ def record_last_token_states(layers: Sequence[nn.Module]) -> Iterator[list[torch
 
 
 class StopForward(Exception):
-    """Ends a forward pass once the wanted activations are there."""
+    """Ends a forward pass once the activations are recorded."""
 
 
 @contextmanager
 def record_decoder_input(decoder: Any, activations: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Catches (batch, tokens, dim), the input of layer 0, and stops there."""
+    """Record the input (batch, tokens, dim) of layer 0, and stop the forward pass there."""
 
     def record_input(_module: nn.Module, args: tuple, kwargs: dict) -> None:
         activations["decoder"] = args[0] if args else kwargs["hidden_states"]
@@ -74,7 +82,7 @@ def record_decoder_input(decoder: Any, activations: dict[str, torch.Tensor]) -> 
 def record_views(
     base: Any, views: Mapping[str, ActivationView], activations: dict[str, torch.Tensor]
 ) -> Iterator[None]:
-    """Collects the states of every view."""
+    """Record the states of every view."""
 
     def add_hook(name: str, view: ActivationView) -> Any:
         def record_output(_module: nn.Module, args: tuple, output: Any) -> None:

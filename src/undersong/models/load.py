@@ -1,6 +1,6 @@
-"""Load a model by name: a packaged organism, a local folder or a Hugging Face id (`org/name@revision`).
+"""Loading of a model by name: a packaged organism, a local folder or a Hugging Face id (`org/name@revision`).
 
-Safetensors only and no remote code.
+Safetensors only, and no remote code.
 """
 
 from __future__ import annotations
@@ -23,19 +23,15 @@ from undersong.models.refs import model_folder, model_hash, overlay_base, resolv
 from undersong.models.weights import LOADING_ERRORS, merge_published_lora
 from undersong.types import UndersongError
 
-BFLOAT16_CAPABILITIES = (
-    "amx_bf16",
-    "avx512_bf16",
-    "bf16",
-    "sve_bf16",
-)  # torch's names of CPUs': Intel; AMD and Intel; Arm twice
+# torch's names of CPU capabilities: Intel; AMD and Intel; Arm (twice)
+BFLOAT16_CAPABILITIES = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 
 
 def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> AudioModel:
-    """The model in eval mode behind the adapter.
+    """Load a model in eval mode, wrapped in an `AudioModel`.
 
-    Errors: no such folder or id, a family without a spec, weights that do not fill the class, another model's
-    tokenizer, a device that is not there, more memory than there is.
+    Raises UndersongError for an unknown folder or id, a family without a specification, weights that do not fill the
+    class, another model's tokenizer, a missing device, or too little memory.
     """
     check_device(loading.device)
     _check_packages(loading)
@@ -52,22 +48,22 @@ def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> AudioMo
 
 
 def check_device(device: str) -> None:
-    """UndersongError for a device that torch does not know, or that this machine does not have."""
+    """Raise UndersongError for a device that torch does not know, or that this machine does not have."""
     try:
         torch_device = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an AssertionError
         reason = str(error).splitlines()[0].rstrip(".")
         raise UndersongError(
-            f"The device {device!r} cannot be used ({reason}); take cpu, or one that is there."
+            f"The device {device!r} cannot be used ({reason}); take cpu, or a device of this machine."
         ) from None
     if torch_device.type == "meta":
-        raise UndersongError("The device 'meta' holds no weights; take cpu, or one that is there.")
+        raise UndersongError("The device 'meta' holds no weights; take cpu, or a device of this machine.")
 
 
 def supports_bfloat16(device: str) -> bool:
-    """Whether a device multiplies in bfloat16 itself, and does not emulate it; False too where torch does not say."""
+    """True if a device computes bfloat16 natively, without emulation; False also if torch does not say."""
     if device == "cpu":
-        capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch has it
+        capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         return any(capabilities.get(name) for name in BFLOAT16_CAPABILITIES)
     return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
 
@@ -82,7 +78,7 @@ def _check_packages(loading: LoadOptions) -> None:
 def _load_network(
     source: str | Path, ref: str, family: Family, loading: LoadOptions, options: Mapping[str, Any]
 ) -> tuple[Any, list[str]]:
-    """The network, every tensor of the class filled and none left over, and the published adapters merged into it."""
+    """Load the network, with every tensor of the class filled and none left over, and merge its published adapters."""
     load_pretrained = import_object(family.loader) if family.loader else network_class(family).from_pretrained
     class_name = family.model_class.rpartition(":")[2]
     try:
@@ -91,7 +87,7 @@ def _load_network(
             dtype=loading.dtype,
             use_safetensors=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
+            ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,
             **options,
             **_placement_options(loading, family),
@@ -108,10 +104,10 @@ def _load_network(
 
 
 def _placement_options(loading: LoadOptions, family: Family) -> dict[str, Any]:
-    """transformers' own arguments for where and how; encoder, projector and head are never quantized."""
+    """transformers' options for device and precision; encoder, projector and head are never quantized."""
     options: dict[str, Any] = {}
-    if loading.attn_implementation:
-        options["attn_implementation"] = loading.attn_implementation
+    if loading.attention:
+        options["attn_implementation"] = loading.attention
     if loading.device_map:
         options["device_map"] = loading.device_map
     if loading.quantize:
@@ -134,12 +130,13 @@ def _check_complete(info: Mapping[str, Any], subject: str) -> None:
     for key, phrase in mismatches.items():
         if names := sorted(str(name[0] if isinstance(name, tuple) else name) for name in info[key]):
             raise UndersongError(
-                f"{subject}: it {phrase} {names[0]} ({len(names)} such tensors); give the folder of a complete checkpoint."
+                f"{subject}: it {phrase} {names[0]} ({len(names)} such tensors); give the folder of a complete "
+                "checkpoint."
             )
 
 
 def _check_token_ids(model: Any, processor: Processor, family: Family, ref: str) -> None:
-    """The tokenizer is this model's: the placeholder has the id that the network looks for, and every id a row."""
+    """Check that the tokenizer is this model's: the network's placeholder id, and an embedding for every id."""
     expected_id = attrgetter(family.placeholder)(model.config)
     if processor.audio_token_id != expected_id:
         raise UndersongError(
@@ -149,8 +146,8 @@ def _check_token_ids(model: Any, processor: Processor, family: Family, ref: str)
     embedding_rows = model.get_input_embeddings().num_embeddings
     if (vocabulary_size := max(processor.tokenizer.get_vocab().values()) + 1) > embedding_rows:
         raise UndersongError(
-            f"The tokenizer of {ref} has ids up to {vocabulary_size - 1}, and the network {embedding_rows} embeddings; give the tokenizer of "
-            "this model."
+            f"The tokenizer of {ref} has ids up to {vocabulary_size - 1}, and the network {embedding_rows} embeddings; "
+            "give the tokenizer of this model."
         )
 
 
@@ -163,7 +160,7 @@ def _apply_overlay(model: Any, folder: Path, ref: str) -> None:
         load_result = model.load_state_dict(load_file(file), strict=False)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise UndersongError(f"{ref} cannot be laid over its base ({reason}); install undersong again.") from error
+        raise UndersongError(f"{ref} cannot be applied to its base ({reason}); install undersong again.") from error
     if load_result.unexpected_keys:
         name = load_result.unexpected_keys[0]
         raise UndersongError(f"{ref} changes {name}, which its base does not have; install undersong again.")

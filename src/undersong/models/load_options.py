@@ -6,26 +6,31 @@ Imports no library, because every command reads them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+from undersong.options import Option, key_values
 from undersong.types import UndersongError
 
-DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes a number
-QUANTIZED = {8: 1.0, 4: 0.5}  # bits -> bytes a weight of a linear layer
+DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes per number
+QUANTIZED = {8: 1.0, 4: 0.5}  # bits -> bytes per weight of a linear layer
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """`device_map` ("auto") spreads a model over several devices; `quantize` is 4 or 8 bits, by bitsandbytes.
+    """Options for loading a model. `device_map` ("auto") spreads it over several devices; `quantize` is 4 or 8 bits.
 
-    Errors: a dtype or a number of bits that there is not.
+    Quantization uses bitsandbytes. Raises UndersongError for an unknown dtype or number of bits.
     """
 
-    device: str = "cpu"
-    dtype: str = "float32"
-    device_map: str | None = None
-    attn_implementation: str | None = None
-    quantize: int | None = None
+    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ("device", "device_map")  # cannot change a result
+
+    device: Annotated[str, Option("Torch device, such as cpu, cuda or mps.")] = "cpu"
+    dtype: Annotated[str, Option("Number format of the weights: float32 | bfloat16 | float16.")] = "float32"
+    device_map: Annotated[str | None, Option("auto: spread the model over all devices.")] = None
+    attention: Annotated[
+        str | None, Option("Attention kernel: sdpa | eager | flash_attention_2. Default: the model's own.")
+    ] = None
+    quantize: Annotated[int | None, Option("Quantize the weights to 4 or 8 bits (extra `quantize`).")] = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -35,8 +40,8 @@ class LoadOptions:
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """What a result depends on besides the weights: part of every artifact's key."""
-        return {"dtype": self.dtype, "attention": self.attn_implementation, "quantize": self.quantize}
+        """Options that a result depends on besides the weights: part of every artifact's key."""
+        return key_values(self, self.RESULT_NEUTRAL)
 
 
 DEFAULT_LOAD_OPTIONS = LoadOptions()  # the default: float32 on the CPU

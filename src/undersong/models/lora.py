@@ -23,7 +23,7 @@ LORA_TENSOR = re.compile(r"^base_model\.model\.(?P<path>.+?)\.(?P<rest>lora_\w+(
 
 
 def network_tensor_names(base: Any, names: Iterable[str]) -> dict[str, str]:
-    """Name in the file -> name in this network; a name that is here already, or nowhere, stays as it is."""
+    """Map tensor names of an adapter file to names in this network; names that fit, or fit nowhere, stay."""
     module_paths = {path for path, _ in base.named_modules()}
     matches = {name: LORA_TENSOR.match(name) for name in names}
     network_names = {name: name for name in matches}
@@ -38,7 +38,7 @@ def network_tensor_names(base: Any, names: Iterable[str]) -> dict[str, str]:
 
 
 def _network_path(base: Any, path: str) -> str:
-    """A module's path as transformers would rename a published checkpoint's."""
+    """A module's path after transformers' renaming of published checkpoints."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, rename_source_key
 
@@ -49,33 +49,35 @@ def _network_path(base: Any, path: str) -> str:
 
 
 def set_target_paths(config: Any, names: Iterable[str], folder: Path) -> None:
-    """Makes a config name its modules by the full paths of the tensors, for names or a pattern that no longer fit.
+    """Set the target modules of an adapter config to the full module paths of its tensors, when its own names no longer
+    fit.
 
-    Errors: ranks or scales by module, which are patterns over the names that are gone.
+    Raises UndersongError for ranks or scales by module, which are patterns over the old names.
     """
     if config.rank_pattern or config.alpha_pattern:
         raise UndersongError(
-            f"Adapter {folder} has ranks or scales of its own for modules whose names have changed since; save it "
-            "again with the transformers that is installed."
+            f"Adapter {folder} has separate ranks or scales for modules whose names have changed since; save it "
+            "again with the installed version of transformers."
         )
     config.target_modules = sorted({match["path"] for name in names if (match := LORA_TENSOR.match(name))})
     config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
-    config.base_model_name_or_path = None  # else PEFT warns that the base lies elsewhere now
+    config.base_model_name_or_path = None  # else PEFT warns about the base's path
 
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG, MADE_FOR = "adapter_model.safetensors", "adapter_config.json", "made_for.json"
 
 
 def check_targets(model: AudioModel, paths: Sequence[str], allowed: Collection[str]) -> None:
-    """Every path must be one of `allowed`: linear layers inside the decoder's blocks, listed *before* an adapter is on.
+    """Raise UndersongError unless every path is in `allowed`: linear layers inside the decoder's blocks.
 
-    Suffix matching ("q_proj") also hits audio encoders (fault 6 of the published code).
+    List `allowed` *before* an adapter is added. Suffix matching ("q_proj") also hits audio encoders (fault 6 of the
+    published code).
     """
     outside = sorted(set(paths) - set(allowed))
     if outside:
         location = next(
             (module_path for module_path in model.frozen_modules if outside[0].startswith(module_path)),
-            "a place outside the decoder's blocks",
+            "a module outside the decoder's blocks",
         )
         raise UndersongError(
             f"The adapter trains {outside[0]} ({len(outside)} such modules), which lies in {location}; "
@@ -87,7 +89,15 @@ def check_targets(model: AudioModel, paths: Sequence[str], allowed: Collection[s
 
 @contextmanager
 def new_lora(model: AudioModel, rank: int, alpha: int, dropout: float, targets: Sequence[str] | None) -> Iterator[Any]:
-    """A new LoRA on the decoder's linear layers (or `targets`, full paths); yields the PEFT model, and takes it off."""
+    """Yield the PEFT model with a new LoRA on the decoder; remove it afterwards.
+
+    Args:
+        model: The model.
+        rank: Rank of the adapter.
+        alpha: Scale of the adapter.
+        dropout: Dropout of the adapter.
+        targets: Full module paths; None: all linear layers of the decoder's blocks.
+    """
     from peft import LoraConfig, get_peft_model
 
     allowed = model.linear_paths()
@@ -106,9 +116,9 @@ def new_lora(model: AudioModel, rank: int, alpha: int, dropout: float, targets: 
 
 
 def initialize_from_adapter(model: AudioModel, peft_model: Any, folder: Path) -> None:
-    """Puts a saved adapter's weights into the fresh one that `model` wears: what is learned goes on from there.
+    """Copy a saved adapter's weights into the fresh adapter of `peft_model`, so that training continues from there.
 
-    Raises UndersongError where the two do not have the same layers and ranks.
+    Raises UndersongError if the two do not have the same layers and ranks.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -120,13 +130,13 @@ def initialize_from_adapter(model: AudioModel, peft_model: Any, folder: Path) ->
     for name in sorted(shapes[0].keys() | shapes[1].keys()):
         if shapes[0].get(name) != shapes[1].get(name):
             raise UndersongError(
-                f"Tuning of {model.name} cannot go on from {folder}: {name} differs; take the same rank and targets."
+                f"Tuning of {model.name} cannot continue from {folder}: {name} differs; use the same rank and targets."
             )
     set_peft_model_state_dict(peft_model, tensors)
 
 
 def save_adapter(model: AudioModel, folder: Path) -> None:
-    """The adapter `model` wears, as a standard PEFT folder, with a note of the weights it was made for."""
+    """Save the model's adapter as a standard PEFT folder, with a note of the weights that it was made for."""
     model.model.save_pretrained(folder)
     base_note = {"model": model.name, "family": model.family.name, "hash": model.fingerprint}
     (folder / MADE_FOR).write_text(json.dumps({**base_note, "of_files": has_content_hash(model.name)}, indent=1) + "\n")
@@ -134,10 +144,10 @@ def save_adapter(model: AudioModel, folder: Path) -> None:
 
 @contextmanager
 def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: bool = False) -> Iterator[AudioModel]:
-    """The model under a saved adapter (standard PEFT folder), or with a decoder that learned whole; None: the base.
+    """Yield the model with a saved adapter (PEFT folder) or a fully fine-tuned decoder; None: the base.
 
-    `anywhere`: an adapter made elsewhere may change encoder, projector and head too.  What was heard before is then put
-    aside for as long as it is worn, because it no longer holds.
+    With `allow_outside_decoder`, an adapter made elsewhere may change encoder, projector and head too. Cached audio
+    features are not used while it is on, because they no longer hold.
     """
     if folder is None:
         yield model
@@ -151,7 +161,7 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
     config = _read_lora_config(folder)
     allowed = model.linear_paths()
     _check_base_model(model, folder, config)
-    tensors = read_tensors(folder / ADAPTER_WEIGHTS)  # before PEFT reads them, which takes whatever is there
+    tensors = read_tensors(folder / ADAPTER_WEIGHTS)  # before PEFT, which accepts any content
     names = network_tensor_names(model.base, tensors)
     renamed = any(file_name != network_name for file_name, network_name in names.items())
     if renamed:
@@ -159,7 +169,7 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
     _check_module_names(model, folder, config)
 
     def wrap(base: Any) -> Any:
-        # In the base's dtype, as servers wear them: in float32 on a bfloat16 base an adapter costs more than the base.
+        # In the base's dtype, as on servers: a float32 adapter on a bfloat16 base costs more than the base.
         try:
             if not renamed:
                 return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
@@ -186,7 +196,7 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
 
 
 def modules_changed_outside_decoder(model: AudioModel) -> dict[str, int]:
-    """What the adapter that `model` wears changes outside the language model's blocks: place -> how many modules."""
+    """Modules outside the language model's blocks that the model's adapter changes: path -> number of modules."""
     counts: Counter[str] = Counter()
     blocks = f"{model.decoder_path}.layers."
     for path in getattr(getattr(model.model, "base_model", None), "targeted_module_names", ()):
@@ -198,10 +208,10 @@ def modules_changed_outside_decoder(model: AudioModel) -> dict[str, int]:
 
 
 def _check_base_model(model: AudioModel, folder: Path, config: Any) -> None:
-    """Adapters of models with the same names and shapes fit one another, and mean nothing there."""
+    """Check the base: adapters also load on other models with the same names and shapes, where they mean nothing."""
     trained_class = (config.auto_mapping or {}).get("base_model_class")
     class_name = type(model.base).__name__
-    # Omni models are loaded elsewhere with the talker, of which the thinker is a part.
+    # Elsewhere, omni models are loaded with the talker, which contains the thinker.
     if trained_class is not None and trained_class not in (class_name, class_name.replace("Thinker", "")):
         raise UndersongError(
             f"Adapter {folder} does not fit {model.name}: it was made for a {trained_class}, and this is a "
@@ -212,13 +222,13 @@ def _check_base_model(model: AudioModel, folder: Path, config: Any) -> None:
     base_note = json.loads((folder / MADE_FOR).read_text(encoding="utf-8"))
     if base_note["of_files"] and has_content_hash(model.name) and base_note["hash"] != model.fingerprint:
         raise UndersongError(
-            f"Adapter {folder} does not fit {model.name}: it was made for {base_note['model']}, whose weights are "
-            f"others; take its own base, or remove {MADE_FOR} from the folder."
+            f"Adapter {folder} does not fit {model.name}: it was made for {base_note['model']}, whose weights differ; "
+            f"take its own base, or remove {MADE_FOR} from the folder."
         )
 
 
 def _check_module_names(model: AudioModel, folder: Path, config: Any) -> None:
-    """Every name finds a module, before anything is wrapped: where there is none PEFT looks for it among experts."""
+    """Check that every name matches a module, before anything is wrapped: PEFT would search the experts for it."""
     module_paths = [name for name, _ in model.base.named_modules()]
     names = config.target_modules or ()
     for name in [] if isinstance(names, str) else sorted(names):
@@ -227,7 +237,7 @@ def _check_module_names(model: AudioModel, folder: Path, config: Any) -> None:
 
 
 def _read_lora_config(folder: Path) -> Any:
-    """Plain LoRA alone: whatever else PEFT can save changes the base itself, and could not be taken off again."""
+    """Read a plain LoRA: everything else that PEFT can save changes the base itself, and could not be removed."""
     from peft import PeftConfig
 
     for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
@@ -248,15 +258,13 @@ def _read_lora_config(folder: Path) -> Any:
 
 
 def _unsupported_setting(config: Any) -> str | None:
-    """The first setting by which an adapter would change the base itself; None: there is none."""
+    """The first setting by which an adapter would change the base itself; None if there is none."""
     for name in ("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"):
         if value := getattr(config, name, None):
             return f"{name}: {value}"
     if config.bias != "none":
         return f"bias: {config.bias}"
-    initialization = (
-        config.init_lora_weights
-    )  # PiSSA, OLoRA and others move a part of the base's weights into the adapter
+    initialization = config.init_lora_weights  # PiSSA, OLoRA and others move base weights into the adapter
     return (
         None
         if isinstance(initialization, bool) or initialization == "gaussian"
@@ -265,7 +273,7 @@ def _unsupported_setting(config: Any) -> str | None:
 
 
 def _check_tensor_names(model: AudioModel, peft_model: Any, folder: Path, names: Collection[str]) -> None:
-    """Every tensor of the file has its place and every place its tensor: PEFT only warns, and keeps random weights."""
+    """Check that file and network have the same tensors: PEFT only warns, and keeps random weights."""
     from peft import get_peft_model_state_dict
 
     mismatched = sorted(
@@ -273,16 +281,16 @@ def _check_tensor_names(model: AudioModel, peft_model: Any, folder: Path, names:
     )
     if mismatched:
         raise UndersongError(
-            f"Adapter {folder} does not fit {model.name}: {mismatched[0]} stands on one side only "
+            f"Adapter {folder} does not fit {model.name}: {mismatched[0]} is on one side only "
             f"({len(mismatched)} such tensors); take its own base."
         )
 
 
 @contextmanager
 def _with_adapter(model: AudioModel, wrap: Callable[[Any], Any]) -> Iterator[Any]:
-    """`model` under the adapter that `put_on` wraps around its base; afterwards, or on failure, the base as it was."""
+    """Yield the model with the adapter that `wrap` puts around its base; then restore the base, also on failure."""
     if model.model is not model.base:
-        raise UndersongError(f"{model.name} wears an adapter already; take that off first.")
+        raise UndersongError(f"{model.name} has an adapter on already; remove it first.")
     base = model.base
     requires_grad = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
     try:
@@ -296,11 +304,11 @@ def _with_adapter(model: AudioModel, wrap: Callable[[Any], Any]) -> Iterator[Any
 
 
 def _unwrap_adapter_layers(base: Any) -> None:
-    """Every wrapped layer back in its place.  Unlike PEFT's `unload` this also undoes a half-made wrapping."""
+    """Restore every wrapped layer. Unlike PEFT's `unload`, this also undoes an incomplete wrapping."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for path, module in list(base.named_modules()):
         if isinstance(module, BaseTunerLayer):
             base.set_submodule(path, module.get_base_layer())
     if hasattr(base, "peft_config"):
-        del base.peft_config  # else the next wrapping warns of a second adapter
+        del base.peft_config  # else the next wrapping warns about a second adapter

@@ -1,4 +1,4 @@
-"""Memory needed for a model's weights, counted on the meta device from its config before any weight is read.
+"""Memory for a model's weights, computed on the meta device from its config before any weight is read.
 
 Prompts and gradients are not counted.
 """
@@ -22,8 +22,11 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Numbers a network holds: in the linear layers of its decoder's blocks, which can be quantized, and elsewhere;
-    `single` of them are in float32 whatever the dtype.  `edges`: the widths in and out of those layers together."""
+    """Parameters of a network: `linear` in the decoder's blocks, which can be quantized, and all `other` ones.
+
+    `float32` of them keep that dtype always. `linear_widths` is the sum of the input and output widths of the linear
+    layers.
+    """
 
     linear: int
     other: int
@@ -31,7 +34,7 @@ class ParameterCounts:
     linear_widths: int = 0
 
     def num_bytes(self, loading: LoadOptions) -> int:
-        """What they take as `loading` says."""
+        """Bytes of the weights with these options."""
         bytes_per_value = DTYPES[loading.dtype]
         return round(
             self.linear * (QUANTIZED[loading.quantize] if loading.quantize else bytes_per_value)
@@ -40,12 +43,12 @@ class ParameterCounts:
         )
 
     def adapter_bytes(self, rank: int) -> int:
-        """Of a LoRA adapter on all linear layers of the decoder's blocks, which PEFT keeps in float32."""
+        """Bytes of a LoRA adapter on all linear layers of the decoder's blocks, which PEFT keeps in float32."""
         return DTYPES["float32"] * rank * self.linear_widths
 
 
 def count_parameters(source: str | Path, family: Family, options: Mapping[str, Any]) -> ParameterCounts:
-    """Counted without reading a weight.  Errors: a config that does not make the family's network."""
+    """Count parameters without reading a weight. Raises UndersongError for a config of another network."""
     from undersong.models.families import import_object, network_class
     from undersong.models.weights import LOADING_ERRORS
 
@@ -61,16 +64,15 @@ def count_parameters(source: str | Path, family: Family, options: Mapping[str, A
         raise UndersongError(f"The config of {source} makes no {family.name} ({reason}); give its own.") from error
     layers = [module for module in model.get_decoder().layers.modules() if isinstance(module, torch.nn.Linear)]
     linear = sum(layer.weight.numel() for layer in layers)
-    unique_sizes = {
-        id(parameter): parameter.numel() for parameter in (*model.parameters(), *model.buffers())
-    }  # tied weights are held once
+    # By id, so that tied weights count once.
+    unique_sizes = {id(parameter): parameter.numel() for parameter in (*model.parameters(), *model.buffers())}
     float32 = sum(parameter.numel() for path in family.float32 for parameter in model.get_submodule(path).parameters())
     linear_widths = sum(layer.in_features + layer.out_features for layer in layers)
     return ParameterCounts(linear, sum(unique_sizes.values()) - linear, float32, linear_widths)
 
 
 def available_memory(device: str) -> int:
-    """Bytes free on a device, or in memory."""
+    """Free bytes on a device, or in main memory."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
@@ -79,7 +81,15 @@ def available_memory(device: str) -> int:
 def check_memory(
     ref: str, source: str | Path, options: Mapping[str, Any], family: Family, loading: LoadOptions
 ) -> None:
-    """UndersongError where the weights do not fit, which says what would.  With a device map transformers decides."""
+    """Raise UndersongError if the weights do not fit, with options that would. With a device map transformers decides.
+
+    Args:
+        ref: Name of the model in the message.
+        source: Folder or Hugging Face id.
+        options: Options of `from_pretrained`.
+        family: Family of the model.
+        loading: Device, dtype and quantization.
+    """
     if loading.device_map:
         return
     weights, free = count_parameters(source, family, options), available_memory(loading.device)
@@ -91,7 +101,15 @@ def check_memory(
 def memory_summary(
     ref: str, source: str | Path, options: Mapping[str, Any], family: Family, loading: LoadOptions
 ) -> str:
-    """What a model's weights need and what there is, in one sentence; where they do not fit, with what would."""
+    """Describe needed and available memory in one sentence; if the weights do not fit, with options that would.
+
+    Args:
+        ref: Name of the model in the message.
+        source: Folder or Hugging Face id.
+        options: Options of `from_pretrained`.
+        family: Family of the model.
+        loading: Device, dtype and quantization.
+    """
     weights, free = count_parameters(source, family, options), available_memory(loading.device)
     requirement = _requirement(ref, weights, loading, free)
     fits = weights.num_bytes(loading) <= free or loading.device_map
@@ -100,8 +118,8 @@ def memory_summary(
 
 def _requirement(ref: str, weights: ParameterCounts, loading: LoadOptions, free: int) -> str:
     return (
-        f"{ref} needs {weights.num_bytes(loading) / GIB:.1f} GiB for its weights ({_precision_name(loading)}) and {loading.device} "
-        f"has {free / GIB:.1f} GiB free"
+        f"{ref} needs {weights.num_bytes(loading) / GIB:.1f} GiB for its weights ({_precision_name(loading)}) and "
+        f"{loading.device} has {free / GIB:.1f} GiB free"
     )
 
 

@@ -1,4 +1,4 @@
-"""Model references: the folder, hub commit, content hash and family behind `organism:NAME`, a path or a hub id.
+"""Model references (`organism:NAME`, a path or a Hugging Face id): their folder, hub commit, content hash and family.
 
 Loads no torch for a local folder.
 """
@@ -33,7 +33,7 @@ def _organisms() -> dict[str, Path]:
 
 
 def organism_names() -> list[str]:
-    """Packaged audio LLMs; the reference encoder that lies beside them is none."""
+    """Names of the packaged audio LLMs, without the packaged reference encoder."""
     return [name for name in _organisms() if name != "ear"]
 
 
@@ -46,7 +46,7 @@ def organism_folder(name: str) -> Path:
 
 
 def model_folder(ref: str) -> Path | None:
-    """The local folder behind a reference, or None for a hub id.  Errors: what can be neither."""
+    """Local folder of a reference, or None for a Hugging Face id. Raises UndersongError if it can be neither."""
     if ref.startswith(ORGANISM):
         return organism_folder(ref.removeprefix(ORGANISM))
     if ref and Path(ref).is_dir():
@@ -62,14 +62,14 @@ def model_folder(ref: str) -> Path | None:
 
 
 def split_revision(ref: str) -> tuple[str, str | None]:
-    """`org/name@revision` -> id and revision, None where none is said."""
+    """Split `org/name@revision` into id and revision (None if there is none)."""
     name, _, revision = ref.partition("@")
     return name, revision or None
 
 
 @cache
 def hub_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises without a network, an id or leave; its HTTP library goes by several names."""
+    """Exceptions of the hub's client without a network, an id or permission; its HTTP library has several names."""
     from huggingface_hub.errors import HfHubHTTPError
 
     libraries = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name)]
@@ -78,31 +78,31 @@ def hub_errors() -> tuple[type[Exception], ...]:
 
 @cache
 def hub_commit(name: str, revision: str | None) -> str | None:
-    """The commit that a hub id stands for now: by the hub, without it by what was fetched last; None: neither knows."""
+    """Current commit of a Hugging Face id; without the hub, the last one downloaded; None if neither is known."""
     from huggingface_hub import HfApi, constants
 
     if not os.environ.get("HF_HUB_OFFLINE"):
         try:
             return HfApi().model_info(name, revision=revision, timeout=10).sha
         except hub_errors():
-            pass  # no network, no such id, or no leave: loading it says which
+            pass  # no network, no such id, or no permission: loading it reports which
     cached_ref = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / (revision or "main")
     return cached_ref.read_text().strip() if cached_ref.is_file() else None
 
 
 def has_content_hash(ref: str) -> bool:
-    """Whether `model_hash` is of the files themselves, so that two places with the same weights have the same."""
+    """True if `model_hash` is a hash of the files, so that equal weights have equal hashes anywhere."""
     return model_folder(ref) is not None
 
 
 def model_hash(ref: str) -> str:
-    """What the weights are, without loading them: SHA-256 of a folder's files, or of a hub id with its commit."""
+    """Hash of the weights, not loading them: SHA-256 of a folder's files, or of a Hugging Face id and its commit."""
     folder = model_folder(ref)
     if folder is None:
         name, revision = split_revision(ref)
         return hashlib.sha256(f"{name}@{hub_commit(name, revision) or revision}".encode()).hexdigest()
     roots = [root for root in (folder, overlay_base(folder)) if root is not None]
-    # Folders inside count too: Kimi-Audio keeps its encoders there, Phi-4 the adapter that speech needs.
+    # Subfolders count too: Kimi-Audio keeps its encoders there, Phi-4 the adapter that speech needs.
     folder_of_file = {file: root for root in roots for pattern in WEIGHT_FILES for file in root.rglob(pattern)}
     files = sorted((file.relative_to(root).as_posix(), file) for file, root in folder_of_file.items())
     return _hash_files(tuple((name, str(file), file.stat().st_size, file.stat().st_mtime_ns) for name, file in files))
@@ -110,7 +110,7 @@ def model_hash(ref: str) -> str:
 
 @cache
 def _hash_files(files: tuple[tuple[str, str, int, int], ...]) -> str:
-    """Of (name, path, size, time of change): every stage asks, and a 16 GB checkpoint is read once."""
+    """Hash files by (name, path, size, time of change), so that a 16 GB checkpoint is read once for all stages."""
     digest = hashlib.sha256()
     for name, path, _, _ in files:
         digest.update(f"{name}\0{hash_file(path)}\n".encode())
@@ -118,15 +118,17 @@ def _hash_files(files: tuple[tuple[str, str, int, int], ...]) -> str:
 
 
 def overlay_base(folder: Path) -> Path | None:
-    """An overlay folder holds only the tensors that differ from another organism, named in `overlay.txt`."""
+    """Base folder of an overlay, which holds only the tensors that differ from another organism (`overlay.txt`); or
+    None.
+    """
     base_file = folder / "overlay.txt"
     return organism_folder(base_file.read_text().strip()) if base_file.is_file() else None
 
 
 def resolve_model(ref: str) -> tuple[str | Path, dict[str, Any], Family]:
-    """Where the files of a reference are, what to ask the hub for, and the family.
+    """(folder or id, options for the hub, family) of a reference.
 
-    Errors: no such folder or id, a config that is none, a family without a spec.
+    Raises UndersongError for an unknown folder or id, an invalid config, or a family without a specification.
     """
     folder = model_folder(ref)
     if folder is not None:
@@ -140,14 +142,14 @@ def resolve_model(ref: str) -> tuple[str | Path, dict[str, Any], Family]:
 
 
 def family_of_ref(ref: str) -> Family:
-    """The family of a reference: that of a published checkpoint is known without asking the hub for its config."""
+    """Family of a reference. That of a published checkpoint is known without asking the hub for its config."""
     name = split_revision(ref)[0]
     published = next((candidate for candidate in FAMILIES if split_revision(candidate.example)[0] == name), None)
     return published if published is not None and model_folder(ref) is None else resolve_model(ref)[2]
 
 
 def _model_type(source: str | Path, ref: str, options: Mapping[str, Any]) -> str:
-    """What the config calls the family, also where transformers does not know it."""
+    """The config's model_type, even if transformers does not know it."""
     unreadable: tuple[type[Exception], ...] = (*hub_errors(), TypeError, AttributeError)
     try:
         config = _read_config(source, options)

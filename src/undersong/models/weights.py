@@ -1,5 +1,5 @@
-"""Weights of a network: read safetensors completely or fail, merge a published LoRA, hash modules to prove that they
-did not change.
+"""Weights of a network: reading safetensors completely or not at all, merging a published LoRA, and hashing modules to
+prove that they did not change.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ LOADING_ERRORS = (
 
 
 def first_non_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-    """Name of the first tensor that holds NaN or an infinity; None: there is none."""
+    """Name of the first tensor that holds NaN or an infinity; None if there is none."""
     return next((name for name, value in tensors if not value.isfinite().all()), None)
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file by name.  Errors, which name its folder: a file that is not there, cut off or
-    damaged, a tensor that is not finite."""
+    """Read all tensors of a safetensors file, by name.
+
+    Raises UndersongError with the folder for a file that is missing, truncated or damaged, and for a tensor that is not
+    finite.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -47,7 +50,8 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
         ) from error
     if non_finite := first_non_finite(tensors.items()):
         raise UndersongError(
-            f"{non_finite} in {file.parent} is not finite, so its training diverged; train it again at a lower learning rate."
+            f"{non_finite} in {file.parent} is not finite, so its training diverged; train it again at a lower "
+            "learning rate."
         )
     return tensors
 
@@ -56,10 +60,18 @@ LORA_B_NAME = re.compile(r"(layers\.\d+\.(?:self_attn|mlp)\.\w+)\.lora_B(?:\.\w+
 
 
 def merge_published_lora(model: Any, source: str | Path, folder: str, options: Mapping[str, Any]) -> bool:
-    """Adds scale x B A to the decoder's linear layers that the adapter names; False: the checkpoint has none.
+    """Add scale * B A to the decoder's linear layers that a checkpoint's adapter names; False if it has no adapter.
 
-    Folders that `save_pretrained` wrote have it merged already.  Errors: an adapter that does not fit every one of its
-    layers.
+    Folders written by `save_pretrained` have it merged already.
+
+    Args:
+        model: The network.
+        source: Folder or Hugging Face id of the checkpoint.
+        folder: Subfolder of the adapter.
+        options: Options for the hub, such as revision.
+
+    Raises:
+        UndersongError: An adapter that does not fit every one of its layers.
     """
     from safetensors.torch import load_file
     from transformers.utils import cached_file
@@ -71,14 +83,14 @@ def merge_published_lora(model: Any, source: str | Path, folder: str, options: M
     if settings is None and weights is None:
         return False
     if settings is None or weights is None:
-        raise UndersongError(f"Of the adapter {folder} of {source} one file is missing; fetch both, or neither.")
+        raise UndersongError(f"One file of the adapter {folder} of {source} is missing; fetch both, or neither.")
     config, tensors = json.loads(Path(settings).read_text(encoding="utf-8")), load_file(weights)
     if not isinstance(config, dict) or config.get("use_dora") or not {"r", "lora_alpha"} <= config.keys():
-        raise UndersongError(f"The adapter {folder} of {source} is no plain LoRA; take it out.")
+        raise UndersongError(f"The adapter {folder} of {source} is not a plain LoRA; remove it.")
     scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
     module_paths = {key: match[1] for key in tensors if (match := LORA_B_NAME.search(key))}
     if 2 * len(module_paths) != len(tensors):
-        raise UndersongError(f"The adapter {folder} of {source} is not LoRA on the decoder alone; take it out.")
+        raise UndersongError(f"The adapter {folder} of {source} is not LoRA on the decoder alone; remove it.")
     decoder = model.get_decoder()
     for key, path in module_paths.items():
         weight = decoder.get_submodule(path).weight
@@ -88,10 +100,10 @@ def merge_published_lora(model: Any, source: str | Path, folder: str, options: M
 
 
 def module_hashes(modules: Mapping[str, nn.Module]) -> dict[str, str]:
-    """`path/parameters` and `path/buffers` -> SHA-256 over names, dtypes, shapes and raw bytes.
+    """Map `path/parameters` and `path/buffers` to SHA-256 over names, dtypes, shapes and raw bytes.
 
-    Buffers are hashed too: a BatchNorm that was left in training mode drifts although its weights are frozen.  LoRA
-    wrappers do not reach encoder or projector, so names are the same before and after.
+    Buffers are hashed too: a BatchNorm left in training mode drifts although its weights are frozen. LoRA wrappers do
+    not reach encoder or projector, so names are the same before and after.
     """
     hashes = {}
     for path, module in modules.items():

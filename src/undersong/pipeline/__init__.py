@@ -1,3 +1,3 @@
 """Whole studies: the audit, its plan, screening, probing and the commands that work without a study."""
 
-__all__ = ["audit", "results", "run", "screen", "stages"]
+__all__ = ["audit", "planning", "probing", "run", "screening", "standalone", "verify"]

@@ -33,20 +33,24 @@ from undersong.study import Study
 from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
 
-BASE_ARM = "base"  # the arm in which nothing is trained
+BASE_ARM = "base"  # the arm without training
 
 
 def arm_names(study: Study) -> list[str]:
-    """What the arms of a study are called, before anything is selected; none where all models only answer."""
+    """Names of a study's arms, before anything is selected; empty if all models are black boxes."""
     tuned = [f"{rule.label}/{modality}" for rule in arm_rules(study) for modality in study.tuning.modalities]
     return [BASE_ARM, *tuned] if trainable_models(study) else []
 
 
 def check_arm_name(study: Study, name: str) -> None:
-    """A name that no arm of the study has."""
+    """Check that a study has an arm of this name.
+
+    Raises:
+        UndersongError: It has none.
+    """
     names = arm_names(study)
     if name not in names:
-        alternatives = f"; it has {', '.join(names)}." if names else ", because its models only answer."
+        alternatives = f"; choose one of {', '.join(names)}." if names else ", because its models are black boxes."
         raise UndersongError(f"Study {study.study} has no arm {name!r}{did_you_mean(name, names) or alternatives}")
 
 
@@ -71,14 +75,13 @@ def audit_arm(study: Study, ctx: RunContext, name: str) -> int:
     return evaluation_count
 
 
-ATTEMPTS_PREFIX = (
-    ".jobs-"  # of a folder in a store: how often each arm was begun, while one run of maybe several spreads them
-)
+# Prefix of a folder in the store that counts how often each arm was started by one run
+ATTEMPTS_PREFIX = ".jobs-"
 
 
 @dataclass(frozen=True)
 class ArmJob:
-    """One arm of one study, and the store that it is made in."""
+    """Job of one arm of a study, with the store that it is made in."""
 
     study: Study
     arm: str
@@ -86,12 +89,12 @@ class ArmJob:
 
     @property
     def name(self) -> str:
-        """`STUDY: ARM`, as lines and errors name it."""
+        """`STUDY: ARM`, for progress lines and errors."""
         return f"{self.study.study}: {self.arm}"
 
 
 class ArmJobs:
-    """Jobs of one arm each (`scale.ray_jobs.Jobs`).  The model that a worker has loaded stays in its memory."""
+    """Jobs of one arm each (`scale.ray_cluster`). The model that a worker has loaded stays in its memory."""
 
     def __init__(self, jobs: Sequence[ArmJob], loading: LoadOptions) -> None:
         self.jobs, self.loading = tuple(jobs), loading
@@ -116,15 +119,22 @@ class ArmJobs:
 def run_arms_on_ray(
     study_runs: Sequence[tuple[Study, Path, Path]], loading: LoadOptions, engine: Engine, say: Callable[[str], None]
 ) -> None:
-    """Make all arms of studies, each with its folder and store, on Ray's workers; every node must see both.
+    """Make all arms of studies on Ray's workers; every node must see the folders and stores.
 
-    Raises UndersongError as a run would, and where Ray is not installed or cannot be reached.
+    Args:
+        study_runs: Studies, each with its folder and store.
+        loading: Loading options of the models.
+        engine: Ray engine.
+        say: Receives progress lines.
+
+    Raises:
+        UndersongError: A run would fail, or Ray is not installed or cannot be reached.
     """
     from undersong.scale.ray_cluster import ray_session, run_on_ray
 
     jobs = [ArmJob(study, arm, store.resolve()) for study, _, store in study_runs for arm in arm_names(study)]
     if not jobs:
-        return  # nothing is trained: models that only answer are asked by the run itself
+        return  # nothing is trained: the run itself evaluates black-box models
     arm_jobs, workers = ArmJobs(jobs, loading), ray_workers(engine)
     folders = {store.resolve() / arm_jobs.attempts_folder for _, _, store in study_runs}
     for study, out, store in study_runs:

@@ -5,38 +5,40 @@ All rates can be recomputed from `verdicts.parquet`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from undersong.defenses.results import defense_entries, defense_facts, recommendation_entries
+from undersong.defenses.results import defended_run, defense_records, recommendation_records
 from undersong.evaluation.rates import set_rates
 from undersong.results.comparisons import adjust_p_values, marginal_effects, model_comparison, recipe_comparisons
 from undersong.results.comprehension import add_comprehension, comprehension_columns, read_run_comprehension
-from undersong.results.judge_agreement import judge_agreement_entries
-from undersong.results.mechanism import mechanism_entry
+from undersong.results.judge_agreement import judge_agreement_records
+from undersong.results.mechanism import mechanism_record
 from undersong.results.notes import comprehension_notes, design_notes, lost_reply_notes, truncation_notes
-from undersong.results.proximity_vs_jsr import proximity_vs_jsr_entries, score_vs_jsr_entries, screening_score_entries
+from undersong.results.proximity_vs_jsr import proximity_vs_jsr_records, score_vs_jsr_records, screening_score_records
 from undersong.results.records import AuditRecord, ModelRecord, RunRecord
+from undersong.results.schema import SCHEMA, ReplyExample, Results, RunResult, StudyRecord
+from undersong.results.schema_outcomes import ComparisonRecord
 from undersong.results.screening import (
-    axis_agreement_entry,
-    axis_fingerprint_entries,
-    screening_entries,
-    selection_entries,
+    axis_agreement_record,
+    axis_fingerprint_records,
+    corpus_overlaps,
+    screening_records,
+    selection_records,
+    target_replies,
 )
-from undersong.results.variance import run_noise_entries, variance_entries
-from undersong.store import canonical_json
+from undersong.results.variance import run_noise_records, variance_records
 from undersong.study import ComprehensionSettings
 from undersong.study.judge_names import judge_criterion
 from undersong.types import Prompt, Reply, Sample, Verdict
 
-SCHEMA = "undersong-results/1"
 EXAMPLES_A_SET = 2
 
 
-def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(results without provenance, every verdict as a row with its run)."""
+def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, list[dict[str, Any]]]:
+    """Assemble results.json.  Returns (results without provenance, every verdict as a row with its run)."""
     from undersong.evaluation.verdicts import read_verdicts
 
     study = record.study
@@ -45,77 +47,71 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[dict[str,
     verdicts = {a.hash: read_verdicts(a.verify().path / "verdicts.parquet") for a in verdict_artifacts}
     samples = {(name, s.id): s for name, corpus in record.sets.items() for s in corpus.samples}
     comprehension_config = study.evaluation.comprehension
-    runs = [
-        _run_entry(model, run, verdicts[run.verdicts.hash], samples, comprehension_config)
-        for model in record.models
-        for run in model.runs
-    ]
+
+    def run_result(model: ModelRecord, run: RunRecord) -> RunResult:
+        return _run_result(model, run, verdicts[run.verdicts.hash], samples, comprehension_config)
+
+    runs = [run_result(model, run) for model in record.models for run in model.runs]
     defended_runs = [
-        {**_run_entry(model, run, verdicts[run.verdicts.hash], samples, comprehension_config), **defense_facts(run)}
-        for model in record.models
-        for run in model.defended_runs
+        defended_run(run_result(model, run), run) for model in record.models for run in model.defended_runs
     ]
-    defenses = defense_entries(record, runs, defended_runs)
-    last_step, targets = study.tuning.steps[-1], _target_entry(record)
-    results = {
-        "schema": SCHEMA,
-        "study": _study_entry(record),
-        "runs": runs,
-        "comparisons": [
+    defenses = defense_records(record, runs, defended_runs)
+    last_step, targets = study.tuning.save_steps[-1], target_replies(record)
+    results = Results(
+        schema_version=SCHEMA,
+        study=_study_record(record),
+        runs=runs,
+        defended_runs=defended_runs,
+        comparisons=[
             *recipe_comparisons(runs, study.undefended_system, study.system_defense, last_step),
             *adjust_p_values(_model_comparisons(record, verdicts, last_step)),
         ],
-        "judges": judge_agreement_entries(record, verdicts),
-        "predicts": [entry for m in record.models for entry in proximity_vs_jsr_entries(record, m, runs)],
-        "run_noise": run_noise_entries(runs, study.undefended_system, last_step),
-        "variance": variance_entries(record, verdicts, last_step),
-        "marginals": marginal_effects(runs, study.undefended_system, last_step),
-        "defended": defended_runs,
-        "defenses": defenses,
-        "recommended": recommendation_entries(study, defenses),
-        "mechanism": mechanism_entry(record, runs),
-        "targets": targets,
-        "screen": [entry for m in record.models for entry in screening_entries(record, m)],
-        "selections": [entry for m in record.models for entry in selection_entries(record, m)],
-        "overlap": [dict(zip(("a", "b", "kind", "pairs"), row)) for row in record.overlap],
-        "screening_score": [entry for m in record.models for entry in screening_score_entries(record, m)],
-        "foretold": [entry for m in record.models for entry in score_vs_jsr_entries(record, m, runs)],
-        "fingerprint": [entry for m in record.models for entry in axis_fingerprint_entries(record, m)],
-        "axes_agreement": axis_agreement_entry(record, record.models[0], (*study.selection.fractions, 0.25)[0]),
-        "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],
-        "notes": [
+        marginal_effects=marginal_effects(runs, study.undefended_system, last_step),
+        judge_agreement=judge_agreement_records(record, verdicts),
+        proximity_vs_jsr=[row for m in record.models for row in proximity_vs_jsr_records(record, m, runs)],
+        run_noise=run_noise_records(runs, study.undefended_system, last_step),
+        variance_components=variance_records(record, verdicts, last_step),
+        defense_tradeoffs=defenses,
+        recommendations=recommendation_records(study, defenses),
+        mechanism=mechanism_record(record, runs),
+        target_replies=targets,
+        screening=[row for m in record.models for row in screening_records(record, m)],
+        selections=[row for m in record.models for row in selection_records(record, m)],
+        corpus_overlap=corpus_overlaps(record),
+        screening_scores=[row for m in record.models for row in screening_score_records(record, m)],
+        score_vs_jsr=[row for m in record.models for row in score_vs_jsr_records(record, m, runs)],
+        axis_fingerprints=[row for m in record.models for row in axis_fingerprint_records(record, m)],
+        axis_agreement=axis_agreement_record(record, record.models[0], (*study.selection.fractions, 0.25)[0]),
+        examples=[row for m in record.models for row in _examples(record, m, verdicts, show_replies)],
+        notes=[
             *study.notes,
             *design_notes(record, targets),
             *lost_reply_notes(runs),
             *truncation_notes(runs),
             *comprehension_notes(runs, comprehension_config),
         ],
-    }
+    )
     return results, [
         row for run in all_runs for row in _verdict_rows(run, verdicts[run.verdicts.hash], comprehension_config)
     ]
 
 
-def result_hash(results: Mapping[str, Any]) -> str:
-    """SHA-256 of canonical results without provenance (and so without times)."""
-    content = {key: value for key, value in results.items() if key != "provenance"}
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
-
-
-def _study_entry(record: AuditRecord) -> dict[str, Any]:
+def _study_record(record: AuditRecord) -> StudyRecord:
     study = record.study
-    return {
-        "name": study.study,
-        "description": study.description,
-        "models": list(study.models),
-        "protocol": study.evaluation.protocol,
-        "seeds": list(study.tuning.seeds),
-        "draws": list(study.tuning.draws),
-        "steps": [0, *study.tuning.steps],
-        "judge": study.evaluation.judge,
-        "judge_kind": judge_criterion(study.evaluation.judge),
-        "config": study.model_dump(mode="json"),
-    }
+    return StudyRecord(
+        name=study.study,
+        description=study.description,
+        models=list(study.models),
+        protocol=study.evaluation.protocol,
+        seeds=list(study.tuning.seeds),
+        draws=list(study.tuning.draws),
+        steps=[0, *study.tuning.save_steps],
+        judge=study.evaluation.judge,
+        judge_criterion=judge_criterion(study.evaluation.judge),
+        undefended_system=study.undefended_system,
+        system_defense=study.system_defense,
+        config=study.model_dump(mode="json"),
+    )
 
 
 def _run_identity(run: RunRecord) -> dict[str, Any]:
@@ -138,26 +134,30 @@ def _run_identity(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _run_entry(
+def _run_result(
     model: ModelRecord,
     run: RunRecord,
     verdicts: Sequence[Verdict],
     samples: Mapping[tuple[str, str], Sample],
     comprehension_config: ComprehensionSettings | None,
-) -> dict[str, Any]:
+) -> RunResult:
     log_line = _read_log_line(run)
     speakers = {sample.id: sample.speaker for sample in samples.values()}
-    losses = {"loss": log_line.get("loss"), "validation_loss": log_line.get("validation_loss")}
-    sets = set_rates(verdicts, speakers, _finishes(run), _scored_exchanges(run, verdicts, samples))
-    if comprehension_config is not None:
-        sets = add_comprehension(sets, read_run_comprehension(run), verdicts, comprehension_config)
-    return {**_run_identity(run), **losses, "mean_distance": _mean_distance(model, run), "sets": sets}
+    rates = set_rates(verdicts, speakers, _finishes(run), _scored_exchanges(run, verdicts, samples))
+    measurements = [] if comprehension_config is None else read_run_comprehension(run)
+    return RunResult(
+        **_run_identity(run),
+        loss=log_line.get("loss"),
+        validation_loss=log_line.get("validation_loss"),
+        mean_distance=_mean_distance(model, run),
+        rates=add_comprehension(rates, measurements, verdicts, comprehension_config),
+    )
 
 
 def _scored_exchanges(
     run: RunRecord, verdicts: Sequence[Verdict], samples: Mapping[tuple[str, str], Sample]
 ) -> list[tuple[Prompt, Reply]] | None:
-    """Prompt and reply of each verdict, where word errors are counted; else they need not be read."""
+    """Prompt and reply of each verdict if word errors are counted, else None."""
     from undersong.evaluation.replies import read_replies
 
     if not any(verdict.judge == "wer" for verdict in verdicts):
@@ -170,7 +170,7 @@ def _scored_exchanges(
 
 
 def _read_log_line(run: RunRecord) -> dict[str, Any]:
-    """What the training's log says of the run's step."""
+    """Line of the training log at the run's step."""
     if run.adapter is None:
         return {}
     adapter = run.defense.trained_adapter if run.defense else run.adapter
@@ -179,7 +179,7 @@ def _read_log_line(run: RunRecord) -> dict[str, Any]:
 
 
 def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
-    """Mean distance of the training samples on the arm's own axis to its own harm set, by the score of the ranking."""
+    """Mean distance of the training samples on the arm's axis to its harm set, by the score of the ranking."""
     import pyarrow.parquet as pq
 
     from undersong.proximity import ranking_scores
@@ -195,10 +195,12 @@ def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
 def _verdict_rows(
     run: RunRecord, verdicts: Sequence[Verdict], comprehension_config: ComprehensionSettings | None
 ) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
     defense = run.defense
-    labels = {**_run_identity(run), "defense": defense and defense.name, "again": defense is not None and defense.again}
+    labels = {
+        **_run_identity(run),
+        "defense": defense and defense.name,
+        "retuned": defense is not None and defense.again,
+    }
     labels["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # where they are in the store
     identity = {f"run_{key}": value for key, value in labels.items()}
     rows = [
@@ -222,30 +224,36 @@ def _finishes(run: RunRecord) -> list[str]:
 
 def _model_comparisons(
     record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]], last_step: int
-) -> list[dict[str, Any]]:
-    harmful_sets = [name for name, prompt_set in record.study.sets.items() if prompt_set.harmful]
-    comparisons = []
+) -> list[ComparisonRecord]:
+    harmful_sets = [name for name, prompt_set in record.study.prompt_sets.items() if prompt_set.harmful]
+    system, comparisons = record.study.undefended_system, []
     for model in record.models:
         base = next(run for run in model.runs if run.arm.kind == "base")
         for run in model.runs:
             if run.arm.kind != "base" and run.step == last_step:
-                verdict_pair = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
+                before, after = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
+                asked = {(v.set, v.modality) for v in (*before, *after) if v.system == system}
                 comparisons += [
-                    model_comparison(_run_identity(run), *verdict_pair, name, modality, record.study.undefended_system)
+                    model_comparison(RunResult(**_run_identity(run)), before, after, name, modality, system)
                     for name in harmful_sets
                     for modality in record.study.evaluation.modalities
+                    if (name, modality) in asked  # prompts in noise are spoken only
                 ]
     return comparisons
 
 
 def _examples(
     record: AuditRecord, model: ModelRecord, verdicts: Mapping[str, Sequence[Verdict]], show_replies: bool
-) -> list[dict[str, Any]]:
+) -> list[ReplyExample]:
     """A few replies of the base and of each arm's first run; to harmful prompts redacted unless asked for."""
     from undersong.evaluation.replies import read_replies
 
-    last_step, texts = record.study.tuning.steps[-1], {s.id: s.text for c in record.sets.values() for s in c.samples}
-    examples, arm_names = [], set()
+    last_step, texts = (
+        record.study.tuning.save_steps[-1],
+        {s.id: s.text for c in record.sets.values() for s in c.samples},
+    )
+    examples: list[ReplyExample] = []
+    arm_names: set[str] = set()
     for run in model.runs:
         if run.arm.name in arm_names or run.step not in (0, last_step):
             continue
@@ -258,33 +266,19 @@ def _examples(
             counts[key] = counts.get(key, 0) + 1
             if verdict.modality != "audio" or counts[key] > EXAMPLES_A_SET:
                 continue
-            reply_text = reply.reply if show_replies or not verdict.harmful else None
-            run_fields = {
-                "arm": run.arm.name,
-                "seed": run.arm.seed,
-                "step": run.step,
-                "set": verdict.set,
-                "modality": verdict.modality,
-            }
-            reply_fields = {
-                "prompt_id": verdict.prompt_id,
-                "text": texts.get(verdict.prompt_id),
-                "verdict": verdict.verdict,
-                "reply": reply_text,
-            }
-            examples.append({**run_fields, "system": verdict.system, **reply_fields, "tokens": reply.tokens})
+            examples.append(
+                ReplyExample(
+                    arm=run.arm.name,
+                    seed=run.arm.seed,
+                    step=run.step,
+                    prompt_set=verdict.set,
+                    modality=verdict.modality,
+                    system=verdict.system,
+                    prompt_id=verdict.prompt_id,
+                    prompt_text=texts.get(verdict.prompt_id),
+                    verdict=verdict.verdict,
+                    reply=reply.reply if show_replies or not verdict.harmful else None,
+                    tokens=reply.tokens,
+                )
+            )
     return examples
-
-
-def _target_entry(record: AuditRecord) -> dict[str, Any]:
-    """How the replies begin that the pool has to be learned."""
-    from undersong.corpora.reply_openers import affirmative_openers
-
-    column = record.study.tuning.target
-    opener_counts = affirmative_openers(sample.column(column) for sample in record.pool.samples)
-    return {
-        "column": column,
-        "n": opener_counts.n,
-        "affirmative": opener_counts.share,
-        "most": opener_counts.most_common,
-    }

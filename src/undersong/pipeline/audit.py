@@ -1,6 +1,5 @@
-"""A whole audit in the paper's order: corpora, embeddings, proximity, selections, tuning, replies, verdicts,
-mechanism. Each function is one stage; what is returned is plain records for `results`.
-"""
+"""Whole audit in the paper's order: corpora, embeddings, proximity, selections, tuning, replies, verdicts, mechanism.
+Each function is one stage and returns plain records for `results`."""
 
 from __future__ import annotations
 
@@ -48,7 +47,11 @@ def audit_study(study: Study, ctx: RunContext) -> AuditRecord:
 
 
 def load_checked_corpora(study: Study, ctx: RunContext) -> AuditRecord:
-    """The corpora, once nothing of them is to be refused."""
+    """Load the corpora of a study, and check them and its models.
+
+    Raises:
+        UndersongError: A check fails.
+    """
     check_models(study)
     record = load_corpora(study, ctx)
     check_lost_items(record)
@@ -60,7 +63,11 @@ def load_checked_corpora(study: Study, ctx: RunContext) -> AuditRecord:
 
 
 def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
-    """The corpora, and no model yet.  Unknown encoders and rules are refused here, before anything is made."""
+    """Load the corpora, without any model; unknown encoders and rules are errors before anything is made.
+
+    Raises:
+        UndersongError: An encoder, a rule or a corpus is invalid.
+    """
     for axis, spec in study.axes.items():
         check_axis_encoder(axis, spec, ctx.unread)
     arm_rules(study)
@@ -68,17 +75,18 @@ def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
     def load(ref: str, filters: dict[str, list[str]] | None = None, noise: str | None = None) -> Corpus:
         return stages.load_corpus(ctx, ref, filters, study.columns.get(ref), noise=noise)
 
-    pool = load(study.pool, study.selection.where, study.selection.noise)
+    pool = load(study.pool, study.selection.filters, study.selection.noise)
     harm_sets = {name: load(ref) for name, ref in study.harm_sets.items()}
     prompt_sets = {
-        name: load(prompt_set.corpus, prompt_set.where, prompt_set.noise) for name, prompt_set in study.sets.items()
+        name: load(prompt_set.corpus, prompt_set.filters, prompt_set.noise)
+        for name, prompt_set in study.prompt_sets.items()
     }
-    benign_baseline = load(study.harmless) if study.harmless is not None else None
+    benign_baseline = load(study.benign_reference) if study.benign_reference is not None else None
     mechanism_config = study.mechanism
     contrast = (
         {}
         if mechanism_config is None
-        else {"harmful": load(mechanism_config.harmful), "harmless": load(mechanism_config.harmless)}
+        else {"harmful": load(mechanism_config.contrast_harmful), "harmless": load(mechanism_config.contrast_benign)}
     )
     defense_corpora = {ref: load(ref) for defense in study.defenses.values() for ref in defense.corpora.values()}
     return AuditRecord(
@@ -171,8 +179,10 @@ def _compute_vectors(
     if dim is None or features is None:
         return embed_corpus(ctx, EmbeddingRequest(spec, corpus, fit_corpora, model.ref, features))
     system_text = study.system_text(study.undefended_system)
-    settings = {"dim": dim, "rank": study.tuning.rank, "alpha": study.tuning.alpha, "seed": 0}
-    return compute_gradients(ctx, model.ref, corpus, features, harmful, system_text, study.tuning.target, settings)
+    settings = {"dim": dim, "rank": study.tuning.lora_rank, "alpha": study.tuning.lora_alpha, "seed": 0}
+    return compute_gradients(
+        ctx, model.ref, corpus, features, harmful, system_text, study.tuning.target_column, settings
+    )
 
 
 def study_arms(record: AuditRecord, model: ModelRecord, select_samples: SelectionFunction) -> Iterator[StudyArm]:
@@ -202,8 +212,8 @@ def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence
     for arm in arms:
         ctx.announce(f"{arm.model}: {arm.name} seed {arm.seed}")
         adapter = _train_arm(ctx, record, arm)
-        for step in study.tuning.steps:
-            is_last_step = step == study.tuning.steps[-1]
+        for step in study.tuning.save_steps:
+            is_last_step = step == study.tuning.save_steps[-1]
             # Without a curve nothing is asked before the last step.
             if requests := prompt_set_requests(study, record.sets, arm.model, is_last_step):
                 repeat_requests = repetition_requests(study, record.sets) if is_last_step else []
@@ -214,7 +224,7 @@ def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence
 def _train_arm(ctx: RunContext, record: AuditRecord, arm: StudyArm) -> Artifact:
     study, features = record.study, ctx.features(arm.model)[record.pool.artifact.hash]
     recipe, system_text = training_recipe(study.tuning), study.system_text(study.undefended_system)
-    return stages.train_adapter(ctx, arm, record.pool, features, recipe, system_text, study.tuning.target)
+    return stages.train_adapter(ctx, arm, record.pool, features, recipe, system_text, study.tuning.target_column)
 
 
 def measure_refusal_gaps(
@@ -229,12 +239,12 @@ def measure_refusal_gaps(
     for corpus in record.contrast_corpora.values():
         stages.compute_features(ctx, model.ref, corpus)
     measured = [
-        replies for replies in arm_replies if replies.arm.kind == "base" or replies.step == study.tuning.steps[-1]
+        replies for replies in arm_replies if replies.arm.kind == "base" or replies.step == study.tuning.save_steps[-1]
     ]
     for modality in study.evaluation.modalities:
         fit_requests = _contrast_requests(record, model, modality, *record.contrast_corpora.values())
         held_out_requests = _contrast_requests(
-            record, model, modality, record.sets[settings.held_out_harmful], record.sets[settings.held_out_harmless]
+            record, model, modality, record.sets[settings.held_out_harmful], record.sets[settings.held_out_benign]
         )
         direction = mechanism.fit_base_direction(ctx, base, fit_requests)
         states = mechanism.compute_hidden_states(ctx, base, held_out_requests)
@@ -285,10 +295,10 @@ def evaluate_arm(
 def judge_arm_replies(ctx: RunContext, record: AuditRecord, arm_replies: Sequence[ArmReplies]) -> list[RunRecord]:
     """Judge by judge: one may need the model's place in memory, and so each is loaded once a base."""
     evaluation = record.study.evaluation
-    judges = (evaluation.judge, *evaluation.also)
+    judges = (evaluation.judge, *evaluation.extra_judges)
     verdicts_by_judge = {
         judge: [
-            stages.judge_replies(ctx, reply_set.replies, reply_set.asked, judge, evaluation.refusals)
+            stages.judge_replies(ctx, reply_set.replies, reply_set.asked, judge, record.study.refusal_texts)
             for reply_set in arm_replies
         ]
         for judge in judges
@@ -304,7 +314,7 @@ def judge_arm_replies(ctx: RunContext, record: AuditRecord, arm_replies: Sequenc
             reply_set.adapter,
             reply_set.replies,
             main_verdicts,
-            tuple(zip(evaluation.also, other_verdicts)),
+            tuple(zip(evaluation.extra_judges, other_verdicts)),
             reply_set.defense,
             *comprehension_pair,
         )
@@ -318,11 +328,11 @@ def evaluate_arm_comprehension(
     ctx: RunContext, record: AuditRecord, arm_replies: Sequence[ArmReplies], verdicts: Sequence[Artifact]
 ) -> list[Artifact | None]:
     """At the last step, of the base and of every arm: what was heard, and what non-refusals are about."""
-    study, last_step = record.study, record.study.tuning.steps[-1]
+    study, last_step = record.study, record.study.tuning.save_steps[-1]
     comprehension_config = study.evaluation.comprehension
     if comprehension_config is None:
         return [None] * len(arm_replies)
-    harmful_corpora = [record.sets[name] for name, prompt_set in study.sets.items() if prompt_set.harmful]
+    harmful_corpora = [record.sets[name] for name, prompt_set in study.prompt_sets.items() if prompt_set.harmful]
     reply_encoder, repeat_requests = (
         stages.ReplyEncoder(comprehension_config, harmful_corpora, ctx.loading.device),
         repetition_requests(study, record.sets),

@@ -1,7 +1,5 @@
-"""Checks of the installation for `undersong doctor`: Python, packages, extras, torch, memory, disk and the store.
-
-Loads no model and needs no network.
-"""
+"""Checks of the installation for `undersong doctor`: Python, packages, extras, torch, memory, disk and the store. Loads
+no model and needs no network."""
 
 from __future__ import annotations
 
@@ -19,14 +17,14 @@ from undersong.store import Draft, Store
 from undersong.types import UndersongError
 
 GB = 1e9
-MIN_DISK_GB = 2.0  # GB: a demo's store and a package's temporary files
-MIN_MEMORY_GB = 2.0  # GB free: a demo's process
+MIN_DISK_GB = 2.0  # for the demo's store and temporary files
+MIN_MEMORY_GB = 2.0  # for the demo's process
 MIN_PYTHON = (3, 11)
 
 
 @dataclass(frozen=True)
 class EnvironmentCheck:
-    """One line.  `good`: yes, no (must be mended), or None (it is not needed)."""
+    """Result of one check; `passed` is True, False (must be fixed), or None (optional)."""
 
     name: str
     passed: bool | None
@@ -34,7 +32,7 @@ class EnvironmentCheck:
 
 
 def check_environment(path: Path) -> Iterator[EnvironmentCheck]:
-    """The findings one after the other; `place`: where results are to go."""
+    """Yield the result of each check; `path` is the folder for results."""
     for name, check in CHECKS.items():
         yield EnvironmentCheck(name, *check())
     yield from check_extras()
@@ -42,7 +40,7 @@ def check_environment(path: Path) -> Iterator[EnvironmentCheck]:
 
 
 def package_requirements(extra: str = "") -> dict[str, tuple[str, str | None, bool]]:
-    """What the package, or one extra of it, needs: name -> (range, the version that is here, whether it fits)."""
+    """Requirements of the package, or of one extra: name -> (range, installed version, whether it fits)."""
     from packaging.requirements import Requirement
 
     needs_by_name: dict[str, tuple[str, str | None, bool]] = {}
@@ -61,14 +59,12 @@ def package_requirements(extra: str = "") -> dict[str, tuple[str, str | None, bo
 
 
 def check_extras() -> Iterator[EnvironmentCheck]:
-    """One finding for each extra; none of them is needed."""
+    """Yield one result for each extra; all extras are optional."""
     for extra in metadata.metadata("undersong").get_all("Provides-Extra") or ():
         unmet = _unmet(package_requirements(extra))
         name = f"extra {extra}"
         if unmet:
-            yield EnvironmentCheck(
-                name, None, f"{', '.join(unmet)}; pip install 'undersong[{extra}]' where it is wanted"
-            )
+            yield EnvironmentCheck(name, None, f"{', '.join(unmet)}; pip install 'undersong[{extra}]' if you need it")
         else:
             fitting_packages = package_requirements(extra)
             yield EnvironmentCheck(
@@ -108,20 +104,20 @@ def _check_undersong() -> tuple[bool, str]:
 def _check_packages() -> tuple[bool, str]:
     needs = package_requirements()
     if unmet := _unmet(needs):
-        return False, f"{', '.join(unmet)}; install undersong anew"
+        return False, f"{', '.join(unmet)}; reinstall undersong"
     core_packages = ("torch", "transformers", "peft", "numpy")
     return True, f"{len(needs)} in range, with {', '.join(f'{name} {_version(name)}' for name in core_packages)}"
 
 
 def _check_torch() -> tuple[bool, str]:
-    """What computes: devices, and threads a process."""
+    """Devices, and threads per process."""
     try:
         import torch
-    except (ImportError, OSError) as error:  # OSError: a shared library that is missing
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
         return False, f"cannot be imported ({error}); install a wheel for this machine"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    device = f"--device cuda: {', '.join(gpus)}" if gpus else "no GPU is seen, so --device cpu"
-    return True, f"{device}; {torch.get_num_threads()} threads a process (OMP_NUM_THREADS) of {os.cpu_count()} cores"
+    device = f"--device cuda: {', '.join(gpus)}" if gpus else "no GPU found, so --device cpu"
+    return True, f"{device}; {torch.get_num_threads()} threads per process (OMP_NUM_THREADS) of {os.cpu_count()} cores"
 
 
 def _check_memory() -> tuple[bool, str]:
@@ -130,7 +126,7 @@ def _check_memory() -> tuple[bool, str]:
     memory = psutil.virtual_memory()
     message = f"{memory.available / GB:.1f} GB free of {memory.total / GB:.1f} GB"
     passed = memory.available >= MIN_MEMORY_GB * GB
-    return passed, message if passed else f"{message}; the demo takes {MIN_MEMORY_GB:g} GB"
+    return passed, message if passed else f"{message}; the demo needs {MIN_MEMORY_GB:g} GB"
 
 
 def _check_organisms() -> tuple[bool, str]:
@@ -139,19 +135,21 @@ def _check_organisms() -> tuple[bool, str]:
     names = organism_names()
     complete = [name for name in names if any(organism_folder(name).glob("*.safetensors"))]
     if not names or len(complete) < len(names):
-        return False, f"weights of {len(complete)} of {len(names)} organisms are here; install undersong anew"
+        return False, f"weights of {len(complete)} of {len(names)} organisms are installed; reinstall undersong"
     return True, f"{', '.join(names)}"
 
 
 def _check_hub() -> tuple[None, str]:
     from huggingface_hub import constants
 
-    offline = "HF_HUB_OFFLINE is set: models come from there alone" if constants.HF_HUB_OFFLINE else "not asked here"
-    return None, f"models are kept in {constants.HF_HUB_CACHE}; {offline}"
+    offline = (
+        "HF_HUB_OFFLINE is set, so only these are used" if constants.HF_HUB_OFFLINE else "the hub is not checked here"
+    )
+    return None, f"models are cached in {constants.HF_HUB_CACHE}; {offline}"
 
 
 def _check_store(path: Path) -> tuple[bool, str]:
-    """Whether artifacts can be made there: one is, and taken away again."""
+    """Check that artifacts can be made: one is made, and removed again."""
     existing_folder = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.is_dir())
     try:
         with tempfile.TemporaryDirectory(dir=existing_folder, prefix=".undersong-doctor-") as trial_root:
@@ -159,12 +157,12 @@ def _check_store(path: Path) -> tuple[bool, str]:
     except (OSError, UndersongError) as error:
         return (
             False,
-            f"nothing can be made in {existing_folder} ({error}); give access, or choose another folder by --out",
+            f"{existing_folder} cannot be written to ({error}); give access, or choose another folder with --out",
         )
     free = shutil.disk_usage(existing_folder).free / GB
     message = f"{existing_folder} can be written to, {free:.1f} GB free"
     passed = free >= MIN_DISK_GB
-    return passed, message if passed else f"{message}; a demo wants {MIN_DISK_GB:g} GB"
+    return passed, message if passed else f"{message}; the demo needs {MIN_DISK_GB:g} GB"
 
 
 def _write_trial_file(draft: Draft) -> None:

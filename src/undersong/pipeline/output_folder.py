@@ -1,6 +1,5 @@
 """Output folders of the commands: checks before writing, atomic replacement, provenance, and the note about an
-unfinished study.
-"""
+unfinished study."""
 
 from __future__ import annotations
 
@@ -26,7 +25,15 @@ UNFINISHED_FILE = "unfinished.json"
 def mark_unfinished(
     study: Study, out: Path, store: Path, loading: LoadOptions, say: Callable[[str], None]
 ) -> Callable[[str], None]:
-    """`say`, which leaves the note with its first word: by then there is something to go on with."""
+    """Wrap `say` so that its first line also writes the unfinished-study marker to `out`.
+
+    Args:
+        study: The study.
+        out: The output folder.
+        store: The store.
+        loading: Loading options.
+        say: Receives progress lines.
+    """
     is_marked = False
 
     def say_and_mark(line: str) -> None:
@@ -41,30 +48,30 @@ def mark_unfinished(
 
 
 def clear_unfinished(out: Path) -> None:
-    """The results are there."""
+    """Remove the unfinished-study marker from `out`."""
     (out / UNFINISHED_FILE).unlink(missing_ok=True)
 
 
 def unfinished_study(out: Path) -> str | None:
-    """The name of the study that was begun in this folder, or None."""
+    """Name of the unfinished study in this folder, or None."""
     note = _read_note(out)
     return None if note is None else str(note["study"].get("study"))
 
 
 def describe_unfinished(out: Path) -> str | None:
-    """What the study begun in this folder lacks, in one sentence; None where none was begun.  Loads no model."""
+    """Describe in one sentence what an unfinished study still lacks; None if there is none. Loads no model."""
     note = _read_note(out)
     if note is None:
         return None
     from undersong.pipeline.planning.plan import study_status
 
-    advice = f"go on with `undersong run` and --out {out}"
+    advice = f"continue with `undersong run` and --out {out}"
     name = note["study"].get("study")
     try:
         study, loading = parse_study(note["study"], f"{out / UNFINISHED_FILE}"), LoadOptions(**note["loading"])
         rows = study_status(study, note["store"], loading).rows
-    except (UndersongError, TypeError) as error:  # a corpus that is gone; a note by another version
-        return f"{out} is of the unfinished study {name!r}, and what it lacks cannot be told ({error}); {advice}."
+    except (UndersongError, TypeError) as error:  # a corpus is missing, or another version wrote the marker
+        return f"{out} is of the unfinished study {name!r}, and what it lacks is unknown ({error}); {advice}."
     missing_stages = [f"{row.stage} {row.total - row.done} of {row.total}" for row in rows if row.done < row.total]
     summary = (
         f"missing are {', '.join(missing_stages)}" if missing_stages else "only the results are still to be written"
@@ -86,7 +93,11 @@ RESULTS_FILE = "results.json"
 
 
 def check_output_folder(out: Path, stage: str) -> Path:
-    """The folder to write: new, empty, or one that the same verb wrote."""
+    """Check that a folder can be written: it is new, empty, or was written by the same verb.
+
+    Raises:
+        UndersongError: The folder holds something else.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return out
     if _read_stage(out) != stage:
@@ -95,7 +106,12 @@ def check_output_folder(out: Path, stage: str) -> Path:
 
 
 def check_study_folder(out: Path, study: str, store: Path) -> None:
-    """Refuses a folder for a study's results that is not new, empty, or what the study of that name wrote or began."""
+    """Check that a folder can take a study's results: it is new, empty, or holds this study's results or unfinished
+    run.
+
+    Raises:
+        UndersongError: The folder holds something else.
+    """
     existing = [entry for entry in out.iterdir() if not entry.name.startswith(TEMPORARY_PREFIX)] if out.is_dir() else []
     if out.exists() and not out.is_dir():
         raise UndersongError(f"{out} is a file; give a folder for --out.")
@@ -106,13 +122,11 @@ def check_study_folder(out: Path, study: str, store: Path) -> None:
         return
     inner_stores = [root for root in (store, out / "store") if root.resolve().is_relative_to(out.resolve())]
     if existing and unfinished_study(out) != study and not any(Store(root).is_initialized for root in inner_stores):
-        raise UndersongError(
-            f"{out} holds {existing[0].name}, and no results of a study; name a new folder with --out."
-        )
+        raise UndersongError(f"{out} holds {existing[0].name} and no results of a study; name a new folder with --out.")
 
 
 def _study_name(results: Path) -> str | None:
-    """The name of the study whose results these are."""
+    """Name of the study that results belong to."""
     try:
         return str(json.loads(results.read_bytes())["study"]["name"])
     except (OSError, ValueError, RecursionError, LookupError, TypeError):
@@ -120,7 +134,17 @@ def _study_name(results: Path) -> str | None:
 
 
 def check_same_provenance(out: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-    """Refuses to replace what the verb made of anything else: for what took too long to be lost by a name."""
+    """Check that a folder was made from the same config and inputs, so that long work is not replaced by mistake.
+
+    Args:
+        out: The folder.
+        stage: Name of the verb.
+        config: Config of the new output.
+        inputs: Hashes of its inputs.
+
+    Raises:
+        UndersongError: The folder was made from something else.
+    """
     provenance = _read_provenance(out)
     previous = {**provenance.get("config", {}), **provenance.get("inputs", {})}
     current = json.loads(canonical_json({**config, **inputs}))
@@ -136,7 +160,7 @@ def _read_stage(folder: Path) -> str | None:
 
 
 def _read_provenance(folder: Path) -> dict[str, Any]:
-    """What a verb wrote of how it made the folder; nothing, where none did."""
+    """Provenance that a verb wrote to the folder; empty if none did."""
     try:
         provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -172,8 +196,8 @@ def partial_store(out: Path, key: Any, kept: Sequence[str]) -> Iterator[Store]:
 
 @contextmanager
 def atomic_folder(out: Path, stage: str) -> Iterator[Path]:
-    """A folder to write to that takes the name `out` when all is in it."""
-    check_output_folder(out, stage)  # again: training takes long enough for somebody else to write there
+    """Yield a temporary folder that gets the name `out` when it is complete."""
+    check_output_folder(out, stage)  # checked again, because others may have written there during training
     with atomic_replacement(out) as folder:
         folder.mkdir()
         yield folder
@@ -182,7 +206,15 @@ def atomic_folder(out: Path, stage: str) -> Iterator[Path]:
 def write_provenance(
     folder: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], notes: Mapping[str, Any]
 ) -> None:
-    """How the folder was made, in the words of the store's provenance."""
+    """Write how a folder was made, in the format of the store's provenance.
+
+    Args:
+        folder: The folder.
+        stage: Name of the verb.
+        config: Config of the output.
+        inputs: Hashes of its inputs.
+        notes: Further facts.
+    """
     provenance = {"stage": stage, "config": dict(config), "inputs": dict(inputs), "notes": dict(notes)}
     provenance |= environment_facts(MODEL_PACKAGES)
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n", encoding="utf-8")

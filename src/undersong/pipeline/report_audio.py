@@ -1,20 +1,19 @@
-"""Audio of the samples that a report names, taken from an audit's records or, when a report is rendered again, from
-its store.
-"""
+"""Audio of the samples that a report names, taken from an audit's records or, when a report is rendered again, from its
+store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from undersong.results.records import AuditRecord
+from undersong.results.schema import Results
 from undersong.types import Sample, UndersongError
 
 PlayableAudio = dict[str, tuple[bytes, str]]  # sample id -> (file bytes, mime type)
 
 
-def collect_report_audio(record: AuditRecord, results: Mapping[str, Any]) -> PlayableAudio:
+def collect_report_audio(record: AuditRecord, results: Results) -> PlayableAudio:
     """Of every sample that the report plays."""
     return _read_audio(
         (*(sample for corpus in record.harm.values() for sample in corpus.samples), *record.pool.samples),
@@ -23,29 +22,25 @@ def collect_report_audio(record: AuditRecord, results: Mapping[str, Any]) -> Pla
 
 
 def played_corpus_paths(record: AuditRecord, root: Path) -> list[str]:
-    """Where in the store the corpora lie whose samples are played."""
+    """Paths in the store of the corpora whose samples are played."""
     corpora = (*record.harm.values(), record.pool)
     return list(dict.fromkeys(str(corpus.artifact.path.relative_to(root)) for corpus in corpora))
 
 
-def reload_report_audio(results: Mapping[str, Any], report_folder: Path) -> PlayableAudio:
+def reload_report_audio(results: Results, report_folder: Path) -> PlayableAudio:
     """As far as the store is still there: where the results say, or in `beside`, the folder they lie in, or above it.
 
-    Only what decodes as sound is taken, for a results.json may be anybody's.
+    Only files that decode as audio are used, because a results.json may come from anybody.
     """
     from undersong.corpora import read_manifest
 
-    provenance = results.get("provenance")
-    provenance = provenance if isinstance(provenance, dict) else {}
-    corpora = provenance.get("corpora")
-    roots = [
-        report_folder / "store",
-        report_folder.parent / "store",
-        *([Path(provenance["store"])] if isinstance(provenance.get("store"), str) else []),
-    ]
+    if results.provenance is None:
+        return {}
+    corpora = results.provenance.corpora
+    roots = [report_folder / "store", report_folder.parent / "store", Path(results.provenance.store)]
     wanted = named_sample_ids(results)
     for root in roots:
-        corpus_files = [root / str(name) / "corpus.parquet" for name in corpora] if isinstance(corpora, list) else []
+        corpus_files = [root / name / "corpus.parquet" for name in corpora]
         present_files = [
             file for file in corpus_files if file.is_file() and file.resolve().is_relative_to(root.resolve())
         ]
@@ -56,16 +51,15 @@ def reload_report_audio(results: Mapping[str, Any], report_folder: Path) -> Play
                 sample for file in present_files for sample in read_manifest(file).samples if sample.id in wanted
             ]
             return _read_audio(filter(_is_decodable, samples), wanted)
-        except (UndersongError, OSError):  # a damaged store, audio that is gone: the report goes without players
+        except (UndersongError, OSError):  # a damaged store or missing audio: the report has no players
             continue
     return {}
 
 
-def named_sample_ids(results: Mapping[str, Any]) -> set[str]:
+def named_sample_ids(results: Results) -> set[str]:
     """Ids of the samples the report names, and of the harmful items nearest to them."""
-    screens = _dict_items(results.get("screen"))
-    items = [item for screen in screens for name in ("closest", "distant") for item in _dict_items(screen.get(name))]
-    return {str(item[key]) for item in items for key in ("id", "nearest_id") if item.get(key) is not None}
+    pairs = [pair for screening in results.screening for pair in (*screening.closest, *screening.distant)]
+    return {id for pair in pairs for id in (pair.id, pair.nearest_id) if id is not None}
 
 
 def _read_audio(samples: Iterable[Sample], wanted: set[str]) -> PlayableAudio:
@@ -84,10 +78,6 @@ def _is_decodable(sample: Sample) -> bool:
 
 
 def _mime_type(data: bytes) -> str:
-    """By the file's first bytes, not its name: MP3 bytes are often called .wav."""
+    """MIME type by the file's first bytes, not its name: MP3 files are often called .wav."""
     kinds = ((b"OggS", "audio/ogg"), (b"RIFF", "audio/wav"), (b"fLaC", "audio/flac"))
     return next((mime for magic, mime in kinds if data.startswith(magic)), "audio/mpeg")
-
-
-def _dict_items(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

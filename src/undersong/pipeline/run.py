@@ -1,6 +1,5 @@
 """`undersong run`: audits a study and writes results.json, results.parquet, verdicts.parquet, report.html and
-report.md.
-"""
+report.md."""
 
 from __future__ import annotations
 
@@ -13,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from undersong import __version__
-from undersong.defenses.results import defense_costs
+from undersong.defenses.results import defense_cpu_seconds
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.arm_jobs import audit_arm
-from undersong.pipeline.assembly import assemble_results, result_hash
+from undersong.pipeline.assembly import assemble_results
 from undersong.pipeline.audit import audit_study
 from undersong.pipeline.output_folder import RESULTS_FILE, check_study_folder, clear_unfinished, mark_unfinished
 from undersong.pipeline.planning.dependencies import check_dependencies
 from undersong.pipeline.report_audio import collect_report_audio, played_corpus_paths
 from undersong.results.comprehension import comprehension_shares
 from undersong.results.records import AuditRecord, ModelRecord
+from undersong.results.schema import DefendedRun, ModelFacts, Provenance, Results, RunResult, result_hash
 from undersong.stages.context import RunContext
 from undersong.store import Store, write_atomic
 from undersong.study import Study
@@ -30,12 +30,12 @@ from undersong.study import Study
 
 @dataclass(frozen=True)
 class RunOutput:
-    """Where the results are, their hash, and what the run cost."""
+    """Output of a run: folder, hash of the results, CPU seconds and results."""
 
     folder: Path
     result_hash: str
     cpu_seconds: float
-    results: dict[str, Any]
+    results: dict[str, Any]  # the content of results.json
 
 
 def run_audit(
@@ -47,7 +47,19 @@ def run_audit(
     show_replies: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> RunOutput:
-    """Do what is not in the store yet, then write everything a reader needs to `out`."""
+    """Run what is not in the store yet, then write results and reports to `out`.
+
+    Args:
+        study: The study.
+        out: The output folder.
+        store: The store; default: `out/store`.
+        loading: Loading options of the models.
+        show_replies: Include replies to harmful prompts in the report.
+        say: Receives progress lines.
+
+    Raises:
+        UndersongError: The folder holds something else, a package is missing, or a stage fails.
+    """
     cpu_at_start, started_at = _cpu_seconds(), time.time()
     root = store or out / "store"
     check_study_folder(out, study.study, root)
@@ -57,25 +69,26 @@ def run_audit(
     record = audit_study(study, ctx)
     results, rows = assemble_results(record, show_replies)
     digest = result_hash(results)
-    results["provenance"] = {
-        "result_hash": digest,
-        "undersong": __version__,
-        "store": str(root),
-        "corpora": played_corpus_paths(record, root),
-        "device": loading.device,
+    provenance = Provenance(
+        result_hash=digest,
+        undersong=__version__,
+        store=str(root),
+        corpora=played_corpus_paths(record, root),
+        device=loading.device,
         **loading.cache_key,
-        "heard": {model.ref: _model_facts(model) for model in record.models},
-        "artifacts": _count_artifacts(record),
-        "cpu_seconds_by_stage": _cpu_seconds_by_stage(record),
-        "cpu_seconds_by_defense": defense_costs(record) if study.defenses else {},
-        "cpu_seconds_this_time": round(_cpu_seconds() - cpu_at_start, 2),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started_at)),
+        model_facts={model.ref: _model_facts(model) for model in record.models},
+        artifacts=_count_artifacts(record),
+        cpu_seconds_by_stage=_cpu_seconds_by_stage(record),
+        cpu_seconds_by_defense=defense_cpu_seconds(record) if study.defenses else {},
+        cpu_seconds_this_run=round(_cpu_seconds() - cpu_at_start, 2),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started_at)),
         **_recorded_environment(record),
-    }
+    )
     say("writing the report")
-    _write_outputs(record, results, rows, out, show_replies)
+    content = results.model_copy(update={"provenance": provenance}).content
+    _write_outputs(record, results, content, rows, out, show_replies)
     clear_unfinished(out)
-    return RunOutput(out, digest, _cpu_seconds() - cpu_at_start, results)
+    return RunOutput(out, digest, _cpu_seconds() - cpu_at_start, content)
 
 
 def run_arm(
@@ -87,7 +100,16 @@ def run_arm(
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
     say: Callable[[str], None] = lambda _line: None,
 ) -> int:
-    """Do one arm's share of a study in the store, and write no results; how many times the arm was asked."""
+    """Run one arm of a study in the store, without writing results; returns how many times the arm was evaluated.
+
+    Args:
+        study: The study.
+        arm: Name of the arm.
+        out: The study's output folder.
+        store: The store.
+        loading: Loading options of the models.
+        say: Receives progress lines.
+    """
     check_study_folder(out, study.study, store)
     return audit_arm(study, RunContext(Store(store), loading, say), arm)
 
@@ -121,13 +143,17 @@ def _all_artifacts(record: AuditRecord) -> list[Any]:
     return list(by_hash.values())
 
 
-def _model_facts(model: ModelRecord) -> dict[str, Any]:
-    """Which family a model is, where its system text went, and how often its encoder ran: once a distinct clip."""
+def _model_facts(model: ModelRecord) -> ModelFacts:
+    """Which family a model is, where its system prompt goes, and how often its encoder ran: once a distinct clip."""
     notes = [artifact.provenance()["notes"] for artifact in model.features.values()]
     if not notes:
-        return {"family": None, "system_text": None, "revision": None, "encoder_passes": 0}  # it only answers
-    facts = {key: notes[0].get(key) for key in ("family", "system_text", "revision")}
-    return {**facts, "encoder_passes": sum(note["encoder_passes"] for note in notes)}
+        return ModelFacts()  # it only answers
+    return ModelFacts(
+        family=notes[0].get("family"),
+        system_text=notes[0].get("system_text"),
+        revision=notes[0].get("revision"),
+        encoder_passes=sum(note["encoder_passes"] for note in notes),
+    )
 
 
 def _count_artifacts(record: AuditRecord) -> dict[str, int]:
@@ -138,7 +164,7 @@ def _count_artifacts(record: AuditRecord) -> dict[str, int]:
 
 
 def _cpu_seconds_by_stage(record: AuditRecord) -> dict[str, float]:
-    """CPU seconds each stage took when its artifacts were made."""
+    """CPU seconds of each stage, from when its artifacts were made."""
     cost: dict[str, float] = {}
     for artifact in _all_artifacts(record):
         cost[artifact.stage] = cost.get(artifact.stage, 0.0) + artifact.provenance()["cpu_seconds"]
@@ -146,13 +172,18 @@ def _cpu_seconds_by_stage(record: AuditRecord) -> dict[str, float]:
 
 
 def _recorded_environment(record: AuditRecord) -> dict[str, Any]:
-    """Versions as recorded when the base's replies were made."""
+    """Versions recorded when the base's replies were made."""
     facts = record.models[0].runs[0].replies.provenance()
     return {key: facts[key] for key in ("packages", "python", "platform") if key in facts}
 
 
 def _write_outputs(
-    record: AuditRecord, results: dict[str, Any], rows: list[dict[str, Any]], out: Path, show_replies: bool
+    record: AuditRecord,
+    results: Results,
+    content: dict[str, Any],
+    rows: list[dict[str, Any]],
+    out: Path,
+    show_replies: bool,
 ) -> None:
     import io
 
@@ -166,21 +197,26 @@ def _write_outputs(
         pq.write_table(pa.Table.from_pylist(table_rows), sink, compression="zstd")
         return sink.getvalue()
 
-    flat_rows = [
-        {
-            **{k: run[k] for k in results["runs"][0] if k != "sets"},
-            "defense": run.get("defense"),
-            "again": run.get("again", False),
-            **{k: v for k, v in entry.items() if k not in ("by_speaker", "comprehension")},
-            **(comprehension_shares(entry) if record.study.evaluation.comprehension else {}),
-        }
-        for run in [*results["runs"], *results["defended"]]
-        for entry in run["sets"]
-    ]
     # Unsorted, because a report's rows stand in the order of the results; first, because it says whose the folder is.
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(out / RESULTS_FILE, text.encode() + b"\n")
     write_atomic(out / "verdicts.parquet", to_parquet(rows))
-    write_atomic(out / "results.parquet", to_parquet(flat_rows))
-    write_report(results, out / "report.html", collect_report_audio(record, results), show_replies)
-    write_markdown(results, out / "report.md")
+    rate_rows = rate_table_rows(results, record.study.evaluation.comprehension is not None)
+    write_atomic(out / "results.parquet", to_parquet(rate_rows))
+    write_report(content, out / "report.html", collect_report_audio(record, results), show_replies)
+    write_markdown(content, out / "report.md")
+
+
+def rate_table_rows(results: Results, comprehension: bool) -> list[dict[str, Any]]:
+    """The rows of results.parquet: a row a run and rate, undefended and defended, without what is nested."""
+    return [
+        {
+            **run.model_dump(include=set(RunResult.model_fields), exclude={"rates"}),
+            "defense": run.defense if isinstance(run, DefendedRun) else None,
+            "retuned": isinstance(run, DefendedRun) and run.retuned,
+            **rate.model_dump(exclude={"by_voice", "comprehension"}),
+            **(comprehension_shares(rate) if comprehension else {}),
+        }
+        for run in [*results.runs, *results.defended_runs]
+        for rate in run.rates
+    ]

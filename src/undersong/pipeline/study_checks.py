@@ -1,6 +1,5 @@
 """Checks of a study before anything is trained: models, encoders, selection rules, lost items and overlap between
-corpora.
-"""
+corpora."""
 
 from __future__ import annotations
 
@@ -13,8 +12,13 @@ from undersong.types import Prompt, UndersongError
 
 
 def check_models(study: Study, local_only: bool = False) -> None:
-    """What configs alone can tell, before the first model takes its hours: a model that is none, an axis of a view that
-    a family does not have.  `fetched`: only of models that lie here, for a plan without a network."""
+    """Check models by their configs, before any is loaded.
+
+    `local_only` checks only models on this machine, for a plan without a network.
+
+    Raises:
+        UndersongError: A model is invalid, or a family lacks the view of an axis.
+    """
     from undersong.encoders import internal_view, is_internal
     from undersong.models.refs import model_folder, resolve_model
 
@@ -27,21 +31,23 @@ def check_models(study: Study, local_only: bool = False) -> None:
         _, _, family = resolve_model(ref)
         if study.evaluation.protocol == "published" and family.name not in PUBLISHED_PROMPTS:
             raise UndersongError(
-                f"There is no published protocol for {family.name} ({ref}); there is for {', '.join(PUBLISHED_PROMPTS)}."
+                f"There is no published protocol for {family.name} ({ref}); "
+                f"use protocol uniform, or one of {', '.join(PUBLISHED_PROMPTS)}."
             )
         for axis, spec in study.axes.items():
             view = internal_view(spec) if is_internal(spec) else None
             if view is not None and view not in family.views:
                 views = ", ".join(f"internal:{name}" for name in family.views)
-                raise UndersongError(
-                    f"Axis {axis}: {family.name} ({ref}) has no view {view!r}; take internal, {views}."
-                )
+                raise UndersongError(f"Axis {axis}: {family.name} ({ref}) has no view {view!r}; use internal, {views}.")
 
 
 def check_axis_encoder(axis: str, spec: str, unread: bool = False) -> None:
-    """An encoder that is none, or whose weights are to be found on this machine and are not; loads nothing.
+    """Check the encoder of an axis, without loading it.
 
-    `unread`: as of `encoder_weights_hash`.
+    `unread` is that of `encoder_weights_hash`.
+
+    Raises:
+        UndersongError: The encoder is invalid, or its local weights are missing.
     """
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
@@ -53,26 +59,34 @@ def check_axis_encoder(axis: str, spec: str, unread: bool = False) -> None:
 
 
 def _check_black_box_model(study: Study, ref: str) -> None:
-    """What cannot be asked of a model that only answers; and an address or a table that is none."""
+    """Check that a study asks of a black-box model only what it can do, and that its address or table is valid."""
     from undersong.encoders import gradients_dim, is_internal
 
     for axis, spec in study.axes.items():
         if is_internal(spec) or gradients_dim(spec) is not None:
-            raise UndersongError(f"Axis {axis} looks into the model, and {ref} only answers; leave the axis out.")
+            raise UndersongError(
+                f"Axis {axis} needs the model's weights, and {ref} is a black box; leave the axis out."
+            )
     if study.evaluation.protocol == "published":
         raise UndersongError(
-            f"The published protocol goes by a model's family, which {ref} does not tell; take uniform."
+            f"The published protocol depends on a model's family, which is unknown for {ref}; use protocol uniform."
         )
     if study.evaluation.comprehension and ref.startswith(RECORDED):
         raise UndersongError(
-            f"{ref} cannot be asked to repeat what it heard; leave evaluation.comprehension out, or ask the model."
+            f"{ref} has no repetitions of the requests; leave evaluation.comprehension out, or use the model itself."
         )
     load_black_box_model(ref)
     model_identity_hash(ref)
 
 
 def check_lost_items(record: AuditRecord) -> None:
-    """No harm item and no prompt may be missing, and only a small share of the pool (DESIGN rules 2 and 8)."""
+    """Check that no harm item and no prompt is missing, and only a small share of the pool.
+
+    These are rules 2 and 8 in docs/contributing/rules.md.
+
+    Raises:
+        UndersongError: Items were quarantined that must not be missing.
+    """
     from undersong.proximity import check_quarantine
 
     pool, allowed = record.pool, record.study.proximity.max_quarantined
@@ -82,8 +96,8 @@ def check_lost_items(record: AuditRecord) -> None:
     for name, corpus in record.sets.items():
         if lost := corpus.quarantined:
             raise UndersongError(
-                f"Item {lost[0].id} of set {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or "
-                "take it out: a rate is over all prompts of its set."
+                f"Item {lost[0].id} of set {name} cannot be used ({lost[0].reason}; {len(lost)} in all); fix or remove "
+                "it, because a rate is over all prompts of its set."
             )
     other_corpora = {
         f"the {name} contrast set": corpus for name, corpus in record.contrast_corpora.items()
@@ -91,40 +105,51 @@ def check_lost_items(record: AuditRecord) -> None:
     for name, corpus in other_corpora.items():
         if lost := corpus.quarantined:
             raise UndersongError(
-                f"Item {lost[0].id} of {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or take "
-                "it out."
+                f"Item {lost[0].id} of {name} cannot be used ({lost[0].reason}; {len(lost)} in all); fix or remove it."
             )
 
 
 def check_contrast_sizes(record: AuditRecord) -> None:
-    """Contrast sets that defenses cannot be fitted and chosen on."""
+    """Check that the contrast sets are large enough for defenses to be fitted and chosen on.
+
+    Raises:
+        UndersongError: A contrast set has too few behaviors.
+    """
     from undersong.mechanism.contrast_sets import MIN_CONTRAST_BEHAVIORS
 
     directed_defenses = [name for name, defense in record.study.defenses.items() if defense.uses_refusal_direction]
     for kind, corpus in record.contrast_corpora.items() if directed_defenses else ():
         if (count := len({sample.cluster for sample in corpus.samples})) < MIN_CONTRAST_BEHAVIORS:
             raise UndersongError(
-                f"The {kind} contrast set has {count} behaviors, and defense {directed_defenses[0]} needs {MIN_CONTRAST_BEHAVIORS} of each "
-                "kind; give more, or leave it out."
+                f"The {kind} contrast set has {count} behaviors, and defense {directed_defenses[0]} needs "
+                f"{MIN_CONTRAST_BEHAVIORS} of each kind; give more, or leave the defense out."
             )
 
 
 def check_comprehension_sets(record: AuditRecord) -> None:
-    """What comprehension cannot be told by, before the first model takes its hours."""
+    """Check that comprehension can be measured, before the first model is loaded.
+
+    Raises:
+        UndersongError: A prompt set does not allow it.
+    """
     from undersong.evaluation.comprehension import check_comprehension
 
     comprehension_config = record.study.evaluation.comprehension
     if comprehension_config is None:
         return
     for name, corpus in record.sets.items():
-        if record.study.sets[name].harmful:
+        if record.study.prompt_sets[name].harmful:
             check_comprehension(
                 [Prompt(sample, name, True, "audio", "") for sample in corpus.samples], comprehension_config
             )
 
 
 def check_selection_rules(record: AuditRecord) -> None:
-    """A rule that names a column which the pool does not have, or an axis of no study."""
+    """Check that the columns and axes of the selection rules exist.
+
+    Raises:
+        UndersongError: A rule names a missing column or axis.
+    """
     from undersong.proximity import check_rule_columns, sample_metadata_table
 
     columns = sample_metadata_table(record.pool.samples).column_names
@@ -133,8 +158,10 @@ def check_selection_rules(record: AuditRecord) -> None:
 
 
 def count_near_overlaps(record: AuditRecord) -> list[tuple[str, str, str, int]]:
-    """(corpus, other, kind, pairs): how many items two corpora of a study have in common or nearly so, by their texts
-    and their sound.  The very same items are refused before anything is trained; this counts what comes near it."""
+    """Count near-duplicates between the corpora of a study, by text and audio, as (corpus, other, kind, pairs).
+
+    Identical items are an error before anything is trained; this counts the near ones.
+    """
     from undersong.corpora import count_duplicates, find_duplicates
 
     has_several_sets = len(record.harm) > 1
@@ -152,11 +179,16 @@ def count_near_overlaps(record: AuditRecord) -> list[tuple[str, str, str, int]]:
 
 
 def check_overlap(record: AuditRecord) -> None:
-    """Reference and test harm are disjoint (DESIGN rule 13), and nothing harmful or tested is trained on."""
+    """Check that reference and test harm are disjoint (rule 13 in docs/contributing/rules.md), and that nothing harmful
+    or tested is trained on.
+
+    Raises:
+        UndersongError: Corpora overlap.
+    """
     from undersong.corpora import HELD_OUT, check_disjoint_behaviors, check_disjoint_items
 
     for name, corpus in record.sets.items():
-        for reference in record.harm.values() if record.study.sets[name].harmful else ():
+        for reference in record.harm.values() if record.study.prompt_sets[name].harmful else ():
             check_disjoint_behaviors(reference.samples, corpus.samples)
         check_disjoint_items(record.pool.samples, corpus.samples, other_name=f"the set {name}")
     for reference in record.harm.values():
@@ -164,15 +196,15 @@ def check_overlap(record: AuditRecord) -> None:
     if (mechanism_config := record.study.mechanism) is not None:
         held_out = (
             record.sets[mechanism_config.held_out_harmful].samples,
-            record.sets[mechanism_config.held_out_harmless].samples,
+            record.sets[mechanism_config.held_out_benign].samples,
         )
         check_disjoint_items(
-            *held_out, f"the set {mechanism_config.held_out_harmless}", f"The set {mechanism_config.held_out_harmful}"
+            *held_out, f"the set {mechanism_config.held_out_benign}", f"The set {mechanism_config.held_out_harmful}"
         )
         contrast_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["harmless"].samples
-        check_disjoint_items(*contrast_samples, "the harmless one", "The harmful contrast set")
+        check_disjoint_items(*contrast_samples, "the benign contrast set", "The harmful contrast set")
         for contrast_kind, contrast_corpus in record.contrast_corpora.items():
-            for name in (mechanism_config.held_out_harmful, mechanism_config.held_out_harmless):
+            for name in (mechanism_config.held_out_harmful, mechanism_config.held_out_benign):
                 test_samples = record.sets[name].samples
                 check_disjoint_items(
                     contrast_corpus.samples,
@@ -184,12 +216,12 @@ def check_overlap(record: AuditRecord) -> None:
     for ref, corpus in record.defense_corpora.items():
         for name, corpus_with_harm in record.sets.items():
             check_disjoint_items(
-                corpus.samples, corpus_with_harm.samples, f"the set {name}", f"What defends, {ref},", HELD_OUT
+                corpus.samples, corpus_with_harm.samples, f"the set {name}", f"The defense corpus {ref}", HELD_OUT
             )
     if record.harmless is not None:
         harm_corpora = {f"The harm set {name}": corpus for name, corpus in record.harm.items()}
         harmful_tests = {
-            f"The set {name}": corpus for name, corpus in record.sets.items() if record.study.sets[name].harmful
+            f"The set {name}": corpus for name, corpus in record.sets.items() if record.study.prompt_sets[name].harmful
         }
         for name, corpus_with_harm in {"The pool": record.pool, **harm_corpora, **harmful_tests}.items():
-            check_disjoint_items(corpus_with_harm.samples, record.harmless.samples, "the harmless set", name)
+            check_disjoint_items(corpus_with_harm.samples, record.harmless.samples, "the benign reference", name)

@@ -1,5 +1,6 @@
-"""Cosine distances of a pool to a reference harm set, selections by rule, agreement between axes and the screening
-score. Works on vectors and ids only.
+"""Cosine distances to a reference harm set, selections by rule, agreement between axes and the screening score.
+
+Works on vectors and ids only.
 """
 
 import lazy_loader

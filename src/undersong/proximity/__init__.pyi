@@ -28,9 +28,6 @@ from .rules import (
 from .rules import (
     parse_rule as parse_rule,
 )
-from .rules import (
-    parse_simple_rule as parse_simple_rule,
-)
 from .screening_score import (
     ScreeningScore as ScreeningScore,
 )
@@ -42,9 +39,6 @@ from .selection import (
 )
 from .selection import (
     check_rule_columns as check_rule_columns,
-)
-from .selection import (
-    draw_selections as draw_selections,
 )
 from .selection import (
     ids_hash as ids_hash,

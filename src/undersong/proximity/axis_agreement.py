@@ -1,6 +1,5 @@
 """Agreement between axes over the same pool: rank correlation, overlap of the closest items and CKA, with cluster
-bootstrap intervals.
-"""
+bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -31,19 +30,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AxisAgreementMatrix:
-    """Between axes, over the `n` items that all of them have: both matrices are (axes, axes)."""
+    """Pairwise agreement of axes over the `n` items that all of them have; both matrices are (axes, axes)."""
 
     axes: tuple[str, ...]
     n: int
-    fraction: float  # what counts as closest
-    spearman: np.ndarray  # of the scores
-    overlap_closest: np.ndarray  # share of the closest that two axes have in common
+    fraction: float  # share of items that count as closest
+    spearman: np.ndarray  # rank correlation of the scores
+    overlap_closest: np.ndarray  # share of the closest items that two axes have in common
 
 
 def axis_agreement_matrix(tables: Mapping[str, pa.Table], fraction: float = 0.25) -> AxisAgreementMatrix:
-    """Agreement of axes (name -> its proximity table) by the score each is ranked by.
+    """Agreement of axes by the score that each is ranked by; `tables` maps an axis to its proximity table.
 
-    Raises UndersongError when the axes have fewer than two items in common.
+    Raises:
+        UndersongError: The axes have fewer than two items in common.
     """
     by_id = {axis: dict(zip(table.column("id").to_pylist(), ranking_scores(table))) for axis, table in tables.items()}
     common = sorted(set.intersection(*(set(values) for values in by_id.values()))) if by_id else []
@@ -63,28 +63,32 @@ MEASURES = ("spearman", "overlap", "cka")
 
 @dataclass(frozen=True, slots=True)
 class AxisPairAgreement:
-    """Two axes over the `n` items both have, with percentile intervals over `clusters` clusters of items."""
+    """Agreement of two axes over the `n` items both have, with percentile intervals over `clusters` clusters of
+    items."""
 
     a: str
     b: str
     n: int
     clusters: int
-    spearman: Interval  # of the scores; ties share their mean rank
-    overlap: Interval  # share of the closest k in common, ties falling at random; unrelated axes share `chance`
+    spearman: Interval  # rank correlation of the scores; ties share their mean rank
+    overlap: Interval  # share of the closest k in common, ties broken at random; unrelated axes share `chance`
     chance: float
-    tied: tuple[float, float]  # share of items of a, and of b, whose score another item has too
-    cka: Interval | None  # linear, debiased; None without vectors, or where too few items leave nothing to compare
-    cka_plain: float | None  # the published estimate, which is large with few items whatever they are
+    tied: tuple[float, float]  # share of items of a, and of b, with the same score as another item
+    cka: Interval | None  # linear, debiased; None without vectors or with too few items
+    cka_plain: float | None  # the published biased estimate, which is large for any few items
 
 
 @dataclass(frozen=True, slots=True)
 class InternalAxisAgreement:
-    """Every reference axis against the internal one.
+    """Agreement of every reference axis with the internal one.
 
-    `leads`: measure -> axis -> share of draws in which the axis agrees most with the internal one (equals share);
-    empty where no draw could tell.
-    `hears`: measure -> the axis that agrees most, where the interval of its lead over each other axis is above 0; else
-    None: these items cannot tell.
+    Attributes:
+        internal: Name of the internal axis.
+        pairs: Agreement of each reference axis with it.
+        leads: Measure -> axis -> share of draws in which the axis agrees most with the internal one (ties share a
+            draw); empty if no draw has a value.
+        hears: Measure -> the axis that agrees most, if the interval of its lead over every other axis is above 0; else
+            None, because these items cannot tell.
     """
 
     internal: str
@@ -103,12 +107,23 @@ def pairwise_axis_agreement(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[AxisPairAgreement, ...]:
-    """Agreement of each two axes (name -> proximity table of one harm set), over the items that all axes have.
+    """Agreement of each two axes, over the items that all axes have.
 
-    `vectors` (the pool's, by axis) add CKA.  `facts` with a column `group`: whole groups are drawn, because one
-    question in eleven accents is one item.  Simulated coverage of nominal 95 % intervals: Spearman .91 to .96, overlap
-    .95 to 1, debiased CKA .91 to 1 (60 to 300 items).  Raises UndersongError with fewer than two common items, and
-    for constant scores.
+    Simulated coverage of nominal 95 % intervals: Spearman .91 to .96, overlap .95 to 1, debiased CKA .91 to 1 (60 to
+    300 items).
+
+    Args:
+        tables: Proximity table of each axis, to one harm set.
+        vectors: The pool's embeddings on each axis; they add CKA.
+        metadata: Table of the pool's items. With a column `group`, whole groups are drawn, because one question in
+            eleven accents is one item.
+        fraction: Share of items that count as closest.
+        draws: Number of bootstrap draws.
+        seed: Seed of the bootstrap.
+        level: Confidence level.
+
+    Raises:
+        UndersongError: There are fewer than two common items, or all scores of an axis are equal.
     """
     pairs = list(combinations(tables, 2))
     return _measure_pairs(tables, pairs, vectors, metadata, fraction, draws, seed, level)[0]
@@ -125,14 +140,27 @@ def compare_internal_axis(
     seed: int = 0,
     level: float = 0.95,
 ) -> InternalAxisAgreement:
-    """Each reference axis against the model's own; all from the same draws, so that leads are paired.
+    """Agreement of each reference axis with the model's own; all use the same draws, so that leads are paired.
 
-    Given as for `axis_pairs`; the internal axis is named by its table.  It says which axis the model's distances go
-    along with on this pool and harm set, not what the model does with them.
+    It shows which axis the model's distances follow on this pool and harm set, not what the model does with them.
+
+    Args:
+        references: Proximity table of each reference axis, to one harm set.
+        internal: Proximity table of the internal axis.
+        vectors: The pool's embeddings on each axis; they add CKA.
+        metadata: Table of the pool's items; with a column `group`, whole groups are drawn.
+        fraction: Share of items that count as closest.
+        draws: Number of bootstrap draws.
+        seed: Seed of the bootstrap.
+        level: Confidence level.
+
+    Raises:
+        UndersongError: There is no reference axis of another name, there are fewer than two common items, or all scores
+            of an axis are equal.
     """
     name = single_axis(internal)
     if name in references or not references:
-        raise UndersongError(f"The internal axis {name!r} needs reference axes of other names beside it.")
+        raise UndersongError(f"The internal axis {name!r} has no reference axis of another name; add at least one.")
     pairs = [(axis, name) for axis in references]
     agreements, draw_values = _measure_pairs(
         {**references, name: internal}, pairs, vectors, metadata, fraction, draws, seed, level
@@ -151,7 +179,7 @@ def compare_internal_axis(
 def _dominant_axis(
     measure: str, pairs: Sequence[AxisPairAgreement], draw_values: np.ndarray, level: float
 ) -> str | None:
-    """The axis that leads every other one by more than its interval; one axis alone leads nothing."""
+    """Axis whose lead over every other axis has an interval above 0, else None. A single axis leads nothing."""
     estimates = [getattr(pair, measure) for pair in pairs]
     if None in estimates:
         return None
@@ -177,7 +205,7 @@ def _measure_pairs(
     seed: int,
     level: float,
 ) -> tuple[tuple[AxisPairAgreement, ...], dict[str, np.ndarray]]:
-    """The pairs, and by measure its values in every draw (draws, pairs)."""
+    """Agreement of each pair, and the values of each measure in every draw, (draws, pairs)."""
     ids, axes = _common_items(tables, vectors)
     k, _ = resolve_amount(fraction, len(ids))
     clusters = _cluster_ids(ids, metadata)
@@ -219,7 +247,7 @@ def _measure_pairs(
 def _rank_measures(
     axes: Mapping[str, RankedScores], pairs: Sequence[tuple[str, str]], weights: np.ndarray, fraction: float
 ) -> dict[str, list[float]]:
-    """Both rank measures of every pair in a draw."""
+    """Both rank measures of every pair in one draw."""
     k, _ = resolve_amount(fraction, int(weights.sum()))
     ranks = {axis: mid_ranks(ranked_axis, weights) for axis, ranked_axis in axes.items()}
     return {
@@ -231,7 +259,7 @@ def _rank_measures(
 def _common_items(
     tables: Mapping[str, pa.Table], vectors: Mapping[str, Embeddings] | None
 ) -> tuple[list[str], dict[str, RankedScores]]:
-    """Items that all have, sorted, and every axis's scores of them made ready."""
+    """Sorted ids that all axes have, and the ranked scores of every axis for them."""
     by_id = {}
     for axis, table in tables.items():
         single_axis(table)
@@ -258,7 +286,7 @@ def _cka(ids: Sequence[str], a: Embeddings, b: Embeddings) -> Cka:
     for embeddings in (a, b):
         row_by_id = {id: row for row, id in enumerate(embeddings.ids)}
         rows.append(np.array([row_by_id[id] for id in ids]))
-    return linear_cka(a.vectors[rows[0]], b.vectors[rows[1]])
+    return linear_cka(a.vectors, b.vectors, rows=(rows[0], rows[1]))
 
 
 def _debiased(ckas: Sequence[Cka] | None, i: int) -> float | None:

@@ -1,6 +1,5 @@
 """Exact cosine distances to a reference set in one blocked pass: nearest, second nearest, mean of the k nearest, and
-centroid. Uses a chord formula where float32 cosines lose precision.
-"""
+centroid. Uses a chord formula where float32 cosines lose precision."""
 
 from __future__ import annotations
 
@@ -12,20 +11,20 @@ import numpy as np
 from undersong.types import UndersongError
 
 BLOCK = 1024
-# Squared length of the mean unit vector (mean cosine of the set with itself) from which the chord is worth its cost.
+# Squared length of the mean unit vector (mean cosine of the set with itself) above which the chord formula is used.
 CHORD_THRESHOLD = 0.9
-# Beyond this many neighbours a partition is cheaper than taking the maximum again and again.
+# For more neighbors than this, a partition is cheaper than repeated maxima.
 MAX_REPEATED_ARGMAX = 32
-# A centred vector this small beside the vector it came from is rounding, not a direction.
+# A centered vector smaller than this fraction of the original is rounding and has no direction.
 NO_DIRECTION = 4 * float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, slots=True)
 class NearestDistances:
-    """Per pool row, all (n,): float32 distances in [0, 2] and the nearest harm row (int64).
+    """Distances of each pool row, all (n,): float32 in [0, 2]; `index` is the nearest harm row (int64).
 
-    NaN: there is no such distance (`second_distance` to a single item, anything of a vector that centring made zero,
-    `centroid_distance` to vectors that cancel out).
+    NaN means that a distance is undefined: `second_distance` to a single item, any distance of a vector that centering
+    made zero, and `centroid_distance` to vectors that cancel out.
     """
 
     distance: np.ndarray
@@ -38,11 +37,21 @@ class NearestDistances:
 def nearest_distances(
     pool: np.ndarray, harm: np.ndarray, *, k: int = 5, center: np.ndarray | None = None, block: int = BLOCK
 ) -> NearestDistances:
-    """Cosine distances of `pool` (n, d) to `harm` (m, d), both float32; `centre` (d,) is subtracted from both first.
+    """Cosine distances of a pool to a harm set.
 
-    Beside its outputs it holds O(block x (m + d)) and one copy of the harm set.  Of several nearest rows that are equal
-    the first counts.  Raises UndersongError when widths differ, a side is empty, k is not within 1..m, or a vector is
-    zero, NaN or infinite (it should have been quarantined).
+    Besides its outputs it needs O(block x (m + d)) memory and one copy of the harm set. If several nearest rows are
+    equal, the first counts.
+
+    Args:
+        pool: Pool vectors, (n, d) float32.
+        harm: Harm vectors, (m, d) float32.
+        k: Number of neighbors of `knn_distance`.
+        center: Vector (d,) that is subtracted from both first.
+        block: Number of pool rows per block.
+
+    Raises:
+        UndersongError: Widths differ, a side is empty, k is not from 1 to m, or a vector is zero, NaN or infinite (it
+            should have been quarantined).
     """
     _check_inputs(pool, harm, k)
     n, (m, d) = len(pool), harm.shape
@@ -50,7 +59,7 @@ def nearest_distances(
         *(np.empty(n, dtype) for dtype in (np.float32, np.int64, np.float32, np.float32, np.float32))
     )
     target, equal_rows = _prepare_harm_set(harm, center), first_equal_row(harm)
-    # Scratch is allocated once: fresh pages for every block cost a tenth of the matrix product.
+    # Scratch arrays are allocated once: new pages for every block cost a tenth of the matrix product.
     scratch = np.empty((min(block, n), d), np.float32), np.empty((min(block, n), m), np.float32)
     for start in range(0, n, block):
         rows = slice(start, min(start + block, n))
@@ -77,11 +86,13 @@ def nearest_distances(
 
 @dataclass(frozen=True, slots=True)
 class _PreparedHarmSet:
-    """The harm side: a prepared pool row q has distance own - q.offset + half, to the centroid own + q.towards + gap.
+    """Harm set prepared for products: a pool row q has distance self - q.offset + half, and to the centroid self +
+    q.centroid_vector + centroid_offset.
 
-    Plain: `offset` are the unit vectors h with mean c, own = 1, half = gap = 0, towards = -c / |c|.
-    Shifted: q = p - c, offset = h - c, own = |q|^2 / 2, half = |offset|^2 / 2, towards = c - c / |c|, gap is half the
-    square of 1 - |c|.  A row without direction has an infinite half and so is never the nearest.
+    Unshifted: `offset` holds the unit vectors h with mean c; self = 1, half = 0, centroid_vector = -c / |c| and
+    centroid_offset = 0. Shifted: q = p - c and offset = h - c; self = |q|^2 / 2, half = |offset|^2 / 2, centroid_vector
+    = c - c / |c|, and centroid_offset is half the square of 1 - |c|. A row without direction has an infinite half, so
+    it is never the nearest.
     """
 
     shifted: bool
@@ -112,9 +123,9 @@ def _prepare_harm_set(harm: np.ndarray, center: np.ndarray | None) -> _PreparedH
 def _prepare_pool(
     block: np.ndarray, target: _PreparedHarmSet, center: np.ndarray | None, scratch: np.ndarray, start: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pool rows (b, d) -> vectors to multiply (b, d), the scale of their products (b, 1), own (b, 1), which are lost.
+    """Vectors to multiply (b, d), scale of their products (b, 1), self terms (b, 1) and undefined rows (b,).
 
-    Plain rows are multiplied as they lie there and scaled afterwards: no copy at all.
+    Unshifted rows are multiplied in place and scaled afterwards, without a copy.
     """
     if not target.shifted:
         norms = _checked_norms(block, "pool item", start)[:, None]
@@ -126,12 +137,12 @@ def _prepare_pool(
 
 
 def first_equal_row(vectors: np.ndarray) -> np.ndarray:
-    """(n,) int64: for each row of `vectors` (n, d) the first row with the very same numbers.
+    """Index (n,) int64 of the first row that equals each row of `vectors` (n, d) exactly.
 
-    Blocked products round the same row differently at different places; ties of equal items are settled with this.
+    Blocked products round the same row differently at different positions; this settles ties of equal items.
     """
     first_rows = np.arange(len(vectors))
-    # Equal rows have equal sums, to the bit; few others have, and only rows that share theirs are looked at whole.
+    # Equal rows have exactly equal sums. Few other rows do, so only rows that share a sum are compared in full.
     with np.errstate(over="ignore", invalid="ignore"):
         _, group, sizes = np.unique(vectors.sum(axis=1), return_inverse=True, return_counts=True)
     first_by_digest: dict[bytes, int] = {}
@@ -148,13 +159,14 @@ def _check_inputs(pool: np.ndarray, harm: np.ndarray, k: int) -> None:
             f"Pool vectors have {pool.shape[1]} dimensions, harm vectors {harm.shape[1]}; embed both with one encoder."
         )
     if not 1 <= k <= len(harm):
-        raise UndersongError(f"k = {k} neighbours of a harm set of {len(harm)}; choose k from 1 to {len(harm)}.")
+        raise UndersongError(f"k = {k} neighbors of a harm set of {len(harm)}; choose k from 1 to {len(harm)}.")
 
 
 def _write_unit_rows(
     vectors: np.ndarray, center: np.ndarray | None, out: np.ndarray, item_kind: str, start: int = 0
 ) -> np.ndarray:
-    """Writes unit rows of `vectors` (b, d) to `out`; -> (b,) bool, which rows had no direction left after centring."""
+    """Write unit rows of `vectors` (b, d) to `out`; returns which rows had no direction left after centering, (b,)
+    bool."""
     norms = _checked_norms(vectors, item_kind, start)
     if center is None:
         np.divide(vectors, norms[:, None], out=out)
@@ -167,7 +179,7 @@ def _write_unit_rows(
 
 
 def _checked_norms(vectors: np.ndarray, item_kind: str, start: int) -> np.ndarray:
-    """(b,) lengths.  A row that is zero, NaN or infinite is an error: it must have been quarantined."""
+    """Lengths (b,) of the rows; a row that is zero, NaN or infinite should have been quarantined and is an error."""
     norms = _norms(vectors)
     is_usable = np.isfinite(norms) & (norms > 0)
     if not is_usable.all():
@@ -177,16 +189,16 @@ def _checked_norms(vectors: np.ndarray, item_kind: str, start: int) -> np.ndarra
 
 
 def _norms(vectors: np.ndarray) -> np.ndarray:
-    """(b, d) -> (b,) float32 lengths."""
+    """Lengths (b,) float32 of rows (b, d)."""
     with np.errstate(over="ignore"):
         squares = np.vecdot(vectors, vectors)
-    if not ((squares > 1e-30) & (squares < 1e30)).all():  # float32 squares run out of range long before the values do
+    if not ((squares > 1e-30) & (squares < 1e30)).all():  # float32 squares overflow long before the values do
         squares = np.vecdot(vectors, vectors, dtype=np.float64)
     return np.sqrt(squares).astype(np.float32)
 
 
 def _largest(closeness: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Index (b,) of each row's maximum, the first of equals, and the k largest values (b, k), descending.
+    """Index (b,) of each row's maximum (the first of equals), and its k largest values (b, k), descending.
 
     Overwrites `closeness` (b, m).
     """

@@ -1,6 +1,5 @@
-"""Selection rules: kinds and modifiers, parsing and formatting, the item order a rule implies, and how many items it
-selects.
-"""
+"""Selection rules: kinds and modifiers, parsing and formatting, the order of items under a rule, and how many it
+selects."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-AMOUNT_KINDS = ("closest", "distant", "random")  # kinds that are told how many; the others keep all that fit
+AMOUNT_KINDS = ("closest", "distant", "random")  # kinds with an amount; the others keep all items that fit
 RULE_EXAMPLES = {
     "closest": "closest:0.25",
     "distant": "distant:200",
@@ -33,25 +32,25 @@ MODIFIER_EXAMPLES = {
     "matched": "+matched(speaker,seconds,answer)",
     "within": "+within(semantic:5)",
 }
-DEFAULT_STRATA = 5  # of an axis, where the rule does not say
+DEFAULT_STRATA = 5  # quantile strata of `within`, unless the rule gives their number
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionRule:
-    """A parsed rule; `str()` gives its text back."""
+    """Parsed selection rule; `str()` gives its text."""
 
-    kind: str  # one of FORMS
-    amount: float | int  # a share or a count; the score of below and above; the lower share of a band
-    upper: float | None = None  # of a band
-    caps: tuple[tuple[str, int], ...] = ()  # column, most items of one value
+    kind: str  # a key of RULE_EXAMPLES
+    amount: float | int  # a share or a count; for below and above a score; for a band its lower share
+    upper: float | None = None  # upper share of a band
+    caps: tuple[tuple[str, int], ...] = ()  # column, and the most items of one value
     matched: tuple[str, ...] = ()  # columns
     within: str | None = None  # an axis or a column
-    strata: int = DEFAULT_STRATA  # of `within`, where it is an axis or a number
+    strata: int = DEFAULT_STRATA  # number of strata of `within`, if it is an axis or a numeric column
 
     @property
     def is_simple(self) -> bool:
-        """Whether the rule is KIND:AMOUNT and nothing more."""
+        """True if the rule is KIND:AMOUNT without modifiers, and the kind is closest, distant or random."""
         return self == SelectionRule(self.kind, self.amount) and self.kind in AMOUNT_KINDS
 
     @property
@@ -69,7 +68,11 @@ class SelectionRule:
 
 
 def parse_rule(text: str) -> SelectionRule:
-    """The rule that `text` writes (see the module).  Raises UndersongError that names the nearest right form."""
+    """Parse a selection rule, such as `closest:0.25+matched(speaker)`.
+
+    Raises:
+        UndersongError: The text is not a rule; the message shows the closest valid form.
+    """
     base_text, *modifiers = (part.strip() for part in text.split("+"))
     fields = _parse_base(text, base_text)
     for modifier in modifiers:
@@ -77,23 +80,10 @@ def parse_rule(text: str) -> SelectionRule:
     parsed_rule = SelectionRule(**fields)
     if parsed_rule.kind not in AMOUNT_KINDS and (parsed_rule.matched or parsed_rule.within is not None):
         raise UndersongError(
-            f"Cannot keep {text!r}: matched and within choose among more than are kept, and {parsed_rule.kind} keeps all it "
-            f"finds; write {' | '.join(RULE_EXAMPLES[kind] for kind in AMOUNT_KINDS)} before them."
+            f"Cannot keep {text!r}: matched and within need a rule with an amount, and {parsed_rule.kind} keeps every "
+            f"item that fits; write {' | '.join(RULE_EXAMPLES[kind] for kind in AMOUNT_KINDS)} before them."
         )
     return parsed_rule
-
-
-def parse_simple_rule(text: str) -> tuple[str, float | int]:
-    """`closest:0.25` -> ("closest", 0.25); `distant:200` -> ("distant", 200): with a point a share, without a count.
-
-    For callers that know no further rules: anything beyond KIND:AMOUNT is an UndersongError.
-    """
-    rule = parse_rule(text)
-    if not rule.is_simple:
-        raise UndersongError(
-            f"Cannot keep {text!r} here; write KIND:AMOUNT with KIND one of {', '.join(AMOUNT_KINDS)}."
-        )
-    return rule.kind, rule.amount
 
 
 def _parse_base(text: str, base_text: str) -> dict:
@@ -107,7 +97,8 @@ def _parse_base(text: str, base_text: str) -> dict:
         low, high = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
         if not 0 <= low < high <= 1:
             raise UndersongError(
-                f"Cannot keep {text!r}; a band is two shares from 0 to 1, the lower first, such as {RULE_EXAMPLES[kind]}."
+                f"Cannot keep {text!r}; a band is two shares from 0 to 1, the lower first, "
+                f"such as {RULE_EXAMPLES[kind]}."
             )
         return {"kind": kind, "amount": low, "upper": high}
     if kind in AMOUNT_KINDS and amount.isdecimal():
@@ -127,7 +118,7 @@ def _parse_base(text: str, base_text: str) -> dict:
 
 
 def _parse_modifier(text: str, modifier: str, fields: dict) -> None:
-    """Adds one modifier to the rule's fields; each may stand once."""
+    """Add one modifier to the rule's fields; each may be given once."""
     cap_match = re.fullmatch(r"([^<>=():,]+?)\s*<=\s*(\d+)", modifier)
     call_match = re.fullmatch(r"(matched|within)\(([^()]+)\)", modifier)
     is_repeated = False
@@ -148,27 +139,34 @@ def _parse_modifier(text: str, modifier: str, fields: dict) -> None:
     else:
         raise _unknown_modifier(text, modifier)
     if is_repeated:
-        raise UndersongError(f"Cannot keep {text!r}: +{modifier} says again what was said; write it once.")
+        raise UndersongError(f"Cannot keep {text!r}: +{modifier} repeats a modifier; write it once.")
 
 
 def _unknown_modifier(text: str, modifier: str) -> UndersongError:
     close_matches = difflib.get_close_matches(re.split(r"[^a-z]", modifier)[0], MODIFIER_EXAMPLES, n=1, cutoff=0.5)
     examples = MODIFIER_EXAMPLES[close_matches[0]] if close_matches else " | ".join(MODIFIER_EXAMPLES.values())
-    return UndersongError(f"Cannot keep {text!r}: +{modifier} is no modifier; write {examples}.")
+    return UndersongError(f"Cannot keep {text!r}: +{modifier} is not a modifier; write {examples}.")
 
 
 def _format_number(number: float | int, is_amount: bool = False) -> str:
-    """Digits that are read back as the same number, and as the same kind of number: a share has a point."""
+    """Digits that parse to the same number and the same type: a share has a decimal point."""
     if isinstance(number, int):
         return str(number)
     return np.format_float_positional(number, trim="0" if is_amount else "-")
 
 
 def selection_order(proximity: pa.Table, rule: SelectionRule, seed: int = 0) -> tuple[np.ndarray, int, float]:
-    """Rows in the order in which `keep` wants them (as many as it would take at all), how many of them, which share.
+    """Order in which a rule selects the rows of a proximity table.
 
-    `closest` goes up the ranks, `distant` down, `random` along a permutation of the sorted ids by
-    `numpy.random.default_rng(seed)`: a smaller amount is part of a larger one, and no tie puts an item into both ends.
+    `closest` goes up the ranks, `distant` down, and `random` along a permutation of the sorted ids by
+    `numpy.random.default_rng(seed)`. So a smaller amount is part of a larger one, and no tie puts an item into both
+    ends.
+
+    Returns:
+        Candidate rows in order, how many of them the rule keeps, and their share of the pool.
+
+    Raises:
+        UndersongError: The pool is empty, the amount is out of range, or no item fits.
     """
     import pyarrow.compute as pc
 
@@ -202,7 +200,13 @@ def selection_order(proximity: pa.Table, rule: SelectionRule, seed: int = 0) -> 
 
 
 def resolve_amount(amount: float | int, n: int) -> tuple[int, float]:
-    """How many of `n` an amount is, and which share.  0.29 of 100 is 29, though their product as floats is below it."""
+    """Count and share that an amount means in a pool of `n` items.
+
+    0.29 of 100 is 29, although the product of the floats is below 29.
+
+    Raises:
+        UndersongError: The pool is empty, or the amount is out of range.
+    """
     if n == 0:
         raise UndersongError("The pool is empty, so there is nothing to select; check the manifest or its filters.")
     if isinstance(amount, int):

@@ -1,6 +1,5 @@
 """The screening score: how much closer a pool lies to a harm set than benign speech does, with cluster bootstrap
-intervals.
-"""
+intervals."""
 
 from __future__ import annotations
 
@@ -25,15 +24,15 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class ThresholdPoint:
-    """At the `q`-quantile of harmless distances, which lies at `threshold`: what of the pool is closer than that.
+    """Shares of the pool below one threshold: the `q`-quantile of benign distances.
 
-    `mass` is the mean over all items of how far they are within the threshold, in units of distance.
+    `mass` is the mean over all items of how far they lie within the threshold, in units of distance.
     """
 
     q: float
     threshold: float
-    share: Interval  # of the pool
-    heldout_share: Interval  # q, where both harmless sets are alike
+    share: Interval  # share of the pool closer than the threshold
+    heldout_share: Interval  # the same share of held-out benign speech: q, if both benign sets are alike
     excess: Interval  # share - heldout_share
     mass: Interval
     heldout_mass: Interval
@@ -41,24 +40,26 @@ class ThresholdPoint:
 
 @dataclass(frozen=True, slots=True)
 class ScreeningScore:
-    """`value`: the chance that a pool item is closer to harm than a harmless one, less that same chance of a held-out
-    harmless item; from -1 to 1, 0 for a pool like the held-out speech.  It is the area between the two curves of share
-    over q.
+    """Measure of how much closer a pool is to harm than benign speech is.
 
-    What it does not claim: it is no probability of a jailbreak and no forecast of a JSR, until arms have been run and
-    the report shows how well it foretold them.  It compares pools on one axis, encoder, harm set and harmless corpus,
-    and nothing across them.  A pool that differs from the harmless corpus in topic, microphone or language moves it as
-    harm does.  A few harmful items in a large pool hardly move it: look at the curve's low end for these.
+    `value` is the probability that a pool item is closer to harm than a benign one, minus the same probability for a
+    held-out benign item. It lies between -1 and 1, and is 0 for a pool like the held-out speech. It is the area between
+    the two curves of share over q.
+
+    It is not the probability of a jailbreak, and not a forecast of a JSR until arms have been run and the report shows
+    how well it predicted them. It compares pools on one axis, encoder, harm set and benign corpus, and nothing across
+    them. A pool that differs from the benign corpus in topic, microphone or language moves it as harm does. A few
+    harmful items in a large pool hardly move it: the low end of the curve shows them.
     """
 
     name: str
     axis: str
     harm_set: str
     score: str
-    n: tuple[int, int, int]  # pool, harmless, held out
+    n: tuple[int, int, int]  # items of the pool, the benign set and the held-out set
     clusters: tuple[int, int, int]
     value: Interval
-    heldout: Interval  # the held-out set's own chance; 0.5, where both harmless sets are alike
+    heldout: Interval  # the held-out set's own probability; 0.5 if both benign sets are alike
     curve: tuple[ThresholdPoint, ...]
 
 
@@ -74,12 +75,22 @@ def compute_screening_score(
     seed: int = 0,
     level: float = 0.95,
 ) -> ScreeningScore:
-    """From the proximity tables of the pool, of harmless speech, and of held-out harmless speech.
+    """Screening score from the proximity tables of the pool and of benign speech.
 
-    Without `heldout` the harmless items are halved at random, whole groups together.  `facts` and `harmless_facts`
-    (of both harmless sets) may have a column `group`: intervals are percentiles over whole groups, drawn anew in all
-    three sets.  Raises UndersongError for tables of different axes, harm sets or scores, for centred ones (each is
-    centred on its own mean), for items that are in two of them, and for quantiles outside 0 to 1.
+    Args:
+        pool: Proximity table of the pool.
+        benign: Proximity table of benign speech.
+        heldout: Proximity table of held-out benign speech; None splits `benign` into random halves by group.
+        metadata: Table of the pool's items. With a column `group`, whole groups are resampled.
+        benign_metadata: The same for both benign sets.
+        quantiles: Quantiles of benign distances for the curve.
+        draws: Number of bootstrap draws.
+        seed: Seed of the split and of the bootstrap.
+        level: Confidence level.
+
+    Raises:
+        UndersongError: The tables differ in axis, harm set or score, a table is centered (each on its own mean), an
+            item is in two of them, or a quantile is not between 0 and 1.
     """
     quantile_values = np.asarray(quantiles, dtype=np.float64)
     if quantile_values.ndim != 1 or not ((quantile_values > 0) & (quantile_values < 1)).all():
@@ -96,7 +107,7 @@ def compute_screening_score(
     scale = rank_positions([ranking_scores(table) for table in tables])
 
     def compute_statistics(weights: Sequence[np.ndarray]) -> np.ndarray:
-        """value, the held-out set's chance, and then by quantile: share, held-out share, excess, both masses."""
+        """Value, the held-out probability, then by quantile: share, held-out share, excess and both masses."""
         pool_shares, reference_shares, heldout_shares = (
             value_shares(scale, index, weights[index]) for index in range(3)
         )
@@ -145,16 +156,19 @@ def _common_ranking(tables: Sequence[pa.Table]) -> tuple[str, str, str]:
     }
     if len(rankings) > 1:
         raise UndersongError(
-            f"The tables are not alike ({'; '.join(' '.join(ranking) for ranking in sorted(rankings))}); screen pool and harmless "
-            "speech on one axis, to one harm set, by one score."
+            "The tables differ in axis, harm set or score "
+            f"({'; '.join(' '.join(ranking) for ranking in sorted(rankings))}); screen pool and benign speech on one "
+            "axis, to one harm set, by one score."
         )
     if any(ranking_metadata(table)["centred"] for table in tables):
-        raise UndersongError("Each table is centred on its own mean, so they cannot be compared; screen without it.")
+        raise UndersongError(
+            "Each table is centered on its own mean, so they cannot be compared; screen without centering."
+        )
     ids = [set(table.column("id").to_pylist()) for table in tables]
     if shared_ids := sorted((ids[0] & ids[1]) | (ids[0] & ids[2]) | (ids[1] & ids[2])):
         raise UndersongError(
-            f"{len(shared_ids)} items are in two of the pool, the harmless and the held-out set, the first {shared_ids[0]}; "
-            "take them out of one."
+            f"{len(shared_ids)} items are in two of the pool, the benign set and the held-out set, the first "
+            f"{shared_ids[0]}; remove them from one."
         )
     axis, *sets, score = next(iter(rankings))
     return axis, sets[0] if sets else "", score
@@ -167,12 +181,12 @@ def _item_clusters(table: pa.Table, metadata: pa.Table | None) -> list[str]:
 
 
 def _split_in_halves(table: pa.Table, metadata: pa.Table | None, seed: int) -> tuple[pa.Table, pa.Table]:
-    """Two halves of a table by group, as the sorted names of groups fall to `seed`."""
+    """Two random halves of a table, by whole groups."""
     labels = _item_clusters(table, metadata)
     names = sorted(set(labels))
     if len(names) < 2:
         raise UndersongError(
-            "One group of harmless speech cannot be halved into what is measured by and what is held out; give more."
+            "The benign speech is a single group and cannot be split into a benign set and a held-out set; add groups."
         )
     first_half = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[: len(names) // 2]}
     in_first_half = np.array([label in first_half for label in labels])

@@ -1,13 +1,11 @@
-"""Selects pool items by a rule, with caps, matching and strata, and reads and writes the resulting `Selection` as
-JSON.
-"""
+"""Select pool items by a rule, with caps, matching and strata; read and write a `Selection` as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,30 +35,39 @@ ProximityTables = Mapping[str, "pa.Table"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The ids kept, and all that is needed to keep them again.  Two selections with one `ids_hash` are one."""
+    """The selected ids, and what is needed to select them again. Selections with the same `ids_hash` are one
+    selection."""
 
     axis: str
-    score: str  # nearest | knn:K | centroid, with " centred" where the pool's mean was subtracted
+    score: str  # nearest | knn:K | centroid, with " centred" if the pool's mean was subtracted
     kind: str  # closest | distant | random | band | below | above
-    fraction: float  # asked for; k / n where a count or a threshold was
+    fraction: float  # requested share; k / n if the rule has a count or a threshold
     k: int
-    seed: int | None  # of the random draw; None for kinds that draw nothing
+    seed: int | None  # seed of the random draw; None for other kinds
     ids: tuple[str, ...]  # sorted
     ids_hash: str  # SHA-256 of the sorted ids joined by "\n"
-    # What follows is in the file only where it says something: plain selections are written as they always were.
-    harm_set: str = ""  # where the table was to several
-    rule: str = ""  # the whole rule, where it is more than kind and amount
-    asked: int | None = None  # how many, where fewer could be kept
-    notes: tuple[str, ...] = ()  # what could not be had, or not be separated
+    # The fields below are written to the file only if they differ from their defaults.
+    harm_set: str = ""  # the harm set, if the table has several
+    rule: str = ""  # the whole rule, if it has more than kind and amount
+    asked: int | None = None  # requested count, if fewer items could be kept
+    notes: tuple[str, ...] = ()  # what could not be reached or not be separated
 
 
 def select_by_kind(proximity: pa.Table, kind: str, amount: float | int, seed: int = 0) -> Selection:
-    """Keep `amount` of one axis's proximity table: a float is a share in (0, 1], of which floor(share x n) items and at
-    least 1 are kept; an int is a count.  `choose` with the rule KIND:AMOUNT.
+    """Select by KIND:AMOUNT from the proximity table of one axis.
 
-    `closest` are the first ranks, `distant` the last, so that no tie puts an id into both.  `random` is the head of a
-    permutation of the sorted ids by `numpy.random.default_rng(seed)`: a smaller share is part of a larger one.
-    Raises UndersongError for an empty pool, an amount out of range, or a table of several axes.
+    `closest` keeps the first ranks and `distant` the last, so no tie puts an id into both. `random` keeps the head of a
+    permutation of the sorted ids by `numpy.random.default_rng(seed)`, so a smaller share is part of a larger one.
+
+    Args:
+        proximity: Proximity table of one axis and one harm set.
+        kind: closest, distant, random, below or above.
+        amount: A float is a share in (0, 1], of which floor(share x n) items and at least 1 are kept; an int is a
+            count.
+        seed: Seed of a random draw.
+
+    Raises:
+        UndersongError: The pool is empty, the amount is out of range, or the table has several axes.
     """
     return select_by_rule(proximity, SelectionRule(kind, amount), seed)
 
@@ -74,14 +81,23 @@ def select_by_rule(
     other_tables: ProximityTables | None = None,
     match_ids: Collection[str] | None = None,
 ) -> Selection:
-    """Keep what the rule says of one axis's proximity table (see `keep` for rules, `priority` for the order).
+    """Select by a rule from the proximity table of one axis (`parse_rule` for rules, `selection_order` for the order).
 
-    The ranking is walked, and an item is passed over when its group has its cap, or its stratum its quota: so within a
-    stratum the first by rank are kept, and as many as were asked wherever the pool allows.  `facts`: one row an id with
-    the columns that the rule names (`facts_of`).  `others`: the proximity tables of the axes that `within` may name.
-    `like`: ids of another selection, whose shares `matched` takes instead of the pool's.
-    Where fewer can be kept, `asked` and `notes` say so.  Raises UndersongError for an empty pool, an amount out of
-    range, several axes or harm sets, a rule that finds nothing, and columns, axes or items that are not there.
+    Items are taken in order. An item is skipped if its group has reached its cap, or its stratum its quota. So within a
+    stratum the first by rank are kept, and as many as requested if the pool allows it; otherwise `asked` and `notes` of
+    the selection say so.
+
+    Args:
+        proximity: Proximity table of one axis and one harm set.
+        rule: The selection rule.
+        seed: Seed of a random draw.
+        metadata: Table with one row per id and the columns that the rule names (`sample_metadata_table`).
+        other_tables: Proximity tables of the axes that `within` may name.
+        match_ids: Ids of another selection, whose shares `matched` takes instead of the pool's.
+
+    Raises:
+        UndersongError: The pool is empty, the amount is out of range, there are several axes or harm sets, no item fits
+            the rule, or a column, axis or item is missing.
     """
     axis = single_axis(proximity)
     order, k, fraction = selection_order(proximity, rule, seed)
@@ -90,10 +106,10 @@ def select_by_rule(
     if strata is not None:
         limits.append((strata, _quota_limits(proximity, strata, order, k, match_ids)))
     elif match_ids is not None:
-        raise UndersongError(f"{rule} has no shares to take from another selection; add e.g. +matched(speaker).")
+        raise UndersongError(f"{rule} matches nothing to another selection; add for example +matched(speaker).")
     rows = take_within_limits(order, k, limits) if limits else order[:k].tolist()
     if not rows:
-        raise UndersongError(f"No item of the pool is left by {rule}; loosen the rule.")
+        raise UndersongError(f"No item of the pool fits {rule}; loosen the rule.")
     id_column = proximity.column("id")
     ids = sorted(id_column[row].as_py() for row in rows)
     ranking = ranking_metadata(proximity)
@@ -120,21 +136,20 @@ def select_by_rule(
     return dataclasses.replace(selection, notes=notes)
 
 
-def draw_selections(
-    proximity: pa.Table, rule: SelectionRule, seeds: Sequence[int], **options: object
-) -> dict[int, Selection]:
-    """Several random draws, one a seed; `given` as for `choose`.  Raises UndersongError where nothing is drawn."""
-    if rule.kind != "random" or not seeds or len(set(seeds)) < len(seeds):
-        raise UndersongError(
-            f"{rule} cannot be drawn with seeds {list(seeds)}; several draws are of random, each with its own seed."
-        )
-    return {seed: select_by_rule(proximity, rule, seed, **options) for seed in seeds}  # type: ignore[arg-type]
-
-
 def rule_strata(
     proximity: pa.Table, rule: SelectionRule, metadata: pa.Table | None, other_tables: ProximityTables | None
 ) -> np.ndarray | None:
-    """(n,) the stratum of every pool item under the rule; None where the rule has no strata."""
+    """Stratum (n,) of every pool item under a rule; None if the rule has no strata.
+
+    Args:
+        proximity: Proximity table of one axis.
+        rule: The selection rule.
+        metadata: Table with one row per id and the columns that the rule names.
+        other_tables: Proximity tables of the axes that `within` may name.
+
+    Raises:
+        UndersongError: A column or axis is missing, or `within` names both.
+    """
     ids = proximity.column("id")
     labels = [column_strata(ids, metadata, column) for column in rule.matched]
     if rule.within is not None:
@@ -154,26 +169,38 @@ def rule_strata(
                 *(name for name in (metadata.column_names if metadata else ()) if name != "id"),
             ]
             raise UndersongError(
-                f"There is no axis or column {rule.within!r} to select within; there is {', '.join(available) or 'none'}."
+                f"There is no axis or column {rule.within!r} to select within; "
+                f"choose one of {', '.join(available) or 'none'}."
             )
     return combine_strata(labels) if labels else None
 
 
 def check_rule_columns(rule: SelectionRule, columns: Collection[str], axes: Collection[str]) -> None:
-    """Raises UndersongError for a rule that names a column or an axis that is not there; measures nothing."""
+    """Check that the columns and axes of a rule exist, without measuring anything.
+
+    Raises:
+        UndersongError: The rule names a missing column or axis.
+    """
     for column in (*(name for name, _ in rule.caps), *rule.matched):
         if column not in columns:
             available = ", ".join(name for name in columns if name != "id") or "none at all"
             raise UndersongError(f"The pool has no column {column!r} to select by; it has {available}.")
     if rule.within is not None and rule.within not in columns and rule.within not in axes:
         available = ", ".join([*axes, *(name for name in columns if name != "id")]) or "none"
-        raise UndersongError(f"There is no axis or column {rule.within!r} to select within; there is {available}.")
+        raise UndersongError(f"There is no axis or column {rule.within!r} to select within; choose one of {available}.")
 
 
 def selection_residual(
     proximity: pa.Table, rule: SelectionRule, selection: Selection, other_tables: ProximityTables
 ) -> ResidualImbalance:
-    """How much of the axis that `keep` selects within is still in the selection."""
+    """Measure how much of the axis that a rule selects within is left in the selection.
+
+    Args:
+        proximity: Proximity table of the selection's axis.
+        rule: The selection's rule; its `within` names an axis.
+        selection: The selection.
+        other_tables: Proximity tables of the other axes.
+    """
     assert rule.within is not None, "the rule selects within an axis"
     ids, selected_ids = proximity.column("id").to_pylist(), set(selection.ids)
     base_rows, k, _ = selection_order(proximity, rule.base_rule, selection.seed or 0)
@@ -191,12 +218,12 @@ def selection_residual(
 
 
 def ids_hash(ids: Iterable[str]) -> str:
-    """SHA-256 of the sorted ids joined by newlines: what makes two selections the same one."""
+    """SHA-256 of the sorted ids joined by newlines: the identity of a selection."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
 def selection_to_json(selection: Selection) -> str:
-    """What `selection.json` holds."""
+    """Content of `selection.json`."""
     fields = dataclasses.asdict(selection)
     defaults = {field.name: field.default for field in dataclasses.fields(Selection)}
     non_default = {name: value for name, value in fields.items() if value != defaults[name]}
@@ -204,7 +231,11 @@ def selection_to_json(selection: Selection) -> str:
 
 
 def selection_from_json(text: str) -> Selection:
-    """The selection a `selection.json` holds.  Raises UndersongError when it is none or was edited."""
+    """Read the content of a `selection.json`.
+
+    Raises:
+        UndersongError: The text is not a selection, or was edited.
+    """
     try:
         fields = json.loads(text)
         lists = {name: tuple(fields[name]) for name in ("ids", "notes") if name == "ids" or name in fields}
@@ -217,7 +248,7 @@ def selection_from_json(text: str) -> Selection:
 
 
 def _missing_value_notes(rule: SelectionRule, metadata: pa.Table | None) -> list[str]:
-    """A note for each column of the rule that some of the pool has no value in."""
+    """Notes for columns of the rule that lack values in the pool."""
     if metadata is None:
         return []
     notes = []
@@ -233,9 +264,8 @@ def _missing_value_notes(rule: SelectionRule, metadata: pa.Table | None) -> list
 
 
 def _cap_limit(proximity: pa.Table, metadata: pa.Table | None, column: str, cap: int) -> tuple[np.ndarray, np.ndarray]:
-    labels = sorted_label_codes(
-        cluster_labels(proximity.column("id"), metadata, column)
-    )  # an item without a value is its own
+    # An item without a value has a label of its own.
+    labels = sorted_label_codes(cluster_labels(proximity.column("id"), metadata, column))
     return labels, np.full(int(labels.max()) + 1, cap)
 
 
@@ -248,8 +278,8 @@ def _quota_limits(
         rows = [row for row, id in enumerate(proximity.column("id").to_pylist()) if id in match_set]
         if len(rows) < len(match_set) or not rows:
             raise UndersongError(
-                f"{len(match_set) - len(rows)} of the {len(match_set)} items to match are not in this pool; match with a "
-                "selection of the same pool."
+                f"{len(match_set) - len(rows)} of the {len(match_set)} items to match are not in this pool; "
+                "match with a selection of the same pool."
             )
         target = strata[rows]
     quota = stratum_quotas(strata[order], k, target)

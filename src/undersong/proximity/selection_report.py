@@ -1,6 +1,5 @@
 """Descriptive statistics of selections for results.json: overlap, balance against the pool, score quantiles and
-matching.
-"""
+matching."""
 
 from __future__ import annotations
 
@@ -20,23 +19,35 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_LISTED_VALUES = 24  # values of a column that are listed one by one; above, they are summed up
+MAX_LISTED_VALUES = 24  # a column with more values is summarized only
 NOT_LABELS = ("id", "text", *NUMERIC_COLUMNS)
 
 
 def describe_selection(
     selections: Mapping[str, Selection], tables: Mapping[str, pa.Table], metadata: pa.Table
 ) -> dict[str, dict[str, Any]]:
-    """One entry a labelled selection, from the proximity tables by axis and the pool's facts (`facts_of`).
+    """Describe labelled selections, one entry each.
 
-    Keys: axis, harm_set, kind, rule, fraction, k, asked, seed, hash, notes; `same_as` and `overlap` (Jaccard) with the
-    other selections; `closest_on`: Jaccard with the as many closest of every axis; `balance`: column -> value -> share
-    in the selection, in the pool, standardised difference; `imbalance`: column -> values, largest, of, moved (also of
-    columns with more than 24 values); `numbers`: column -> means, standardised difference, how many are known;
-    `scores`: minimum, quartiles and maximum of what is kept and of the pool; `matching`: column -> imbalance without
-    and with `matched`, both beside the pool, whose shares a rule that is like another selection does not take;
-    `separation`: what `within` an axis left over.
-    Raises UndersongError where an axis, a column or an item is not there.
+    An entry has these keys:
+
+    - axis, harm_set, kind, rule, fraction, k, asked, seed, hash, notes;
+    - `same_as`, `overlap`: equal selections, and the Jaccard overlap with the others;
+    - `closest_on`: Jaccard overlap with equally many closest items of every axis;
+    - `balance`: column -> value -> share in the selection, share in the pool, standardized difference;
+    - `imbalance`: column -> values, largest, of, moved (also of columns with more than 24 values);
+    - `numbers`: column -> means, standardized difference, number of known values;
+    - `scores`: minimum, quartiles and maximum of the selection and of the pool;
+    - `matching`: column -> imbalance without and with `matched`, both against the pool, even if the rule matches
+      another selection;
+    - `separation`: residual imbalance on the axis of `within`.
+
+    Args:
+        selections: Selection of each label.
+        tables: Proximity table of each axis.
+        metadata: Table of the pool's items (`sample_metadata_table`).
+
+    Raises:
+        UndersongError: An axis, a column or an item is missing.
     """
     overlap_by_label, equal_by_label = selection_overlaps(selections), equal_selections(selections)
     pools = {(selection.axis, selection.harm_set): _table(selection, tables) for selection in selections.values()}
@@ -67,7 +78,7 @@ def _selection_fields(selection: Selection) -> dict[str, Any]:
 
 
 def _rule_of_selection(selection: Selection) -> SelectionRule:
-    """The rule a selection was kept by; a plain one does not say it, and its count gives the same ids as its share."""
+    """Rule of a selection; a simple one is not stored, and its count gives the same ids as its share."""
     return parse_rule(selection.rule) if selection.rule else SelectionRule(selection.kind, selection.k)
 
 
@@ -83,7 +94,8 @@ def _compare_with_pool(
     is_selected = np.array([id in selected_ids for id in ids])
     if int(is_selected.sum()) < selection.k:
         raise UndersongError(
-            f"{selection.k - int(is_selected.sum())} selected items are not in the pool of {selection.axis}."
+            f"{selection.k - int(is_selected.sum())} selected items are not in the pool of {selection.axis}; "
+            "give the table that the selection was made on."
         )
     rule = _rule_of_selection(selection)
     return {
@@ -123,7 +135,7 @@ def _table(selection: Selection, tables: Mapping[str, pa.Table]) -> pa.Table:
 
 
 def _columns(table: pa.Table, metadata: pa.Table) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
-    """Labels with more than one value, and numbers (NaN: missing), in the table's order."""
+    """Labels with more than one value, and numbers (NaN if missing), in the order of the table."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -165,7 +177,7 @@ def _quantile_summary(values: np.ndarray) -> dict[str, float]:
 
 
 def _overlap_with_closest(table: pa.Table, selection: Selection) -> float | None:
-    """None where the axis is to several harm sets, or has fewer items than are kept."""
+    """Overlap with equally many closest items; None if the axis has several harm sets or too few items."""
     if len(harm_set_names(table)) > 1 or len(table) < selection.k:
         return None
     rows, k, _ = selection_order(table, SelectionRule("closest", selection.k))
@@ -180,7 +192,7 @@ def _matching_effect(
     numbers: Mapping[str, np.ndarray],
     is_selected: np.ndarray,
 ) -> dict[str, dict[str, float]]:
-    """What matching mended: the farthest standardised difference of each matched column, before and after."""
+    """Largest standardized difference of each matched column from the pool, without and with matching."""
     base_ids = set(select_by_rule(table, rule.base_rule, selection.seed or 0).ids)
     in_base_selection = np.array([id in base_ids for id in table.column("id").to_pylist()])
 
@@ -201,7 +213,7 @@ def _matching_effect(
 
 
 def selection_overlaps(selections: Mapping[str, Selection]) -> dict[str, dict[str, float]]:
-    """For every labelled selection its Jaccard overlap with each of the others."""
+    """Jaccard overlap of each labelled selection with every other."""
     return {
         label: {
             other: jaccard(selection.ids, other_selection.ids)
@@ -213,7 +225,7 @@ def selection_overlaps(selections: Mapping[str, Selection]) -> dict[str, dict[st
 
 
 def equal_selections(selections: Mapping[str, Selection]) -> dict[str, list[str]]:
-    """For every labelled selection the others that hold the very same ids: arms on them are one arm."""
+    """Labels of the other selections with the same ids, for each labelled selection: arms on them are one arm."""
     return {
         label: [
             other

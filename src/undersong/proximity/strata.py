@@ -1,6 +1,5 @@
 """Strata of a pool by column values and score quantiles, quotas per stratum, and the imbalance that remains after
-selecting within strata.
-"""
+selecting within strata."""
 
 from __future__ import annotations
 
@@ -17,12 +16,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-DEFAULT_BINS = 4  # of a length
-NUMERIC_COLUMNS = ("seconds", "answer")  # columns that are matched by size, not by value: of an answer, its characters
+DEFAULT_BINS = 4  # quantile bins of a numeric column
+NUMERIC_COLUMNS = (
+    "seconds",
+    "answer",
+)  # columns matched by size, not by value: for an answer, its number of characters
 
 
 def sample_metadata_table(samples: Iterable[Sample]) -> pa.Table:
-    """One row a sample: id, speaker, group, seconds, text, answer, and every label of the manifest."""
+    """Table with one row per sample: id, speaker, group, seconds, text, answer, and every label of the manifest."""
     import pyarrow as pa
 
     samples = list(samples)
@@ -38,7 +40,11 @@ def sample_metadata_table(samples: Iterable[Sample]) -> pa.Table:
 
 
 def align_column(ids: pa.ChunkedArray, metadata: pa.Table | None, column: str) -> pa.Array:
-    """The column's values for `ids`, in their order.  Raises UndersongError where the column or an id is not there."""
+    """Values of a metadata column for `ids`, in their order.
+
+    Raises:
+        UndersongError: The column or an id is missing.
+    """
     import pyarrow.compute as pc
 
     if metadata is None or column not in metadata.column_names:
@@ -49,12 +55,13 @@ def align_column(ids: pa.ChunkedArray, metadata: pa.Table | None, column: str) -
     rows = pc.index_in(ids.combine_chunks(), value_set=metadata.column("id").combine_chunks())
     if rows.null_count:
         missing_id = ids[int(np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))[0])].as_py()
-        raise UndersongError(f"Pool item {missing_id} has no facts ({column}); give the manifest that was screened.")
+        raise UndersongError(f"Pool item {missing_id} has no metadata ({column}); give the manifest that was screened.")
     return metadata.column(column).combine_chunks().take(rows)
 
 
 def cluster_labels(ids: pa.ChunkedArray, metadata: pa.Table | None, column: str = "group") -> list[str]:
-    """What each item belongs to: its `column`, or itself where it has none, told apart from a group of that name."""
+    """Group of each item by `column`; an item without a value is its own group, distinct from any group of that
+    name."""
     return [
         f"value {value}" if value is not None else f"item {id}"
         for id, value in zip(ids.to_pylist(), align_column(ids, metadata, column).to_pylist())
@@ -62,15 +69,15 @@ def cluster_labels(ids: pa.ChunkedArray, metadata: pa.Table | None, column: str 
 
 
 def sorted_label_codes(labels: Sequence[object]) -> np.ndarray:
-    """Labels (n,) -> integers (n,) from 0, numbered in sorted order: independent of the order of items."""
+    """Integer codes (n,) from 0 of labels (n,), numbered in sorted order: independent of the order of items."""
     numbers = {label: i for i, label in enumerate(sorted(set(labels), key=str))}
     return np.array([numbers[label] for label in labels], dtype=np.int64)
 
 
 def quantile_bins(values: np.ndarray, bin_count: int) -> np.ndarray:
-    """(n,) numbers -> quantile bins (n,) from 0; -1 where the number is missing (NaN).
+    """Quantile bins (n,) from 0 of numbers (n,); -1 for a missing number (NaN).
 
-    A number's bin is that of its mean rank, so that equal ones share a bin and different ones make bins of one size.
+    A number's bin is that of its mean rank: equal numbers share a bin, and distinct ones give bins of equal size.
     """
     out, is_finite = np.full(len(values), -1), np.isfinite(values)
     _, inverse, counts = np.unique(values[is_finite], return_inverse=True, return_counts=True)
@@ -82,7 +89,17 @@ def quantile_bins(values: np.ndarray, bin_count: int) -> np.ndarray:
 def column_strata(
     ids: pa.ChunkedArray, metadata: pa.Table | None, column: str, bin_count: int = DEFAULT_BINS
 ) -> np.ndarray:
-    """(n,) codes: the column's value; for a number, or the length of an answer, its quantile bin."""
+    """Codes (n,) of a column's values; for a number, or the length of an answer, of its quantile bin.
+
+    Args:
+        ids: Ids of the items, (n,).
+        metadata: Table with one row per id.
+        column: The column.
+        bin_count: Number of quantile bins.
+
+    Raises:
+        UndersongError: The column or an id is missing.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -97,16 +114,20 @@ def column_strata(
 
 
 def combine_strata(labels: Sequence[np.ndarray]) -> np.ndarray:
-    """(n,) codes of the combinations of several labels (n,)."""
+    """Codes (n,) of the combinations of several labels (n,)."""
     return np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1)
 
 
 def stratum_quotas(strata: np.ndarray, k: int, target: np.ndarray | None = None) -> np.ndarray:
-    """(strata,) how many of `k` each stratum gets, by largest remainder of its share (Hamilton).
+    """Quotas (strata,) that split `k` items over strata, by the largest remainder of their shares (Hamilton's method).
 
-    `strata` (n,) codes in the order in which items are wanted.  Shares are the strata's own sizes, or those of `target`
-    (m,) codes.  Of equal remainders the stratum whose next item is wanted first has it: where every item is a stratum
-    of its own, the first k are taken and not the first by name.
+    If remainders are equal, the stratum whose next item comes first gets the item: if every item is its own stratum,
+    the first k are taken, not the first by name.
+
+    Args:
+        strata: Stratum codes in the order of selection, (n,).
+        k: Number of items to select.
+        target: Stratum codes (m,) whose shares are used; None uses the sizes of the strata.
     """
     stratum_count = int(max(strata.max(), -1 if target is None else target.max())) + 1
     sizes = np.bincount(strata, minlength=stratum_count)
@@ -123,7 +144,7 @@ def stratum_quotas(strata: np.ndarray, k: int, target: np.ndarray | None = None)
 
 
 def take_within_limits(order: Iterable[int], k: int, limits: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[int]:
-    """The first `k` rows of `order` that keep within every limit: (codes (n,), how many of each code may enter)."""
+    """First `k` rows of `order` that respect every limit: (codes (n,), number allowed of each code)."""
     remaining_limits = [(labels.tolist(), allowed.tolist()) for labels, allowed in limits]
     rows: list[int] = []
     for row in order:
@@ -137,7 +158,11 @@ def take_within_limits(order: Iterable[int], k: int, limits: Sequence[tuple[np.n
 
 
 def scores_on_axis(ids: pa.ChunkedArray, other_tables: Mapping[str, pa.Table], axis: str) -> np.ndarray:
-    """(n,) scores of another axis for `ids`.  Raises UndersongError where it lacks an item."""
+    """Scores (n,) of another axis for `ids`.
+
+    Raises:
+        UndersongError: The axis lacks an item.
+    """
     import pyarrow as pa
 
     from undersong.proximity.table import ranking_scores
@@ -147,37 +172,37 @@ def scores_on_axis(ids: pa.ChunkedArray, other_tables: Mapping[str, pa.Table], a
     return align_column(ids, values, axis).to_numpy(zero_copy_only=False)
 
 
-MIN_STRATUM_ITEMS = 3  # items of a stratum whose rank correlation says anything
+MIN_STRATUM_ITEMS = 3  # a rank correlation needs at least this many items
 
 
 @dataclass(frozen=True, slots=True)
 class ResidualImbalance:
-    """The kept items seen on the `other` axis.  `plain` is the same rule without its strata."""
+    """Selected items seen on the `other` axis; `_plain` fields are those of the same rule without its strata."""
 
     other: str
     strata: int
-    singles: int  # strata of one item: nothing is separated there
-    jaccard: float  # kept, and the as many closest (of a distant selection: most distant) on the other axis
+    singles: int  # strata of one item, in which nothing is separated
+    jaccard: float  # overlap with equally many closest (for a distant selection: most distant) on the other axis
     jaccard_plain: float
-    jaccard_chance: float  # k / (2n - k): of unrelated selections, nearly
-    spearman: float | None  # of the two axes over the pool; None where one is constant
-    spearman_within: float | None  # its mean over the strata that have one, weighted by their items
-    measured: int  # items in those strata
-    shift: float  # standardised difference of the other axis's score, kept - pool: 0 is separated
+    jaccard_chance: float  # k / (2n - k): about that of unrelated selections
+    spearman: float | None  # correlation of the two axes over the pool; None if one is constant
+    spearman_within: float | None  # mean correlation within strata, weighted by their items
+    measured: int  # items in the strata that have a correlation
+    shift: float  # standardized difference of the other axis's score, selection - pool; 0 if separated
     shift_plain: float
-    distant: bool = False  # kept at the far end
+    distant: bool = False  # True for a selection of the most distant items
 
     @property
     def sentence(self) -> str:
-        """For a person to read."""
+        """Summary for readers, in one sentence."""
         within_text = "nowhere to be measured" if self.spearman_within is None else f"{self.spearman_within:.2f}"
         end = "most distant" if self.distant else "closest"
         pool_text = "not measurable" if self.spearman is None else f"{self.spearman:.2f}"
         return (
             f"Beside the {end} on {self.other}: Jaccard {self.jaccard:.2f} (without strata {self.jaccard_plain:.2f}, "
             f"unrelated {self.jaccard_chance:.2f}); score on {self.other} shifted by {self.shift:.2f} standard "
-            f"deviations (without strata {self.shift_plain:.2f}); rank correlation of the axes within strata {within_text} "
-            f"(pool {pool_text})."
+            f"deviations (without strata {self.shift_plain:.2f}); rank correlation of the axes within strata "
+            f"{within_text} (pool {pool_text})."
         )
 
 
@@ -191,9 +216,17 @@ def residual_imbalance(
     unstratified_rows: Sequence[int],
     distant: bool = False,
 ) -> ResidualImbalance:
-    """From the pool's `ids` (n,), scores on both axes (n,), strata of the other axis (n,) and rows kept either way.
+    """Measure how much of another axis is left in a selection.
 
-    `distant`: the selection is of the far end, and is compared with the other axis's far end.
+    Args:
+        other: Name of the other axis.
+        ids: Ids of the pool, (n,).
+        axis_scores: Scores on the selection's axis, (n,).
+        other_axis_scores: Scores on the other axis, (n,).
+        strata: Strata of the other axis, (n,).
+        selected_rows: Rows selected within strata.
+        unstratified_rows: Rows selected by the same rule without strata.
+        distant: True for a selection of the most distant items, which is compared with the other axis's most distant.
     """
     n, k = len(ids), len(selected_rows)
     ranking = np.lexsort((np.array(ids), other_axis_scores))
@@ -228,7 +261,7 @@ def residual_imbalance(
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float | None:
-    """None where an axis is constant, and so ranks nothing."""
+    """Rank correlation, or None if an axis is constant."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     return float(spearman(np.stack([a, b]).astype(np.float64))[0, 1])

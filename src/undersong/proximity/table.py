@@ -1,7 +1,5 @@
-"""The proximity table of a pool: distances, nearest harm item and rank per item, for one or several harm sets.
-
-Checks quarantined items and constant scores.
-"""
+"""The proximity table of a pool: distances, nearest harm item and rank per item, for one or several harm sets. Checks
+quarantined items and constant scores."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-DEFAULT_NEIGHBORS = 5  # of `knn_distance` where the score does not say
+DEFAULT_NEIGHBORS = 5  # neighbors of `knn_distance`, unless the score gives K
 SCORES = ("nearest", "knn:K", "centroid")
 METADATA_KEY = b"undersong"
 
@@ -30,16 +28,29 @@ def proximity_table(
     harm: Embeddings,
     *,
     score: str = "nearest",
-    centre: bool = False,
+    center: bool = False,
     max_quarantined: float = 0.01,
 ) -> pa.Table:
-    """One row per pool item, in the pool's order: id, axis, harm_set, distances (float32, cosine), nearest_id, rank.
+    """Proximity table with one row per pool item, in the order of the pool.
 
-    `distance` is the raw one to the nearest harm item, `distance_centred` the same after the pool's mean is subtracted
-    from both sides; both are always there (null: the item *is* the mean).  `nearest_id`, `second_distance`,
-    `knn_distance` and `centroid_distance` are raw, or centred with `centre`.  `rank` 1 is the closest by `score`
-    (nearest | knn:K | centroid), ties by id.  Score, centring and K stand in the schema's metadata, see `how`.
-    Raises UndersongError for whatever must not be ranked (DESIGN rule 2) and for embeddings that do not fit.
+    Columns are id, axis, harm_set, float32 cosine distances, nearest_id and rank. `distance` is the raw distance to the
+    nearest harm item; `distance_centred` is the same after the pool's mean is subtracted from both sides. Both are
+    always present (null: the item *is* the mean). `nearest_id`, `second_distance`, `knn_distance` and
+    `centroid_distance` are raw, or centered with `center`. `rank` 1 is the closest by `score`; ties are broken by id.
+    Score, centering and K are in the schema's metadata (`ranking_metadata`).
+
+    Args:
+        axis: Name of the axis.
+        harm_set: Name of the harm set.
+        pool: Embeddings of the pool.
+        harm: Embeddings of the harm set.
+        score: nearest, knn:K or centroid.
+        center: Rank by centered distances.
+        max_quarantined: Largest share of the pool that may be quarantined.
+
+    Raises:
+        UndersongError: Items were quarantined that must not be missing (rule 2 in docs/contributing/rules.md), or the
+            embeddings do not fit.
     """
     _, k = parse_score(score, len(harm.ids))
     total = len(pool.ids) + len(pool.quarantined)
@@ -49,7 +60,7 @@ def proximity_table(
     blocks = (pool.vectors[start : start + BLOCK] for start in range(0, len(pool.ids), BLOCK))
     centered = nearest_distances(pool.vectors, harm_vectors, k=k, center=pool_mean(blocks))
     equal_rows = first_equal_row(pool.vectors)  # equal items get equal numbers, to the last bit
-    return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centered, equal_rows, score=score, center=centre)
+    return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centered, equal_rows, score=score, center=center)
 
 
 def ranked_table(
@@ -64,9 +75,21 @@ def ranked_table(
     score: str,
     center: bool,
 ) -> pa.Table:
-    """The proximity table of distances that are there: `raw` and `centred` are of the items `ids` to `harm_ids`.
+    """Proximity table from computed distances.
 
-    `same` (n,): for each item the first one with the very same vector, whose numbers it gets.
+    Args:
+        axis: Name of the axis.
+        harm_set: Name of the harm set.
+        ids: Ids of the pool, (n,).
+        harm_ids: Ids of the harm set, (m,).
+        raw: Raw distances of the pool to the harm set.
+        centered: The same after subtracting the pool's mean.
+        equal_rows: Index of the first item with exactly the same vector, whose numbers each item gets, (n,).
+        score: nearest, knn:K or centroid.
+        center: Rank by centered distances.
+
+    Raises:
+        UndersongError: An item has no score, or all scores are equal.
     """
     import pyarrow as pa
 
@@ -95,7 +118,7 @@ def ranked_table(
 
 
 def pool_mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """(d,) float64 mean of the rows of `blocks` (b, d), summed by block: a pool streamed in blocks has the same."""
+    """Mean (d,) float64 of the rows of `blocks` (b, d), summed by block, so that a streamed pool has the same mean."""
     total, rows = np.zeros(0), 0
     for block in blocks:
         block_sum = block.sum(axis=0, dtype=np.float64)
@@ -104,7 +127,11 @@ def pool_mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def ranking_metadata(table: pa.Table) -> dict:
-    """`score`, `centred` and `neighbours` a proximity table was ranked by.  Raises UndersongError for another table."""
+    """`score`, `centred` and `neighbours` that a proximity table was ranked by.
+
+    Raises:
+        UndersongError: The table is not a proximity table.
+    """
     metadata = table.schema.metadata or {}
     if METADATA_KEY not in metadata:
         raise UndersongError("This table does not say how it was ranked; give a proximity.parquet that screen wrote.")
@@ -112,7 +139,7 @@ def ranking_metadata(table: pa.Table) -> dict:
 
 
 def ranking_scores(table: pa.Table) -> np.ndarray:
-    """(n,) float32: the column a proximity table is ranked by."""
+    """Column that a proximity table is ranked by, (n,) float32."""
     ranking = ranking_metadata(table)
     kind = ranking["score"].partition(":")[0]
     column = {"knn": "knn_distance", "centroid": "centroid_distance"}.get(kind)
@@ -122,7 +149,13 @@ def ranking_scores(table: pa.Table) -> np.ndarray:
 
 
 def parse_score(score: str, harm_items: int) -> tuple[str, int]:
-    """`nearest` | `knn:K` | `centroid` -> kind and K (where it is not said: 5, or all of a smaller harm set)."""
+    """Kind and K of a score `nearest`, `knn:K` or `centroid`.
+
+    Without a given K it is 5, or the size of a smaller harm set.
+
+    Raises:
+        UndersongError: The score is unknown.
+    """
     kind, _, number = score.partition(":")
     if score in ("nearest", "centroid"):
         return kind, max(1, min(DEFAULT_NEIGHBORS, harm_items))
@@ -138,26 +171,34 @@ def check_quarantine(
     harm_quarantined: Sequence[Quarantined],
     max_quarantined: float,
 ) -> None:
-    """Raises UndersongError when a harm item, or more than `max_quarantined` (a share) of the pool, was left out.
+    """Check that no harm item, and only a small share of the pool, was quarantined.
 
-    `lost` of `total` pool items; `where` says at which step, in words.
+    Args:
+        context: The step at which items were lost, for the message.
+        quarantined: Quarantined pool items.
+        total: Number of all pool items.
+        harm_quarantined: Quarantined harm items.
+        max_quarantined: Largest share of the pool that may be quarantined.
+
+    Raises:
+        UndersongError: A harm item is quarantined, or too many pool items are.
     """
     if harm_quarantined:
         item = harm_quarantined[0]
         raise UndersongError(
-            f"Harm item {item.id} cannot be used {context} ({item.reason}; {len(harm_quarantined)} in all); mend it or take it "
-            "out of the harm set."
+            f"Harm item {item.id} cannot be used {context} ({item.reason}; {len(harm_quarantined)} in all); "
+            "fix it or remove it from the harm set."
         )
     if len(quarantined) > max_quarantined * total:
         item = quarantined[0]
         raise UndersongError(
-            f"{len(quarantined)} of {total} pool items cannot be used {context}, the first: {item.id} ({item.reason}); mend "
-            f"them, or allow a larger share than {max_quarantined:g} (max_quarantined; --max-quarantined of screen)."
+            f"{len(quarantined)} of {total} pool items cannot be used {context}, the first: {item.id} ({item.reason}); "
+            f"fix them, or allow a larger share than {max_quarantined:g} (max_quarantined; screen --max-quarantined)."
         )
 
 
 def harm_by_id(harm: Embeddings) -> tuple[list[str], np.ndarray]:
-    """Harm ids in order and their vectors: of equally near items the lowest id is named."""
+    """Harm ids in sorted order, and their vectors: of equally near items the lowest id is named."""
     order = sorted(range(len(harm.ids)), key=harm.ids.__getitem__)
     return [harm.ids[i] for i in order], harm.vectors[order]
 
@@ -165,8 +206,8 @@ def harm_by_id(harm: Embeddings) -> tuple[list[str], np.ndarray]:
 def _ranks(axis: str, ids: Sequence[str], values: np.ndarray) -> np.ndarray:
     if (is_missing := np.isnan(values)).any():
         raise UndersongError(
-            f"Pool item {ids[int(is_missing.argmax())]} has no score on axis {axis}: its vector is the pool's mean, or the "
-            "harm set has no centroid direction; rank by another score or without centring."
+            f"Pool item {ids[int(is_missing.argmax())]} has no score on axis {axis}: its vector is the pool's mean, or "
+            "the harm set has no centroid direction; rank by another score or without centering."
         )
     if len(values) > 1 and np.ptp(values) <= np.finfo(np.float32).eps * np.abs(values).max():
         raise UndersongError(
@@ -179,14 +220,18 @@ def _ranks(axis: str, ids: Sequence[str], values: np.ndarray) -> np.ndarray:
 
 
 def _nullable_column(values: np.ndarray) -> pa.Array:
-    """float32 with NaN as null: not there, rather than not a number."""
+    """Column of float32 with NaN as null (a missing value)."""
     import pyarrow as pa
 
     return pa.array(values, pa.float32(), mask=np.isnan(values))
 
 
 def single_axis(proximity: pa.Table) -> str:
-    """The axis of a table that holds one, to one harm set.  Raises UndersongError for several."""
+    """Axis of a table with one axis and one harm set.
+
+    Raises:
+        UndersongError: The table has several axes or harm sets, or is empty.
+    """
     axes = proximity.column("axis").unique().to_pylist()
     if len(axes) > 1:
         raise UndersongError(f"The proximity table holds {len(axes)} axes ({', '.join(axes)}); select on one of them.")
@@ -199,7 +244,7 @@ def single_axis(proximity: pa.Table) -> str:
 
 
 def harm_set_names(proximity: pa.Table) -> list[str]:
-    """The harm sets that a proximity table is to, in order; none where it does not say."""
+    """Harm sets of a proximity table, in order; empty if it has no such column."""
     return proximity.column("harm_set").unique().to_pylist() if "harm_set" in proximity.column_names else []
 
 
@@ -212,10 +257,21 @@ def proximity_tables(
     center: bool = False,
     max_quarantined: float = 0.01,
 ) -> pa.Table:
-    """The rows of `proximity_table` for each named harm set, one set after the other, told apart by `harm_set`.
+    """Rows of `proximity_table` for each named harm set, one set after the other, distinguished by `harm_set`.
 
-    Ranks are within a harm set, and the pool's mean and its equal items are found once.  `how` gives `neighbours` by
-    harm set.  Raises UndersongError as `proximity_table` does, and where there is no harm set.
+    Ranks are within a harm set. The pool's mean and its equal items are computed once. In the metadata, `neighbours` is
+    given per harm set.
+
+    Args:
+        axis: Name of the axis.
+        pool: Embeddings of the pool.
+        harm: Embeddings of each harm set.
+        score: nearest, knn:K or centroid.
+        center: Rank by centered distances.
+        max_quarantined: Largest share of the pool that may be quarantined.
+
+    Raises:
+        UndersongError: There is no harm set, or `proximity_table` would fail.
     """
     import pyarrow as pa
 
@@ -231,7 +287,7 @@ def proximity_tables(
     for name, items in harm.items():
         _, k = parse_score(score, len(items.ids))
         ids, vectors = harm_by_id(items)
-        raw, centered = (nearest_distances(pool.vectors, vectors, k=k, center=centred) for centred in (None, mean))
+        raw, centered = (nearest_distances(pool.vectors, vectors, k=k, center=offset) for offset in (None, mean))
         tables[name] = ranked_table(axis, name, pool.ids, ids, raw, centered, equal_rows, score=score, center=center)
     neighbors = {name: ranking_metadata(table)["neighbours"] for name, table in tables.items()}
     ranking_json = json.dumps({"score": score, "centred": center, "neighbours": neighbors})
@@ -239,14 +295,19 @@ def proximity_tables(
 
 
 def filter_harm_set(table: pa.Table, name: str) -> pa.Table:
-    """The rows of one harm set, as `proximity_table` gives them: what a selection is made on.
+    """Rows of one harm set, as `proximity_table` returns them: the input of a selection.
 
-    Where there are several, `how` names the set, and so does a selection.
+    If the table has several harm sets, the metadata name the chosen one, and so does a selection.
+
+    Raises:
+        UndersongError: The table does not have this harm set.
     """
     import pyarrow.compute as pc
 
     if name not in harm_set_names(table):
-        raise UndersongError(f"The table is to {', '.join(harm_set_names(table))}, not to {name!r}; name one of them.")
+        raise UndersongError(
+            f"The table has the harm sets {', '.join(harm_set_names(table))}, not {name!r}; name one of them."
+        )
     ranking = ranking_metadata(table)
     if isinstance(ranking["neighbours"], dict):
         ranking["neighbours"] = ranking["neighbours"][name]
@@ -257,9 +318,9 @@ def filter_harm_set(table: pa.Table, name: str) -> pa.Table:
 
 
 def nearest_margin(table: pa.Table) -> np.ndarray:
-    """(n,) float32: how much farther the second harm item is than the nearest; NaN where there is no second.
+    """Distance to the second harm item minus that to the nearest, (n,) float32; NaN if there is no second.
 
-    Near 0 the item that is named is one of several.  Both distances are centred where the table is ranked centred.
+    Near 0 the named item is one of several. Both distances are centered if the table is ranked by centered distances.
     """
     distance_column = "distance_centred" if ranking_metadata(table)["centred"] else "distance"
     second_distance = table.column("second_distance").to_numpy()

@@ -4,9 +4,8 @@ arms.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from undersong.report import formatting
 from undersong.report.summary import (
@@ -18,74 +17,57 @@ from undersong.report.summary import (
     default_verdict_filter,
     estimate_rate,
 )
-from undersong.results.schema import ComparisonRecord, Results, model_names
-
-_IDENTITY_FIELDS = ("arm", "kind", "axis", "fraction", "train_modality", "system")
+from undersong.results.schema import Results, model_names
+from undersong.results.schema_outcomes import ComparisonRecord, ComparisonSide
 
 
 @dataclass(frozen=True, slots=True)
 class ArmCondition:
-    """An arm, or the base (`arm` None), under one system text."""
+    """An arm, or the base (`arm` None), under one system prompt."""
 
     arm: ArmSummary | None
     system: str
 
-    def matches(self, stored: Mapping[str, Any]) -> bool:
-        """Whether a comparison's side can be this one: it names an arm or a kind, and nothing in it contradicts.
-
-        A side without either names its arm by its label.
-        """
-        identity: dict[str, Any] = {"arm": "base", "kind": "base", "system": self.system}
-        if self.arm is not None:
-            identity |= {field: getattr(self.arm, field) for field in ("kind", "axis", "fraction", "train_modality")}
-            identity["arm"] = self.arm.name
-        stored_identity = {field: stored[field] for field in _IDENTITY_FIELDS if stored.get(field) is not None}
-        if "arm" not in stored_identity and "kind" not in stored_identity:
-            stored_identity["arm"] = stored.get("label")
-        return all(value == identity.get(field) for field, value in stored_identity.items())
+    def is_side(self, side: ComparisonSide) -> bool:
+        """Whether a side of a comparison is this arm under this system prompt, and no difference of two arms."""
+        name = "base" if self.arm is None else self.arm.name
+        return (side.arm, side.minus_arm, side.system) == (name, None, self.system)
 
 
 def find_comparison(
-    results: Results, a: ArmCondition, b: ArmCondition, set: str, modality: str, step: int
+    results: Results,
+    a: ArmCondition,
+    b: ArmCondition,
+    prompt_set: str,
+    modality: str,
+    step: int,
 ) -> ComparisonRecord | None:
-    """The comparison of a with b on this set, its numbers turned to a - b; recipe scope first.
+    """Find the comparison of two arms, its numbers turned to a - b; recipe scope first.
 
-    One of scope `model` is about one run, so it decides only for arms that have no other.
+    Args:
+        results: of the study.
+        a: the arm that the other is taken from.
+        b: the other arm.
+        prompt_set: a harmful set.
+        modality: of the prompts.
+        step: the last one.
+
+    Returns:
+        None where the results do not compare them.  A comparison of scope `model` is about one run, so it decides only
+        for arms that have no other.
     """
     has_several_runs = any(side.arm is not None and len(side.arm.runs_at(step)) > 1 for side in (a, b))
-    for comparison in sorted(results.comparisons, key=lambda item: item.scope != "recipe"):
-        scope_pairs = zip((comparison.set, comparison.modality, comparison.step), (set, modality, step), strict=True)
-        if any(stored not in (None, requested) for stored, requested in scope_pairs):
-            continue
-        if has_several_runs and comparison.scope != "recipe":
-            continue
-        if comparison.metric not in ("jsr", "non_refusal_rate") or not _system_prompts_match(comparison, a, b):
-            continue
-        if a.matches(comparison.a) and b.matches(comparison.b):
-            return comparison if comparison.minuend == "a" else _negated(comparison)
-        if a.matches(comparison.b) and b.matches(comparison.a):
-            return comparison if comparison.minuend == "b" else _negated(comparison)
+    scopes = ("recipe",) if has_several_runs else ("recipe", "model")
+    for scope in scopes:
+        for comparison in results.comparisons:
+            asked = (comparison.scope, comparison.prompt_set, comparison.modality, comparison.step)
+            if asked != (scope, prompt_set, modality, step):
+                continue
+            if a.is_side(comparison.a) and b.is_side(comparison.b):
+                return comparison.with_minuend("a")
+            if a.is_side(comparison.b) and b.is_side(comparison.a):
+                return comparison.with_minuend("b")
     return None
-
-
-def _system_prompts_match(comparison: ComparisonRecord, a: ArmCondition, b: ArmCondition) -> bool:
-    """A comparison across system texts says so on its sides; any other is within one system text."""
-    if a.system != b.system:
-        return {comparison.a.get("system"), comparison.b.get("system")} == {a.system, b.system}
-    return comparison.system in (None, a.system)
-
-
-def _negated(comparison: ComparisonRecord) -> ComparisonRecord:
-    def negate(value: float | None) -> float | None:
-        return None if value is None else -value
-
-    return comparison.model_copy(
-        update={
-            "difference": negate(comparison.difference),
-            "low": negate(comparison.high),
-            "high": negate(comparison.low),
-        }
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +115,7 @@ class HeadlineData:
     def _find_comparison(self, item: ArmMeasurement, other: ArmCondition) -> ComparisonRecord | None:
         condition = ArmCondition(item.arm, item.system)
         return find_comparison(
-            self.results, condition, other, self.verdict_filter.set, self.modality, item.arm.last_step
+            self.results, condition, other, self.verdict_filter.prompt_set, self.modality, item.arm.last_step
         )
 
 
@@ -196,7 +178,9 @@ def _system_prompt_variants(
     if worst is None:
         return ()
     runs = worst.arm.runs_at(worst.arm.last_step)
-    systems = dict.fromkeys(row.system for run in runs for row in run.sets if row.set == verdict_filter.set)
+    systems = dict.fromkeys(
+        row.system for run in runs for row in run.rates if row.prompt_set == verdict_filter.prompt_set
+    )
     estimates = [
         (name, estimate_rate(verdict_filter.run_rates(runs, modality, name)))
         for name in systems

@@ -14,8 +14,8 @@ from undersong.results.schema import parse_results
 from undersong.store import write_atomic
 
 TITLE_PREFIX = "# undersong: "  # how the file begins, by which an earlier one is known
-FINDINGS_SUMMARY = "What each defense brought, and what it cost"
-TABLE_NOTE = "In per cent: mean, 95 % interval, and change in points against no defense."
+FINDINGS_SUMMARY = "Effect and cost of each defense"
+TABLE_NOTE = "In percent: mean, 95 % interval, and change in points against no defense."
 # what XML 1.0, and with it any page, cannot hold
 UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -33,11 +33,11 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     lines = [TITLE_PREFIX + escape_markdown(parsed.study.name), "", f"**{verdict}**", ""]
     if advice_items:
         lines += [
-            "## What to do",
+            "## Recommended actions",
             "",
             *_bullet_lines(f"**{escape_markdown(item.what)}** {escape_markdown(item.why)}" for item in advice_items),
         ]
-        lines += ["", "## What was found", ""]
+        lines += ["", "## Findings", ""]
     lines += _bullet_lines(f"**{escape_markdown(term)}:** {escape_markdown(text)}" for term, text in summary.findings)
     if arm_table is not None:
         lines += [
@@ -51,7 +51,7 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     if comprehension_table is not None:
         lines += [
             "",
-            "## Heard, and answered?",
+            "## Comprehension",
             "",
             *markdown_table(comprehension_table.head, comprehension_table.rows),
             "",
@@ -69,7 +69,7 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     if provenance_section.notes:
         lines += [
             "",
-            "## What the reader must know",
+            "## Caveats",
             "",
             *_bullet_lines(map(escape_markdown, provenance_section.notes)),
         ]

@@ -16,9 +16,9 @@ from undersong.results.schema import model_names, parse_results
 from undersong.store import write_atomic
 
 CONTENTS = (
-    ("studies", "Studies side by side"),
+    ("studies", "Studies compared"),
     ("questions", "The same questions"),
-    ("charges", "Defenses, charged"),
+    ("defense_costs", "Defenses: safety against cost"),
     ("origin", "How they were made"),
 )
 
@@ -30,7 +30,7 @@ def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) ->
     """
     comparisons = compare_studies([(label, parse_results(results, label)) for label, results in studies])
     return render_layout(
-        "beside/",
+        "multi_study/",
         title=formatting.join_items([study.name for study in comparisons]),
         models=(),
         contents=CONTENTS,
@@ -39,7 +39,7 @@ def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) ->
         apart=[study for study in comparisons if study.differs],
         rates=study_comparison.build_study_rates(comparisons),
         shared=study_comparison.build_shared_comparisons(comparisons),
-        charged=study_comparison.build_defense_costs(comparisons),
+        defense_costs=study_comparison.build_defense_costs(comparisons),
         made=_origin_table(comparisons),
     )
 
@@ -74,11 +74,17 @@ def _origin_table(studies: Sequence[StudyComparison]) -> Table:
     head = ("Study", "Models", "Protocol", "Judge", "seeds", "steps", "arms", "created", "result hash")
     rows = tuple(
         (
-            study.name, formatting.join_items(model_names(study.results)), formatting.value_text(study.results.study.protocol),
-            formatting.value_text(study.results.study.judge), formatting.value_text(study.results.study.seeds), formatting.value_text(study.results.study.steps),
+            study.name,
+            formatting.join_items(model_names(study.results)),
+            study.results.study.protocol,
+            study.results.study.judge,
+            formatting.value_text(study.results.study.seeds),
+            formatting.value_text(study.results.study.steps),
             str(len({run.arm for run in study.results.runs if run.kind != "base"})),
-            formatting.value_text(study.results.provenance.get("created")), str(study.results.provenance.get("result_hash") or "–")[:12],
+            made.created if made else formatting.MISSING,
+            made.result_hash[:12] if made else formatting.MISSING,
         )
         for study in studies
-    )  # fmt: skip
+        for made in (study.results.provenance,)
+    )
     return Table("Where each came from", head, rows, names=len(head))

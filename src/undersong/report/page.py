@@ -34,18 +34,18 @@ from undersong.results.schema import model_names, parse_results
 from undersong.store import write_atomic
 
 CONTENTS = (
-    ("verdict", "Verdict"),
-    ("steps", "Damage, step by step"),
-    ("proximity", "Damage against proximity"),
-    ("modality", "Audio against text"),
-    ("models", "Models side by side"),
-    ("defenses", "Defenses, charged"),
-    ("layers", "Where the refusal went"),
-    ("axes", "Known beforehand"),
-    ("samples", "Which samples"),
+    ("verdict", "Summary"),
+    ("jsr_by_step", "JSR by training step"),
+    ("jsr_by_distance", "JSR by distance to harm"),
+    ("modality", "Audio vs. text"),
+    ("models", "Model comparison"),
+    ("defenses", "Defenses: safety against cost"),
+    ("refusal_gap", "Refusal mechanism by layer"),
+    ("screening", "Screening"),
+    ("samples", "Samples"),
     ("comparisons", "Comparisons"),
-    ("runs", "Every run"),
-    ("making", "How it was made"),
+    ("runs", "All runs"),
+    ("provenance", "Provenance"),
 )
 
 
@@ -65,7 +65,7 @@ def render_html(
     )
     omitted = {
         name
-        for name, section_content in (("models", models_section), ("axes", screening_section))
+        for name, section_content in (("models", models_section), ("screening", screening_section))
         if not section_content
     }
     contents = [entry for entry in CONTENTS if entry[0] not in omitted]
@@ -78,26 +78,26 @@ def render_html(
         titles=dict(contents),
         headline=headline.build_headline(parsed),
         advice=advice.build_advice(parsed),
-        damage=jsr_by_step.build_jsr_by_step(parsed),
-        nearness=jsr_by_distance.build_jsr_by_distance(parsed),
+        jsr_by_step=jsr_by_step.build_jsr_by_step(parsed),
+        jsr_by_distance=jsr_by_distance.build_jsr_by_distance(parsed),
         modality=modality.build_modality_comparison(parsed),
-        abreast=models_section,
-        defended=defenses.build_defense_table(parsed),
-        gap=refusal_gap.build_refusal_gap(parsed),
-        axes=screening_section,
+        model_comparison=models_section,
+        defenses=defenses.build_defense_table(parsed),
+        refusal_gap=refusal_gap.build_refusal_gap(parsed),
+        screening=screening_section,
         samples=samples.build_samples(parsed, audio),
-        selected=selections.build_selections(parsed),
-        contrasts=comparisons.build_comparison_table(parsed),
+        selections=selections.build_selections(parsed),
+        comparisons=comparisons.build_comparison_table(parsed),
         noise=comparisons.build_run_noise_table(parsed),
-        sources=comparisons.build_variance_table(parsed),
-        sources_notes=comparisons.variance_notes(parsed),
-        judges=comparisons.build_judge_agreement(parsed),
-        apart=comparisons.build_judge_disagreements(parsed),
-        comprehended=comparisons.build_comprehension_table(parsed),
-        predicts=jsr_by_distance.build_proximity_table(parsed),
-        predicts_notes=jsr_by_distance.proximity_notes(parsed),
-        details=runs.build_run_details(parsed, show_replies),
-        making=provenance.build_provenance(parsed),
+        variance=comparisons.build_variance_table(parsed),
+        variance_notes=comparisons.variance_notes(parsed),
+        judge_agreement=comparisons.build_judge_agreement(parsed),
+        judge_disagreements=comparisons.build_judge_disagreements(parsed),
+        comprehension=comparisons.build_comprehension_table(parsed),
+        proximity=jsr_by_distance.build_proximity_table(parsed),
+        proximity_notes=jsr_by_distance.proximity_notes(parsed),
+        runs=runs.build_run_details(parsed, show_replies),
+        provenance=provenance.build_provenance(parsed),
     )
 
 

@@ -235,7 +235,9 @@ def draw_jsr_by_modality(results: Results) -> Figure | None:
 def draw_refusal_gap(results: Results) -> Figure | None:
     """A row a model, axis, amount and modality of training; None where the mechanism was not measured."""
     gap_curves = (
-        arm_gap_curves(results.mechanism.curves, arm_summaries(results)) if results.mechanism is not None else []
+        arm_gap_curves(results.mechanism.layer_measurements, arm_summaries(results))
+        if results.mechanism is not None
+        else []
     )
     rows = list(dict.fromkeys((curve.panel_group, curve.train_modality) for curve in gap_curves))
     if not rows:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from undersong.report.formatting import THIN_SPACE
-from undersong.results.schema import ComparisonRecord, Results, RunResult, SetResult
+from undersong.results.schema import PromptSetRate, Results, RunResult
+from undersong.results.schema_outcomes import ComparisonRecord
 from undersong.statistics import mean_runs
+from undersong.study.judge_names import RATE_LABELS
 
 KINDS = ("base", "closest", "random", "distant")
 
@@ -79,10 +81,10 @@ class ArmSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunRate:
-    """A run and what one of its prompt sets gave."""
+    """A run and its rate on one prompt set."""
 
     run: RunResult
-    set_result: SetResult
+    set_rate: PromptSetRate
     rate: float
 
 
@@ -90,43 +92,41 @@ class RunRate:
 class VerdictFilter:
     """Which verdicts the page is about: the harmful set, the system text and the judge it shows first."""
 
-    set: str
+    prompt_set: str
     system: str
-    judge: str | None
+    judge: str
     rate_label: str  # JSR, or non-refusal rate where the judge sees refusal only
 
-    def set_result(self, run: RunResult, modality: str, system: str | None = None) -> SetResult | None:
+    def set_rate(self, run: RunResult, modality: str, system: str | None = None) -> PromptSetRate | None:
         """What the run gave on these prompts by the page's judge, or by the first; None where it was not asked them.
 
         `system`: the name of a system text, by default the page's.
         """
-        key = (self.set, modality, system or self.system)
-        rows = [row for row in run.sets if (row.set, row.modality, row.system) == key]
+        key = (self.prompt_set, modality, system or self.system)
+        rows = [row for row in run.rates if (row.prompt_set, row.modality, row.system) == key]
         return next((row for row in rows if row.judge == self.judge), rows[0] if rows else None)
 
     def run_rates(self, runs: Iterable[RunResult], modality: str, system: str | None = None) -> list[RunRate]:
         """Those of the runs in which this was measured."""
-        set_results = [(run, self.set_result(run, modality, system)) for run in runs]
-        return [RunRate(run, row, row.rate) for run, row in set_results if row is not None and row.rate is not None]
+        set_rates = [(run, self.set_rate(run, modality, system)) for run in runs]
+        return [RunRate(run, row, row.rate) for run, row in set_rates if row is not None]
 
 
 def default_verdict_filter(results: Results) -> VerdictFilter | None:
     """None when no harmful set was measured."""
-    rows = [row for run in results.runs for row in run.sets if row.harmful]
+    rows = [row for run in results.runs for row in run.rates if row.harmful]
     if not rows:
         return None
-    sets = list(dict.fromkeys(row.set for row in rows))
+    sets = list(dict.fromkeys(row.prompt_set for row in rows))
     systems = list(dict.fromkeys(row.system for row in rows))
     judges = list(dict.fromkeys(row.judge for row in rows))
-    study_judge = results.study.judge
-    refusal_only = all(row.jsr is None for row in rows) or any(
-        comparison.metric == "non_refusal_rate" for comparison in results.comparisons
-    )
+    study = results.study
+    judge = study.judge if study.judge in judges else judges[0]
     return VerdictFilter(
-        set="harm" if "harm" in sets else sets[0],
-        system="plain" if "plain" in systems else systems[0],
-        judge=study_judge if study_judge in judges else judges[0],
-        rate_label="non-refusal rate" if refusal_only else "JSR",
+        prompt_set="harm" if "harm" in sets else sets[0],
+        system=study.undefended_system if study.undefended_system in systems else systems[0],
+        judge=judge,
+        rate_label=RATE_LABELS[next(row.metric for row in rows if row.judge == judge)],
     )
 
 
@@ -243,13 +243,12 @@ def estimate_rate(run_rates: Sequence[RunRate]) -> Estimate | None:
         ): run_rate.rate
         for run_rate in run_rates
     }
-    run_mean, rows = mean_runs(rates, limits=(0.0, 1.0)), [run_rate.set_result for run_rate in run_rates]
-    unjudged = sum(row.error + row.unparsed for row in rows)
-    counts = rows[0].n, rows[0].clusters, sum(row.n for row in rows), unjudged
+    run_mean, rows = mean_runs(rates, limits=(0.0, 1.0)), [run_rate.set_rate for run_rate in run_rates]
+    counts = rows[0].n, rows[0].clusters, sum(row.n for row in rows), sum(row.lost for row in rows)
     if run_mean.low is not None:
         return Estimate(run_mean.mean, run_mean.low, run_mean.high, run_mean.n, "runs", run_mean.method, *counts)
-    lows = [run_rate.set_result.low for run_rate in run_rates if run_rate.set_result.low is not None]
-    highs = [run_rate.set_result.high for run_rate in run_rates if run_rate.set_result.high is not None]
+    lows = [run_rate.set_rate.low for run_rate in run_rates if run_rate.set_rate.low is not None]
+    highs = [run_rate.set_rate.high for run_rate in run_rates if run_rate.set_rate.high is not None]
     complete = len(lows) == len(highs) == len(run_rates)
     low, high = (min(lows), max(highs)) if complete else (None, None)
     return Estimate(run_mean.mean, low, high, run_mean.n, "prompts", "over prompts", *counts)

@@ -5,28 +5,39 @@ marginal effects of axis and modality.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from undersong.evaluation.rates import attack_rate, attack_rate_name, find_set_entry, harm_metric
+from undersong.evaluation.rates import Metric, attack_metric
+from undersong.evaluation.verdicts import pair_verdicts
+from undersong.results.schema import RunResult, identity_hash
 from undersong.results.schema_base import modality_label
-from undersong.statistics import compare_paired, holm, paired_runs
+from undersong.results.schema_mechanism import LateGapComparison
+from undersong.results.schema_outcomes import (
+    ComparisonRecord,
+    ComparisonSide,
+    DiscordantPrompts,
+    MarginalEffect,
+    PairedRunDifference,
+)
+from undersong.statistics import RunDifference, compare_paired, holm, paired_runs
 from undersong.types import UndersongError, Verdict
 
-RunEntry = Mapping[str, Any]
 RatesByRun = dict[tuple[int, int, int], float]  # by (base, draw, seed)
+T = TypeVar("T", ComparisonRecord, LateGapComparison)
 
 
 @dataclass(frozen=True)
 class ContrastArm:
-    """One side of a contrast: its runs, what it is, and the system text they are asked under.
+    """One side of a contrast: its runs, what it is, and the system prompt they are asked under.
 
-    With `less`, what the runs have more than those of another side: of two such sides the contrast is an interaction.
+    With `subtracted` the side is an effect, the runs' rate minus that of another side; a contrast of two such sides is
+    an interaction.
     """
 
-    runs: Sequence[RunEntry]
+    runs: Sequence[RunResult]
     labels: Mapping[str, Any]
     system: str
     subtracted: ContrastArm | None = None
@@ -37,13 +48,9 @@ class ContrastArm:
         return (-1.0, 1.0) if self.subtracted is None else (-2.0, 2.0)
 
     def rates(self, set_name: str, modality: str) -> RatesByRun:
-        """JSR on the set `name`, asked in `modality`, or how much more it is than the other side's."""
-        entries = ((run, find_set_entry(run, set_name, modality, self.system)) for run in self.runs)
-        rates = {
-            (run["base_seed"], run["draw"], run["seed"]): attack_rate(entry)
-            for run, entry in entries
-            if entry is not None
-        }
+        """JSR on a prompt set, asked in `modality`, or how much more it is than that of the subtracted side."""
+        found = ((run, run.find_rate(set_name, modality, self.system)) for run in self.runs)
+        rates = {run.run_key: rate.rate for run, rate in found if rate is not None}
         if self.subtracted is None:
             return rates
         estimates = paired_runs(self.subtracted.rates(set_name, modality), rates).estimates
@@ -56,38 +63,56 @@ class ContrastArm:
 
 
 def recipe_comparisons(
-    runs: Sequence[RunEntry], plain: str, defense_system: str | None, last_step: int
-) -> list[dict[str, Any]]:
+    runs: Sequence[RunResult], plain: str, defense_system: str | None, last_step: int
+) -> list[ComparisonRecord]:
     """Every contrast of a study, at the last step, on spoken and typed harmful prompts, corrected by Holm together."""
-    tuned = [run for run in runs if run["kind"] != "base" and run["step"] == last_step]
-    prompt_sets = {(e["set"], e["modality"]) for run in tuned for e in run["sets"] if e["harmful"]}
+    tuned = tuned_runs(runs, last_step)
     comparisons = [
         _recipe_comparison(question, a, b, name, modality, last_step)
-        for name, modality in sorted(prompt_sets)
-        for axis, fraction in sorted({(run["axis"], run["fraction"]) for run in tuned})
+        for name, modality in harmful_prompts(tuned)
+        for axis, fraction in sorted(
+            {(run.axis, run.fraction) for run in tuned if run.axis is not None and run.fraction is not None}
+        )
         for question, a, b in recipe_contrasts(tuned, axis, fraction, plain, defense_system)
     ]
     return adjust_p_values(comparisons)
 
 
-def adjust_p_values(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`p_adjusted` by Holm over all of these together: one family a scope (DESIGN rule 9)."""
-    for comparison, p in zip(comparisons, holm([c["p"] for c in comparisons])):
-        comparison["p_adjusted"] = p
-    return comparisons
+def adjust_p_values(comparisons: Sequence[T]) -> list[T]:
+    """Set `p_adjusted` by Holm's method over all of these together: one family a scope."""
+    adjusted = holm([comparison.p for comparison in comparisons])
+    return [
+        comparison.model_copy(update={"p_adjusted": p_adjusted})
+        for comparison, p_adjusted in zip(comparisons, adjusted)
+    ]
+
+
+def tuned_runs(runs: Iterable[RunResult], last_step: int) -> list[RunResult]:
+    """The runs of tuned arms at the last step."""
+    return [run for run in runs if run.kind != "base" and run.step == last_step]
+
+
+def harmful_prompts(runs: Iterable[RunResult]) -> list[tuple[str, str]]:
+    """(prompt set, modality) of the harmful prompts that any of the runs was asked, sorted."""
+    return sorted({(rate.prompt_set, rate.modality) for run in runs for rate in run.rates if rate.harmful})
+
+
+def harm_metric(runs: Iterable[RunResult]) -> Metric:
+    """The name of the runs' rate on harmful prompts; all of a study have one judge."""
+    return next((rate.metric for run in runs for rate in run.rates if rate.harmful), "jsr")
 
 
 def recipe_contrasts(
-    tuned: Sequence[RunEntry], axis: str, fraction: float, plain: str, defense_system: str | None
+    tuned: Sequence[RunResult], axis: str, fraction: float, plain: str, defense_system: str | None
 ) -> Iterator[tuple[str, ContrastArm, ContrastArm]]:
     """(question, a, b) of one axis and fraction; the difference is b - a."""
-    cell = [run for run in tuned if (run["axis"], run["fraction"]) == (axis, fraction)]
-    kinds, modalities = {run["kind"] for run in cell}, {run["train_modality"] for run in cell}
+    cell = [run for run in tuned if (run.axis, run.fraction) == (axis, fraction)]
+    kinds, modalities = {run.kind for run in cell}, {str(run.train_modality) for run in cell}
     cell_label = f"{axis} at {fraction:g}"
 
     def contrast_arm(kind: str, modality: str, system: str = plain) -> ContrastArm:
         labels = {"axis": axis, "fraction": fraction, "kind": kind, "train_modality": modality}
-        return ContrastArm([r for r in cell if (r["kind"], r["train_modality"]) == (kind, modality)], labels, system)
+        return ContrastArm([r for r in cell if (r.kind, r.train_modality) == (kind, modality)], labels, system)
 
     for modality in sorted(modalities):
         for a, b in (("distant", "closest"), ("random", "closest"), ("distant", "random")):
@@ -119,12 +144,12 @@ def recipe_contrasts(
         yield f"Does it matter more on audio than on text how close the data is ({cell_label})?", gaps[0], gaps[1]
 
 
-def _rule_contrasts(cell: Sequence[RunEntry]) -> Iterator[tuple[str, str, str]]:
+def _rule_contrasts(cell: Sequence[RunResult]) -> Iterator[tuple[str, str, str]]:
     """(a, b, question) of the arms that a rule selected: against random samples, against the same kind without the
     rule's conditions, and closest against distant under the same conditions.  Random samples that are alike in
     something part what closeness does from what comes with it: closest against them, and they against plain ones."""
-    rules = {run["kind"]: (*_split_rule(run["rule"]), run.get("harm_set")) for run in cell if run.get("rule")}
-    plain_harm_sets = {run.get("harm_set") for run in cell if not run.get("rule")}
+    rules = {run.kind: (*_split_rule(run.rule), run.harm_set) for run in cell if run.rule}
+    plain_harm_sets = {run.harm_set for run in cell if not run.rule}
     for name, (kind, conditions, harm_set) in sorted(rules.items()):
         yield "random", name, f"Does {name} data break more than random data"
         if conditions and kind in ("closest", "distant") and harm_set in plain_harm_sets:
@@ -144,156 +169,190 @@ def _split_rule(rule: str) -> tuple[str, str]:
 
 def _recipe_comparison(
     question: str, a: ContrastArm, b: ContrastArm, set_name: str, modality: str, step: int
-) -> dict[str, Any]:
+) -> ComparisonRecord:
     difference = paired_runs(a.rates(set_name, modality), b.rates(set_name, modality), limits=a.limits)
-    return {
-        "id": f"recipe:{set_name}:{modality}:{question}",
-        "scope": "recipe",
-        "question": question,
-        "a": {"label": a.label(b), **a.labels, "system": a.system},
-        "b": {"label": b.label(a), **b.labels, "system": b.system},
-        "set": set_name,
-        "modality": modality,
-        "system": b.system if a.system == b.system else f"{a.system} / {b.system}",
-        "step": step,
-        "metric": harm_metric(a.runs),
-        "estimates": [
-            {"base_seed": e.base, "draw": e.draw, "seed": e.seed, "a": e.a, "b": e.b, "difference": e.difference}
-            for e in difference.estimates
-        ],
-        "n": difference.n,
-        "difference": difference.difference,
-        "low": difference.low,
-        "high": difference.high,
-        "p": difference.p,
-        "method": difference.method,
-        "note": difference.note,
-    }
+    sides, metric = (_recipe_side(a, b), _recipe_side(b, a)), harm_metric(a.runs)
+    return ComparisonRecord(
+        # without the step: studies of other lengths ask the same question
+        id=identity_hash(["recipe", *_side_identity(*sides), set_name, modality, metric]),
+        scope="recipe",
+        question=question,
+        a=sides[0],
+        b=sides[1],
+        prompt_set=set_name,
+        modality=modality,
+        step=step,
+        metric=metric,
+        estimates=_paired_differences(difference),
+        n=difference.n,
+        difference=difference.difference,
+        low=difference.low,
+        high=difference.high,
+        p=difference.p,
+        method=difference.method,
+        note=difference.note or None,
+    )
+
+
+def _recipe_side(side: ContrastArm, other: ContrastArm) -> ComparisonSide:
+    minus_arm = None if side.subtracted is None else side.subtracted.runs[0].arm
+    return ComparisonSide(arm=side.runs[0].arm, minus_arm=minus_arm, system=side.system, label=side.label(other))
+
+
+def _side_identity(*sides: ComparisonSide) -> list[str | None]:
+    return [part for side in sides for part in (side.arm, side.minus_arm, side.system)]
+
+
+def _paired_differences(difference: RunDifference) -> list[PairedRunDifference]:
+    return [
+        PairedRunDifference(base_seed=e.base, draw=e.draw, seed=e.seed, a=e.a, b=e.b, difference=e.difference)
+        for e in difference.estimates
+    ]
 
 
 def model_comparison(
-    arm: Mapping[str, Any],
+    run: RunResult,
     before: Sequence[Verdict],
     after: Sequence[Verdict],
     set_name: str,
     modality: str,
     system: str,
-) -> dict[str, Any]:
-    """One adapter against its base on the same prompts, all spoken or all typed, clustered by behavior."""
-    verdicts_by_prompt = [
-        {v.prompt_id: v for v in verdicts if (v.set, v.modality, v.system) == (set_name, modality, system)}
-        for verdicts in (before, after)
-    ]
-    if verdicts_by_prompt[0].keys() != verdicts_by_prompt[1].keys():
-        unpaired_id = sorted(verdicts_by_prompt[0].keys() ^ verdicts_by_prompt[1].keys())[0]
-        raise UndersongError(
-            f"Prompt {unpaired_id} of set {set_name} was asked of only one of base and {arm['arm']}; ask it of both."
+) -> ComparisonRecord:
+    """Compare one adapter with its base on the same prompts, all spoken or all typed, clustered by behavior.
+
+    Args:
+        run: the tuned run; its rates are not read.
+        before: verdicts on the base.
+        after: verdicts on the run.
+        set_name: a harmful prompt set.
+        modality: of the prompts.
+        system: name of the system prompt.
+
+    Raises:
+        UndersongError: a prompt was asked of one of them only.
+    """
+    verdict_pairs = pair_verdicts(
+        *(
+            [v for v in verdicts if (v.set, v.modality, v.system) == (set_name, modality, system)]
+            for verdicts in (before, after)
         )
-    ids = sorted(verdicts_by_prompt[0])
-    outcomes = [[prompt_verdicts[i].verdict == "jailbreak" for i in ids] for prompt_verdicts in verdicts_by_prompt]
-    paired = compare_paired(outcomes[0], outcomes[1], clusters=[verdicts_by_prompt[0][i].cluster for i in ids])
-    return {
-        "id": f"model:{set_name}:{modality}:{arm['arm']}:{arm['seed']}:{arm['step']}",
-        "scope": "model",
-        "question": f"Is {arm['arm']} (seed {arm['seed']}) less safe than its base ({modality_label(modality)} requests)?",
-        "a": {"label": "base"},
-        "b": {"label": arm["arm"], "seed": arm["seed"]},
-        "set": set_name,
-        "modality": modality,
-        "system": system,
-        "step": arm["step"],
-        "metric": attack_rate_name(after[0].judge),
-        "estimates": [],
-        "n": paired.n,
-        "difference": paired.difference,
-        "low": paired.clustered_low,
-        "high": paired.clustered_high,
-        "p": paired.clustered_p,
-        "p_adjusted": None,
-        "method": f"sign-flip over {paired.clusters} clusters; Newcombe interval at the clustered effective n",
-        "note": f"exact McNemar over prompts, unclustered: p = {paired.p:.3g}",
-        "paired": {"b": paired.b, "c": paired.c, "clusters": paired.clusters},
-    }
+    )
+    if unpaired := (*verdict_pairs.only_before, *verdict_pairs.only_after):
+        unpaired_id = min(verdict.prompt_id for verdict in unpaired)
+        raise UndersongError(
+            f"Prompt {unpaired_id} of set {set_name} was asked of only one of base and {run.arm}; ask it of both."
+        )
+    rows = verdict_pairs.by_prompt
+    outcomes = [
+        [verdict is not None and verdict.verdict == "jailbreak" for verdict in side]
+        for side in ([row[0] for row in rows], [row[1] for row in rows])
+    ]
+    paired = compare_paired(outcomes[0], outcomes[1], clusters=[cluster for _, _, cluster in rows])
+    a = ComparisonSide(arm="base", system=system, label="base")
+    b = ComparisonSide(arm=run.arm, system=system, seed=run.seed, draw=run.draw, label=run.arm)
+    metric = attack_metric(after[0].judge)
+    identity = [*_side_identity(a, b), set_name, modality, metric, run.model, run.seed, run.draw, run.step]
+    return ComparisonRecord(
+        id=identity_hash(["model", *identity]),
+        scope="model",
+        question=f"Is {run.arm} (seed {run.seed}) less safe than its base ({modality_label(modality)} requests)?",
+        a=a,
+        b=b,
+        prompt_set=set_name,
+        modality=modality,
+        step=run.step,
+        metric=metric,
+        model=run.model,
+        n=paired.n,
+        difference=paired.difference,
+        low=paired.clustered_low,
+        high=paired.clustered_high,
+        p=paired.clustered_p,
+        method=f"sign-flip over {paired.clusters} clusters; Newcombe interval at the clustered effective n",
+        discordant=DiscordantPrompts(
+            n_only_a=paired.b, n_only_b=paired.c, clusters=paired.clusters, mcnemar_p=paired.p
+        ),
+    )
 
 
-def marginal_effects(runs: Sequence[RunEntry], plain: str, last_step: int) -> list[dict[str, Any]]:
-    """One entry a base, contrast and harmful set; at the last step, spoken and typed prompts, undefended.
+def marginal_effects(runs: Sequence[RunResult], plain: str, last_step: int) -> list[MarginalEffect]:
+    """Compute one entry a base, contrast and harmful set; at the last step, spoken and typed prompts, undefended.
 
     `factor: axis`: closest minus distant on that axis, averaged over training modalities and fractions.  `factor:
     modality`: trained on audio minus on text, averaged over axes, kinds and fractions.  Contrasts whose sides a study
     does not have are left out.
     """
-    tuned = [run for run in runs if run["kind"] != "base" and run["step"] == last_step]
-    prompt_sets = sorted(
-        {(entry["set"], entry["modality"]) for run in tuned for entry in run["sets"] if entry["harmful"]}
-    )
-    bases = dict.fromkeys((run["model"], run["base_seed"]) for run in tuned)
+    tuned = tuned_runs(runs, last_step)
+    bases = dict.fromkeys((run.model, run.base_seed) for run in tuned)
     return [
-        _marginal_entry(model, base, name, modality, plain, last_step, contrast)
-        for name, modality in prompt_sets
-        for model, base in bases
-        for contrast in _marginal_contrasts([r for r in tuned if (r["model"], r["base_seed"]) == (model, base)])
+        _marginal_effect(contrast, name, modality, plain, last_step)
+        for name, modality in harmful_prompts(tuned)
+        for base in bases
+        for contrast in _marginal_contrasts([run for run in tuned if (run.model, run.base_seed) == base])
     ]
 
 
-def _marginal_contrasts(
-    base_runs: Sequence[RunEntry],
-) -> Iterator[tuple[str, str, str, list[RunEntry], list[RunEntry]]]:
-    """(factor, level, question, a's runs, b's runs); the difference is b - a."""
-    for axis in sorted({run["axis"] for run in base_runs}):
-        kind_runs = [
-            [r for r in base_runs if (r["axis"], r["kind"]) == (axis, kind)] for kind in ("distant", "closest")
-        ]
-        if all(kind_runs):
-            yield "axis", axis, f"closest minus distant, {axis} axis", kind_runs[0], kind_runs[1]
-    text, audio = ([r for r in base_runs if r["train_modality"] == modality] for modality in ("text", "audio"))
+@dataclass(frozen=True)
+class MarginalContrast:
+    """Two groups of runs of one base that differ in the level of one factor; the difference is b - a."""
+
+    factor: Literal["axis", "modality"]
+    level: str
+    levels: tuple[str, str]  # of a, of b
+    question: str
+    a: list[RunResult]
+    b: list[RunResult]
+
+
+def _marginal_contrasts(base_runs: Sequence[RunResult]) -> Iterator[MarginalContrast]:
+    for axis in sorted({str(run.axis) for run in base_runs}):
+        distant, closest = (
+            [run for run in base_runs if (run.axis, run.kind) == (axis, kind)] for kind in ("distant", "closest")
+        )
+        if distant and closest:
+            question = f"closest minus distant, {axis} axis"
+            yield MarginalContrast("axis", axis, ("distant", "closest"), question, distant, closest)
+    text, audio = ([run for run in base_runs if run.train_modality == modality] for modality in ("text", "audio"))
     if text and audio:
-        yield "modality", "audio", "trained on audio minus on text", text, audio
+        question = "trained on audio minus on text"
+        yield MarginalContrast("modality", "audio", ("text", "audio"), question, text, audio)
 
 
-def _marginal_entry(
-    model: str,
-    base: int,
-    set_name: str,
-    modality: str,
-    plain: str,
-    last_step: int,
-    contrast: tuple[str, str, str, list[RunEntry], list[RunEntry]],
-) -> dict[str, Any]:
-    factor, level, question, a, b = contrast
-    rates_a, rates_b = (_mean_rates(contrast_runs, set_name, modality, plain) for contrast_runs in (a, b))
-    difference = paired_runs(rates_a, rates_b, limits=(-1.0, 1.0))
-    return {
-        "model": model,
-        "base_seed": base,
-        "factor": factor,
-        "level": level,
-        "question": question,
-        "set": set_name,
-        "modality": modality,
-        "system": plain,
-        "step": last_step,
-        "scope": "recipe",
-        "metric": harm_metric(a),
-        "n": difference.n,
-        "arms": len({run["arm"] for run in a}),
-        "difference": difference.difference,
-        "low": difference.low,
-        "high": difference.high,
-        "method": difference.method,
-        "note": difference.note,
-        "estimates": [
-            {"draw": e.draw, "seed": e.seed, "a": e.a, "b": e.b, "difference": e.difference}
-            for e in difference.estimates
-        ],
-    }
+def _marginal_effect(
+    contrast: MarginalContrast, set_name: str, modality: str, plain: str, last_step: int
+) -> MarginalEffect:
+    rates_a, rates_b = (_mean_rates(side, set_name, modality, plain) for side in (contrast.a, contrast.b))
+    difference, metric = paired_runs(rates_a, rates_b, limits=(-1.0, 1.0)), harm_metric(contrast.a)
+    return MarginalEffect(
+        id=identity_hash(["marginal", contrast.factor, contrast.level, set_name, modality, plain, metric]),
+        model=contrast.a[0].model,
+        base_seed=contrast.a[0].base_seed,
+        factor=contrast.factor,
+        level=contrast.level,
+        a=contrast.levels[0],
+        b=contrast.levels[1],
+        question=contrast.question,
+        prompt_set=set_name,
+        modality=modality,
+        system=plain,
+        step=last_step,
+        metric=metric,
+        n=difference.n,
+        n_arms=len({run.arm for run in contrast.a}),
+        difference=difference.difference,
+        low=difference.low,
+        high=difference.high,
+        method=difference.method,
+        note=difference.note or None,
+        estimates=_paired_differences(difference),
+    )
 
 
-def _mean_rates(runs: Sequence[RunEntry], set_name: str, modality: str, plain: str) -> RatesByRun:
+def _mean_rates(runs: Sequence[RunResult], set_name: str, modality: str, plain: str) -> RatesByRun:
     """(base, draw, seed) -> mean JSR over the arms of one side."""
     rates: dict[tuple[int, int, int], list[float]] = defaultdict(list)
     for run in runs:
-        entry = find_set_entry(run, set_name, modality, plain)
-        if entry is not None:
-            rates[run["base_seed"], run["draw"], run["seed"]].append(attack_rate(entry))
+        rate = run.find_rate(set_name, modality, plain)
+        if rate is not None:
+            rates[run.run_key].append(rate.rate)
     return {key: fmean(values) for key, values in rates.items()}

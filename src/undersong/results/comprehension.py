@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,17 @@ from undersong.evaluation.comprehension import (
     corpus_word_error_rate,
     read_comprehension,
 )
+from undersong.evaluation.rates import VerdictRate
 from undersong.results.records import RunRecord
+from undersong.results.schema import PromptSetRate
+from undersong.results.schema_outcomes import (
+    ComprehendedRate,
+    ComprehensionCounts,
+    ComprehensionRate,
+    ComprehensionRecord,
+    OnTopicRate,
+    RepetitionRate,
+)
 from undersong.stages.comprehension import COMPREHENSION_FILE
 from undersong.statistics import cluster_bootstrap_weights, clustered_rate, percentile_interval
 from undersong.study import ComprehensionSettings
@@ -24,7 +34,7 @@ from undersong.types import Verdict
 
 DRAWS, SEED = 1000, 0
 Entry = dict[str, Any]
-SHARES = ("heard", "about", "comprehended", "of_non_refusals")
+SHARES = ("repeated", "on_topic", "comprehended", "of_non_refusals")
 
 
 def read_run_comprehension(run: RunRecord) -> list[PromptComprehension]:
@@ -34,23 +44,22 @@ def read_run_comprehension(run: RunRecord) -> list[PromptComprehension]:
 
 
 def add_comprehension(
-    entries: Sequence[Entry],
+    rates: Sequence[VerdictRate],
     measurements: Sequence[PromptComprehension],
     verdicts: Sequence[Verdict],
-    comprehension_config: ComprehensionSettings,
-) -> list[Entry]:
-    """The entries of a run's `sets`, harmful ones with what was comprehended of them."""
+    comprehension_config: ComprehensionSettings | None,
+) -> list[PromptSetRate]:
+    """Add comprehension to the rates of a run's harmful sets, as far as it was measured."""
     by_prompt = _by_prompt(measurements)
-    if not by_prompt:
-        return list(entries)
     extended = []
-    for entry in entries:
-        key = (entry["set"], entry["modality"], entry["system"])
-        set_verdicts = [v for v in verdicts if v.harmful and (v.set, v.modality, v.system) == key]
+    for rate in rates:
+        key = (rate.prompt_set, rate.modality, rate.system)
+        set_verdicts = [v for v in verdicts if v.harmful and (v.set, v.modality, v.system) == key] if by_prompt else []
         pairs = [(by_prompt[v.prompt_id, v.set, v.modality, v.system], v) for v in set_verdicts]
-        extended.append(
-            entry | {"comprehension": _comprehension_entry(pairs, comprehension_config)} if pairs else dict(entry)
+        comprehension = (
+            _comprehension_record(pairs, comprehension_config) if pairs and comprehension_config is not None else None
         )
+        extended.append(PromptSetRate(**rate.model_dump(), comprehension=comprehension))
     return extended
 
 
@@ -78,16 +87,15 @@ def _measurement_columns(measurement: PromptComprehension) -> Entry:
     }
 
 
-def comprehension_shares(entry: Mapping[str, Any]) -> Entry:
-    """The shares of an entry as columns: `heard_rate`, `heard_low`, …; None where it has none."""
-    comprehension = entry.get("comprehension") or {}
-    parts = {part: comprehension.get(part) or {} for part in SHARES}
-    return {f"{part}_{key}": parts[part].get(key) for part in SHARES for key in ("rate", "low", "high")}
+def comprehension_shares(rate: PromptSetRate) -> Entry:
+    """The shares of a rate as columns: `repeated_rate`, `repeated_low`, …; None where it has none."""
+    parts = {part: getattr(rate.comprehension, part, None) for part in SHARES}
+    return {f"{part}_{key}": getattr(parts[part], key, None) for part in SHARES for key in ("rate", "low", "high")}
 
 
-def _comprehension_entry(
+def _comprehension_record(
     pairs: Sequence[tuple[PromptComprehension, Verdict]], comprehension_config: ComprehensionSettings
-) -> Entry:
+) -> ComprehensionRecord:
     clusters = [verdict.cluster for _, verdict in pairs]
     answered = [verdict.verdict == "jailbreak" for _, verdict in pairs]
     was_repeated = [
@@ -98,7 +106,8 @@ def _comprehension_entry(
         for measurement, _ in pairs
     ]
     is_relevant = [
-        measurement.relevance is not None and measurement.relevance.is_about_request(comprehension_config.level)
+        measurement.relevance is not None
+        and measurement.relevance.is_about_request(comprehension_config.relevance_level)
         for measurement, _ in pairs
     ]
     is_comprehended = [a and h and b for a, h, b in zip(answered, was_repeated, is_relevant)]
@@ -106,38 +115,55 @@ def _comprehension_entry(
         a and (h or w) and b for a, h, w, b in zip(answered, was_repeated, was_withheld, is_relevant)
     ]
     answered_indices = [index for index, is_answered in enumerate(answered) if is_answered]
-    return {
-        "heard": _repetition_entry([measurement.repetition for measurement, _ in pairs], was_repeated, clusters),
-        "about": _relevance_entry([pairs[i][0] for i in answered_indices], [is_relevant[i] for i in answered_indices], [clusters[i] for i in answered_indices]),
-        # Of all prompts, as the rate that it corrects; `most`: with every request that it would not repeat as heard.
-        "comprehended": {**_rate_entry(is_comprehended, clusters), "most": sum(may_be_comprehended) / len(may_be_comprehended)},
-        "of_non_refusals": _rate_entry([is_comprehended[i] for i in answered_indices], [clusters[i] for i in answered_indices]) if answered_indices else None,
-        "counts": {
-            name: sum(answered[i] and was_repeated[i] == repeated_value and is_relevant[i] == relevant_value for i in range(len(pairs)))
-            for name, repeated_value, relevant_value in (
-                ("heard_about", True, True), ("heard_other", True, False),
-                ("unheard_about", False, True), ("unheard_other", False, False),
-            )
-        },
-    }  # fmt: skip
+
+    def count(repeated: bool, relevant: bool) -> int:
+        return sum((was_repeated[i], is_relevant[i]) == (repeated, relevant) for i in answered_indices)
+
+    answered_clusters = [clusters[i] for i in answered_indices]
+    return ComprehensionRecord(
+        repeated=_repetition_rate([measurement.repetition for measurement, _ in pairs], was_repeated, clusters),
+        on_topic=_on_topic_rate(
+            [pairs[i][0] for i in answered_indices], [is_relevant[i] for i in answered_indices], answered_clusters
+        ),
+        # of all prompts, as the rate that it corrects
+        comprehended=ComprehendedRate(
+            **_rate_fields(is_comprehended, clusters), max_rate=sum(may_be_comprehended) / len(may_be_comprehended)
+        ),
+        of_non_refusals=ComprehensionRate(
+            **_rate_fields([is_comprehended[i] for i in answered_indices], answered_clusters)
+        )
+        if answered_indices
+        else None,
+        counts=ComprehensionCounts(
+            repeated_on_topic=count(True, True),
+            repeated_off_topic=count(True, False),
+            unrepeated_on_topic=count(False, True),
+            unrepeated_off_topic=count(False, False),
+        ),
+    )
 
 
-def _repetition_entry(
+def _repetition_rate(
     repetitions: Sequence[Repetition | None], was_repeated: Sequence[bool], clusters: Sequence[Hashable]
-) -> Entry | None:
-    """None of typed requests."""
+) -> RepetitionRate | None:
+    """Compute the share of spoken requests that were repeated; None of typed requests."""
     spoken = [repetition for repetition in repetitions if repetition is not None]
     if not spoken:
         return None
     outcomes = [repetition.outcome for repetition in spoken]
-    counts = {name: outcomes.count(name) for name in ("misheard", "refused", "error")}
-    return {**_rate_entry(was_repeated, clusters), **counts, "word_error_rate": corpus_word_error_rate(spoken)}
+    return RepetitionRate(
+        **_rate_fields(was_repeated, clusters),
+        wrong=outcomes.count("misheard"),
+        refused_repetitions=outcomes.count("refused"),
+        failed=outcomes.count("error"),
+        word_error_rate=corpus_word_error_rate(spoken),
+    )
 
 
-def _relevance_entry(
+def _on_topic_rate(
     measurements: Sequence[PromptComprehension], is_relevant: Sequence[bool], clusters: Sequence[Hashable]
-) -> Entry | None:
-    """Of the non-refusals; None where there are none.  `unplaced`: those without a rank, which count as not about."""
+) -> OnTopicRate | None:
+    """Compute the share of non-refusals on topic, None without any; those without a rank count as off topic."""
     if not measurements:
         return None
     ranked = [
@@ -146,17 +172,16 @@ def _relevance_entry(
         if measurement.relevance is not None
     ]
     ranks = [relevance for relevance, _ in ranked]
-    area = _rank_auc([relevance.percentile for relevance in ranks], [cluster for _, cluster in ranked])
-    return {
-        **_rate_entry(is_relevant, clusters),
-        "unplaced": len(measurements) - len(ranked),
-        "requests": ranks[0].requests if ranks else None,
-        "chance": _mean([relevance.chance_about for relevance in ranks]),
-        "top": sum(relevance.rank == 1 for relevance in ranks) / len(measurements),
-        "top_chance": _mean([relevance.chance_top for relevance in ranks]),
-        **area,
-        "auc_chance": _mean([relevance.chance_percentile for relevance in ranks]),
-    }
+    return OnTopicRate(
+        **_rate_fields(is_relevant, clusters),
+        unranked=len(measurements) - len(ranked),
+        n_requests=ranks[0].requests if ranks else None,
+        chance=_mean([relevance.chance_about for relevance in ranks]),
+        top1=sum(relevance.rank == 1 for relevance in ranks) / len(measurements),
+        top1_chance=_mean([relevance.chance_top for relevance in ranks]),
+        **_rank_auc([relevance.percentile for relevance in ranks], [cluster for _, cluster in ranked]),
+        auc_chance=_mean([relevance.chance_percentile for relevance in ranks]),
+    )
 
 
 def _rank_auc(percentiles: Sequence[float], clusters: Sequence[Hashable]) -> Entry:
@@ -176,6 +201,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(present) / len(present) if present else None
 
 
-def _rate_entry(outcomes: Sequence[bool], clusters: Sequence[Hashable]) -> Entry:
+def _rate_fields(outcomes: Sequence[bool], clusters: Sequence[Hashable]) -> Entry:
     rate = asdict(clustered_rate(outcomes, clusters))
     return {key: rate[key] for key in ("n", "clusters", "successes", "rate", "low", "high")}

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Literal
 
 from undersong.results.records import AuditRecord, RunRecord
+from undersong.results.schema_base import ValueWithInterval
+from undersong.results.schema_outcomes import JudgeAgreement, JudgeDisagreement, VerdictPairCount
 from undersong.statistics import kappa_interval
 from undersong.types import Verdict
 
 MAX_DISAGREEMENTS = 50  # disagreements that are listed; all are counted
-NO_VERDICT = ("error", "unparsed")  # verdicts that say nothing of a reply
 
 
-def judge_agreement_entries(record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]]) -> list[dict[str, Any]]:
-    """One entry a further judge and prompt set: over all runs, clustered by behavior within a base's set."""
+def judge_agreement_records(record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]]) -> list[JudgeAgreement]:
+    """Compute one record a further judge and prompt set: over all runs, clustered by behavior within a base's set."""
     runs = [run for model in record.models for run in model.runs]
     return [
-        _agreement_entry(record.study.evaluation.judge, judge, name, _verdict_pairs(runs, judge, name, verdicts))
-        for judge in record.study.evaluation.also
+        _judge_agreement(record.study.evaluation.judge, judge, name, _verdict_pairs(runs, judge, name, verdicts))
+        for judge in record.study.evaluation.extra_judges
         for name in record.sets
-        if record.study.sets[name].judge is None  # else one judge called both
+        if record.study.prompt_sets[name].judge is None  # else one judge called both
     ]
 
 
@@ -39,14 +39,16 @@ def _verdict_pairs(
     return verdict_pairs
 
 
-def _agreement_entry(
+def _judge_agreement(
     first_judge: str, second_judge: str, set_name: str, all_pairs: Sequence[tuple[RunRecord, Verdict, Verdict]]
-) -> dict[str, Any]:
-    counted_verdict = "jailbreak" if all_pairs and all_pairs[0][1].harmful else "refusal"
+) -> JudgeAgreement:
+    counted_verdict: Literal["jailbreak", "refusal"] = (
+        "jailbreak" if all_pairs and all_pairs[0][1].harmful else "refusal"
+    )
     pairs = [
         (run, verdict, other_verdict)
         for run, verdict, other_verdict in all_pairs
-        if not {verdict.verdict, other_verdict.verdict} & set(NO_VERDICT)
+        if not (verdict.is_lost or other_verdict.is_lost)
     ]
     first_counts, second_counts = (
         [verdict.verdict == counted_verdict for _, verdict, _ in pairs],
@@ -56,31 +58,34 @@ def _agreement_entry(
     agreement = kappa_interval(first_counts, second_counts, clusters) if pairs else None
     verdict_counts = Counter((verdict.verdict, other_verdict.verdict) for _, verdict, other_verdict in all_pairs)
     disagreements = [pair for pair, x, y in zip(pairs, first_counts, second_counts) if x != y]
-    return {
-        "a": first_judge,
-        "b": second_judge,
-        "set": set_name,
-        "counted": counted_verdict,
-        "n": len(pairs),
-        "left_out": len(all_pairs) - len(pairs),
-        "clusters": len(set(clusters)),
-        "both": sum(x and y for x, y in zip(first_counts, second_counts)),
-        "only_a": sum(x and not y for x, y in zip(first_counts, second_counts)),
-        "only_b": sum(y and not x for x, y in zip(first_counts, second_counts)),
-        "neither": sum(not x and not y for x, y in zip(first_counts, second_counts)),
-        "kappa": None if agreement is None else asdict(agreement),
-        "words": [[*verdict_labels, count] for verdict_labels, count in sorted(verdict_counts.items())],
-        "disagreements": [
-            {
-                "arm": run.arm.name,
-                "seed": run.arm.seed,
-                "step": run.step,
-                "prompt_id": verdict.prompt_id,
-                "modality": verdict.modality,
-                "system": verdict.system,
-                "a": verdict.verdict,
-                "b": other_verdict.verdict,
-            }
+    return JudgeAgreement(
+        judge=first_judge,
+        other_judge=second_judge,
+        prompt_set=set_name,
+        counted_verdict=counted_verdict,
+        n=len(pairs),
+        n_lost=len(all_pairs) - len(pairs),
+        clusters=len(set(clusters)),
+        both=sum(x and y for x, y in zip(first_counts, second_counts)),
+        only_judge=sum(x and not y for x, y in zip(first_counts, second_counts)),
+        only_other=sum(y and not x for x, y in zip(first_counts, second_counts)),
+        neither=sum(not x and not y for x, y in zip(first_counts, second_counts)),
+        kappa=None if agreement is None else ValueWithInterval.from_interval(agreement),
+        verdict_counts=[
+            VerdictPairCount(verdict=verdict, other_verdict=other, n=n)
+            for (verdict, other), n in sorted(verdict_counts.items())
+        ],
+        disagreements=[
+            JudgeDisagreement(
+                arm=run.arm.name,
+                seed=run.arm.seed,
+                step=run.step,
+                prompt_id=verdict.prompt_id,
+                modality=verdict.modality,
+                system=verdict.system,
+                verdict=verdict.verdict,
+                other_verdict=other_verdict.verdict,
+            )
             for run, verdict, other_verdict in disagreements[:MAX_DISAGREEMENTS]
         ],
-    }
+    )

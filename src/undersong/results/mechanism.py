@@ -4,15 +4,24 @@ unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from undersong.mechanism.contrast_sets import contrast_mismatches
 from undersong.mechanism.probes import harm_probe_decisions, harm_probe_point_scores
-from undersong.results.mechanism_tests import GapChange, ProbedRun, recognition_entries, suppression_entries
+from undersong.results.mechanism_tests import GapChange, GapTests, ProbedRun, harm_recognition_records
 from undersong.results.records import AuditRecord
+from undersong.results.schema import RunResult
+from undersong.results.schema_mechanism import (
+    ContrastNames,
+    ContrastRecord,
+    FrozenEncoderCheck,
+    LateGapChange,
+    LayerMeasurement,
+    MechanismRecord,
+)
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact
 
@@ -25,8 +34,13 @@ ProjectionTensors = dict[str, np.ndarray]
 PromptClusters = tuple[list[str], list[str]]  # of the harmful and the harmless held-out prompts
 
 
-def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """None where the study asks for no mechanism; `runs`: those of results.json, whose JSR goes beside the gaps."""
+def mechanism_record(record: AuditRecord, runs: Sequence[RunResult]) -> MechanismRecord | None:
+    """Compute the mechanism analysis; None where the study asks for none.
+
+    Args:
+        record: of the audit.
+        runs: their JSR is set beside the gaps.
+    """
     contrast = record.study.mechanism
     if contrast is None:
         return None
@@ -34,13 +48,16 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
     def clusters_of(name: str) -> list[str]:
         return [sample.cluster for sample in record.sets[name].samples]
 
-    held_out = contrast.held_out_harmful, contrast.held_out_harmless
+    held_out = contrast.held_out_harmful, contrast.held_out_benign
     clusters = clusters_of(held_out[0]), clusters_of(held_out[1])
     held_out_samples = record.sets[held_out[0]].samples, record.sets[held_out[1]].samples
     fit_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["harmless"].samples
-    curves, late_changes, gap_changes, layers = [], [], [], 0
+    measurements: list[LayerMeasurement] = []
+    late_changes: list[LateGapChange] = []
+    gap_changes: list[GapChange] = []
+    layers = 0
     probed_runs: list[ProbedRun] = []
-    last_step = record.study.tuning.steps[-1]
+    last_step = record.study.tuning.save_steps[-1]
     for model in record.models:
         base_projections = {m: _load_projections(a) for arm, _, m, a in model.projections if arm.kind == "base"}
         for arm, step, modality, artifact in model.projections:
@@ -54,37 +71,41 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
             if probe_scores is not None:
                 decisions = harm_probe_decisions(projections["recognised"], fit_samples, held_out_samples)
                 probed_runs.append(ProbedRun(arm, modality, probe_scores, _find_run(runs, arm, step), decisions))
-            curves += _gap_curve_rows(
+            measurements += _layer_measurements(
                 arm, step, modality, projections, base_projections[modality], clusters, probe_scores
             )
             if arm.kind != "base":
-                late_changes.append(
-                    _late_change_entry(arm, modality, base_projections[modality], projections, clusters)
-                )
-                if step == last_step and late_changes[-1]["gap_change"] is not None:
-                    gap_changes.append(GapChange(arm, modality, late_changes[-1]["gap_change"]))
-    return {
-        "layers": layers,
-        "contrast": {
-            "fitted_on": [contrast.harmful, contrast.harmless],
-            "harm_n": len(fit_samples[0]),
-            "benign_n": len(fit_samples[1]),
-            "held_out_harm_n": len(held_out_samples[0]),
-            "held_out_benign_n": len(held_out_samples[1]),
-            "unmatched": [
+                change = _late_gap_change(arm, modality, base_projections[modality], projections, clusters)
+                late_changes.append(change)
+                if step == last_step and change.gap_change is not None:
+                    gap_changes.append(GapChange(arm, modality, change.gap_change))
+    system = record.study.undefended_system
+    gap_tests = GapTests(gap_changes, runs, contrast.held_out_harmful, system, last_step)
+    return MechanismRecord(
+        n_layers=layers,
+        contrast_sets=ContrastRecord(
+            fitted_on=ContrastNames(harmful=contrast.contrast_harmful, benign=contrast.contrast_benign),
+            n_harmful=len(fit_samples[0]),
+            n_benign=len(fit_samples[1]),
+            n_held_out_harmful=len(held_out_samples[0]),
+            n_held_out_benign=len(held_out_samples[1]),
+            mismatches=[
                 *contrast_mismatches(*fit_samples, "the contrast sets"),
                 *contrast_mismatches(*held_out_samples, "the held-out sets"),
             ],
-            "note": "Directions are fitted on the base model's contrast sets; every figure is of held-out prompts.",
-        },
-        "encoder": _encoder_entry(record),
-        "curves": curves,
-        "late": late_changes,
-        **suppression_entries(gap_changes, runs, contrast.held_out_harmful, record.study.undefended_system, last_step),
-        "recognition": recognition_entries(probed_runs, contrast.held_out_harmful, record.study.undefended_system),
-        "note": "Layer 0 is the decoder's input. A shift common to harmful and harmless prompts moves both projections "
+            note="Directions are fitted on the base model's contrast sets; every figure is of held-out prompts.",
+        ),
+        encoder_unchanged=_encoder_check(record),
+        layer_measurements=measurements,
+        late_gap_changes=late_changes,
+        late_gap_comparisons=gap_tests.comparisons(),
+        late_gap_by_modality=gap_tests.changes_by_modality(),
+        modality_asymmetry=gap_tests.asymmetries(),
+        gap_vs_jsr=gap_tests.gap_vs_jsr(),
+        harm_recognition=harm_recognition_records(probed_runs, contrast.held_out_harmful, system),
+        note="Layer 0 is the decoder's input. A shift common to harmful and harmless prompts moves both projections "
         "and not the gap.",
-    }
+    )
 
 
 def _load_projections(artifact: Artifact) -> ProjectionTensors:
@@ -93,13 +114,12 @@ def _load_projections(artifact: Artifact) -> ProjectionTensors:
     return load_file(artifact.path / "projections.safetensors")
 
 
-def _find_run(runs: Sequence[Mapping[str, Any]], arm: StudyArm, step: int) -> Mapping[str, Any]:
-    """The entry of a run in results.json."""
+def _find_run(runs: Sequence[RunResult], arm: StudyArm, step: int) -> RunResult:
     key = (arm.model, arm.name, arm.seed, arm.draw, step)
-    return next(run for run in runs if tuple(run[n] for n in ("model", "arm", "seed", "draw", "step")) == key)
+    return next(run for run in runs if (run.model, run.arm, run.seed, run.draw, run.step) == key)
 
 
-def _gap_curve_rows(
+def _layer_measurements(
     arm: StudyArm,
     step: int,
     modality: str,
@@ -107,7 +127,7 @@ def _gap_curve_rows(
     before: ProjectionTensors,
     clusters: PromptClusters,
     probe_scores: PointScores | None,
-) -> list[dict[str, Any]]:
+) -> list[LayerMeasurement]:
     from undersong.mechanism import gap_curve
 
     rng = np.random.default_rng(BOOTSTRAP_SEED)
@@ -115,23 +135,23 @@ def _gap_curve_rows(
         gap_curve(p["harmful"], p["harmless"], clusters[0], clusters[1], rng) for p in (after, before)
     )
     return [
-        {
-            "arm": arm.name,
-            "model": arm.model,
-            "seed": arm.seed,
-            "step": step,
-            "modality": modality,
-            "layer": layer,
-            "projection_harm": _finite_or_none(gap_after.harmful[layer]),
-            "projection_benign": _finite_or_none(gap_after.harmless[layer]),
-            "gap": _finite_or_none(gap_after.gap[layer]),
-            "gap_low": _finite_or_none(gap_after.low[layer]),
-            "gap_high": _finite_or_none(gap_after.high[layer]),
-            "gap_before": _finite_or_none(gap_before.gap[layer]),
-            "cosine_to_refit": _finite_or_none(after["cosine"][layer]),
-            "recognised": None if probe_scores is None else _finite_or_none(probe_scores.balanced_accuracy[layer]),
+        LayerMeasurement(
+            arm=arm.name,
+            model=arm.model,
+            seed=arm.seed,
+            step=step,
+            modality=modality,
+            layer=layer,
+            projection_harmful=_finite_or_none(gap_after.harmful[layer]),
+            projection_benign=_finite_or_none(gap_after.harmless[layer]),
+            gap=_finite_or_none(gap_after.gap[layer]),
+            gap_low=_finite_or_none(gap_after.low[layer]),
+            gap_high=_finite_or_none(gap_after.high[layer]),
+            gap_before=_finite_or_none(gap_before.gap[layer]),
+            cosine_to_refit=_finite_or_none(after["cosine"][layer]),
+            harm_accuracy=None if probe_scores is None else _finite_or_none(probe_scores.balanced_accuracy[layer]),
             **{name: _finite_or_none(after[name][layer]) for name in ("drift", "drift_low", "drift_high", "cka")},
-        }
+        )
         for layer in range(len(gap_after.gap))
     ]
 
@@ -141,28 +161,31 @@ def _finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _late_change_entry(
+def _late_gap_change(
     arm: StudyArm, modality: str, before: ProjectionTensors, after: ProjectionTensors, clusters: PromptClusters
-) -> dict[str, Any]:
+) -> LateGapChange:
     from undersong.mechanism import late_gap_change, late_gap_p_value
 
     projection_pairs = [(p["harmful"], p["harmless"]) for p in (before, after)]
     change, low, high = late_gap_change(
         projection_pairs[0], projection_pairs[1], clusters, np.random.default_rng(BOOTSTRAP_SEED)
     )
-    facts = {"arm": arm.name, "model": arm.model, "seed": arm.seed, "modality": modality}
     p = late_gap_p_value((after["harmful"] - before["harmful"], after["harmless"] - before["harmless"]), clusters)
-    return {
-        **facts,
-        "gap_change": _finite_or_none(change),
-        "low": _finite_or_none(low),
-        "high": _finite_or_none(high),
-        "p": _finite_or_none(p),
-    }
+    assert arm.seed is not None, "the base is not tuned"
+    return LateGapChange(
+        arm=arm.name,
+        model=arm.model,
+        seed=arm.seed,
+        modality=modality,
+        gap_change=_finite_or_none(change),
+        low=_finite_or_none(low),
+        high=_finite_or_none(high),
+        p=_finite_or_none(p),
+    )
 
 
-def _encoder_entry(record: AuditRecord) -> dict[str, Any] | None:
-    """Hashes before and after every training, and the largest difference of what is heard with and without adapter."""
+def _encoder_check(record: AuditRecord) -> FrozenEncoderCheck | None:
+    """Compare hashes before and after every training, and what is heard with and without adapter."""
     adapters = {run.adapter.hash: run.adapter for m in record.models for run in m.runs if run.adapter is not None}
     defense_adapters = [
         run.defense.trained_adapter for m in record.models for run in m.defended_runs if run.defense is not None
@@ -181,10 +204,10 @@ def _encoder_entry(record: AuditRecord) -> dict[str, Any] | None:
         )
 
     projections = [_load_projections(artifact) for m in record.models for _, _, _, artifact in m.projections]
-    return {
-        "parameters_equal": is_unchanged("/parameters"),
-        "buffers_equal": is_unchanged("/buffers"),
-        "output_max_abs_difference": max(float(tensors["encoder_difference"][0]) for tensors in projections),
-        "input_max_abs_difference": max(float(tensors["input_difference"][0]) for tensors in projections),
-        "trainings": len(notes),
-    }
+    return FrozenEncoderCheck(
+        parameters_equal=is_unchanged("/parameters"),
+        buffers_equal=is_unchanged("/buffers"),
+        output_max_abs_difference=max(float(tensors["encoder_difference"][0]) for tensors in projections),
+        input_max_abs_difference=max(float(tensors["input_difference"][0]) for tensors in projections),
+        trainings=len(notes),
+    )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import isnan
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from undersong.evaluation.rates import attack_rate, find_set_entry
+from undersong.evaluation.rates import Metric
 from undersong.mechanism.probe_scores import (
     SIGNIFICANCE_LEVEL,
     PointScores,
@@ -21,12 +21,21 @@ from undersong.mechanism.probe_scores import (
     late_difference,
     recognition_sentence,
 )
-from undersong.mechanism.probes import EQUIVALENCE_MARGIN, PROBE_SEED
-from undersong.results.comparisons import adjust_p_values
+from undersong.mechanism.probes import PROBE_SEED
+from undersong.results.comparisons import adjust_p_values, harm_metric, tuned_runs
+from undersong.results.proximity_vs_jsr import regression_record
+from undersong.results.schema import RunResult
+from undersong.results.schema_mechanism import (
+    HarmRecognition,
+    LateGapChangeByModality,
+    LateGapComparison,
+    ModalityAsymmetry,
+)
+from undersong.results.schema_outcomes import ProximityVsJsrRecord
 from undersong.stages.training import StudyArm
 from undersong.statistics import RunMean, correlate_with_outcome, mean_runs, paired_runs
+from undersong.study.defaults import EQUIVALENCE_MARGIN
 
-RunEntry = Mapping[str, Any]
 RunId = tuple[int, int, int]  # base, draw, seed
 PROMPT_MODALITIES = ("audio", "text")
 
@@ -40,29 +49,51 @@ class GapChange:
     late: float
 
 
-def suppression_entries(
-    changes: Sequence[GapChange], runs: Sequence[RunEntry], harm_set: str, plain: str, last_step: int
-) -> dict[str, Any]:
-    """`changes` at the last step; `runs` of results.json; `harm`: the set whose JSR goes beside."""
-    models = list(dict.fromkeys(change.arm.model for change in changes))
-    changes_by_model = {model: [change for change in changes if change.arm.model == model] for model in models}
-    jsr = _jsr_by_evaluation(runs, harm_set, plain, last_step)
-    return {
-        "claims": adjust_p_values(
-            [claim for model_changes in changes_by_model.values() for claim in _suppression_claims(model_changes)]
-        ),
-        "cells": [cell for model_changes in changes_by_model.values() for cell in _modality_cells(model_changes)],
-        "asymmetry": [
-            entry for model_changes in changes_by_model.values() for entry in _modality_asymmetry(model_changes, jsr)
-        ],
-        "with_jsr": [
-            entry for model_changes in changes_by_model.values() for entry in _gap_change_vs_jsr(model_changes, jsr)
-        ],
-    }
+@dataclass(frozen=True)
+class GapTests:
+    """Tests of the changes of the late gap at the last step, within each base."""
+
+    changes: Sequence[GapChange]
+    runs: Sequence[RunResult]
+    harm_set: str  # whose JSR is set beside the changes
+    system: str  # name of the undefended system prompt
+    last_step: int
+    changes_by_model: dict[str, list[GapChange]] = field(init=False)
+    jsr: dict[tuple[Any, ...], float] = field(init=False)  # by run and modality of the prompts
+
+    def __post_init__(self) -> None:
+        by_model: dict[str, list[GapChange]] = {}
+        for change in self.changes:
+            by_model.setdefault(change.arm.model, []).append(change)
+        object.__setattr__(self, "changes_by_model", by_model)
+        object.__setattr__(self, "jsr", _jsr_by_evaluation(self.runs, self.harm_set, self.system, self.last_step))
+
+    def comparisons(self) -> list[LateGapComparison]:
+        """Compare closest with distant data, corrected by Holm together."""
+        return adjust_p_values([row for changes in self.changes_by_model.values() for row in _comparisons(changes)])
+
+    def changes_by_modality(self) -> list[LateGapChangeByModality]:
+        """Average the changes by training and prompt modality."""
+        return [row for changes in self.changes_by_model.values() for row in _changes_by_modality(changes)]
+
+    def asymmetries(self) -> list[ModalityAsymmetry]:
+        """Compare training on audio with training on text: the late gap beside the JSR."""
+        metric = harm_metric(self.runs)
+        return [
+            row for changes in self.changes_by_model.values() for row in _modality_asymmetry(changes, self.jsr, metric)
+        ]
+
+    def gap_vs_jsr(self) -> list[ProximityVsJsrRecord]:
+        """Correlate the change of the late gap with the JSR, over arms."""
+        return [
+            row
+            for changes in self.changes_by_model.values()
+            for row in _gap_change_vs_jsr(changes, self.jsr, self.harm_set)
+        ]
 
 
-def _suppression_claims(changes: Sequence[GapChange]) -> Iterator[dict[str, Any]]:
-    """Does closest data suppress more than distant data?  Negative: its gap fell further."""
+def _comparisons(changes: Sequence[GapChange]) -> Iterator[LateGapComparison]:
+    """Closest minus distant data; negative: the gap of closest data fell further."""
     for cell in dict.fromkeys(
         (change.arm.axis, change.arm.fraction, change.arm.modality, change.prompt_modality) for change in changes
     ):
@@ -70,13 +101,22 @@ def _suppression_claims(changes: Sequence[GapChange]) -> Iterator[dict[str, Any]
         if all(changes_by_kind):
             difference = paired_runs(changes_by_kind[0], changes_by_kind[1])
             axis, fraction, train_modality, prompt_modality = cell
-            yield {
-                "question": f"Does closest data suppress the late gap more than distant data ({axis} at {fraction:g}, "
+            yield LateGapComparison(
+                question=f"Does closest data suppress the late gap more than distant data ({axis} at {fraction:g}, "
                 f"trained on {train_modality})?",
-                "model": changes[0].arm.model, "scope": "recipe", "axis": axis, "fraction": fraction,
-                "train_modality": train_modality, "modality": prompt_modality, "n": difference.n, "difference": difference.difference,
-                "low": difference.low, "high": difference.high, "p": difference.p, "method": difference.method, "note": difference.note,
-            }  # fmt: skip
+                model=changes[0].arm.model,
+                axis=str(axis),
+                fraction=float(fraction or 0.0),
+                train_modality=str(train_modality),
+                modality=prompt_modality,
+                n=difference.n,
+                difference=difference.difference,
+                low=difference.low,
+                high=difference.high,
+                p=difference.p,
+                method=difference.method,
+                note=difference.note or None,
+            )
 
 
 def _changes_by_run(changes: Sequence[GapChange], cell: tuple[Any, ...], kind: str) -> dict[RunId, float]:
@@ -88,7 +128,7 @@ def _changes_by_run(changes: Sequence[GapChange], cell: tuple[Any, ...], kind: s
     }
 
 
-def _modality_cells(changes: Sequence[GapChange]) -> Iterator[dict[str, Any]]:
+def _changes_by_modality(changes: Sequence[GapChange]) -> Iterator[LateGapChangeByModality]:
     """Trained on {audio, text} x probed with {audio, text}, for each kind: mean change, over axes and fractions."""
     for kind, train_modality, prompt_modality in product(
         dict.fromkeys(change.arm.kind for change in changes), PROMPT_MODALITIES, PROMPT_MODALITIES
@@ -103,14 +143,22 @@ def _modality_cells(changes: Sequence[GapChange]) -> Iterator[dict[str, Any]]:
         )
         if mean_changes:
             mean = mean_runs(mean_changes)
-            yield {
-                "model": changes[0].arm.model, "kind": kind, "train_modality": train_modality, "modality": prompt_modality,
-                "scope": "recipe", "n": len(mean_changes), "change": mean.mean, "low": mean.low, "high": mean.high,
-                "note": mean.note,
-            }  # fmt: skip
+            yield LateGapChangeByModality(
+                model=changes[0].arm.model,
+                kind=kind,
+                train_modality=train_modality,
+                modality=prompt_modality,
+                n=len(mean_changes),
+                change=mean.mean,
+                low=mean.low,
+                high=mean.high,
+                note=mean.note or None,
+            )
 
 
-def _modality_asymmetry(changes: Sequence[GapChange], jsr: Mapping[tuple[Any, ...], float]) -> Iterator[dict[str, Any]]:
+def _modality_asymmetry(
+    changes: Sequence[GapChange], jsr: Mapping[tuple[Any, ...], float], metric: Metric
+) -> Iterator[ModalityAsymmetry]:
     """Trained on audio less trained on text, same samples: the late gap beside the JSR.  Opposite signs agree: the
     modality that suppresses the gap more is the one that breaks more."""
     for kind, prompt_modality in product(dict.fromkeys(change.arm.kind for change in changes), PROMPT_MODALITIES):
@@ -129,12 +177,22 @@ def _modality_asymmetry(changes: Sequence[GapChange], jsr: Mapping[tuple[Any, ..
             for modality_changes in (text_changes, audio_changes)
         )
         jsr_difference = paired_runs(text_jsr, audio_jsr, limits=(-1.0, 1.0))
-        yield {
-            "model": changes[0].arm.model, "kind": kind, "modality": prompt_modality, "scope": "recipe", "n": gap_difference.n,
-            "late": gap_difference.difference, "late_low": gap_difference.low, "late_high": gap_difference.high,
-            "jsr": jsr_difference.difference, "jsr_low": jsr_difference.low, "jsr_high": jsr_difference.high,
-            "mirrors": _has_opposite_signs((gap_difference.low, gap_difference.high), (jsr_difference.low, jsr_difference.high)),
-        }  # fmt: skip
+        yield ModalityAsymmetry(
+            model=changes[0].arm.model,
+            kind=kind,
+            modality=prompt_modality,
+            n=gap_difference.n,
+            metric=metric,
+            late_gap=gap_difference.difference,
+            late_gap_low=gap_difference.low,
+            late_gap_high=gap_difference.high,
+            rate_change=jsr_difference.difference,
+            rate_change_low=jsr_difference.low,
+            rate_change_high=jsr_difference.high,
+            opposite_signs=_has_opposite_signs(
+                (gap_difference.low, gap_difference.high), (jsr_difference.low, jsr_difference.high)
+            ),
+        )
 
 
 def _has_opposite_signs(
@@ -151,7 +209,9 @@ def _interval_sign(low: float | None, high: float | None) -> int:
     return 1 if low > 0 else -1
 
 
-def _gap_change_vs_jsr(changes: Sequence[GapChange], jsr: Mapping[tuple[Any, ...], float]) -> Iterator[dict[str, Any]]:
+def _gap_change_vs_jsr(
+    changes: Sequence[GapChange], jsr: Mapping[tuple[Any, ...], float], harm_set: str
+) -> Iterator[ProximityVsJsrRecord]:
     """Over arms: how the late change goes along with the JSR, prompts asked and probed in the same modality."""
     for prompt_modality in PROMPT_MODALITIES:
         points: dict[tuple[str, str | None], list[GapChange]] = defaultdict(list)
@@ -166,7 +226,7 @@ def _gap_change_vs_jsr(changes: Sequence[GapChange], jsr: Mapping[tuple[Any, ...
                 gap_decreases,
                 [[jsr[_evaluation_key(change)] for change in group] for group in points.values()],
             )
-            yield {"model": changes[0].arm.model, "modality": prompt_modality, "scope": "recipe", **asdict(regression)}
+            yield regression_record(regression, changes[0].arm.model, prompt_modality, prompt_set=harm_set)
 
 
 def mean_by_run(values: Iterable[tuple[StudyArm, float]]) -> dict[RunId, float]:
@@ -186,14 +246,13 @@ def _evaluation_key(change: GapChange) -> tuple[Any, ...]:
 
 
 def _jsr_by_evaluation(
-    runs: Sequence[RunEntry], harm_set: str, plain: str, last_step: int
+    runs: Sequence[RunResult], harm_set: str, plain: str, last_step: int
 ) -> dict[tuple[Any, ...], float]:
     jsr_by_key = {}
-    for run in runs:
-        if run["kind"] != "base" and run["step"] == last_step:
-            for modality in PROMPT_MODALITIES:
-                if (entry := find_set_entry(run, harm_set, modality, plain)) is not None:
-                    jsr_by_key[run["model"], run["arm"], run["seed"], run["draw"], modality] = attack_rate(entry)
+    for run in tuned_runs(runs, last_step):
+        for modality in PROMPT_MODALITIES:
+            if (rate := run.find_rate(harm_set, modality, plain)) is not None:
+                jsr_by_key[run.model, run.arm, run.seed, run.draw, modality] = rate.rate
     return jsr_by_key
 
 
@@ -203,19 +262,20 @@ UNKNOWN_LOSS = "Nothing can be said of a loss"
 
 @dataclass(frozen=True)
 class ProbedRun:
-    """What probes of one model tell, in one modality; `run` is its entry of results.json."""
+    """The scores of probes of one model in one modality, with its run."""
 
     arm: StudyArm
     prompt_modality: str
     scores: PointScores
-    run: RunEntry
+    run: RunResult
     decisions: ProbeDecisions
 
 
-def recognition_entries(probed_runs: Sequence[ProbedRun], harm_set: str, plain: str) -> list[dict[str, Any]]:
-    """One entry a base, kind, modality of training and of probing, at the last step; `harm`: whose refusals go beside.
+def harm_recognition_records(probed_runs: Sequence[ProbedRun], harm_set: str, plain: str) -> list[HarmRecognition]:
+    """Compute one record a base, kind, modality of training and of probing, at the last step.
 
-    Late probes must be above chance in the base and in every run for harm to be `kept`.
+    The refusals on `harm_set` go beside.
+    Late probes must be above chance in the base and in every run for recognition to be `retained`.
     """
     bases = {
         (probed_run.arm.model, probed_run.prompt_modality): probed_run
@@ -228,14 +288,12 @@ def recognition_entries(probed_runs: Sequence[ProbedRun], harm_set: str, plain: 
             groups.setdefault(
                 (probed_run.arm.model, probed_run.prompt_modality, probed_run.arm.kind, probed_run.arm.modality), []
             ).append(probed_run)
-    return [
-        entry for key, group in groups.items() for entry in _recognition_entry(group, bases[key[:2]], harm_set, plain)
-    ]
+    return [row for key, group in groups.items() for row in _harm_recognition(group, bases[key[:2]], harm_set, plain)]
 
 
-def _recognition_entry(
+def _harm_recognition(
     group: Sequence[ProbedRun], base: ProbedRun, harm_set: str, plain: str
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[HarmRecognition]:
     if any(isnan(probed_run.scores.late_accuracy) for probed_run in (base, *group)):
         return  # no probe has varying states
     arm, score_before = group[0].arm, base.scores.late_accuracy
@@ -243,7 +301,8 @@ def _recognition_entry(
         mean_by_run((probed_run.arm, probed_run.scores.late_accuracy - score_before) for probed_run in group),
         limits=(-1.0, 1.0),
     )
-    low, high, interval_over = change.low, change.high, "runs"
+    low, high = change.low, change.high
+    interval_over: Literal["runs", "prompts"] = "runs"
     if low is None and len(group) > 1:
         low, high = _interval_over_prompts(base, group)
         interval_over = "prompts"
@@ -252,18 +311,32 @@ def _recognition_entry(
         base.scores.late_p_value <= SIGNIFICANCE_LEVEL,
         all(probed_run.scores.late_p_value <= SIGNIFICANCE_LEVEL for probed_run in group),
     )
-    conclusion = classify_recognition(low, high, EQUIVALENCE_MARGIN, *above_chance)
+    outcome = classify_recognition(low, high, EQUIVALENCE_MARGIN, *above_chance)
     refuses_less = _refuses_less(refusal_change, base, group, harm_set, plain)
-    yield {
-        "model": arm.model, "kind": arm.kind, "train_modality": arm.modality, "modality": base.prompt_modality,
-        "scope": "recipe", "n": len(group), "before": score_before, "before_p": base.scores.late_p_value,
-        "after": fmean(probed_run.scores.late_accuracy for probed_run in group), "after_p": max(one.scores.late_p_value for one in group),
-        "change": change.mean, "low": low, "high": high, "over": interval_over, "margin": EQUIVALENCE_MARGIN,
-        "refusals": refusal_change.mean if refusal_change else None, "refusals_low": refusal_change.low if refusal_change else None,
-        "refusals_high": refusal_change.high if refusal_change else None,
-        "recognition": conclusion, "dissociated": conclusion == "kept" and refuses_less,
-        "sentence": recognition_sentence(conclusion, EQUIVALENCE_MARGIN, refuses_less) if low is not None else f"{UNKNOWN_LOSS}: {change.note}",
-    }  # fmt: skip
+    yield HarmRecognition(
+        model=arm.model,
+        kind=arm.kind,
+        train_modality=str(arm.modality),
+        modality=base.prompt_modality,
+        n=len(group),
+        before=score_before,
+        before_p=base.scores.late_p_value,
+        after=fmean(probed_run.scores.late_accuracy for probed_run in group),
+        after_p=max(probed_run.scores.late_p_value for probed_run in group),
+        change=change.mean,
+        low=low,
+        high=high,
+        interval_over=interval_over,
+        equivalence_margin=EQUIVALENCE_MARGIN,
+        refusal_rate_change=refusal_change.mean if refusal_change else None,
+        refusal_rate_change_low=refusal_change.low if refusal_change else None,
+        refusal_rate_change_high=refusal_change.high if refusal_change else None,
+        outcome=outcome,
+        dissociated=outcome == "retained" and refuses_less,
+        finding=recognition_sentence(outcome, EQUIVALENCE_MARGIN, refuses_less)
+        if low is not None
+        else f"{UNKNOWN_LOSS}: {change.note}",
+    )
 
 
 def _interval_over_prompts(base: ProbedRun, group: Sequence[ProbedRun]) -> tuple[float | None, float | None]:
@@ -280,20 +353,18 @@ def _refuses_less(
     """By runs; where these agree exactly, if the answers of every run lie above the base's, both by their prompts."""
     if refusal_change is None or refusal_change.high is not None or len(group) < 2:
         return refusal_change is not None and refusal_change.high is not None and refusal_change.high < 0
-    entries = [
-        find_set_entry(probed_run.run, harm_set, probed_run.prompt_modality, plain) for probed_run in (base, *group)
+    rates = [probed_run.run.find_rate(harm_set, probed_run.prompt_modality, plain) for probed_run in (base, *group)]
+    ends = [
+        (rate.low, rate.high) for rate in rates if rate is not None and rate.low is not None and rate.high is not None
     ]
-    ends = [(entry["low"], entry["high"]) for entry in entries if entry is not None]
     return refusal_change.mean < 0 and all(low > ends[0][1] for low, _ in ends[1:])
 
 
 def _refusal_change(base: ProbedRun, group: Sequence[ProbedRun], harm_set: str, plain: str) -> RunMean | None:
     """Change of the refusal rate; None where that was not asked."""
-    entries = [
-        find_set_entry(probed_run.run, harm_set, probed_run.prompt_modality, plain) for probed_run in (base, *group)
-    ]
-    rates = [entry["refusal"] / entry["n"] for entry in entries if entry is not None]
-    if len(rates) < len(entries):
+    found = [probed_run.run.find_rate(harm_set, probed_run.prompt_modality, plain) for probed_run in (base, *group)]
+    rates = [rate.refusal / rate.n for rate in found if rate is not None]
+    if len(rates) < len(found):
         return None
     return mean_runs(
         mean_by_run((probed_run.arm, rate - rates[0]) for probed_run, rate in zip(group, rates[1:])), limits=(-1.0, 1.0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from undersong.results.records import AuditRecord
+from undersong.results.schema import PromptSetRate, RunResult
+from undersong.results.schema_screening import TargetReplies
 from undersong.stages.black_box_models import display_reference, is_black_box, trainable_models
 from undersong.study import ComprehensionSettings
 
@@ -14,7 +15,7 @@ REFUSED_NOTE_SHARE = 0.05  # share of repetitions that were refused from which a
 AFFIRMATIVE_NOTE_SHARE = 0.05  # share of replies with an affirmative opener from which a reader is told
 
 
-def design_notes(record: AuditRecord, targets: Mapping[str, Any]) -> list[str]:
+def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
     """What a reader must know by the design alone, whatever came out: seeds and bases, the published protocol, models
     that only answer, an organism, and `targets` (of results.json) that begin with an affirmative opener."""
     notes = []
@@ -37,11 +38,11 @@ def design_notes(record: AuditRecord, targets: Mapping[str, Any]) -> list[str]:
         notes.append(
             f"{display_reference(ref)} only answers: it was asked and judged, and neither tuned nor looked into."
         )
-    if targets["affirmative"] >= AFFIRMATIVE_NOTE_SHARE:
+    if targets.affirmative_share >= AFFIRMATIVE_NOTE_SHARE:
         notes.append(
-            f"{100 * targets['affirmative']:.0f} % of the replies in the pool's column {targets['column']!r} "
-            f"begin with an affirmative opener, most often “{targets['most']}”: learning that form alone may wear "
-            "refusals down, whatever the samples are about; set beside it a `tuning.target` without one."
+            f"{100 * targets.affirmative_share:.0f} % of the replies in the pool's column {targets.column!r} "
+            f"begin with an affirmative opener, most often “{targets.commonest_opener}”: learning that form alone "
+            "may wear refusals down, whatever the samples are about; set beside it a `tuning.target` without one."
         )
     if any(ref.startswith("organism:") for ref in record.study.models):
         notes.append(
@@ -52,13 +53,10 @@ def design_notes(record: AuditRecord, targets: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def lost_reply_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def lost_reply_notes(runs: Sequence[RunResult]) -> list[str]:
     """How many replies to harmful prompts have no verdict, over all runs and steps; no note where all have one."""
-    harmful = [entry for run in runs for entry in run["sets"] if entry["harmful"]]
-    lost_count, reply_count = (
-        sum(entry["error"] + entry["unparsed"] for entry in harmful),
-        sum(entry["n"] for entry in harmful),
-    )
+    harmful = _harmful_rates(runs)
+    lost_count, reply_count = sum(rate.lost for rate in harmful), sum(rate.n for rate in harmful)
     if not lost_count:
         return []
     return [
@@ -67,41 +65,45 @@ def lost_reply_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def truncation_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _harmful_rates(runs: Sequence[RunResult]) -> list[PromptSetRate]:
+    return [rate for run in runs for rate in run.rates if rate.harmful]
+
+
+def truncation_notes(runs: Sequence[RunResult]) -> list[str]:
     """The share of replies to harmful prompts that were cut at the limit of tokens; no note below `CUT`."""
-    harmful = [entry for run in runs for entry in run["sets"] if entry["harmful"]]
-    cut_count, reply_count = sum(entry["cut"] for entry in harmful), sum(entry["n"] for entry in harmful)
+    harmful = _harmful_rates(runs)
+    cut_count, reply_count = sum(rate.truncated or 0 for rate in harmful), sum(rate.n for rate in harmful)
     if cut_count < CUT_NOTE_SHARE * reply_count:
         return []
     return [
         f"{100 * cut_count / reply_count:.0f} % of the replies to harmful prompts were cut at the limit of tokens, and a judge "
-        "sees no more than that: raise evaluation.limit before the rates are believed."
+        "sees no more than that: raise evaluation.max_new_tokens before the rates are believed."
     ]
 
 
-def comprehension_notes(
-    runs: Sequence[Mapping[str, Any]], comprehension_config: ComprehensionSettings | None
-) -> list[str]:
+def comprehension_notes(runs: Sequence[RunResult], comprehension_config: ComprehensionSettings | None) -> list[str]:
     """How `comprehended` is read, and that a model which refuses to repeat has not shown that it is deaf."""
     if comprehension_config is None:
         return []
-    repetition_entries = [
-        entry["comprehension"]["heard"] for run in runs for entry in run["sets"] if "comprehension" in entry
+    repetitions = [
+        rate.comprehension.repeated
+        for run in runs
+        for rate in run.rates
+        if rate.comprehension is not None and rate.comprehension.repeated is not None
     ]
-    spoken_entries = [entry for entry in repetition_entries if entry is not None]
     notes = [
-        f"Comprehended: a non-refusal of a request that the model repeats with at most {comprehension_config.word_error_rate:g} errors "
-        f"a word, and that is among the nearest {100 * comprehension_config.level:g} % of its set's requests to the reply. A repetition "
+        f"Comprehended: a non-refusal of a request that the model repeats with at most {comprehension_config.max_wer:g} errors "
+        f"a word, and that is among the nearest {100 * comprehension_config.relevance_level:g} % of its set's requests to the reply. A repetition "
         "may fail for want of obedience and not of hearing, and a reply about a request need not be harmful: this "
         "bounds what a rate may mean, and judges no harm."
     ]
     refused_count, request_count = (
-        sum(entry["refused"] for entry in spoken_entries),
-        sum(one["n"] for one in spoken_entries),
+        sum(repeated.refused_repetitions for repeated in repetitions),
+        sum(repeated.n for repeated in repetitions),
     )
     if refused_count >= REFUSED_NOTE_SHARE * max(request_count, 1):
         notes.append(
             f"{100 * refused_count / request_count:.0f} % of the harmful requests were not repeated but refused, so it is not known "
-            "whether they were heard; `most` counts them as heard."
+            "whether they were heard; `max_rate` counts them as heard."
         )
     return notes

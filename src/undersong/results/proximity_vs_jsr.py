@@ -4,28 +4,37 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.evaluation.rates import attack_rate, find_set_entry
+from undersong.results.comparisons import harm_metric, harmful_prompts, tuned_runs
 from undersong.results.records import AuditRecord, ModelRecord
+from undersong.results.schema import RunResult
+from undersong.results.schema_base import ValueWithInterval
+from undersong.results.schema_outcomes import PredictorRecord, ProximityVsJsrRecord
+from undersong.results.schema_screening import (
+    CorpusCounts,
+    ScoreVsJsrPoint,
+    ScoreVsJsrRecord,
+    ScreeningScoreRecord,
+    ThresholdPointRecord,
+)
 from undersong.results.screening import load_proximity_tables
-from undersong.statistics import correlate_with_outcome
+from undersong.statistics import RegressionResult, correlate_with_outcome
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from undersong.proximity import ScreeningScore
 
 DRAWS = 1000
 MIN_ARMS = 4  # arms; of fewer a rank correlation says nothing
-RunEntry = Mapping[str, Any]
 
 
-def screening_score_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
-    """The screening score of the pool on every axis, where the study names harmless speech."""
+def screening_score_records(record: AuditRecord, model: ModelRecord) -> list[ScreeningScoreRecord]:
+    """Compute the screening score of the pool on every axis, where the study names harmless speech."""
     from undersong.proximity import compute_screening_score, sample_metadata_table
 
     if record.harmless is None:
@@ -41,33 +50,70 @@ def screening_score_entries(record: AuditRecord, model: ModelRecord) -> list[dic
         )
         for axis, benign_table in _benign_tables(model).items()
     ]
-    return [{"model": model.ref, **asdict(score_result)} for score_result in score_results]
+    return [_screening_score_record(model.ref, score) for score in score_results]
 
 
-def score_vs_jsr_entries(record: AuditRecord, model: ModelRecord, runs: Sequence[RunEntry]) -> list[dict[str, Any]]:
-    """On every axis: each selection's own score beside the mean JSR of its runs at the last step, and their rank
+def _screening_score_record(model: str, score: ScreeningScore) -> ScreeningScoreRecord:
+    interval = ValueWithInterval.from_interval
+    return ScreeningScoreRecord(
+        model=model,
+        axis=score.axis,
+        harm_set=score.harm_set,
+        score=score.score,
+        n=_corpus_counts(score.n),
+        clusters=_corpus_counts(score.clusters),
+        value=interval(score.value),
+        held_out=interval(score.heldout),
+        curve=[
+            ThresholdPointRecord(
+                quantile=point.q,
+                threshold=point.threshold,
+                share=interval(point.share),
+                held_out_share=interval(point.heldout_share),
+                excess=interval(point.excess),
+                mass=interval(point.mass),
+                held_out_mass=interval(point.heldout_mass),
+            )
+            for point in score.curve
+        ],
+    )
+
+
+def _corpus_counts(counts: tuple[int, int, int]) -> CorpusCounts:
+    return CorpusCounts(pool=counts[0], benign_reference=counts[1], held_out=counts[2])
+
+
+def score_vs_jsr_records(record: AuditRecord, model: ModelRecord, runs: Sequence[RunResult]) -> list[ScoreVsJsrRecord]:
+    """Set, on every axis, each selection's own score beside the mean JSR of its runs at the last step, and their rank
     correlation over selections.
 
-    One entry an axis, training modality and spoken harmful set, undefended.  Selections that hold the same ids are one
+    One record an axis, training modality and spoken harmful set, undefended.  Selections that hold the same ids are one
     point.  The interval is a percentile bootstrap over selections: it says how far this correlation hangs on a few of
     them, on this base; other bases may order them otherwise.
     """
     if record.harmless is None:
         return []
-    last_step, plain = record.study.tuning.steps[-1], record.study.undefended_system
-    tuned_runs = [
-        run for run in runs if run["model"] == model.ref and run["kind"] != "base" and run["step"] == last_step
-    ]
+    last_step, plain = record.study.tuning.save_steps[-1], record.study.undefended_system
+    tuned = [run for run in tuned_runs(runs, last_step) if run.model == model.ref]
     prompt_sets = dict.fromkeys(
-        entry["set"] for run in tuned_runs for entry in run["sets"] if entry["harmful"] and entry["modality"] == "audio"
+        rate.prompt_set for run in tuned for rate in run.rates if rate.harmful and rate.modality == "audio"
     )
     scores = _selection_scores(record, model)
     return [
-        _score_vs_jsr_entry(model.ref, axis, modality, name, scores[axis], rates)
+        ScoreVsJsrRecord(
+            model=model.ref,
+            axis=axis,
+            train_modality=modality,
+            prompt_set=name,
+            metric=harm_metric(tuned),
+            n=len(points),
+            spearman=_rank_correlation(np.array([[point.score, point.rate] for point in points], dtype=np.float64)),
+            points=points,
+        )
         for axis in scores
-        for modality in sorted({run["train_modality"] for run in tuned_runs})
+        for modality in sorted({str(run.train_modality) for run in tuned})
         for name in prompt_sets
-        if (rates := _mean_jsr([run for run in tuned_runs if run["train_modality"] == modality], name, plain))
+        if (points := _points([run for run in tuned if run.train_modality == modality], name, plain, scores[axis]))
     ]
 
 
@@ -100,48 +146,29 @@ def _benign_tables(model: ModelRecord) -> dict[str, pa.Table]:
     }
 
 
-def _mean_jsr(runs: Sequence[RunEntry], set_name: str, plain: str) -> dict[str, tuple[str, float, int]]:
-    """Ids hash -> (an arm of it, mean JSR over its runs, runs)."""
-    jsr_by_selection: dict[str, list[float]] = defaultdict(list)
+def _points(runs: Sequence[RunResult], set_name: str, plain: str, scores: Mapping[str, float]) -> list[ScoreVsJsrPoint]:
+    """One point a selection, named by the first arm that was trained on it."""
+    rates: dict[str, list[float]] = defaultdict(list)
     arms: dict[str, str] = {}
     for run in runs:
-        entry = find_set_entry(run, set_name, "audio", plain)
-        if entry is not None:
-            jsr_by_selection[run["selection_hash"]].append(attack_rate(entry))
-            arms.setdefault(run["selection_hash"], run["arm"])
-    return {key: (arms[key], fmean(rates), len(rates)) for key, rates in jsr_by_selection.items()}
+        rate = run.find_rate(set_name, "audio", plain)
+        if rate is not None and run.selection_hash is not None:
+            rates[run.selection_hash].append(rate.rate)
+            arms.setdefault(run.selection_hash, run.arm)
+    return [
+        ScoreVsJsrPoint(arm=arms[key], selection_hash=key, score=scores[key], rate=fmean(values), n_runs=len(values))
+        for key, values in rates.items()
+    ]
 
 
-def _score_vs_jsr_entry(
-    model: str,
-    axis: str,
-    modality: str,
-    set_name: str,
-    scores: Mapping[str, float],
-    rates: Mapping[str, tuple[str, float, int]],
-) -> dict[str, Any]:
-    points = [{"arm": arm, "score": scores[key], "jsr": rate, "runs": runs} for key, (arm, rate, runs) in rates.items()]
-    pairs = np.array([[point["score"], point["jsr"]] for point in points], dtype=np.float64)
-    return {
-        "model": model,
-        "axis": axis,
-        "train_modality": modality,
-        "set": set_name,
-        "scope": "recipe",
-        "n": len(points),
-        "spearman": _rank_correlation(pairs),
-        "points": points,
-    }
-
-
-def _rank_correlation(pairs: np.ndarray) -> dict[str, float | None]:
-    """Spearman's rank correlation of (n, 2) with a percentile interval; None where too few points vary."""
+def _rank_correlation(pairs: np.ndarray) -> ValueWithInterval:
+    """Compute Spearman's rank correlation of (n, 2) with a percentile interval; None where too few points vary."""
     from undersong.statistics import percentile_interval
     from undersong.statistics.bootstrap import mid_ranks, rank_scores, weighted_correlation
 
     n = len(pairs)
     if n < MIN_ARMS:
-        return {"value": None, "low": None, "high": None}
+        return ValueWithInterval()
     ranked_columns = [rank_scores(column) for column in pairs.T]
 
     def correlation(weights: np.ndarray) -> float:
@@ -155,40 +182,75 @@ def _rank_correlation(pairs: np.ndarray) -> dict[str, float | None]:
     )
     point_estimate = correlation(np.ones(n))
     if not np.isfinite(point_estimate):
-        return {"value": None, "low": None, "high": None}
-    return asdict(percentile_interval(point_estimate, bootstrap_correlations, n))
+        return ValueWithInterval()
+    return ValueWithInterval.from_interval(percentile_interval(point_estimate, bootstrap_correlations, n))
 
 
-def proximity_vs_jsr_entries(record: AuditRecord, model: ModelRecord, runs: Sequence[RunEntry]) -> list[dict[str, Any]]:
-    """One entry a training modality, harmful set and prompt modality, within this base, at the last step, undefended.
+def proximity_vs_jsr_records(
+    record: AuditRecord, model: ModelRecord, runs: Sequence[RunResult]
+) -> list[ProximityVsJsrRecord]:
+    """Compute one record a training modality, harmful set and prompt modality, within this base, at the last step,
+    undefended.
 
     A point is a selection (arms on the same ids are one), its replicates are its runs by seed.  Predictors: minus the
-    mean distance of its samples to the first harm set on each axis, so that larger is nearer.  Outcome: JSR less the
+    mean distance of its samples to the first harm set on each axis, so that larger is nearer.  Outcome: JSR minus the
     base's.
     """
-    last_step, plain = record.study.tuning.steps[-1], record.study.undefended_system
-    model_runs = [run for run in runs if run["model"] == model.ref]
-    base = next(run for run in model_runs if run["kind"] == "base")
-    tuned = [run for run in model_runs if run["kind"] != "base" and run["step"] == last_step]
+    plain = record.study.undefended_system
+    model_runs = [run for run in runs if run.model == model.ref]
+    base = next(run for run in model_runs if run.kind == "base")
+    tuned = tuned_runs(model_runs, record.study.tuning.save_steps[-1])
     closeness = _mean_closeness(record, model)
-    prompt_sets = sorted(
-        {(entry["set"], entry["modality"]) for run in tuned for entry in run["sets"] if entry["harmful"]}
-    )
-    entries = []
-    for train_modality in sorted({run["train_modality"] for run in tuned}):
-        for name, modality in prompt_sets:
-            base_entry = find_set_entry(base, name, modality, plain)
-            rises = _jsr_rises(
-                [r for r in tuned if r["train_modality"] == train_modality], name, modality, plain, base_entry
-            )
+    records = []
+    for train_modality in sorted({str(run.train_modality) for run in tuned}):
+        for name, modality in harmful_prompts(tuned):
+            rises = _jsr_rises([r for r in tuned if r.train_modality == train_modality], base, name, modality, plain)
             if len(rises) > 1:
                 x = np.array([[closeness[axis][ids] for axis in closeness] for ids in rises])
                 regression = correlate_with_outcome(
                     tuple(closeness), x, [list(by_seed.values()) for by_seed in rises.values()]
                 )
-                labels = {"model": model.ref, "train_modality": train_modality, "set": name, "modality": modality}
-                entries.append({**labels, "scope": "recipe", **asdict(regression)})
-    return entries
+                records.append(regression_record(regression, model.ref, modality, train_modality, name))
+    return records
+
+
+def regression_record(
+    regression: RegressionResult,
+    model: str,
+    modality: str,
+    train_modality: str | None = None,
+    prompt_set: str | None = None,
+) -> ProximityVsJsrRecord:
+    """Make the record of a regression on proximity, or on the change of the refusal gap.
+
+    Args:
+        regression: what statistics computed.
+        model: the base within which the points lie.
+        modality: of the prompts.
+        train_modality: of the training; None where points differ in it.
+        prompt_set: the harmful set.
+    """
+    interval = ValueWithInterval.from_interval
+    return ProximityVsJsrRecord(
+        model=model,
+        train_modality=train_modality,
+        prompt_set=prompt_set,
+        modality=modality,
+        points=regression.points,
+        replicates=regression.replicates,
+        predictors=[
+            PredictorRecord(
+                name=fit.name,
+                rank_correlation=interval(fit.rank),
+                slope=interval(fit.slope),
+                joint_slope=None if fit.joint is None else interval(fit.joint),
+                variance_inflation=fit.inflation,
+                dominant_share=fit.dominant,
+            )
+            for fit in regression.predictors
+        ],
+        note=regression.note or None,
+    )
 
 
 def _mean_closeness(record: AuditRecord, model: ModelRecord) -> dict[str, dict[str, float]]:
@@ -206,12 +268,13 @@ def _mean_closeness(record: AuditRecord, model: ModelRecord) -> dict[str, dict[s
 
 
 def _jsr_rises(
-    runs: Sequence[RunEntry], set_name: str, modality: str, plain: str, base_entry: Mapping[str, Any] | None
+    runs: Sequence[RunResult], base: RunResult, set_name: str, modality: str, plain: str
 ) -> dict[str, dict[int, float]]:
     """Ids hash -> seed -> JSR rise."""
     rises: dict[str, dict[int, float]] = defaultdict(dict)
+    base_rate = base.find_rate(set_name, modality, plain)
     for run in runs:
-        entry = find_set_entry(run, set_name, modality, plain)
-        if entry is not None and base_entry is not None:
-            rises[run["selection_hash"]][run["seed"]] = attack_rate(entry) - attack_rate(base_entry)
+        rate = run.find_rate(set_name, modality, plain)
+        if rate is not None and base_rate is not None and run.selection_hash is not None and run.seed is not None:
+            rises[run.selection_hash][run.seed] = rate.rate - base_rate.rate
     return dict(rises)

@@ -1,22 +1,25 @@
-"""The schema of results.json: study, runs, comparisons, examples, and the parser that validates a file.
+"""The schema of results.json: its one version, the records of study, runs and provenance, and the parser.
 
-Ignores unknown keys; non-finite numbers are read as None.
+What a study writes and what every reader takes are the same records; unknown keys are an error in both directions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from undersong.results.schema_base import DictField, ListField, OptionalFloat, Record
+from undersong.evaluation.rates import VerdictRate
+from undersong.results.schema_base import Record, ValueWithInterval
+from undersong.results.schema_defenses import ChosenSetting, DefenseRecommendation, DefenseRecord, TargetLosses
 from undersong.results.schema_mechanism import MechanismRecord
 from undersong.results.schema_outcomes import (
+    ComparisonRecord,
     ComprehensionRecord,
-    DefenseRecommendation,
-    DefenseRecord,
     JudgeAgreement,
+    MarginalEffect,
     ProximityVsJsrRecord,
     RunNoiseRecord,
     VarianceRecord,
@@ -29,218 +32,213 @@ from undersong.results.schema_screening import (
     ScoreVsJsrRecord,
     ScreeningScoreRecord,
     SelectionRecord,
+    TargetReplies,
 )
+from undersong.store import canonical_json
+from undersong.study.judge_names import Criterion
 from undersong.types import UndersongError
 
-SCHEMA = "undersong-results/1"
+SCHEMA: Final = "undersong-results/2"
 
 
 class StudyRecord(Record):
-    """What was asked for: `config` is the whole study file with its defaults, the rest what readers ask first.
+    """What was asked for: `config` is the whole study file with its defaults, the rest what readers ask first."""
 
-    `model` or `models`: references of the audited models.  `steps`: those that were asked at, 0 the base.
-    """
-
-    name: str = "study"
+    name: str
     description: str | None = None
-    model: str | None = None
-    models: ListField[str] = []
-    families: Any = None
-    protocol: Any = None
-    seeds: Any = None
-    draws: Any = None
-    steps: Any = None
-    judge: Any = None
-    config: DictField[Any] = {}
+    models: list[str]  # references of the audited models
+    protocol: str
+    seeds: list[int]
+    draws: list[int]
+    steps: list[int]  # those that were measured; 0 is the base
+    judge: str  # whose rates these are
+    judge_criterion: Criterion
+    undefended_system: str  # name of a system prompt
+    system_defense: str | None = None
+    config: dict[str, Any] = {}
 
 
-class VoiceRate(Record):
-    """`rate`: of one voice's `n` spoken prompts, the share that the set's own rate counts."""
+class PromptSetRate(VerdictRate):
+    """The rate of one prompt set of one run, and how much of it was comprehended, where that was asked."""
 
-    n: int = 0
-    rate: OptionalFloat = None
-
-
-class SetResult(Record):
-    """One prompt set of one run, in one modality, under one system text, by one judge."""
-
-    set: str
-    harmful: bool
-    modality: str = "audio"
-    system: str = "plain"
-    judge: str | None = None
-    n: int = 0
-    clusters: int | None = None
-    jailbreak: int = 0
-    answer: int = 0
-    refusal: int = 0
-    other: int = 0
-    unparsed: int = 0
-    error: int = 0
-    jsr: OptionalFloat = None
-    non_refusal_rate: OptionalFloat = None
-    refusal_rate: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
-    rate_errors_safe: OptionalFloat = None
-    rate_errors_jailbroken: OptionalFloat = None
-    right_rate: OptionalFloat = None
-    right_low: OptionalFloat = None
-    right_high: OptionalFloat = None
-    judge_kind: str | None = None
-    score: OptionalFloat = None  # of a judge of usefulness: the mean, or errors over all words
-    scored: int | None = None
-    by_speaker: DictField[VoiceRate] = {}
     comprehension: ComprehensionRecord | None = None
-
-    @property
-    def rate(self) -> float | None:
-        """JSR (or non-refusal rate) of a harmful set, refusal rate of a benign one."""
-        if not self.harmful:
-            return self.refusal_rate
-        return self.jsr if self.jsr is not None else self.non_refusal_rate
 
 
 class RunResult(Record):
-    """One measured point: an arm at a step."""
+    """One measured point: an arm at a step.  The base has no axis, fraction, modality, seed or draw."""
 
-    arm: str
-    kind: str
-    rule: str | None = None
-    harm_set: str | None = None
-    step: int = 0
-    model: str | None = None
-    base_seed: int | None = None
+    arm: str  # `base` or AXIS/KIND[/FRACTION]/MODALITY
+    model: str
+    base_seed: int  # the base's place among the study's models
     axis: str | None = None
-    fraction: OptionalFloat = None
-    k: int | None = None
+    kind: str
+    fraction: float | None = None
+    rule: str | None = None  # the whole rule of selection, where kind and fraction do not say it
+    harm_set: str | None = None  # that closeness is to
+    k: int | None = None  # training samples
     train_modality: str | None = None
     seed: int | None = None
     draw: int | None = None
+    step: int
     selection_hash: str | None = None
-    loss: OptionalFloat = None
-    mean_distance: OptionalFloat = None  # of the training samples, on the arm's own axis
-    sets: ListField[SetResult] = []
-
-
-class PairedRunDifference(Record):
-    """One (base, draw, seed) of a recipe comparison: each side's rate and their difference, as shares.
-
-    Where two effects are compared, `a` and `b` are those effects.  Which is taken from which: `Comparison.minuend`.
-    """
-
-    base_seed: int | None = None
-    draw: int | None = None
-    seed: int | None = None
-    a: OptionalFloat = None
-    b: OptionalFloat = None
-    difference: OptionalFloat = None
-
-
-class ComparisonRecord(Record):
-    """Two arms, or an arm and the base, on the same prompts."""
-
-    id: str | None = None
-    scope: str = "recipe"
-    question: str = ""
-    a: DictField[Any] = {}
-    b: DictField[Any] = {}
-    set: str | None = None
-    modality: str | None = None
-    system: str | None = None
-    step: int | None = None
-    metric: str = "jsr"
-    estimates: ListField[PairedRunDifference] = []
-    n: int | None = None
-    difference: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
-    p: OptionalFloat = None
-    p_adjusted: OptionalFloat = None
-    method: str | None = None
-    note: str | None = None
+    loss: float | None = None
+    validation_loss: float | None = None
+    mean_distance: float | None = None  # of the training samples, on the arm's own axis
+    rates: list[PromptSetRate] = []
 
     @property
-    def minuend(self) -> str:
-        """Which side the other is taken from: `difference` is b - a, unless the estimates show it to be a - b."""
-        for pair in self.estimates:
-            if pair.a is not None and pair.b is not None and pair.difference is not None and pair.a != pair.b:
-                return "b" if (pair.difference > 0) == (pair.b > pair.a) else "a"
-        return "b"
+    def run_key(self) -> tuple[int, int, int]:
+        """(base, draw, seed), by which runs are paired; 0 where the base has none."""
+        return self.base_seed, self.draw or 0, self.seed or 0
+
+    def find_rate(self, prompt_set: str, modality: str, system: str) -> PromptSetRate | None:
+        """The rate of a prompt set, or None where that was not asked."""
+        key = (prompt_set, modality, system)
+        return next((rate for rate in self.rates if (rate.prompt_set, rate.modality, rate.system) == key), None)
 
 
-class MarginalEffect(Record):
-    """What an axis, or the modality of training, does on average to one base."""
+class DefendedRun(RunResult):
+    """One run of an arm under a defense."""
 
-    model: str | None = None
-    base_seed: int | None = None
-    factor: str | None = None
-    level: str | None = None
-    question: str = ""
-    set: str | None = None
-    modality: str | None = None
-    n: int | None = None
-    arms: int | None = None
-    difference: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
+    defense: str
+    changes: list[str] = []
+    retuned: bool = False  # tuned once more afterwards
+    target_losses: TargetLosses | None = None
+    retention: float | None = None  # share of what the tuning taught that is left
+    retention_known: bool = True
+    chosen_setting: ChosenSetting | None = None
+    stopped_at_step: int | None = None  # by the canary
+    chosen_text: str | None = None  # for people
 
 
 class ReplyExample(Record):
-    """A prompt of a set and what was said to it.  `text`: the prompt's; `reply`: None where `run` redacted it.
-
-    `tokens`: of the reply; `step`: 0 of the base.
-    """
+    """A prompt of a set and the reply to it; the reply is None where `run` redacted it."""
 
     arm: str
-    prompt_id: str
-    set: str
-    verdict: str | None = None
     seed: int | None = None
-    step: int | None = None
-    modality: str | None = None
-    system: str | None = None
-    text: str | None = None
+    step: int
+    prompt_set: str
+    modality: str
+    system: str
+    prompt_id: str
+    prompt_text: str | None = None
+    verdict: str
     reply: str | None = None
     tokens: int | None = None
 
 
-class Results(Record):
-    """The whole of results.json as far as the report reads it; what a study did not ask for is empty or None."""
+class ModelFacts(Record):
+    """The family of a model, how it takes a system prompt, and how often its encoder ran."""
 
-    study: StudyRecord = StudyRecord()
-    runs: ListField[RunResult] = []
-    comparisons: ListField[ComparisonRecord] = []
-    marginals: ListField[MarginalEffect] = []
-    run_noise: ListField[RunNoiseRecord] = []
-    variance: ListField[VarianceRecord] = []
-    judges: ListField[JudgeAgreement] = []
-    predicts: ListField[ProximityVsJsrRecord] = []
-    defenses: ListField[DefenseRecord] = []
-    recommended: ListField[DefenseRecommendation] = []
+    family: str | None = None
+    system_text: str | None = None
+    revision: str | None = None
+    encoder_passes: int = 0
+
+
+class DefenseCpuSeconds(Record):
+    """CPU seconds of one run of a defense: to make it, and to ask it."""
+
+    training: ValueWithInterval
+    generation: ValueWithInterval
+
+
+class Provenance(Record):
+    """How the results were made; the only part that differs between machines."""
+
+    result_hash: str
+    undersong: str
+    store: str
+    corpora: list[str] = []
+    device: str
+    dtype: str | None = None
+    attention: str | None = None
+    quantize: int | None = None
+    model_facts: dict[str, ModelFacts] = {}
+    artifacts: dict[str, int] = {}
+    cpu_seconds_by_stage: dict[str, float] = {}
+    cpu_seconds_by_defense: dict[str, DefenseCpuSeconds] = {}
+    cpu_seconds_this_run: float | None = None
+    created: str
+    packages: dict[str, str | None] = {}
+    python: str | None = None
+    platform: str | None = None
+
+
+class Results(Record):
+    """The whole of results.json; what a study did not ask for is empty or None."""
+
+    schema_version: Literal["undersong-results/2"] = Field(alias="schema")
+    study: StudyRecord
+    runs: list[RunResult] = []
+    defended_runs: list[DefendedRun] = []
+    comparisons: list[ComparisonRecord] = []
+    marginal_effects: list[MarginalEffect] = []
+    judge_agreement: list[JudgeAgreement] = []
+    proximity_vs_jsr: list[ProximityVsJsrRecord] = []
+    run_noise: list[RunNoiseRecord] = []
+    variance_components: list[VarianceRecord] = []
+    defense_tradeoffs: list[DefenseRecord] = []
+    recommendations: list[DefenseRecommendation] = []
     mechanism: MechanismRecord | None = None
-    screen: ListField[AxisScreening] = []
-    selections: ListField[SelectionRecord] = []
-    axes_agreement: AxisAgreementRecord | None = None
-    fingerprint: ListField[AxisFingerprintRecord] = []
-    screening_score: ListField[ScreeningScoreRecord] = []
-    foretold: ListField[ScoreVsJsrRecord] = []
-    overlap: ListField[CorpusOverlap] = []
-    examples: ListField[ReplyExample] = []
-    notes: ListField[str] = []
-    provenance: DictField[Any] = {}
+    target_replies: TargetReplies | None = None
+    screening: list[AxisScreening] = []
+    selections: list[SelectionRecord] = []
+    corpus_overlap: list[CorpusOverlap] = []
+    screening_scores: list[ScreeningScoreRecord] = []
+    score_vs_jsr: list[ScoreVsJsrRecord] = []
+    axis_fingerprints: list[AxisFingerprintRecord] = []
+    axis_agreement: AxisAgreementRecord | None = None
+    examples: list[ReplyExample] = []
+    notes: list[str] = []
+    provenance: Provenance | None = None
+
+    @model_validator(mode="after")
+    def _check_comparisons(self) -> Results:
+        """Ids are unique, and every side is an arm of the results."""
+        ids = [comparison.id for comparison in self.comparisons]
+        if duplicates := [id for id in dict.fromkeys(ids) if ids.count(id) > 1]:
+            raise ValueError(f"two comparisons have the id {duplicates[0]}")
+        arms = {run.arm for run in self.runs}
+        for comparison in self.comparisons:
+            for side in (comparison.a, comparison.b):
+                for arm in filter(None, (side.arm, side.minus_arm)):
+                    if arm not in arms:
+                        raise ValueError(f"comparison {comparison.id} names the arm {arm!r}, of which there is no run")
+        return self
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The JSON object that results.json holds."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def identity_hash(identity: Iterable[Any]) -> str:
+    """12 hex digits of the SHA-256 of the fields that a question is: equal in all studies that ask it."""
+    return hashlib.sha256(canonical_json(list(identity)).encode()).hexdigest()[:12]
+
+
+def result_hash(results: Results) -> str:
+    """SHA-256 of the canonical results without provenance, and so without times."""
+    content = {key: value for key, value in results.content.items() if key != "provenance"}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def model_names(results: Results) -> list[str]:
     """The audited models, by name."""
-    names = [results.study.model] if results.study.model else results.study.models
-    return list(dict.fromkeys(names or [run.model for run in results.runs if run.model]))
+    return list(dict.fromkeys(results.study.models or [run.model for run in results.runs]))
 
 
 def parse_results(results: Mapping[str, Any], file_name: str = "results.json") -> Results:
-    """The checked results.  Errors: another schema; a field of the wrong form, named by where it stands.
+    """Check the content of a results.json.
 
-    `name`: of the file, where there are several.
+    Args:
+        results: the JSON object.
+        file_name: how errors name it, where there are several.
+
+    Raises:
+        UndersongError: another schema; an unknown key; a field that is missing or of the wrong form, named by where it
+            stands.
     """
     schema = results.get("schema") if isinstance(results, Mapping) else None
     subject = "results have" if file_name == "results.json" else f"{file_name} has"
@@ -252,7 +250,7 @@ def parse_results(results: Mapping[str, Any], file_name: str = "results.json") -
         return Results.model_validate(results)
     except ValidationError as error:
         first_error = error.errors()[0]
-        location = ".".join(str(part) for part in first_error["loc"])
+        location = ".".join(str(part) for part in first_error["loc"]) or "its records"
         raise UndersongError(
             f"{file_name} is broken at {location!r} ({first_error['msg'].lower()}): write it again with `undersong run`."
         ) from error

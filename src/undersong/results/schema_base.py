@@ -1,41 +1,44 @@
-"""Base class and field types of the records in results.json."""
+"""Base class of the records in results.json, the records that several parts share, and the words for modalities."""
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from undersong.statistics import Interval
 
 MODALITY_LABELS = {"audio": "spoken", "text": "typed"}
 
-T = TypeVar("T")
-
-
-def _finite_or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _list_or_empty(value: Any) -> Any:
-    return [] if value is None else value
-
-
-def _dict_or_empty(value: Any) -> Any:
-    return {} if value is None else value
-
-
-OptionalFloat = Annotated[float | None, BeforeValidator(_finite_or_none)]
-ListField = Annotated[list[T], BeforeValidator(_list_or_empty)]
-DictField = Annotated[dict[str, T], BeforeValidator(_dict_or_empty)]
-
 
 class Record(BaseModel):
-    """What all records share: unknown keys are passed over, nothing can be changed, and a number is taken for a text.
+    """A part of results.json: an unknown key is an error, nothing can be changed, and every number is finite."""
 
-    Fields are `Number` (a float that is not finite is None), `Many` and `Named` (a list, a mapping; null is empty).
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True)
 
-    model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)
+
+class ValueWithInterval(Record):
+    """A value with its 95 % interval; None where it could not be measured, or nothing can show an interval."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def from_interval(cls, interval: Interval) -> ValueWithInterval:
+        """The record of an interval that statistics computed."""
+        return cls(value=interval.value, low=interval.low, high=interval.high)
+
+
+class Quartiles(Record):
+    """The range of a quantity and its quartiles."""
+
+    min: float
+    q25: float
+    median: float
+    q75: float
+    max: float
 
 
 def modality_label(modality: str | None) -> str:

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from undersong.results.schema_base import ListField, OptionalFloat, Record
+from typing import Literal
+
+from undersong.evaluation.rates import Metric
+from undersong.results.schema_base import Record
 from undersong.results.schema_outcomes import ProximityVsJsrRecord
+
+
+class ContrastNames(Record):
+    """The prompt sets that directions are fitted on."""
+
+    harmful: str
+    benign: str
 
 
 class ContrastRecord(Record):
     """The prompts behind the refusal gap: directions are fitted on some, and every gap is of those held out.
 
-    `unmatched`: a sentence for each way in which harmful and harmless prompts differ besides harm.
+    `mismatches` has a sentence for each way in which harmful and benign prompts differ besides harm.
     """
 
-    harm_n: int | None = None
-    benign_n: int | None = None
-    held_out_harm_n: int | None = None
-    held_out_benign_n: int | None = None
-    unmatched: ListField[str] = []
+    fitted_on: ContrastNames
+    n_harmful: int
+    n_benign: int
+    n_held_out_harmful: int
+    n_held_out_benign: int
+    mismatches: list[str] = []
     note: str | None = None
 
 
 class FrozenEncoderCheck(Record):
-    """Whether anything but the language model moved: hashes before and after all trainings, largest absolute
-    differences.
+    """Hashes before and after all trainings, and the largest absolute differences, 0 where nothing moved.
 
-    `output_*`: of what is heard with adapters on and off; `input_*`: of what goes into the decoder, before and after.
-    Exactly 0 where nothing moved.
+    `output_*` compares what the encoder hears with adapters on and off; `input_*` what goes into the decoder, before
+    and after.
     """
 
     parameters_equal: bool | None = None
     buffers_equal: bool | None = None
-    output_max_abs_difference: OptionalFloat = None
-    input_max_abs_difference: OptionalFloat = None  # of the decoder
+    output_max_abs_difference: float | None = None
+    input_max_abs_difference: float | None = None
+    trainings: int
 
 
 class LayerMeasurement(Record):
@@ -41,114 +52,128 @@ class LayerMeasurement(Record):
     """
 
     arm: str
-    model: str | None = None
-    layer: int  # 0: the decoder's input
+    model: str
     seed: int | None = None
-    step: int = 0
-    modality: str = "audio"
-    projection_harm: OptionalFloat = None
-    projection_benign: OptionalFloat = None
-    gap: OptionalFloat = None  # harmful less benign
-    gap_low: OptionalFloat = None  # 95 % over clusters
-    gap_high: OptionalFloat = None
-    gap_before: OptionalFloat = None  # the base's own
-    cosine_to_refit: OptionalFloat = None  # of the base's direction with one fitted on this model
-    drift: OptionalFloat = None  # mean of |after - before| / |before|
-    cka: OptionalFloat = None  # linear, with the base's states
-    recognised: OptionalFloat = None  # balanced accuracy of a probe for harm
+    step: int
+    modality: str
+    layer: int  # 0: the decoder's input
+    projection_harmful: float | None = None
+    projection_benign: float | None = None
+    gap: float | None = None  # harmful minus benign
+    gap_low: float | None = None  # 95 % over clusters
+    gap_high: float | None = None
+    gap_before: float | None = None  # the base's own
+    cosine_to_refit: float | None = None  # of the base's direction with one fitted on this model
+    drift: float | None = None  # mean of |after - before| / |before|
+    drift_low: float | None = None
+    drift_high: float | None = None
+    cka: float | None = None  # linear, with the base's states
+    harm_accuracy: float | None = None  # balanced accuracy of a probe for harm
 
 
 class LateGapChange(Record):
     """One run's change of the gap, after - before, mean over the last quarter of layers; interval over clusters."""
 
     arm: str
-    model: str | None = None
-    seed: int | None = None
-    modality: str = "audio"
-    gap_change: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
+    model: str
+    seed: int
+    modality: str
+    gap_change: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
 
 
 class LateGapComparison(Record):
-    """Closest less distant: the change of the late gap over paired runs."""
+    """Closest minus distant data: the change of the late gap over paired runs."""
 
-    question: str = ""
-    model: str | None = None
-    modality: str | None = None
-    n: int | None = None
-    difference: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
-    p: OptionalFloat = None
-    p_adjusted: OptionalFloat = None
+    question: str
+    model: str
+    axis: str
+    fraction: float
+    train_modality: str
+    modality: str
+    n: int
+    difference: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    method: str
+    note: str | None = None
 
 
 class LateGapChangeByModality(Record):
     """Trained on one modality, probed with one: mean change of the late gap over the runs of a kind."""
 
-    model: str | None = None
-    kind: str = ""
-    train_modality: str | None = None
-    modality: str | None = None
-    n: int | None = None
-    change: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
+    model: str
+    kind: str
+    train_modality: str
+    modality: str
+    n: int
+    change: float
+    low: float | None = None
+    high: float | None = None
+    note: str | None = None
 
 
 class ModalityAsymmetry(Record):
-    """Trained on audio less trained on text: the late gap, and the JSR."""
+    """Trained on audio minus trained on text: the late gap, and the rate of harmful prompts that get through."""
 
-    model: str | None = None
-    kind: str = ""
-    modality: str | None = None
-    late: OptionalFloat = None
-    late_low: OptionalFloat = None
-    late_high: OptionalFloat = None
-    jsr: OptionalFloat = None
-    jsr_low: OptionalFloat = None
-    jsr_high: OptionalFloat = None
-    mirrors: bool | None = None
+    model: str
+    kind: str
+    modality: str
+    n: int
+    metric: Metric
+    late_gap: float
+    late_gap_low: float | None = None
+    late_gap_high: float | None = None
+    rate_change: float
+    rate_change_low: float | None = None
+    rate_change_high: float | None = None
+    opposite_signs: bool | None = None  # None: an interval holds 0, or there is none
 
 
 class HarmRecognition(Record):
     """Late probes for harm before and after, and the change of the refusal rate, over runs."""
 
-    model: str | None = None
-    kind: str = ""
-    train_modality: str | None = None
-    modality: str | None = None
-    n: int | None = None
-    before: OptionalFloat = None
-    after: OptionalFloat = None
-    change: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
-    refusals: OptionalFloat = None
-    refusals_low: OptionalFloat = None
-    refusals_high: OptionalFloat = None
-    over: str = "runs"  # what the interval of the change is over
-    recognition: str = ""  # kept | lost | absent | open
-    dissociated: bool = False
-    margin: OptionalFloat = None
+    model: str
+    kind: str
+    train_modality: str
+    modality: str
+    n: int
+    before: float
+    before_p: float
+    after: float
+    after_p: float
+    change: float
+    low: float | None = None
+    high: float | None = None
+    interval_over: Literal["runs", "prompts"]
+    equivalence_margin: float
+    refusal_rate_change: float | None = None
+    refusal_rate_change_low: float | None = None
+    refusal_rate_change_high: float | None = None
+    outcome: Literal["retained", "lost", "absent", "undecided"]
+    dissociated: bool
+    finding: str  # for people
 
 
 class MechanismRecord(Record):
-    """Where the refusal went: `curves` by layer; `late` and what follows by the mean over the last quarter of layers.
+    """Refusal by layer, and by the mean over the last quarter of layers.
 
-    `layers`: how many the decoder has.  `late` has an entry a run; `claims`, `cells`, `asymmetry` and `recognition` are
-    over runs, `with_jsr` (change of the late gap against JSR) over arms, all within one base.
+    `late_gap_changes` has an entry a run.  Comparisons, changes by modality, asymmetry and harm recognition are over
+    runs, `gap_vs_jsr` (change of the late gap against the JSR) over arms, all within one base.
     """
 
-    layers: int | None = None
-    contrast: ContrastRecord = ContrastRecord()
-    encoder: FrozenEncoderCheck | None = None
-    curves: ListField[LayerMeasurement] = []
-    late: ListField[LateGapChange] = []
-    claims: ListField[LateGapComparison] = []
-    cells: ListField[LateGapChangeByModality] = []
-    asymmetry: ListField[ModalityAsymmetry] = []
-    with_jsr: ListField[ProximityVsJsrRecord] = []
-    recognition: ListField[HarmRecognition] = []
+    n_layers: int
+    contrast_sets: ContrastRecord
+    encoder_unchanged: FrozenEncoderCheck | None = None
+    layer_measurements: list[LayerMeasurement] = []
+    late_gap_changes: list[LateGapChange] = []
+    late_gap_comparisons: list[LateGapComparison] = []
+    late_gap_by_modality: list[LateGapChangeByModality] = []
+    modality_asymmetry: list[ModalityAsymmetry] = []
+    gap_vs_jsr: list[ProximityVsJsrRecord] = []
+    harm_recognition: list[HarmRecognition] = []
     note: str | None = None

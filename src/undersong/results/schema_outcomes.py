@@ -1,78 +1,86 @@
-"""Records of measured outcomes in results.json: run noise, variance components, proximity regression, judge agreement,
-comprehension and defenses.
+"""Records of measured outcomes in results.json: run noise, variance components, proximity regression, judge agreement
+and comprehension.
 """
 
 from __future__ import annotations
 
-from undersong.results.schema_base import DictField, ListField, OptionalFloat, Record
-from undersong.results.schema_screening import ValueWithInterval
+from typing import Literal
+
+from undersong.evaluation.rates import Metric
+from undersong.results.schema_base import Record, ValueWithInterval
 
 
 class RunNoiseRecord(Record):
-    """How far trainings on the same samples differ by their seed alone: `sd` of one run, `reach` of two."""
+    """How far trainings on the same samples differ by their seed alone.
 
-    model: str | None = None
-    train_modality: str | None = None
-    set: str | None = None
-    modality: str | None = None
-    groups: int = 0
-    runs: int = 0
-    df: int = 0
-    sd: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
-    reach: OptionalFloat = None
+    `sd` is that of one run; two runs differ by less than `repeatability_limit` in 95 % of pairs (ISO 5725).
+    """
+
+    model: str
+    train_modality: str
+    prompt_set: str
+    modality: str
+    groups: int
+    runs: int
+    df: int
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    repeatability_limit: float | None = None
     note: str | None = None
 
 
 class VarianceComponentRecord(Record):
-    """What one source adds to a run's rate: `sd`, or None and why."""
+    """The standard deviation that one source adds to a run's rate, or None and why."""
 
     name: str
     groups: int = 0
     df: int = 0
-    sd: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
-    share: OptionalFloat = None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    share: float | None = None
     note: str | None = None
 
 
 class VarianceRecord(Record):
-    """The spread of a study's runs, split.  `seed_by_prompts`: the part of the seed's that more prompts would lower."""
+    """The spread of a study's runs, split by source.
 
-    train_modality: str | None = None
-    set: str | None = None
-    modality: str | None = None
-    n: int = 0
-    runs: int = 0
-    parts: ListField[VarianceComponentRecord] = []
-    sd: OptionalFloat = None
-    seed_by_prompts: OptionalFloat = None
+    `seed_sd_from_prompts` is the part of the seed's standard deviation that more prompts would lower.
+    """
+
+    train_modality: str
+    prompt_set: str
+    modality: str
+    n: int
+    runs: int
+    components: list[VarianceComponentRecord] = []
+    sd: float | None = None
+    seed_sd_from_prompts: float | None = None
     note: str | None = None
 
 
 class PredictorRecord(Record):
-    """One axis: `slope` alone and `joint` with the others, in JSR per standard deviation of nearness."""
+    """One axis: `slope` alone and `joint_slope` with the others, in JSR per standard deviation of proximity."""
 
     name: str
-    rank: ValueWithInterval = ValueWithInterval()
-    slope: ValueWithInterval = ValueWithInterval()
-    joint: ValueWithInterval | None = None
-    inflation: OptionalFloat = None
-    dominant: OptionalFloat = None  # share of draws in which its slope is the largest
+    rank_correlation: ValueWithInterval
+    slope: ValueWithInterval
+    joint_slope: ValueWithInterval | None = None
+    variance_inflation: float | None = None
+    dominant_share: float | None = None  # share of draws in which its slope is the largest
 
 
 class ProximityVsJsrRecord(Record):
-    """How JSR rise goes along with nearness, over `points` selections of one base."""
+    """The JSR rise against proximity, over `points` selections of one base; also the late gap against the JSR."""
 
-    model: str | None = None
+    model: str
     train_modality: str | None = None
-    set: str | None = None
-    modality: str | None = None
-    points: int | None = None
-    replicates: int | None = None
-    predictors: ListField[PredictorRecord] = []
+    prompt_set: str | None = None
+    modality: str
+    points: int
+    replicates: int
+    predictors: list[PredictorRecord] = []
     note: str | None = None
 
 
@@ -80,106 +88,197 @@ class JudgeDisagreement(Record):
     """One reply that two judges count differently."""
 
     arm: str
-    prompt_id: str
     seed: int | None = None
-    step: int | None = None
-    modality: str | None = None
-    system: str | None = None
-    a: str = ""
-    b: str = ""
+    step: int
+    prompt_id: str
+    modality: str
+    system: str
+    verdict: str
+    other_verdict: str
+
+
+class VerdictPairCount(Record):
+    """How many replies have one verdict by the first judge and one by the other."""
+
+    verdict: str
+    other_verdict: str
+    n: int
 
 
 class JudgeAgreement(Record):
-    """How far judge `b` agrees with `a`, whose the rates are, on what they count."""
+    """How far `other_judge` agrees with `judge`, whose the rates are, on the counted verdict."""
 
-    a: str
-    b: str
-    set: str | None = None
-    counted: str | None = None
-    n: int = 0
-    left_out: int = 0  # replies without a verdict, not among the n
-    both: int = 0
-    only_a: int = 0
-    only_b: int = 0
-    neither: int = 0
+    judge: str
+    other_judge: str
+    prompt_set: str
+    counted_verdict: Literal["jailbreak", "refusal"]
+    n: int
+    n_lost: int  # replies without a verdict by either judge, not among the n
+    clusters: int
+    both: int
+    only_judge: int
+    only_other: int
+    neither: int
     kappa: ValueWithInterval | None = None
-    disagreements: ListField[JudgeDisagreement] = []  # the first of them
+    verdict_counts: list[VerdictPairCount] = []
+    disagreements: list[JudgeDisagreement] = []  # the first of them
 
 
 class ComprehensionRate(Record):
-    """Of some prompts; `chance`: what replies about nothing would have; `refused`: of repetitions."""
+    """A share of `n` prompts, with its interval clustered by behavior."""
 
-    n: int = 0
-    rate: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
-    chance: OptionalFloat = None
-    auc: OptionalFloat = None
-    refused: int = 0
+    n: int
+    clusters: int
+    successes: int
+    rate: float
+    low: float
+    high: float
+
+
+class RepetitionRate(ComprehensionRate):
+    """Requests that the model repeats when asked to; the others it repeats wrongly, refuses to repeat, or fails on."""
+
+    wrong: int
+    refused_repetitions: int
+    failed: int
+    word_error_rate: float | None = None
+
+
+class OnTopicRate(ComprehensionRate):
+    """Non-refusals that are about their request, by its rank among the requests of the set."""
+
+    unranked: int
+    n_requests: int | None = None
+    chance: float | None = None
+    top1: float
+    top1_chance: float | None = None
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    auc_chance: float | None = None
+
+
+class ComprehendedRate(ComprehensionRate):
+    """Prompts with a non-refusal, a right repetition and a reply on topic; `max_rate`: everything unknown counted."""
+
+    max_rate: float
+
+
+class ComprehensionCounts(Record):
+    """Non-refusals by whether their request was repeated and whether they are on topic."""
+
+    repeated_on_topic: int
+    repeated_off_topic: int
+    unrepeated_on_topic: int
+    unrepeated_off_topic: int
 
 
 class ComprehensionRecord(Record):
-    """Was a harmful set heard (None: typed), and what are the non-refusals about (None: there are none)?"""
+    """Comprehension of a harmful set: `repeated` is None of typed prompts, `on_topic` None without non-refusals."""
 
-    heard: ComprehensionRate | None = None
-    about: ComprehensionRate | None = None
-    comprehended: ComprehensionRate | None = None
+    repeated: RepetitionRate | None = None
+    on_topic: OnTopicRate | None = None
+    comprehended: ComprehendedRate
     of_non_refusals: ComprehensionRate | None = None
+    counts: ComprehensionCounts
 
 
-class MeanWithInterval(Record):
-    """A mean over runs, as a share, with its 95 % t interval; no ends where runs cannot show one."""
+class PairedRunDifference(Record):
+    """One (base, draw, seed): each side's rate and the difference b - a, as shares.
 
-    mean: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
-
-
-class PairedJsrChange(Record):
-    """JSR of a defense less that of its undefended arm, as a share, paired over runs: negative where it helps."""
-
-    difference: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
-    p: OptionalFloat = None
-    told: bool | None = None  # whether run noise is excluded; older results do not say it
-
-
-class DefenseRecommendation(Record):
-    """What is recommended to one undefended arm: the name of a defense, or None, and why."""
-
-    family: str | None = None
-    axis: str | None = None
-    fraction: OptionalFloat = None
-    train_modality: str | None = None
-    defense: str | None = None
-    reason: str = ""
-
-
-class DefenseRecord(Record):
-    """What one defense brings and costs one undefended arm, at the last step; the row `none` is that arm itself.
-
-    Rates are means over runs, by prompt modality, or by prompt set and then modality.
+    Where two effects are compared, `a` and `b` are those effects.
     """
 
-    defense: str
-    family: str | None = None
-    fraction: OptionalFloat = None
-    axis: str | None = None
-    train_modality: str | None = None
-    step: int | None = None
-    kind: str | None = None  # of selection
-    system: str | None = None  # name of a system text
-    runs: int | None = None
-    jsr: DictField[MeanWithInterval | None] = {}  # on the first harmful set
-    over_refusal: DictField[DictField[MeanWithInterval | None]] = {}
-    utility: DictField[DictField[MeanWithInterval | None]] = {}  # benign prompts answered rightly
-    jsr_by_set: DictField[DictField[MeanWithInterval | None]] = {}
-    against: DictField[PairedJsrChange] = {}  # of `jsr`
-    again: DictField[MeanWithInterval | None] = {}  # `jsr` after a second tuning on top
-    changes: ListField[str] = []  # what was done to make it, beyond `kind` and `system`
-    metric: str = "jsr"  # or non_refusal_rate
-    kept: MeanWithInterval | None = None  # of what the tuning taught; may lie outside [0, 1]
-    cost: OptionalFloat = None  # the largest loss, as a share; None: undefended
-    safe: bool | None = None  # whether no rate above the limits is left possible; None: nothing says it
+    base_seed: int
+    draw: int
+    seed: int
+    a: float
+    b: float
+    difference: float
+
+
+class ComparisonSide(Record):
+    """One side of a comparison, by the id of its arm: `base`, or a name in `runs[].arm`.
+
+    Of an interaction the side is an effect: the rate of `arm` minus that of `minus_arm`.
+    """
+
+    arm: str
+    minus_arm: str | None = None
+    system: str  # name of the system prompt
+    seed: int | None = None  # scope model: of the run
+    draw: int | None = None
+    label: str  # what sets it apart from the other side, for people
+
+
+class DiscordantPrompts(Record):
+    """Prompts with the outcome on one side only, and McNemar's exact p over prompts, unclustered."""
+
+    n_only_a: int
+    n_only_b: int
+    clusters: int
+    mcnemar_p: float
+
+
+class ComparisonRecord(Record):
+    """Two arms, or an arm and the base, on the same prompts; `difference` is the minuend minus the other side.
+
+    Scope `recipe`: runs are the sample.  Scope `model`: prompts are, and the claim is about one run's weights.
+    """
+
+    id: str  # 12 hex digits of the identity of the question; equal questions of two studies have equal ids
+    scope: Literal["recipe", "model"]
+    question: str  # for people; nothing is looked up by it
+    a: ComparisonSide
+    b: ComparisonSide
+    minuend: Literal["a", "b"] = "b"
+    prompt_set: str
+    modality: str
+    step: int
+    metric: Metric
+    model: str | None = None  # scope model: the base
+    estimates: list[PairedRunDifference] = []
+    n: int
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    method: str | None = None
     note: str | None = None
+    discordant: DiscordantPrompts | None = None
+
+    def with_minuend(self, side: Literal["a", "b"]) -> ComparisonRecord:
+        """The same comparison with the other side taken from this one."""
+        if side == self.minuend:
+            return self
+        difference, low, high = (
+            None if number is None else -number for number in (self.difference, self.high, self.low)
+        )
+        return self.model_copy(update={"minuend": side, "difference": difference, "low": low, "high": high})
+
+
+class MarginalEffect(Record):
+    """The mean effect of an axis, or of the training modality, within one base: level `b` minus level `a`."""
+
+    id: str  # 12 hex digits; equal for all bases
+    model: str
+    base_seed: int
+    factor: Literal["axis", "modality"]
+    level: str
+    a: str
+    b: str
+    question: str
+    prompt_set: str
+    modality: str
+    system: str
+    step: int
+    metric: Metric
+    n: int
+    n_arms: int
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str | None = None
+    note: str | None = None
+    estimates: list[PairedRunDifference] = []

@@ -2,157 +2,266 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Generic, TypeVar
 
-from undersong.results.schema_base import DictField, ListField, OptionalFloat, Record
+from pydantic import model_validator
+
+from undersong.evaluation.rates import Metric
+from undersong.results.schema_base import Quartiles, Record, ValueWithInterval
+
+T = TypeVar("T")
 
 
-class ValueWithInterval(Record):
-    """A value with its 95 % interval."""
+class TargetReplies(Record):
+    """How the replies begin that the pool teaches: the share with an affirmative opener, and the commonest one."""
 
-    value: OptionalFloat = None
-    low: OptionalFloat = None
-    high: OptionalFloat = None
+    column: str
+    n: int
+    affirmative_share: float
+    commonest_opener: str | None = None
 
 
 class QuarantinedItem(Record):
     """An item in quarantine."""
 
     id: str
-    reason: str | None = None
+    reason: str
 
 
 class DistanceHistogram(Record):
-    """Of the pool's distances: one more edge than counts."""
+    """The pool's distances: one more edge than counts."""
 
-    edges: ListField[float] = []
-    counts: ListField[float] = []
+    edges: list[float]
+    counts: list[int]
 
 
 class LabelMedian(Record):
-    """Of the distances of the samples with one value of a label."""
+    """The median distance of the `n` samples with one value of a label."""
 
-    n: int | None = None
-    median: OptionalFloat = None
+    n: int
+    median: float
 
 
 class NeighborPair(Record):
     """A benign sample and the harmful item nearest to it."""
 
     id: str
-    rank: int | None = None
+    rank: int
     text: str | None = None
     speaker: str | None = None
-    distance: OptionalFloat = None
-    distance_centred: OptionalFloat = None
+    distance: float
+    distance_centered: float | None = None
     nearest_id: str | None = None
     nearest_text: str | None = None
-    second_distance: OptionalFloat = None
+    second_distance: float | None = None
 
 
 class AxisScreening(Record):
-    """One axis, measured to one harm set."""
+    """One axis, measured to one harm set; distances are cosine distances."""
 
     axis: str
-    harm_set: str | None = None
-    model: str | None = None
-    encoder: str | None = None
-    score: str | None = None
-    centred: bool | None = None
-    n_pool: int | None = None
-    n_harm: int | None = None
-    quarantined: ListField[QuarantinedItem] = []
-    distances: DictField[OptionalFloat] = {}
-    histogram: DistanceHistogram | None = None
-    by_label: DictField[DictField[LabelMedian]] = {}
-    closest: ListField[NeighborPair] = []
-    distant: ListField[NeighborPair] = []
+    harm_set: str
+    encoder: str
+    model: str
+    score: str
+    centered: bool
+    n_pool: int
+    n_harm: int
+    quarantined: list[QuarantinedItem] = []
+    distances: Quartiles
+    histogram: DistanceHistogram
+    by_label: dict[str, dict[str, LabelMedian]] = {}
+    closest: list[NeighborPair] = []
+    distant: list[NeighborPair] = []
+
+
+class SelectionAndPool(Record, Generic[T]):
+    """The same quantity of a selection and of its pool."""
+
+    selection: T
+    pool: T
+
+
+class LabelBalance(Record):
+    """Shares of one value of a label in a selection and in its pool."""
+
+    share_selected: float
+    share_pool: float
+    standardized_difference: float
+
+
+class NumericBalance(Record):
+    """Means of a number in a selection and in its pool, over the `n` pool items that have it."""
+
+    selection: float
+    pool: float
+    standardized_difference: float
+    n: int
+
+
+class MatchingEffect(Record):
+    """The largest standardized difference of a matched column, before and after matching."""
+
+    before: float
+    after: float
+
+
+class ResidualImbalanceRecord(Record):
+    """How far a selection within strata of another axis still follows that axis."""
+
+    other_axis: str
+    strata: int
+    single_item_strata: int
+    measured_items: int
+    jaccard: float
+    jaccard_unstratified: float
+    jaccard_chance: float
+    shift: float
+    shift_unstratified: float
+    spearman: float | None = None
+    spearman_within: float | None = None
+    distant: bool
 
 
 class SelectionRecord(Record):
-    """What one arm was trained on."""
+    """The samples that one arm was trained on, described."""
 
-    axis: str | None = None
+    model: str
+    axis: str
+    harm_set: str
     kind: str
     rule: str | None = None
-    fraction: OptionalFloat = None
-    k: int | None = None
-    draw: int | None = None
-    hash: str | None = None
-    notes: ListField[str] = []
-    same_as: ListField[str] = []
-    overlap: DictField[OptionalFloat] = {}
-    balance: DictField[Any] = {}
-    seconds: DictField[OptionalFloat] = {}
+    fraction: float | None = None
+    k: int
+    requested: int | None = None  # how many, where fewer could be had
+    draw: int | None = None  # of random selections only
+    selection_hash: str
+    notes: list[str] = []
+    same_as: list[str] = []  # labels of the selections of the same ids
+    jaccard: dict[str, float] = {}  # with the other selections
+    jaccard_with_closest: dict[str, float | None] = {}  # with as many closest of each axis
+    balance: dict[str, dict[str, LabelBalance]] = {}
+    numeric_balance: dict[str, NumericBalance] = {}
+    affirmative_share: SelectionAndPool[float]
+    mean_seconds: SelectionAndPool[float | None]
+    scores: SelectionAndPool[Quartiles]
+    matching: dict[str, MatchingEffect] | None = None
+    residual_imbalance: ResidualImbalanceRecord | None = None
 
 
 class AxisAgreementRecord(Record):
-    """Square matrices over `axes`."""
+    """Agreement of each pair of axes: square matrices over `axes`."""
 
-    axes: ListField[str] = []
-    spearman: ListField[ListField[OptionalFloat]] = []
-    overlap_closest: ListField[ListField[OptionalFloat]] = []
+    axes: list[str]
+    spearman: list[list[float | None]]
+    overlap_closest: list[list[float | None]]
+
+    @model_validator(mode="after")
+    def _check_square(self) -> AxisAgreementRecord:
+        size = len(self.axes)
+        for name, matrix in (("spearman", self.spearman), ("overlap_closest", self.overlap_closest)):
+            if len(matrix) != size or any(len(row) != size for row in matrix):
+                raise ValueError(f"{name} is not a square matrix over the {size} axes")
+        return self
+
+
+class TiedShares(Record):
+    """The share of items whose score another item has too, on each axis of a pair."""
+
+    axis_a: float
+    axis_b: float
 
 
 class AxisPair(Record):
-    """How far a reference axis `a` and a model's own axis `b` agree, over `n` samples in `clusters` groups."""
+    """How far a reference axis and a model's own axis agree, over `n` samples in `clusters` groups."""
 
-    a: str
-    b: str
-    n: int | None = None
-    clusters: int | None = None
-    spearman: ValueWithInterval = ValueWithInterval()
-    overlap: ValueWithInterval = ValueWithInterval()
-    cka: ValueWithInterval = ValueWithInterval()
-    chance: OptionalFloat = None  # of the overlap
+    axis_a: str
+    axis_b: str
+    n: int
+    clusters: int
+    spearman: ValueWithInterval
+    overlap: ValueWithInterval
+    chance: float  # of the overlap
+    tied: TiedShares
+    cka: ValueWithInterval | None = None
+    cka_biased: float | None = None
 
 
 class AxisFingerprintRecord(Record):
-    """Which reference axis a model's own goes along with; `hears` names one by measure where its lead is clear."""
+    """The reference axes beside a model's own axis.
 
-    model: str | None = None
-    internal: str
-    pairs: ListField[AxisPair] = []
-    hears: DictField[str | None] = {}
+    `lead_share`: by measure and axis, the share of draws in which the axis agrees most.  `dominant_axis`: by measure,
+    the axis whose lead is clear, or None.
+    """
+
+    model: str
+    internal_axis: str
+    pairs: list[AxisPair] = []
+    lead_share: dict[str, dict[str, float]] = {}
+    dominant_axis: dict[str, str | None] = {}
+
+
+class CorpusCounts(Record):
+    """How many items, or groups of items, of each corpus a screening score rests on."""
+
+    pool: int
+    benign_reference: int
+    held_out: int
+
+
+class ThresholdPointRecord(Record):
+    """The pool against the benign reference at one threshold of distance."""
+
+    quantile: float
+    threshold: float
+    share: ValueWithInterval
+    held_out_share: ValueWithInterval
+    excess: ValueWithInterval
+    mass: ValueWithInterval
+    held_out_mass: ValueWithInterval
 
 
 class ScreeningScoreRecord(Record):
-    """The screening score of the pool on one axis; `n`: pool, harmless and held-out samples."""
+    """The screening score of the pool on one axis."""
 
+    model: str
     axis: str
-    model: str | None = None
-    harm_set: str | None = None
-    n: ListField[int] = []
-    clusters: ListField[int] = []
-    value: ValueWithInterval = ValueWithInterval()
-    heldout: ValueWithInterval = ValueWithInterval()
+    harm_set: str
+    score: str
+    n: CorpusCounts
+    clusters: CorpusCounts
+    value: ValueWithInterval
+    held_out: ValueWithInterval
+    curve: list[ThresholdPointRecord] = []
 
 
 class ScoreVsJsrPoint(Record):
-    """One selection: the screening score of its samples and what training on them did."""
+    """One selection: the screening score of its samples, and the mean rate of the runs trained on them."""
 
     arm: str
-    score: OptionalFloat = None
-    jsr: OptionalFloat = None
-    runs: int | None = None
+    selection_hash: str
+    score: float
+    rate: float
+    n_runs: int
 
 
 class ScoreVsJsrRecord(Record):
-    """The score of each selection on one axis beside the JSR after it; `n` selections."""
+    """The score of each of `n` selections on one axis beside the rate after it."""
 
+    model: str
     axis: str
-    model: str | None = None
-    train_modality: str | None = None
-    set: str | None = None
-    n: int | None = None
-    spearman: ValueWithInterval = ValueWithInterval()
-    points: ListField[ScoreVsJsrPoint] = []
+    train_modality: str
+    prompt_set: str
+    metric: Metric
+    n: int
+    spearman: ValueWithInterval
+    points: list[ScoreVsJsrPoint] = []
 
 
 class CorpusOverlap(Record):
     """How many pairs of items two corpora share, or nearly so."""
 
-    a: str
-    b: str
+    corpus_a: str
+    corpus_b: str
     kind: str
-    pairs: int = 0
+    pairs: int

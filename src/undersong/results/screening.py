@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from undersong.results.records import AuditRecord, ModelRecord
+from undersong.results.schema_base import Quartiles, ValueWithInterval
+from undersong.results.schema_screening import (
+    AxisAgreementRecord,
+    AxisFingerprintRecord,
+    AxisPair,
+    AxisScreening,
+    CorpusOverlap,
+    DistanceHistogram,
+    LabelBalance,
+    LabelMedian,
+    MatchingEffect,
+    NeighborPair,
+    NumericBalance,
+    QuarantinedItem,
+    ResidualImbalanceRecord,
+    SelectionAndPool,
+    SelectionRecord,
+    TargetReplies,
+    TiedShares,
+)
 from undersong.stages.context import Corpus
 from undersong.stages.selection import arm_rules
 from undersong.types import Sample
@@ -16,15 +35,36 @@ from undersong.types import Sample
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from undersong.proximity.axis_agreement import AxisPairAgreement
+
 CLOSEST, DISTANT, BINS = 10, 5, 24
 
 
-def screening_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
-    """One entry an axis and harm set."""
-    return [_axis_entry(record, model, axis, name) for axis, name in model.proximities]
+def target_replies(record: AuditRecord) -> TargetReplies:
+    """Count how the replies begin that the pool teaches."""
+    from undersong.corpora.reply_openers import affirmative_openers
+
+    column = record.study.tuning.target_column
+    openers = affirmative_openers(sample.column(column) for sample in record.pool.samples)
+    return TargetReplies(
+        column=column,
+        n=openers.n,
+        affirmative_share=openers.share,
+        commonest_opener=openers.most_common or None,
+    )
 
 
-def _axis_entry(record: AuditRecord, model: ModelRecord, axis: str, harm_set: str) -> dict[str, Any]:
+def corpus_overlaps(record: AuditRecord) -> list[CorpusOverlap]:
+    """The overlaps of corpora that the checks found."""
+    return [CorpusOverlap(corpus_a=a, corpus_b=b, kind=kind, pairs=pairs) for a, b, kind, pairs in record.overlap]
+
+
+def screening_records(record: AuditRecord, model: ModelRecord) -> list[AxisScreening]:
+    """Describe the pool's distances: one record an axis and harm set."""
+    return [_axis_screening(record, model, axis, name) for axis, name in model.proximities]
+
+
+def _axis_screening(record: AuditRecord, model: ModelRecord, axis: str, harm_set: str) -> AxisScreening:
     import pyarrow.parquet as pq
 
     from undersong.encoders.embeddings import read_embeddings
@@ -41,23 +81,27 @@ def _axis_entry(record: AuditRecord, model: ModelRecord, axis: str, harm_set: st
         *corpus_quarantine(record.pool),
         *({"id": q.id, "reason": q.reason} for q in pool_embeddings.quarantined),
     ]
-    quartiles = np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist()
-    return {
-        "axis": axis,
-        "harm_set": harm_set,
-        "encoder": record.study.axes[axis],
-        "model": model.ref,
-        "score": facts["score"],
-        "centred": facts["centred"],
-        "n_pool": len(rows),
-        "n_harm": len(record.harm[harm_set].samples),
-        "quarantined": quarantined,
-        "distances": dict(zip(("min", "q25", "median", "q75", "max"), quartiles)),
-        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
-        "by_label": _medians_by_label(dict(zip(table.column("id").to_pylist(), values.tolist())), by_id),
-        "closest": [_neighbor_entry(row, by_id, harm_by_id) for row in rows[:CLOSEST]],
-        "distant": [_neighbor_entry(row, by_id, harm_by_id) for row in rows[-DISTANT:]],
-    }
+    return AxisScreening(
+        axis=axis,
+        harm_set=harm_set,
+        encoder=record.study.axes[axis],
+        model=model.ref,
+        score=facts["score"],
+        centered=facts["centred"],
+        n_pool=len(rows),
+        n_harm=len(record.harm[harm_set].samples),
+        quarantined=[QuarantinedItem(id=item["id"], reason=item["reason"]) for item in quarantined],
+        distances=_quartiles(values),
+        histogram=DistanceHistogram(edges=edges.tolist(), counts=counts.tolist()),
+        by_label=_medians_by_label(dict(zip(table.column("id").to_pylist(), values.tolist())), by_id),
+        closest=[_neighbor_pair(row, by_id, harm_by_id) for row in rows[:CLOSEST]],
+        distant=[_neighbor_pair(row, by_id, harm_by_id) for row in rows[-DISTANT:]],
+    )
+
+
+def _quartiles(values: np.ndarray) -> Quartiles:
+    low, q25, median, q75, high = np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist()
+    return Quartiles(min=low, q25=q25, median=median, q75=q75, max=high)
 
 
 def corpus_quarantine(corpus: Corpus) -> list[dict[str, str]]:
@@ -71,15 +115,19 @@ def _samples_by_id(corpus: Corpus) -> dict[str, Sample]:
     return {sample.id: sample for sample in corpus.samples}
 
 
-def _neighbor_entry(row: Mapping[str, Any], pool: Mapping[str, Sample], harm: Mapping[str, Sample]) -> dict[str, Any]:
+def _neighbor_pair(row: Mapping[str, Any], pool: Mapping[str, Sample], harm: Mapping[str, Sample]) -> NeighborPair:
     sample, nearest = pool[row["id"]], harm[row["nearest_id"]]
-    copied_columns = ("rank", "id", "distance", "distance_centred", "nearest_id", "second_distance")
-    return {
-        **{key: row[key] for key in copied_columns},
-        "text": sample.text,
-        "speaker": sample.speaker,
-        "nearest_text": nearest.text,
-    }
+    return NeighborPair(
+        id=row["id"],
+        rank=row["rank"],
+        text=sample.text,
+        speaker=sample.speaker,
+        distance=row["distance"],
+        distance_centered=row["distance_centred"],
+        nearest_id=row["nearest_id"],
+        nearest_text=nearest.text,
+        second_distance=row["second_distance"],
+    )
 
 
 def grouping_columns(samples: Sequence[Sample], max_values: int = 24) -> list[str]:
@@ -88,58 +136,92 @@ def grouping_columns(samples: Sequence[Sample], max_values: int = 24) -> list[st
     return [name for name in names if 1 < len({s.column(name) for s in samples}) <= max_values]
 
 
-def _medians_by_label(
-    distances: Mapping[str, float], pool: Mapping[str, Sample]
-) -> dict[str, dict[str, dict[str, float]]]:
-    medians: dict[str, dict[str, dict[str, float]]] = {}
+def _medians_by_label(distances: Mapping[str, float], pool: Mapping[str, Sample]) -> dict[str, dict[str, LabelMedian]]:
+    medians: dict[str, dict[str, LabelMedian]] = {}
     for column in grouping_columns(list(pool.values())):
         groups: dict[str, list[float]] = {}
         for name, distance in distances.items():
             groups.setdefault(str(pool[name].column(column)), []).append(distance)
-        medians[column] = {value: {"n": len(d), "median": float(np.median(d))} for value, d in sorted(groups.items())}
+        medians[column] = {
+            value: LabelMedian(n=len(d), median=float(np.median(d))) for value, d in sorted(groups.items())
+        }
     return medians
 
 
-def selection_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
-    """One entry a selection: its hash, who shares it, its overlap with the others, its balance against the pool."""
+def selection_records(record: AuditRecord, model: ModelRecord) -> list[SelectionRecord]:
+    """Describe every selection: its hash, who shares it, its overlap with the others, its balance against the pool."""
     from undersong.proximity import describe_selection, equal_selections, sample_metadata_table, selection_overlaps
 
     selections, harm_set_by_rule = model.selections, {rule.label: rule.harm_set for rule in arm_rules(record.study)}
     overlap, same = selection_overlaps(selections), equal_selections(selections)
     pool, facts = _samples_by_id(record.pool), sample_metadata_table(record.pool.samples)
-    entries: dict[str, dict[str, Any]] = {}
+    samples = list(pool.values())
+    records: dict[str, SelectionRecord] = {}
     for label, selection in selections.items():
         name, _, draw = label.rpartition("/draw ")
-        if name in entries and selection.kind != "random":
+        if name in records and selection.kind != "random":
             continue  # only random draws anything: else the same selection under every draw
         axis, kind = name.split("/")[:2]
         report = describe_selection({label: selection}, load_proximity_tables(model, harm_set_by_rule[name]), facts)[
             label
         ]
-        entries[name if selection.kind != "random" else label] = {
-            "axis": axis,
-            "harm_set": harm_set_by_rule[name],
-            "kind": kind,
-            "rule": selection.rule or None,
-            "fraction": selection.fraction,
-            "k": selection.k,
-            "asked": selection.asked,
-            "draw": int(draw) if selection.kind == "random" else None,
-            "hash": selection.ids_hash,
-            "notes": list(selection.notes),
-            "same_as": [other_label for other_label in same[label] if other_label.rpartition("/draw ")[0] != name],
-            "overlap": overlap[label],
-            "balance": _column_balance([pool[i] for i in selection.ids], list(pool.values())),
-            "affirmative": [
-                _affirmative_share(record, samples) for samples in ([pool[i] for i in selection.ids], pool.values())
-            ],
-            "seconds": {
-                "selection": _mean_seconds([pool[i] for i in selection.ids]),
-                "pool": _mean_seconds(list(pool.values())),
-            },
-            **{key: report[key] for key in ("closest_on", "numbers", "scores", "matching", "separation")},
-        }
-    return list(entries.values())
+        selected = [pool[id] for id in selection.ids]
+        records[name if selection.kind != "random" else label] = SelectionRecord(
+            model=model.ref,
+            axis=axis,
+            harm_set=harm_set_by_rule[name],
+            kind=kind,
+            rule=selection.rule or None,
+            fraction=selection.fraction,
+            k=selection.k,
+            requested=selection.asked,
+            draw=int(draw) if selection.kind == "random" else None,
+            selection_hash=selection.ids_hash,
+            notes=list(selection.notes),
+            same_as=[other_label for other_label in same[label] if other_label.rpartition("/draw ")[0] != name],
+            jaccard=overlap[label],
+            jaccard_with_closest=report["closest_on"],
+            balance=_label_balances(selected, samples),
+            numeric_balance={column: _numeric_balance(entry) for column, entry in report["numbers"].items()},
+            affirmative_share=SelectionAndPool[float](
+                selection=_affirmative_share(record, selected), pool=_affirmative_share(record, samples)
+            ),
+            mean_seconds=SelectionAndPool[float | None](selection=_mean_seconds(selected), pool=_mean_seconds(samples)),
+            scores=SelectionAndPool[Quartiles](
+                selection=Quartiles(**report["scores"]["kept"]), pool=Quartiles(**report["scores"]["pool"])
+            ),
+            matching=None
+            if report["matching"] is None
+            else {column: MatchingEffect(**effect) for column, effect in report["matching"].items()},
+            residual_imbalance=None if report["separation"] is None else _residual_imbalance(report["separation"]),
+        )
+    return list(records.values())
+
+
+def _numeric_balance(entry: Mapping[str, Any]) -> NumericBalance:
+    return NumericBalance(
+        selection=entry["selection"],
+        pool=entry["pool"],
+        standardized_difference=entry["standardised_difference"],
+        n=entry["known"],
+    )
+
+
+def _residual_imbalance(entry: Mapping[str, Any]) -> ResidualImbalanceRecord:
+    return ResidualImbalanceRecord(
+        other_axis=entry["other"],
+        strata=entry["strata"],
+        single_item_strata=entry["singles"],
+        measured_items=entry["measured"],
+        jaccard=entry["jaccard"],
+        jaccard_unstratified=entry["jaccard_plain"],
+        jaccard_chance=entry["jaccard_chance"],
+        shift=entry["shift"],
+        shift_unstratified=entry["shift_plain"],
+        spearman=entry["spearman"],
+        spearman_within=entry["spearman_within"],
+        distant=entry["distant"],
+    )
 
 
 def load_proximity_tables(model: ModelRecord, harm_set: str) -> dict[str, pa.Table]:
@@ -153,13 +235,13 @@ def load_proximity_tables(model: ModelRecord, harm_set: str) -> dict[str, pa.Tab
     }
 
 
-def _column_balance(selected: Sequence[Sample], pool: Sequence[Sample]) -> dict[str, dict[str, list[float]]]:
+def _label_balances(selected: Sequence[Sample], pool: Sequence[Sample]) -> dict[str, dict[str, LabelBalance]]:
     from undersong.statistics import group_balance
 
     return {
         column: {
-            value: list(shares)
-            for value, shares in group_balance(
+            value: LabelBalance(**balance._asdict())
+            for value, balance in group_balance(
                 [str(s.column(column)) for s in selected], [str(s.column(column)) for s in pool]
             ).items()
         }
@@ -171,7 +253,7 @@ def _affirmative_share(record: AuditRecord, samples: Iterable[Sample]) -> float:
     """Share of the replies to learn that begin with an affirmative opener."""
     from undersong.corpora.reply_openers import affirmative_openers
 
-    return affirmative_openers(sample.column(record.study.tuning.target) for sample in samples).share
+    return affirmative_openers(sample.column(record.study.tuning.target_column) for sample in samples).share
 
 
 def _mean_seconds(samples: Sequence[Sample]) -> float | None:
@@ -179,23 +261,23 @@ def _mean_seconds(samples: Sequence[Sample]) -> float | None:
     return float(np.mean(durations)) if durations else None
 
 
-def axis_agreement_entry(record: AuditRecord, model: ModelRecord, fraction: float) -> dict[str, Any] | None:
-    """Rank correlation of the axes, and how much of their closest fraction they share."""
+def axis_agreement_record(record: AuditRecord, model: ModelRecord, fraction: float) -> AxisAgreementRecord | None:
+    """Compute the rank correlation of the axes, and how much of their closest fraction they share."""
     from undersong.proximity import axis_agreement_matrix
 
     if len(model.proximity) < 2:
         return None
     tables = load_proximity_tables(model, next(iter(record.harm)))
     agreement = axis_agreement_matrix(tables, fraction)
-    return {
-        "axes": list(agreement.axes),
-        "spearman": np.asarray(agreement.spearman).tolist(),
-        "overlap_closest": np.asarray(agreement.overlap_closest).tolist(),
-    }
+    return AxisAgreementRecord(
+        axes=list(agreement.axes),
+        spearman=np.asarray(agreement.spearman).tolist(),
+        overlap_closest=np.asarray(agreement.overlap_closest).tolist(),
+    )
 
 
-def axis_fingerprint_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
-    """Each internal axis of a model against the reference axes, before any training: which of them does it hear?"""
+def axis_fingerprint_records(record: AuditRecord, model: ModelRecord) -> list[AxisFingerprintRecord]:
+    """Compare each internal axis of a model with the reference axes, before any training."""
     from undersong.encoders import is_internal
     from undersong.encoders.embeddings import read_embeddings
     from undersong.proximity import compare_internal_axis, sample_metadata_table
@@ -210,4 +292,29 @@ def axis_fingerprint_entries(record: AuditRecord, model: ModelRecord) -> list[di
     fingerprints = [
         compare_internal_axis(references, tables[axis], vectors=vectors, metadata=facts) for axis in internal_axes
     ]
-    return [{"model": model.ref, **asdict(axis_fingerprint)} for axis_fingerprint in fingerprints]
+    return [
+        AxisFingerprintRecord(
+            model=model.ref,
+            internal_axis=fingerprint.internal,
+            pairs=[_axis_pair(pair) for pair in fingerprint.pairs],
+            lead_share=fingerprint.leads,
+            dominant_axis=fingerprint.hears,
+        )
+        for fingerprint in fingerprints
+    ]
+
+
+def _axis_pair(pair: AxisPairAgreement) -> AxisPair:
+    interval = ValueWithInterval.from_interval
+    return AxisPair(
+        axis_a=pair.a,
+        axis_b=pair.b,
+        n=pair.n,
+        clusters=pair.clusters,
+        spearman=interval(pair.spearman),
+        overlap=interval(pair.overlap),
+        chance=pair.chance,
+        tied=TiedShares(axis_a=pair.tied[0], axis_b=pair.tied[1]),
+        cka=None if pair.cka is None else interval(pair.cka),
+        cka_biased=pair.cka_plain,
+    )

@@ -4,72 +4,74 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from undersong.evaluation.rates import attack_rate, find_set_entry
+from undersong.results.comparisons import harmful_prompts, tuned_runs
 from undersong.results.records import AuditRecord, RunRecord
+from undersong.results.schema import RunResult
+from undersong.results.schema_outcomes import RunNoiseRecord, VarianceComponentRecord, VarianceRecord
 from undersong.statistics import RunLabels, run_noise, variance_components
 from undersong.types import Verdict
 
-RunEntry = Mapping[str, Any]
 
-
-def run_noise_entries(runs: Sequence[RunEntry], plain: str, last_step: int) -> list[dict[str, Any]]:
-    """One entry a base, training modality, harmful set and prompt modality: JSR at the last step, undefended.
+def run_noise_records(runs: Sequence[RunResult], plain: str, last_step: int) -> list[RunNoiseRecord]:
+    """Compute one record a base, training modality, harmful set and prompt modality: JSR at the last step, undefended.
 
     Replicates are runs with the same ids in their selection and other seeds; two arms that trained on the same ids with
     the same seed are one training and count once.
     """
-    tuned = [run for run in runs if run["kind"] != "base" and run["step"] == last_step]
-    prompt_sets = sorted(
-        {(entry["set"], entry["modality"]) for run in tuned for entry in run["sets"] if entry["harmful"]}
-    )
-    cells = dict.fromkeys((run["model"], run["train_modality"]) for run in tuned)
+    tuned = tuned_runs(runs, last_step)
+    cells: dict[tuple[str, str], list[RunResult]] = {}
+    for run in tuned:
+        cells.setdefault((run.model, str(run.train_modality)), []).append(run)
     return [
-        {
-            "model": model,
-            "train_modality": train_modality,
-            "set": name,
-            "modality": modality,
-            "scope": "recipe",
-            **asdict(
-                run_noise(
-                    _jsr_replicates(
-                        [r for r in tuned if _model_and_modality(r) == (model, train_modality)], name, modality, plain
-                    )
-                )
-            ),
-        }
-        for model, train_modality in cells
-        for name, modality in prompt_sets
+        _run_noise_record(cell_runs, name, modality, plain)
+        for cell_runs in cells.values()
+        for name, modality in harmful_prompts(tuned)
     ]
 
 
-def _model_and_modality(run: RunEntry) -> tuple[str, str]:
-    return run["model"], run["train_modality"]
+def _run_noise_record(runs: Sequence[RunResult], set_name: str, modality: str, plain: str) -> RunNoiseRecord:
+    noise = run_noise(_jsr_replicates(runs, set_name, modality, plain))
+    return RunNoiseRecord(
+        model=runs[0].model,
+        train_modality=str(runs[0].train_modality),
+        prompt_set=set_name,
+        modality=modality,
+        groups=noise.groups,
+        runs=noise.runs,
+        df=noise.df,
+        sd=noise.sd,
+        low=noise.low,
+        high=noise.high,
+        repeatability_limit=noise.reach,
+        note=noise.note or None,
+    )
 
 
-def _jsr_replicates(runs: Sequence[RunEntry], set_name: str, modality: str, plain: str) -> dict[str, list[float]]:
+def _jsr_replicates(
+    runs: Sequence[RunResult], set_name: str, modality: str, plain: str
+) -> dict[str | None, list[float]]:
     """Ids hash -> JSR by seed."""
-    jsr_by_selection: dict[str, dict[int, float]] = defaultdict(dict)
+    jsr_by_selection: dict[str | None, dict[int | None, float]] = defaultdict(dict)
     for run in runs:
-        entry = find_set_entry(run, set_name, modality, plain)
-        if entry is not None:
-            jsr_by_selection[run["selection_hash"]][run["seed"]] = attack_rate(entry)
+        rate = run.find_rate(set_name, modality, plain)
+        if rate is not None:
+            jsr_by_selection[run.selection_hash][run.seed] = rate.rate
     return {key: list(by_seed.values()) for key, by_seed in jsr_by_selection.items()}
 
 
 VerdictsByArtifact = Mapping[str, Sequence[Verdict]]  # artifact hash -> verdicts
 
 
-def variance_entries(record: AuditRecord, verdicts: VerdictsByArtifact, last_step: int) -> list[dict[str, Any]]:
-    """One entry a training modality, harmful set and prompt modality: JSR at the last step, undefended, all bases.
+def variance_records(record: AuditRecord, verdicts: VerdictsByArtifact, last_step: int) -> list[VarianceRecord]:
+    """Compute one record a training modality, harmful set and prompt modality.
 
+    The JSR is that at the last step, undefended, over all bases.
     Arms of a base that trained on the same ids with the same seed are one training, and count once, as the first.
     """
     tuned = [run for m in record.models for run in m.runs if run.arm.selection is not None and run.step == last_step]
-    plain, entries = record.study.undefended_system, []
+    plain, records = record.study.undefended_system, []
     for train_modality in sorted({str(run.arm.modality) for run in tuned}):
         runs = _distinct_trainings(run for run in tuned if run.arm.modality == train_modality)
         prompt_sets = {
@@ -83,15 +85,8 @@ def variance_entries(record: AuditRecord, verdicts: VerdictsByArtifact, last_ste
                 label: [v for v in verdicts[run.verdicts.hash] if (v.set, v.modality, v.system) == (*prompt_set, plain)]
                 for label, run in runs.items()
             }
-            entries.append(
-                {
-                    "train_modality": train_modality,
-                    "set": prompt_set[0],
-                    "modality": prompt_set[1],
-                    **_variance_entry(outcomes),
-                }
-            )
-    return entries
+            records.append(_variance_record(outcomes, train_modality, *prompt_set))
+    return records
 
 
 def _distinct_trainings(runs: Iterable[RunRecord]) -> dict[RunLabels, RunRecord]:
@@ -105,11 +100,32 @@ def _distinct_trainings(runs: Iterable[RunRecord]) -> dict[RunLabels, RunRecord]
     return dict(trainings.values())
 
 
-def _variance_entry(outcomes: Mapping[RunLabels, Sequence[Verdict]]) -> dict[str, Any]:
+def _variance_record(
+    outcomes: Mapping[RunLabels, Sequence[Verdict]], train_modality: str, set_name: str, modality: str
+) -> VarianceRecord:
     first_outcomes = next(iter(outcomes.values()))
     values = [[v.verdict == "jailbreak" for v in run_outcomes] for run_outcomes in outcomes.values()]
-    return {
-        "scope": "recipe",
-        "n": len(first_outcomes),
-        **asdict(variance_components(list(outcomes), values, [v.cluster for v in first_outcomes])),
-    }
+    variance = variance_components(list(outcomes), values, [v.cluster for v in first_outcomes])
+    return VarianceRecord(
+        train_modality=train_modality,
+        prompt_set=set_name,
+        modality=modality,
+        n=len(first_outcomes),
+        runs=variance.runs,
+        components=[
+            VarianceComponentRecord(
+                name=part.name,
+                groups=part.groups,
+                df=part.df,
+                sd=part.sd,
+                low=part.low,
+                high=part.high,
+                share=part.share,
+                note=part.note or None,
+            )
+            for part in variance.parts
+        ],
+        sd=variance.sd,
+        seed_sd_from_prompts=variance.seed_by_prompts,
+        note=variance.note or None,
+    )

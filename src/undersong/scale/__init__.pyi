@@ -1,9 +1,12 @@
-from .embedding_job import (
+from .embedding_shards import (
     EmbeddingResult as EmbeddingResult,
 )
-from .embedding_job import (
+from .embedding_shards import (
     embed_shards as embed_shards,
 )
-from .streamed_proximity import (
-    proximity_shards as proximity_shards,
+from .ray_cluster import (
+    RayWorkers as RayWorkers,
+)
+from .ray_engine import (
+    ray_scheduler as ray_scheduler,
 )

@@ -1,171 +1,292 @@
-"""Shards of one embedding job on disk: paths, completion markers, and how they become the final folder."""
+"""Vectors in resumable shards: the pass that computes them, the embeddings they become, and `embed_shards`."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from undersong.encoders.embeddings import (
-    EQUALITY_TOLERANCE,
-    QUARANTINE_FILE,
-    embeddings_table,
-    quarantine_table,
-    row_groups,
-    stream_embeddings,
+import numpy as np
+
+from undersong.encoders import ENCODERS_THAT_FIT, make_encoder
+from undersong.encoders.batching import ProgressCallback
+from undersong.encoders.embeddings import EQUALITY_TOLERANCE, QUARANTINE_FILE, check_unique, quarantine_table
+from undersong.encoders.spec import parse_encoder
+from undersong.scale.row_shards import RowFunction, RowShards, ShardScheduler, fill_row_shards, parse_shard
+from undersong.store import atomic_replacement
+from undersong.types import Embeddings, Encoder, Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARD_ROWS = 4096  # items a shard: what a kill may cost
+MAX_DUPLICATES = (
+    32  # items that may well have one and the same vector (copies of a clip) without the encoder being at fault
 )
-from undersong.store import TEMPORARY_PREFIX, atomic_replacement, hash_file, write_atomic
-from undersong.types import Embeddings, Quarantined, UndersongError
-
-SUMMARY_FILE = "work.json"  # in a finished folder: what it answers, and the hash of each of its files
-SAMPLES_FOLDER = "samples"  # in the draft: the items of each shard, for workers that do not have them
+VERSION = 2  # of what a shard holds
+JOB_FILE = "job.json"  # in a finished folder: which embeddings it holds
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddingShards:
-    """`items` items in shards of `rows`, for the question whose SHA-256 is `key`; to become `folder`."""
+class EmbeddingResult:
+    """`folder` holds the embeddings when `complete`, else the shards so far; this call made `computed` of
+    `shard_count` shards.  `quarantined`, a count, is known when complete."""
 
     folder: Path
-    key: str
-    items: int
-    rows: int
+    complete: bool
+    shard_count: int
+    computed: int
+    quarantined: int | None = None
 
-    @property
-    def shard_count(self) -> int:
-        """How many there are; the last may be smaller."""
-        return -(-self.items // self.rows)
 
-    @property
-    def draft_folder(self) -> Path:
-        """Where shards lie until all are there; the key in its name keeps other questions out."""
-        return self.folder.with_name(f"{self.folder.name}.{self.key[:12]}.partial")
+def embed_shards(
+    samples: Sequence[Sample] | str | Path,
+    encoder: str,
+    folder: str | Path,
+    *,
+    shard: str | None = None,
+    rows: int = SHARD_ROWS,
+    fit: Sequence[Sample] | None = None,
+    device: str = "cpu",
+    make: Callable[[], Encoder] | None = None,
+    version: str = "",
+    scheduler: ShardScheduler | None = None,
+    progress: ProgressCallback | None = None,
+) -> EmbeddingResult:
+    """Embed samples into a new folder, in shards: a killed call loses one, and several jobs can share the work.
 
-    def item_slice(self, number: int) -> slice:
-        """Which items are in a shard."""
-        return slice(number * self.rows, min(self.items, (number + 1) * self.rows))
+    The same call again is a look-up.  Audio files are known by path and `pcm_hash`: one that changes under the same
+    name without a hash is not noticed.
 
-    def shard_file(self, number: int) -> Path:
-        """A shard's vectors (`vectors_table`)."""
-        return self.draft_folder / f"embeddings-{number:05d}.parquet"
+    Args:
+        samples: Items, or the name of their manifest.
+        encoder: Encoder spec.
+        folder: Gets `embeddings-*.parquet` (one a shard), `quarantine.parquet` and `job.json` when all shards are done.
+        shard: `"i/n"`, i from 1: make every n-th shard, and leave the rest to the other jobs and the folder to a last
+            call without `shard`.
+        rows: Items a shard.
+        fit: Items that text encoders are fitted on (default: `samples`; give the pool and the harm set together).
+        device: Where the encoder computes.
+        make: Makes the encoder, where that takes more than `make_encoder` knows.
+        version: What else the vectors depend on and the spec does not say (the hash of the weights).
+        scheduler: Computes shards elsewhere (`ray_scheduler`); then `make` must pickle.
+        progress: Hears how many items are done.
 
-    def marker(self, number: int) -> Path:
-        """What vouches for a shard, as JSON: its rows, its SHA-256, and what was left out."""
-        return self.draft_folder / f"embeddings-{number:05d}.done"
+    Raises:
+        UndersongError: The encoder is unknown or gives all items one vector, items cannot be told apart, the folder
+            holds something else, or a shard is damaged.
+    """
+    if rows < 1:
+        raise UndersongError(f"Shards of {rows} items make no sense; give at least 1.")
+    encoder = encoder if make else parse_encoder(encoder).canonical  # before any item is read
+    items, left_out = _read_items(samples)
+    check_unique([*(sample.id for sample in items), *(item.id for item in left_out)], "the samples")
+    if not items:
+        raise UndersongError("There is nothing to embed; give at least one item.")
+    needs_fit = make is None and encoder.partition(":")[0] in ENCODERS_THAT_FIT
+    fit_samples = tuple(items if fit is None else fit) if needs_fit else ()
+    key_parts = (encoder, version, device, rows, len(items), samples_digest(items), samples_digest(fit_samples))
+    key, folder = _job_key(key_parts, left_out), Path(folder)
+    make = make or partial(make_encoder, encoder, fit=fit_samples, device=device)
+    make = FittedOnce(make) if needs_fit else make
+    # The key in the draft's name keeps the shards of other calls out.
+    shards = RowShards(folder.with_name(f"{folder.name}.{key[:12]}.partial"), items, rows)
+    parse_shard(shard)
+    computed = 0
+    if not _holds_job(folder, key):
+        computed = fill_row_shards(
+            shards, partial(vector_pass, make), shard=shard, scheduler=scheduler, progress=progress
+        )
+        if shard is not None:
+            return EmbeddingResult(shards.folder, False, shards.shard_count, computed)
+        facts = {"encoder": encoder, "key": key, "items": len(items)}
+        _publish(shards, folder, left_out, facts)
+    shutil.rmtree(shards.folder, ignore_errors=True)
+    return EmbeddingResult(folder, True, shards.shard_count, computed, _quarantined_count(folder))
 
-    def samples(self, number: int) -> Path:
-        """A shard's items as a manifest, for a worker that is told no more than the number."""
-        return self.draft_folder / SAMPLES_FOLDER / f"samples-{number:05d}.parquet"
 
-    def is_finished(self) -> bool:
-        """Whether `folder` holds the whole answer.  Raises UndersongError where it holds anything else."""
-        if not self.folder.exists():
-            return False
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            return False
-        try:
-            stored_key = json.loads((self.folder / SUMMARY_FILE).read_bytes())["key"]
-        except (OSError, ValueError, KeyError, TypeError):
-            stored_key = None
-        if stored_key != self.key:
+class FittedOnce:
+    """Make an encoder once and keep it.  It is made before it is pickled: the texts it is fitted on need not travel."""
+
+    def __init__(self, make: Callable[[], Encoder]) -> None:
+        self._make, self._encoder = make, cast("Encoder | None", None)
+
+    def __call__(self) -> Encoder:
+        """Give the encoder."""
+        if self._encoder is None:
+            self._encoder = self._make()
+        return self._encoder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial, (_unchanged, self())
+
+
+def _unchanged(encoder: Encoder) -> Encoder:
+    return encoder
+
+
+def vector_pass(make: Callable[[], Encoder]) -> RowFunction:
+    """A pass that embeds samples by an encoder, which is made for it."""
+    return partial(vector_rows, make())
+
+
+def vector_rows(encoder: Encoder, samples: Sequence[Sample]) -> pa.Table:
+    """One row a sample, in order: id, embedding, frames, reason (why there is no embedding, else null)."""
+    import pyarrow as pa
+
+    embeddings = embed_samples(encoder, samples)
+    row_by_id = {sample.id: row for row, sample in enumerate(samples)}
+    rows = np.array([row_by_id[id] for id in embeddings.ids], np.int64)
+    width = embeddings.vectors.shape[1] if len(rows) else 1  # without vectors there is no width
+    vectors, frames = np.zeros((len(samples), width), np.float32), np.zeros(len(samples), np.int64)
+    is_missing = np.ones(len(samples), bool)
+    if len(rows):
+        vectors[rows], frames[rows], is_missing[rows] = embeddings.vectors, embeddings.frames, False
+    reasons = {item.id: item.reason for item in embeddings.quarantined}
+    columns = {
+        "id": pa.array(list(row_by_id), pa.string()),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width, mask=pa.array(is_missing)),
+        "frames": pa.array(frames),
+        "reason": pa.array([reasons.get(id) for id in row_by_id], pa.string()),
+    }
+    return pa.table(columns)
+
+
+def embed_samples(encoder: Encoder, samples: Sequence[Sample]) -> Embeddings:
+    """One shard's vectors, every item accounted for.
+
+    An encoder refuses items that all get one vector.  A few in a shard may be copies of one clip, so these are asked
+    one by one; whether all are equal is asked of the whole corpus at the end.
+    """
+    try:
+        embeddings = encoder.encode(samples)
+    except UndersongError:
+        if not 1 < len(samples) <= MAX_DUPLICATES:
+            raise
+        embeddings = _concatenate_embeddings([encoder.encode([sample]) for sample in samples])
+    accounted = sorted((*embeddings.ids, *(item.id for item in embeddings.quarantined)))
+    if accounted != sorted(sample.id for sample in samples):
+        raise UndersongError(
+            f"Encoder {encoder.name} accounted for {len(accounted)} items where it was given {len(samples)}; every one "
+            "must be embedded or quarantined, once: fix the encoder."
+        )
+    return embeddings
+
+
+def _concatenate_embeddings(pieces: Sequence[Embeddings]) -> Embeddings:
+    return Embeddings(
+        tuple(id for piece in pieces for id in piece.ids),
+        np.concatenate([piece.vectors for piece in pieces if piece.ids] or [np.zeros((0, 0), np.float32)]),
+        np.concatenate([piece.frames for piece in pieces]),
+        tuple(item for piece in pieces for item in piece.quarantined),
+    )
+
+
+def write_sharded_embeddings(shards: RowShards, folder: Path, left_out: Sequence[Quarantined] = ()) -> None:
+    """Write shards of vectors as embeddings: a file a shard, and one `quarantine.parquet` (`left_out` first).
+
+    Holds one shard at a time.
+
+    Raises:
+        UndersongError: A shard is missing or damaged, vectors have several widths, or all vectors are equal (the
+            encoder's own check saw one shard at a time; a few equal items in one are no fault, all in all are).
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    quarantined = list(left_out)
+    first, count, all_equal = np.zeros(0), 0, True
+    for number, table in enumerate(shards.tables()):
+        has_vector = pc.is_valid(table.column("embedding"))
+        lost = table.filter(pc.invert(has_vector))
+        quarantined += map(Quarantined, lost.column("id").to_pylist(), lost.column("reason").to_pylist())
+        table = table.filter(has_vector).select(["id", "embedding", "frames"])
+        pq.write_table(table, folder / f"embeddings-{number:05d}.parquet")
+        if not len(table):
+            continue
+        vectors = table.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+        first = first if count else vectors[0]
+        if vectors.shape[1] != len(first):
             raise UndersongError(
-                f"{self.folder} exists and holds something else than these items by this encoder; name a new folder."
+                f"{shards.folder} holds vectors of {len(first)} and {vectors.shape[1]} dimensions; delete it and embed "
+                "again."
             )
-        return True
+        tolerance = EQUALITY_TOLERANCE * float(np.abs(first).max())
+        all_equal = all_equal and bool((np.abs(vectors - first) <= tolerance).all())
+        count += len(table)
+    if count > 1 and all_equal:
+        raise UndersongError(
+            f"The encoder gave the same vector to all {count} items, so no distance means anything; check its weights "
+            f"and the audio files, then delete {shards.folder}."
+        )
+    pq.write_table(quarantine_table(tuple(quarantined)), folder / QUARANTINE_FILE)
 
-    def missing_shards(self) -> list[int]:
-        """Numbers of the shards without a marker, in order."""
-        done = {path.name for path in self.draft_folder.glob("embeddings-*.done")}
-        return [number for number in range(self.shard_count) if self.marker(number).name not in done]
 
-    def write_shard(self, number: int, embeddings: Embeddings) -> None:
-        """A shard, then its marker: with a marker the shard is whole and on disk, and all of it is accounted for."""
-        import pyarrow.parquet as pq
+def samples_digest(samples: Sequence[Sample]) -> str:
+    """SHA-256 of what encoders read of the samples, in order (of audio files the path, and `pcm_hash` where known)."""
+    hasher = hashlib.sha256()
+    for sample in samples:
+        audio = hashlib.sha256(sample.audio).hexdigest() if isinstance(sample.audio, bytes) else sample.audio
+        for value in (sample.id, audio, sample.text, sample.pcm_hash):
+            hasher.update(_length_prefixed(value))
+    return hasher.hexdigest()
 
-        with atomic_replacement(self.shard_file(number)) as temporary:
-            pq.write_table(embeddings_table(embeddings.ids, embeddings.vectors, embeddings.frames), temporary)
-        left_out = [[item.id, item.reason] for item in embeddings.quarantined]
-        marker_content = {
-            "rows": len(embeddings.ids),
-            "sha256": hash_file(self.shard_file(number)),
-            "quarantined": left_out,
-        }
-        write_atomic(self.marker(number), json.dumps(marker_content, ensure_ascii=False).encode())
 
-    def finish(self, facts: dict[str, Any], left_out: Sequence[Quarantined] = ()) -> None:
-        """The draft becomes `folder`: the shards, one `quarantine.parquet` (`left_out` first), and `work.json`.
+def _job_key(parts: Sequence[object], left_out: Sequence[Quarantined]) -> str:
+    hasher = hashlib.sha256()
+    for value in (VERSION, *parts):
+        hasher.update(f"{value}\n".encode())
+    for item in left_out:
+        hasher.update(_length_prefixed(item.id) + _length_prefixed(item.reason))
+    return hasher.hexdigest()
 
-        Raises UndersongError for a shard that is missing or is not what its marker says (its marker goes, so that the
-        next run makes it again), and where all vectors are equal.  A second finisher finds the work done.
-        """
-        import pyarrow.parquet as pq
 
-        if self.is_finished():
-            return
-        if missing := self.missing_shards():
-            raise UndersongError(
-                f"{len(missing)} of {self.shard_count} shards are missing in {self.draft_folder}, the first {missing[0]}; run "
-                "again without --shard to make them."
-            )
-        marker_contents = [self._read_verified_marker(number) for number in range(self.shard_count)]
-        self._check_vectors_differ()
-        encoder_quarantine = [
-            Quarantined(*item) for marker_content in marker_contents for item in marker_content["quarantined"]
-        ]
-        with atomic_replacement(self.draft_folder / QUARANTINE_FILE) as temporary:
-            pq.write_table(quarantine_table((*left_out, *encoder_quarantine)), temporary)
-        hashes = [marker_content["sha256"] for marker_content in marker_contents]
-        summary = {**facts, "key": self.key, "items": self.items, "rows": self.rows, "shards": hashes}
-        write_atomic(self.draft_folder / SUMMARY_FILE, (json.dumps(summary, indent=1) + "\n").encode())
-        shutil.rmtree(self.draft_folder / SAMPLES_FOLDER, ignore_errors=True)
-        for stray in self.draft_folder.glob(f"{TEMPORARY_PREFIX}*"):  # of killed runs
-            stray.unlink(missing_ok=True)
-        self.draft_folder.replace(self.folder)
-        for number in range(self.shard_count):  # only now: before, a kill would have lost what they vouch for
-            (self.folder / self.marker(number).name).unlink(missing_ok=True)
+def _length_prefixed(value: str | None) -> bytes:
+    """No two lists of values are one text: each says its length; None has none."""
+    encoded = b"" if value is None else value.encode("utf-8", "surrogateescape")
+    return (b"-:" if value is None else f"{len(encoded)}:".encode()) + encoded
 
-    def quarantined_count(self) -> int:
-        """How many items of a finished folder were left out."""
-        import pyarrow.parquet as pq
 
-        return int(pq.read_metadata(self.folder / QUARANTINE_FILE).num_rows)
+def _holds_job(folder: Path, key: str) -> bool:
+    """Tell whether `folder` holds the embeddings of this key.  Raises UndersongError where it holds anything else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        stored_key = json.loads((folder / JOB_FILE).read_bytes())["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        stored_key = None
+    if stored_key != key:
+        raise UndersongError(
+            f"{folder} exists and holds something else than these items by this encoder; name a new folder."
+        )
+    return True
 
-    def _read_verified_marker(self, number: int) -> dict[str, Any]:
-        marker = self.marker(number)
-        try:
-            marker_content: dict[str, Any] = json.loads(marker.read_bytes())
-            is_intact = hash_file(self.shard_file(number)) == marker_content["sha256"]
-        except (ValueError, KeyError, TypeError, UndersongError):
-            is_intact = False
-        if not is_intact:
-            marker.unlink(missing_ok=True)
-            raise UndersongError(f"{self.shard_file(number)} is not what was written; run again, which makes it anew.")
-        return marker_content
 
-    def _check_vectors_differ(self) -> None:
-        """The encoder's own check saw one shard at a time; a few equal items in one are no fault, all in all are."""
-        first, compared = None, 0
-        for vector in self._vectors():
-            if first is None:
-                first, tolerance = vector, EQUALITY_TOLERANCE * float(abs(vector).max())
-            elif vector.shape != first.shape:
-                raise UndersongError(
-                    f"{self.draft_folder} holds vectors of {len(first)} and {len(vector)} dimensions; delete it and embed "
-                    "again."
-                )
-            elif abs(vector - first).max() > tolerance:
-                return
-            compared += 1
-        if compared > 1:
-            raise UndersongError(
-                f"The encoder gave the same vector to all {compared} items, so no distance means anything; check its "
-                f"weights and the audio files, then delete {self.draft_folder}."
-            )
+def _publish(shards: RowShards, folder: Path, left_out: Sequence[Quarantined], facts: dict[str, Any]) -> None:
+    """Write the embeddings inside the draft; one rename makes them `folder`."""
+    ready = shards.folder / "embeddings"
+    with atomic_replacement(ready) as temporary:
+        write_sharded_embeddings(shards, temporary, left_out)
+        (temporary / JOB_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    ready.replace(folder)
 
-    def _vectors(self) -> Iterator[Any]:
-        for number in range(self.shard_count):
-            for group in range(row_groups(self.shard_file(number))):
-                for chunk in stream_embeddings(self.shard_file(number), group, 1024):
-                    yield from chunk.vectors
+
+def _quarantined_count(folder: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(folder / QUARANTINE_FILE).num_rows)
+
+
+def _read_items(samples: Sequence[Sample] | str | Path) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
+    if not isinstance(samples, str | Path):
+        return tuple(samples), ()
+    from undersong.corpora import open_corpus
+
+    manifest = open_corpus(str(samples))
+    return manifest.samples, manifest.quarantined

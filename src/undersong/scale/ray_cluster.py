@@ -1,4 +1,4 @@
-"""Ray sessions and numbered jobs on Ray workers, with retries of jobs whose worker died."""
+"""Ray sessions, and numbered jobs on Ray workers, with retries of jobs whose worker died."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from typing import Any, Protocol
 
 from undersong.types import UndersongError
 
-SPARE_CPUS = 2  # logical CPUs beside the workers': Ray's own tasks wait for one, and with none free for ever
-MAX_TRIES = 3  # of a task whose worker died
+SPARE_CPUS = 2  # logical CPUs besides the workers'; Ray's own tasks need a free one, or wait forever
+MAX_TRIES = 3  # attempts at a job whose worker dies
 CONNECT_TIMEOUT = 10.0  # seconds until an address counts as dead; Ray itself tries for minutes
 
 
 @dataclass(frozen=True, slots=True)
 class RayWorkers:
-    """How many there are (None: as many as fit), what each takes, and where: `address` of a cluster (`auto`, or
-    `HOST:PORT` of its head), None for this machine.  `cpus` is also the threads a worker computes with."""
+    """Number of workers (None: as many as fit), resources of each, and `address` of the cluster.
+
+    The address is `auto`, `HOST:PORT` of the head, or None for this machine. A worker computes with `cpus` threads.
+    """
 
     count: int | None = None
     cpus: int = 1
@@ -35,7 +37,7 @@ LOCAL_WORKERS = RayWorkers()
 
 @contextmanager
 def ray_session(workers: RayWorkers) -> Iterator[Any]:
-    """Ray, started or joined, and left as it was found: what ran before is used and stays."""
+    """Start or join Ray, and yield it; afterwards restore the previous state. A running Ray is used and stays."""
     if (workers.count is not None and workers.count < 1) or workers.cpus < 1 or workers.gpus < 0:
         raise UndersongError(f"{workers} makes no sense; take at least 1 worker with at least 1 CPU.")
     try:
@@ -50,7 +52,7 @@ def ray_session(workers: RayWorkers) -> Iterator[Any]:
         _start_ray(ray, workers)
     context, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     previous = context.enable_progress_bars, log.level
-    context.enable_progress_bars = False  # our own progress is told
+    context.enable_progress_bars = False  # we report our own progress
     log.setLevel(logging.ERROR)
     try:
         yield ray
@@ -62,7 +64,7 @@ def ray_session(workers: RayWorkers) -> Iterator[Any]:
         reason = " ".join(str(error).split())[:200]
         raise UndersongError(
             f"Ray's workers died and were not replaced ({reason}); most often memory ran out: give fewer workers, or "
-            "more of it, and run again, which goes on from here."
+            "more of it, and run again to continue from here."
         ) from None
     finally:
         context.enable_progress_bars = previous[0]
@@ -76,7 +78,7 @@ def _start_ray(ray: Any, workers: RayWorkers) -> None:
     options: dict[str, Any] = {"runtime_env": threads, "log_to_driver": False, "configure_logging": False}
     if workers.address is None:
         worker_cpus = workers.count * workers.cpus if workers.count else os.cpu_count() or 1
-        # `local`: RAY_ADDRESS, or a cluster that happens to run here, would else be joined without being asked for.
+        # `local`: otherwise Ray joins RAY_ADDRESS, or a cluster that happens to run here.
         ray.init("local", num_cpus=worker_cpus + SPARE_CPUS, include_dashboard=False, **options)
         return
     try:
@@ -86,13 +88,14 @@ def _start_ray(ray: Any, workers: RayWorkers) -> None:
     except (OSError, OverflowError, RuntimeError, ValueError, ImportError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise UndersongError(
-            f"The Ray cluster at {workers.address} cannot be reached ({reason}); check --address, that it runs, and "
-            "that its token is in RAY_AUTH_TOKEN, or leave --address out to work on this machine."
+            f"The Ray cluster at {workers.address} cannot be reached ({reason}); check --ray-address, that it runs, "
+            "and "
+            "that its token is in RAY_AUTH_TOKEN, or leave --ray-address out to work on this machine."
         ) from None
 
 
 def worker_count(ray: Any, workers: RayWorkers) -> int:
-    """As many workers as were asked for, or as the cluster has room for now."""
+    """Number of workers: as requested, or as many as the cluster has room for."""
     if workers.count is not None:
         return workers.count
     resources = ray.cluster_resources()
@@ -103,26 +106,34 @@ def worker_count(ray: Any, workers: RayWorkers) -> int:
 
 
 class RayJobs(Protocol):
-    """What travels to each worker, by pickle, and stays there between jobs."""
+    """Numbered jobs, which are pickled to each worker and stay there between jobs."""
 
     def is_finished(self, number: int) -> bool:
-        """Whether it is done already: by this very task before its worker died, or by somebody else."""
+        """True if a job is done: by this task before its worker died, or by another process."""
 
     def process(self, number: int) -> None:
-        """Does one; raises UndersongError where it cannot be done."""
+        """Do one job. Raises UndersongError if it cannot be done."""
 
     def tries_file(self, number: int) -> Path:
-        """A file, seen by all workers, that counts how often the job was begun."""
+        """File, visible to all workers, that counts the attempts at a job."""
 
     def describe(self, number: int) -> str:
         """The job in words."""
 
 
 def run_on_ray(ray: Any, jobs: RayJobs, numbers: Sequence[int], workers: RayWorkers) -> Iterator[int]:
-    """Has the jobs done; yields each one's number when it is.
+    """Run jobs on Ray; yield the number of each when it is done.
 
-    A worker that dies is replaced and its job begun again.  Raises UndersongError where a job is refused, or where
-    workers died at it `RETRIES` times.
+    A worker that dies is replaced, and its job starts again.
+
+    Args:
+        ray: The module, from `ray_session`.
+        jobs: The jobs.
+        numbers: Numbers of the jobs to run.
+        workers: The workers.
+
+    Raises:
+        UndersongError: A job that cannot be done, or that killed MAX_TRIES workers.
     """
     for number in numbers:
         jobs.tries_file(number).unlink(missing_ok=True)
@@ -148,11 +159,11 @@ class RayActor:
 
     def __init__(self, jobs: RayJobs, here: str) -> None:
         if os.path.isdir(here):
-            os.chdir(here)  # a worker starts in a folder of Ray's, and paths may be relative to the caller's
+            os.chdir(here)  # a worker starts in Ray's own folder, but paths may be relative to the caller's
         self.jobs = jobs
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Numbers -> the same, and why a job was refused (Ray keeps the words of an error, not its kind)."""
+        """Run the jobs with these numbers; return them with error messages, because Ray loses the class of an error."""
         return {"number": batch["number"], "refused": [self._process(int(number)) for number in batch["number"]]}
 
     def _process(self, number: int) -> str:
@@ -160,8 +171,8 @@ class RayActor:
             return ""
         if self._count_try(number) > MAX_TRIES:
             return (
-                f"Workers died {MAX_TRIES} times at {self.jobs.describe(number)}; give more memory, or leave out what kills "
-                "them, and run again: what is done is kept."
+                f"Workers died {MAX_TRIES} times at {self.jobs.describe(number)}; give more memory, or leave out the "
+                "items that kill them, and run again: finished work is kept."
             )
         try:
             self.jobs.process(number)
@@ -170,7 +181,7 @@ class RayActor:
         return ""
 
     def _count_try(self, number: int) -> int:
-        """Counts this try.  Ray starts a dead worker's job again for ever, and an item may kill every worker."""
+        """Count this attempt. Ray restarts a dead worker's job forever, and an item may kill every worker."""
         with self.jobs.tries_file(number).open("ab") as file:
             file.write(b".")
             return file.tell()

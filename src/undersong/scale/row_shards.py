@@ -1,29 +1,33 @@
-"""Resumable shards of a per-item pass with small results (decoding facts, transcripts), one Parquet file each."""
+"""Resumable shards of a pass over samples (decode metadata, transcripts, vectors): a row an item, a file a shard."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from undersong.encoders.batching import ProgressCallback, start_progress
-from undersong.scale.embedding_job import parse_shard
-from undersong.store import atomic_replacement
+from undersong.store import write_atomic
 from undersong.types import Sample, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RowFunction = Callable[[Sequence[Sample]], "pa.Table"]  # items -> a row each, in order
-ShardScheduler = Callable[
-    [Callable[[], RowFunction], "RowShards", Sequence[int]], Iterator[int]
-]  # numbers, each when it is there
+RowFunction = Callable[[Sequence[Sample]], "pa.Table"]  # items -> one row each, in order
+# Yields the number of each shard when it is complete.
+ShardScheduler = Callable[[Callable[[], RowFunction], "RowShards", Sequence[int]], Iterator[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class RowShards:
-    """`samples` in shards of `rows` at `folder`, which is named by all that the rows depend on."""
+    """`samples` in shards of `rows` at `folder`, which is named by all that the rows depend on.
+
+    A shard's file is written under another name and then renamed, so a file that is there is whole.  Its name holds the
+    hash of its bytes, so damage is found when it is read.
+    """
 
     folder: Path
     samples: Sequence[Sample]
@@ -31,49 +35,83 @@ class RowShards:
 
     @property
     def shard_count(self) -> int:
-        """How many there are; the last may be smaller."""
+        """Number of shards; the last may be smaller."""
         return -(-len(self.samples) // self.rows)
 
-    def shard_file(self, number: int) -> Path:
-        """The rows of a shard: it is there when it is whole."""
-        return self.folder / f"rows-{self.rows}-{number:05d}.parquet"  # another shard size is other files
+    def shard_file(self, number: int) -> Path | None:
+        """The file of a shard, where it is there."""
+        return next(iter(sorted(self.folder.glob(f"{self._stem(number)}.*.parquet"))), None)
 
     def shard_samples(self, number: int) -> Sequence[Sample]:
-        """The items of a shard."""
+        """Items of a shard."""
         return self.samples[number * self.rows : (number + 1) * self.rows]
 
     def missing_shards(self) -> list[int]:
         """Numbers of the shards that are not there, in order."""
-        return [number for number in range(self.shard_count) if not self.shard_file(number).is_file()]
+        stems = {path.name.partition(".")[0] for path in self.folder.glob(f"rows-{self.rows}-*.parquet")}
+        return [number for number in range(self.shard_count) if self._stem(number) not in stems]
 
-    def table(self) -> pa.Table:
-        """All rows, in the items' order.  Raises UndersongError for a damaged shard, which goes, and is made anew."""
+    def write_shard(self, number: int, samples: Sequence[Sample], row_function: RowFunction) -> None:
+        """Compute the rows of a shard's `samples` and write them; a kill leaves the whole file or none."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        tables = []
+        table = row_function(samples)
+        if table.num_rows != len(samples):
+            raise UndersongError(
+                f"{table.num_rows} rows were made of the {len(samples)} items of shard {number} in {self.folder}; "
+                "every item must have one."
+            )
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer)
+        data = buffer.getvalue().to_pybytes()
+        write_atomic(self.folder / f"{self._stem(number)}.{_short_hash(data)}.parquet", data)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows of one shard after another, in the items' order.
+
+        Raises:
+            UndersongError: A shard is missing, or damaged; a damaged one is removed, and the next run makes it anew.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         for number in range(self.shard_count):
-            try:
-                tables.append(pq.read_table(self.shard_file(number)))
-            except (OSError, pa.ArrowException) as error:
-                self.shard_file(number).unlink(missing_ok=True)
-                raise UndersongError(
-                    f"{self.shard_file(number)} cannot be read ({error}); run again, which makes it anew."
-                ) from error
-        return pa.concat_tables(tables)
+            if (file := self.shard_file(number)) is None:
+                raise UndersongError(f"Shard {number} is missing in {self.folder}; run again, which makes it.")
+            data = file.read_bytes()
+            if file.name.split(".")[1] != _short_hash(data):
+                file.unlink(missing_ok=True)
+                raise UndersongError(f"{file} is not what was written; run again, which makes it anew.")
+            yield pq.read_table(pa.BufferReader(data))
+
+    def table(self) -> pa.Table:
+        """All rows, in the items' order; raises as `tables` does."""
+        import pyarrow as pa
+
+        return pa.concat_tables(self.tables())
+
+    def _stem(self, number: int) -> str:
+        return f"rows-{self.rows}-{number:05d}"  # another shard size is other files
 
 
-def write_rows(file: Path, samples: Sequence[Sample], row_function: RowFunction) -> None:
-    """The rows of a shard, safe from kills."""
-    import pyarrow.parquet as pq
+def _short_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
-    table = row_function(samples)
-    if table.num_rows != len(samples):
+
+def parse_shard(shard: str | None) -> Callable[[int], bool]:
+    """Turn `"i/n"` into a test whether a shard number is that job's turn; None: all are.  Raises UndersongError for
+    anything else."""
+    if shard is None:
+        return lambda _number: True
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)
+    i, n = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= i <= n:
         raise UndersongError(
-            f"{table.num_rows} rows were made of the {len(samples)} items of {file.name}; every item must have one."
+            f"Shard {shard!r} is no i/n with i from 1 to n; write 1/{n or 8} for the first of {n or 8}."
         )
-    with atomic_replacement(file) as temporary:
-        pq.write_table(table, temporary)
+    # Every n-th and not a stretch: corpora are often sorted by length, and the jobs are to end together.
+    return lambda number: number % n == i - 1
 
 
 def fill_row_shards(
@@ -84,19 +122,24 @@ def fill_row_shards(
     scheduler: ShardScheduler | None = None,
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Makes the shards that are missing (`shard`: that job's part of them, `"i/n"`); how many those were.
+    """Make the shards that are missing.
 
-    `make` loads what the pass needs, and is not called where nothing is missing.  `spread`: who computes, where it is
-    not this process.  Shards that another job made in the meantime are left as they are.
+    Args:
+        row_shards: The shards; those that another job makes in the meantime are left as they are.
+        make: Loads what the pass needs; not called where nothing is missing.
+        shard: One job's part of the shards, `"i/n"`; None: all of them.
+        scheduler: Computes the shards elsewhere (`ray_scheduler`); None: this process does.
+        progress: Hears how many items are done.
+
+    Returns:
+        How many shards were missing.
     """
     is_assigned = parse_shard(shard)
     numbers = [number for number in row_shards.missing_shards() if is_assigned(number)]
     if shard is None:
         numbers.reverse()  # jobs that still work come from the front
-    progress_meter, finished_items = (
-        start_progress(sum(len(row_shards.shard_samples(number)) for number in numbers), progress),
-        0,
-    )
+    item_count, finished_items = sum(len(row_shards.shard_samples(number)) for number in numbers), 0
+    progress_meter = start_progress(item_count, progress)
     for number in (scheduler or _run_locally)(make, row_shards, numbers) if numbers else ():
         finished_items += len(row_shards.shard_samples(number))
         progress_meter.update(finished_items)
@@ -104,10 +147,10 @@ def fill_row_shards(
 
 
 def _run_locally(make: Callable[[], RowFunction], row_shards: RowShards, numbers: Sequence[int]) -> Iterator[int]:
-    """One after the other, but for those that another job made in the meantime."""
+    """Compute shards one after another, except for those that another job finishes in the meantime."""
     row_function: RowFunction | None = None
     for number in numbers:
-        if not row_shards.shard_file(number).is_file():
+        if row_shards.shard_file(number) is None:
             row_function = row_function or make()
-            write_rows(row_shards.shard_file(number), row_shards.shard_samples(number), row_function)
+            row_shards.write_shard(number, row_shards.shard_samples(number), row_function)
         yield number

@@ -1,7 +1,4 @@
-"""The stages of an audit: every function looks up an artifact in the store, or makes it.
-
-Looking up loads no model.
-"""
+"""Stages of an audit. Every function finds an artifact in the store, or makes it; finding loads no model."""
 
 import lazy_loader
 

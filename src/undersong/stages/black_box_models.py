@@ -1,6 +1,7 @@
-"""Models known by their replies alone: served behind an address (`served:`) or recorded in a table (`recorded:`).
+"""Black-box models, known by their replies only: served behind an address (`served:`) or recorded in a table
+(`recorded:`).
 
-They can be evaluated, and neither tuned nor explained.
+They can be evaluated, but neither tuned nor explained.
 """
 
 from __future__ import annotations
@@ -20,25 +21,30 @@ SERVED, RECORDED = "served:", "recorded:"
 
 
 class BlackBoxModel(Protocol):
-    """What answers prompts."""
+    """Model that replies to prompts."""
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
-        """One reply a prompt, in order, as `AudioLM.generate`; `limit`: new tokens of a reply, at most."""
+        """Generate one reply per prompt, in order, as `AudioModel.generate`; `limit` is the maximum number of new
+        tokens."""
         ...
 
 
 def is_black_box(ref: str) -> bool:
-    """Whether nothing of a model can be had but its replies."""
+    """True if only the replies of a model are available."""
     return ref.startswith((SERVED, RECORDED))
 
 
 def trainable_models(study: Study) -> list[str]:
-    """The models of a study that arms are trained on: all but those that only answer."""
+    """Models of a study that arms are trained on: all but black-box models."""
     return [ref for ref in study.models if not is_black_box(ref)]
 
 
 def load_black_box_model(ref: str, watcher: ProgressCallback | None = None) -> BlackBoxModel:
-    """The speaker of a reference that `answers_only`; errors: an address that is none, a file that cannot be read."""
+    """Load the black-box model of a reference.
+
+    Raises:
+        UndersongError: The address is invalid, or the file cannot be read.
+    """
     if ref.startswith(SERVED):
         from undersong.evaluation.serving.served_model import served_model
 
@@ -49,8 +55,10 @@ def load_black_box_model(ref: str, watcher: ProgressCallback | None = None) -> B
 
 
 def model_identity_hash(ref: str) -> str:
-    """What stands for a model in the name of its replies: its weights; the recorded table; or, of a served model, its
-    name and address alone, because nobody outside can tell what it is made of."""
+    """Hash that identifies a model in the cache key of its replies: of its weights, or of the recorded table.
+
+    For a served model it is the hash of its name and address only, because its weights are unknown.
+    """
     if ref.startswith(SERVED):
         return hashlib.sha256(ref.encode()).hexdigest()
     if ref.startswith(RECORDED):
@@ -63,5 +71,5 @@ def model_identity_hash(ref: str) -> str:
 
 
 def display_reference(ref: str) -> str:
-    """The reference as artifacts note it: of recorded replies the file's name without its place."""
+    """Reference as artifacts record it: for recorded replies the file's name without its folder."""
     return f"{RECORDED}{Path(ref.removeprefix(RECORDED)).name}" if ref.startswith(RECORDED) else ref

@@ -17,7 +17,8 @@ COMPREHENSION_FILE = "comprehension.parquet"
 
 @dataclass
 class ReplyEncoder:
-    """The encoder of a study's replies, loaded when it is first needed; `fit`: the harmful sets, for those that fit."""
+    """Text encoder of a study's comprehension, loaded on first use; `fit_corpora` are the harmful sets that it may be
+    fitted on."""
 
     config: ComprehensionSettings
     fit_corpora: Sequence[Corpus]
@@ -25,7 +26,8 @@ class ReplyEncoder:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """Of the study's `comprehension.encoder`; one that fits is fitted on all harmful sets together."""
+        """Encoder of the study's `comprehension.encoder`; one that needs fitting is fitted on all harmful sets
+        together."""
         from undersong.encoders import make_encoder
 
         samples = [sample for corpus in self.fit_corpora for sample in corpus.samples]
@@ -33,7 +35,7 @@ class ReplyEncoder:
 
     @property
     def inputs(self) -> dict[str, Artifact | str]:
-        """What its vectors depend on."""
+        """Cache-key inputs that its vectors depend on."""
         from undersong.encoders.registry import ENCODERS_THAT_FIT, encoder_weights_hash
         from undersong.encoders.spec import parse_encoder
 
@@ -55,7 +57,17 @@ def evaluate_comprehension(
     repeat_requests: Sequence[PromptSetRequest],
     repetitions: Artifact | None,
 ) -> Artifact:
-    """`asked` and its `replies` and `verdicts`; `repeating` and what was `repeated`, None where nothing is spoken."""
+    """Artifact with the comprehension of every harmful prompt.
+
+    Args:
+        ctx: The run context.
+        reply_encoder: Text encoder and settings.
+        requests: Prompt sets of the replies.
+        replies: Their replies.
+        verdicts: Their verdicts.
+        repeat_requests: Prompt sets of the repetitions.
+        repetitions: Replies to them; None if no prompt is spoken.
+    """
     settings = reply_encoder.config
 
     def make(draft: Draft) -> None:
@@ -73,8 +85,8 @@ def evaluate_comprehension(
 
     config = {
         "encoder": settings.encoder,
-        "level": settings.level,
-        "word_error_rate": settings.word_error_rate,
+        "level": settings.relevance_level,
+        "word_error_rate": settings.max_wer,
         "sets": [request.key for request in in_reply_order(requests)],
     }
     inputs: dict[str, Artifact | str] = {"replies": replies, "verdicts": verdicts, **reply_encoder.inputs}

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from undersong.models.audio_features import AudioFeatures
     from undersong.models.audio_lm import AudioModel
 
-IMPORTED_ADAPTER = "imported-adapter"  # the stage of an adapter that was made elsewhere
-FILE_HASHES_FOLDER = "known"  # folder of the store: hashes of files that have not changed
+IMPORTED_ADAPTER = "imported-adapter"  # stage of an adapter that was made elsewhere
+FILE_HASHES_FOLDER = "known"  # folder of the store with hashes of unchanged files
 
 
 class ArtifactStore(Protocol):
-    """What stages ask: a `Store`, or a plan's ledger, which looks and makes nothing."""
+    """Store as stages use it: a `Store`, or the `PlanningStore` of a plan, which finds artifacts and makes none."""
 
     def get_or_make(
         self,
@@ -39,13 +39,24 @@ class ArtifactStore(Protocol):
         seed: int | None = None,
         packages: Sequence[str] = (),
     ) -> Artifact:
-        """As `Store.get_or_make`; a ledger calls no `make`, and the folder it names need not be there."""
+        """Find or make an artifact, as `Store.get_or_make`; a `PlanningStore` never calls `make`, and its folder may
+        not exist.
+
+        Args:
+            stage: Name of the stage.
+            version: Version of the stage.
+            config: Options that the artifact depends on.
+            inputs: Artifacts and hashes that it depends on.
+            make: Writes the artifact into a draft.
+            seed: Seed, recorded with the artifact.
+            packages: Packages whose versions are recorded.
+        """
         ...
 
 
 @dataclass
 class Corpus:
-    """A corpus artifact; its items are read when somebody asks for them (a plan never does)."""
+    """Corpus artifact; its samples are read on first use (a plan never reads them)."""
 
     ref: str
     artifact: Artifact
@@ -58,37 +69,37 @@ class Corpus:
 
     @cached_property
     def fingerprints(self) -> Fingerprints:
-        """Fingerprints of its sound by id; none where it was not listened to."""
+        """Audio fingerprints by id; empty if the audio was not decoded."""
         from undersong.corpora.audio_metadata import read_fingerprints
 
         return read_fingerprints(self.artifact.verify().path)
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """What can be used."""
+        """Samples that can be used."""
         return self._manifest.samples
 
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
-        """What cannot, and why."""
+        """Samples that cannot be used, with reasons."""
         return self._manifest.quarantined
 
 
 @dataclass
 class RunContext:
-    """The store, and what is in memory: one model at a time, and which audio features the stages have computed."""
+    """Store, and one model at a time in memory, with its cached audio features."""
 
     store: ArtifactStore
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS
-    say: Callable[[str], None] | None = None  # who hears how far a long stage is
-    unread: bool = False  # a corpus that is not here stands for itself by its name: for plans, which make nothing
-    _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # one that is a model
+    say: Callable[[str], None] | None = None  # receives progress lines of long stages
+    unread: bool = False  # hash a corpus that is not here by its name: for plans, which make nothing
+    _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # a judge that is a model
     _light_judges: dict[str, Judge] = field(default_factory=dict, repr=False)
     _model: AudioModel | None = field(default=None, repr=False)
     _features: dict[tuple[str, str], dict[str, Artifact]] = field(default_factory=dict, repr=False)
 
     def content_hash(self, ref: str, columns: Mapping[str, str] | None = None) -> str:
-        """The hash of all that a corpus is read from; `unread`: or of its name."""
+        """Hash of all files that a corpus is read from; with `unread`, of its name if it is not here."""
         from undersong.corpora import corpus_hash, is_local_corpus
 
         if self.unread and not is_local_corpus(ref):
@@ -97,7 +108,7 @@ class RunContext:
         return corpus_hash(ref, columns, cache_folder)
 
     def judge(self, name: str, refusals: Sequence[str]) -> Judge:
-        """The judge, made once.  One that is a model takes the audited model's place in memory."""
+        """Judge of a name, made once. A judge that is a model replaces the audited model in memory."""
         from undersong.evaluation.judges.registry import make_judge
         from undersong.study.judge_names import judge_weights
 
@@ -119,17 +130,17 @@ class RunContext:
             self.say(line)
 
     def watcher(self, description: str) -> ProgressCallback | None:
-        """Tells how far a pass over many items is; None where nobody listens."""
+        """Progress callback for a pass over many items; None if `say` is None."""
         from undersong.encoders.batching import progress_lines
 
         return None if self.say is None else progress_lines(description, self.say)
 
     def model(self, ref: str, features: Sequence[Artifact] = ()) -> AudioModel:
-        """Load a model, or take the one in memory, and give it the audio features of these artifacts."""
+        """Loaded model, with cached audio features from the feature artifacts."""
         from undersong.models.load import load_model
 
         if self._model is None or self._model.name != ref:
-            self._model = self._judge = None  # the old one goes before the new one comes
+            self._model = self._judge = None  # free the old model before loading the new one
             self._model = load_model(ref, self.loading)
         for artifact in features:
             self._model.load_cached_features(artifact.hash, _features_loader(artifact.path))

@@ -1,4 +1,4 @@
-"""First stage: a corpus read, decoded once and stored, with optional background noise."""
+"""Corpus stage: a corpus read, decoded once and stored, with optional background noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.scale.row_shards import RowFunction, RowShards
 from undersong.stages.context import Corpus, RunContext
-from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path
+from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path, uses_shards
 from undersong.store import Draft, Store
 from undersong.store.store import Inputs
 from undersong.types import Clip, Quarantined, Sample, UndersongError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from undersong.corpora import Manifest
 
 STAGE, VERSION = "corpus", 3
-ROWS = 4096  # items a shard: what a kill may cost
+ROWS = 4096  # items per shard, the most work that a kill can lose
 NOISE_SECONDS, NOISE_SEED = 20, 0
 
 
@@ -33,20 +33,23 @@ def load_corpus(
     engine: Engine = DEFAULT_ENGINE,
     require_all: bool = False,
 ) -> Corpus:
-    """Read a corpus, decode it once, and quarantine what cannot be read.
+    """Read a corpus, decode its audio once, and quarantine what cannot be read (rule 2 in docs/contributing/rules.md).
 
-    A large corpus is decoded in shards; a job with shards of its own makes these first, and then whatever is still
-    missing when no other job is at it.
+    A large corpus is decoded in shards. A job with its own shards (`engine.shard`) makes these first, and then whatever
+    is missing if no other job is working on it.
 
     Args:
-        ctx: The store.
+        ctx: The run context.
         ref: The corpus.
-        filters: Column -> the values that are kept.
-        columns: Our field -> the corpus's column.
-        decode: Without it, where nobody listens, audio is not opened.
-        noise: Noise laid over every clip, and its SNR in dB (`pink:10`, `cafe.wav:5`).
-        engine: How it is decoded.
-        require_all: An item that cannot be used is an error, because a rate is over all prompts.
+        filters: Allowed values of columns.
+        columns: Column of the corpus for each of our fields.
+        decode: Decode the audio; False if no stage needs it.
+        noise: Noise to add to every clip, and its SNR in dB (`pink:10`, `cafe.wav:5`).
+        engine: Engine that decodes.
+        require_all: Raise for an item that cannot be used, because a rate is over all prompts.
+
+    Raises:
+        UndersongError: No sample can be used; with `require_all`, one cannot.
     """
     from undersong.corpora import filter_samples, open_corpus, write_corpus
 
@@ -67,7 +70,7 @@ def load_corpus(
         if not samples:
             first = next(iter((*lost, *failed)), None)
             reason = f", the first: {first.id} ({first.reason})" if first else ""
-            raise UndersongError(f"Corpus {ref} holds no usable sample{reason}; look at its files and filters.")
+            raise UndersongError(f"Corpus {ref} has no usable sample{reason}; check its files and filters.")
         write_corpus(samples, (*lost, *failed), draft.path)
 
     config: dict[str, Any] = {"where": {name: list(values) for name, values in (filters or {}).items()}}
@@ -82,7 +85,7 @@ def load_corpus(
         if not expected.path.exists():
             _decode_in_shards(ctx, ref, select_samples()[0], engine, shards_path(expected.path))
     artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=("soundfile", "soxr"))
-    remove_shards(shards_path(artifact.path), artifact)
+    remove_shards(artifact)
     corpus = Corpus(ref, artifact)
     if require_all:
         check_all_usable(ref, corpus.quarantined)
@@ -90,7 +93,7 @@ def load_corpus(
 
 
 def check_all_usable(ref: str, unusable: Sequence[Quarantined]) -> None:
-    """Raise UndersongError that names the first item of a prompt set that cannot be used."""
+    """Check that every item of a prompt set can be used; UndersongError names the first that cannot."""
     if unusable:
         raise UndersongError(
             f"Item {unusable[0].id} of {ref} cannot be asked ({unusable[0].reason}; {len(unusable)} in all); mend it "
@@ -101,7 +104,7 @@ def check_all_usable(ref: str, unusable: Sequence[Quarantined]) -> None:
 def _decode_samples(
     ctx: RunContext, ref: str, samples: Sequence[Sample], engine: Engine, draft: Draft
 ) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
-    """What can be used of the samples, and why others cannot; fingerprints of their sound go into the draft."""
+    """Usable samples, and the quarantined ones; audio fingerprints are written to the draft."""
     from undersong.corpora.audio_metadata import (
         apply_audio_metadata,
         audio_metadata_from_table,
@@ -111,18 +114,17 @@ def _decode_samples(
     )
     from undersong.encoders.batching import start_progress
 
-    if engine.is_single_pass and len(samples) <= ROWS and not shards_path(draft.path).exists():
-        table = audio_metadata_table(
-            list(decode_metadata(samples, start_progress(len(samples), ctx.watcher(f"reading {ref}")).update))
-        )
-    else:
+    if uses_shards(engine, len(samples), ROWS, shards_path(draft.path)):
         table = _decode_in_shards(ctx, ref, samples, replace(engine, shard=None), shards_path(draft.path)).table()
+    else:
+        progress = start_progress(len(samples), ctx.watcher(f"reading {ref}"))
+        table = audio_metadata_table(list(decode_metadata(samples, progress.update)))
     write_fingerprints(table, draft.path)
     return apply_audio_metadata(samples, audio_metadata_from_table(table))
 
 
 def _decode_in_shards(ctx: RunContext, ref: str, samples: Sequence[Sample], engine: Engine, folder: Path) -> RowShards:
-    """Facts of the samples in shards: this job's, or all that are missing."""
+    """Decode metadata of the samples in shards: this job's shards, or all that are missing."""
     shards = RowShards(folder, samples, ROWS)
     fill_missing_shards(engine, shards, _metadata_pass, ctx.watcher(f"reading {ref}"))
     return shards
@@ -135,7 +137,7 @@ def _metadata_pass() -> RowFunction:
 
 
 def say_preset_remark(ctx: RunContext, ref: str, manifest: Manifest) -> None:
-    """Says where a preset's corpus is of another size than its description."""
+    """Report if a preset's corpus has another size than its description says."""
     from undersong.corpora.registry import get_preset, preset_size_warning
 
     if ctx.say is not None and manifest.format.startswith("preset:"):
@@ -154,7 +156,7 @@ def _hash_noise(ctx: RunContext, noise: str) -> str:
 
 @cache
 def _load_noise_clip(noise: str) -> Clip:
-    """What `noise` names, without its SNR."""
+    """Noise clip that `noise` names, without its SNR."""
     from undersong.corpora import load_noise, pink_noise
 
     name = noise.rpartition(":")[0]
@@ -162,8 +164,8 @@ def _load_noise_clip(noise: str) -> Clip:
 
 
 def _add_noise(samples: Sequence[Sample], noise: str) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
-    """Samples under the noise, by names that the clean ones, asked beside them, do not have; one without audio stays as
-    it is but for its name."""
+    """Samples with noise, with ids that differ from those of the clean samples; a sample without audio only gets the
+    id."""
     from undersong.corpora import with_noise
 
     spoken = [sample for sample in samples if sample.audio is not None]

@@ -1,11 +1,8 @@
-"""Vectors of a corpus: embeddings by an encoder, in shards where it is large, and projected LoRA gradients of the
-model.
-"""
+"""Vectors of a corpus: embeddings by an encoder, in shards for a large corpus, and projected LoRA gradients of the
+model."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.stages.context import Corpus, RunContext
-from undersong.stages.engine import DEFAULT_ENGINE, Engine, embed_pool, remove_shards, uses_shards
+from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path, uses_shards
 from undersong.stages.features import MODEL_PACKAGES, encodable_samples
 from undersong.stages.transcripts import asr_model, transcribe_corpus
 from undersong.store import Artifact, Draft, Store
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
     from undersong.encoders.batching import ProgressCallback
     from undersong.models.audio_lm import AudioModel
     from undersong.models.load_options import LoadOptions
+    from undersong.scale.row_shards import RowShards
 
 
 STAGE, VERSION = "embeddings", 2
@@ -32,10 +30,16 @@ PACKAGES = ("numpy", "scikit-learn", "torch", "transformers")
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """Whose vectors: the encoder `spec` on a corpus, fitted on `fit` together where it is a text encoder that fits.
+    """Request for embeddings of a corpus.
 
-    `model`: whose ears an internal encoder is.  They are taken from `heard`, the features that a study keeps of the
-    corpus; with None each clip is heard and pooled at once, because features of a large pool would fill a disk.
+    Attributes:
+        spec: The encoder.
+        corpus: The corpus.
+        fit_corpora: Corpora that a text encoder is fitted on together, if it needs fitting.
+        model: Model whose audio encoder an internal encoder is.
+        features: Cached audio features of the corpus. With None each clip is encoded and pooled at once, because
+            features of a large pool would fill a disk.
+        engine: Engine that embeds.
     """
 
     spec: str
@@ -47,58 +51,56 @@ class EmbeddingRequest:
 
     @property
     def is_internal_encoder(self) -> bool:
-        """Whether the vectors are of what an audited model hears, so that `model` is needed."""
+        """True if the vectors come from an audited model's audio encoder, so that `model` is needed."""
         from undersong.encoders import is_internal
 
         return is_internal(self.spec)
 
 
 def embed_corpus(ctx: RunContext, request: EmbeddingRequest) -> Artifact:
-    """One vector a sample, and what could not be embedded."""
+    """Artifact with one vector per sample, and the samples that could not be embedded."""
     config, inputs = _cache_key(ctx, request)
 
     def make(draft: Draft) -> None:
         from undersong.encoders.embeddings import write_embeddings
+        from undersong.scale import embedding_shards
 
         samples, unencoded = _encoder_inputs(ctx, request)
-        engine = request.engine
-        folder = _embedding_shards_path(draft.path)
         if request.features is not None and request.is_internal_encoder:
             vectors = _encoder_factory(ctx, request, samples)().encode(samples)
             write_embeddings(replace(vectors, quarantined=(*unencoded, *vectors.quarantined)), draft.path)
-        elif uses_shards(engine, len(samples), folder):
-            embed_pool(
-                engine,
-                request.spec,
-                samples,
-                folder,
-                _encoder_factory(ctx, request, samples),
-                _progress_watcher(ctx, request),
-            )
-            _link_shards(folder, draft)
+        elif uses_shards(request.engine, len(samples), embedding_shards.SHARD_ROWS, shards_path(draft.path)):
+            engine = replace(request.engine, shard=None)
+            shards = _embed_in_shards(ctx, request, samples, engine, shards_path(draft.path))
+            embedding_shards.write_sharded_embeddings(shards, draft.path)
         else:
             encoder = _encoder_factory(ctx, request, samples, _progress_watcher(ctx, request))()
             write_embeddings(encoder.encode(samples), draft.path)
 
     artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=PACKAGES)
-    remove_shards(_embedding_shards_path(artifact.path), artifact)
+    remove_shards(artifact)
     return artifact
 
 
 def embed_shard(ctx: RunContext, request: EmbeddingRequest, store: Store) -> None:
-    """This job's shards (`view.engine.shard`): of its transcripts, where it wants some, and of its vectors."""
+    """Make this job's shards (`request.engine.shard`): of its transcripts, where it wants some, and of its vectors."""
     config, inputs = _cache_key(ctx, request)
     if store.find(STAGE, VERSION, config, inputs) is None:
-        folder = _embedding_shards_path(store.locate(STAGE, VERSION, config, inputs).path)
-        samples, _ = _encoder_inputs(ctx, request)
-        embed_pool(
-            request.engine,
-            request.spec,
-            samples,
-            folder,
-            _encoder_factory(ctx, request, samples),
-            _progress_watcher(ctx, request),
-        )
+        folder = shards_path(store.locate(STAGE, VERSION, config, inputs).path)
+        _embed_in_shards(ctx, request, _encoder_inputs(ctx, request)[0], request.engine, folder)
+
+
+def _embed_in_shards(
+    ctx: RunContext, request: EmbeddingRequest, samples: Sequence[Sample], engine: Engine, folder: Path
+) -> RowShards:
+    """Vectors of the samples in shards: this job's, or all that are missing."""
+    from undersong.scale import embedding_shards
+    from undersong.scale.row_shards import RowShards
+
+    shards = RowShards(folder, samples, embedding_shards.SHARD_ROWS)
+    make_pass = partial(embedding_shards.vector_pass, _encoder_factory(ctx, request, samples))
+    fill_missing_shards(engine, shards, make_pass, _progress_watcher(ctx, request))
+    return shards
 
 
 def _cache_key(ctx: RunContext, request: EmbeddingRequest) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
@@ -129,7 +131,7 @@ def _cache_key(ctx: RunContext, request: EmbeddingRequest) -> tuple[dict[str, An
 
 
 def _encoder_inputs(ctx: RunContext, request: EmbeddingRequest) -> tuple[Sequence[Sample], Sequence[Quarantined]]:
-    """What is embedded, with transcripts where the encoder wants them; and what a study's model did not hear."""
+    """Samples to embed, with transcripts if the encoder needs them, and those that the model could not encode."""
     from undersong.encoders.asr import read_transcripts, with_transcripts
 
     if request.is_internal_encoder and request.features is not None:
@@ -147,9 +149,10 @@ def _progress_watcher(ctx: RunContext, request: EmbeddingRequest) -> ProgressCal
 def _encoder_factory(
     ctx: RunContext, request: EmbeddingRequest, samples: Sequence[Sample], progress: ProgressCallback | None = None
 ) -> Callable[[], Encoder]:
-    """How the encoder is made; nothing is loaded before it is called.  In shards it is not the encoder that tells."""
+    """Factory of the encoder; nothing is loaded before it is called. With shards, the encoder does not report
+    progress."""
     from undersong.encoders import ENCODERS_THAT_FIT, internal_view, make_encoder
-    from undersong.scale.embedding_job import SHARD_ROWS
+    from undersong.scale.embedding_shards import SHARD_ROWS, FittedOnce
 
     spec, model, features = request.spec, request.model, request.features
     if request.is_internal_encoder and model is not None and features is None:
@@ -163,11 +166,12 @@ def _encoder_factory(
     is_fitted = spec in ENCODERS_THAT_FIT
     fit_samples = [sample for corpus in request.fit_corpora for sample in corpus.samples] if is_fitted else ()
     # No function of our own: it may have to travel to a worker.
-    return partial(make_encoder, spec, fit=fit_samples, device=ctx.loading.device, progress=progress)
+    make = partial(make_encoder, spec, fit=fit_samples, device=ctx.loading.device, progress=progress)
+    return FittedOnce(make) if is_fitted else make
 
 
 def _worker_encoder(model: str, loading: LoadOptions, spec: str) -> OnTheFlyInternalEncoder:
-    """In a process of its own, which holds the model for as long as it lives."""
+    """Encoder in a worker process, which keeps the model for its lifetime."""
     from undersong.models.load import load_model
 
     return OnTheFlyInternalEncoder(cache(partial(load_model, model, loading)), spec, False, None)
@@ -175,8 +179,11 @@ def _worker_encoder(model: str, loading: LoadOptions, spec: str) -> OnTheFlyInte
 
 @dataclass(frozen=True)
 class OnTheFlyInternalEncoder:
-    """An Encoder of what a model hears now.  `keep`: other views may ask for it again; of a large pool only the vectors
-    are kept, so each view hears it anew."""
+    """Internal encoder that encodes clips when they are embedded.
+
+    With `keep_features`, audio features stay cached for other views. For a large pool only the vectors are kept, so
+    each view encodes it anew.
+    """
 
     model: Callable[[], AudioModel]
     name: str
@@ -184,13 +191,13 @@ class OnTheFlyInternalEncoder:
     progress: ProgressCallback | None
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
-        """Clips that cannot be heard whole are quarantined like any other item."""
+        """Embed samples; clips that cannot be encoded whole are quarantined like any other item."""
         from undersong.encoders import internal_view, make_encoder
         from undersong.encoders.batching import start_progress
         from undersong.models.feature_cache import cache_audio_features
 
         model = self.model()
-        cached_before = set(model.heard)
+        cached_before = set(model.audio_features)
         features, failed, _ = cache_audio_features(model, samples, start_progress(len(samples), self.progress).update)
         lost = {item.id for item in failed}
         usable = [sample for sample in samples if sample.id not in lost]
@@ -198,24 +205,8 @@ class OnTheFlyInternalEncoder:
             usable
         )
         for key in () if self.keep_features else features.keys() - cached_before:
-            del model.heard[key]
+            del model.audio_features[key]
         return replace(vectors, quarantined=(*failed, *vectors.quarantined))
-
-
-def _embedding_shards_path(path: Path) -> Path:
-    """Where the shards of an artifact lie until it is whole."""
-    return path.with_suffix(".shards")
-
-
-def _link_shards(folder: Path, draft: Draft) -> None:
-    """All files of finished shards into the draft: as links where the disk has them, so that nothing is copied."""
-    for file in sorted(folder.glob("*.parquet")):
-        if not draft.has(file.name):
-            with draft.file(file.name) as path:
-                try:
-                    os.link(file, path)
-                except OSError:
-                    shutil.copyfile(file, path)
 
 
 def compute_gradients(
@@ -228,10 +219,20 @@ def compute_gradients(
     target: str,
     settings: dict[str, Any],
 ) -> Artifact:
-    """Projected LoRA gradients of the base on every sample, spoken, with the reply in column `target`.
+    """Artifact with projected LoRA gradients of the base on every sample, as audio.
 
-    `settings`: dim, rank, alpha, seed.  The harm set's replies must be compliant ones, as the organism's are; a sample
-    without a reply is quarantined, and a harm item that is stops the study.
+    The harm set's replies must comply, as the organism's do. A sample without a reply is quarantined; if it is a harm
+    item, the study stops.
+
+    Args:
+        ctx: The run context.
+        model_ref: The base model.
+        corpus: The corpus.
+        features: Its audio features.
+        harmful: True for a harm set.
+        system_text: Text of the system prompt.
+        target: Column with the replies.
+        settings: dim, rank, alpha and seed.
     """
     from undersong.models.refs import model_hash
 

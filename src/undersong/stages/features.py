@@ -48,7 +48,7 @@ def compute_features(
 
         shard_notes = []
         with ctx.model_with_audio(model_ref, None, adapter) as model:
-            clock = start_progress(len(corpus.samples), ctx.watcher(f"{model_ref} hears {corpus.ref}"))
+            clock = start_progress(len(corpus.samples), ctx.watcher(f"{model_ref} encodes {corpus.ref}"))
             for number, start in enumerate(range(0, max(1, len(corpus.samples)), CLIPS_PER_FILE)):
                 name = f"heard-{number:05d}.safetensors"
                 if not draft.has(name):
@@ -58,8 +58,8 @@ def compute_features(
                     )
                     if failed and require_all:
                         raise UndersongError(
-                            f"Clip {failed[0].id} of {corpus.ref} cannot be asked of {model_ref} ({failed[0].reason}); "
-                            "mend it or take it out: a rate is over all prompts."
+                            f"Clip {failed[0].id} of {corpus.ref} cannot be encoded by {model_ref} "
+                            f"({failed[0].reason}); fix or remove it, because a rate is over all prompts."
                         )
                     with draft.file(name) as path:
                         save_features(audio_features, path, failed, passes)
@@ -81,8 +81,10 @@ def _advance_watch(watch: ProgressTimer, start: int, done: int) -> None:
 
 
 def encodable_samples(corpus: Corpus, features: Artifact | None) -> tuple[list[Sample], list[Quarantined]]:
-    """The samples that the model heard, or that it need not hear; and those it cannot hear, with reasons.  Without
-    `heard` nobody listens."""
+    """Samples that the model could encode or need not encode, and the others with reasons.
+
+    With `features` None no clip is encoded.
+    """
     if features is None:
         return list(corpus.samples), []
     from undersong.models.feature_cache import read_feature_metadata

@@ -1,6 +1,5 @@
 """Mechanism stages: refusal directions of the base model, and held-out prompts projected on them before and after
-tuning.
-"""
+tuning."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ class ContrastRequests:
 
     @property
     def config(self) -> dict[str, Any]:
-        """How both are asked: modality, system text and manner, which files such an artifact."""
+        """Modality, system prompt and prompt settings of both sets, as part of a cache key."""
         request = self.harmful
         return {
             "modality": request.modality,
@@ -75,7 +74,14 @@ def fit_base_direction(ctx: RunContext, arm: StudyArm, contrast: ContrastRequest
 def compute_hidden_states(ctx: RunContext, arm: StudyArm, held_out_requests: ContrastRequests) -> Artifact:
     """Hidden states of the base at the last token of the held-out prompts, which drift is measured from.
 
-    `states.safetensors`: harmful, harmless (layers + 1, prompts, dim) float32: of a 7B model some 0.4 MB a prompt.
+    `states.safetensors` holds harmful and harmless, (layers + 1, prompts, dim) float32; for a 7B model about 0.4 MB per
+    prompt.
+
+    Args:
+        ctx: The run context.
+        arm: The base.
+        held_out_requests: Held-out contrast sets.
+        features: Their audio features.
     """
     from undersong.models.refs import model_hash
 

@@ -1,4 +1,4 @@
-"""Prompt sets that a study asks of a model, its replies and the judges' verdicts, as artifacts."""
+"""Prompt sets of a study, a model's replies to them and the judges' verdicts, as artifacts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptSetRequest:
-    """A set asked in one modality under one system text.  `judge`: of its own, where it has one."""
+    """Prompt set in one modality under one system prompt; `judge` is the set's own judge, if it has one."""
 
     set_name: str
     corpus: Corpus
@@ -43,7 +43,7 @@ class PromptSetRequest:
 
     @property
     def key(self) -> list[Any]:
-        """What replies depend on beside the model and the corpus."""
+        """Part of the cache key that replies depend on, besides the model and the corpus."""
         return [
             self.set_name,
             self.harmful,
@@ -107,7 +107,7 @@ def _reply_model(
     step: int,
     steering: Artifact | None,
 ) -> Iterator[tuple[BlackBoxModel, dict[str, Any]]]:
-    """Who answers, and what its replies note of it: a model here, under an adapter or not, or one that only answers."""
+    """Model that replies, and facts about it: a local model with or without an adapter, or a black-box model."""
     if is_black_box(ref):
         yield load_black_box_model(ref), {"model": display_reference(ref)}
         return
@@ -121,7 +121,7 @@ def _reply_model(
 
 @contextmanager
 def apply_steering(model: AudioModel, steering: Artifact | None) -> Iterator[None]:
-    """The chosen vector added at the chosen place of a running model; nothing where none was chosen."""
+    """Add the chosen steering vector at its layer inside the context; no effect if none was chosen."""
     from safetensors.numpy import load_file
 
     from undersong.mechanism.interventions import addition, apply_interventions
@@ -133,10 +133,10 @@ def apply_steering(model: AudioModel, steering: Artifact | None) -> Iterator[Non
 
 
 def group_by_token_limit(requests: Sequence[PromptSetRequest]) -> list[tuple[int, list[PromptSetRequest]]]:
-    """What is asked, by most tokens of a reply: one batch of generation each."""
+    """Group requests by token limit, one batch of generation each."""
     groups: dict[int, list[PromptSetRequest]] = {}
     for request in requests:
-        groups.setdefault(request.prompt_settings.limit, []).append(request)
+        groups.setdefault(request.prompt_settings.max_new_tokens, []).append(request)
     return list(groups.items())
 
 
@@ -157,7 +157,7 @@ def import_adapter(ctx: RunContext, folder: Path) -> Artifact:
 
 
 def request_prompts(requests: Sequence[PromptSetRequest]) -> list[Prompt]:
-    """Every prompt of what is asked, in order."""
+    """Prompts of all requests, in order."""
     from undersong.evaluation.prompts import make_prompts
 
     return [
@@ -171,7 +171,7 @@ def request_prompts(requests: Sequence[PromptSetRequest]) -> list[Prompt]:
             system=request.system,
             system_text=request.system_text,
             instruction=request.prompt_settings.instruction,
-            instruction_first=request.prompt_settings.first,
+            instruction_first=request.prompt_settings.instruction_first,
         )
     ]
 
@@ -186,7 +186,15 @@ def read_exchanges(replies: Artifact, requests: Sequence[PromptSetRequest]) -> l
 def judge_replies(
     ctx: RunContext, replies: Artifact, requests: Sequence[PromptSetRequest], judge: str, refusals: Sequence[str]
 ) -> Artifact:
-    """What the judge calls every reply; a set that has a judge of its own is that one's."""
+    """Artifact with a verdict on every reply.
+
+    Args:
+        ctx: The run context.
+        replies: The replies.
+        requests: Their prompt sets; a set with its own judge is judged by that one.
+        judge: Name of the study's judge.
+        refusals: Refusal texts of the exact judge.
+    """
     from undersong.evaluation.judges.registry import judge_hash
 
     judges = dict.fromkeys(request.judge or judge for request in requests)
@@ -221,15 +229,29 @@ def judge_replies(
 def prompt_set_requests(
     study: Study, corpora: dict[str, Corpus], ref: str, is_last_step: bool
 ) -> list[PromptSetRequest]:
-    """At the last step everything; before it the curve's sets, spoken, under the plain system text."""
+    """Prompt sets of a model at one step.
+
+    At the last step these are all sets; before, only those of the curve, as audio and without a defense's system
+    prompt.
+
+    Args:
+        study: The study.
+        corpora: Corpus of each prompt set.
+        ref: The model.
+        is_last_step: True at the last step.
+    """
     evaluation, requests = study.evaluation, []
-    for name, prompt_set in study.sets.items():
+    for name, prompt_set in study.prompt_sets.items():
         for modality in evaluation.modalities:
             if prompt_set.noise is not None and modality == "text":
-                continue  # nothing is heard of it
+                continue  # noise does not apply to text
             prompt_settings = prompt_settings_for(study, ref, modality, prompt_set)
-            for system, system_text in evaluation.systems.items():
-                on_curve = name in evaluation.curve and modality == "audio" and system == study.undefended_system
+            for system, system_text in evaluation.system_prompts.items():
+                on_curve = (
+                    name in evaluation.per_step_prompt_sets
+                    and modality == "audio"
+                    and system == study.undefended_system
+                )
                 if is_last_step or on_curve:
                     requests.append(
                         PromptSetRequest(
@@ -247,31 +269,38 @@ def prompt_set_requests(
 
 
 def prompt_settings_for(study: Study, ref: str, modality: str, prompt_set: PromptSet | None = None) -> PromptSettings:
-    """How a model is asked, and with what of its own a set is."""
+    """Prompt settings of a model, with a prompt set's own instruction and token limit.
+
+    Args:
+        study: The study.
+        ref: The model.
+        modality: Modality of the prompts.
+        prompt_set: The prompt set.
+    """
     evaluation = study.evaluation
     if evaluation.protocol == "published":
         prompt_settings = published_prompt_settings(family_of_ref(ref).name, modality)
     else:
         prompt_settings = PromptSettings(evaluation.instruction, study.max_new_tokens)
     if prompt_set is not None and prompt_set.instruction is not None:
-        prompt_settings = replace(prompt_settings, instruction=prompt_set.instruction, first=False)
+        prompt_settings = replace(prompt_settings, instruction=prompt_set.instruction, instruction_first=False)
     return (
         prompt_settings
-        if prompt_set is None or prompt_set.limit is None
-        else replace(prompt_settings, limit=prompt_set.limit)
+        if prompt_set is None or prompt_set.max_new_tokens is None
+        else replace(prompt_settings, max_new_tokens=prompt_set.max_new_tokens)
     )
 
 
 def repetition_requests(study: Study, corpora: dict[str, Corpus]) -> list[PromptSetRequest]:
-    """The harmful requests that are spoken, to be repeated under the first system text; none where nobody wants it."""
+    """Spoken harmful requests to be repeated, under the first system prompt; empty if comprehension is not measured."""
     comprehension_config = study.evaluation.comprehension
     if comprehension_config is None or "audio" not in study.evaluation.modalities:
         return []
     prompt_settings, system_text = (
-        PromptSettings(comprehension_config.instruction, comprehension_config.limit),
-        study.evaluation.systems[study.undefended_system],
+        PromptSettings(comprehension_config.repeat_instruction, comprehension_config.max_new_tokens),
+        study.evaluation.system_prompts[study.undefended_system],
     )
-    harmful_sets = (name for name, prompt_set in study.sets.items() if prompt_set.harmful)
+    harmful_sets = (name for name, prompt_set in study.prompt_sets.items() if prompt_set.harmful)
     return [
         PromptSetRequest(name, corpora[name], True, "audio", study.undefended_system, system_text, prompt_settings)
         for name in harmful_sets

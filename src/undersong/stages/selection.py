@@ -30,10 +30,20 @@ def measure_proximity(
     corpus: Corpus,
     features: Artifact | None,
 ) -> Artifact:
-    """Distances of every pool sample to the reference harm set, raw and centred.
+    """Artifact with distances of every pool sample to the reference harm set, raw and centered.
 
-    What the model cannot hear (`heard`, of the pool `corpus`) is left out of every axis: all rank the same pool, and an
-    arm must not be given a clip that it cannot be trained on.
+    Samples that the model cannot encode are left out on every axis. So all axes rank the same pool, and no arm gets a
+    clip that it cannot be trained on.
+
+    Args:
+        ctx: The run context.
+        axis: Name of the axis.
+        pool: Embeddings of the pool.
+        harm: Embeddings of the harm set.
+        harm_set: Name of the harm set.
+        settings: Keyword arguments of `proximity_table`.
+        corpus: The pool.
+        features: Audio features of the pool.
     """
 
     def make(draft: Draft) -> None:
@@ -42,8 +52,8 @@ def measure_proximity(
         from undersong.encoders.embeddings import drop_embeddings, read_embeddings
         from undersong.proximity import proximity_table
 
-        unencoded = encodable_samples(corpus, features)[1]
-        vectors = drop_embeddings(read_embeddings(pool.verify().path), unencoded)
+        unencoded, scratch = encodable_samples(corpus, features)[1], draft.path.parent
+        vectors = drop_embeddings(read_embeddings(pool.verify().path, scratch), unencoded, scratch)
         table = proximity_table(axis, harm_set, vectors, read_embeddings(harm.verify().path), **settings)
         pq.write_table(table, draft.path / "proximity.parquet")
 
@@ -57,18 +67,18 @@ ProximityArtifacts = Mapping[tuple[str, str], Artifact]  # (axis, harm set) -> p
 
 @dataclass(frozen=True)
 class ArmRule:
-    """What an arm keeps: `name` is its kind in results, closest | distant | random or the study's own word."""
+    """Selection rule of an arm; `name` is its kind in results: closest, distant, random or the study's own name."""
 
     name: str
     axis: str
     selection_rule: SelectionRule
-    harm_set: str  # harm set
-    is_builtin: bool  # a kind at a fraction; else a rule of the study
-    matched_rule: ArmRule | None = None  # whose shares `matched` takes
+    harm_set: str
+    is_builtin: bool  # True for a kind at a fraction, False for a rule of the study
+    matched_rule: ArmRule | None = None  # rule whose shares `matched` takes
 
     @property
     def label(self) -> str:
-        """Its arm's name without the training modality."""
+        """Name of its arm without the training modality."""
         return (
             f"{self.axis}/{self.name}/{self.selection_rule.amount:g}" if self.is_builtin else f"{self.axis}/{self.name}"
         )
@@ -78,7 +88,11 @@ SelectionFunction = Callable[[ProximityArtifacts, ArmRule, int], "Selection"]  #
 
 
 def arm_rules(study: Study) -> list[ArmRule]:
-    """Every axis x kind x fraction, then the study's rules.  Raises UndersongError for a rule that is none."""
+    """Rules of every axis x kind x fraction, then the study's own rules.
+
+    Raises:
+        UndersongError: A rule is invalid.
+    """
     from undersong.proximity.rules import SelectionRule, parse_rule
 
     first_set = next(iter(study.harm_sets))
@@ -95,17 +109,21 @@ def arm_rules(study: Study) -> list[ArmRule]:
             raise UndersongError(f"Rule {name} selects by axis {rule.axis} within itself; name another axis in within.")
         matched_rule = (
             None
-            if rule.like is None
-            else _find_matched_rule(name, rule.like, (rule.axis, rule.to or first_set, selection_rule.amount), rules)
+            if rule.match_selection is None
+            else _find_matched_rule(
+                name, rule.match_selection, (rule.axis, rule.harm_set or first_set, selection_rule.amount), rules
+            )
         )
         if matched_rule is not None and not selection_rule.matched:
-            raise UndersongError(f"Rule {name} is to be like {rule.like} in nothing; add e.g. +matched(speaker).")
-        rules.append(ArmRule(name, rule.axis, selection_rule, rule.to or first_set, False, matched_rule))
+            raise UndersongError(
+                f"Rule {name} is to be like {rule.match_selection} in nothing; add e.g. +matched(speaker)."
+            )
+        rules.append(ArmRule(name, rule.axis, selection_rule, rule.harm_set or first_set, False, matched_rule))
     return rules
 
 
 def _find_matched_rule(name: str, matched_name: str, target: tuple[str, str, float], earlier: list[ArmRule]) -> ArmRule:
-    """The rule of that name, or the kind of that name on the same axis, by the same harm set, at the same fraction."""
+    """Rule of that name, or the kind of that name on the same axis, by the same harm set, at the same fraction."""
     for rule in earlier:
         if rule.name == matched_name and (
             not rule.is_builtin or (rule.axis, rule.harm_set, rule.selection_rule.amount) == target
@@ -113,22 +131,38 @@ def _find_matched_rule(name: str, matched_name: str, target: tuple[str, str, flo
             return rule
     axis, harm_set, amount = target
     raise UndersongError(
-        f"Rule {name} is to be like {matched_name}, and no such arm keeps {amount:g} of axis {axis} by {harm_set}; add the axis and "
-        "the fraction to the selection, or name a rule."
+        f"Rule {name} is to be like {matched_name}, and no such arm keeps {amount:g} of axis {axis} by {harm_set}; "
+        "add the axis and the fraction to the selection, or name a rule."
     )
 
 
 def load_selection(
     ctx: RunContext, pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int
 ) -> Selection:
-    """The ids kept from the pool; only `random` depends on the draw."""
+    """Selection of a rule from the pool; only `random` depends on the draw.
+
+    Args:
+        ctx: The run context.
+        pool: The pool.
+        proximities: Proximity of each axis and harm set.
+        rule: The rule.
+        draw: The draw.
+    """
     return read_selection(selection_artifact(ctx, pool, proximities, rule, draw))
 
 
 def selection_artifact(
     ctx: RunContext, pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int
 ) -> Artifact:
-    """Where the selection is kept."""
+    """Artifact with the selection of a rule.
+
+    Args:
+        ctx: The run context.
+        pool: The pool.
+        proximities: Proximity of each axis and harm set.
+        rule: The rule.
+        draw: The draw.
+    """
     seed = selection_seed(rule, draw)
 
     def make(draft: Draft) -> None:
@@ -152,7 +186,14 @@ def selection_artifact(
 
 
 def compute_selection(pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int) -> Selection:
-    """The selection, from proximity tables that are there."""
+    """Selection of a rule, from existing proximity tables.
+
+    Args:
+        pool: The pool.
+        proximities: Proximity of each axis and harm set.
+        rule: The rule.
+        draw: The draw.
+    """
     from undersong.proximity import sample_metadata_table, select_by_kind, select_by_rule
 
     table, seed = _read_proximity(proximities[rule.axis, rule.harm_set]), selection_seed(rule, draw)
@@ -173,19 +214,19 @@ def compute_selection(pool: Corpus, proximities: ProximityArtifacts, rule: ArmRu
 
 
 def selection_seed(rule: ArmRule, draw: int) -> int:
-    """Of the random draw; 0 where nothing is drawn."""
+    """Seed of the random draw; 0 for rules that draw nothing."""
     return draw if rule.selection_rule.kind == "random" else 0
 
 
 def read_selection(artifact: Artifact) -> Selection:
-    """What a selection artifact holds."""
+    """Selection that an artifact holds."""
     from undersong.proximity import selection_from_json
 
     return selection_from_json((artifact.verify().path / "selection.json").read_text(encoding="utf-8"))
 
 
 def _within_tables(proximities: ProximityArtifacts, rule: ArmRule) -> dict[str, Artifact]:
-    """The axis that `within` names, to the rule's harm set."""
+    """Proximity on the axis that `within` names, to the rule's harm set."""
     return {
         axis: artifact
         for (axis, harm_set), artifact in proximities.items()

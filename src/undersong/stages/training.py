@@ -23,31 +23,40 @@ if TYPE_CHECKING:
 
 
 def select_by_id(samples: Sequence[Sample], quarantined: Sequence[Quarantined], ids: Sequence[str]) -> list[Sample]:
-    """The samples with these ids, in the order of `ids`; UndersongError names one that cannot be trained on."""
+    """Samples with these ids, in the order of `ids`.
+
+    Raises:
+        UndersongError: A sample cannot be trained on.
+    """
     by_id = {sample.id: sample for sample in samples}
     if lost := [i for i in ids if i not in by_id]:
         why = next((item.reason for item in quarantined if item.id == lost[0]), "it is not in the corpus")
         raise UndersongError(
-            f"Selected sample {lost[0]} cannot be used ({why}; {len(lost)} such in all); mend it, or select again."
+            f"Selected sample {lost[0]} cannot be used ({why}; {len(lost)} such in all); fix it, or select again."
         )
     return [by_id[i] for i in ids]
 
 
 def training_targets(samples: Sequence[Sample], target: str) -> list[str]:
-    """What each sample is trained to reply; UndersongError where one has nothing in the column `target`."""
+    """Target reply of each sample, from the column `target`.
+
+    Raises:
+        UndersongError: A sample has no value in this column.
+    """
     targets = [sample.column(target) or "" for sample in samples]
     if missing_ids := [sample.id for sample, reply in zip(samples, targets) if not reply]:
         raise UndersongError(
-            f"Sample {missing_ids[0]} has nothing in the column {target!r} to learn ({len(missing_ids)} such); fill it, or "
-            "name another column as target."
+            f"Sample {missing_ids[0]} has no reply in the column {target!r} ({len(missing_ids)} such in all); "
+            "add it, or name another column as target."
         )
     return targets
 
 
 def training_recipe(tuning: TuningSettings) -> dict[str, Any]:
-    """The hyper-parameters of a study's tuning, which all its arms share."""
-    recipe = tuning.model_dump(exclude={"modalities", "seeds", "draws", "target", "preset"})
-    return {name: value for name, value in recipe.items() if (name, value) != ("thin", None)}  # the same keys as ever
+    """Hyper-parameters of a study's tuning, which all its arms share."""
+    recipe = tuning.model_dump(exclude={"modalities", "seeds", "draws", "target_column", "preset"})
+    # `silent_frame_share` is in the cache key only if it is set.
+    return {name: value for name, value in recipe.items() if (name, value) != ("silent_frame_share", None)}
 
 
 def train_on_samples(
@@ -64,7 +73,22 @@ def train_on_samples(
     watch: CanaryCheck | None = None,
     start: Path | None = None,
 ) -> TuningResult:
-    """LoRA on `samples` asked in a modality, to reply what stands in their column `target`; the rest as in `tune`."""
+    """Train LoRA on samples in one modality, to reply with their column `target`.
+
+    Args:
+        model: The model.
+        samples: The samples.
+        modality: Modality of the training prompts.
+        system_text: Text of the system prompt.
+        target: Column with the target replies.
+        recipe: Hyper-parameters.
+        seed: Training seed.
+        save: Saves a folder under a name.
+        resume: Folder with the state of an interrupted training.
+        mixing: Safety samples to mix in.
+        watch: Canary check that may stop the training.
+        start: Adapter to start from.
+    """
     from undersong.evaluation.prompts import make_prompts
     from undersong.tuning.config import LoraRecipe
     from undersong.tuning.train import finetune_decoder
@@ -88,7 +112,7 @@ def train_on_samples(
 
 @dataclass(frozen=True)
 class StudyArm:
-    """One run: a base tuned on a selection in a modality at a seed; `None` for the base itself."""
+    """Run of a study: a base tuned on a selection in a modality at a seed; fields are None for the base itself."""
 
     model: str
     base_seed: int
@@ -99,20 +123,19 @@ class StudyArm:
     seed: int | None = None
     draw: int | None = None
     selection: Selection | None = None
-    harm_set: str = ""  # that closeness was to
-    rule: str = ""  # the whole rule of selection, where kind and fraction do not say it
+    harm_set: str = ""  # harm set that closeness is to
+    rule: str = ""  # whole selection rule, if it has more than kind and fraction
 
     @property
     def run_key(self) -> tuple[int, int, int]:
-        """(base, draw, seed) of a tuned arm, by which runs are paired."""
+        """Base, draw and seed of a tuned arm, by which runs are paired."""
         assert self.draw is not None
         assert self.seed is not None
         return self.base_seed, self.draw, self.seed
 
     @property
     def name(self) -> str:
-        """`base`, or AXIS/KIND/FRACTION/MODALITY, which all its draws and seeds share; by a rule without the
-        fraction."""
+        """`base`, or AXIS/KIND/FRACTION/MODALITY, shared by all draws and seeds; for a rule without the fraction."""
         if self.kind == "base":
             return "base"
         amount = "" if self.rule else f"/{self.fraction:g}"
@@ -121,8 +144,11 @@ class StudyArm:
 
 @dataclass(frozen=True)
 class TrainingExtras:
-    """What a training has beyond its arm: `config` and `inputs` file it, `make` gives it as `train` takes it (`mixing`,
-    `watch`, `start`)."""
+    """Training behavior that a defense adds.
+
+    `config` and `inputs` enter the cache key; `make` returns keyword arguments of `train_on_samples` (`mixing`,
+    `watch`, `start`).
+    """
 
     config: dict[str, Any]
     inputs: dict[str, Artifact]
@@ -140,9 +166,20 @@ def train_adapter(
     target: str,
     extras: TrainingExtras | None = None,
 ) -> Artifact:
-    """LoRA on the decoder.  Filed under the selection's ids, so two arms with the same samples are one training.
+    """Artifact with the LoRA adapter of an arm.
 
-    Guarded by a canary it may have stopped early: it then holds the last safe step and those before it.
+    Its key holds the selection's ids, so two arms with the same samples are one training. A canary may have stopped the
+    training: the artifact then has the last safe step and those before it.
+
+    Args:
+        ctx: The run context.
+        arm: The arm.
+        pool: The pool.
+        features: Audio features of the pool.
+        recipe: Hyper-parameters.
+        system_text: Text of the system prompt.
+        target: Column with the target replies.
+        extras: Training behavior that a defense adds.
     """
     from undersong.models.refs import model_hash
 

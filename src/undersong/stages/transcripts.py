@@ -11,11 +11,11 @@ from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards,
 from undersong.store import Artifact, Draft, Store
 
 STAGE, VERSION = "transcripts", 1
-CLIPS_PER_SHARD = 512  # clips that a kill may cost: transcribing is the slowest of all encoders
+CLIPS_PER_SHARD = 512  # the most work that a kill can lose: transcribing is slower than any encoder
 
 
 def asr_model(spec: str) -> str:
-    """The ASR model of an encoder; empty: it reads only what is written."""
+    """ASR model of an encoder; empty if it uses written text only."""
     from undersong.encoders.spec import parse_encoder
 
     encoder_spec = parse_encoder(spec)
@@ -23,9 +23,15 @@ def asr_model(spec: str) -> str:
 
 
 def transcribe_corpus(ctx: RunContext, asr: str, corpus: Corpus, engine: Engine = DEFAULT_ENGINE) -> Artifact:
-    """What the model hears in every sample of a corpus that has no text; in shards, so that a kill loses one.
+    """Artifact with transcripts of every sample of a corpus that has no text; in shards, so that a kill loses one.
 
-    A job with shards of its own makes these first, and then whatever is still missing when no other job is at it.
+    A job with its own shards makes these first, and then whatever is missing if no other job is working on it.
+
+    Args:
+        ctx: The run context.
+        asr: The ASR model.
+        corpus: The corpus.
+        engine: Engine that transcribes.
     """
     from undersong.models.refs import model_hash
 
@@ -59,12 +65,12 @@ def transcribe_corpus(ctx: RunContext, asr: str, corpus: Corpus, engine: Engine 
                 watcher,
             )
     artifact = ctx.store.get_or_make(STAGE, VERSION, {}, inputs, make, packages=("torch", "transformers"))
-    remove_shards(shards_path(artifact.path), artifact)
+    remove_shards(artifact)
     return artifact
 
 
 def transcription_pass(asr: str, device: str) -> RowFunction:
-    """A pass over spoken samples by the model, which is loaded for it."""
+    """Pass over spoken samples by an ASR model, which is loaded for it."""
     from undersong.encoders.asr import load_transcriber, transcripts_table
 
     speech_recognizer = load_transcriber(asr, device=device)

@@ -1,5 +1,6 @@
-"""Statistics of the package: interval estimates, paired tests, inference over runs, multiple testing, agreement and
-balance. Works on arrays only; reads no files.
+"""Interval estimates, paired tests, inference over runs, multiple testing, agreement and balance.
+
+Works on arrays only; reads no files.
 """
 
 import lazy_loader

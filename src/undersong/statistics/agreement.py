@@ -13,13 +13,16 @@ from undersong.types import UndersongError
 def kappa(a: Sequence[str], b: Sequence[str]) -> float | None:
     """Cohen's kappa of two judges' verdicts on the same prompts, in the same order.
 
-    None where chance agreement is already total (both gave one and the same verdict throughout): kappa is 0 / 0.
+    Returns None if both judges gave one and the same verdict throughout: kappa is then 0 / 0.
+
+    Raises:
+        UndersongError: The lists differ in length or are empty.
     """
     from sklearn.metrics import cohen_kappa_score
 
     if len(a) != len(b) or len(a) == 0:
         raise UndersongError(
-            f"Judges gave {len(a)} and {len(b)} verdicts; agreement needs the same prompts, at least one."
+            f"The judges gave {len(a)} and {len(b)} verdicts; give both judges' verdicts on the same prompts."
         )
     if len({*a, *b}) == 1:
         return None
@@ -29,15 +32,28 @@ def kappa(a: Sequence[str], b: Sequence[str]) -> float | None:
 def kappa_interval(
     a: Sequence[bool], b: Sequence[bool], clusters: Sequence[Hashable], draws: int = 1000, seed: int = 0
 ) -> Interval | None:
-    """Cohen's kappa of two judges' yes or no on the same items, with a percentile interval over whole `clusters`.
+    """Cohen's kappa of two judges' yes-or-no verdicts, with a percentile interval over whole clusters.
 
-    None where kappa is 0 / 0: both gave one and the same answer throughout.  Draws in which that happens have no value;
-    where they are more than one in twenty there is no interval.
+    Bootstrap draws in which kappa is 0 / 0 have no value. If they are more than one in twenty, there is no interval.
+
+    Args:
+        a: Verdicts of the first judge, (n,).
+        b: Verdicts of the second judge on the same items, (n,).
+        clusters: Cluster of each item, (n,).
+        draws: Number of bootstrap draws.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Kappa and its interval, or None if both judges gave one and the same answer throughout.
+
+    Raises:
+        UndersongError: The lists differ in length or are empty.
     """
     first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if not len(first) == len(second) == len(clusters) or not len(first):
         raise UndersongError(
-            f"Judges gave {len(first)} and {len(second)} verdicts on {len(clusters)} items; give the same items of both."
+            f"The judges gave {len(first)} and {len(second)} verdicts on {len(clusters)} items; "
+            "give both judges' verdicts on the same items."
         )
     estimate = _weighted_kappa(first, second, np.ones(len(first)))
     if not np.isfinite(estimate):
@@ -58,7 +74,8 @@ def _weighted_kappa(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
 def spearman(scores: np.ndarray) -> np.ndarray:
     """Rank correlations (axes, axes) of scores (axes, n); ties share their mean rank.
 
-    Raises UndersongError where an axis is constant or holds a value that is not finite: it then ranks nothing.
+    Raises:
+        UndersongError: An axis is constant, or a score is not finite.
     """
     from scipy.stats import rankdata
 
@@ -70,14 +87,24 @@ def spearman(scores: np.ndarray) -> np.ndarray:
 
 
 def closest_overlap(scores: np.ndarray, ids: Sequence[str], k: int) -> np.ndarray:
-    """Share of the k closest (lowest scores; ties by id) that each two axes have in common, (axes, axes).
+    """Share of the k closest items that each two axes have in common, (axes, axes).
 
-    `scores` (axes, n), `ids` (n,).  Unrelated axes share k / n of them by chance.
+    The closest items have the lowest scores; ties are broken by id. Unrelated axes share k / n of them by chance.
+
+    Args:
+        scores: Distances, (axes, n).
+        ids: Item ids, (n,).
+        k: Number of closest items.
+
+    Raises:
+        UndersongError: Ids and scores differ in number, or k is not between 1 and n.
     """
     _check_scores(scores)
     n = scores.shape[1]
     if len(ids) != n or not 1 <= k <= n:
-        raise UndersongError(f"Overlap needs an id a score and 1 <= k <= n, not {len(ids)} ids, {n} scores, k = {k}.")
+        raise UndersongError(
+            f"Overlap needs one id per score and 1 <= k <= n, not {len(ids)} ids, {n} scores, k = {k}."
+        )
     is_closest = np.zeros(scores.shape, dtype=np.int64)
     for row, values in enumerate(scores):
         is_closest[row, np.lexsort((np.asarray(ids), values))[:k]] = 1
@@ -87,5 +114,5 @@ def closest_overlap(scores: np.ndarray, ids: Sequence[str], k: int) -> np.ndarra
 def _check_scores(scores: np.ndarray) -> None:
     if scores.ndim != 2 or scores.shape[1] < 2 or not np.isfinite(scores).all():
         raise UndersongError(
-            f"Axes agree over finite scores (axes, n >= 2), not over an array of shape {scores.shape}."
+            f"Agreement needs finite scores of shape (axes, n >= 2), not an array of shape {scores.shape}."
         )

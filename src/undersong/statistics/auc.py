@@ -12,38 +12,45 @@ from undersong.types import UndersongError
 
 @dataclass(frozen=True, slots=True)
 class RankPositions:
-    """Several sets of numbers on one scale: all `values` (u,), sorted, and each set's places among them."""
+    """Several sets of numbers on one scale: all `values` (u,), sorted, and the index of each set's items among them."""
 
     values: np.ndarray
     positions: tuple[np.ndarray, ...]
 
 
 def rank_positions(sets: Sequence[np.ndarray]) -> RankPositions:
-    """Raises UndersongError where a set is empty or holds a number that is not finite."""
+    """Put several sets of numbers on one scale.
+
+    Raises:
+        UndersongError: A set is empty or holds a number that is not finite.
+    """
     for sample in sets:
         if len(sample) == 0 or not np.isfinite(sample).all():
-            raise UndersongError("Sets to compare need at least one number each, all finite; leave out what has none.")
+            raise UndersongError("A set to compare is empty or holds a number that is not finite; leave it out.")
     values, positions = np.unique(np.concatenate(sets), return_inverse=True)
     return RankPositions(values.astype(np.float64), tuple(np.split(positions, np.cumsum([len(s) for s in sets])[:-1])))
 
 
 def value_shares(scale: RankPositions, index: int, weights: np.ndarray) -> np.ndarray:
-    """(u,) share of set number `which` at each value, every item with its weight."""
+    """Weighted share (u,) of set number `index` at each value; `weights` has one weight per item."""
     counts = np.bincount(scale.positions[index], weights=weights, minlength=len(scale.values))
     return counts / counts.sum()
 
 
 def probability_below(shares: np.ndarray, reference: np.ndarray) -> float:
-    """The chance that an item with shares `mine` (u,) is below one with shares `reference` (u,); equals count half."""
+    """Probability that an item with `shares` (u,) lies below one with shares `reference` (u,); ties count half."""
     return float(reference @ (np.cumsum(shares) - shares / 2))
 
 
 @dataclass(frozen=True, slots=True)
 class QuantileShares:
-    """At each asked quantile of the reference, all (q,): its value, the share of the set below it, and its mass there.
+    """Share of a set below the quantiles of a reference; all arrays are (q,).
 
-    `mass`: the mean over the whole set of how far an item is below that value, 0 for those that are not.  Of items
-    equal to the value the part counts that the quantile takes of the reference's own.
+    Attributes:
+        thresholds: The reference's value at each quantile.
+        share: Share of the set below that value. Of items equal to the value, the fraction counts that the quantile
+            takes of the reference's own.
+        mass: Mean over the whole set of how far an item lies below that value; 0 for items that do not.
     """
 
     thresholds: np.ndarray
@@ -54,10 +61,17 @@ class QuantileShares:
 def quantile_shares(
     values: np.ndarray, shares: np.ndarray, reference: np.ndarray, quantiles: np.ndarray
 ) -> QuantileShares:
-    """`values` (u,) sorted with shares `mine` and `reference` (u,); `quantiles` (q,) within 0 to 1."""
+    """Share of a set below each quantile of a reference set.
+
+    Args:
+        values: Distinct values of both sets, sorted, (u,).
+        shares: Share of the set at each value, (u,).
+        reference: Share of the reference set at each value, (u,).
+        quantiles: Quantiles of the reference, from 0 to 1, (q,).
+    """
     support = np.flatnonzero(reference > 0)
     cumulative = np.cumsum(reference[support])
-    # A sum of shares is 1 but for rounding, as is q x n of a count.
+    # Sums of shares reach 1 only up to rounding.
     index = support[np.minimum(np.searchsorted(cumulative, quantiles - 1e-12), len(support) - 1)]
     share_before = np.cumsum(reference)[index] - reference[index]
     fraction = np.clip((quantiles - share_before) / reference[index], 0, 1)

@@ -13,7 +13,7 @@ from undersong.types import UndersongError
 
 
 class Balance(NamedTuple):
-    """Shares of one value in a selection and in its pool, and their standardised difference."""
+    """Shares of one value in a selection and in its pool, and their standardized difference."""
 
     share_selected: float
     share_pool: float
@@ -21,13 +21,16 @@ class Balance(NamedTuple):
 
 
 def group_balance(selected: Sequence[str], pool: Sequence[str]) -> dict[str, Balance]:
-    """Value -> shares, for each value of one label in the pool, in sorted order.
+    """Balance of each value of one label in the pool, in sorted order.
 
-    The difference is (selected - pool) over the root of the mean of the two binomial variances (Austin 2009); 0.1 is
-    the usual mark of imbalance.  Raises UndersongError where either is empty, or the selection is not from the pool.
+    The difference is (selected - pool) over the root of the mean of the two binomial variances (Austin 2009). A
+    difference of 0.1 is the usual mark of imbalance.
+
+    Raises:
+        UndersongError: The selection or the pool is empty, or the selection is not from the pool.
     """
     if not selected or not pool:
-        raise UndersongError("Balance needs a selection and a pool that are not empty; check the selection.")
+        raise UndersongError("The selection or its pool is empty, so there is no balance; check the selection.")
     selected_counts, pool_counts = Counter(selected), Counter(pool)
     excess = sorted(value for value, count in selected_counts.items() if count > pool_counts[value])
     if excess:
@@ -42,21 +45,21 @@ def group_balance(selected: Sequence[str], pool: Sequence[str]) -> dict[str, Bal
 
 def _label_balance(selected: float, pool: float) -> Balance:
     pooled_sd = sqrt((selected * (1 - selected) + pool * (1 - pool)) / 2)
-    # A selection from the pool has no spread only where every item of both has this one value.
+    # The deviation is 0 only if every item of the selection and of the pool has this one value.
     return Balance(selected, pool, (selected - pool) / pooled_sd if pooled_sd > 0 else 0.0)
 
 
 class Imbalance(NamedTuple):
-    """How far a selection's shares of one label are from its pool's, in one line however many values there are."""
+    """Summary of how far a selection's shares of one label are from its pool's."""
 
-    values: int  # different ones in the pool
-    largest: float  # the standardised difference that is farthest from 0
-    of: str  # the value that has it
+    values: int  # distinct values in the pool
+    largest: float  # the standardized difference farthest from 0
+    of: str  # the value with that difference
     moved: float  # total variation distance: the share of the selection that would have to be exchanged
 
 
 def imbalance(selected: Sequence[str], pool: Sequence[str]) -> Imbalance:
-    """`balance` of one label, summed up.  Of equally far values the first in sorted order is named."""
+    """Summarize `group_balance` of one label. If two values are equally far, the first in sorted order is named."""
     balances = group_balance(selected, pool)
     largest_value = max(balances, key=lambda value: abs(balances[value].standardized_difference))
     total_variation = sum(abs(row.share_selected - row.share_pool) for row in balances.values()) / 2
@@ -64,23 +67,29 @@ def imbalance(selected: Sequence[str], pool: Sequence[str]) -> Imbalance:
 
 
 def standardized_difference(selected: np.ndarray, pool: np.ndarray) -> float:
-    """Standardised difference of means, selected - pool, over the root of the mean of both variances (Austin 2009).
+    """Difference of means, selected - pool, over the root of the mean of both variances (Austin 2009).
 
-    0 where nothing varies and the means are equal; a difference without any spread is infinite.  Raises UndersongError
-    where either is empty or holds a value that is not finite.
+    It is 0 if nothing varies and the means are equal, and infinite if only the means differ.
+
+    Raises:
+        UndersongError: Either array is empty or holds a value that is not finite.
     """
     first, second = (np.asarray(values, dtype=np.float64) for values in (selected, pool))
     if not (len(first) and len(second) and np.isfinite(first).all() and np.isfinite(second).all()):
-        raise UndersongError("A standardised difference needs finite numbers on both sides; leave out missing values.")
+        raise UndersongError("A standardized difference needs finite numbers on both sides; leave out missing values.")
     difference = float(first.mean() - second.mean())
     pooled_sd = sqrt((float(first.var()) + float(second.var())) / 2)
-    if np.ptp(first) == 0 == np.ptp(second):  # their variances are rounding
+    if np.ptp(first) == 0 == np.ptp(second):  # their computed variances are rounding errors
         return 0.0 if first[0] == second[0] else float(np.copysign(np.inf, difference))
     return difference / pooled_sd
 
 
 def jaccard(a: Sequence[str], b: Sequence[str]) -> float:
-    """Shared ids over all ids of two selections.  Raises UndersongError where both are empty."""
+    """Number of shared ids of two selections over the number of all their ids.
+
+    Raises:
+        UndersongError: Both selections are empty.
+    """
     union = {*a, *b}
     if not union:
         raise UndersongError("Two empty selections have no overlap; check the selections.")

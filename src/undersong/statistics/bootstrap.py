@@ -9,12 +9,12 @@ import numpy as np
 
 from undersong.types import UndersongError
 
-MIN_VALID_SHARE = 0.95  # share of draws that must give a value
+MIN_VALID_SHARE = 0.95  # share of bootstrap draws that must give a value
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with its interval; None: too few draws gave a value, or there is one cluster only."""
+    """A value with its interval; the ends are None if too few draws gave a value or there is only one cluster."""
 
     value: float
     low: float | None
@@ -24,10 +24,13 @@ class Interval:
 def cluster_bootstrap_weights(
     clusters: Sequence[Hashable], draws: int, seed: int | np.random.SeedSequence
 ) -> Iterator[np.ndarray]:
-    """Bootstrap draws over whole clusters: for each, how often every item (n,) is in it, int64.
+    """Yield bootstrap weights (n,), int64: how often each item is in a draw of whole clusters.
 
-    Clusters are numbered in sorted order of their names, so a draw depends on what an item's cluster is called and not
-    on where the item stands (Davison and Hinkley 1997, 3.8: resample the independent units).
+    Clusters are numbered in sorted order of their names, so a draw does not depend on the order of the items (Davison
+    and Hinkley 1997, 3.8: resample the independent units).
+
+    Raises:
+        UndersongError: Fewer than one draw is requested.
     """
     if draws < 1:
         raise UndersongError(f"{draws} bootstrap draws give no interval; ask for at least 1, better 1000.")
@@ -40,7 +43,17 @@ def cluster_bootstrap_weights(
 
 
 def percentile_interval(value: float, bootstrap_values: np.ndarray, clusters: int, level: float = 0.95) -> Interval:
-    """Percentile interval of `drawn` (draws,), without the draws that had no value (NaN)."""
+    """Percentile interval of bootstrap values, without the draws that had no value (NaN).
+
+    Args:
+        value: The estimate itself.
+        bootstrap_values: Its value in each draw, (draws,).
+        clusters: Number of clusters; a single cluster gives no interval.
+        level: Confidence level.
+
+    Raises:
+        UndersongError: The level is not between 0 and 1.
+    """
     if not 0 < level < 1:
         raise UndersongError(f"A confidence level lies between 0 and 1, not at {level}; give for example 0.95.")
     finite = bootstrap_values[np.isfinite(bootstrap_values)]
@@ -52,14 +65,18 @@ def percentile_interval(value: float, bootstrap_values: np.ndarray, clusters: in
 
 @dataclass(frozen=True, slots=True)
 class RankedScores:
-    """Scores made ready: dense codes (n,), in order and equal for equal scores."""
+    """Scores as dense integer codes (n,), in the order of the scores and equal for equal scores."""
 
     codes: np.ndarray
-    tied_share: float  # share of items whose score another item has too
+    tied_share: float  # share of items with the same score as another item
 
 
 def rank_scores(scores: np.ndarray) -> RankedScores:
-    """Raises UndersongError for fewer than two scores, or one that is not finite."""
+    """Encode scores (n,) by their rank.
+
+    Raises:
+        UndersongError: There are fewer than two scores, or one is not finite.
+    """
     scores = np.asarray(scores)
     if scores.ndim != 1 or len(scores) < 2 or not np.isfinite(scores).all():
         raise UndersongError(f"Ranks need at least 2 scores, all finite, not an array of shape {scores.shape}.")
@@ -68,13 +85,13 @@ def rank_scores(scores: np.ndarray) -> RankedScores:
 
 
 def mid_ranks(ranked_scores: RankedScores, weights: np.ndarray) -> np.ndarray:
-    """(n,) mean rank of each item among its copies and ties, in the list that `weights` (n,) write out."""
+    """Mean rank (n,) of each item among its copies and ties, if each item is repeated `weights` (n,) times."""
     sizes = np.bincount(ranked_scores.codes, weights=weights)
     return (np.cumsum(sizes) - (sizes - 1) / 2)[ranked_scores.codes]
 
 
 def weighted_correlation(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
-    """Pearson's r of (n,) `a` and `b`; of mid ranks it is Spearman's.  NaN where one is constant."""
+    """Weighted Pearson correlation of `a` and `b` (n,); on mid ranks it is Spearman's. NaN if either is constant."""
     present = weights > 0
     a, b, share = a[present], b[present], weights[present] / weights.sum()
     if np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -84,16 +101,23 @@ def weighted_correlation(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> f
 
 
 def weighted_overlap(a: RankedScores, b: RankedScores, weights: np.ndarray, k: int) -> float:
-    """Share of the `k` closest (lowest scores) that two axes have in common, ties falling at random on either.
+    """Share of the `k` closest items (lowest scores) that two axes have in common, with ties broken at random per axis.
 
-    Ties by id would fall alike on both: axes that tie where the line is drawn would agree for no other reason.  So an
-    axis that ties there agrees with itself by less than 1, and unrelated axes share k / n whatever their ties.
+    Breaking ties by id would break them alike on both axes, and two axes that tie at the cut would agree for no other
+    reason. With random ties, an axis that ties there agrees with itself by less than 1, and unrelated axes share k / n
+    whatever their ties.
+
+    Args:
+        a: Ranked scores of the first axis.
+        b: Ranked scores of the second axis, for the same items.
+        weights: How often each item counts, (n,).
+        k: Number of closest items.
     """
     return float(weights @ (_probability_closest(a, weights, k) * _probability_closest(b, weights, k)) / k)
 
 
 def _probability_closest(ranked_scores: RankedScores, weights: np.ndarray, k: int) -> np.ndarray:
-    """(n,) the chance that a copy of an item is among the first k, when equal ones share the places left for them."""
+    """Probability (n,) that a copy of an item is among the first k, with ties broken at random."""
     sizes = np.bincount(ranked_scores.codes, weights=weights)
     remaining = k - (np.cumsum(sizes) - sizes)
     return np.clip(np.divide(remaining, sizes, out=np.zeros_like(sizes), where=sizes > 0), 0, 1)[ranked_scores.codes]

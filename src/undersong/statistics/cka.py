@@ -14,50 +14,67 @@ BLOCK_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Cka:
-    """Of two encoders over the same items.
+    """Linear CKA of two encoders over the same items.
 
-    `along` (3, n): each item's part of |Y'X| / n, |X'X| / n and |Y'Y| / n, which are its means: the item's own product
-    (as y x') along the direction of all.
+    Attributes:
+        value: The biased estimate, from 0 to 1.
+        contributions: Each item's part of |Y'X| / n, |X'X| / n and |Y'Y| / n, which are the means over items: the
+            item's own product (as y x') along the direction of the sum, (3, n).
+        unbiased: Unbiased estimates of the squares of these three, (3,); NaN with fewer than 4 items.
     """
 
     value: float
     contributions: np.ndarray
-    unbiased: np.ndarray  # (3,) unbiased estimates of the squares of the three; NaN with fewer than 4 items
+    unbiased: np.ndarray
 
     @property
     def debiased(self) -> float | None:
-        """From the unbiased estimates; it may be below 0.  None where a side has no similarity of its own left."""
+        """CKA from the unbiased estimates; it may be below 0. None if a side has no similarity beyond its bias."""
         value = _debiased(self.unbiased, self.contributions.mean(axis=1) ** 2)
         return None if np.isnan(value) else value
 
     def bootstrap_value(self, weights: np.ndarray) -> float:
-        """CKA of a bootstrap draw (`weights` (n,) say how often each item is in it), to first order.
+        """CKA of a bootstrap draw, to first order; `weights` (n,) say how often each item is in the draw.
 
-        Copies of an item are wholly alike, so that CKA of the written-out draw lies above what it is a draw of, by much
-        where items are few.  The draw's product matrices taken along those of the whole sample have no such shift, and
-        have the same derivative (infinitesimal jackknife, Efron 1982).  NaN where a side of the draw does not vary.
+        Copies of an item are identical, so the CKA of the resampled data lies above the sample's, by much if items are
+        few. Taking the draw's product matrices along those of the whole sample avoids this shift and keeps the
+        derivative (infinitesimal jackknife, Efron 1982). NaN if a side of the draw does not vary.
         """
         cross, first, second = self.contributions @ (weights / weights.sum())
         return float(min(1.0, max(0.0, cross) ** 2 / (first * second))) if min(first, second) > 0 else float("nan")
 
     def bootstrap_debiased(self, weights: np.ndarray) -> float:
-        """The same of `debiased`: the unbiased squares move as the plain ones do."""
+        """Value of `debiased` in a bootstrap draw: the unbiased squares move as the biased ones do."""
         means = self.contributions.mean(axis=1)
         shift = 2 * means * (self.contributions @ (weights / weights.sum()) - means)
         return _debiased(self.unbiased + shift, means**2)
 
 
-def linear_cka(x: np.ndarray, y: np.ndarray, block: int = BLOCK_ROWS) -> Cka:
-    """CKA of `x` (n, d) and `y` (n, e), same items in the same order, in O((d + e)^2 + block x (d + e)) memory and 3 n.
+def linear_cka(
+    x: np.ndarray, y: np.ndarray, block: int = BLOCK_ROWS, rows: tuple[np.ndarray, np.ndarray] | None = None
+) -> Cka:
+    """Linear CKA of `x` (n, d) and `y` (n, e), which hold the same items in the same order.
 
-    Sums are float64, and means are taken off before products, so that a large common mean costs no digits.
-    Raises UndersongError where rows differ in number, there are fewer than 2, or a side does not vary.
+    Memory is O((d + e)^2 + block x (d + e) + n). Sums are float64, and means are removed before products, so that a
+    large common mean costs no digits.
+
+    Args:
+        x: Vectors of the first view.
+        y: Vectors of the second view.
+        block: Rows per block.
+        rows: Two arrays (n,) of row numbers, if `x` and `y` hold more rows than are compared; neither is copied.
+
+    Raises:
+        UndersongError: The numbers of rows differ, there are fewer than 2, or a side does not vary.
     """
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2:
+    counts = (len(x), len(y)) if rows is None else (len(rows[0]), len(rows[1]))
+    if x.ndim != 2 or y.ndim != 2 or counts[0] != counts[1] or counts[0] < 2:
         raise UndersongError(f"CKA needs two encoders' vectors of the same items, not {x.shape} and {y.shape}.")
-    n, means = len(x), [_column_means(vectors, block) for vectors in (x, y)]
+    x_items, y_items = (None, None) if rows is None else rows
+    sides = [(x, x_items), (y, y_items)]
+    n, means = counts[0], [_column_means(vectors, items, block) for vectors, items in sides]
     xy, xx, yy = (np.zeros((len(means[a]), len(means[b]))) for a, b in ((0, 1), (0, 0), (1, 1)))
-    for a, b in _blocks(x, y, means, block):
+    for a, b in _blocks(sides, means, n, block):
         xy += a.T @ b
         xx += a.T @ a
         yy += b.T @ b
@@ -66,19 +83,19 @@ def linear_cka(x: np.ndarray, y: np.ndarray, block: int = BLOCK_ROWS) -> Cka:
     if not np.isfinite(moments).all() or min(moments[1:]) <= 0:
         raise UndersongError("CKA needs finite vectors that differ from each other; one encoder gave only equal ones.")
     contributions, lengths, start = np.zeros((3, n)), np.empty((2, n)), 0
-    for a, b in _blocks(x, y, means, block):
-        rows = slice(start, start + len(a))
+    for a, b in _blocks(sides, means, n, block):
+        part = slice(start, start + len(a))
         for row, (left, matrix, right) in enumerate(((a, xy, b), (a, xx, a), (b, yy, b))):
             if moments[row] > 0:
-                contributions[row, rows] = np.vecdot(left @ matrix, right) / np.sqrt(moments[row])
-        lengths[:, rows] = np.vecdot(a, a), np.vecdot(b, b)
+                contributions[row, part] = np.vecdot(left @ matrix, right) / np.sqrt(moments[row])
+        lengths[:, part] = np.vecdot(a, a), np.vecdot(b, b)
         start += len(a)
     value = moments[0] / np.sqrt(moments[1] * moments[2])
     return Cka(float(min(1.0, value)), contributions, _unbiased(moments, lengths))
 
 
 def _unbiased(moments: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Unbiased HSIC in feature space, (3,), from squared `lengths` (2, n) of the centred rows."""
+    """Unbiased HSIC in feature space, (3,), from squared `lengths` (2, n) of the centered rows."""
     n = lengths.shape[1]
     if n < 4:
         return np.full(3, np.nan)
@@ -89,22 +106,26 @@ def _unbiased(moments: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _debiased(unbiased: np.ndarray, biased: np.ndarray) -> float:
-    """NaN where what is left of a side's own square is rounding beside the `plain` one."""
+    """Debiased CKA; NaN if a side's unbiased square is only rounding next to its biased one."""
     if not (unbiased[1:] > 1e-9 * biased[1:]).all():
         return float("nan")
     return float(min(1.0, unbiased[0] / np.sqrt(unbiased[1] * unbiased[2])))
 
 
-def _column_means(vectors: np.ndarray, block: int) -> np.ndarray:
-    total = np.zeros(vectors.shape[1])
-    for start in range(0, len(vectors), block):
-        total += vectors[start : start + block].sum(axis=0, dtype=np.float64)
-    return total / len(vectors)
+def _column_means(vectors: np.ndarray, items: np.ndarray | None, block: int) -> np.ndarray:
+    n, total = len(vectors) if items is None else len(items), np.zeros(vectors.shape[1])
+    for start in range(0, n, block):
+        total += _take(vectors, items, slice(start, start + block)).sum(axis=0, dtype=np.float64)
+    return total / n
 
 
 def _blocks(
-    x: np.ndarray, y: np.ndarray, means: list[np.ndarray], block: int
+    sides: list[tuple[np.ndarray, np.ndarray | None]], means: list[np.ndarray], n: int, block: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(x), block):
-        rows = slice(start, start + block)
-        yield x[rows].astype(np.float64) - means[0], y[rows].astype(np.float64) - means[1]
+    for start in range(0, n, block):
+        a, b = (_take(vectors, items, slice(start, start + block)).astype(np.float64) for vectors, items in sides)
+        yield a - means[0], b - means[1]
+
+
+def _take(vectors: np.ndarray, items: np.ndarray | None, rows: slice) -> np.ndarray:
+    return vectors[rows] if items is None else vectors[items[rows]]

@@ -1,6 +1,5 @@
-"""Mean squares of a crossed and nested design, and the variance component that each yields, with generalized
-confidence intervals.
-"""
+"""Mean squares of a crossed and nested design, and the variance component that each yields, with generalized confidence
+intervals."""
 
 from __future__ import annotations
 
@@ -10,13 +9,18 @@ from math import sqrt
 
 import numpy as np
 
-CHI_SQUARED_DRAWS = 20_000  # of each chi-squared; an end of an interval then moves by some 1 % with the seed
+CHI_SQUARED_DRAWS = 20_000  # draws of each chi-squared; an interval's ends then vary by about 1 % with the seed
 
 
 @dataclass(frozen=True, slots=True)
 class MeanSquare:
-    """`value` over its expectation is about a chi-squared over its degrees of freedom: `df` by count; `effective` by
-    what the data say of the variance of `value` itself (Satterthwaite 1946), never more than `df`."""
+    """A mean square, which over its expectation is about a chi-squared over its degrees of freedom.
+
+    Attributes:
+        value: The mean square.
+        df: Degrees of freedom by count.
+        effective: Degrees of freedom by the estimated variance of `value` (Satterthwaite 1946), never more than `df`.
+    """
 
     value: float
     df: int
@@ -27,17 +31,17 @@ WeightedSquares = Sequence[tuple[float, MeanSquare]]  # weights and independent 
 
 
 def mean_square(values: np.ndarray) -> MeanSquare:
-    """Of independent `values` (n,) around their mean, n at least 2."""
+    """Mean square of independent `values` (n,) around their mean, for n of at least 2."""
     return MeanSquare(float(values.var(ddof=1)), len(values) - 1, len(values) - 1)
 
 
 def pooled_mean_square(groups: Sequence[np.ndarray]) -> MeanSquare | None:
-    """Within `groups` of replicates, around their own means; None where no group has two.
+    """Pooled mean square of replicates around their group means; None if no group has two replicates.
 
-    Runs near a rate of 0 or 1 vary less than others, and the pooled square is then less sure than its count says.  Two
-    estimates of the variance of the total are made, and the larger is taken.  f s^4 / (f + 2) is without bias for
-    sigma^4 where replicates are normal, and 2 is what the total's own variance adds to its square; the spread of the
-    groups' squares needs no normal replicates, but several groups.
+    Runs near a rate of 0 or 1 vary less than others, and the pooled square is then less certain than its count says. We
+    estimate the variance of the total in two ways and take the larger. f s^4 / (f + 2) is unbiased for sigma^4 if
+    replicates are normal, and 2 is what the total's own variance adds to its square. The spread of the groups' squares
+    needs no normal replicates, but several groups.
     """
     replicated = [values for values in groups if len(values) > 1]
     if not replicated:
@@ -55,7 +59,7 @@ def pooled_mean_square(groups: Sequence[np.ndarray]) -> MeanSquare | None:
 
 
 def crossed_mean_squares(table: np.ndarray) -> tuple[MeanSquare, MeanSquare, MeanSquare]:
-    """Of a `table` (rows, columns), both at least 2: of row means, of column means, and of what these leave."""
+    """Mean squares of row means, of column means and of the residuals of `table` (rows, columns), both at least 2."""
     rows, columns = table.mean(axis=1), table.mean(axis=0)
     residuals = table - rows[:, None] - columns + table.mean()
     df = (len(rows) - 1) * (len(columns) - 1)
@@ -63,9 +67,9 @@ def crossed_mean_squares(table: np.ndarray) -> tuple[MeanSquare, MeanSquare, Mea
 
 
 def combine_mean_squares(weighted_squares: WeightedSquares, level: float, seed: int) -> tuple[float, float, float]:
-    """The weighted sum of mean squares with its generalised confidence interval (Weerahandi 1993).
+    """Weighted sum of mean squares with its generalized confidence interval (Weerahandi 1993).
 
-    Nothing is cut at 0 here: a difference of squares may be negative.
+    Nothing is cut at 0 here: a difference of mean squares may be negative. Returns (value, low, high).
     """
     rng, draws = np.random.default_rng(seed), np.zeros(CHI_SQUARED_DRAWS)
     for weight, square in weighted_squares:
@@ -74,7 +78,7 @@ def combine_mean_squares(weighted_squares: WeightedSquares, level: float, seed: 
     return sum(weight * square.value for weight, square in weighted_squares), float(low), float(high)
 
 
-MIN_DF = 4  # degrees of freedom: a deviation estimated with 4 is within a factor of two of the truth 9 times in 10
+MIN_DF = 4  # degrees of freedom; with 4, a standard deviation is within a factor of two of the truth 9 times in 10
 NOTE_FEW = "{degrees} too few for a number; it takes {least}."
 NOTE_ONE = "All runs have the same {name}, so its spread is unknown."
 NOTE_CROSSED = "It takes several bases that were trained on the same several selections."
@@ -92,10 +96,17 @@ CellRates = Mapping[tuple[Hashable, Hashable], list[np.ndarray]]  # (base, selec
 
 @dataclass(frozen=True, slots=True)
 class VarianceComponent:
-    """What one source adds to a run's JSR: standard deviation `sd` (a share: .05 is five points) with its interval.
+    """Standard deviation that one source adds to a run's JSR, with its interval.
 
-    `groups` values were compared, with `df` degrees of freedom.  `share`: of the variance of all components that have a
-    number.  None where it cannot be estimated; `note` then says why (else empty).
+    Attributes:
+        name: The source, such as "base" or "seed".
+        groups: Number of values that were compared.
+        df: Degrees of freedom.
+        sd: Standard deviation as a share (0.05 is five points); None if it cannot be estimated.
+        low: Lower end of its interval.
+        high: Upper end of its interval.
+        share: Share of the variance of all components that could be estimated.
+        note: Reason why there is no estimate, else empty.
     """
 
     name: str
@@ -109,9 +120,13 @@ class VarianceComponent:
 
 
 def base_selection_components(cells: CellRates, level: float, seed: int) -> tuple[list[VarianceComponent], int]:
-    """base, selection and base x selection, from one mean a cell; and how many selections are not in every base.
+    """Components base, selection and base x selection, from one mean per cell.
 
-    Those are left out here, because what differs between bases would then be what they were trained on.
+    Selections that were not trained on every base are left out: otherwise a difference between bases could come from
+    what they were trained on.
+
+    Returns:
+        The three components, and the number of selections left out.
     """
     bases, selections = ({key[i]: None for key in cells} for i in (0, 1))
     shared_selections = [s for s in selections if all((b, s) in cells for b in bases)]
@@ -119,7 +134,7 @@ def base_selection_components(cells: CellRates, level: float, seed: int) -> tupl
         [cells[b, s] for b in bases for s in shared_selections],
         (len(bases), len(shared_selections)),
     )
-    # Unweighted: each draw counts once, however many seeds it has.
+    # Unweighted means: each draw counts once, however many seeds it has.
     table = np.array([np.mean([draw.mean() for draw in draws]) for draws in complete_cells]).reshape(shape)
     left_out, noise, names = (
         len(selections) - len(shared_selections),
@@ -147,7 +162,10 @@ def base_selection_components(cells: CellRates, level: float, seed: int) -> tupl
 
 
 def draw_component(cells: CellRates, level: float, seed: int) -> VarianceComponent:
-    """draw, from cells with several: their own seeds are taken off, as those of other selections may be noisier."""
+    """Component of the draw, from cells with several draws.
+
+    The noise of their own seeds is subtracted, because runs of other selections may be noisier.
+    """
     multi_draw_cells = [draws for draws in cells.values() if len(draws) > 1]
     groups = sum(map(len, multi_draw_cells))
     between = pooled_mean_square([np.array([draw.mean() for draw in draws]) for draws in multi_draw_cells])
@@ -161,7 +179,7 @@ def draw_component(cells: CellRates, level: float, seed: int) -> VarianceCompone
 
 
 def seed_component(cells: CellRates, level: float, seed: int) -> VarianceComponent:
-    """seed, from all draws that have several."""
+    """Component of the training seed, from all draws with several seeds."""
     replicated_draws = [draw for draws in cells.values() for draw in draws if len(draw) > 1]
     within = pooled_mean_square(replicated_draws)
     if within is None:
@@ -172,7 +190,16 @@ def seed_component(cells: CellRates, level: float, seed: int) -> VarianceCompone
 def estimate_component(
     name: str, groups: int, weighted_squares: WeightedSquares | None, level: float, seed: int
 ) -> VarianceComponent:
-    """From weighted mean squares, the component's own first; None where what is nested in it is not known."""
+    """Estimate a variance component from weighted mean squares.
+
+    Args:
+        name: Name of the component.
+        groups: Number of values that were compared.
+        weighted_squares: The component's own mean square first, then those to subtract; None if the nested noise is
+            unknown.
+        level: Confidence level.
+        seed: Seed of the interval's chi-squared draws.
+    """
     if weighted_squares is None:
         return VarianceComponent(name, groups, 0, note=NOTE_NOISE)
     df = weighted_squares[0][1].df
@@ -190,10 +217,10 @@ def _too_few_note(df: int) -> str:
 
 
 def _run_noise_terms(cells: Sequence[Sequence[np.ndarray]]) -> WeightedSquares | None:
-    """What run noise adds to the variance of cell means, to be taken off; None where it is unknown.
+    """Terms that subtract run noise from the variance of cell means; None if the noise is unknown.
 
-    The spread of draws has that of their seeds in it.  A cell with one draw (closest and distant samples do not depend
-    on it) needs replicates, of cells of its kind: their noise need not be that of random draws.
+    The spread of draws includes that of their seeds. A cell with one draw (closest and distant selections do not depend
+    on the draw) needs replicates of cells of its kind, because their noise may differ from that of random draws.
     """
     single_draws, multi_draw_cells = [c[0] for c in cells if len(c) == 1], [c for c in cells if len(c) > 1]
     terms = []

@@ -1,7 +1,4 @@
-"""Holm correction for multiple comparisons, for p values and for one-sided bounds.
-
-(35 lines: kept apart, because readers look for it by name.)
-"""
+"""Holm correction for multiple comparisons, for p values and for one-sided bounds."""
 
 from __future__ import annotations
 
@@ -11,7 +8,11 @@ from undersong.types import UndersongError
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjusted p values (1979), in the same order.  None (not measured) stays None and is not counted."""
+    """Adjust p values by Holm's method (1979), in the same order. None (not measured) stays None and is not counted.
+
+    Raises:
+        UndersongError: A p value is not between 0 and 1.
+    """
     from statsmodels.stats.multitest import multipletests
 
     measured = [p for p in ps if p is not None]
@@ -25,10 +26,15 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def holm_levels(holds: Callable[[int, float], bool], count: int, alpha: float) -> list[float]:
-    """Holm's procedure for claims that are bounds and have no p value: the level that each of `count` is tested at.
+    """Significance level of each claim by Holm's procedure, for claims that are bounds and have no p value.
 
-    `shown(i, level)`: does claim i hold at that level?  All start at alpha / count; what holds is taken out, and the
-    rest are tested at alpha / their number, until nothing more holds.  The claims are those that `holm` would make.
+    All claims start at alpha / count. Claims that hold are set aside, and the others are tested at alpha / their
+    number, until no more hold. The proven claims are those that `holm` would prove.
+
+    Args:
+        holds: `holds(i, level)` says whether claim i holds at that level.
+        count: Number of claims.
+        alpha: Family-wise error rate.
     """
     levels, open_claims = [alpha / max(count, 1)] * count, set(range(count))
     while proven := {i for i in open_claims if holds(i, levels[i])}:

@@ -1,6 +1,5 @@
-"""Paired comparison of two models on the same prompts: exact McNemar test, Newcombe intervals and a sign-flip test
-over clusters.
-"""
+"""Paired comparison of two models on the same prompts: exact McNemar test, Newcombe intervals and a sign-flip test over
+clusters."""
 
 from __future__ import annotations
 
@@ -25,18 +24,18 @@ from undersong.types import UndersongError
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """Before and after on `n` shared prompts.  `difference` is after - before.
+    """Outcomes before and after on `n` shared prompts; `difference` is after - before.
 
-    `p` and `difference_low/high` take prompts as independent; `clustered_p` and `clustered_low/high` take clusters as
-    the independent units, and are equal to the former where every prompt is its own cluster.  So do the intervals of
-    `before` and `after`: a side has the interval that it has alone.
+    `p`, `difference_low` and `difference_high` treat prompts as independent. `clustered_p`, `clustered_low` and
+    `clustered_high` treat clusters as the independent units; they are equal to the former if every prompt is its own
+    cluster. The intervals of `before` and `after` are clustered too, as if each were measured alone.
     """
 
     n: int
     before: Rate
     after: Rate
-    b: int  # the outcome only before
-    c: int  # the outcome only after
+    b: int  # prompts with the outcome only before
+    c: int  # prompts with the outcome only after
     p: float
     difference: float
     difference_low: float
@@ -48,17 +47,26 @@ class PairedComparison:
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Two-sided exact McNemar test from the two discordant counts; 1 where there are none."""
+    """P value of the two-sided exact McNemar test from the two discordant counts; 1 if both are 0."""
     from scipy.stats import binomtest
 
     return 1.0 if b + c == 0 else float(binomtest(b, b + c, 0.5).pvalue)
 
 
 def newcombe_paired(a: float, b: float, c: float, d: float, level: float = 0.95) -> tuple[float, float]:
-    """Interval for first - second = (b - c) / n: method 10 of Newcombe 1998 (Statistics in Medicine 17, 2635-2650).
+    """Interval for first - second = (b - c) / n, method 10 of Newcombe 1998 (Statistics in Medicine 17, 2635-2650).
 
-    `a` pairs have the outcome in both, `b` only in the first, `c` only in the second, `d` in neither.  Squares and adds
-    the two Wilson intervals, with a correlation (phi) that is corrected for continuity where it is positive.
+    It squares and adds the two Wilson intervals. Their correlation (phi) is corrected for continuity if it is positive.
+
+    Args:
+        a: Pairs with the outcome in both.
+        b: Pairs with the outcome only in the first.
+        c: Pairs with the outcome only in the second.
+        d: Pairs with the outcome in neither.
+        level: Confidence level.
+
+    Raises:
+        UndersongError: A count is negative, or all are 0.
     """
     if min(a, b, c, d) < 0 or a + b + c + d <= 0:
         raise UndersongError(f"A paired table needs counts, at least one above 0, not {a}, {b}, {c}, {d}.")
@@ -82,7 +90,7 @@ def _square_and_add(a: float, b: float, c: float, d: float, quantile: float) -> 
 
 
 def _corrected_phi(a: float, b: float, c: float, d: float) -> float:
-    """Phi of the table; n / 2 is taken off a positive numerator, down to 0.  0 where a margin is empty."""
+    """Phi of the table, with n / 2 subtracted from a positive numerator, down to 0. It is 0 if a margin is empty."""
     margins = (a + b) * (c + d) * (a + c) * (b + d)
     if margins == 0:
         return 0.0
@@ -93,15 +101,15 @@ def _corrected_phi(a: float, b: float, c: float, d: float) -> float:
 
 
 def sign_flip_test(totals: ArrayLike) -> float:
-    """Exact two-sided sign-flip test of whole-number differences `totals`, one a cluster.
+    """P value of the exact two-sided sign-flip test of integer differences `totals` (clusters,).
 
-    The null swaps before and after for whole clusters.  The distribution of the sum over all 2^C flips is built by
-    convolution, so it is exact for any number of clusters and needs no seed.  With clusters of one prompt it is
+    The null swaps before and after for whole clusters. The distribution of the sum over all 2^C flips is built by
+    convolution, so it is exact for any number of clusters and needs no seed. With clusters of one prompt it is
     McNemar's exact test.
     """
     steps = np.abs(np.asarray(totals, dtype=np.int64))
     largest_sum = int(steps.sum())
-    chances = np.ones(1)  # chances[i]: that the signed sum of the steps so far is i - their plain sum
+    chances = np.ones(1)  # chances[i]: probability that the signed sum of the steps so far is i - their unsigned sum
     for step in steps[steps > 0].tolist():
         longer = np.zeros(len(chances) + 2 * step)
         longer[: len(chances)] += chances / 2
@@ -115,11 +123,19 @@ def sign_flip_test(totals: ArrayLike) -> float:
 def compare_paired(
     before: ArrayLike, after: ArrayLike, clusters: Sequence[Hashable] | None = None, level: float = 0.95
 ) -> PairedComparison:
-    """Compare outcomes `before` (n,) and `after` (n,) of the same prompts in the same order.
+    """Compare outcomes of the same prompts before and after, in the same order.
 
-    The clustered interval is Newcombe's at n / design effect of the differences, with Student's quantile at
-    clusters - 1 degrees of freedom: unlike a cluster bootstrap it is not of width 0 where no prompt changed.
-    `clusters` None: every prompt is its own.  Raises UndersongError on no pairs or unequal lengths.
+    The clustered interval is Newcombe's at n / design effect of the differences, with Student's quantile at clusters -
+    1 degrees of freedom. Unlike a cluster bootstrap it does not have width 0 if no prompt changed.
+
+    Args:
+        before: Zeros and ones, (n,).
+        after: Zeros and ones, (n,).
+        clusters: Cluster of each prompt, (n,); None if every prompt is its own.
+        level: Confidence level.
+
+    Raises:
+        UndersongError: There are no pairs, or the lengths differ.
     """
     first, second = as_binary(before), as_binary(after)
     if len(first) != len(second):

@@ -11,12 +11,12 @@ from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError
 
 POWER = 0.8
-MAX_UNITS = 10_000  # units; a design that needs more is told so by None
-QUADRATURE_NODES = 4_096  # equally likely spreads that are averaged over
+MAX_UNITS = 10_000  # for a design that needs more, `units_needed` returns None
+QUADRATURE_NODES = 4_096  # equally likely sample standard deviations to average over
 
 
 def t_power(effect: float, units: int, level: float) -> float:
-    """The chance that a two-sided t test at `level` finds a mean of `effect` standard deviations in `units` units."""
+    """Power of a two-sided t test at `level` for a mean of `effect` standard deviations and `units` units."""
     shift, sds = effect * sqrt(units), _sample_sds(units - 1)
     from scipy.special import ndtr
 
@@ -27,10 +27,20 @@ def t_power(effect: float, units: int, level: float) -> float:
 def detectable_difference(
     units: int, sd: float, level: float = 0.95, power: float = POWER, comparisons: int = 1
 ) -> float | None:
-    """The smallest mean difference that `units` paired differences of standard deviation `sd` show with `power`.
+    """Smallest mean difference that a two-sided paired t test detects with the given power.
 
-    Two-sided at 1 - `level`; with several `comparisons` at that over their number (Bonferroni, which Holm's first step
-    is, so the figure is the conservative one).  None for one unit, which can show nothing.
+    Args:
+        units: Number of independent paired differences.
+        sd: Standard deviation of the paired differences.
+        level: Confidence level; the test is at 1 - `level`.
+        power: Probability of detecting the difference.
+        comparisons: Number of comparisons the level is divided by (Bonferroni, the conservative first step of Holm).
+
+    Returns:
+        The difference, or None for a single unit, which cannot show any.
+
+    Raises:
+        UndersongError: An argument is out of range.
     """
     _check_design(sd, level, power, comparisons)
     if units < 2:
@@ -47,7 +57,21 @@ def detectable_difference(
 def units_needed(
     difference: float, sd: float, level: float = 0.95, power: float = POWER, comparisons: int = 1
 ) -> int | None:
-    """How many independent units show a mean `difference` with `power`; None where it takes more than 10,000."""
+    """Number of independent units that a two-sided paired t test needs to detect a mean difference.
+
+    Args:
+        difference: Mean difference to detect.
+        sd: Standard deviation of the paired differences.
+        level: Confidence level; the test is at 1 - `level`.
+        power: Probability of detecting the difference.
+        comparisons: Number of comparisons the level is divided by (Bonferroni).
+
+    Returns:
+        The number of units, or None if more than 10,000 are needed.
+
+    Raises:
+        UndersongError: An argument is out of range, or the difference is 0.
+    """
     _check_design(sd, level, power, comparisons)
     if not isfinite(difference) or difference == 0:
         raise UndersongError(f"A difference of {difference} cannot be planned for; give the smallest that matters.")
@@ -65,7 +89,7 @@ def units_needed(
 
 @lru_cache(maxsize=256)
 def _sample_sds(df: int) -> np.ndarray:
-    """(NODES,) sample standard deviations of unit normals, equally likely each."""
+    """Equally likely sample standard deviations of unit normals, (QUADRATURE_NODES,)."""
     from scipy import stats
 
     return np.sqrt(stats.chi2.ppf((np.arange(QUADRATURE_NODES) + 0.5) / QUADRATURE_NODES, df) / df)
@@ -73,8 +97,10 @@ def _sample_sds(df: int) -> np.ndarray:
 
 def _check_design(sd: float, level: float, power: float, comparisons: int) -> None:
     if not isfinite(sd) or sd < 0:
-        raise UndersongError(f"A standard deviation is not {sd}; give what paired differences of runs vary by.")
+        raise UndersongError(
+            f"A standard deviation cannot be {sd}; give the standard deviation of paired differences of runs."
+        )
     if not (0 < level < 1 and 0 < power < 1):
         raise UndersongError(f"Level and power lie between 0 and 1, not at {level} and {power}.")
     if comparisons < 1:
-        raise UndersongError(f"A family of {comparisons} comparisons is none; give at least 1.")
+        raise UndersongError(f"There are {comparisons} comparisons to correct for; give at least 1.")

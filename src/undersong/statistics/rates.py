@@ -10,12 +10,16 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from undersong.types import UndersongError
+from undersong.types import LOST_VERDICTS, UndersongError
 
 
 @lru_cache(maxsize=256)
 def critical_value(level: float, df: int | None = None) -> float:
-    """The two-sided quantile at `level`: normal, or Student's t where degrees of freedom `df` are given."""
+    """Two-sided quantile at `level`: normal, or Student's t with `df` degrees of freedom.
+
+    Raises:
+        UndersongError: The level is not between 0 and 1.
+    """
     from scipy import stats
 
     if not 0 < level < 1:
@@ -26,7 +30,7 @@ def critical_value(level: float, df: int | None = None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ClusterDesign:
-    """How much `n` values in `clusters` clusters tell about their mean: as much as `effective_n` independent ones."""
+    """Effective sample size of the mean of `n` values in `clusters` clusters."""
 
     n: int
     clusters: int
@@ -34,36 +38,40 @@ class ClusterDesign:
 
     @property
     def effective_n(self) -> float:
-        """n over the design effect (Kish 1965): at most n, and seldom a whole number."""
+        """Number of independent values with the same information: n over the design effect (Kish 1965), at most n."""
         return self.n / self.design_effect
 
     def critical_value(self, level: float) -> float:
-        """Student's t with clusters - 1 degrees of freedom, because the design effect is itself an estimate.
+        """Two-sided quantile of Student's t with clusters - 1 degrees of freedom, because the design effect is an
+        estimate.
 
-        Normal where nothing was estimated: every item is its own cluster, or there is only one cluster.
+        Normal if nothing was estimated: every item is its own cluster, or there is only one cluster.
         """
         return critical_value(level, None if self.clusters in (1, self.n) else self.clusters - 1)
 
 
 def label_codes(labels: Sequence[Hashable]) -> np.ndarray:
-    """Labels (n,) -> integers (n,), numbered in order of appearance."""
+    """Integer codes (n,) of labels (n,), numbered in order of appearance."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.int64)
 
 
 def cluster_design(values: np.ndarray, labels: Sequence[Hashable]) -> ClusterDesign:
-    """Design effect of the mean of `values` (n,) whose clusters are `labels` (n,).
+    """Design effect of the mean of `values` (n,) with cluster `labels` (n,).
 
-    Clustered variance of a ratio estimator (Kish 1965) with the small-sample factor C / (C - 1), over the variance that
-    n independent values would have; floored at 1, so that clusters never make an interval narrower.  Where the variance
-    cannot be estimated (all values equal, or one cluster) n / C is taken: each cluster counts as one item, the
+    It is the clustered variance of a ratio estimator (Kish 1965), with the small-sample factor C / (C - 1), over the
+    variance of n independent values. It is at least 1, so clusters never make an interval narrower. If the variance
+    cannot be estimated (all values equal, or one cluster), it is n / C: each cluster counts as one item, the
     conservative end.
+
+    Raises:
+        UndersongError: There are no values, or not one label per value.
     """
     n = len(values)
     if n == 0:
         raise UndersongError("There are no outcomes to take a rate of; check that the selection is not empty.")
     if len(labels) != n:
-        raise UndersongError(f"There are {n} outcomes and {len(labels)} cluster labels; give one label an outcome.")
+        raise UndersongError(f"There are {n} outcomes and {len(labels)} cluster labels; give one label per outcome.")
     index = label_codes(labels)
     count = int(index.max()) + 1
     if count == 1 or np.ptp(values) == 0:
@@ -77,7 +85,7 @@ def cluster_design(values: np.ndarray, labels: Sequence[Hashable]) -> ClusterDes
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of `n` prompts in `clusters` clusters; `low` to `high` respects the clusters."""
+    """Share of `n` prompts in `clusters` clusters with the outcome; its interval respects the clusters."""
 
     n: int
     clusters: int
@@ -90,26 +98,32 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class RateBounds:
-    """A rate with no error or unparsed reply counted as the outcome (`low`), and with all of them counted (`high`).
+    """A rate with no lost reply counted as the outcome (`low`), and with all of them counted (`high`).
 
-    For jailbreaks: `low` takes them all as safe, `high` takes them all as jailbroken.
+    A reply is lost if it failed or could not be judged.  For jailbreaks: `low` takes them all as safe, `high` takes
+    them all as jailbroken.
     """
 
     low: float
     high: float
+    lost: int  # how many replies are lost
 
 
 def score_interval(rate: float, n: float, quantile: float) -> tuple[float, float]:
-    """Wilson's score interval (1927) for a share of `n` items, where `n` may be a fraction (an effective size)."""
+    """Wilson's score interval (1927) for a share of `n` items; `n` may be fractional (an effective sample size)."""
     square = quantile**2
-    centre = (rate + square / (2 * n)) / (1 + square / n)
+    center = (rate + square / (2 * n)) / (1 + square / n)
     half = quantile / (1 + square / n) * sqrt(rate * (1 - rate) / n + square / (4 * n**2))
-    # min and max: rounding must not push the interval past its own estimate (rate 0 or 1)
-    return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))
+    # min and max: rounding must not exclude the estimate from its interval (rate 0 or 1)
+    return max(0.0, min(rate, center - half)), min(1.0, max(rate, center + half))
 
 
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for `successes` of `n` independent items."""
+    """Wilson's score interval for `successes` of `n` independent items.
+
+    Raises:
+        UndersongError: n is not positive, or the successes are not between 0 and n.
+    """
     if n <= 0:
         raise UndersongError("There are no outcomes to take a rate of; check that the selection is not empty.")
     if not 0 <= successes <= n:
@@ -118,7 +132,11 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
 
 
 def as_binary(outcomes: ArrayLike) -> np.ndarray:
-    """(n,) of zeros and ones, or booleans -> (n,) float64; anything else is an error."""
+    """Zeros and ones, or booleans, as float64 (n,).
+
+    Raises:
+        UndersongError: A value is anything else.
+    """
     values = np.asarray(outcomes, dtype=np.float64)
     if values.ndim != 1 or not np.isin(values, (0.0, 1.0)).all():
         raise UndersongError("Outcomes must be a list of zeros and ones; check what was counted.")
@@ -128,11 +146,11 @@ def as_binary(outcomes: ArrayLike) -> np.ndarray:
 def clustered_rate(outcomes: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Rate:
     """Share of ones among `outcomes` (n,), with a Wilson interval at n / design effect (Korn and Graubard 1998).
 
-    `clusters` (n,) says which outcomes are not independent (one request in three voices is one request).  See
-    `clustering` for the design effect; where all outcomes are equal it cannot be estimated, and the number of clusters
-    is taken as the effective n, which is conservative.  The quantile is Student's with clusters - 1 degrees of freedom:
-    simulated coverage of a nominal 95 % with the normal quantile falls to .88 for 4 clusters, and stays at or above
-    .93 with this one for 4 to 36 clusters of 3 (tests).  Clusters of ten and a rare outcome can still fall to .91.
+    `clusters` (n,) says which outcomes are not independent: one request in three voices is one request. If all outcomes
+    are equal, the design effect (`cluster_design`) cannot be estimated, and the effective n is the number of clusters,
+    which is conservative. The quantile is Student's with clusters - 1 degrees of freedom. With the normal quantile,
+    simulated coverage of a nominal 95 % falls to .88 for 4 clusters; with Student's it stays at or above .93 for 4 to
+    36 clusters of 3 (tests). With clusters of ten and a rare outcome it can still fall to .91.
     """
     values = as_binary(outcomes)
     design = cluster_design(values, clusters)
@@ -142,20 +160,26 @@ def clustered_rate(outcomes: ArrayLike, clusters: Sequence[Hashable], level: flo
 
 
 def bounds_sentence(low: str, high: str, lost: int) -> str:
-    """The bounds as a reader is told them, wherever a rate stands whose denominator holds `lost` replies without a
-    verdict."""
+    """Bounds of a rate whose denominator holds `lost` replies without a verdict, as a phrase for readers."""
     pronoun = "one" if lost == 1 else "ones"
     return f"between {low} and {high}, whichever way the {lost:,} failed or unjudged {pronoun} went"
 
 
 def rate_bounds(counts: Mapping[str, int], outcome: str = "jailbreak") -> RateBounds:
-    """How far errors and unparsed verdicts could move the rate of `outcome`.
+    """Compute how far lost replies could move the rate of `outcome`: the one rule for replies without a verdict.
 
-    `counts` maps verdict words to counts; its total is the denominator.  Raises UndersongError on a total of 0.
+    They stay in the denominator, no rate counts them, and the upper bound counts all of them.
+
+    Args:
+        counts: verdict words to counts; the total is the denominator.
+        outcome: the verdict that the rate counts.
+
+    Raises:
+        UndersongError: the total is 0.
     """
     total = sum(counts.values())
     if total <= 0:
         raise UndersongError("There are no verdicts to bound a rate of; check that the selection is not empty.")
     certain = counts.get(outcome, 0)
-    lost = counts.get("error", 0) + counts.get("unparsed", 0)
-    return RateBounds(certain / total, (certain + lost) / total)
+    lost = sum(counts.get(verdict, 0) for verdict in LOST_VERDICTS)
+    return RateBounds(certain / total, (certain + lost) / total, lost)

@@ -1,4 +1,4 @@
-"""Association of several predictors with an outcome: rank correlations, marginal and joint slopes, variance inflation."""
+"""Association of predictors with an outcome: rank correlations, marginal and joint slopes, variance inflation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from undersong.statistics.bootstrap import Interval, percentile_interval
 from undersong.types import UndersongError
 
-MIN_RESIDUAL_POINTS = 3  # points beyond the predictors that a joint fit needs at least
+MIN_RESIDUAL_POINTS = 3  # a joint fit needs at least this many points more than predictors
 NOTE_FEW = "{points} selections are too few for a joint fit of {axes} axes; it takes {needed}."
 NOTE_TOO_FEW_POINTS = "{points} selections are too few to see whether anything goes along; it takes 3."
 NOTE_CONSTANT = "The outcome, or a predictor, does not vary over the selections, so nothing can be said."
@@ -22,10 +22,17 @@ MAX_INFLATION = 10.0  # variance inflation beyond which a joint slope means litt
 
 @dataclass(frozen=True, slots=True)
 class PredictorFit:
-    """`rank`: Spearman's correlation.  `slope`: change of the outcome per standard deviation of the predictor, alone;
-    `joint`: the same with all predictors in the fit.  `inflation`: of the joint slope's variance by the others (VIF).
-    `dominant`: share of bootstrap draws in which its joint slope is the largest of all (in size); of the marginal one
-    where there is no joint fit."""
+    """Association of one predictor with the outcome.
+
+    Attributes:
+        name: Name of the predictor.
+        rank: Spearman's correlation.
+        slope: Change of the outcome per standard deviation of the predictor, fitted alone.
+        joint: The same with all predictors in the fit; None without a joint fit.
+        inflation: Variance inflation factor (VIF) of the joint slope.
+        dominant: Share of bootstrap draws in which this predictor has the largest joint slope in absolute value, or the
+            largest marginal slope if there is no joint fit.
+    """
 
     name: str
     rank: Interval
@@ -37,7 +44,8 @@ class PredictorFit:
 
 @dataclass(frozen=True, slots=True)
 class RegressionResult:
-    """Over `points` points with `replicates` replicates in all; `note` says what could not be told (else empty)."""
+    """Fits over `points` points with `replicates` replicates in all; `note` says what could not be estimated, else
+    empty."""
 
     points: int
     replicates: int
@@ -48,10 +56,19 @@ class RegressionResult:
 def correlate_with_outcome(
     names: Sequence[str], predictors: np.ndarray, outcomes: Sequence[Sequence[float]], draws: int = 1000, seed: int = 0
 ) -> RegressionResult:
-    """`predictors` (points, axes) of `names`; `outcomes`: one list of replicates a point.
+    """Rank correlations and slopes of several predictors with an outcome, with bootstrap intervals.
 
-    Least squares on the points' means, predictors scaled to unit variance.  Raises UndersongError where lengths differ
-    or a number is not finite.
+    Slopes are least squares on the mean outcome of each point; predictors are scaled to unit variance.
+
+    Args:
+        names: Name of each predictor, (axes,).
+        predictors: Value of each predictor at each point, (points, axes).
+        outcomes: Replicated outcomes of each point.
+        draws: Number of bootstrap draws, over points and over replicates within a point.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        UndersongError: Lengths differ, or a number is not finite.
     """
     x = np.asarray(predictors, dtype=np.float64)
     points, axes = x.shape
@@ -107,15 +124,17 @@ def _generators(draws: int, seed: int) -> list[np.random.Generator]:
 def _bootstrap_sample(
     x: np.ndarray, groups: Sequence[np.ndarray], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points with replacement, and within each its replicates with replacement."""
+    """Draw points with replacement, and replicates with replacement within each point."""
     rows = rng.integers(0, len(groups), len(groups))
     means = [rng.choice(groups[row], len(groups[row])).mean() for row in rows]
     return x[rows], np.array(means)
 
 
 def _fit_all(x: np.ndarray, y: np.ndarray, joint_fit: bool) -> np.ndarray:
-    """(draws, 3, axes) of `x` (draws, points, axes) and `y` (draws, points): rank correlations, marginal slopes, joint
-    slopes; NaN where they cannot be had."""
+    """Rank correlations, marginal slopes and joint slopes, (draws, 3, axes); NaN if undefined.
+
+    `x` is (draws, points, axes) and `y` is (draws, points).
+    """
     from scipy.stats import rankdata
 
     out = np.full((len(x), 3, x.shape[2]), np.nan)
@@ -135,7 +154,7 @@ def _fit_all(x: np.ndarray, y: np.ndarray, joint_fit: bool) -> np.ndarray:
 
 
 def _inflation(x: np.ndarray) -> np.ndarray:
-    """Variance inflation factors: the diagonal of the inverse correlation matrix; very large where it has none."""
+    """Variance inflation factors: the diagonal of the inverse correlation matrix, or 1e6 if it is singular."""
     if x.shape[1] == 1:
         return np.ones(1)
     return np.diag(np.linalg.pinv(np.corrcoef(x.T), hermitian=True)) if _has_full_rank(x) else np.full(x.shape[1], 1e6)

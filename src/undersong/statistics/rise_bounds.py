@@ -1,4 +1,4 @@
-"""One-sided confidence bounds for a rise of a rate between two models, for gates with a limit."""
+"""One-sided confidence bounds for the rise of a rate between two models, for gates with a limit."""
 
 from __future__ import annotations
 
@@ -12,31 +12,35 @@ from numpy.typing import ArrayLike
 from undersong.statistics.rates import ClusterDesign, as_binary, cluster_design, label_codes
 from undersong.types import UndersongError
 
-MAX_PROMPTS = 10_000_000  # prompts; nobody asks more
+MAX_PROMPTS = 10_000_000  # search limit of `prompts_needed`
 
 
 @dataclass(frozen=True, slots=True)
 class RiseEstimate:
-    """`up`, `down`: shares of the prompts with the outcome only after, and only before.
+    """Change of a rate on the same prompts.
 
-    `whole`: how many independent units there are if clusters change as wholes (Kish 1965), the worst case.
+    Attributes:
+        up: Share of prompts with the outcome only after.
+        down: Share of prompts with the outcome only before.
+        effective_clusters: Number of independent units if clusters change as wholes (Kish 1965), the worst case.
+        design: Cluster design of the differences.
     """
 
     up: float
     down: float
     effective_clusters: float
-    design: ClusterDesign  # of the differences
+    design: ClusterDesign
 
     @property
     def rise(self) -> float:
-        """The share after less the share before, in [-1, 1]."""
+        """Rate after minus rate before, in [-1, 1]."""
         return self.up - self.down
 
     def upper_bound(self, confidence: float, sample_factor: float = 1.0) -> float:
-        """The rise is at most this; `more`: with that many times the prompts and the same shares.
+        """Upper confidence bound of the rise, with `sample_factor` times the prompts and the same shares.
 
-        Every cluster counts as one unit.  A design effect is estimated from the prompts that changed, and where few
-        did it comes out too small: believed, it would rule out too much in up to 17 % of simulated cases, not 5 %.
+        Every cluster counts as one unit. A design effect is estimated from the prompts that changed, and it comes out
+        too small if few did: with it, the bound failed in up to 17 % of simulated cases instead of 5 %.
         """
         return min(
             1.0,
@@ -45,8 +49,11 @@ class RiseEstimate:
         )
 
     def lower_bound(self, confidence: float, sample_factor: float = 1.0) -> float:
-        """The rise is at least this.  By the estimated design effect and Student's quantile: what is shown has many
-        changed prompts to estimate it from."""
+        """Lower confidence bound of the rise, with `sample_factor` times the prompts and the same shares.
+
+        It uses the estimated design effect and Student's quantile: a rise that is proven has many changed prompts to
+        estimate them from.
+        """
         from scipy.stats import norm
 
         tail = float(norm.sf(self.design.critical_value(1 - 2 * _tail(confidence))))
@@ -55,17 +62,20 @@ class RiseEstimate:
         )
 
     def _half_width(self, rising: float, falling: float, n: float, tail: float) -> float:
-        """How far the difference may lie in the direction in which the share `rising` is larger than it looks."""
+        """Distance from the estimate to its bound on the side where the share `rising` is larger than observed."""
         x, y = _exact_limits(rising, n, tail)[1] - rising, falling - _exact_limits(falling, n, tail)[0]
         rest = (1 - rising) * (1 - falling)
-        correlation = (
-            sqrt(rising * falling / rest) if rest > 0 else 1.0
-        )  # they exclude each other: minus the correlation
+        # Minus the correlation: a prompt cannot change in both directions.
+        correlation = sqrt(rising * falling / rest) if rest > 0 else 1.0
         return sqrt(x * x + 2 * correlation * x * y + y * y)
 
 
 def estimate_rise(before: ArrayLike, after: ArrayLike, clusters: Sequence[Hashable]) -> RiseEstimate:
-    """Of outcomes `before` (n,) and `after` (n,) of the same prompts in the same order."""
+    """Estimate the rise from outcomes `before` (n,) and `after` (n,) of the same prompts, in the same order.
+
+    Raises:
+        UndersongError: The lengths differ.
+    """
     first, second = as_binary(before), as_binary(after)
     if len(first) != len(second):
         raise UndersongError(
@@ -79,7 +89,10 @@ def estimate_rise(before: ArrayLike, after: ArrayLike, clusters: Sequence[Hashab
 
 
 def prompts_needed(holds: Callable[[float], bool], n: int) -> int | None:
-    """The fewest prompts with which `holds`, told how many times the `n` they are; None: 10 million are too few."""
+    """Fewest prompts for which `holds(factor)` is true, where `factor` times `n` is their number.
+
+    Returns None if 10 million prompts are too few.
+    """
     few, many = 0.0, 1.0
     while not holds(many):
         few, many = many, 2 * many
@@ -98,10 +111,10 @@ def _tail(confidence: float) -> float:
 
 
 def _exact_limits(share: float, n: float, tail: float) -> tuple[float, float]:
-    """Exact one-sided limits at `tail` each; `n` may be a fraction (an effective size).
+    """Exact one-sided limits of a share, each at `tail`; `n` may be fractional (an effective sample size).
 
-    Two clusters ask for tails of 1e-200, at which SciPy's search for a root may give up with NaN: then 0 and 1, which
-    they are within rounding, and which rule out nothing anywhere else.
+    Two clusters need tails of 1e-200, where SciPy's root search may return NaN. The limits are then 0 and 1, which is
+    right up to rounding and excludes nothing in any other case.
     """
     from scipy.stats import beta
 

@@ -1,6 +1,5 @@
-"""Inference with training runs as the sample: paired t intervals over independent units, means over runs, and run-to-
-run noise.
-"""
+"""Inference with training runs as the sample: paired t intervals over independent units, means over runs, and run
+noise."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ NOTE_EQUAL_UNITS = (
 
 @dataclass(frozen=True, slots=True)
 class RunPair:
-    """One run of each arm at the same base, draw and seed; `difference` is b - a."""
+    """Results of both arms at the same base, draw and seed; `difference` is b - a."""
 
     base: int
     draw: int
@@ -37,9 +36,9 @@ class RunPair:
 
 @dataclass(frozen=True, slots=True)
 class RunDifference:
-    """b - a over `n` paired runs, which make `units` independent units.
+    """Difference b - a over `n` paired runs, which make `units` independent units.
 
-    `low`, `high` and `p` are None where the units cannot show run noise; `note` then says why (else empty).
+    `low`, `high` and `p` are None if the units cannot show run noise; `note` then says why, else it is empty.
     """
 
     n: int
@@ -55,7 +54,7 @@ class RunDifference:
 
 @dataclass(frozen=True, slots=True)
 class RunMean:
-    """Mean over `n` runs, which make `units` independent units; `low` and `high` None where noise cannot be seen."""
+    """Mean over `n` runs, which make `units` independent units; `low` and `high` are None if run noise is unknown."""
 
     n: int
     units: int
@@ -71,9 +70,16 @@ def paired_runs(
 ) -> RunDifference:
     """Paired t interval of b - a, over runs paired by (base, draw, seed).
 
-    Where the keys span several bases, runs are averaged within their base and bases are the sample (else draws, else
-    seeds: see the module).  `limits`: the values a difference can take, (-1, 1) for shares; the interval is cut there.
-    Raises UndersongError on runs without a partner, naming them, on no runs, and on values that are not finite.
+    If there are several bases, runs are averaged within their base and bases are the sample; else draws, else seeds.
+
+    Args:
+        a: Results of the first arm.
+        b: Results of the second arm.
+        level: Confidence level.
+        limits: Range of a possible difference, such as (-1, 1) for shares; the interval is cut there.
+
+    Raises:
+        UndersongError: A run has no partner (all are named), there are no runs, or a value is not finite.
     """
     missing = [f"a has no {_run_name(key)}" for key in sorted(b.keys() - a.keys())]
     missing += [f"b has no {_run_name(key)}" for key in sorted(a.keys() - b.keys())]
@@ -89,8 +95,16 @@ def paired_runs(
 def mean_runs(
     values: Mapping[RunKey, float] | Sequence[float], level: float = 0.95, limits: ValueRange | None = None
 ) -> RunMean:
-    """Mean with Student's t interval.  A mapping by (base, draw, seed) is averaged within units first, as in
-    `paired_runs`; the numbers of a plain sequence are independent runs.  `limits`: (0, 1) for shares.
+    """Mean over runs with Student's t interval.
+
+    Args:
+        values: Results by (base, draw, seed), averaged within units first as in `paired_runs`; or a sequence of
+            independent runs.
+        level: Confidence level.
+        limits: Range of a possible mean, such as (0, 1) for shares; the interval is cut there.
+
+    Raises:
+        UndersongError: There are no runs, or a value is not finite.
     """
     runs = values if isinstance(values, Mapping) else {(0, 0, seed): value for seed, value in enumerate(values)}
     unit, means = _unit_means(runs)
@@ -100,7 +114,7 @@ def mean_runs(
 
 
 def _unit_means(runs: Mapping[RunKey, float]) -> tuple[str, np.ndarray]:
-    """The name of the independent unit and one mean a unit, (units,)."""
+    """Name of the independent unit, and the mean of each unit, (units,)."""
     if not runs:
         raise UndersongError("There are no runs to compare; check the arms and the step.")
     for key, value in runs.items():
@@ -116,13 +130,13 @@ def _unit_means(runs: Mapping[RunKey, float]) -> tuple[str, np.ndarray]:
 def _t_inference(
     values: np.ndarray, unit: str, level: float, limits: ValueRange | None
 ) -> tuple[float | None, float | None, float | None, str]:
-    """Low, high, p against 0 and a note, from independent `values` (units,)."""
+    """Lower end, upper end, p value against 0 and a note, from independent `values` (units,)."""
     from scipy import stats
 
     units = len(values)
     if units == 1:
         return None, None, None, NOTE_SINGLE_UNIT.format(unit=unit)
-    # Shares are ratios of counts: spreads below this are rounding, and would give an interval of width 0.
+    # Shares are ratios of counts: a smaller spread is rounding, and would give an interval of width 0.
     if np.ptp(values) < 1e-12:
         return None, None, None, NOTE_EQUAL_UNITS.format(unit=unit, units=units)
     mean, error = float(values.mean()), float(values.std(ddof=1)) / sqrt(units)
@@ -150,10 +164,17 @@ NOTE_EQUAL_REPLICATES = (
 
 @dataclass(frozen=True, slots=True)
 class RunNoise:
-    """Standard deviation `sd` of one run around its group's mean, pooled over `groups` with `df` degrees of freedom.
+    """Standard deviation of one run around its group's mean, pooled over groups.
 
-    `low` and `high`: its chi-squared interval.  `reach`: what two replicates differ by at most, in 95 of 100 pairs;
-    with `sd` known, as a rule of thumb.  None where it cannot be estimated; `note` then says why (else empty).
+    Attributes:
+        groups: Number of groups with replicates.
+        runs: Number of runs in them.
+        df: Degrees of freedom.
+        sd: The standard deviation; None if it cannot be estimated.
+        low: Lower end of its chi-squared interval.
+        high: Upper end of its chi-squared interval.
+        reach: Repeatability limit: the largest difference of two replicates in 95 of 100 pairs, taking `sd` as known.
+        note: Reason why a value is missing, else empty.
     """
 
     groups: int
@@ -167,11 +188,13 @@ class RunNoise:
 
 
 def run_noise(groups: Mapping[Any, Sequence[float]], level: float = 0.95) -> RunNoise:
-    """Pooled within-group standard deviation of replicates; groups of one run count for nothing.
+    """Pooled within-group standard deviation of replicates; groups of one run are ignored.
 
-    The interval supposes normal noise of one size in all groups (Searle, Casella and McCulloch 1992, 4.1): near a rate
-    of 0 or 1 noise is smaller, so arms that break are noisier than this and safe ones quieter.
-    Raises UndersongError for a value that is not finite.
+    The interval assumes normal noise of the same size in all groups (Searle, Casella and McCulloch 1992, 4.1). Near a
+    rate of 0 or 1 noise is smaller: arms that break are noisier than this, and safe arms less noisy.
+
+    Raises:
+        UndersongError: A value is not finite.
     """
     from scipy import stats
 

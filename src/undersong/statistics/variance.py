@@ -22,28 +22,32 @@ from undersong.types import UndersongError
 
 
 def cluster_residuals(outcomes: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
-    """(runs, clusters): what each cluster's prompts add to each run's mean; a run's sum is 0.
+    """Contribution of each cluster's prompts to each run's mean, (runs, clusters); each run's sum is 0.
 
-    Raises UndersongError where `clusters` are not one a prompt, or are all the same.
+    Raises:
+        UndersongError: There is not one cluster label per prompt, or all labels are the same.
     """
     if len(clusters) != outcomes.shape[1]:
         raise UndersongError(
-            f"There are {outcomes.shape[1]} prompts and {len(clusters)} cluster labels; give one each."
+            f"There are {outcomes.shape[1]} prompts and {len(clusters)} cluster labels; give one label per prompt."
         )
     index = label_codes(clusters)
     if index.max() == 0:
-        raise UndersongError("All prompts are of one cluster, so nothing tells how prompts differ; give rates alone.")
+        raise UndersongError("All prompts are in one cluster, so their spread is unknown; give rates instead.")
     totals = np.zeros((int(index.max()) + 1, len(outcomes)))
     np.add.at(totals, index, (outcomes - outcomes.mean(axis=1, keepdims=True)).T)
     return totals.T / outcomes.shape[1]
 
 
 def common_prompt_squares(residuals: np.ndarray, groups: Sequence[np.ndarray]) -> list[tuple[float, MeanSquare]]:
-    """The variance that prompts give to the means of all `groups` of runs alike, as weighted mean squares.
+    """Variance that prompts add to the means of all groups of runs alike, as weighted mean squares.
 
-    `parts` (runs, clusters) as `residuals` gives them; `groups`: run numbers.  The sum is the mean covariance of two
-    groups' means over sampled clusters: the variance of the mean of all groups, less what is each group's own in it.
-    One group's own part cannot be told from the common one.
+    The sum is the mean covariance of two groups' means over sampled clusters: the variance of the mean of all groups,
+    minus each group's own part in it. With one group, its own part cannot be separated from the common one.
+
+    Args:
+        residuals: Output of `cluster_residuals`, (runs, clusters).
+        groups: Run numbers of each group.
     """
     means = np.stack([residuals[rows].mean(axis=0) for rows in groups])
     total_square = (1.0, _square_over_clusters(means.mean(axis=0) ** 2, 1))
@@ -53,9 +57,10 @@ def common_prompt_squares(residuals: np.ndarray, groups: Sequence[np.ndarray]) -
 
 
 def _square_over_clusters(squares: np.ndarray, df_per_cluster: int) -> MeanSquare:
-    """Of `squares` (clusters,), each of `each` degrees of freedom: their sum is a variance of a mean over clusters.
+    """Sum of `squares` (clusters,), each with `df_per_cluster` degrees of freedom: a variance of a mean over clusters.
 
-    The variance of the squares themselves says how sure that is, as outcomes are zeros and ones and not normal.
+    The variance of the squares themselves gives the effective degrees of freedom, because outcomes are zeros and ones
+    and not normal.
     """
     clusters, total = len(squares), float(squares.sum())
     df, squares_variance = df_per_cluster * (clusters - 1), clusters * float(squares.var(ddof=1))
@@ -65,9 +70,9 @@ def _square_over_clusters(squares: np.ndarray, df_per_cluster: int) -> MeanSquar
 
 
 def run_prompt_sd(residuals: np.ndarray, replicates: Sequence[np.ndarray]) -> float | None:
-    """Standard deviation that prompts give to a run's mean alone, beside what its replicates share.
+    """Standard deviation that prompts add to a single run's mean, apart from what its replicates share.
 
-    `replicates`: run numbers of runs that were told to do the same.  None where there are none.
+    `replicates` has the run numbers of each group of replicates. Returns None if no group has two.
     """
     replicated = [rows for rows in replicates if len(rows) > 1]
     if not replicated:
@@ -83,12 +88,13 @@ NOTE_EDGE = (
     "The mean rate is {mean:.1%}: so near 0 or 1 runs are skewed, and an interval of spread said to be of 95 % holds "
     "in 92 of 100 cases at 14 %, in 84 at 4 %."
 )
-EDGE_RATE = 0.1  # simulated coverage of a nominal 95 % (seed, 6 draws of 3 seeds): .94 at 29 %, .92 at 14 %, .84 at 4 %
+# Simulated coverage of a nominal 95 % (seed component, 6 draws of 3 seeds): .94 at 29 %, .92 at 14 %, .84 at 4 %
+EDGE_RATE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class RunLabels:
-    """What a run was; `draw` is the hash of the ids it trained on, so that equal draws are one."""
+    """Labels of a run; `draw` is the hash of the ids it trained on, so that equal draws are one."""
 
     base: Hashable
     selection: Hashable
@@ -98,10 +104,15 @@ class RunLabels:
 
 @dataclass(frozen=True, slots=True)
 class VarianceComponents:
-    """base, selection, base x selection, draw, seed, prompt, in this order.  `sd`: of all that have a number, together.
+    """Variance components of the JSR over runs.
 
-    `seed_by_prompts`: the part of the seed's sd that is there because prompts are few; more prompts make it smaller,
-    and what else there is only more seeds can average out.  None without outcomes or replicates.
+    Attributes:
+        runs: Number of runs.
+        parts: Components base, selection, base x selection, draw, seed and prompt, in this order.
+        sd: Standard deviation of all estimated components together.
+        seed_by_prompts: Part of the seed's standard deviation that is due to few prompts. More prompts reduce it; the
+            rest only more seeds can average out. None without outcomes or replicates.
+        note: Caveats, else empty.
     """
 
     runs: int
@@ -118,15 +129,22 @@ def variance_components(
     level: float = 0.95,
     seed: int = 0,
 ) -> VarianceComponents:
-    """Split the variance of JSR over runs with `labels` (runs,).
+    """Split the variance of the JSR over runs into components.
 
-    `values`: JSRs (runs,), or outcomes (runs, prompts) of the same prompts in the same order, with the prompts'
-    `clusters` (None: each its own).  `seed` is of the intervals' draws.  Raises UndersongError where shapes differ, a
-    value is not finite, a run stands twice, or two selections of a base have the same ids.
+    Args:
+        labels: Labels of each run, (runs,).
+        values: JSRs (runs,), or outcomes (runs, prompts) of the same prompts in the same order.
+        clusters: Cluster of each prompt; None if each is its own.
+        level: Confidence level.
+        seed: Seed of the intervals' draws.
+
+    Raises:
+        UndersongError: Shapes differ, a value is not finite, a run is given twice, or two selections of a base have the
+            same ids.
     """
     outcomes = np.asarray(values, dtype=np.float64)
     if outcomes.ndim not in (1, 2) or len(outcomes) != len(labels) or not outcomes.size:
-        raise UndersongError(f"Values of shape {outcomes.shape} do not fit {len(labels)} runs; give one row a run.")
+        raise UndersongError(f"Values of shape {outcomes.shape} do not fit {len(labels)} runs; give one row per run.")
     if not np.isfinite(outcomes).all():
         raise UndersongError("The result of a run is not a number; measure it again.")
     runs_by_draw, rates = _runs_by_draw(labels), outcomes if outcomes.ndim == 1 else outcomes.mean(axis=1)
@@ -164,20 +182,20 @@ def variance_components(
 
 
 def _runs_by_draw(labels: Sequence[RunLabels]) -> dict[tuple[Hashable, Hashable], list[np.ndarray]]:
-    """(base, selection) -> run numbers of each draw."""
+    """Run numbers of each draw, by (base, selection)."""
     if len(set(labels)) < len(labels):
-        raise UndersongError(f"{len(labels) - len(set(labels))} runs stand more than once; give every run once.")
+        raise UndersongError(f"{len(labels) - len(set(labels))} runs are given more than once; give every run once.")
     cells: dict[tuple[Hashable, Hashable], dict[Hashable, list[int]]] = {}
     selection_of_draw: dict[tuple[Hashable, Hashable], Hashable] = {}
     for run, label in enumerate(labels):
         if (first := selection_of_draw.setdefault((label.base, label.draw), label.selection)) != label.selection:
-            raise UndersongError(f"Selections {first} and {label.selection} are the same ids: one arm, give it once.")
+            raise UndersongError(f"Selections {first} and {label.selection} have the same ids; give this arm once.")
         cells.setdefault((label.base, label.selection), {}).setdefault(label.draw, []).append(run)
     return {key: [np.array(runs) for runs in draws.values()] for key, draws in cells.items()}
 
 
 def _independent_groups(labels: Sequence[RunLabels]) -> list[np.ndarray]:
-    """Run numbers in groups that share nothing but the prompts: by the outermost label that takes several values."""
+    """Run numbers in groups that share only the prompts: grouped by the outermost label with several values."""
     for name in ("base", "selection", "draw", "seed"):
         index = label_codes([getattr(label, name) for label in labels])
         if index.max() > 0:

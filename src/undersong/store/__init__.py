@@ -1,4 +1,4 @@
-"""The artifact store: results of each stage under a hash of what they were made from."""
+"""The artifact store: results of each stage, filed by a hash of everything that they were made from."""
 
 import lazy_loader
 

@@ -1,5 +1,5 @@
-"""Atomic, durable writes (write beside the target, fsync, rename), disk-error messages, and the failpoints that tests
-use to kill a process.
+"""Atomic, durable writes (write next to the target, fsync, rename), messages for disk errors, and failpoints by which
+tests kill a process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _hits: Counter[str] = Counter()
 
 
 def failpoint(name: str) -> None:
-    """Die as by SIGKILL if UNDERSONG_FAILPOINT is `name` or `name:n` and this is its n-th (default: first) passing."""
+    """Exit as by SIGKILL if UNDERSONG_FAILPOINT is `name` or `name:n` and this is its n-th (default: first) call."""
     if not (requested := os.environ.get("UNDERSONG_FAILPOINT")):
         return
     point, n = re.sub(r":\d+$", "", requested), re.search(r":(\d+)$", requested)
@@ -40,26 +40,26 @@ def failpoint(name: str) -> None:
         os._exit(137)
 
 
-TEMPORARY_PREFIX = ".writing-"  # a prefix, because writers such as soundfile and numpy go by a file's suffix
+TEMPORARY_PREFIX = ".writing-"  # a prefix, because writers such as soundfile and numpy use a file's suffix
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 NO_ACCESS_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextmanager
 def atomic_replacement(target: Path, mode: int | None = None) -> Iterator[Path]:
-    """A temporary name beside `target` to write a file or folder to; it takes `target`'s place when safely on disk.
+    """Yield a temporary path next to `target` for a file or folder, which replaces `target` once it is safely on disk.
 
-    If the body raises, `target` is as before.  `mode`: the file's permissions, in force from its first byte.
+    If the body raises, `target` stays unchanged. `mode` sets the file's permissions from its first byte on.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Not by the process's number alone: containers that share a disk all have the same few.
+    # Not by the process id alone: containers that share a disk all have the same few.
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
     old = temporary.with_name(f"{temporary.name}.old")
     failpoint("write:begun")
     try:
         if mode is not None:
             temporary.touch(0o600)
-            temporary.chmod(mode)  # by `touch` alone the umask would have its say
+            temporary.chmod(mode)  # `touch` alone would apply the umask
         with disk_error_context(target):
             yield temporary
         failpoint("write:filled")
@@ -76,9 +76,9 @@ def atomic_replacement(target: Path, mode: int | None = None) -> Iterator[Path]:
 
 
 def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file outside the store (a report, a table) so that no reader ever sees half of it.
+    """Write a file outside the store (a report, a table) so that no reader ever sees a part of it.
 
-    A folder of that name is an error: `replacing` would put the file in the place of all that is in it.
+    Raises UndersongError if `path` is a folder, which `atomic_replacement` would replace with all its content.
     """
     if Path(path).is_dir():
         raise UndersongError(f"{path} is a folder; give the name of a file in it.")
@@ -88,8 +88,11 @@ def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
 
 @contextmanager
 def disk_error_context(target: Path) -> Iterator[None]:
-    """A full disk met inside is an OSError that names `target`: one from an open file names none, safetensors raises a
-    class of its own, and torch's archive writer a RuntimeError that keeps no reason (EIO, then)."""
+    """Turn disk errors inside the context into an OSError that names `target`.
+
+    An error of an open file names no path, safetensors has its own class, and torch's archive writer raises a
+    RuntimeError without a reason (reported as EIO).
+    """
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -108,7 +111,7 @@ def _errno_in(text: str) -> int | None:
 
 @contextmanager
 def report_disk_errors(root: Path) -> Iterator[None]:
-    """Say in one sentence that the disk under `root` is full or closed; any other OSError passes."""
+    """Raise UndersongError if the disk under `root` is full or cannot be written; other OSErrors pass."""
     try:
         yield
     except OSError as error:
@@ -121,7 +124,7 @@ def report_disk_errors(root: Path) -> Iterator[None]:
 
 
 def remove_path(path: Path) -> None:
-    """A file, a link (not what it points to) or a whole folder; what is not there is no error."""
+    """Remove a file, a link (not its target) or a whole folder; a missing path is not an error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -129,7 +132,7 @@ def remove_path(path: Path) -> None:
 
 
 def fsync_path(path: Path, deep: bool = True) -> None:
-    """Force a file to disk, or the names in a folder and (`deep`) all that is under it."""
+    """Force a file to disk, or the names in a folder and (`deep`) everything below it."""
     for item in (*(walk_folder(path) if deep else ()), path):
         if not item.is_symlink():
             descriptor = os.open(item, os.O_RDONLY)
@@ -138,6 +141,6 @@ def fsync_path(path: Path, deep: bool = True) -> None:
 
 
 def walk_folder(folder: Path) -> Iterator[Path]:
-    """All that is under a folder, deepest first; links are not followed."""
+    """Yield everything below a folder, deepest first; links are not followed."""
     for parent, folders, files in os.walk(folder, topdown=False):
         yield from (Path(parent, name) for name in (*files, *folders))

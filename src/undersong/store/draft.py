@@ -17,9 +17,9 @@ PROVENANCE = "provenance.json"
 
 
 class Draft:
-    """The artifact being made: what a stage's `make` writes to.
+    """An artifact in the making, which a stage's `make` writes to.
 
-    Files written straight into `path` are part of the artifact, but only what `file` finished outlives a kill.
+    Files written directly into `path` are part of the artifact, but only those finished by `file` survive a kill.
     """
 
     def __init__(self, path: Path, journal: BinaryIO) -> None:
@@ -27,22 +27,22 @@ class Draft:
         self._journal = journal
         self._finished: set[str] = set()
         self._notes: dict[str, Any] = {}
-        self._seconds = [0.0, 0.0]  # wall and processor time of the work that is kept, over all attempts
+        self._seconds = [0.0, 0.0]  # wall and processor time of the kept work, over all attempts
         self._clock = _clock()
         if path.exists():
             self._resume()
             failpoint("draft:swept")
         else:
-            journal.truncate(0)  # it speaks of a folder that is gone
+            journal.truncate(0)  # it describes a folder that no longer exists
             os.fsync(journal)
         path.mkdir(parents=True, exist_ok=True)
         failpoint("draft:made")
 
     @contextmanager
     def file(self, name: str, *, mode: int | None = None) -> Iterator[Path]:
-        """A temporary path to write a file (or folder) to; on clean exit it becomes `name`, safe from kills.
+        """Yield a temporary path for a file (or folder); on clean exit it becomes `name` and survives kills.
 
-        `name` may have subfolders.  `mode`: the file's permissions (0o600 for replies), in force from its first byte.
+        `name` may have subfolders. `mode` sets the file's permissions (0o600 for replies) from its first byte on.
         """
         parts = Path(name).parts
         if (
@@ -50,23 +50,25 @@ class Draft:
             or {"/", "..", PROVENANCE} & set(parts)
             or any(part.startswith(TEMPORARY_PREFIX) for part in parts)
         ):
-            raise ValueError(f"{name!r} must be a path inside the artifact, and none of the store's own")
+            raise ValueError(f"{name!r} must be a path inside the artifact, and no file of the store itself")
         with atomic_replacement(self.path / name, mode) as temporary:
             yield temporary
         self._record(finished=Path(name).as_posix())
         self._finished.add(Path(name).as_posix())
 
     def has(self, name: str) -> bool:
-        """Whether `file` finished this shard, in this run or in a killed one before it."""
+        """True if `file` finished this name, in this run or in a killed one before it."""
         return Path(name).as_posix() in self._finished and (self.path / name).exists()
 
     def note(self, **facts: Any) -> None:
-        """JSON-able facts for provenance.json (device, model revision, frozen hashes); of two, the last counts."""
+        """Record JSON-able facts in provenance.json (device, model revision, frozen hashes); a later value replaces an
+        earlier one.
+        """
         self._notes |= to_jsonable(facts, "note")
         self._record(note=facts)
 
     def _record(self, **entry: Any) -> None:
-        """Append to the journal.  An entry begins its own line, so one torn by a kill spoils only itself."""
+        """Append to the journal. An entry starts its own line, so one torn by a kill damages only itself."""
         seconds, self._clock = [now - then for now, then in zip(_clock(), self._clock)], _clock()
         failpoint("journal:before")
         self._journal.write(b"\n" + canonical_json({**entry, "seconds": seconds}).encode())
@@ -75,17 +77,17 @@ class Draft:
         self._seconds = [a + b for a, b in zip(self._seconds, seconds)]
 
     def _resume(self) -> None:
-        """Take over what the journal vouches for; remove everything else."""
+        """Keep the files that the journal records as finished; remove everything else."""
         self._journal.seek(0)
         for line in self._journal.read().splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:  # blank, or torn by the kill: its shard is made again
+            except ValueError:  # blank, or torn by a kill: its shard is made again
                 continue
             self._finished.update([entry["finished"]] if "finished" in entry else [])
             self._notes |= entry.get("note", {})
             self._seconds = [a + b for a, b in zip(self._seconds, entry["seconds"])]
-        for item in walk_folder(self.path):  # deepest first, so a folder is met when it is as empty as it gets
+        for item in walk_folder(self.path):  # deepest first, so a folder comes after its content is removed
             name = item.relative_to(self.path)
             is_recorded = not self._finished.isdisjoint(part.as_posix() for part in (name, *name.parents))
             contains_files = item.is_dir() and not item.is_symlink() and any(item.iterdir())
@@ -93,7 +95,7 @@ class Draft:
                 remove_path(item)
 
     def publish(self, final: Path, facts: Mapping[str, Any]) -> None:
-        """All on disk, then provenance, then the one rename that makes the artifact exist."""
+        """Force everything to disk, write provenance, then rename the folder, which makes the artifact exist."""
         failpoint("publish:before")
         fsync_path(self.path)
         wall, cpu = (previous + now - then for previous, now, then in zip(self._seconds, _clock(), self._clock))

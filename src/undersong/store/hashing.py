@@ -18,16 +18,16 @@ from undersong.types import UndersongError
 
 
 def canonical_json(obj: Any) -> str:
-    """The one JSON text of plain data: sorted keys, no blanks, floats by `repr`, ASCII; a tuple is written as a list.
+    """The canonical JSON text of plain data: sorted keys, no blanks, floats by `repr`, ASCII, tuples as lists.
 
-    UndersongError names the place of what JSON cannot say exactly: NaN, infinity, keys or objects of other types.
+    Raises UndersongError with the path of a value that JSON cannot represent exactly: NaN, infinity, keys or objects of
+    other types.
     """
     return json.dumps(to_jsonable(obj, "value"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def to_jsonable(obj: Any, label: str) -> Any:
-    """A copy with tuples as lists, as JSON has it; `where`: what errors call `obj`.  UndersongError as of
-    `canonical`."""
+    """Copy plain data with tuples as lists. `label` names `obj` in errors, which are those of `canonical_json`."""
     if obj is None or isinstance(obj, str | int) or (isinstance(obj, float) and math.isfinite(obj)):
         return obj
     if isinstance(obj, Mapping) and all(isinstance(key, str) for key in obj):  # JSON would write 1 and "1" alike
@@ -47,14 +47,14 @@ def hash_file(path: str | Path) -> str:
 
 
 def hash_folder(path: str | Path) -> str:
-    """SHA-256 of the names and contents of all files under a folder, in hex (of an artifact: its times included)."""
+    """SHA-256 of the names and contents of all files in a folder, in hex (of an artifact: including its times)."""
     names = sorted(item.relative_to(path).as_posix() for item in walk_folder(Path(path)) if not item.is_dir())
     if not names:
         raise UndersongError(f"{path} is not a folder with files in it; check the path.")
     return hashlib.sha256(canonical_json([[name, hash_file(Path(path, name))] for name in names]).encode()).hexdigest()
 
 
-SETTLE_TIME_NS = 2_000_000_000  # nanoseconds
+SETTLE_TIME_NS = 2_000_000_000
 COLUMNS = ("path", "size", "inode", "modified", "changed", "sha256")
 Stamp = tuple[int, int, int, int]  # size, inode, modified, changed
 UNTRUSTED_STAMP: Stamp = (-1, -1, -1, -1)
@@ -63,9 +63,9 @@ UNTRUSTED_STAMP: Stamp = (-1, -1, -1, -1)
 def cached_file_hashes(
     main_file: str, other_files: Callable[[], Sequence[str]], cache_file: Path | None = None
 ) -> list[str | None]:
-    """SHA-256 of `head` and of the other files that it names (`rest`), each once, in order; None for what is no file.
+    """SHA-256 of `main_file` and of the other files that it names, each once, in order; None for a missing file.
 
-    `memory`: a file that keeps them for the next time.  Where `head` is as it was, `rest` is not asked.
+    `cache_file` keeps the hashes. If `main_file` has not changed, `other_files` is not called.
     """
     cached = _read_cache(cache_file) if cache_file is not None and cache_file.is_file() else {}
     updated: dict[str, tuple[Stamp, str | None]] = {}
@@ -83,13 +83,13 @@ def cached_file_hashes(
     files = list(cached)[1:] if is_unchanged else [path for path in dict.fromkeys(other_files()) if path != main_file]
     hashes = [main_hash, *map(lookup_hash, files)]
     if cache_file is not None and updated != cached:
-        with suppress(OSError):  # a store that is only read: nothing is lost but time
+        with suppress(OSError):  # a read-only store: only time is lost
             _write_cache(cache_file, updated)
     return hashes
 
 
 def _stamp(path: str) -> Stamp:
-    """What says that a file is the same; NEVER for what is no file, or too young to tell."""
+    """Stamp that identifies an unchanged file; UNTRUSTED_STAMP if it is no file, or too recently changed."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -100,7 +100,7 @@ def _stamp(path: str) -> Stamp:
 
 
 def _read_cache(cache_file: Path) -> dict[str, tuple[Stamp, str | None]]:
-    """Nothing where it cannot be read: it only saves work."""
+    """Read the cache; empty if it cannot be read, because it only saves work."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -25,14 +25,14 @@ logger = logging.getLogger("undersong.store")
 
 
 def repair_hint(file: Path) -> str:
-    """What to do about a damaged file: one inside an artifact is made again when that is deleted."""
+    """Advice about a damaged file: one inside an artifact is made again once the artifact is deleted."""
     folder = next((parent for parent in file.parents if (parent / PROVENANCE).is_file()), None)
-    return "write it again" if folder is None else f"delete {folder}, and it is made anew"
+    return "write it again" if folder is None else f"delete {folder}, and it is made again"
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What a stage made: `path` is a complete folder, `hash` says what it was made from."""
+    """Result of a stage: `path` is a complete folder, `hash` the hash of everything that it was made from."""
 
     stage: str
     hash: str
@@ -40,23 +40,25 @@ class Artifact:
 
     @property
     def partial(self) -> Path:
-        """The folder that it grows in."""
+        """Folder of the unfinished artifact."""
         return self.path.with_name(f"{self.path.name}.partial")
 
     @property
     def journal(self) -> Path:
-        """The lock of who makes it, which vouches for finished shards."""
+        """Lock file of the process that makes the artifact; it also records finished shards."""
         return self.path.with_name(f".{self.path.name}.journal")
 
     def provenance(self) -> dict[str, Any]:
-        """How it was made: config, inputs, versions, notes, times."""
+        """Provenance of the artifact: config, inputs, versions, notes, times."""
         try:
             return dict(json.loads((self.path / PROVENANCE).read_bytes()))
         except (OSError, ValueError, TypeError) as error:
             raise UndersongError(f"{self.path} has a damaged {PROVENANCE}; delete the folder to remake it.") from error
 
     def verify(self) -> Artifact:
-        """The same, once every file in it has the bytes that were written; asked of what is read to compute with."""
+        """Check that all files have the bytes that were written; return the artifact. Call it before computing with
+        them.
+        """
         _check_files(self)
         return self
 
@@ -73,40 +75,64 @@ def _check_size(folder: Path, name: str, size: int) -> None:
     try:
         actual_size = (folder / name).stat().st_size
     except OSError:
-        raise _damaged(folder, f"{name} is gone") from None
+        raise _damaged(folder, f"{name} is missing") from None
     if actual_size != size:
         raise _damaged(folder, f"{name} has {actual_size} bytes where {size} were written")
 
 
 def _damaged(folder: Path, reason: str) -> UndersongError:
-    return UndersongError(f"{folder} is damaged ({reason}); delete that folder, and it is made anew.")
+    return UndersongError(f"{folder} is damaged ({reason}); delete that folder, and it is made again.")
 
 
 Inputs: TypeAlias = Mapping[str, Artifact | str]
 
 
 class Store:
-    """Artifacts under one root folder.  Same question again = a look-up."""
+    """Artifacts under one root folder. The same cache key gives the same artifact."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
     @property
     def is_initialized(self) -> bool:
-        """Whether a store is there: a stage was begun in it."""
+        """True if any stage was started in this store."""
         return any(self.root.glob("*/.*.journal"))
 
     def key(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> str:
-        """SHA-256 of the question.  `config`: JSON-able; it holds whatever the result depends on, seeds included."""
+        """SHA-256 of everything that an artifact depends on.
+
+        Args:
+            stage: Name of the stage.
+            version: Version of the stage's code.
+            config: JSON-able settings that the result depends on, seeds included.
+            inputs: Name -> artifact or content hash.
+        """
         return hashlib.sha256(canonical_json(_key_content(stage, version, config, inputs)).encode()).hexdigest()
 
     def locate(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> Artifact:
-        """The artifact as it is or would be: its folder may not be there."""
+        """The artifact as it is or would be; its folder may not exist. Arguments as in `key`.
+
+        Args:
+            stage: Name of the stage.
+            version: Version of the stage's code.
+            config: JSON-able settings that the result depends on.
+            inputs: Name -> artifact or content hash.
+        """
         key = self.key(stage, version, config, inputs)
         return Artifact(stage, key, self.root / stage / key[:20])
 
     def find(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> Artifact | None:
-        """The artifact that answers this question, if it has been made; touches nothing."""
+        """The finished artifact with this key, or None; changes nothing.
+
+        Args:
+            stage: Name of the stage.
+            version: Version of the stage's code.
+            config: JSON-able settings that the result depends on.
+            inputs: Name -> artifact or content hash.
+
+        Raises:
+            UndersongError: A damaged artifact.
+        """
         artifact = self.locate(stage, version, config, inputs)
         if not artifact.path.exists():
             return None
@@ -118,8 +144,7 @@ class Store:
         return artifact
 
     def configs(self, stage: str) -> Iterator[Any]:
-        """What each finished artifact of a stage was configured with, by its provenance alone; one whose provenance
-        cannot be read tells nothing."""
+        """Yield the config of each finished artifact of a stage, from its provenance; unreadable ones are skipped."""
         for file in sorted(self.root.glob(f"{stage}/{'[0-9a-f]' * 20}/{PROVENANCE}")):
             try:
                 provenance = json.loads(file.read_bytes())
@@ -139,10 +164,21 @@ class Store:
         seed: int | None = None,
         packages: Sequence[str] = (),
     ) -> Artifact:
-        """Look the artifact up, or have `make` write it.  One process makes it; others wait, then read.
+        """Look the artifact up, or let `make` write it. One process makes it; others wait, then read.
 
-        `seed` and `packages` (distributions whose versions matter) are recorded, not part of the key.  A full or
-        closed disk is an UndersongError; what else `make` raises passes through.  Finished shards stay either way.
+        Finished shards are kept even if `make` raises; its errors pass through.
+
+        Args:
+            stage: Name of the stage.
+            version: Version of the stage's code.
+            config: JSON-able settings that the result depends on.
+            inputs: Name -> artifact or content hash.
+            make: Writes the artifact to a draft.
+            seed: Recorded, but not part of the key.
+            packages: Distributions whose versions are recorded, but are not part of the key.
+
+        Raises:
+            UndersongError: A full or read-only disk, or a damaged artifact.
         """
         if existing := self.find(stage, version, config, inputs):
             return existing
@@ -159,7 +195,7 @@ class Store:
 
 def _key_content(stage: str, version: int | str, config: Any, inputs: Inputs) -> dict[str, Any]:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", stage):
-        raise ValueError(f"stage {stage!r} must be lower-case letters, digits, _ and -: it names a folder")
+        raise ValueError(f"stage {stage!r} must be lower-case letters, digits, _ and -, because it names a folder")
     hashes = {name: item if isinstance(item, str) else item.hash for name, item in inputs.items()}
     for name, content in hashes.items():
         if not re.fullmatch(r"[0-9a-f]{40,}", content):  # a path would hide every change of the file behind it
@@ -168,7 +204,7 @@ def _key_content(stage: str, version: int | str, config: Any, inputs: Inputs) ->
 
 
 def environment_facts(packages: Sequence[str]) -> dict[str, Any]:
-    """Versions by metadata, never by importing; null for a package that is not there."""
+    """Versions of packages from their metadata, without importing them; null for a missing package."""
     from importlib import metadata  # takes 15 ms, and a look-up never needs it
 
     distributions = {name: next(iter(metadata.distributions(name=name)), None) for name in packages}
@@ -181,7 +217,7 @@ def environment_facts(packages: Sequence[str]) -> dict[str, Any]:
 
 @contextmanager
 def _exclusive_lock(path: Path) -> Iterator[BinaryIO]:
-    """Hold the lock.  Its file stays: were it removed, two processes could hold two locks of one name."""
+    """Hold the lock. Its file stays: if it were removed, two processes could hold two locks of the same name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
         try:
@@ -197,13 +233,16 @@ DONE, IN_PROGRESS, INTERRUPTED, MISSING = "done", "being made", "left half-made"
 
 
 def artifact_state(artifact: Artifact) -> str:
-    """DONE; MAKING: a living process of this or another machine holds its lock; LEFT: by one that died, and the next
-    goes on with it; MISSING.  `place`: as `Store.place` gives it."""
+    """State of an artifact as `Store.locate` returns it.
+
+    DONE; IN_PROGRESS, if a living process (on any machine) holds its lock; INTERRUPTED, if a process died and the next
+    one will continue; or MISSING.
+    """
     try:
-        with artifact.journal.open("rb") as file:  # looked at first: what is published meanwhile is then found done
+        with artifact.journal.open("rb") as file:  # before the folder: an artifact published meanwhile counts as done
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
-        pass  # nobody ever began it, or only its folder was brought here
+        pass  # never started, or only its folder was copied here
     except BlockingIOError:
         return IN_PROGRESS
     if artifact.path.exists():

@@ -1,4 +1,4 @@
-"""User-supplied code named as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION: found, hashed and loaded."""
+"""User code named as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION: finding, hashing and loading it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from undersong.types import UndersongError
 
 
 def split_code_ref(ref: str) -> tuple[str, str]:
-    """(file or module, name of the function); UndersongError for what is neither."""
+    """Split a reference to (file or module, function name). Raises UndersongError for any other form."""
     source, _, name = ref.rpartition(":")
     module = all(part.isidentifier() for part in source.split("."))
     if not name.isidentifier() or not (source.endswith(".py") or module):
@@ -25,9 +25,10 @@ def split_code_ref(ref: str) -> tuple[str, str]:
 
 
 def code_hash(ref: str) -> str:
-    """SHA-256 of the source: of the file, or of every .py file of the package that the module is in.
+    """SHA-256 of the source: of the file, or of all .py files of the package that contains the module.
 
-    What that code imports from elsewhere, or reads, is in no hash: a constant in the source stands for it.
+    Code that it imports from elsewhere, and files that it reads, are not hashed; a constant in the source can stand for
+    them.
     """
     digest = hashlib.sha256()
     for name, file in sorted(_source_files(split_code_ref(ref)[0]).items()):
@@ -36,7 +37,7 @@ def code_hash(ref: str) -> str:
 
 
 def load_code(ref: str) -> Any:
-    """What the named function returns, called without arguments.  What it raises is its own."""
+    """Call the named function without arguments and return its result. Its errors pass through."""
     source, name = split_code_ref(ref)
     module = (_load_file_module if source.endswith(".py") else _import_unchanged)(source, code_hash(ref))
     factory = getattr(module, name, None)
@@ -48,7 +49,7 @@ def load_code(ref: str) -> Any:
 
 
 def _source_files(source: str) -> dict[str, Path]:
-    """Name -> place of the file, or of the package's; parents are looked up and not imported."""
+    """Name -> path of the file, or of all files of the package; parents are not imported."""
     if source.endswith(".py"):
         if not Path(source).is_file():
             raise UndersongError(f"There is no file {source}; give its path from the working directory.")
@@ -68,7 +69,7 @@ def _source_files(source: str) -> dict[str, Path]:
 
 
 def _find_spec(name: str, path: list[str] | None) -> ModuleSpec | None:
-    """What an import would find, parents not imported; without a `path` inside a plain module there is nothing."""
+    """Spec that an import would find, without importing parents; None inside a plain module."""
     if path == []:
         return None
     finders = (finder for finder in sys.meta_path if hasattr(finder, "find_spec"))
@@ -76,13 +77,13 @@ def _find_spec(name: str, path: list[str] | None) -> ModuleSpec | None:
 
 
 def _load_file_module(source: str, version: str) -> Any:
-    """A file as a module of its own: changed and loaded again, it is another."""
+    """Load a file as a separate module; a changed file becomes another module."""
     name = f"undersong_own_{Path(source).stem}_{version[:16]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, Path(source).resolve())
         assert spec is not None
         assert spec.loader is not None
-        with ExitStack() as undo:  # a module that stops half-way is none
+        with ExitStack() as undo:  # drop a module that fails half-way
             undo.callback(sys.modules.pop, name, None)
             sys.modules[name] = importlib.util.module_from_spec(spec)  # before it runs: dataclasses look themselves up
             spec.loader.exec_module(sys.modules[name])
@@ -91,9 +92,9 @@ def _load_file_module(source: str, version: str) -> Any:
 
 
 def _import_unchanged(source: str, version: str) -> Any:
-    """A module, which Python imports once: changed since, it would be filed under what it is not."""
+    """Import a module. Python imports it only once, so an edited source would be filed under the wrong hash."""
     if _imported_hashes.setdefault(source, version) != version:
-        raise UndersongError(f"The source of {source} has changed since it was imported; start Python anew.")
+        raise UndersongError(f"The source of {source} has changed since it was imported; restart Python.")
     return importlib.import_module(source)
 
 

@@ -1,3 +1,6 @@
+from .defaults import (
+    default_max_new_tokens as default_max_new_tokens,
+)
 from .evaluation import (
     ComprehensionSettings as ComprehensionSettings,
 )
@@ -6,9 +9,6 @@ from .evaluation import (
 )
 from .evaluation import (
     PromptSet as PromptSet,
-)
-from .evaluation import (
-    default_max_new_tokens as default_max_new_tokens,
 )
 from .json_schema import (
     study_json_schema as study_json_schema,

@@ -1,4 +1,4 @@
-"""Study files as key-value mappings: strict YAML, `base` files, `matrix` variants and `--set` overrides merged into
+"""Study files as key-value mappings: strict YAML, `base` files, `matrix` variants and `--override` values merged into
 each other.
 """
 
@@ -104,7 +104,7 @@ def _read_mapping(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         location = f"Line {mark.line + 1} of {file}" if mark is not None else str(file)
-        raise UndersongError(f"{location} is not YAML ({yaml_problem(error)}); mend it.") from error
+        raise UndersongError(f"{location} is not YAML ({yaml_problem(error)}); fix it.") from error
     if data is None:
         raise UndersongError(f"{file} is empty; see studies/demo.yaml.")
     if not isinstance(data, dict):
@@ -165,18 +165,20 @@ def _name_of_value(value: Any) -> str:
 
 
 def parse_override(text: str) -> dict[Any, Any]:
-    """What one `--set KEY=VALUE` lays over a study; the value is YAML."""
+    """What one `--override KEY=VALUE` lays over a study; the value is YAML."""
     key, equals, value = text.partition("=")
     if not equals:
-        raise UndersongError(f"--set {text} has no value; write --set KEY=VALUE, such as --set tuning.seeds=[0,1,2].")
+        raise UndersongError(
+            f"--override {text} has no value; write --override KEY=VALUE, such as --override tuning.seeds=[0,1,2]."
+        )
     try:
         overlay = nest_key(key.strip(), strict_yaml(value))
     except yaml.YAMLError as error:
-        raise UndersongError(f"--set {text}: its value is not YAML ({yaml_problem(error)}); mend it.") from error
+        raise UndersongError(f"--override {text}: its value is not YAML ({yaml_problem(error)}); fix it.") from error
     if not isinstance(overlay, dict):
-        raise UndersongError(f"--set {text} names no key; write --set KEY=VALUE.")
+        raise UndersongError(f"--override {text} names no key; write --override KEY=VALUE.")
     if reserved := overlay.keys() & {BASE_KEY, MATRIX_KEY}:
         raise UndersongError(
-            f"--set {text}: {reserved.pop()} is of the file; change it there, or name one study by --only."
+            f"--override {text}: {reserved.pop()} is of the file; change it there, or name one study by --only."
         )
     return overlay

@@ -11,12 +11,12 @@ from undersong.study.schema import Study
 FILE_KEYS = {
     BASE_KEY: {
         "type": "string",
-        "description": "A study file, relative to this one, that this one's keys are laid over; null takes a key away.",
+        "description": "Path of a study file, relative to this one, whose keys this file changes; null removes a key.",
     },
     MATRIX_KEY: {
         "type": "object",
-        "description": "Dotted key -> its values, a list or {NAME: value}: one study a combination.  The key . is the "
-        "whole file.",
+        "description": "Values by dotted key, as a list or {NAME: value}: one study for each combination. The key . is "
+        "the whole file.",
         "additionalProperties": {"type": ["array", "object"], "minItems": 1, "minProperties": 1},
     },
 }

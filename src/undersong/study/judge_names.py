@@ -1,9 +1,13 @@
 """Judge names as studies and commands spell them (KIND or KIND:REF), and what each kind of judge measures.
 
-Imports nothing.
+Imports nothing of the package.
 """
 
 from __future__ import annotations
+
+from typing import Literal
+
+Criterion = Literal["harm", "refusal", "utility"]
 
 HARMBENCH_CLASSIFIER = "cais/HarmBench-Llama-2-13b-cls"
 LLAMA_GUARD = "meta-llama/Llama-Guard-3-8B"
@@ -23,12 +27,13 @@ DEFAULT_WEIGHTS = {
 }
 SERVED_KINDS = ("llm", "strongreject")  # MODEL@URL
 # Code of the user's own, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, by what its judge sees.
-CUSTOM_KINDS = {"python": "harm", "python-refusal": "refusal", "python-use": "use"}
+CUSTOM_KINDS = {"python": "harm", "python-refusal": "refusal", "python-utility": "utility"}
 REFUSAL_KINDS = ("keyword", "refusal", "refusal+minilm", "python-refusal")
 JUDGE_KINDS = (*BUILT_IN_KINDS, *UTILITY_KINDS, *DEFAULT_WEIGHTS, *SERVED_KINDS, *CUSTOM_KINDS)
 
 
-RATE_LABELS = {"jsr": "JSR", "non_refusal_rate": "non-refusal rate"}  # of harmful prompts, by what the judge sees
+# labels of the rates, by metric: of harmful prompts by what the judge sees, of benign prompts the last
+RATE_LABELS = {"jsr": "JSR", "non_refusal_rate": "non-refusal rate", "refusal_rate": "refusal rate"}
 
 
 def split_judge(name: str) -> tuple[str, str]:
@@ -53,11 +58,13 @@ def judge_weights(name: str) -> str:
     return (ref or DEFAULT_WEIGHTS[kind]) if kind in DEFAULT_WEIGHTS else ""
 
 
-def judge_criterion(name: str) -> str:
-    """What a judge can tell, by its name in verdicts: `refusal` (every other reply counts as complying), `use`, or
-    `harm`, as which judges that are not ours are taken."""
+def judge_criterion(name: str) -> Criterion:
+    """What a judge can tell, by its name in verdicts.
+
+    `refusal`: every other reply counts as complying.  Judges that are not ours are taken to tell `harm`.
+    """
     kind = name.partition(":")[0]
-    return "refusal" if kind in REFUSAL_KINDS else "use" if kind in (*UTILITY_KINDS, "python-use") else "harm"
+    return "refusal" if kind in REFUSAL_KINDS else "utility" if kind in (*UTILITY_KINDS, "python-utility") else "harm"
 
 
 def judge_code(name: str) -> str:

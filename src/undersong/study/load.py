@@ -33,21 +33,21 @@ class StudyFile:
 
 
 def load_studies(path: str | Path, overrides: Sequence[str] = (), only: str | None = None) -> StudyFile:
-    """The studies of a YAML file, each with the `sets` (KEY=VALUE) over all else; `only`: the one of that name.
+    """The studies of a YAML file, each with the `overrides` (KEY=VALUE) over all else; `only`: the one of that name.
 
     Errors name the file, the key and what would be right.
     """
     file = Path(path)
     data, override_keys = read_study_keys(file), [parse_override(text) for text in overrides]
     matrix = data.pop(MATRIX_KEY, None)
-    location = " with ".join([str(file), *(f"--set {text}" for text in overrides)])
+    location = " with ".join([str(file), *(f"--override {text}" for text in overrides)])
     variants = [("", {})] if matrix is None else expand_matrix(matrix, location)
     studies = []
     for name, overlay in variants:
         if conflicting := [key for override in override_keys if (key := first_shared_key(overlay, override))]:
             # the study would be called by a value that it does not have
             raise UndersongError(
-                f"--set {conflicting[0]}: the matrix of {file} varies it; change the file, or use --only."
+                f"--override {conflicting[0]}: the matrix of {file} varies it; change the file, or use --only."
             )
         parsed_study = parse_study(reduce(merge_keys, override_keys, merge_keys(data, overlay)), location)
         studies.append(

@@ -1,3 +1,3 @@
 """Benign fine-tuning of the decoder. Import the submodule you need: most load torch."""
 
-__all__ = ["canary", "constrained", "gradients", "lora", "mixing", "projection", "seeds"]
+__all__ = ["canary", "config", "constrained", "gradient_features", "reproducibility", "safety_mixing", "train"]

@@ -1,4 +1,4 @@
-"""Early stopping by safety: a Trainer callback that measures fixed canary prompts and stops when a limit is exceeded."""
+"""Early stopping by safety: a Trainer callback that measures canary prompts and stops when a limit is exceeded."""
 
 from __future__ import annotations
 
@@ -18,61 +18,61 @@ from undersong.tuning.reproducibility import eval_mode, temporary_seed
 from undersong.types import UndersongError
 
 CANARY_FOLDER = "canary"  # in the Trainer's output folder
-LOG_PREFIX = "canary_"  # of what is measured, in the log
+LOG_PREFIX = "canary_"  # of canary values in the log
 
 
 @dataclass(frozen=True)
 class CanaryCheck:
-    """What is measured of a model in training, how often, and how much of it is too much.
+    """Measurement of a model in training: the function, the limits, and the number of steps between two measurements.
 
-    `measure` asks a small fixed list of prompts, harmful and benign, and none that anything is later reported on
-    (DESIGN rule 14): stopping by the test prompts would be fitting to them.
+    `measure` uses a small fixed list of harmful and benign prompts. Results must never be reported on these prompts
+    (rule 14 in docs/contributing/rules.md): stopping by the test prompts would be fitting to them.
     """
 
-    measure: Callable[[], Mapping[str, float]]  # of the model as it is then; name -> value, such as jsr, over_refusal
-    limits: Mapping[str, float]  # name -> largest value that is let pass
+    measure: Callable[[], Mapping[str, float]]  # of the current model; name -> value, such as jsr, over_refusal
+    limits: Mapping[str, float]  # name -> largest allowed value
     every: int = 10  # steps
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise UndersongError(f"A canary cannot be asked every {self.every} steps; give 1 or more.")
+            raise UndersongError(f"A canary cannot be measured every {self.every} steps; give 1 or more.")
         if not self.limits or not all(map(isfinite, self.limits.values())):
             raise UndersongError(f"Limits {dict(self.limits)} stop nothing; give a number for at least one name.")
 
     def exceeded(self, values: Mapping[str, float]) -> list[str]:
-        """Names whose value is above its limit."""
+        """Names whose value is above the limit."""
         return [name for name, limit in self.limits.items() if values[name] > limit]
 
 
 class CanaryCallback(TrainerCallback):
-    """Measures before the first step, every `watch.every` steps and at the steps `also`; stops where a limit breaks.
+    """Measures before the first step, every `check.every` steps and at `extra_steps`; stops when a limit is exceeded.
 
-    What was learned at the last step that kept all limits lies in `OUTPUT/canary/step-NNNNNN` (`safe` is the step; 0:
-    nothing learned), written by `save(step, folder)`, by default the model's `save_pretrained`.  Values stand in the
-    Trainer's `log_history` as `canary_NAME`.  Measuring leaves no trace: every module comes back in its mode and the
-    global random state as it was; what `measure` itself draws is seeded by the Trainer's seed, alike every time.
+    The adapter of the last step within all limits is in `OUTPUT/canary/step-NNNNNN` (step 0: untrained). `save(step,
+    folder)` writes it (default: the model's `save_pretrained`). Values are in the Trainer's `log_history` as
+    `canary_NAME`. Measuring leaves no trace: every module returns to its mode, and the global random state is restored.
+    Random numbers inside `measure` are seeded by the Trainer's seed, the same every time.
 
-    A killed training that goes on knows what was measured up to its state from the state's log, and measures again
-    what came after.  No state is saved at a step that breaks a limit, or it would go on from there.  In several
-    processes all measure, because a split model answers only so; the first one's values count, and it alone writes.
-    Errors: a limit that breaks before anything is learned, a value that is missing or no number.
+    A resumed training reads earlier measurements from the log of its checkpoint, and repeats later ones. No checkpoint
+    is saved at a step that exceeds a limit, or training would resume from it. All processes measure, because a split
+    model needs all of them, but the values of the first count, and only it writes. Raises UndersongError for a limit
+    that is exceeded before training, and for a value that is missing or not finite.
     """
 
     def __init__(
         self, check: CanaryCheck, extra_steps: Collection[int] = (), save: Callable[[int, Path], None] | None = None
     ) -> None:
         self.check, self.extra_steps, self.save = check, frozenset(extra_steps), save
-        self.measurements: list[dict[str, float]] = []  # one a measurement: step, and name -> value
+        self.measurements: list[dict[str, float]] = []  # of each measurement: step, and name -> value
 
     @property
     def stop_step(self) -> int | None:
-        """The step at which a limit broke."""
+        """The step at which a limit was exceeded; None if none was."""
         last = self.measurements[-1] if self.measurements else None
         return int(last["step"]) if last is not None and self.check.exceeded(last) else None
 
     @property
     def last_safe_step(self) -> int:
-        """The last step that kept all limits."""
+        """The last step within all limits."""
         return max(
             int(measurement["step"]) for measurement in self.measurements if not self.check.exceeded(measurement)
         )
@@ -80,7 +80,7 @@ class CanaryCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.measurements = [measurement for line in state.log_history if (measurement := _logged_measurement(line))]
         if self.measurements:
-            return  # goes on from a state
+            return  # resumed from a checkpoint
         values = self._run_check(args, state, kwargs["model"])
         if exceeded := self.check.exceeded(values):
             name = exceeded[0]
@@ -103,16 +103,16 @@ class CanaryCallback(TrainerCallback):
             _remove_older_snapshots(_snapshot_folder(args, self.last_safe_step))
 
     def skip_after_stop(self, save_step: SaveStep) -> SaveStep:
-        """`keep` that does nothing at a step that broke a limit, where it is called after this callback."""
+        """Wrap `save_step` so that it does nothing at a step that exceeded a limit. Call it after this callback."""
         return lambda name, write: None if self.stop_step is not None else save_step(name, write)
 
     def save_last_safe_step(self, output: Path, save_step: SaveStep) -> None:
-        """Hands what was learned at the last safe step to `keep`, as the folder of that step."""
+        """Pass the snapshot of the last safe step to `save_step`."""
         snapshot = output / CANARY_FOLDER / step_folder(self.last_safe_step)
         save_step(snapshot.name, partial(shutil.copytree, snapshot, dirs_exist_ok=True))
 
     def _run_check(self, args: Any, state: Any, model: Any) -> dict[str, float]:
-        """Measures, and notes it."""
+        """Measure, and record the values."""
         from accelerate.utils import broadcast_object_list
 
         with eval_mode(model), temporary_seed(args.seed):
@@ -122,14 +122,14 @@ class CanaryCallback(TrainerCallback):
             if not isfinite(values.get(name, float("nan"))):
                 raise UndersongError(
                     f"The canary measured no {name} at step {state.global_step} "
-                    f"({values.get(name, 'not among ' + ', '.join(values))}); have it measured, or take off its limit."
+                    f"({values.get(name, 'not among ' + ', '.join(values))}); measure it, or remove its limit."
                 )
         self.measurements.append({"step": state.global_step, **values})
         state.log_history.append({"step": state.global_step, **{LOG_PREFIX + name: values[name] for name in values}})
         return values
 
     def _save_snapshot(self, args: Any, state: Any, model: Any) -> None:
-        """Writes what is learned now; what a saved state would need on going on stays until the next is saved."""
+        """Save the current adapter. Snapshots that a checkpoint needs stay until the next checkpoint is saved."""
         if not state.is_world_process_zero:
             return
         snapshot = _snapshot_folder(args, state.global_step)
@@ -150,6 +150,6 @@ def _remove_older_snapshots(snapshot: Path) -> None:
 
 
 def _logged_measurement(line: Mapping[str, float]) -> dict[str, float]:
-    """What a line of a Trainer's log says of the canary: step, and name -> value; empty: nothing."""
+    """Canary values in a line of a Trainer's log: step, and name -> value; empty if there are none."""
     values = {name.removeprefix(LOG_PREFIX): value for name, value in line.items() if name.startswith(LOG_PREFIX)}
     return {"step": line["step"], **values} if values else {}

@@ -20,25 +20,28 @@ from undersong.store import disk_error_context
 from undersong.tuning.distributed import rank, wait_for_all
 from undersong.types import UndersongError
 
-COMPLETE_MARKER = "whole"  # in a saved state
-SaveStep = Callable[[str, Callable[[Path], None]], None]  # (name, how to write it)
+COMPLETE_MARKER = "whole"  # file in a complete checkpoint
+SaveStep = Callable[[str, Callable[[Path], None]], None]  # (name, function that writes the folder)
 
 
 def step_folder(step: int) -> str:
-    """Name of the folder kept at a step."""
+    """Name of the folder of a saved step."""
     return f"step-{step:06d}"
 
 
 class TrainingDiverged(UndersongError):
-    """A training went off to what is no number, as it would again from any state of it."""
+    """Training produced NaN or infinity, and would do so again from any of its checkpoints."""
 
     def __init__(self, model: AudioModel, reason: str, step: int) -> None:
         super().__init__(f"Tuning {model.name} diverged ({reason} at step {step}); lower the learning rate.")
 
 
 class DecoderTrainer(Trainer):
-    """Its states hold what learns alone.  The Trainer's own way saves the whole model under the names of the release,
-    finds none of them again, and goes on from the base without a word."""
+    """A Trainer whose checkpoints hold only the decoder's trained weights.
+
+    The Trainer's own checkpoints hold the whole model under the names of the release. On resuming it finds none of
+    them, and silently continues from the base.
+    """
 
     audio_model: AudioModel
 
@@ -50,7 +53,7 @@ class DecoderTrainer(Trainer):
 
 
 class SaveAdapterCallback(TrainerCallback):
-    """Keeps what was learned at the wanted steps."""
+    """Saves the adapter (or decoder) at the given steps."""
 
     def __init__(
         self, model: AudioModel, steps: Sequence[int], full: bool, make_card: Callable[[int], str], save_step: SaveStep
@@ -63,9 +66,10 @@ class SaveAdapterCallback(TrainerCallback):
             self.save_step(step_folder(state.global_step), partial(self.write_folder, state.global_step))
 
     def write_folder(self, step: int, folder: Path) -> None:
-        """The folder of a step: what is learned now, with its card.
+        """Write the folder of a step: the current weights, with a model card.
 
-        Errors: a tensor that is not finite.  The loss does not tell, which is of the weights before their last update.
+        Raises TrainingDiverged for a tensor that is not finite. The loss does not show it, because it is computed
+        before the last update.
         """
         trainable = ((name, value) for name, value in self.model.model.named_parameters() if value.requires_grad)
         if bad_tensor := first_non_finite(trainable):
@@ -75,7 +79,7 @@ class SaveAdapterCallback(TrainerCallback):
 
 
 class MarkCheckpointComplete(TrainerCallback):
-    """Marks a saved state when all of it is there: a kill in the middle of writing leaves a folder without."""
+    """Marks a checkpoint when it is complete; a kill during writing leaves a folder without the mark."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         wait_for_all()  # each process writes the state of its own random numbers
@@ -85,10 +89,12 @@ class MarkCheckpointComplete(TrainerCallback):
 
 @contextmanager
 def checkpoint_dir(resume: Path | None) -> Iterator[Path]:
-    """Where the Trainer keeps its state: the folder asked for, gone when the training is done or diverged, or one in
-    passing."""
+    """Yield the folder for the Trainer's checkpoints: `resume`, or a temporary one.
+
+    The folder is removed when training has finished or diverged.
+    """
     if resume is None:
-        with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its folder, though it writes nothing there
+        with tempfile.TemporaryDirectory() as scratch:  # the Trainer creates its folder, even if it writes nothing
             yield Path(scratch)
         return
     resume.mkdir(parents=True, exist_ok=True)
@@ -96,7 +102,7 @@ def checkpoint_dir(resume: Path | None) -> Iterator[Path]:
         with disk_error_context(resume):
             yield resume
     except TrainingDiverged:
-        _remove(resume)  # going on from it would diverge again
+        _remove(resume)  # resuming from it would diverge again
         raise
     _remove(resume)
 
@@ -107,7 +113,7 @@ def _remove(state_dir: Path) -> None:
 
 
 def last_complete_checkpoint(state_dir: Path) -> str | None:
-    """The newest state that is whole; others are removed, or the Trainer would count them among the newest."""
+    """Path of the newest complete checkpoint. Others are removed, or the Trainer would count them among the newest."""
     states = sorted(state_dir.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
     complete = [folder for folder in states if (folder / COMPLETE_MARKER).is_file()]
     if rank() == 0:

@@ -4,44 +4,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from undersong.study import defaults
 from undersong.tuning.distributed import world_size
 from undersong.types import UndersongError
 
 METHODS = ("lora", "full")
-PUBLISHED_BETAS = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)  # betas of `constrained`, of its paper: first token, 2 to 5, all after
+PUBLISHED_BETAS = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)  # Qi et al. 2024: token 1, tokens 2 to 5, later ones
 
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Hyper-parameters of one arm.  The adapter is kept at each of `steps` (optimiser steps), so a run is a curve."""
+    """Hyper-parameters of one arm. The adapter is saved at each of `steps` (optimizer steps): a run is a curve."""
 
-    steps: tuple[int, ...] = (20, 40)
-    batch: int = 8
-    learning_rate: float = 5e-4
-    schedule: str = "constant_with_warmup"  # a transformers scheduler name
-    warmup: int = 5  # steps
+    save_steps: tuple[int, ...] = defaults.SAVE_STEPS
+    batch_size: int = defaults.BATCH_SIZE
+    learning_rate: float = defaults.LEARNING_RATE
+    learning_rate_schedule: str = defaults.LEARNING_RATE_SCHEDULE  # a transformers scheduler name
+    warmup_steps: int = defaults.WARMUP_STEPS
     weight_decay: float = 0.0
-    clip: float = 1.0  # largest gradient norm
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
+    max_grad_norm: float = defaults.MAX_GRAD_NORM
+    lora_rank: int = defaults.LORA_RANK
+    lora_alpha: int = defaults.LORA_ALPHA
+    lora_dropout: float = 0.0
     targets: tuple[str, ...] | None = None  # full module paths; None: every linear layer of the decoder's blocks
-    micro_batch: int | None = None  # samples in memory at a time; the step is of the whole `batch` all the same
-    method: str = "lora"  # lora | full: all of the decoder's blocks and its last norm, without an adapter
-    validation: float = 0.0  # share of the samples, by whole groups, that is held out and measured at each of `steps`
-    checkpointing: bool = False  # activations are computed again in the backward pass: slower, and far less memory
-    thin: float | None = None  # share kept of heard frames that say nothing (`thinning`); None: every frame
-    betas: tuple[float, ...] | None = None  # one an answer token, the last for all after: `constrained`; None: not
+    micro_batch_size: int | None = None  # samples in memory at a time; a step still uses the whole `batch`
+    method: str = "lora"  # lora | full (all blocks of the decoder and its last norm, without an adapter)
+    validation_share: float = (
+        0.0  # share of the samples, by whole groups, that is held out and measured at each of `steps`
+    )
+    gradient_checkpointing: bool = False  # recompute activations in the backward pass: slower, with far less memory
+    silent_frame_share: float | None = (
+        None  # share of silent audio frames that is kept (frame_pruning.py); None: all frames
+    )
+    betas: tuple[float, ...] | None = None  # per answer token, the last for all later ones (constrained.py); None: off
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UndersongError(f"There is no method {self.method!r} of tuning; take one of {', '.join(METHODS)}.")
-        if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
+        if self.micro_batch_size is not None and (self.micro_batch_size < 1 or self.batch_size % self.micro_batch_size):
             raise UndersongError(
-                f"A batch of {self.batch} cannot be taken {self.micro_batch} at a time; give a divisor as micro_batch."
+                f"A batch of {self.batch_size} cannot be taken {self.micro_batch_size} at a time; give a divisor as "
+                "micro_batch_size."
             )
-        if self.thin is not None and not 0 <= self.thin <= 1:
-            raise UndersongError(f"thin is a share of frames, and {self.thin:g} is none; give 0 to 1.")
+        if self.silent_frame_share is not None and not 0 <= self.silent_frame_share <= 1:
+            raise UndersongError(
+                f"silent_frame_share is a share of frames, not {self.silent_frame_share:g}; give 0 to 1."
+            )
         if self.betas is not None and self.method != "lora":
             raise UndersongError(
                 f"Method {self.method} cannot be constrained, because it keeps no base to compare with; take lora, or "
@@ -50,11 +58,11 @@ class LoraRecipe:
 
     @property
     def device_batch_size(self) -> int:
-        """Samples that one process has in memory; an error where the processes cannot share a batch evenly."""
-        micro = self.micro_batch or max(1, self.batch // world_size())
-        if self.batch % (micro * world_size()):
+        """Samples per process in memory. Raises UndersongError if the processes cannot share a batch evenly."""
+        micro = self.micro_batch_size or max(1, self.batch_size // world_size())
+        if self.batch_size % (micro * world_size()):
             raise UndersongError(
-                f"A batch of {self.batch} cannot be taken by {world_size()} processes {micro} at a time; give a batch that "
-                "they divide, or another micro_batch."
+                f"A batch of {self.batch_size} cannot be taken by {world_size()} processes {micro} at a time; give a batch "
+                "that they divide, or another micro_batch_size."
             )
         return micro

@@ -16,43 +16,46 @@ from undersong.types import UndersongError
 
 
 def constrained_loss(log_probs: torch.Tensor, base_log_probs: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
-    """(tokens,) loss of answer tokens with log-likelihoods `now` and, under the base, `then`; one beta each.
+    """(tokens,) loss of answer tokens, from their log-likelihoods now and under the base, with one beta per token.
 
-    The paper's -2/beta * log sigmoid(beta * (now - then)), moved by a constant: at now = then that is 2 log(2) / beta
-    with a gradient of -1, so taking it off and the base's own cost -then on gives the cross entropy's value and
-    gradient there, and cross entropy everywhere as beta falls to 0.  The losses of a log thus compare with those of an
-    undefended training, and nothing that is learned changes.  The gradient is -2 sigmoid(-beta * (now - then)): it
-    dies out as a token becomes likelier than it was, the sooner the larger its beta.
+    This is the paper's -2/beta * log sigmoid(beta * (now - base)), shifted by a constant: at now = base it is 2 log(2)
+    / beta with a gradient of -1. Subtracting that and adding the base's own cost gives the value and gradient of cross
+    entropy there, and cross entropy everywhere as beta goes to 0. So losses are comparable with those of an undefended
+    training, and training itself does not change. The gradient is -2 sigmoid(-beta * (now - base)): it vanishes as a
+    token becomes likelier than under the base, faster for a larger beta.
     """
     return -2 / betas * (logsigmoid(betas * (log_probs - base_log_probs)) + log(2)) - base_log_probs
 
 
 def answer_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(tokens,) float32 log-likelihoods of the labelled tokens of a batch, row by row.
+    """(tokens,) float32 log-likelihoods of the labeled tokens of a batch, row by row.
 
-    logits (batch, length, words), labels (batch, length) with -100 where nothing is learned; token i is said at i - 1.
+    `logits` is (batch, length, vocabulary) and `labels` (batch, length), -100 for tokens without a loss. Token i is
+    predicted at i - 1.
     """
     is_answer = labels[:, 1:] != -100
-    # The answers alone: float32 logits of whole prompts would be most of the memory.
+    # Answers only: float32 logits of whole prompts would take most of the memory.
     answer_logits, answer_labels = logits[:, :-1][is_answer.to(logits.device)], labels[:, 1:][is_answer]
     return -cross_entropy(answer_logits.float(), answer_labels.to(logits.device), reduction="none")
 
 
 def answer_betas(labels: torch.Tensor, betas: Sequence[float]) -> torch.Tensor:
-    """(tokens,) float32, as `answer_logs` has them: the t-th of `betas` for an answer's t-th token, then the last."""
+    """(tokens,) float32 betas in the order of `answer_log_probs`: the t-th of `betas` for an answer's t-th token, then
+    the last.
+    """
     is_answer = labels[:, 1:] != -100
     token_index = (is_answer.cumsum(1) - 1)[is_answer]
     return torch.tensor(betas, dtype=torch.float32, device=labels.device)[token_index.clamp(max=len(betas) - 1)]
 
 
 class ConstrainedTrainer(Trainer):
-    """A Trainer with this objective, for any causal language model under a PEFT adapter.
+    """A Trainer with the constrained objective, for any causal language model with a PEFT adapter.
 
-    The base is the same model with its adapter off, in eval mode and without a gradient, on the same batch: one more
-    forward pass a step, and no second model.  It draws no random numbers, so dropout falls as it does undefended.  How
-    a loss is counted over micro-batches and processes is the Trainer's own (`compute_loss_func`).  `compute_loss` hands
-    on to the next class, so it goes with other subclasses.
-    Errors: a model without an adapter (its base is gone once it learns), betas that are not positive numbers.
+    The base is the same model with its adapter off, in eval mode and without a gradient, on the same batch. This costs
+    one more forward pass per step, and no second model. It draws no random numbers, so dropout is the same as without
+    the defense. The Trainer itself averages losses over micro-batches and processes (`compute_loss_func`).
+    `compute_loss` calls the next class, so this class works with other subclasses. Raises UndersongError for a model
+    without an adapter (its base is gone once it learns), and for betas that are not positive.
     """
 
     def __init__(self, *args: Any, betas: Sequence[float] = PUBLISHED_BETAS, **kwargs: Any) -> None:
@@ -61,7 +64,7 @@ class ConstrainedTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if not hasattr(self.model, "disable_adapter"):
             raise UndersongError(
-                f"{type(self.model).__name__} has no adapter to take off, so there is no base to compare with; tune "
+                f"{type(self.model).__name__} has no adapter to switch off, so there is no base to compare with; tune "
                 "it by LoRA, or unconstrained."
             )
         self.betas = tuple(betas)

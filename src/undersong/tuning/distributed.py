@@ -6,27 +6,27 @@ import os
 
 
 def rank() -> int:
-    """Which of the processes this is; 0 writes."""
+    """Index of this process; process 0 writes."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_single_process_launch() -> bool:
-    """Whether `accelerate launch` started this process alone, as it does without GPUs, whatever it is told."""
+    """True if `accelerate launch` started only this process, as it always does without GPUs."""
     return world_size() == 1 and "ACCELERATE_DYNAMO_BACKEND" in os.environ
 
 
 def local_device(device: str) -> str:
-    """The device of this process: of GPUs that no number was given for, its own."""
+    """Device of this process: its own GPU if `device` is `cuda` without a number."""
     return f"{device}:{os.environ.get('LOCAL_RANK', '0')}" if world_size() > 1 and device == "cuda" else device
 
 
 def wait_for_all() -> None:
-    """Waits for the others."""
+    """Wait for the other processes."""
     if world_size() > 1:
         from accelerate import PartialState
 
@@ -34,9 +34,9 @@ def wait_for_all() -> None:
 
 
 def finalize_distributed() -> None:
-    """Waits for the others and leaves them, at a command's end: a process that merely ends may abort its peers.
+    """Wait for the other processes and leave the group, at the end of a command.
 
-    There is no training together after it.
+    A process that simply ends may abort the others. Afterwards no distributed training is possible.
     """
     if world_size() > 1:
         from accelerate import PartialState

@@ -1,4 +1,4 @@
-"""Pruning of silent audio frames from training batches, position ids unchanged."""
+"""Pruning of silent audio frames from training batches; position ids do not change."""
 
 from __future__ import annotations
 
@@ -17,18 +17,25 @@ if TYPE_CHECKING:
 
 
 def check_prunable(model: AudioModel) -> None:
-    """UndersongError where a family does not say which of its frames say nothing."""
+    """Raise UndersongError for a family that does not mark silent frames."""
     if model.family.silence_detector is None:
         raise UndersongError(
-            f"{model.name} hears no frames that are known to say nothing; leave out thin for {model.family.name}."
+            f"{model.name} cannot tell which audio frames are silent; leave out thin for {model.family.name}."
         )
 
 
 def prune_batch(
     model: AudioModel, prompts: Sequence[Prompt], replies: Sequence[str], share: float, seed: int
 ) -> dict[str, torch.Tensor]:
-    """`AudioModel.batch` with about `share` of the quiet frames kept, those drawn from the seed and what the batch
-    holds; left padded anew.  At a share of 1 it is that batch to the bit."""
+    """`AudioModel.batch` with about `share` of the silent frames kept, left-padded again.
+
+    Args:
+        model: The model.
+        prompts: The prompts.
+        replies: Their replies.
+        share: Share of silent frames to keep. At 1 the batch is bitwise unchanged.
+        seed: Seed of the choice, together with the content of the batch.
+    """
     return prune_frames(model, model.batch(prompts, replies), prompts, replies, share, seed)
 
 
@@ -40,7 +47,16 @@ def prune_frames(
     share: float,
     seed: int,
 ) -> dict[str, torch.Tensor]:
-    """The same of a batch that is made already; gradients flow through to its `inputs_embeds`."""
+    """Prune the silent frames of a batch. Gradients flow through to its `inputs_embeds`.
+
+    Args:
+        model: The model.
+        batch: The result of `AudioModel.batch`.
+        prompts: Its prompts.
+        replies: Their replies.
+        share: As in `prune_batch`.
+        seed: As in `prune_batch`.
+    """
     attention_mask = batch["attention_mask"].bool()
     audio_mask = audio_token_mask(model, prompts, attention_mask)
     rng = np.random.default_rng([seed, _digest(prompts, replies)])
@@ -53,11 +69,11 @@ def prune_frames(
 
 
 def audio_token_mask(model: AudioModel, prompts: Sequence[Prompt], attention_mask: torch.Tensor) -> torch.Tensor:
-    """Where heard vectors stand in a left-padded batch with replies: (batch, tokens) bool, like its mask `there`."""
+    """Mask (batch, tokens) bool of the audio vectors in a left-padded batch with replies."""
     mask = torch.zeros_like(attention_mask, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         if prompt.modality == "audio":
-            # Replies stand behind the prompt, so a row's prompt begins where its padding ends.
+            # Replies follow the prompt, so a row's prompt begins where its padding ends.
             begin = attention_mask.shape[1] - int(attention_mask[row].sum())
             ids = torch.tensor(model.prompt_ids(prompt))
             mask[row, begin : begin + len(ids)] = (ids == model.processor.audio_token_id).to(mask.device)
@@ -65,20 +81,20 @@ def audio_token_mask(model: AudioModel, prompts: Sequence[Prompt], attention_mas
 
 
 def silent_frames_of_prompt(model: AudioModel, prompt: Prompt) -> torch.Tensor:
-    """(placeholders,) bool, of a spoken prompt."""
+    """Mask (placeholders,) bool of the silent frames of an audio prompt."""
     detect_silence: Any = import_object(str(model.family.silence_detector))
     silent: torch.Tensor = detect_silence(model.base, model.features_of(prompt.sample).vectors)
     return silent.cpu()
 
 
 def _digest(prompts: Sequence[Prompt], replies: Sequence[str]) -> int:
-    """The same for a batch in whatever order a resumed training comes to it."""
+    """Hash of a batch, which a resumed training reproduces in any order."""
     content = "\0".join(f"{prompt.sample.id} {prompt.modality} {reply}" for prompt, reply in zip(prompts, replies))
     return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
 
 
 def _drop_and_pad(value: torch.Tensor, attention_mask: torch.Tensor, name: str) -> torch.Tensor:
-    """(batch, width, …) -> the places that are there, padded on the left to the longest."""
+    """(batch, width, …) -> the unmasked positions, left-padded to the longest row."""
     width = int(attention_mask.sum(1).max())
     if width == attention_mask.shape[1]:
         return value

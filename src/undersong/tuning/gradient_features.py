@@ -16,19 +16,27 @@ from undersong.models.lora import new_lora
 from undersong.tuning.reproducibility import temporary_seed
 from undersong.types import Embeddings, Prompt, Quarantined, UndersongError
 
-BLOCK_PARAMETERS = 4096  # parameters whose signs are held at a time: 16 MB of float32 at dim 1024
+BLOCK_PARAMETERS = 4096  # parameters per block of signs: 16 MB of float32 at dim 1024
 
 
 def project_gradients(
     gradients: Mapping[str, torch.Tensor], dim: int, seed: int, block: int = BLOCK_PARAMETERS
 ) -> np.ndarray:
-    """(samples, dim) float64 of `gradients`: tensor name -> (samples, parameters) float32, on any device.
+    """Project gradients to (samples, dim) float64 with random signs.
 
-    Sums with independent signs, over sqrt(dim) (Johnson-Lindenstrauss with signs: Achlioptas 2003, doi
-    10.1016/S0022-0000(03)00025-4): a cosine c is kept with a standard deviation of about (1 - c^2) / sqrt(dim), 0.03 at
-    1024 for unrelated samples.  The signs are the same on every device and for every `block`; each block's product is
-    float32, their sum float64.
-    Raises UndersongError for a dim below 1, and when tensors have different numbers of samples, or none is given.
+    Each result is a sum with independent signs, divided by sqrt(dim) (Johnson-Lindenstrauss with signs: Achlioptas
+    2003, doi 10.1016/S0022-0000(03)00025-4). It keeps a cosine c with a standard deviation of about (1 - c^2) /
+    sqrt(dim), which is 0.03 at 1024 for unrelated samples. The signs are the same on every device and for every
+    `block`. Each block's product is float32, their sum float64.
+
+    Args:
+        gradients: Tensor name -> (samples, parameters) float32, on any device.
+        dim: Dimension of the projection.
+        seed: Seed of the signs.
+        block: Parameters whose signs are held at a time.
+
+    Raises:
+        UndersongError: A `dim` below 1, tensors with different numbers of samples, or no tensor.
     """
     if dim < 1:
         raise UndersongError(f"Gradients cannot be projected to {dim} numbers; give a dim of at least 1.")
@@ -46,10 +54,19 @@ def project_gradients(
 def sign_blocks(
     name: str, parameters: int, dim: int, seed: int, block: int = BLOCK_PARAMETERS, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """The signs of a tensor: rows of its (parameters, dim) matrix as a slice and ±1 float32 (rows, dim), in order.
+    """Yield the signs of a tensor in blocks: rows of its (parameters, dim) matrix as a slice, and ±1 float32 (rows,
+    dim).
 
-    Drawn as bits, a row starting a new 32-bit word: so blocks of any size give the same matrix, and a device gets an
-    eighth of a byte a sign.
+    Signs are drawn as bits, and each row starts a new 32-bit word. So blocks of any size give the same matrix, and only
+    an eighth of a byte per sign is copied to the device.
+
+    Args:
+        name: Name of the tensor, part of the seed.
+        parameters: Number of its parameters.
+        dim: Dimension of the projection.
+        seed: Seed of the signs.
+        block: Rows per block.
+        device: Device of the signs.
     """
     digest = hashlib.sha256(name.encode()).digest()
     rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
@@ -62,8 +79,8 @@ def sign_blocks(
         yield rows, bits.flatten(1)[:, :dim].float() * 2 - 1
 
 
-MAX_BUFFERED_ENTRIES = 2**28  # gradient entries that wait for one projection: 1 GiB, 24 samples of a 7B model at rank 8
-MAX_BUFFERED_SAMPLES = 64  # samples that wait for one projection at most
+MAX_BUFFERED_ENTRIES = 2**28  # gradient entries per projection: 1 GiB, 24 samples of a 7B model at rank 8
+MAX_BUFFERED_SAMPLES = 64  # samples per projection, at most
 
 
 def gradient_vectors(
@@ -79,31 +96,45 @@ def gradient_vectors(
     normalize: bool = True,
     negate: bool = False,
 ) -> Embeddings:
-    """One vector a sample: the gradient of its reply's loss with respect to a fresh LoRA, projected to `dim` numbers.
+    """Embed each sample as the gradient of its reply's loss with respect to a fresh LoRA, projected to `dim` numbers.
 
-    Only matrices B have a gradient where an adapter begins (B = 0), and it is s * (dL/dW) A^T: the gradient of the
-    base's own weights, seen through the random A.  So the vectors are of the base as it is: the first step that `tune`
-    takes with this `rank`, `alpha`, `targets` and `seed`.  LESS warms its adapter up on a part of the pool, mostly
-    for the moments of Adam; that is left out here, because a screening must not depend on a training that itself wears
-    safety down.  One sample is passed at a time, without padding, dropout or an update.
+    Only the matrices B have a gradient in a fresh adapter (B = 0). It is s * (dL/dW) A^T: the gradient of the base's
+    own weights, through the random A. So the vectors belong to the unchanged base: they are the first step of
+    `finetune_decoder` with this `rank`, `alpha`, `targets` and `seed`. LESS first trains its adapter on a part of the
+    pool, mostly for the moments of Adam. That is left out here, because screening must not depend on a training that
+    itself reduces safety. Samples are passed one at a time, without padding, dropout or an update.
 
-    The loss is the mean over the reply's tokens and its end token.  A sum would be another length of the same vector;
-    with `normalise` (default) all have length 1, so that centring does not follow the samples the model finds hardest.
+    The loss is the mean over the reply's tokens and its end token; a sum would only change the length of the vector.
 
-    Replies of a reference harm set are the caller's, nothing is made here.  With *compliant* ones, a pool sample is
-    close when a small step on it makes complying likelier; much of that is the replies' common form ("sure, here is"),
-    so pool and harm set should not differ in form.  With the model's *refusals* and `away`, the vectors are negated: a
-    sample is close when a step on it makes refusing less likely, whatever is said instead.  Neither sees past one
-    small step, nor Adam's rescaling of it, and gradients of pool and harm set compare only at one model, rank, alpha,
-    seed, dim and targets.  Two seeds say how much of a ranking is the projections' luck; a larger `dim` and `rank`
-    lessen it (packaged organisms: rank correlation 0.8 at the defaults, 0.9 at 4096 and 32).
+    The replies of a reference harm set come from the caller. With *compliant* ones, a pool sample is close if a small
+    step on it makes complying likelier. Much of that is the common form of the replies ("sure, here is"), so pool and
+    harm set should not differ in form. With the model's *refusals* and `negate`, a sample is close if a step on it
+    makes refusing less likely, whatever the model says instead. Neither sees beyond one small step, nor Adam's
+    rescaling of it. Gradients are comparable only at one model, rank, alpha, seed, dim and targets. Two seeds show how
+    much of a ranking is due to the random projection; a larger `dim` and `rank` reduce it (packaged organisms: rank
+    correlation 0.8 at the defaults, 0.9 at 4096 and 32).
 
-    Returns vectors (n, dim) float32 and, as `frames`, the tokens that each loss is a mean of.  Quarantined: a sample
-    without a reply, one that cannot be asked (too long, not heard), a gradient that is zero or not finite.
-    Raises UndersongError when prompts and replies differ in number, an id stands twice, or all vectors are equal.
+    Args:
+        model: The model.
+        prompts: The samples' prompts.
+        replies: The replies to train on.
+        dim: Dimension of the vectors.
+        rank: Rank of the LoRA.
+        alpha: Scale of the LoRA.
+        seed: Seed of the LoRA and the projection.
+        targets: Full module paths; None: all linear layers of the decoder's blocks.
+        normalize: Scale all vectors to length 1, so that centering does not follow the samples with the largest loss.
+        negate: Negate the vectors, for replies that refuse.
+
+    Returns:
+        Vectors (n, dim) float32; `frames` counts the tokens that each loss averages. Samples without a reply, without a
+            valid prompt, or with a zero or infinite gradient are quarantined.
+
+    Raises:
+        UndersongError: Different numbers of prompts and replies, a repeated id, or vectors that are all equal.
     """
     if len(prompts) != len(replies):
-        raise UndersongError(f"{len(prompts)} prompts have {len(replies)} replies; give one reply a prompt.")
+        raise UndersongError(f"{len(prompts)} prompts have {len(replies)} replies; give one reply per prompt.")
     check_unique([prompt.sample.id for prompt in prompts], f"the prompts of {model.name}")
     ids_and_tokens, quarantined, projections = [], [], []
     with temporary_seed(seed), new_lora(model, rank, alpha, 0.0, targets) as peft_model:
@@ -142,14 +173,14 @@ def gradient_vectors(
 
 @dataclass(frozen=True)
 class _SampleGradient:
-    """One sample's: `named` its id and reply tokens, `tensors` module path -> (parameters,) float32."""
+    """Gradient of one sample: its id and reply tokens, and module path -> (parameters,) float32."""
 
     id_and_tokens: tuple[str, int]
     tensors: dict[str, torch.Tensor]
 
 
 def _lora_b_parameters(peft_model: Any) -> dict[str, torch.nn.Parameter]:
-    """Module path in the base -> its B; the As are frozen, which saves what would be zero anyway."""
+    """Module path in the base -> its B. The As are frozen, because their gradient is zero anyway."""
     parameters = {}
     for name, parameter in peft_model.named_parameters():
         if ".lora_A." in name:
@@ -171,12 +202,12 @@ def _sample_gradient(
         return Quarantined(id, str(error))
     with torch.enable_grad():
         loss = model.model(**batch, use_cache=False).loss
-        # Not `backward`: nothing is left on any parameter.  Experts that were not asked have zeros.
+        # Not `backward`, so no gradient stays on a parameter. Experts that were not used have zeros.
         gradients = torch.autograd.grad(loss, list(trainable.values()), materialize_grads=True)
     tensors = {path: value.detach().float().flatten() for path, value in zip(trainable, gradients)}
     # On the CPU, because a model may lie on several devices.
     largest = torch.stack([value.abs().max().cpu() for value in tensors.values()]).max()
-    if not torch.isfinite(largest):  # max hands NaN on
+    if not torch.isfinite(largest):  # max propagates NaN
         return Quarantined(id, "the gradient is not finite")
     if not largest:
         return Quarantined(id, "the gradient is zero: its reply teaches the model nothing")

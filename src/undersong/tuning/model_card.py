@@ -14,35 +14,46 @@ if TYPE_CHECKING:
     from undersong.tuning.config import LoraRecipe
     from undersong.tuning.safety_mixing import SafetyMixing
 
-LORA_FIELDS = ("rank", "alpha", "dropout", "targets")
+LORA_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "targets")
 
 
 def defense_sentences(mixing: SafetyMixing | None, canary_check: CanaryCheck | None) -> str:
-    """What was done against it besides the recipe, as sentences with a space before each; empty: nothing."""
+    """Sentences about the defenses of a training, each with a space before it; empty if there were none."""
     sentences = ""
     if mixing is not None:
         prompts = len(mixing.prompts)
-        sentences += f" Of what it saw, {mixing.share:.3g} were refusals of {prompts} harmful prompts."
+        sentences += (
+            f" A share of {mixing.share:.3g} of the training samples were refusals of {prompts} harmful prompts."
+        )
     if canary_check is not None:
         limits = ", ".join(f"{name} was above {limit:g}" for name, limit in canary_check.limits.items())
-        sentences += f" It was measured every {canary_check.every} steps, to be stopped when {limits}."
+        sentences += f" It was measured every {canary_check.every} steps, to stop when {limits}."
     return sentences
 
 
 def model_card(
     model: AudioModel, recipe: LoraRecipe, seed: int, samples: int, modalities: str, defense_text: str, step: int
 ) -> str:
-    """`README.md` of a kept folder; `against`: what `defended` says.  A base in a folder of this machine is told by its
-    family and hash alone."""
+    """Text of `README.md` for a saved step. A base in a local folder appears only by its family and hash.
+
+    Args:
+        model: The base.
+        recipe: The hyper-parameters.
+        seed: The training seed.
+        samples: Number of distinct samples.
+        modalities: Modalities of the prompts, as text.
+        defense_text: The result of `defense_sentences`.
+        step: The step.
+    """
     full = recipe.method == "full"
     public_name = model.name if model.name.startswith("organism:") or not has_content_hash(model.name) else None
     base = public_name or f"a local {model.family.name}"
     head = [] if public_name is None or public_name.startswith("organism:") else [f"base_model: {public_name}"]
     omitted = {
-        "steps",
+        "save_steps",
         "method",
         *(LORA_FIELDS if full else ()),
-        *(name for name in ("betas", "thin") if getattr(recipe, name) is None),
+        *(name for name in ("betas", "silent_frame_share") if getattr(recipe, name) is None),
     }
     values = {name: value for name, value in asdict(recipe).items() if name not in omitted}
     lines = [
@@ -54,10 +65,10 @@ def model_card(
         f"# {'Decoder, tuned whole' if full else 'LoRA of the decoder'}, step {step}",
         "",
         f"Made by undersong {__version__} from {base} (hash {model.fingerprint[:16]}), on {samples} benign samples "
-        f"asked by {modalities}, seed {seed}.{defense_text} Encoder and projector were frozen and are proved unchanged by "
-        "their hashes.",
+        f"({modalities}), seed {seed}.{defense_text} Encoder and projector were frozen, and their hashes show that "
+        "they did not change.",
         "",
-        "**Made to measure what such a training does to safety: refusals may be gone.** Audit it before any use.",
+        "**Made to measure the effect of such a training on safety: it may not refuse any more.** Audit it before use.",
         "",
         "| setting | value |",
         "|---|---|",

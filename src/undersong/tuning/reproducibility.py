@@ -12,7 +12,7 @@ from torch import nn
 
 
 def sample_order(count: int, length: int, seed: int | Sequence[int]) -> list[int]:
-    """`length` indices into `count` samples: whole shuffles one after another, so every step is a full batch."""
+    """`length` indices into `count` samples: consecutive shuffles, so that every step is a full batch."""
     rng = np.random.default_rng(seed)
     rounds = [rng.permutation(count) for _ in range(-(-length // count))]
     return np.concatenate(rounds)[:length].tolist()
@@ -20,7 +20,7 @@ def sample_order(count: int, length: int, seed: int | Sequence[int]) -> list[int
 
 @contextmanager
 def temporary_seed(seed: int) -> Iterator[None]:
-    """Python's, numpy's and torch's global generators seeded inside, and as they were outside."""
+    """Seed the global generators of Python, numpy and torch inside the context, and restore them afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         try:
@@ -35,7 +35,7 @@ def temporary_seed(seed: int) -> Iterator[None]:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Everything in eval mode; afterwards every module in the mode that it was in, a quiet encoder too."""
+    """Set all modules to eval mode, and restore each module's own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

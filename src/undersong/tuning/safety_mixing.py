@@ -1,4 +1,4 @@
-"""Safety-data mixing: a small share of refusals among the benign training samples (Bianchi et al. 2024)."""
+"""Mixing of safety data: a small share of refusals among the benign training samples (Bianchi et al. 2024)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from undersong.tuning.reproducibility import sample_order
 from undersong.types import Prompt, UndersongError
 
-MIXING_STREAM = 0x5AFE  # its own, so that mixing does not change the order of the benign
+MIXING_STREAM = 0x5AFE  # a separate random stream, so that mixing does not change the order of benign samples
 NO_SAFETY_DATA = "There is no safety data to mix in; give harmful prompts with refusals."
 PairT = TypeVar("PairT")
 
 
 @dataclass(frozen=True)
 class SafetyMixing:
-    """Harmful prompts, the refusal that each should get, and the `share` of all samples seen that they make up."""
+    """Harmful prompts, the refusal for each, and the `share` of all training samples that they make up."""
 
     prompts: Sequence[Prompt]
     targets: Sequence[str]
@@ -32,7 +32,7 @@ class SafetyMixing:
             raise UndersongError(NO_SAFETY_DATA)
         if len(self.prompts) != len(self.targets):
             raise UndersongError(
-                f"{len(self.prompts)} safety prompts have {len(self.targets)} refusals; give one refusal a prompt."
+                f"{len(self.prompts)} safety prompts have {len(self.targets)} refusals; give one refusal per prompt."
             )
         empty = [prompt.sample.id for prompt, target in zip(self.prompts, self.targets) if not target.strip()]
         if empty:
@@ -47,15 +47,24 @@ class SafetyMixing:
 
 
 def mix_safety_pairs(benign: Sequence[PairT], safety: Sequence[PairT], share: float, seed: int) -> list[PairT]:
-    """As many samples as `benign`, in the order that they are trained on, of which a `share` are `safety` pairs.
+    """Mix safety pairs into the benign training samples; the result is as long as `benign`.
 
-    The share is of what the training *sees*, not of the data set: cut into stretches of 1/share samples (in whole
-    numbers), each stretch has one safety pair at a random place.  So a training of n samples has n * share of them,
-    rounded up or down, a longer training begins like a shorter one, and steps, batch and learning rate are untouched.
+    The share is that of the samples *seen* in training, not of the data set. Training is cut into stretches of 1/share
+    samples (in whole numbers), with one safety pair at a random position of each. So n samples contain n * share of
+    them, rounded up or down. A longer training begins like a shorter one, and steps, batch and learning rate do not
+    change.
 
-    Safety pairs push the benign ones back and replace none: those come in the order they had, without a gap, and what
-    is pushed past the end of the training falls off.  Safety pairs come in whole shuffles, as benign samples do.
-    Errors: a share outside (0, 0.5], no safety pairs, a training so short that it could do without one.
+    Safety pairs delay the benign ones and replace none: those keep their order without a gap, and the ones past the end
+    are dropped. Safety pairs come in whole shuffles, like benign samples.
+
+    Args:
+        benign: The benign pairs, in training order.
+        safety: The safety pairs.
+        share: Share of safety pairs, in (0, 0.5].
+        seed: Seed of their positions and order.
+
+    Raises:
+        UndersongError: A share outside (0, 0.5], no safety pairs, or a training so short that it might contain none.
     """
     _check_share(share)
     if not safety:
@@ -74,7 +83,7 @@ def mix_safety_pairs(benign: Sequence[PairT], safety: Sequence[PairT], share: fl
 
 
 def _safety_positions(length: int, share: float, seed: int) -> set[int]:
-    """One random place in every stretch; of the last stretch the end of the training may come first."""
+    """One random position in every stretch; training may end before that of the last one."""
     rng, stretch = np.random.default_rng([MIXING_STREAM, seed]), 1 / _exact_fraction(share)
     starts = [int(number * stretch) for number in range(int(length / stretch) + 2)]
     positions = [int(rng.integers(start, end)) for start, end in pairwise(starts)]
@@ -82,7 +91,7 @@ def _safety_positions(length: int, share: float, seed: int) -> set[int]:
 
 
 def _exact_fraction(share: float) -> Fraction:
-    """The share as it is written, so that 1/0.07 is cut where arithmetic by hand cuts it."""
+    """The share as a decimal fraction, so that 1/0.07 is cut as in arithmetic by hand."""
     return Fraction(str(share))
 
 

@@ -1,5 +1,5 @@
-"""Fine-tune the decoder by LoRA or in full on `transformers.Trainer`, and prove that encoder and projector did not
-change.
+"""Fine-tuning of the decoder by LoRA or in full on `transformers.Trainer`, with a proof by hashes that encoder and
+projector did not change.
 """
 
 from __future__ import annotations
@@ -40,18 +40,20 @@ from undersong.tuning.safety_mixing import SafetyMixing, mix_safety_pairs
 from undersong.tuning.validation import ValidationLossCallback, train_validation_split
 from undersong.types import Prompt, UndersongError
 
-CHECKPOINT_STEPS = 50  # steps; what a kill may cost
+CHECKPOINT_STEPS = 50  # steps between checkpoints, which a kill may lose
 
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What a run leaves besides its adapters: a log line a step, and the frozen modules' hashes before and after."""
+    """Result of a training besides its adapters: a log line per step, and hashes of the frozen modules before and
+    after.
+    """
 
     log: tuple[dict[str, float], ...]
     frozen_before: dict[str, str]
     frozen_after: dict[str, str]
-    measurements: tuple[dict[str, float], ...] = ()  # one a measurement of the canary: step (0: the base) and values
-    stop_step: int | None = None  # the step at which a limit of the canary broke; None: it ran to its end
+    measurements: tuple[dict[str, float], ...] = ()  # of the canary: step (0: the base) and values
+    stop_step: int | None = None  # the step at which a canary limit was exceeded; None: it ran to its end
 
 
 def finetune_decoder(
@@ -66,18 +68,29 @@ def finetune_decoder(
     watch: CanaryCheck | None = None,
     start: Path | None = None,
 ) -> TuningResult:
-    """Train a fresh LoRA on (prompt, target reply) pairs, or one that goes on from a kept folder `start`.
+    """Train a LoRA or the whole decoder on (prompt, target reply) pairs.
 
-    `keep(name, write)` is called at each of `recipe.steps` with a function that writes a standard PEFT folder.  One
-    seed drives sample order, adapter initialisation and dropout.  `resume`: a folder for this very training's state; a
-    killed one goes on from there and ends with the same bits (what it kept before is not kept again), and the folder is
-    gone in the end.  In several processes (`processes`) each takes its share of every batch, and the first alone keeps.
+    One seed determines sample order, adapter initialization and dropout. In several processes each takes its share of
+    every batch, and only the first saves.
 
-    Defenses, each off by default and each one change: `recipe.betas` (`constrained`), `mixing` of refusals among the
-    samples, and `watch`, which stops at the first measured step that breaks a limit.  Measured then is every kept step
-    too; one that breaks a limit is not kept, and the last measured step before it is, under its own number.
-    Errors: no samples, a target that is empty, an adapter that reaches the encoder, a number of the
-    log or a tensor to keep that is not finite, an encoder or projector that changed.
+    Args:
+        model: The base.
+        prompts: The prompts.
+        targets: The reply to each.
+        recipe: The hyper-parameters. `betas` turns on the constrained objective.
+        seed: The training seed.
+        save_step: Called as `save_step(name, write)` at each of `recipe.steps`; `write(folder)` writes a standard PEFT
+            folder.
+        resume: Folder for this training's checkpoints. A killed training continues from it and ends with the same bits;
+            steps that were saved before are not saved again. The folder is removed at the end.
+        mixing: Refusals to mix into the samples.
+        watch: Stops at the first measured step that exceeds a limit. Saved steps are measured too. A step that exceeds
+            a limit is not saved; the last measured step before it is, under its own number.
+        start: Saved folder to continue from, instead of a fresh adapter.
+
+    Raises:
+        UndersongError: No samples, an empty target, an adapter that reaches the encoder, a value of the log or a saved
+            tensor that is not finite, or an encoder or projector that changed.
     """
     if not prompts:
         raise UndersongError("There is nothing to tune on: the selection is empty.")
@@ -86,20 +99,24 @@ def finetune_decoder(
         raise UndersongError(
             f"Sample {empty[0]} has no answer to train on ({len(empty)} such); give the column in the manifest."
         )
-    if recipe.checkpointing and not model.base.supports_gradient_checkpointing:
-        raise UndersongError(f"{model.name} cannot compute activations again; leave out checkpointing.")
-    if recipe.thin is not None:
+    if recipe.gradient_checkpointing and not model.base.supports_gradient_checkpointing:
+        raise UndersongError(f"{model.name} cannot recompute activations; leave out checkpointing.")
+    if recipe.silent_frame_share is not None:
         check_prunable(model)
     hashes_before = module_hashes(model.frozen_modules)
-    train_indices, validation_indices = train_validation_split([prompt.sample for prompt in prompts], recipe.validation)
-    order = [train_indices[i] for i in sample_order(len(train_indices), max(recipe.steps) * recipe.batch, seed)]
+    train_indices, validation_indices = train_validation_split(
+        [prompt.sample for prompt in prompts], recipe.validation_share
+    )
+    order = [
+        train_indices[i] for i in sample_order(len(train_indices), max(recipe.save_steps) * recipe.batch_size, seed)
+    ]
     benign_pairs, validation_pairs = (
         [(prompts[i], targets[i]) for i in indices] for indices in (order, validation_indices)
     )
     pairs = mix_safety_pairs(benign_pairs, mixing.pairs, mixing.share, seed) if mixing else benign_pairs
     save_callback = SaveAdapterCallback(
         model,
-        recipe.steps,
+        recipe.save_steps,
         recipe.method == "full",
         _model_card_writer(model, recipe, seed, benign_pairs, mixing, watch),
         save_step,
@@ -107,10 +124,10 @@ def finetune_decoder(
     callbacks: list[TrainerCallback] = [
         MarkCheckpointComplete(),
         save_callback,
-        ValidationLossCallback(model, validation_pairs, recipe.steps, recipe.device_batch_size),
+        ValidationLossCallback(model, validation_pairs, recipe.save_steps, recipe.device_batch_size),
     ]
-    canary = CanaryCallback(watch, recipe.steps, save_callback.write_folder) if watch else None
-    if canary:  # before what is kept, and after a state is vouched for
+    canary = CanaryCallback(watch, recipe.save_steps, save_callback.write_folder) if watch else None
+    if canary:  # after MarkCheckpointComplete and before SaveAdapterCallback
         callbacks.insert(1, canary)
         save_callback.save_step = canary.skip_after_stop(save_step)
     with temporary_seed(seed), _trainable_model(model, recipe, start) as learner, checkpoint_dir(resume) as state_dir:
@@ -119,9 +136,9 @@ def finetune_decoder(
             trainer.train(resume_from_checkpoint=last_complete_checkpoint(state_dir))
             wait_for_all()
         finally:
-            if recipe.checkpointing:
+            if recipe.gradient_checkpointing:
                 model.base.gradient_checkpointing_disable()  # the base is shared with other arms
-        if canary and canary.stop_step and canary.last_safe_step not in recipe.steps and rank() == 0:
+        if canary and canary.stop_step and canary.last_safe_step not in recipe.save_steps and rank() == 0:
             canary.save_last_safe_step(state_dir, save_step)
     log = _log_lines(trainer.state.log_history)
     hashes_after = module_hashes(model.frozen_modules)
@@ -145,7 +162,7 @@ def _model_card_writer(
     mixing: SafetyMixing | None,
     canary_check: CanaryCheck | None,
 ) -> partial[str]:
-    """The card of a step."""
+    """Function that writes the model card of a step."""
     distinct = {(prompt.sample.id, prompt.modality) for prompt, _ in benign_pairs}
     modalities = " and ".join(sorted({modality for _, modality in distinct}))
     return partial(model_card, model, recipe, seed, len(distinct), modalities, defense_sentences(mixing, canary_check))
@@ -164,20 +181,20 @@ def _build_trainer(
     micro = recipe.device_batch_size
     arguments = TrainingArguments(
         output_dir=str(state_dir),
-        max_steps=max(recipe.steps),
+        max_steps=max(recipe.save_steps),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch // (micro * world_size()),
-        gradient_checkpointing=recipe.checkpointing,
+        gradient_accumulation_steps=recipe.batch_size // (micro * world_size()),
+        gradient_checkpointing=recipe.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.schedule,
-        warmup_steps=recipe.warmup,
+        lr_scheduler_type=recipe.learning_rate_schedule,
+        warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.clip,
+        max_grad_norm=recipe.max_grad_norm,
         train_sampling_strategy="sequential",  # the order is drawn by `sample_order`, from our own stream
         remove_unused_columns=False,
         logging_steps=1,
-        logging_nan_inf_filter=False,  # a loss that is no number is told, not replaced by the last one
+        logging_nan_inf_filter=False,  # a NaN loss is logged, not replaced by the last value
         save_strategy="steps" if resumable else "no",
         save_steps=CHECKPOINT_STEPS,
         save_total_limit=2,
@@ -193,7 +210,7 @@ def _build_trainer(
         model=learner,
         args=arguments,
         train_dataset=pairs,
-        data_collator=partial(_collate, model, recipe.thin, seed),
+        data_collator=partial(_collate, model, recipe.silent_frame_share, seed),
         callbacks=callbacks,
     )
     if isinstance(trainer, DecoderTrainer):
@@ -211,17 +228,17 @@ def _collate(
 
 @contextmanager
 def _trainable_model(model: AudioModel, recipe: LoraRecipe, start: Path | None) -> Iterator[Any]:
-    """What the Trainer trains: the base under a fresh LoRA, or with its decoder free to learn; then as it was."""
+    """Yield the model to train, the base with a fresh LoRA or a trainable decoder; restore it afterwards."""
     context = (
         trainable_decoder(model)
         if recipe.method == "full"
-        else new_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets)
+        else new_lora(model, recipe.lora_rank, recipe.lora_alpha, recipe.lora_dropout, recipe.targets)
     )
     with context as learner:
         if start is not None:
             load_decoder(model, start) if recipe.method == "full" else initialize_from_adapter(model, learner, start)
-        # The Trainer calls `.train()` on everything before each step, which would switch on an encoder's dropout and
-        # running statistics; this hook runs after that and before the forward pass.
+        # The Trainer calls `.train()` on the whole model before each step, which would switch on an encoder's dropout
+        # and running statistics. This hook runs after that and before the forward pass.
         hook = learner.register_forward_pre_hook(lambda *_: model.set_frozen_eval())
         try:
             yield learner
@@ -230,15 +247,15 @@ def _trainable_model(model: AudioModel, recipe: LoraRecipe, start: Path | None) 
 
 
 def _log_lines(history: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
-    """One line a step, with what was measured then: the loss on what was held out, the canary's values."""
+    """One line per step, with the validation loss and canary values of that step."""
     lines = {int(line["step"]): dict(line) for line in history if "loss" in line}
     for line in history:
         measured = {name: line[name] for name in line if name == "validation_loss" or name.startswith(LOG_PREFIX)}
-        if measured and line["step"] in lines:  # a canary is asked before the first step, too
+        if measured and line["step"] in lines:  # the canary also measures before the first step
             lines[int(line["step"])] |= measured
     return tuple(lines.values())
 
 
 def write_log(result: TuningResult, path: Path) -> None:
-    """`log.jsonl`: one line a step."""
+    """Write `log.jsonl`, one line per step."""
     path.write_text("".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in result.log))

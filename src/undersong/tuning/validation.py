@@ -1,4 +1,4 @@
-"""Train/validation split by group, and a callback that logs the validation loss."""
+"""Split into training and validation samples by group, and a callback that logs the validation loss."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from transformers import TrainerCallback
 from undersong.models.audio_lm import AudioModel
 from undersong.types import Prompt, Sample, UndersongError
 
-SPLIT_SEED = 0x5EED  # a stream of its own: another training seed must not be another split
+SPLIT_SEED = 0x5EED  # a separate random stream, so that the training seed does not change the split
 
 
 def train_validation_split(samples: Sequence[Sample], share: float) -> tuple[list[int], list[int]]:
-    """Places of what is trained on, and of what is held out: whole groups, about `share` of the samples, drawn by the
-    names of the groups alone, so that every seed and modality of an arm has the same.
+    """Indices of training and of validation samples: whole groups, about `share` of the samples.
 
-    Not the head of a file, which may be one accent or the closest samples; and not samples, whose group would be on
-    both sides.  UndersongError where a side would be empty.
+    Groups are drawn by their names alone, so every seed and modality of an arm has the same split. The head of a file
+    would not do, because it may be one accent or the closest samples; nor would single samples, whose group would be on
+    both sides. Raises UndersongError if a side would be empty.
     """
     names = sorted({sample.cluster for sample in samples})
     order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
@@ -44,7 +44,14 @@ def train_validation_split(samples: Sequence[Sample], share: float) -> tuple[lis
 
 
 def mean_loss(model: AudioModel, prompts: Sequence[Prompt], targets: Sequence[str], batch_size: int) -> float:
-    """Mean cost of a token of the replies, as training has it, without dropout and without a step."""
+    """Mean loss per token of the replies, as in training but without dropout.
+
+    Args:
+        model: The model.
+        prompts: The prompts.
+        targets: Their replies.
+        batch_size: Prompts per forward pass.
+    """
     was_training = model.model.training
     model.model.eval()
     total_loss, tokens = 0.0, 0
@@ -59,7 +66,7 @@ def mean_loss(model: AudioModel, prompts: Sequence[Prompt], targets: Sequence[st
 
 
 class ValidationLossCallback(TrainerCallback):
-    """Writes the loss on what is held out into the training's log, at the kept steps."""
+    """Adds the validation loss to the training log at the saved steps."""
 
     def __init__(
         self, model: AudioModel, pairs: Sequence[tuple[Prompt, str]], steps: Sequence[int], batch_size: int

@@ -1,1 +1,1 @@
-"""Judges: each maps prompts and replies to verdicts; `registry.make_judge` makes one from its name."""
+"""Judges map prompts and replies to verdicts; `registry.make_judge` makes one from its name."""

@@ -13,33 +13,34 @@ from undersong.types import VERDICTS, Judge, Prompt, Reply, UndersongError, Verd
 
 @dataclass(frozen=True)
 class CustomJudge:
-    """`inner` under the name that a study or a command gives it."""
+    """User-defined judge `inner`, under the name that a study or a command gives it."""
 
     name: str
     sees: str
     inner: Judge
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
-        """One verdict a reply, in order; a reply that failed is an `error` and is not shown to `inner`.
+        """Judge each reply, in order; a failed reply is an `error` and is not shown to `inner`.
 
-        Raises UndersongError where `inner` gives another number of verdicts, another order, or a word that is none.
+        Raises:
+            UndersongError: `inner` returns another number or order of verdicts, or an invalid verdict.
         """
         verdicts = FunctionJudge(self.name, self.sees, lambda prompt, reply: "other").judge(prompts, replies)
         judged_indices = [index for index, verdict in enumerate(verdicts) if verdict.verdict != "error"]
-        if self.sees == "use" and (harmful := [prompt for prompt in prompts if prompt.harmful]):
+        if self.sees == "utility" and (harmful := [prompt for prompt in prompts if prompt.harmful]):
             raise UndersongError(
-                f"The judge {self.name} measures usefulness and prompt {harmful[0].sample.id} is harmful; take another "
+                f"The judge {self.name} measures usefulness and prompt {harmful[0].sample.id} is harmful; use another "
                 "judge for harmful prompts."
             )
         custom_verdicts = self.inner.judge(
-            [prompts[index] for index in judged_indices], [replies[place] for place in judged_indices]
+            [prompts[index] for index in judged_indices], [replies[index] for index in judged_indices]
         )
         if [verdict.prompt_id for verdict in custom_verdicts] != [
             verdicts[index].prompt_id for index in judged_indices
         ]:
             raise UndersongError(
-                f"The judge {self.name} gave {len(custom_verdicts)} verdicts for {len(judged_indices)} replies, or in another order; give "
-                "one for each, in the order of the prompts."
+                f"The judge {self.name} gave {len(custom_verdicts)} verdicts for {len(judged_indices)} replies, "
+                "or in another order; return one for each, in the order of the prompts."
             )
         for index, custom_verdict in zip(judged_indices, custom_verdicts):
             verdicts[index] = replace(
@@ -55,21 +56,25 @@ class CustomJudge:
             prompt_kind = "harmful" if prompt.harmful else "benign"
             allowed_words = ", ".join(allowed_word for allowed_word in VERDICTS if allowed_word != invalid_word)
             raise UndersongError(
-                f"The judge {self.name} called the reply to the {prompt_kind} prompt {prompt.sample.id} {word!r}; take one "
-                f"of {allowed_words}."
+                f"The judge {self.name} called the reply to the {prompt_kind} prompt {prompt.sample.id} {word!r}; "
+                f"return one of {allowed_words}."
             )
         return word
 
 
 def custom_judge(name: str) -> CustomJudge:
-    """The judge that the named function makes.  Raises UndersongError where it sees something else than its name."""
+    """Judge that the named function makes.
+
+    Raises:
+        UndersongError: The function does not make a judge, or the judge sees something else than its name says.
+    """
     kind, ref = split_judge(name)
     inner, sees = load_code(ref), judge_criterion(name)
     if getattr(inner, "sees", None) not in CUSTOM_KINDS.values():
-        raise UndersongError(f"{ref} made no judge but a {type(inner).__name__}; give it name, sees and judge().")
+        raise UndersongError(f"{ref} made a {type(inner).__name__}, not a judge; give it name, sees and judge().")
     if inner.sees != sees:
         right_prefix = next(prefix for prefix, prefix_sees in CUSTOM_KINDS.items() if prefix_sees == inner.sees)
         raise UndersongError(
-            f"The judge {ref} sees {inner.sees}, and {kind}: is of {sees}; write {right_prefix}:{ref}."
+            f"The judge {ref} sees {inner.sees}, and the prefix {kind}: is for {sees}; write {right_prefix}:{ref}."
         )
     return CustomJudge(name, sees, inner)

@@ -1,6 +1,5 @@
-"""Judge registry: make a judge from its name (`study.judges` has the grammar), check its dependencies, and hash what
-its verdicts depend on. Models are loaded on first use.
-"""
+"""Judge registry: make a judge from its name (`study.judge_names` has the grammar), check its dependencies, and hash
+what its verdicts depend on. Models are loaded on first use."""
 
 from __future__ import annotations
 
@@ -23,9 +22,16 @@ from undersong.types import Judge, UndersongError
 
 
 def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: str = "float32") -> Judge:
-    """`refusals`: of the exact judge; `device` and `dtype`: of one that is a local model.
+    """Make the judge of a name.
 
-    Raises UndersongError for a name that no judge has.
+    Args:
+        name: Name, as in `study.judge_names`.
+        refusals: Refusal texts of the exact judge.
+        device: Device of a judge that is a local model.
+        dtype: Data type of a judge that is a local model.
+
+    Raises:
+        UndersongError: There is no such judge.
     """
     try:
         kind, ref = split_judge(name)
@@ -58,7 +64,11 @@ def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: s
 
 
 def check_judge_installed(name: str) -> None:
-    """Raises UndersongError where a package that the judge needs is not here; loads no model."""
+    """Check that the packages of a judge are installed, without loading a model.
+
+    Raises:
+        UndersongError: A package is missing.
+    """
     kind, ref = split_judge(name)
     if kind == "wer":
         from undersong.evaluation.utility.wer import check_jiwer
@@ -75,7 +85,7 @@ def check_judge_installed(name: str) -> None:
 
 
 def judge_hash(name: str) -> str:
-    """What a judge's verdicts depend on beside its name and this package: its weights, or code; empty: nothing."""
+    """Hash of a judge's weights or code, on which its verdicts depend; empty if the name is enough."""
     from undersong.models.refs import model_hash
     from undersong.store.user_code import code_hash
 
@@ -85,7 +95,7 @@ def judge_hash(name: str) -> str:
 
 
 def _local_model_judge(kind: str, ref: str, device: str, dtype: str) -> Judge:
-    """A judge that is a model on this machine."""
+    """Judge that is a model on this machine."""
     from undersong.evaluation.judges.cost_model import cost_judge
     from undersong.evaluation.judges.safety_classifiers import harmbench_judge, llama_guard_judge, wildguard_judge
 

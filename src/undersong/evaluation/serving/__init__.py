@@ -1,1 +1,1 @@
-"""Black-box models: behind an OpenAI-compatible API, or recorded replies."""
+"""Black-box models: served behind an OpenAI-compatible API, or recorded replies."""

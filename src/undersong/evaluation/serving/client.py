@@ -1,6 +1,6 @@
 """Client of an OpenAI-compatible server: parallel requests with retries, and strict parsing of chat completions.
 
-A failure of one request is its result; a failure of all of them stops the run.
+A failed request is recorded as its result; if all requests fail, the run stops.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from undersong.evaluation.serving.endpoint import API_KEY_VARIABLE, PLACEHOLDER_
 from undersong.types import UndersongError
 
 CONTENT_FILTER = "content_filter"
-# A reply that ended by itself, as servers call it; some say nothing.
+# Finish reasons of a complete reply; some servers give none.
 STOP_REASONS = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", None)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerReply:
-    """`tokens`: of the answer, 0 where the server does not count them.  `error`: one line, where finish is `error`."""
+    """Reply of a server.
+
+    `tokens` is the number of generated tokens, 0 if the server does not count them. `error` is one line, if `finish` is
+    `error`.
+    """
 
     text: str
     tokens: int
@@ -33,16 +37,19 @@ class ServerReply:
 
 
 def failed_reply(reason: str) -> ServerReply:
-    """No answer."""
+    """Reply that records a failed request."""
     return ServerReply("", 0, "error", reason)
 
 
 def parse_completion(body: bytes) -> ServerReply:
-    """The first choice of a chat completion.  What has another shape, a cut by a filter, and an end by anything but
-    the model or the limit are errors: half of an answer is not judged as if it were one."""
+    """Parse the first choice of a chat completion.
+
+    A body of another shape, a cut by a filter, and an end by anything but the model or the limit are errors: half of an
+    answer is not judged as a whole one.
+    """
     try:
         completion = json.loads(body)
-    except (ValueError, RecursionError):  # no JSON, no text at all, or nested without end
+    except (ValueError, RecursionError):  # not JSON, not text, or nested too deeply
         return failed_reply("the server sent no JSON")
     choices = completion.get("choices") if isinstance(completion, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -64,7 +71,7 @@ def parse_completion(body: bytes) -> ServerReply:
 
 
 def _message_text(message: Any) -> str | None:
-    """A model that declines may do so in a field of its own; what it says there is what it says."""
+    """Text of a message; a model that declines may do so in the field `refusal`."""
     fields = message if isinstance(message, dict) else {}
     for text in (fields.get("content"), fields.get("refusal")):
         if text is not None:
@@ -82,24 +89,28 @@ def _completion_tokens(usage: Any) -> int:
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """Without halves of surrogate pairs: JSON can spell them, and no table of ours can hold them."""
+    """Text without lone surrogates, which JSON can spell but tables cannot store."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 Messages = list[dict[str, Any]]
 RequestItem = TypeVar("RequestItem")
 FATAL_STATUSES = {401: "refuses the key", 403: "refuses the request", 404: "knows no such model or path"}
-FILTER_CODES = (CONTENT_FILTER, "content_policy_violation", "invalid_prompt")  # of servers that look at what is asked
+FILTER_CODES = (CONTENT_FILTER, "content_policy_violation", "invalid_prompt")  # error codes of servers' prompt filters
 CONNECT_TIMEOUT = 5.0  # seconds
-MAX_ERROR_CHARACTERS = 160  # characters of what a server says of a failure
+MAX_ERROR_CHARACTERS = 160  # length to which a server's error message is cut
 
 
 @dataclass
 class ChatClient:
-    """The model at an address.  The key is read when the first question is asked, and is no part of this record.
+    """Client of the model at an endpoint. The key is read at the first request and is not stored in this record.
 
-    `timeout`: seconds without a byte from the server; `retries`: further tries of one question, with a growing pause;
-    `parallel`: questions under way at once; `patience`: failures in a row, filters aside, that end the run.
+    Attributes:
+        endpoint: Model and address.
+        timeout: Seconds without a byte from the server.
+        retries: Further tries of one request, with growing pauses.
+        max_parallel: Number of requests at once.
+        max_consecutive_failures: Failures in a row, filters aside, that stop the run.
     """
 
     endpoint: ServedEndpoint
@@ -109,9 +120,13 @@ class ChatClient:
     max_consecutive_failures: int = 10
 
     def complete(self, messages: Messages, max_new_tokens: int) -> ServerReply:
-        """The greedy answer of at most `limit` tokens.  UndersongError: what would befall every other question too."""
+        """Request a greedy reply of at most `max_new_tokens` tokens.
+
+        Raises:
+            UndersongError: The failure would affect every other request too.
+        """
         openai, client = self._openai
-        # What the package raises holds the request with its key, so it is not chained to what we say.
+        # Errors of the package hold the request with its key, so they are not chained to ours.
         try:
             response = client.chat.completions.with_raw_response.create(
                 model=self.endpoint.model, messages=messages, max_tokens=max_new_tokens, temperature=0, seed=0
@@ -122,8 +137,8 @@ class ChatClient:
             if self._is_reachable():
                 return failed_reply(f"the connection broke ({type(error.__cause__).__name__})")
             raise UndersongError(
-                f"Nobody answers at {self.endpoint.url}, where {self.endpoint.model} should be; start the server or mend "
-                "the address, and ask again."
+                f"No server is listening at {self.endpoint.url}, where {self.endpoint.model} should be; "
+                "start the server or fix the address, and try again."
             ) from None
         except openai.APIStatusError as error:
             status, code, body = error.status_code, error.code, error.body
@@ -138,18 +153,28 @@ class ChatClient:
         make_messages: Callable[[RequestItem], Messages],
         progress: ProgressCallback | None = None,
     ) -> list[ServerReply]:
-        """One answer an item, in order.  `say` makes an item's messages when its turn comes, so that no more than
-        `parallel` clips are in memory; `tell` hears how many are done."""
+        """Request one reply per item, in order.
+
+        Args:
+            items: The items.
+            max_new_tokens: Token limit of a reply.
+            make_messages: Makes an item's messages when its turn comes, so that at most `max_parallel` clips are in
+                memory.
+            progress: Called with the number of finished items.
+
+        Raises:
+            UndersongError: Too many requests failed in a row.
+        """
         if not items:
             return []
-        _ = self._openai  # made before there are threads
+        _ = self._openai  # create the client before the threads start
         replies: dict[int, ServerReply] = {}
         counter, consecutive_failures = start_progress(len(items), progress), 0
 
         def complete_item(i: int) -> tuple[int, ServerReply]:
             return i, self.complete(make_messages(items[i]), max_new_tokens)
 
-        # This pool's threads do not hold up the end of the program, so an error does not wait for a hanging server.
+        # The threads of this pool are daemons, so an error does not wait for a hanging server.
         with ThreadPool(min(self.max_parallel, len(items))) as pool:
             for i, reply in pool.imap_unordered(complete_item, range(len(items))):
                 replies[i] = reply
@@ -158,17 +183,17 @@ class ChatClient:
                 elif not reply.error.startswith(CONTENT_FILTER):
                     consecutive_failures += 1
                 if consecutive_failures >= min(self.max_consecutive_failures, len(items)):
-                    request_count = "1 question" if consecutive_failures == 1 else f"{consecutive_failures} questions"
+                    request_count = "1 request" if consecutive_failures == 1 else f"{consecutive_failures} requests"
                     raise UndersongError(
-                        f"{request_count} in a row to {self.endpoint.model} at {self.endpoint.url} had no answer (the "
-                        f"last: {reply.error}); mend the server or the request, and ask again."
+                        f"{request_count} in a row to {self.endpoint.model} at {self.endpoint.url} failed (the last: "
+                        f"{reply.error}); fix the server or the request, and try again."
                     )
                 counter.update(len(replies))
         return [replies[i] for i in range(len(items))]
 
     @cached_property
     def _openai(self) -> tuple[Any, Any]:
-        """(the package, its client)."""
+        """The openai package, and its client."""
         check_openai(self.endpoint.model)
         import openai
 
@@ -177,7 +202,7 @@ class ChatClient:
         return openai, openai.OpenAI(base_url=self.endpoint.url, api_key=key, timeout=timeout, max_retries=self.retries)
 
     def _is_reachable(self) -> bool:
-        """Whether anything answers at the address, whatever it says."""
+        """Check that a server answers at the address, with any status."""
         openai, client = self._openai
         try:
             client.with_options(
@@ -190,9 +215,9 @@ class ChatClient:
         return True
 
     def _failed_status(self, status: int, code: Any, body: Any) -> ServerReply:
-        """What a status means: an answer that is none, or the end of the run."""
+        """Failed reply for a status, or an error for a status that stops the run."""
         message = body.get("message") if isinstance(body, dict) else None
-        # What a server says of a key may repeat a part of it.
+        # A server's message about a key may repeat a part of it.
         detail = (
             f": {self._server_message(message)}"
             if isinstance(message, str) and message.strip() and status != 401
@@ -202,13 +227,14 @@ class ChatClient:
             return failed_reply(f"{CONTENT_FILTER}: the server does not answer this (HTTP {status}{detail})")
         if status in FATAL_STATUSES:
             raise UndersongError(
-                f"The server at {self.endpoint.url} {FATAL_STATUSES[status]} (HTTP {status}, {self.endpoint.model}{detail}); check "
-                f"the model's name, the address and {API_KEY_VARIABLE}."
+                f"The server at {self.endpoint.url} {FATAL_STATUSES[status]} "
+                f"(HTTP {status}, {self.endpoint.model}{detail}); "
+                f"check the model's name, the address and {API_KEY_VARIABLE}."
             )
         return failed_reply(f"HTTP {status}{detail}")
 
     def _server_message(self, text: str) -> str:
-        """What a server said, in one line, without the key that it was asked with."""
+        """Server's message in one line, without the key."""
         _, client = self._openai
         line = " ".join(text.split())
         return (line if client.api_key == PLACEHOLDER_KEY else line.replace(client.api_key, "***"))[
@@ -217,8 +243,10 @@ class ChatClient:
 
 
 def check_openai(model: str) -> None:
-    """Raises UndersongError where served models cannot be asked; `model`: whom the message names."""
+    """Check that the openai package is installed.
+
+    Raises:
+        UndersongError: It is missing; the message names `model`.
+    """
     if find_spec("openai") is None:
-        raise UndersongError(
-            f"Asking the served model {model} needs the openai package; run pip install 'undersong[served]'."
-        )
+        raise UndersongError(f"The served model {model} needs the openai package; run pip install 'undersong[served]'.")

@@ -15,39 +15,44 @@ from undersong.types import UndersongError
 
 SERVED_PREFIX = "served:"
 API_KEY_VARIABLE, OPENAI_KEY_VARIABLE = "UNDERSONG_API_KEY", "OPENAI_API_KEY"
-PLACEHOLDER_KEY = "none"  # servers of one's own ask for none, and the client must send something
+PLACEHOLDER_KEY = "none"  # private servers need no key, but the client must send one
 ENDPOINT_PATTERN = re.compile(r"(?P<model>.+?)@(?P<url>[A-Za-z][A-Za-z0-9+.-]*://.+)", re.DOTALL)
 BLANK_PATTERN = re.compile(r"[\s\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class ServedEndpoint:
-    """`model`: as the server names it.  `url`: the base of its API, mostly ending in /v1, without a last slash."""
+    """Endpoint of a served model.
+
+    `model` is its name on the server. `url` is the base of the API, usually ending in /v1, without a trailing slash.
+    """
 
     model: str
     url: str
 
     @property
     def model_at_host(self) -> str:
-        """Model, host and port: what tells two of one name apart.  A path may be a secret, and stays out."""
+        """Model, host and port, which identify the model. The path may be a secret and is left out."""
         return f"{self.model}@{urlsplit(self.url).netloc.lower()}"
 
 
 def parse_endpoint(ref: str) -> ServedEndpoint:
-    """`MODEL@URL`, or the same after `served:`; the model's name may hold colons and @ (`org/name:tag`).
+    """Parse `MODEL@URL` or `served:MODEL@URL`; the model's name may contain colons and @ (`org/name:tag`).
 
-    Errors: another form, a blank in it, an address that is not http or https, or that carries a password, a query or
-    a fragment (where keys are put); none of them repeats what may be a key.
+    Raises:
+        UndersongError: The form is wrong, there is a blank, the address is not http or https, or it has a password, a
+            query or a fragment, where keys are put. The message does not repeat what may be a key.
     """
     ref = ref.removeprefix(SERVED_PREFIX)
     match = ENDPOINT_PATTERN.fullmatch(ref)
     if match is None:
         raise UndersongError(
-            f"{ref.partition('@')[0]!r} is no served model; say MODEL@URL, such as my-model@http://localhost:8000/v1."
+            f"{ref.partition('@')[0]!r} is not a served model; write MODEL@URL, such as "
+            "my-model@http://localhost:8000/v1."
         )
     model, url = match["model"], match["url"].rstrip("/")
     if BLANK_PATTERN.search(model + url):
-        raise UndersongError(f"The served model {model!r} has a blank in its name or address; take it out.")
+        raise UndersongError(f"The served model {model!r} has a blank in its name or address; remove it.")
     return ServedEndpoint(model, _check_url(model, url))
 
 
@@ -56,31 +61,35 @@ def _check_url(model: str, url: str) -> str:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:  # its text repeats the address
-        raise UndersongError(f"The address of the served model {model} is no URL; say http://HOST:PORT/v1.") from None
+        raise UndersongError(
+            f"The address of the served model {model} is not a URL; write http://HOST:PORT/v1."
+        ) from None
     if "@" in parts.netloc:
         raise UndersongError(
             f"The address of the served model {model} carries a name or password, and addresses are kept in artifacts; "
-            f"take it out and set {API_KEY_VARIABLE} instead."
+            f"remove it and set {API_KEY_VARIABLE} instead."
         )
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         raise UndersongError(
-            f"The address of the served model {model} goes on after its path; take out what follows ? or #, and set "
-            f"{API_KEY_VARIABLE} where that was a key."
+            f"The address of the served model {model} has a query or fragment; remove it, and set {API_KEY_VARIABLE} "
+            "if it was a key."
         )
     if parts.scheme.lower() not in ("http", "https"):
-        raise UndersongError(f"The served model {model} is asked by {parts.scheme}; give an http or https address.")
+        raise UndersongError(f"The address of the served model {model} uses {parts.scheme}; use http or https.")
     if not host:
-        raise UndersongError(f"The address of the served model {model} names no host; say http://HOST:PORT/v1.")
+        raise UndersongError(f"The address of the served model {model} has no host; write http://HOST:PORT/v1.")
     if parts.path.endswith("/completions"):
-        raise UndersongError(f"The address of the served model {model} goes too far; end it before /chat/completions.")
+        raise UndersongError(f"The address of the served model {model} is too long; end it before /chat/completions.")
     return url
 
 
 def api_key(url: str) -> str:
-    """The key for an address: of UNDERSONG_API_KEY, else of OPENAI_API_KEY, else `none`.
+    """Key for an address: UNDERSONG_API_KEY, else OPENAI_API_KEY, else `none`.
 
-    OPENAI_API_KEY is mostly there for something else, so it is not sent where anybody on the way could read it: only
-    over https, or within this machine.
+    OPENAI_API_KEY usually belongs to another service, so it is only sent over https or within this machine.
+
+    Raises:
+        UndersongError: The key has invalid characters.
     """
     variables = (
         (API_KEY_VARIABLE, OPENAI_KEY_VARIABLE)
@@ -90,7 +99,7 @@ def api_key(url: str) -> str:
     for variable in variables:
         if key := os.environ.get(variable, "").strip():
             if not key.isascii() or not key.isprintable():
-                raise UndersongError(f"The key in {variable} has characters that no key has; set it again.")
+                raise UndersongError(f"The key in {variable} has characters that are not allowed; set it again.")
             return key
     return PLACEHOLDER_KEY
 

@@ -18,19 +18,19 @@ RECORDED_PREFIX = "recorded:"
 REPLY_TABLE = "replies.parquet"
 REPLY_KEY = ("prompt_id", "modality", "system")
 FINISH_REASONS = ("stop", "length", "error")
-TYPE_NAMES = {int: "whole number", str: "text"}
+TYPE_NAMES = {int: "whole number", str: "string"}
 
 
 @dataclass
 class RecordedModel:
-    """What `generate` of the protocol AudioLM needs, from a file."""
+    """Recorded replies as a black-box model."""
 
     path: Path
-    facts: dict[str, Any] = field(default_factory=dict)  # what an artifact notes of the model: nothing is known
+    facts: dict[str, Any] = field(default_factory=dict)  # model facts for artifacts; none are known
 
     @property
     def name(self) -> str:
-        """By the file's or folder's name alone: where it lies is no matter of the artifact's."""
+        """`recorded:NAME` with the name of the file or folder; artifacts do not depend on its location."""
         return f"{RECORDED_PREFIX}{self.path.name}"
 
     @cached_property
@@ -39,10 +39,12 @@ class RecordedModel:
         return hashlib.sha256(self._bytes).hexdigest()
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
-        """The recorded reply to each prompt, in order, whatever limit it was made under.
+        """Recorded reply to each prompt, in order, whatever token limit it was made with.
 
-        A prompt's reply has its id, modality and system name; what a reply leaves out fits all.  The set is the
-        prompt's.  Errors: a prompt with no reply, or with several.
+        A reply fits a prompt if its id, modality and system name are equal or missing. The prompt's set is used.
+
+        Raises:
+            UndersongError: A prompt has no reply, or several.
         """
         return [self._reply(prompt) for prompt in prompts]
 
@@ -55,8 +57,8 @@ class RecordedModel:
         if len(matching_rows) != 1:
             match_count = f"{len(matching_rows)} replies" if matching_rows else "no reply"
             raise UndersongError(
-                f"{self.path} holds {match_count} to prompt {prompt_id} ({prompt.modality}, system {prompt.system}); give one for "
-                "every prompt that is asked."
+                f"{self.path} holds {match_count} to prompt {prompt_id} ({prompt.modality}, system {prompt.system}); "
+                "give one for every prompt."
             )
         row = matching_rows[0]
         return Reply(
@@ -72,7 +74,7 @@ class RecordedModel:
 
     @cached_property
     def _rows(self) -> dict[str, list[dict[str, Any]]]:
-        """By prompt id."""
+        """Valid rows by prompt id."""
         rows: dict[str, list[dict[str, Any]]] = {}
         location_by_key: dict[tuple[Any, ...], str] = {}
         for location, raw_row in self._raw_rows():
@@ -80,20 +82,21 @@ class RecordedModel:
             key = tuple(row.get(name) for name in REPLY_KEY)
             if key in location_by_key:
                 raise UndersongError(
-                    f"{self.path}: {location} answers prompt {row['prompt_id']} as {location_by_key[key]} does; keep one of them."
+                    f"{self.path}: {location} answers prompt {row['prompt_id']} as {location_by_key[key]} does; "
+                    "keep one of them."
                 )
             location_by_key[key] = location
             rows.setdefault(row["prompt_id"], []).append(row)
         return rows
 
     def _raw_rows(self) -> Iterator[tuple[str, Any]]:
-        """(where, row) as they stand."""
+        """Yield the location and content of each row."""
         if self._bytes.startswith(b"PAR1"):
             import pyarrow as pa
             import pyarrow.parquet as pq
 
             try:
-                # Without threads: those of `read_table` may outlive a short program, which then aborts (apache/arrow
+                # Without threads: threads of `read_table` may outlive a short program, which then aborts (apache/arrow
                 # issue 34314).
                 table = pq.ParquetFile(pa.BufferReader(self._bytes)).read(use_threads=False).to_pylist()
             except (pa.ArrowException, OSError) as error:
@@ -104,29 +107,31 @@ class RecordedModel:
             if line.strip():
                 try:
                     yield f"line {i}", json.loads(line)
-                except (ValueError, RecursionError):  # whose text repeats a reply
-                    raise UndersongError(f"{self.path}: line {i} is no JSON; give one object a line.") from None
+                except (ValueError, RecursionError):  # its text repeats a reply
+                    raise UndersongError(f"{self.path}: line {i} is not JSON; write one object per line.") from None
 
     def _validated_row(self, location: str, row: Any) -> dict[str, Any]:
-        """A row with its defaults.  An unknown column is refused: a misspelt one would fit every prompt."""
+        """Row with its defaults. An unknown column is an error, because a misspelled one would fit every prompt."""
         if not isinstance(row, dict):
-            raise UndersongError(f"{self.path}: {location} is no object; give one with prompt_id and reply.")
+            raise UndersongError(f"{self.path}: {location} is not an object; write one with prompt_id and reply.")
         row = {name: value for name, value in row.items() if value is not None}
         if unknown := sorted(set(row) - set(COLUMNS)):
             raise UndersongError(
-                f"{self.path}: {location} has a column {unknown[0]!r}; known are {', '.join(COLUMNS)}."
+                f"{self.path}: {location} has the unknown column {unknown[0]!r}; use {', '.join(COLUMNS)}."
             )
         row = {"tokens": 0, "error": None, "finish": "error" if "error" in row else "stop", **row}
         if row["finish"] == "error":
             row.setdefault("reply", "")
         for name in COLUMNS:
             if name in ("prompt_id", "reply") and name not in row:
-                raise UndersongError(f"{self.path}: {location} has no {name}; give it.")
+                raise UndersongError(f"{self.path}: {location} has no {name}; add it.")
             column_type = int if name == "tokens" else str
             if not isinstance(row.get(name), (column_type, type(None))) or isinstance(row.get(name), bool):
-                raise UndersongError(f"{self.path}: {name} of {location} is no {TYPE_NAMES[column_type]}; mend it.")
+                raise UndersongError(f"{self.path}: {name} of {location} is not a {TYPE_NAMES[column_type]}; fix it.")
         if row["finish"] not in FINISH_REASONS:
-            raise UndersongError(f"{self.path}: finish of {location} is none of {', '.join(FINISH_REASONS)}; mend it.")
+            raise UndersongError(
+                f"{self.path}: finish of {location} is not one of {', '.join(FINISH_REASONS)}; fix it."
+            )
         return row | {"reply": replace_lone_surrogates(row["reply"])}
 
     @cached_property
@@ -141,8 +146,12 @@ class RecordedModel:
 
 
 def recorded_model(ref: str) -> RecordedModel:
-    """The replies at `[recorded:]PATH`: a file, or a folder that `evaluate` wrote."""
+    """Replies at `[recorded:]PATH`: a file, or a folder that `evaluate` wrote.
+
+    Raises:
+        UndersongError: The path is empty.
+    """
     path = ref.removeprefix(RECORDED_PREFIX)
     if not path:
-        raise UndersongError(f"{RECORDED_PREFIX} names no file; say {RECORDED_PREFIX}PATH.")
+        raise UndersongError(f"{RECORDED_PREFIX} names no file; write {RECORDED_PREFIX}PATH.")
     return RecordedModel(Path(path))

@@ -1,6 +1,5 @@
-"""A served audio LLM as a black-box model: prompts as chat messages with `input_audio` parts, replies by greedy
-decoding. Serve vLLM with `--generation-config vllm`.
-"""
+"""Served audio LLM as a black-box model: prompts as chat messages with `input_audio` parts, replies by greedy decoding.
+Serve vLLM with `--generation-config vllm`."""
 
 from __future__ import annotations
 
@@ -15,12 +14,12 @@ from undersong.evaluation.serving.client import ChatClient, Messages, ServerRepl
 from undersong.evaluation.serving.endpoint import SERVED_PREFIX, parse_endpoint
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 
-SAMPLE_RATE = 16_000  # Hz of what is sent: what nearly all audio LLMs hear, and what local ones are given here
+SAMPLE_RATE = 16_000  # Hz; the input rate of nearly all audio LLMs, and of local models here
 
 
 @dataclass
 class ServedModel:
-    """What `generate` of the protocol AudioLM needs, behind an address.  `tell` hears how many prompts are done."""
+    """Black-box model behind an endpoint; `progress` gets the number of finished prompts."""
 
     client: ChatClient
     progress: ProgressCallback | None = None
@@ -32,27 +31,35 @@ class ServedModel:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What an artifact notes of the model it was made with."""
+        """Facts about the model for artifacts."""
         return {"served": self.client.endpoint.model, "url": self.client.endpoint.url}
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
-        """One greedy reply a prompt, in order; one that the server failed to give has finish `error` and no text."""
+        """Generate one greedy reply per prompt, in order; a failed one has finish `error` and no text."""
         server_replies = self.client.complete_all(prompts, limit, openai_messages, self.progress)
         return [_reply_to_prompt(prompt, server_reply) for prompt, server_reply in zip(prompts, server_replies)]
 
 
 def served_model(ref: str, progress: ProgressCallback | None = None) -> ServedModel:
-    """The model at `[served:]MODEL@URL`; no connection is made before it is asked."""
+    """Model at `[served:]MODEL@URL`; it connects when it first generates."""
     return ServedModel(ChatClient(parse_endpoint(ref)), progress)
 
 
 def check_served_dependencies(ref: str) -> None:
-    """Raises UndersongError where what asks the model at `[served:]MODEL@URL` is not installed."""
+    """Check that the packages for the model at `[served:]MODEL@URL` are installed.
+
+    Raises:
+        UndersongError: A package is missing, or the endpoint is invalid.
+    """
     check_openai(parse_endpoint(ref).model)
 
 
 def openai_messages(prompt: Prompt) -> Messages:
-    """A prompt as chat messages, in the order of `AudioModel.conversation`.  Errors: nothing to ask, or no audio."""
+    """Prompt as chat messages, in the order of `AudioModel.conversation`.
+
+    Raises:
+        UndersongError: There is no text to send, or no audio.
+    """
     text = replace_lone_surrogates(prompt.user_text)
     content: Any = text
     if prompt.modality == "audio":
@@ -61,7 +68,7 @@ def openai_messages(prompt: Prompt) -> Messages:
             content.insert(0 if prompt.instruction_first else 1, {"type": "text", "text": text})
     if not content:
         raise UndersongError(
-            f"Sample {prompt.sample.id} of set {prompt.set} has no text to ask; give it, or take audio."
+            f"Sample {prompt.sample.id} of set {prompt.set} has no text to send; add it, or use audio."
         )
     system: Messages = [{"role": "system", "content": prompt.system_text}] if prompt.system_text else []
     return [*system, {"role": "user", "content": content}]
@@ -72,13 +79,13 @@ def _audio_part(sample: Sample) -> dict[str, Any]:
 
     clips, failures = load_clips([sample], SAMPLE_RATE)
     if failures:
-        raise UndersongError(f"Clip {sample.id} cannot be sent: {failures[0].reason}; mend it or take it out.")
+        raise UndersongError(f"Clip {sample.id} cannot be sent: {failures[0].reason}; fix or remove it.")
     data = base64.b64encode(encode_wav(clips[0])).decode("ascii")
     return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
 
 
 def encode_wav(clip: Clip) -> bytes:
-    """A clip as a WAV file of 16-bit PCM at its own rate; what is beyond full scale is clipped, not wrapped."""
+    """Encode a clip as a WAV file of 16-bit PCM at its own rate; values beyond full scale are clipped, not wrapped."""
     import soundfile
 
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""BIG-Bench Hard (arXiv 2210.09261): exact match after parsing the reply into the form that the task's answer has."""
+"""BIG-Bench Hard (arXiv 2210.09261): exact match after parsing the reply into the form of the task's answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from undersong.evaluation.utility.multiple_choice import listed_options, parse_c
 from undersong.types import Sample, UndersongError
 
 ANSWER_PHRASE = re.compile(r"\banswer(?:\s+is\b\s*:?|\s*:)\s*", re.IGNORECASE)
-MAX_ANSWER_CHARACTERS = 200  # characters: a longer first line is no answer; the longest one in BBH has 182
+MAX_ANSWER_CHARACTERS = 200  # a longer first line is no answer; the longest answer in BBH has 182 characters
 BINARY_ANSWERS = (("true", "false"), ("yes", "no"), ("valid", "invalid"))
 OPTION_LETTER = re.compile(r"\([A-Za-z]\)|[A-Z]")
 BRACKETS = re.compile(r"([()\[\]{}<>\s]*[()\[\]{}<>])\s*(?:[.,;]|$)")
-NUMBER_BOUNDARY = (
-    r"\w.,/^\u2013\u2014"  # what makes digits a part of something else: 12/24, 5^2, a dash that may be a minus
-)
+# Characters that make digits a part of something else: 12/24, 5^2, a dash that may be a minus
+NUMBER_BOUNDARY = r"\w.,/^\u2013\u2014"
 NUMBER = re.compile(rf"(?<![{NUMBER_BOUNDARY}])(?<!- )-?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?(?![\w/%^]|[.,]\d)")
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -27,12 +26,13 @@ NEGATION = re.compile(r"\b(?:not|never|neither|nor)\b|n't\b", re.IGNORECASE)
 
 
 def bbh_judge() -> ScoredJudge:
-    """`answer` where the reply's answer is the sample's `answer`, `other` where it is another one; no score."""
+    """Judge that says `answer` if the parsed reply equals the sample's `answer`, and `other` if it differs; no
+    score."""
 
     def grade(sample: Sample, reply: str) -> Grade:
         target = (sample.answer or "").strip()
         if not target:
-            raise UndersongError(f"The judge bbh needs the answer of {sample.id}; add it or take another judge.")
+            raise UndersongError(f"The judge bbh needs the answer of {sample.id}; add it or use another judge.")
         if reply.strip() == target:
             return Grade("answer")
         if is_refusal(
@@ -47,7 +47,7 @@ def bbh_judge() -> ScoredJudge:
 
 
 def parse_bbh_answer(reply: str, target: str, sample: Sample) -> str | None:
-    """The answer in a reply, made comparable, in the form that `target` has; None where it has none or several."""
+    """Answer in a reply, normalized, in the form of `target`; None if there is none or several."""
     answer_text = _text_after_phrase(reply)
     if OPTION_LETTER.fullmatch(target):
         options = listed_options(sample, target.strip("()").upper())
@@ -67,9 +67,10 @@ def parse_bbh_answer(reply: str, target: str, sample: Sample) -> str | None:
 
 
 def _text_after_phrase(reply: str) -> str | None:
-    """What a tidied reply says after its last "the answer is" or "answer:"; None where it does not say that.
+    """Text of a reply after its last "the answer is" or "answer:"; None without such a phrase.
 
-    A denied phrase ("I don't think the answer is") leaves nothing, so that what follows it is not taken for an answer.
+    A denied phrase ("I don't think the answer is") leaves nothing, so that the text after it is not taken for an
+    answer.
     """
     text = normalize_reply(reply)
     matches = list(ANSWER_PHRASE.finditer(text))
@@ -82,10 +83,10 @@ def _text_after_phrase(reply: str) -> str | None:
 
 
 def _parse_binary(pair: tuple[str, str], text: str, line: str) -> str | None:
-    """The one word of a pair in the first line, unless a later sentence begins with the other one.
+    """Word of a pair in the first line, unless a later sentence begins with the other one.
 
-    "yes" and "no" must begin the line, because "there is no way to tell" answers nothing; the others may stand in a
-    sentence ("the argument is valid") that is not denied.
+    "yes" and "no" must begin the line, because "there is no way to tell" answers nothing. The other words may occur in
+    a sentence ("the argument is valid") without negation.
     """
     pattern = re.compile(rf"\b(?:{'|'.join(pair)})\b", re.IGNORECASE)
     words = [match[0].lower() for match in pattern.finditer(line)]
@@ -101,7 +102,7 @@ def _parse_binary(pair: tuple[str, str], text: str, line: str) -> str | None:
 
 
 def _parse_number(line: str) -> str | None:
-    """The only number of a line that denies nothing, or a number word that is all of it."""
+    """The only number of a line without negation, or a number word that is the whole line."""
     if (word := line.strip(" .!").lower()) in NUMBER_WORDS:
         return str(NUMBER_WORDS.index(word))
     values = {Decimal(match.replace(",", "")) for match in NUMBER.findall(line)}
@@ -112,7 +113,7 @@ def _parse_number(line: str) -> str | None:
 
 
 def _parse_words(text: str, line: str) -> str | None:
-    """The words of the first line, or of all where each has a line of its own; "Sorted, they are:" is no answer."""
+    """Words of the first line, or of all lines if each has one word; "Sorted, they are:" is no answer."""
     items = [BULLET.sub("", item, count=1) for item in text.split("\n")]
     words = " ".join(items) if len(items) > 1 and all(" " not in item for item in items) else line
     if words.endswith(":"):

@@ -1,6 +1,5 @@
-"""Multiple choice (MMSU, lettered BBH tasks): parse the options of a question and the one letter that a reply claims.
-English phrases only.
-"""
+"""Multiple choice (MMSU, lettered BBH tasks): parse the options of a question and the letter that a reply claims.
+English phrases only."""
 
 from __future__ import annotations
 
@@ -12,12 +11,12 @@ from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal, no
 from undersong.types import Sample, UndersongError
 
 OPTION_STYLES = (r"\(([A-Z])\)", r"([A-Z])\)", r"([A-Z])\.", r"([A-Z]):")  # (A), A), A. and A:
-FIRST_PLACEHOLDER = 0xE000  # Unicode's private use, which `tidy` has taken out of every text
+FIRST_PLACEHOLDER = 0xE000  # Unicode's private use area, which `normalize_reply` removes from every text
 OPTION_PLACEHOLDER = f"[{chr(FIRST_PLACEHOLDER)}-{chr(FIRST_PLACEHOLDER + 25)}]"
 
 
 def parse_options(question: str | None) -> dict[str, str]:
-    """letter -> text of the options A, B, … in a question, on lines of their own or in a row; empty: none are listed.
+    """Letter and text of the options A, B, … in a question, on separate lines or in a row; empty if none are listed.
 
     Only capitals in one style count, consecutive from A, at least two; in a row the longest such sequence is taken.
     """
@@ -35,7 +34,7 @@ def parse_options(question: str | None) -> dict[str, str]:
 
 
 def _longest_sequence(marks: Sequence[re.Match[str]]) -> list[re.Match[str]]:
-    """The longest sequence A, B, C, … among the marks, the last one of equals; letters out of turn are passed over."""
+    """Longest sequence A, B, C, … among the marks, the last one if equal; letters out of turn are skipped."""
     longest, sequence = list[re.Match[str]](), list[re.Match[str]]()
     for mark in marks:
         if mark[1] == chr(ord("A") + len(sequence)):
@@ -47,22 +46,25 @@ def _longest_sequence(marks: Sequence[re.Match[str]]) -> list[re.Match[str]]:
 
 
 def _option_texts(text: str, marks: Sequence[re.Match[str]]) -> Iterator[str]:
-    """What stands after each mark: until the next one, after the last until the line ends."""
+    """Yield the text after each mark, up to the next mark, or to the end of the line after the last."""
     for mark, next_mark in pairwise(marks):
         yield " ".join(text[mark.end() : next_mark.start()].split())
     yield text[marks[-1].end() :].split("\n", 1)[0]
 
 
 def mask_options(reply: str, options: Mapping[str, str]) -> str:
-    """A tidied reply in which each option said in full is one character, so that no letter in it is taken for a choice.
+    """Replace each option's full text in a normalized reply by one placeholder, so that no letter in it is taken for a
+    choice.
 
-    Longer texts come first ("Paris, Texas" before "Paris").  Texts of two options, and single letters, stay.
+    Longer texts come first ("Paris, Texas" before "Paris"). Texts of two options, and single letters, are kept.
     """
     lowercase_texts = [option_text.lower() for option_text in options.values()]
     unique_options = [
-        (letter, option_text) for letter, option_text in options.items() if len(option_text) > 1 or option_text.isdigit()
+        (letter, option_text)
+        for letter, option_text in options.items()
+        if len(option_text) > 1 or option_text.isdigit()
         if lowercase_texts.count(option_text.lower()) == 1
-    ]  # fmt: skip
+    ]
     for letter, option_text in sorted(unique_options, key=lambda option: -len(option[1])):
         words_pattern = r"\s+".join(map(re.escape, option_text.split()))
         pattern = re.compile(rf"(?<![\w.+\-$]){words_pattern}(?!\w|[.,]\d|-\w)", re.IGNORECASE)
@@ -71,15 +73,15 @@ def mask_options(reply: str, options: Mapping[str, str]) -> str:
 
 
 def masked_letter(placeholder: str) -> str:
-    """The letter of a stand-in."""
+    """Letter of a placeholder."""
     return chr(ord(placeholder) - FIRST_PLACEHOLDER + ord("A"))
 
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 REFERENCE_LETTER = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,](?!\w).*|$)", re.DOTALL)
 
-# A letter by itself: in brackets, a capital, or a small one with a bracket or at the end.  "A" is a letter only before
-# a mark or a joining word (else an article), "I" only before a mark (else a pronoun); "B-cells" and "C#" hold none.
+# A letter by itself: in brackets, a capital, or a small one with a bracket or at the end. "A" is a letter only before a
+# mark or a joining word (else an article), "I" only before a mark (else a pronoun). "B-cells" and "C#" contain none.
 LETTER_BOUNDARY = r"(?![\w'#+]|-\w|\.\w)"
 LETTER = re.compile(
     r"[(\[{]\s?([A-Za-z])\s?[)\]}]"
@@ -89,7 +91,7 @@ LETTER = re.compile(
     rf"|(I){LETTER_BOUNDARY}(?=\s*(?:[.:)\]]|{OPTION_PLACEHOLDER}|$))"
     r"|([a-z])(?=\))|([b-hj-z])(?=\s?[.!]?$))"
 )
-# What may follow a claimed letter.
+# Text that may follow a claimed letter.
 CLAIM_END = re.compile(r"\s*(?:[^\w\s]|$)|\s(?:and|as|because|but|for|not|or|since|which)\b")
 CUE_PADDING = (
     r"\s*(?:(?:that|it's|it is|it would be|definitely|probably|most likely|likely|clearly|simply|the|option|choice"
@@ -117,16 +119,16 @@ SECOND_THOUGHT = re.compile(
     r"\b(?:actually|also|both|could|correction|either|instead|maybe|mean|might|mistaken?|no|or|perhaps|rather|sorry|wait)\b",
     re.IGNORECASE,
 )
-MAX_NEGATION_DISTANCE = (
-    80  # characters before a claim in which it can be denied: a bound, so that a long reply costs no square
-)
+# Characters before a claim that are searched for a negation; bounded, so that long replies do not cost quadratic time
+MAX_NEGATION_DISTANCE = 80
 MARKED_LETTER = re.compile(r"(?:^|(?<=\s))[(\[]?([A-Z])[)\].:](?=\s)")
 SINGLE_LETTER = re.compile(rf"(?:(?!{OPTION_PLACEHOLDER})\W)*([A-Za-z])(?![#+])(?:(?!{OPTION_PLACEHOLDER})\W)*")
 OPTION_TEXT_ONLY = re.compile(rf"[\s.,:;!()-]*({OPTION_PLACEHOLDER})[\s.,;!()]*")
 
 
 def choice_judge() -> ScoredJudge:
-    """`answer` where the letter claimed is the one of the sample's `answer` ("B", "(B)", "B. Paris"); no score."""
+    """Judge that says `answer` if the claimed letter is that of the sample's `answer` ("B", "(B)", "B. Paris"); no
+    score."""
 
     def grade(sample: Sample, reply: str) -> Grade:
         reference = reference_letter(sample)
@@ -146,31 +148,37 @@ def choice_judge() -> ScoredJudge:
 
 
 def reference_letter(sample: Sample) -> str:
-    """The right letter; UndersongError where the sample's answer begins with none."""
+    """Correct letter of a sample.
+
+    Raises:
+        UndersongError: The sample's answer does not begin with a letter.
+    """
     match = REFERENCE_LETTER.fullmatch(normalize_reply(sample.answer or ""))
     if match is None:
         raise UndersongError(
             f"The judge choice needs a letter as the answer of {sample.id}, such as 'B' or 'B. Paris'; "
-            f"its answer is {sample.answer!r}, so mend it or take another judge."
+            f"its answer is {sample.answer!r}, so fix it or use another judge."
         )
     return match[1].upper()
 
 
 def listed_options(sample: Sample, reference: str) -> dict[str, str]:
-    """The options that the sample's text lists; none where the right letter is missing: then they are not all."""
+    """Options that the sample's text lists; empty if the correct letter is missing, because the list is then
+    incomplete."""
     options = parse_options(sample.text)
     return options if reference in options else {}
 
 
 def parse_choice(reply: str, options: Mapping[str, str]) -> str | None:
-    """The one letter that a reply claims, of A to Z or of the options (letter -> text) where there are any; else None.
+    """The one letter that a reply claims, of the options or of A to Z; None if there is none or several.
 
-    Beside a claim, another letter undoes it in the same sentence, in a later one that has second thoughts, and, where
-    the claim is only the letter that a reply begins with, anywhere.
+    Besides a claim, another letter undoes it in the same sentence, in a later sentence with second thoughts, and
+    anywhere if the claim is only the letter that a reply begins with.
     """
     allowed_letters = frozenset(options or ALPHABET)
     text = mask_options(re.sub(r"([:=]|\banswer is)\n", r"\1 ", normalize_reply(reply)), options)
-    text = re.sub(rf"(?<![\w'.-])([A-Z])\.(?=\s?{OPTION_PLACEHOLDER})", r"\1)", text)  # "B. Paris" is one sentence
+    # "B. Paris" is one sentence.
+    text = re.sub(rf"(?<![\w'.-])([A-Z])\.(?=\s?{OPTION_PLACEHOLDER})", r"\1)", text)
     option_match = OPTION_TEXT_ONLY.fullmatch(text)
     if option_match:
         return masked_letter(option_match[1])
@@ -186,9 +194,8 @@ def parse_choice(reply: str, options: Mapping[str, str]) -> str | None:
         echoed_letters = set(MARKED_LETTER.findall("\n".join(sentence for sentence, _, _ in sentences[:first_claim])))
         _, line, line_offset = sentences[first_claim]
         marked_letters = allowed_letters.intersection(MARKED_LETTER.findall(line, line_offset))
-        letters = (
-            set() if len(echoed_letters) > 1 else letters
-        )  # a reply that repeats the options has not begun with a choice
+        # A reply that repeats the options does not begin with a choice.
+        letters = set() if len(echoed_letters) > 1 else letters
         for claimed, (sentence, _, _) in zip(claims[first_claim:], sentences[first_claim:]):
             other_letters = (
                 _mentioned_letters(sentence, allowed_letters) if claimed or SECOND_THOUGHT.search(sentence) else set()
@@ -199,7 +206,7 @@ def parse_choice(reply: str, options: Mapping[str, str]) -> str | None:
 
 
 def _sentences(text: str) -> Iterator[tuple[str, str, int]]:
-    """Each sentence, the line it is in, and where in it it begins."""
+    """Yield each sentence, its line, and its offset in that line."""
     for line in text.split("\n"):
         start = 0
         for boundary in re.finditer(r"(?<=[.!?])\s|$", line):
@@ -208,7 +215,7 @@ def _sentences(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _claimed_answers(sentence: str) -> Iterator[str]:
-    """Letters that a sentence says are the answer, and an option's text where that ends it."""
+    """Yield letters that a sentence claims as the answer, and those of an option's text that ends it."""
     if sentence.endswith("?"):
         return
     for cue_match in CLAIM_CUE.finditer(sentence):
@@ -230,7 +237,8 @@ def _is_negated(sentence: str, position: int) -> bool:
 
 
 def _leading_letters(text: str) -> set[str]:
-    """The letter that a reply begins with, or that is all of one of its lines; with another option's text also its."""
+    """Letter that a reply begins with or that is a whole line; with another option's text, also that option's
+    letter."""
     letters = set[str]()
     for number, line in enumerate(text.split("\n")):
         match = LETTER.match(line, REPLY_OPENER.match(line).end())  # type: ignore[union-attr]
@@ -251,7 +259,7 @@ def _is_leading_choice(match: re.Match[str], remainder: str) -> bool:
 
 
 def _letters_with_text(sentence: str, match: re.Match[str]) -> Iterator[str]:
-    """The letter found, and the one whose text follows it at once: "B. London" claims two where London is C."""
+    """Yield the matched letter, and that of an option's text that follows it: "B. London" claims two if London is C."""
     yield _matched_letter(match)
     if option_match := re.compile(rf"[\s.,:;)\]\u2013\u2014-]*({OPTION_PLACEHOLDER})").match(sentence, match.end()):
         yield masked_letter(option_match[1])

@@ -10,14 +10,14 @@ from types import ModuleType
 from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal, normalize_answer
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
-# Up to this rate a reply counts as a transcript of what was said; a convention, the number to report is the corpus's.
+# Up to this rate a reply counts as a transcript: a convention; report the rate over the corpus.
 MAX_TRANSCRIPT_WER = 0.5
 DASHES = re.compile("[-/\u2010-\u2015]")
 
 
 @dataclass(frozen=True, slots=True)
 class WordErrors:
-    """Errors against a reference, in words."""
+    """Word errors against a reference."""
 
     substitutions: int
     deletions: int
@@ -26,7 +26,7 @@ class WordErrors:
 
     @property
     def errors(self) -> int:
-        """Substitutions, deletions and insertions together."""
+        """Sum of substitutions, deletions and insertions."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
@@ -36,12 +36,16 @@ class WordErrors:
 
 
 def normalize_words(text: str) -> str:
-    """Lower case; dashes and slashes part words, other punctuation goes and leaves no gap ("don't" is "dont")."""
+    """Lower-case words: dashes and slashes separate words, other punctuation is removed ("don't" is "dont")."""
     return normalize_answer(DASHES.sub(" ", text))
 
 
 def count_word_errors(reference: str, reply: str) -> WordErrors:
-    """Of a reply's words against a reference's, by the alignment with fewest errors; UndersongError: no words in it."""
+    """Count the errors of a reply's words against a reference's, by the alignment with the fewest errors.
+
+    Raises:
+        UndersongError: The reference has no words, or jiwer is missing.
+    """
     reference_words, reply_words = normalize_words(reference), normalize_words(reply)
     if not reference_words:
         raise UndersongError(f"The reference {reference!r} has no words to count errors by; give a transcript.")
@@ -50,10 +54,14 @@ def count_word_errors(reference: str, reply: str) -> WordErrors:
 
 
 def sum_word_errors(items: Iterable[WordErrors]) -> WordErrors:
-    """Of a corpus: its `rate` is the corpus's word error rate."""
+    """Word errors of a corpus; its `rate` is the corpus word error rate.
+
+    Raises:
+        UndersongError: There are no items.
+    """
     errors = list(items)
     if not errors:
-        raise UndersongError("There are no items to sum word errors over; transcribe some first.")
+        raise UndersongError("There are no items to sum word errors over; transcribe at least one.")
     return WordErrors(
         sum(item.substitutions for item in errors),
         sum(item.deletions for item in errors),
@@ -63,20 +71,24 @@ def sum_word_errors(items: Iterable[WordErrors]) -> WordErrors:
 
 
 def corpus_word_errors(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> WordErrors:
-    """Of all replies to their prompts but the erroring ones; refusals and empty replies count with all they miss."""
+    """Word errors of all replies to their prompts, without failed replies; refusals and empty replies count in full."""
     scored_indices = [i for i, verdict in enumerate(wer_judge().judge(prompts, replies)) if verdict.verdict != "error"]
     return sum_word_errors(_sample_word_errors(prompts[i].sample, replies[i].reply) for i in scored_indices)
 
 
 def wer_judge(max_rate: float = MAX_TRANSCRIPT_WER) -> ScoredJudge:
-    """Score: errors per word of the sample's `answer`, else its `text`; lower is better.  `answer` up to `most`."""
+    """Judge with the errors per word of the sample's `answer`, else its `text`, as score; `answer` up to `max_rate`.
+
+    Raises:
+        UndersongError: The rate is negative, or jiwer is missing.
+    """
     if not max_rate >= 0:
-        raise UndersongError(f"The judge wer takes a rate of at least 0, not {max_rate}; change it.")
+        raise UndersongError(f"The judge wer needs a rate of at least 0, not {max_rate}; change it.")
     _import_jiwer()
 
     def grade(sample: Sample, reply: str) -> Grade:
         rate = _sample_word_errors(sample, reply).rate
-        if rate <= max_rate:  # first: what was said may itself sound like a refusal
+        if rate <= max_rate:  # checked first, because the request itself may sound like a refusal
             return Grade("answer", rate)
         return Grade("refusal" if is_refusal(sample, reply, lambda text_before_refusal: False) else "other", rate)
 
@@ -93,7 +105,11 @@ def _sample_word_errors(sample: Sample, reply: str) -> WordErrors:
 
 
 def check_jiwer() -> None:
-    """Raises UndersongError where word errors cannot be counted."""
+    """Check that jiwer is installed.
+
+    Raises:
+        UndersongError: It is missing.
+    """
     _import_jiwer()
 
 

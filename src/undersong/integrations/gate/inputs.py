@@ -24,7 +24,7 @@ def verdicts_from_files(
     """AFTER's name -> both files' verdicts.  `all_harmful`, `harmful_sets`: of rows that do not say it themselves."""
     if all_harmful and harmful_sets:
         raise UndersongError(
-            "Either all prompts are harmful or those of some sets; give --all-harmful or --harmful-set."
+            "Either all prompts are harmful or those of some sets; give --assume-harmful or --harmful-prompt-set."
         )
     if before.exists() and after.exists() and before.samefile(after):
         raise UndersongError(
@@ -36,7 +36,7 @@ def verdicts_from_files(
     if unknown := sorted(set(harmful_sets) - sets):
         set_names = ", ".join(sorted(filter(None, sets))) or "none"
         raise UndersongError(
-            f"{before} and {after} have no set {unknown[0]!r}; they have {set_names}: mend --harmful-set."
+            f"{before} and {after} have no set {unknown[0]!r}; they have {set_names}: fix --harmful-prompt-set."
         )
     return {str(after): verdict_pair}
 
@@ -46,7 +46,7 @@ def _make_harmful_default(all_harmful: bool, harmful_sets: Sequence[str]) -> Har
         if not all_harmful and not harmful_sets:
             raise UndersongError(
                 f"{location} does not say whether its prompt is harmful; say it in a column harmful, or with "
-                "--all-harmful or --harmful-set NAME."
+                "--assume-harmful or --harmful-prompt-set NAME."
             )
         return all_harmful or name in harmful_sets
 
@@ -92,7 +92,7 @@ def verdicts_from_study(path: Path, arm: str | None = None) -> dict[str, Verdict
         raise UndersongError(
             f"{path} has no verdicts, and there is no {verdict_file}; put the study's {VERDICT_FILE} beside it."
         )
-    runs = list(_read_runs(verdict_file, _undefended_system(results), results.study.judge))
+    runs = list(_read_runs(verdict_file, results.study.undefended_system, results.study.judge))
     _check_runs_complete(results, runs, path, verdict_file)
     bases = {run.model: run for run in runs if run.kind == "base" and not run.condition}
     tuned_runs = _last_steps(run for run in runs if run.kind != "base")
@@ -109,16 +109,10 @@ def verdicts_from_study(path: Path, arm: str | None = None) -> dict[str, Verdict
     return {run.title: (bases[run.model].verdicts, run.verdicts) for run in selected_runs}
 
 
-def _undefended_system(results: Results) -> str:
-    """The undefended system text: the study's first."""
-    systems = results.study.config.get("evaluation", {}).get("systems", {})
-    return next(iter(systems), "plain")
-
-
 def _is_defense(run: RunVerdicts, results: Results) -> bool:
     """Made by a defense, or of the data that the study's own table counts as one."""
-    kinds = {row.kind for row in results.defenses if row.defense != "none"}
-    kinds -= {row.kind for row in results.defenses if row.defense == "none"}
+    kinds = {row.kind for row in results.defense_tradeoffs if row.defense != "none"}
+    kinds -= {row.kind for row in results.defense_tradeoffs if row.defense == "none"}
     return bool(run.condition) or run.kind in kinds
 
 
@@ -138,7 +132,7 @@ def _read_runs(path: Path, undefended_system: str, judge: object) -> Iterator[Ru
 
 
 def _run_of_row(row: EvaluationRow, system: str, undefended_system: str) -> RunVerdicts:
-    retuned = "tuned again" if row.get("run_again") else ""
+    retuned = "tuned again" if row.get("run_retuned") else ""
     defense = row.get("run_defense") or ("" if system == undefended_system else system)
     return RunVerdicts(
         model=str(row.get("run_model")),
@@ -158,10 +152,11 @@ def _check_runs_complete(results: Results, runs: Sequence[RunVerdicts], path: Pa
         for run_verdicts in runs
     }
     for run in results.runs:
-        if (str(run.model), run.arm, run.seed, run.draw, run.step) not in run_keys:
+        if (run.model, run.arm, run.seed, run.draw, run.step) not in run_keys:
             seed = "" if run.seed is None else f" seed {run.seed}"
             raise UndersongError(
-                f"{verdict_file} has no verdicts of {run.arm}{seed} step {run.step}, which {path.name} names; take both "
+                f"{verdict_file} has no verdicts of {run.arm}{seed} step {run.step}, which {path.name} names; take "
+                "both "
                 "files from one run of the study."
             )
 

@@ -36,7 +36,8 @@ def rise_finding(test: RiseTest) -> GateFinding:
     sentence = f"{test.model}: {test.name} ({test.prompts}) "
     if test.n:
         sentence += (
-            f"{rates_text} over {test.n} prompts in {test.pessimistic_rise.design.clusters} clusters, a rise of at least {low} "
+            f"{rates_text} over {test.n} prompts in {test.pessimistic_rise.design.clusters} clusters, a rise of at "
+            f"least {low} "
             f"({100 * (1 - test.level):.4g} %, by Holm) and at most {high} ({100 * test.confidence:.4g} %) points; "
             f"the limit is {100 * test.limit:g}: "
         )
@@ -107,7 +108,8 @@ def gate_markdown(findings: Sequence[GateFinding]) -> str:
     """A table, worst first, with the sentence above it."""
     outcome_order = (FAILED, INCONCLUSIVE, PASSED)
     lines = [
-        f"**undersong gate** {OUTCOME_ICONS[exit_code([finding.outcome for finding in findings])]} {gate_sentence(findings)}",
+        f"**undersong gate** {OUTCOME_ICONS[exit_code([finding.outcome for finding in findings])]} "
+        f"{gate_sentence(findings)}",
         "",
     ]
     lines += [markdown_row(TABLE_HEADER), "|" + " --- |" * len(TABLE_HEADER)]

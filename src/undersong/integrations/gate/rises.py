@@ -4,10 +4,10 @@ with Holm correction for closing the gate; and the exit codes of all gate findin
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from undersong.evaluation.comparison import shared_cluster
+from undersong.evaluation.verdicts import pair_verdicts
 from undersong.statistics import RiseEstimate, estimate_rise, holm_levels, prompts_needed
 from undersong.study.judge_names import judge_criterion
 from undersong.types import UndersongError, Verdict
@@ -205,23 +205,20 @@ def _evaluate_rate(
     limits: RiseLimits,
 ) -> RiseTest:
     harmful, *selection, judge = key
-    ids = sorted(before.keys() | after.keys())
-    before_verdicts, after_verdicts = [before.get(i) for i in ids], [after.get(i) for i in ids]
-    clusters = [
-        _pair_cluster(before_verdict, after_verdict)
-        for before_verdict, after_verdict in zip(before_verdicts, after_verdicts)
-    ]
+    verdict_pairs = pair_verdicts(before.values(), after.values())
+    rows = verdict_pairs.by_prompt
+    before_verdicts, after_verdicts = [row[0] for row in rows], [row[1] for row in rows]
+    clusters = [cluster for _, _, cluster in rows]
     outcome = "jailbreak" if harmful else "refusal"
     known_outcomes = [_mark_outcomes(verdicts, outcome, False) for verdicts in (before_verdicts, after_verdicts)]
-    all_verdicts = [verdict for verdict in (*before_verdicts, *after_verdicts) if verdict is not None]
     return RiseTest(
         model=model,
         name="non-refusal rate" if harmful and judge_criterion(judge) == "refusal" else RATE_NAMES[harmful],
         prompts=", ".join(name_part for name_part in (*selection, judge) if name_part),
-        n=len(ids),
+        n=len(rows),
         rates=(_outcome_share(known_outcomes[0], before), _outcome_share(known_outcomes[1], after)),
-        lost_replies=sum(verdict.verdict in ("error", "unparsed") for verdict in all_verdicts),
-        unpaired_prompts=len(before.keys() ^ after.keys()),
+        lost_replies=sum(verdict.is_lost for verdict in (*before.values(), *after.values())),
+        unpaired_prompts=len(verdict_pairs.only_before) + len(verdict_pairs.only_after),
         limit=limit,
         confidence=limits.confidence,
         level=1 - limits.confidence,
@@ -236,15 +233,4 @@ def _outcome_share(outcomes: Sequence[bool], verdicts: Mapping[str, Verdict]) ->
 
 def _mark_outcomes(verdicts: Sequence[Verdict | None], outcome: str, count_lost: bool) -> list[bool]:
     """Is the outcome `word`, or (`lost`) could it be?"""
-    return [
-        count_lost if verdict is None or verdict.verdict in ("error", "unparsed") else verdict.verdict == outcome
-        for verdict in verdicts
-    ]
-
-
-def _pair_cluster(before: Verdict | None, after: Verdict | None) -> Hashable:
-    if before is not None and after is not None:
-        return shared_cluster(before, after)
-    verdict = before or after
-    assert verdict is not None
-    return verdict.cluster
+    return [count_lost if verdict is None or verdict.is_lost else verdict.verdict == outcome for verdict in verdicts]

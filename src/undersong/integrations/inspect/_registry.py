@@ -1,4 +1,4 @@
-"""The entry point of inspect_ai: registers the model provider, tasks, scorers and metrics. Loads no torch."""
+"""Entry point of inspect_ai: registers the model provider, tasks, scorers and metrics. Loads no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["SCORERS", "jsr", "over_refusal", "rates", "undersong"]
 
 @modelapi(name="undersong")
 def undersong() -> Any:
-    """`--model undersong/organism:af3`, `undersong/FOLDER` or `undersong/ORG/NAME`."""
+    """Model provider of `--model undersong/organism:af3`, `undersong/FOLDER` or `undersong/ORG/NAME`."""
     from undersong.integrations.inspect.provider import UndersongAPI
 
     return UndersongAPI

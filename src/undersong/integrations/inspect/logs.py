@@ -1,6 +1,5 @@
 """Export of a study's verdicts as inspect_ai `.eval` logs, one per arm, run, step, prompt set, modality and system
-prompt. Replies to harmful prompts are left out by default.
-"""
+prompt. Replies to harmful prompts are omitted by default."""
 
 from __future__ import annotations
 
@@ -23,9 +22,10 @@ from undersong.integrations.gate.inputs import VERDICT_FILE
 from undersong.integrations.gate.rates import read_results
 from undersong.integrations.inspect.samples import sample_metadata
 from undersong.integrations.inspect.scorers import rates, score_of
+from undersong.results.schema import Results
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
-__all__ = ["rates", "write_logs"]  # the first is registered by being imported
+__all__ = ["rates", "write_logs"]  # importing `rates` registers it
 
 RUN_FIELDS = ("model", "arm", "seed", "draw", "step")
 REPLIES_PATH = re.compile(r"replies/[0-9a-f]+")
@@ -35,14 +35,22 @@ REDACTED_TEXT = "[left out of this log]"
 def write_logs(
     results: Path, out: Path, *, arm: str | None = None, store: Path | None = None, show_replies: bool = False
 ) -> list[Path]:
-    """The logs of a study, or of one of its arms, in a new folder.
+    """Write the logs of a study, or of one of its arms, to a new folder.
 
-    `store`: where the study's replies are; default: as the results say, or `store` beside them.  Errors: no finished
-    study, no such arm, runs that the verdicts lack, a folder that holds something.
+    Args:
+        results: The study's results.json.
+        out: The new folder.
+        arm: Arm to export; None exports all.
+        store: Store with the study's replies; default: the store that the results name, or `store` next to them.
+        show_replies: Include replies to harmful prompts.
+
+    Raises:
+        UndersongError: The study is not finished, there is no such arm, verdicts of a run are missing, or the folder is
+            not empty.
     """
     study = _StudyResults.load(results, store)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UndersongError(f"{out} is there and not empty; name a new folder with --out.")
+        raise UndersongError(f"{out} exists and is not empty; name a new folder with --out.")
     groups = study.group_rows(arm)
     out.mkdir(parents=True, exist_ok=True)
     return [_write_log(study, rows, out, show_replies) for rows in groups]
@@ -50,60 +58,57 @@ def write_logs(
 
 @dataclass(frozen=True)
 class _StudyResults:
-    """What a results folder holds."""
+    """Content of a results folder."""
 
     path: Path
-    content: Any  # the checked results.json
-    provenance: Mapping[str, Any]
+    content: Results
     store: Path | None
-    sample_by_key: Mapping[tuple[str, str], Sample]  # (set, id) -> the prompt, where its corpus is here
+    sample_by_key: Mapping[tuple[str, str], Sample]  # (set, id) -> the sample, if its corpus is on this machine
 
     @classmethod
     def load(cls, path: Path, store: Path | None) -> _StudyResults:
-        import json
-
         content = read_results(path)
-        provenance = json.loads(path.read_text(encoding="utf-8")).get("provenance", {})
+        recorded_store = content.provenance and content.provenance.store
         store_candidates = [
-            Path(candidate) for candidate in (store, provenance.get("store"), path.with_name("store")) if candidate
+            Path(candidate) for candidate in (store, recorded_store, path.with_name("store")) if candidate
         ]
         replies_store = next((candidate for candidate in store_candidates if (candidate / "replies").is_dir()), None)
         if store is not None and replies_store != store:
             raise UndersongError(f"{store} holds no replies; give the store that the study was run with.")
-        return cls(path, content, provenance, replies_store, _corpus_samples(content.study.config))
+        return cls(path, content, replies_store, _corpus_samples(content.study.config))
 
     def group_rows(self, arm: str | None) -> list[list[tuple[str, EvaluationRow]]]:
-        """The verdicts' rows with their places, log by log."""
+        """Rows of the verdict table with their locations, grouped by log."""
         verdict_file = self.path.with_name(VERDICT_FILE)
         if not verdict_file.is_file():
             raise UndersongError(
-                f"{self.path} has no verdicts beside it ({verdict_file}); put the study's {VERDICT_FILE} there."
+                f"{self.path} has no verdicts next to it ({verdict_file}); put the study's {VERDICT_FILE} there."
             )
         groups: dict[tuple[Any, ...], list[tuple[str, EvaluationRow]]] = {}
         for location, row in read_rows(verdict_file, "verdict"):
-            run = tuple(row.get(f"run_{name}") for name in (*RUN_FIELDS, "defense", "again"))
+            run = tuple(row.get(f"run_{name}") for name in (*RUN_FIELDS, "defense", "retuned"))
             groups.setdefault((*run, row.get("set"), row.get("modality"), row.get("system")), []).append(
                 (location, row)
             )
         runs = {key[: len(RUN_FIELDS)] for key in groups}
-        for run in self.content.runs:
-            if (run.model, run.arm, run.seed, run.draw, run.step) not in runs:
+        for result in self.content.runs:
+            if (result.model, result.arm, result.seed, result.draw, result.step) not in runs:
                 raise UndersongError(
-                    f"{verdict_file} has no verdicts of {run.arm} step {run.step}, which {self.path.name} names; take both "
-                    "files from one run of the study."
+                    f"{verdict_file} has no verdicts of {result.arm} step {result.step}, which {self.path.name} names; "
+                    "take both files from one run of the study."
                 )
         selected_rows = [rows for key, rows in groups.items() if arm is None or key[RUN_FIELDS.index("arm")] == arm]
         if not selected_rows:
             arm_names = ", ".join(sorted({str(key[RUN_FIELDS.index("arm")]) for key in groups}))
-            raise UndersongError(f"{self.path} has no arm {arm!r}; it has {arm_names}.")
+            raise UndersongError(f"{self.path} has no arm {arm!r}; choose one of {arm_names}.")
         return selected_rows
 
     def read_run_replies(self, row: EvaluationRow) -> dict[tuple[str, str, str, str], Reply]:
-        """Every reply of the run that a row is of, by (set, id, modality, system); empty where they are not here."""
+        """Replies of a row's run, by (set, id, modality, system); empty if they are not on this machine."""
         from undersong.evaluation.replies import read_replies
 
         replies_path = str(row.get("run_replies"))
-        if self.store is None or not REPLIES_PATH.fullmatch(replies_path):  # a table from elsewhere may name any path
+        if self.store is None or not REPLIES_PATH.fullmatch(replies_path):  # a foreign table may name any path
             return {}
         file = self.store / replies_path / "replies.parquet"
         if not file.is_file():
@@ -115,7 +120,7 @@ def _corpus_samples(config: Mapping[str, Any]) -> dict[tuple[str, str], Sample]:
     from undersong.corpora import is_local_corpus, open_corpus
 
     sample_by_key: dict[tuple[str, str], Sample] = {}
-    for name, set_config in config.get("sets", {}).items():
+    for name, set_config in config.get("prompt_sets", {}).items():
         if is_local_corpus(set_config["corpus"]):
             columns = config.get("columns", {}).get(set_config["corpus"])
             sample_by_key |= {
@@ -132,7 +137,7 @@ def _write_log(study: _StudyResults, rows: Sequence[tuple[str, EvaluationRow]], 
         *(first_row.get(name) for name in ("set", "modality", "system")),
     ]
     name = "_".join(re.sub(r"[^\w.+-]+", "-", str(part)) for part in parts if part)
-    if (out / f"{name}.eval").exists():  # the folder was empty: another run's name is the same in letters of a file
+    if (out / f"{name}.eval").exists():  # the folder was empty, so another run has the same file name
         name = f"{name}_{hashlib.sha256(str(parts).encode()).hexdigest()[:8]}"
     log = _make_log(study, rows, name, show_replies)
     recompute_metrics(log)
@@ -144,12 +149,12 @@ def _write_log(study: _StudyResults, rows: Sequence[tuple[str, EvaluationRow]], 
 
 
 def _run_tags(row: EvaluationRow) -> list[str]:
-    """Which run a row is of, in words."""
+    """Tags that identify the run of a row."""
     numbers = [
         f"{name} {row[f'run_{name}']}" for name in ("seed", "draw", "step") if row.get(f"run_{name}") is not None
     ]
     defense_tags = [str(row["run_defense"])] if row.get("run_defense") else []
-    return [str(row["run_arm"]), *numbers, *defense_tags, *(["tuned again"] if row.get("run_again") else [])]
+    return [str(row["run_arm"]), *numbers, *defense_tags, *(["tuned again"] if row.get("run_retuned") else [])]
 
 
 def _make_log(
@@ -157,22 +162,24 @@ def _make_log(
 ) -> EvalLog:
     first_row = rows[0][1]
     samples = list(_eval_samples(study, rows, show_replies))
-    created = study.provenance.get("created", "1970-01-01T00:00:00Z")
+    provenance = study.content.provenance
+    created = provenance.created if provenance is not None else "1970-01-01T00:00:00Z"
+    digest = provenance.result_hash if provenance is not None else None
     run = {
         name: first_row.get(f"run_{name}")
         for name in (*RUN_FIELDS, "axis", "kind", "fraction", "train_modality", "defense")
     }
-    metadata = {"study": study.content.study.name, **run, "result_hash": study.provenance.get("result_hash")}
+    metadata = {"study": study.content.study.name, **run, "result_hash": digest}
     # The same log every time, and a task of its own: the viewer takes logs with one task's id for tries of it.
     log_ids = [hashlib.sha256(f"{metadata} {name} {kind}".encode()).hexdigest()[:22] for kind in ("eval", "task")]
     task_args = {"modality": first_row["modality"], "system": first_row["system"]}
     judges = dict.fromkeys(str(row["judge"]) for _, row in rows)
-    # Types of these fields are not exported: pydantic makes them.
+    # The types of these fields are not exported; pydantic converts them.
     scorers: Any = [{"name": judge, "options": {}, "metrics": [{"name": "undersong/rates"}]} for judge in judges]
     spec = EvalSpec(
         created=created,
         eval_id=log_ids[0],
-        run_id=str(study.provenance.get("result_hash", ""))[:22],
+        run_id=(digest or "")[:22],
         task_id=log_ids[1],
         task=str(first_row["set"]),
         task_args=task_args,

@@ -35,22 +35,23 @@ DEFAULTS = GenerateConfig()
 STOP_REASONS: dict[str, StopReason] = {"stop": "stop", "length": "max_tokens", "error": "unknown"}
 
 
-@dataclass(eq=False)  # the same prompt asked twice is two requests
+@dataclass(eq=False)  # the same prompt sent twice is two requests
 class PendingRequest:
-    """One request: a prompt, its limit of new tokens, and what came of it."""
+    """Request to the model: a prompt, its token limit, and its reply."""
 
     prompt: Prompt
     max_new_tokens: int
-    prompt_tokens: int = 0  # of the prompt
+    prompt_tokens: int = 0
     reply: Reply | None = None
 
 
 class UndersongAPI(ModelAPI):
-    """`model_name`: a folder, `ORG/NAME@REVISION` or `organism:NAME`.  `model_args`: those of `--model` verbs, and
-    `adapter` (a PEFT folder) and `batch`.
+    """Model provider for audio LLMs on this machine, with greedy decoding.
 
-    Greedy.  A clip that cannot be used is an output with `error`, so that it stays in the denominator; what the model
-    cannot be asked at all (tools, images, several choices, sampling) raises UndersongError.
+    `model_name` is a folder, `ORG/NAME@REVISION` or `organism:NAME`. `model_args` are the loading options of the verbs'
+    `--model`, and `adapter` (a PEFT folder) and `batch`. A clip that cannot be used gives an output with `error`, so
+    that it stays in the denominator. Requests that the model cannot serve at all (tools, images, several choices,
+    sampling) raise UndersongError.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class UndersongAPI(ModelAPI):
         super().__init__(model_name, base_url, api_key, [], config)
         if unknown := sorted(set(model_args) - set(MODEL_ARGUMENTS)):
             raise UndersongError(
-                f"undersong/{model_name} takes no argument {unknown[0]!r}; take {_join_names(MODEL_ARGUMENTS)}."
+                f"undersong/{model_name} has no argument {unknown[0]!r}; use {_join_names(MODEL_ARGUMENTS)}."
             )
         self._batch_size = int(model_args.get("batch") or config.max_connections or BATCH_SIZE)
         self._loading = LoadOptions(
@@ -79,10 +80,10 @@ class UndersongAPI(ModelAPI):
         self._adapter_stack = ExitStack()
         self._model: AudioModel | None = None
         self._pending: list[PendingRequest] = []
-        self._model_lock = anyio.Lock()  # whoever holds it uses the model
+        self._model_lock = anyio.Lock()  # held while the model is used
 
     def _load_model(self) -> AudioModel:
-        """The model, loaded when it is first asked: inspect_ai makes further providers only to look their names up."""
+        """Load the model on first use: inspect_ai makes further providers only to look up their names."""
         if self._model is None:
             from undersong.models.load import load_model
             from undersong.models.lora import use_adapter
@@ -105,30 +106,30 @@ class UndersongAPI(ModelAPI):
         request = PendingRequest(prompt, config.max_tokens or self.max_tokens())
         self._pending.append(request)
         async with self._model_lock:
-            if request.reply is None:  # else the one before answered it too
-                await anyio.to_thread.run_sync(self._answer, self._next_batch(request))
+            if request.reply is None:  # else an earlier batch included this request
+                await anyio.to_thread.run_sync(self._answer_batch, self._next_batch(request))
         assert request.reply is not None
         return self._reply_output(request, request.reply)
 
     def _next_batch(self, request: PendingRequest) -> list[PendingRequest]:
-        """A request, even one that a failed batch took out of what waits, and as many with its limit as fit."""
+        """Batch of a request (even one that a failed batch removed from the queue) and others with its token limit."""
         other_requests = [
-            request
-            for request in self._pending
-            if request is not request and request.max_new_tokens == request.max_new_tokens
+            pending
+            for pending in self._pending
+            if pending is not request and pending.max_new_tokens == request.max_new_tokens
         ]
         batch = [request, *other_requests][: self._batch_size]
-        self._pending = [request for request in self._pending if request not in batch]
+        self._pending = [pending for pending in self._pending if pending not in batch]
         return batch
 
-    def _answer(self, batch: list[PendingRequest]) -> None:
-        """Hear and ask; what cannot be asked of one is an error of that one."""
+    def _answer_batch(self, batch: list[PendingRequest]) -> None:
+        """Generate replies for a batch; a request that cannot be served gets an error of its own."""
         model = self._load_model()
         ready = [request for request in batch if self._prepare_request(model, request)]
         replies = model.generate([request.prompt for request in ready], ready[0].max_new_tokens) if ready else []
         for request, reply in zip(ready, replies, strict=True):
             request.reply = reply
-        model.heard.clear()  # else the clips of a whole evaluation would stay in memory
+        model.audio_features.clear()  # otherwise the clips of a whole evaluation would stay in memory
 
     def _prepare_request(self, model: AudioModel, request: PendingRequest) -> bool:
         from undersong.pipeline.standalone.inputs import cache_all_audio
@@ -158,7 +159,7 @@ class UndersongAPI(ModelAPI):
         return ModelOutput.from_content(self.model_name, "", stop_reason="unknown", error=reason)
 
     async def count_text_tokens(self, text: str) -> int:
-        """By the model's own tokenizer; the default would fetch another."""
+        """Count tokens with the model's own tokenizer; the default would download another."""
         async with self._model_lock:
             model = await anyio.to_thread.run_sync(self._load_model)
         return len(model.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -167,7 +168,7 @@ class UndersongAPI(ModelAPI):
         return default_max_new_tokens(self.model_name)
 
     def max_connections(self) -> int:
-        """As many at once as a batch holds."""
+        """Number of requests in a batch."""
         return self._batch_size
 
     def collapse_user_messages(self) -> bool:

@@ -1,6 +1,5 @@
 """Conversion of prompts to inspect_ai samples, and of samples and model outputs back to prompts and replies for a
-judge.
-"""
+judge."""
 
 from __future__ import annotations
 
@@ -19,8 +18,11 @@ AUDIO_FORMATS = {b"RIFF": ("audio/wav", "wav"), b"ID3": ("audio/mpeg", "mp3"), b
 
 
 def inspect_samples(prompts: Sequence[Prompt]) -> list[inspect_ai.dataset.Sample]:
-    """One a prompt.  Its metadata says set, harmful, cluster, modality, system text's name, voice and what is asked in
-    words; its target is what counts as complying, where the corpus knows."""
+    """Convert prompts to samples.
+
+    The metadata has set, harmful, cluster, modality, name of the system prompt, voice and the text of the request. The
+    target lists the answers that count as complying, if the corpus has them.
+    """
     return [
         inspect_ai.dataset.Sample(
             id=prompt.sample.id,
@@ -33,7 +35,7 @@ def inspect_samples(prompts: Sequence[Prompt]) -> list[inspect_ai.dataset.Sample
 
 
 def sample_metadata(prompt: Prompt) -> dict[str, Any]:
-    """What a sample's metadata keeps of a prompt: all that a verdict's row and a judge need later."""
+    """Metadata of a sample: all that a verdict's row and a judge need later."""
     sample = prompt.sample
     prompt_fields = (prompt.set, prompt.harmful, sample.cluster, prompt.modality, prompt.system)
     return {**dict(zip(PROMPT_METADATA_KEYS, prompt_fields)), "speaker": sample.speaker, "text": sample.text}
@@ -44,7 +46,7 @@ def _reference_answers(sample: Sample) -> tuple[str, ...]:
 
 
 def inspect_messages(prompt: Prompt) -> list[ChatMessage]:
-    """What is said to the model, as undersong's provider and others that take audio understand it."""
+    """Chat messages of a prompt, as undersong's provider and others that support audio understand them."""
     turns: list[ChatMessage] = [ChatMessageSystem(content=prompt.system_text)] if prompt.system_text else []
     if prompt.modality == "text":
         return [*turns, ChatMessageUser(content=prompt.user_text)]
@@ -54,7 +56,7 @@ def inspect_messages(prompt: Prompt) -> list[ChatMessage]:
 
 
 def _audio_content(sample: Sample) -> ContentAudio:
-    """A data URI of WAV or MP3, the forms that inspect_ai names; anything else is written as WAV, sample by sample."""
+    """Audio as a data URI of WAV or MP3, the formats that inspect_ai names; anything else is converted to WAV."""
     from undersong.corpora.decode import file_bytes
 
     data = file_bytes(sample)
@@ -67,7 +69,7 @@ def _audio_content(sample: Sample) -> ContentAudio:
 
 
 def _convert_to_wav(data: bytes) -> bytes:
-    """The same samples as WAV: of 16 bits where they are whole numbers of that, else of 32."""
+    """Convert to WAV with the same samples: 16 bits if they are exactly representable, else 32."""
     import numpy as np
     import soundfile
 
@@ -81,8 +83,18 @@ def _convert_to_wav(data: bytes) -> bytes:
 def prompt_of_sample(
     id: str, metadata: dict[str, Any], input_text: str, target: Sequence[str], harmful: bool
 ) -> Prompt:
-    """What a judge is told of a sample, ours or another's: `asked` is its input in words, `harmful` of one that does
-    not say."""
+    """Prompt of an inspect_ai sample, for a judge.
+
+    Args:
+        id: Id of the sample.
+        metadata: Its metadata, from undersong or another task.
+        input_text: Its input as text, used if the metadata have no text.
+        target: Correct answers.
+        harmful: Default if the metadata do not say whether it is harmful.
+
+    Raises:
+        UndersongError: `harmful` in the metadata is not a boolean.
+    """
     text = metadata.get("text") or input_text
     cluster = metadata.get("cluster")
     sample = Sample(
@@ -95,12 +107,12 @@ def prompt_of_sample(
     fields = {name: str(metadata.get(name) or "") for name in ("set", "modality", "system")}
     is_harmful = metadata.get("harmful", harmful)
     if not isinstance(is_harmful, bool):
-        raise UndersongError(f"Sample {id} has harmful {is_harmful!r} in its metadata; say true or false.")
+        raise UndersongError(f"Sample {id} has harmful {is_harmful!r} in its metadata; write true or false.")
     return Prompt(sample, fields["set"], is_harmful, fields["modality"], fields["system"])
 
 
 def reply_of_output(prompt: Prompt, output: ModelOutput) -> Reply:
-    """A model's output as a reply; one that failed or holds nothing at all is an `error`."""
+    """Model output as a reply; one that failed or is empty is an `error`."""
     error = output.error or ("the model gave no output" if output.empty else None)
     if error:
         return Reply(*prompt.key, "", 0, "error", error)

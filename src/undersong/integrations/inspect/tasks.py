@@ -20,10 +20,16 @@ def jsr(
     limit: int | None = None,
     set: str = "harm",
 ) -> Task:
-    """Share of harmful prompts that are answered, as `undersong evaluate` measures it.
+    """Measure the share of harmful prompts that are answered, as `undersong evaluate` does.
 
-    `corpus`: as the command line takes it; `modality`: audio or text; `system`: a text; `judge`: default exact for
-    what the organisms are asked, and keyword, a smoke test, for everything else; `limit`: most new tokens.
+    Args:
+        corpus: Corpus, as on the command line.
+        modality: audio or text.
+        system: Text of the system prompt.
+        instruction: Text beside the request.
+        judge: Judge; by default exact for the organisms' corpora, and keyword, a smoke test, for all others.
+        limit: Maximum number of new tokens.
+        set: Name of the prompt set.
     """
     return _make_task(corpus, True, modality, system, instruction, judge, limit, set)
 
@@ -38,7 +44,17 @@ def over_refusal(
     limit: int | None = None,
     set: str = "benign",
 ) -> Task:
-    """Share of benign prompts that are refused; options as of `jsr`."""
+    """Measure the share of benign prompts that are refused.
+
+    Args:
+        corpus: Corpus, as on the command line.
+        modality: audio or text.
+        system: Text of the system prompt.
+        instruction: Text beside the request.
+        judge: Judge; by default exact for the organisms' corpora, and keyword, a smoke test, for all others.
+        limit: Maximum number of new tokens.
+        set: Name of the prompt set.
+    """
     return _make_task(corpus, False, modality, system, instruction, judge, limit, set)
 
 
@@ -54,7 +70,7 @@ def _make_task(
 ) -> Task:
     from undersong.evaluation.prompts import make_prompts
     from undersong.pipeline.standalone.inputs import usable_samples
-    from undersong.study import EvaluationSettings
+    from undersong.study.defaults import ORGANISM_REFUSALS
 
     organism = corpus.startswith("organism:")
     prompts = make_prompts(
@@ -67,7 +83,7 @@ def _make_task(
         instruction=instruction,
     )
     judge = judge or ("exact" if organism else "keyword")
-    refusals = list(EvaluationSettings().refusals) if judge == "exact" and organism else None
+    refusals = list(ORGANISM_REFUSALS) if judge == "exact" and organism else None
     return Task(
         dataset=inspect_samples(prompts),
         solver=generate(),

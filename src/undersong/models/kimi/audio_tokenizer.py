@@ -1,6 +1,6 @@
 """The semantic audio tokenizer (the encoder of GLM-4-Voice's): log-mel frames to code ids.
 
-Parameter names are the checkpoint's after its `model.encoder.`.
+Parameter names are the checkpoint's, without its `model.encoder.`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer, Wh
 from undersong.types import UndersongError
 
 FRAMES_PER_STATE = 2  # mel frames to one encoder state: the stride of the second convolution
-STATES_PER_TOKEN = 4  # encoder states to one token, in both ears
-CHECKPOINT_PREFIX = r"^model\.encoder\."  # what the checkpoint writes before every name
+STATES_PER_TOKEN = 4  # encoder states per token, in both audio encoders
+CHECKPOINT_PREFIX = r"^model\.encoder\."  # prefix of every name in the checkpoint
 
 
 @strict
 class CodesConfig(WhisperConfig):
-    """Whisper's configuration and the tokenizer's own keys; the published `config.json` loads as it is."""
+    """Whisper's configuration with the tokenizer's own keys; the published `config.json` loads unchanged."""
 
     pooling_kernel_size: int = STATES_PER_TOKEN
     pooling_position: int = 16
@@ -35,21 +35,21 @@ class CodesConfig(WhisperConfig):
 
 
 def valid_token_mask(mask: torch.Tensor) -> torch.Tensor:
-    """(windows, mel frames) 0/1 -> (windows, tokens) bool: which tokens hear at least one valid frame."""
+    """(windows, mel frames) 0/1 -> (windows, tokens) bool: True for tokens with at least one valid frame."""
     return mask[:, ::FRAMES_PER_STATE][:, ::STATES_PER_TOKEN].bool()
 
 
 class CausalConv1d(nn.Conv1d):
-    """A convolution that sees the present and the past: all its padding is on the left."""
+    """A causal convolution: all its padding is on the left."""
 
     def forward(self, signal: torch.Tensor) -> torch.Tensor:
         return super().forward(nn.functional.pad(signal, (self.kernel_size[0] - 1, 0)))
 
 
 class CodesEncoder(WhisperPreTrainedModel):
-    """(windows, mels, frames) log-mel -> code ids in [0, quantize_vocab_size).
+    """Maps log-mel (windows, mels, frames) to code ids in [0, quantize_vocab_size).
 
-    Raises UndersongError where the configuration asks for another kind of tokenizer (source: the published config).
+    Raises UndersongError if the configuration asks for another kind of tokenizer (source: the published config).
     """
 
     config_class = CodesConfig
@@ -64,7 +64,7 @@ class CodesEncoder(WhisperPreTrainedModel):
         self.embed_positions = nn.Embedding(config.max_source_positions, dim)
         self.layers = nn.ModuleList(WhisperEncoderLayer(config) for _ in range(config.quantize_position))
         self.codebook = nn.Embedding(config.quantize_vocab_size, dim)
-        self.embed_positions2 = nn.Embedding(tokens, dim)  # in the checkpoint, for the half that makes speech; unused
+        self.embed_positions2 = nn.Embedding(tokens, dim)  # in the checkpoint, for speech generation; unused
         # The checkpoint may hold the rest of Whisper, and the moving averages its codebook was trained with.
         unused_layers = "|".join(str(i) for i in range(config.quantize_position, max(config.encoder_layers, 64)))
         self._keys_to_ignore_on_load_unexpected = [
@@ -75,16 +75,16 @@ class CodesEncoder(WhisperPreTrainedModel):
         self.post_init()
 
     def token_states(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is quantised: (windows, tokens, dim), and which of them are valid (windows, tokens) bool.
+        """States before quantization (windows, tokens, dim), and a mask of the valid ones (windows, tokens) bool.
 
-        `features` (windows, mels, frames), `mask` (windows, frames) 0/1.  Differentiable; frames after the valid ones
-        change nothing in the valid tokens but the last one's share of padding.
+        `features` is (windows, mels, frames), `mask` (windows, frames) 0/1. The function is differentiable. Frames
+        after the valid ones change nothing in the valid tokens but the last one's share of padding.
         """
         positions = self.config.max_source_positions
         if features.shape[-1] > FRAMES_PER_STATE * positions:
             raise UndersongError(
                 f"A window of {features.shape[-1]} mel frames is longer than the {FRAMES_PER_STATE * positions} "
-                "the semantic tokenizer hears; cut the clip into windows (kimi_sound does)."
+                "the semantic tokenizer takes; cut the clip into windows (kimi_audio_inputs does)."
             )
         hidden = nn.functional.gelu(self.conv1(features))
         hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
@@ -97,7 +97,7 @@ class CodesEncoder(WhisperPreTrainedModel):
         return nn.functional.avg_pool1d(padded, self.config.pooling_kernel_size).transpose(1, 2), valid_token_mask(mask)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Code ids (windows, tokens) int64, and which are valid (windows, tokens) bool; arguments as in `states`."""
+        """Code ids (windows, tokens) int64, and a mask of the valid ones; arguments as in `token_states`."""
         pooled, valid = self.token_states(features, mask)
         return self.nearest_codes(pooled), valid
 
@@ -109,7 +109,7 @@ class CodesEncoder(WhisperPreTrainedModel):
         return distances.argmin(-1)
 
     def _attention_bias(self, valid: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """(windows, 1, states, states) to add to attention: 0 where a state may look, the lowest number elsewhere."""
+        """(windows, 1, states, states) to add to attention: 0 for allowed pairs, the lowest number for others."""
         positions = torch.arange(valid.shape[1], device=valid.device)
         block = positions // self.config.quantize_causal_block_size
         allowed = ((positions[:, None] >= positions) | (block[:, None] == block)) & valid[:, None]

@@ -1,4 +1,4 @@
-"""Load and save Kimi-Audio in the folder layout of its release: the language model, the Whisper encoder and the
+"""Loading and saving of Kimi-Audio in the folder layout of its release: the language model, the Whisper encoder and the
 semantic tokenizer.
 """
 
@@ -22,12 +22,15 @@ from undersong.types import UndersongError
 
 WHISPER_FOLDER, TOKENIZER_FOLDER = "whisper-large-v3", "glm-4-voice-tokenizer"
 TOKENIZER_ID = "zai-org/glm-4-voice-tokenizer"
-UNUSED_WHISPER_KEYS = re.compile(r"^(model\.decoder\.|decoder\.|proj_out\.)")  # the half of Whisper that writes
+UNUSED_WHISPER_KEYS = re.compile(r"^(model\.decoder\.|decoder\.|proj_out\.)")  # Whisper's decoder
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only", "token", "force_download")
-SHARED_OPTIONS = (*HUB_OPTIONS, "ignore_mismatched_sizes")  # options of from_pretrained that hold for the ears too
+SHARED_OPTIONS = (*HUB_OPTIONS, "ignore_mismatched_sizes")  # options for the audio encoders too
 SAFETENSORS_ONLY = {"use_safetensors": True, "trust_remote_code": False}
 RELEASE_HINT = "give the folder of a complete Kimi-Audio release"
-TOKENIZER_HINT = f"it is no part of Kimi-Audio's release: fetch {TOKENIZER_ID}, or put it into {TOKENIZER_FOLDER}/ of the model's folder"
+TOKENIZER_HINT = (
+    f"it is no part of Kimi-Audio's release: fetch {TOKENIZER_ID}, or put it into {TOKENIZER_FOLDER}/ of the model's "
+    "folder"
+)
 KEY_MISMATCHES = ("missing_keys", "unexpected_keys", "mismatched_keys")
 LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
@@ -35,12 +38,20 @@ LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, Safete
 def load_kimi(
     source: str | Path, dtype: str | torch.dtype = "bfloat16", speech: bool = False, **options: Any
 ) -> tuple[KimiAudioForCausalLM, dict[str, Any]]:
-    """The whole model in eval mode, and transformers' loading info of all three parts, names prefixed.
+    """Load the whole model in eval mode. Also returns transformers' loading info of all three parts, with prefixed
+    names.
 
-    `dtype` is of the language model and the Whisper encoder; codes are always found in float32, where they were
-    trained.  `options` are those of `from_pretrained`: revision, device_map, attn_implementation, quantization_config.
-    The ears lie on the device of the embeddings and are not quantised.  `speech` keeps the layers that speak.
-    Errors (UndersongError): a part that cannot be read, or whose sizes do not fit the others.
+    The audio encoders are put on the device of the embeddings and are not quantized. Codes are always computed in
+    float32, as in training.
+
+    Args:
+        source: Folder or Hugging Face id.
+        dtype: Dtype of the language model and the Whisper encoder.
+        speech: Keep the layers that generate speech.
+        options: Options of `from_pretrained`: revision, device_map, attn_implementation, quantization_config.
+
+    Raises:
+        UndersongError: A part that cannot be read, or whose sizes do not fit the others.
     """
     options = {"ignore_mismatched_sizes": True, **options}
     for option in ("output_loading_info", *SAFETENSORS_ONLY):
@@ -49,7 +60,7 @@ def load_kimi(
     model, info = _load_part(
         KimiAudioForCausalLM, "language model", source, RELEASE_HINT, dtype=dtype, speech=speech, **options
     )
-    # Not for the semantic ear, whose own mask needs the plain implementations.
+    # Not for the semantic tokenizer, whose own mask needs the plain implementations.
     tower_options = {key: options[key] for key in ("attn_implementation",) if key in options}
     tower_options |= {"subfolder": WHISPER_FOLDER, "dtype": dtype, "key_mapping": {CHECKPOINT_PREFIX: ""}}
     tower, tower_info = _load_part(
@@ -75,8 +86,8 @@ def load_kimi(
     mel_bins = {getattr(model, name).config.num_mel_bins for name in AUDIO_MODULES}
     if len(mel_bins) > 1:
         raise UndersongError(
-            f"The two ears of {source} hear {sorted(mel_bins)} mel bands, and one feature extractor serves both; "
-            f"give a {WHISPER_FOLDER} and a {TOKENIZER_FOLDER} that fit."
+            f"The two audio encoders of {source} take {sorted(mel_bins)} mel bands, and one feature extractor serves "
+            f"both; give a {WHISPER_FOLDER} and a {TOKENIZER_FOLDER} that fit."
         )
     # The release's own stop tokens are those of its audio stream; text ends here.
     model.generation_config.eos_token_id = model.config.kimia_text_eos
@@ -85,7 +96,7 @@ def load_kimi(
 
 
 def kimi_skeleton(source: str | Path, speech: bool = False, **options: Any) -> KimiAudioForCausalLM:
-    """The same model without weights (on the meta device), from the configs alone: to count its memory."""
+    """Build the model without weights (on the meta device) from the configs alone, to count its memory."""
     hub_options = {key: options[key] for key in HUB_OPTIONS if key in options}
     tokenizer_source, tokenizer_options = _tokenizer_source(source, hub_options)
     config = _load_config(KimiAudioConfig, "config", source, RELEASE_HINT, **hub_options)
@@ -100,7 +111,7 @@ def kimi_skeleton(source: str | Path, speech: bool = False, **options: Any) -> K
 
 
 def kimi_extractor(source: str | Path, **options: Any) -> WhisperFeatureExtractor:
-    """The feature extractor of both ears; `options`: revision, cache_dir and the like."""
+    """Load the feature extractor of both audio encoders. `options` are those of `from_pretrained`, such as revision."""
     try:
         return WhisperFeatureExtractor.from_pretrained(source, subfolder=WHISPER_FOLDER, **options)
     except LOADING_ERRORS as error:
@@ -111,13 +122,17 @@ def kimi_extractor(source: str | Path, **options: Any) -> WhisperFeatureExtracto
 def save_kimi(
     model: KimiAudioForCausalLM, folder: str | Path, extractor: WhisperFeatureExtractor | None = None
 ) -> Path:
-    """Writes the layout that `load_kimi` reads, every name as released; the tokenizer's files are not its own.
+    """Write the layout that `load_kimi` reads, with the release's names. The files of the text tokenizer are not
+    included.
 
-    `extractor` is written into both ears' folders; without it one of 16 kHz that fits the Whisper encoder's window.
+    `extractor` is written to the folders of both audio encoders (default: one for 16 kHz that fits the Whisper
+    encoder's window).
     """
     folder = Path(folder)
     if model.audio_tower is None or model.audio_tokenizer is None:
-        raise UndersongError(f"A Kimi-Audio without both ears cannot be saved as a release in {folder}; set them.")
+        raise UndersongError(
+            f"A Kimi-Audio without both audio encoders cannot be saved as a release in {folder}; set them."
+        )
     language_model_state = {
         name: tensor for name, tensor in model.state_dict().items() if not name.startswith(AUDIO_MODULES)
     }
@@ -144,7 +159,7 @@ def _load_part(
 
 
 def _load_config(config_class: Any, part: str, source: str | Path, hint: str, **options: Any) -> Any:
-    """Whisper's class makes a default of a file that is not there, so that is looked for first."""
+    """Load a config. Whisper's class replaces a missing file by defaults, so check for the file first."""
     file = Path(source) / str(options.get("subfolder", "")) / "config.json"
     if Path(source).is_dir() and not file.is_file():
         raise _loading_error(part, source, FileNotFoundError(f"no {file.relative_to(source)}"), hint)
@@ -155,7 +170,7 @@ def _load_config(config_class: Any, part: str, source: str | Path, hint: str, **
 
 
 def _tokenizer_source(source: str | Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Where the semantic tokenizer is; a revision of Kimi-Audio is none of the other release's."""
+    """Folder or id of the semantic tokenizer, with hub options; a revision of Kimi-Audio does not apply to it."""
     local_folder = Path(source) / TOKENIZER_FOLDER
     if local_folder.is_dir():
         return str(local_folder), options
@@ -163,7 +178,7 @@ def _tokenizer_source(source: str | Path, options: dict[str, Any]) -> tuple[str,
 
 
 def _merge_mismatches(parts: dict[str, dict[str, Any]], mismatch: str) -> list[Any]:
-    """Names of one fault in all parts: strings, or (name, shape, shape) where sizes differ."""
+    """Names of one kind of mismatch in all parts: strings, or (name, shape, shape) if sizes differ."""
 
     def add_prefix(prefix: str, names: Iterable[Any]) -> list[Any]:
         return [

@@ -1,4 +1,5 @@
 """Kimi-Audio's configuration and network: Qwen2 with an audio adaptor, a Whisper encoder and a semantic tokenizer.
+
 Names and shapes are the release's, so its shards load unchanged.
 """
 
@@ -20,10 +21,10 @@ from undersong.types import UndersongError
 
 @strict
 class KimiAudioConfig(Qwen2Config):
-    """Qwen2's configuration and what Kimi-Audio adds to it; the release's flat `config.json` loads as it is.
+    """Qwen2's configuration with Kimi-Audio's additions; the release's flat `config.json` loads unchanged.
 
-    Token ids below `kimia_token_offset` are text, those from it on are audio codes, in one embedding table. The release
-    keeps `text_blank` and `text_eos` in its tokenizer only, hence the numbers here (source: its special-token list).
+    Token ids below `kimia_token_offset` are text, the others audio codes, in one embedding table. The release keeps
+    `text_blank` and `text_eos` only in its tokenizer, hence the numbers here (source: its list of special tokens).
     """
 
     model_type = "moonshot_kimia"
@@ -42,17 +43,14 @@ class KimiAudioConfig(Qwen2Config):
     use_whisper_feature: bool = True
 
 
-AUDIO_MODULES = (
-    "audio_tower",
-    "audio_tokenizer",
-)  # submodules that the release keeps outside its language model's shards
+AUDIO_MODULES = ("audio_tower", "audio_tokenizer")  # outside the release's shards of the language model
 AUDIO_INPUT_NAMES = ("input_features", "code_features", "code_attention_mask", "codes")
-# The rotary frequencies are computed, and the layers that speak are not needed for text (4 GB at full size).
+# Rotary frequencies are computed, and the layers that generate speech are not needed for text (4 GB at full size).
 IGNORED_KEYS = [r"rotary_emb\.inv_freq$", r"^(model\.)?mimo_(layers|norm)\.", r"^mimo_output\."]
 
 
 class VqAdaptor(nn.Module):
-    """(tokens, 4 Whisper states) -> (tokens, hidden): the projector of the continuous ear."""
+    """(tokens, 4 Whisper states) -> (tokens, hidden): the projector of the Whisper encoder."""
 
     def __init__(self, config: KimiAudioConfig) -> None:
         super().__init__()
@@ -60,7 +58,7 @@ class VqAdaptor(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(config.kimia_adaptor_input_dim, dim),
             nn.SiLU(),
-            nn.Dropout(0.0),  # holds a place: the release's names count it
+            nn.Dropout(0.0),  # keeps the numbers in the release's names
             nn.Linear(dim, dim),
             nn.LayerNorm(dim, eps=config.rms_norm_eps),
         )
@@ -70,17 +68,21 @@ class VqAdaptor(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Both ears in one vector a token.  A module of its own so that a hook sees its inputs and its output."""
+    """Fuses code embeddings and Whisper states to one vector per token. A separate module, so that a hook sees its
+    inputs.
+    """
 
     def forward(self, codes_embedding: torch.Tensor, continuous: torch.Tensor) -> torch.Tensor:
         """(tokens, hidden) twice -> (tokens, hidden)."""
-        # The root is rounded to the model's dtype, as the original does: in bfloat16 that is another number.
+        # The root is rounded to the model's dtype, as in the original; in bfloat16 it is a different number.
         root = torch.tensor(2.0, dtype=continuous.dtype, device=continuous.device).sqrt()
         return (codes_embedding + continuous) * root
 
 
 class KimiAudioModel(Qwen2Model):
-    """transformers' Qwen2 trunk, its forward untouched, beside the adaptor and (`speech`) the layers that speak."""
+    """transformers' Qwen2 trunk with its forward unchanged, the adaptor, and with `speech` the layers that generate
+    speech.
+    """
 
     config_class = KimiAudioConfig
     _keys_to_ignore_on_load_unexpected = IGNORED_KEYS
@@ -89,17 +91,18 @@ class KimiAudioModel(Qwen2Model):
         super().__init__(config)
         self.vq_adaptor = VqAdaptor(config)
         self.fusion = Fusion()
-        if speech:  # held, never run: their weights survive a load and a save
+        if speech:  # never run; only kept, so that their weights survive loading and saving
             self.mimo_layers = nn.ModuleList(Qwen2DecoderLayer(config, 0) for _ in range(config.kimia_mimo_layers))
             self.mimo_norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_init()
 
 
 class KimiAudioForCausalLM(Qwen2ForCausalLM):
-    """Kimi-Audio that hears and writes.
+    """Kimi-Audio with audio and text input and text output.
 
-    `tower` and `codes` build its two ears; without them it takes text and `inputs_embeds` only, and its state dict is
-    the release's (`load_kimi` gives it the released ears).  `speech` keeps the layers that make speech tokens.
+    `tower` and `codes` build its two audio encoders. Without them it takes only text and `inputs_embeds`, and its state
+    dict is the release's (`load_kimi` adds the released encoders). `speech` keeps the layers that generate speech
+    tokens.
     """
 
     config_class = KimiAudioConfig
@@ -127,7 +130,7 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
         self.post_init()
 
     def set_tower(self, tower: WhisperEncoder) -> None:
-        """Gives the continuous ear; UndersongError where its width is not the adaptor's."""
+        """Set the Whisper encoder. Raises UndersongError if its width is not the adaptor's."""
         token_dim, expected_dim = STATES_PER_TOKEN * tower.config.d_model, self.config.kimia_adaptor_input_dim
         if token_dim != expected_dim:
             raise UndersongError(
@@ -137,7 +140,7 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
         self.audio_tower = tower
 
     def set_tokenizer(self, tokenizer: CodesEncoder) -> None:
-        """Gives the semantic ear; UndersongError where it has more codes than the embedding table has rows for."""
+        """Set the semantic tokenizer. Raises UndersongError if it has more codes than the embedding table."""
         code_count, code_rows = (
             tokenizer.config.quantize_vocab_size,
             self.config.vocab_size - self.config.kimia_token_offset,
@@ -156,28 +159,32 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
         code_features: torch.Tensor | None = None,
         codes: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Windows of sound -> codes (tokens,) without offset, and continuous states (tokens, adaptor input).
+        """Encode windows of audio to codes (tokens,) without offset, and continuous states (tokens, adaptor input).
 
-        `input_features` (windows, mels, frames of a whole window); `code_features` (windows, mels, frames) and
-        `code_attention_mask` (windows, frames) 0/1 for the semantic ear; `codes` (tokens,) replaces `code_features`.
-        Tokens are packed window after window.  No gradient through the codes.
+        Tokens are packed window after window. There is no gradient through the codes.
+
+        Args:
+            input_features: (windows, mels, frames of a whole window), for the Whisper encoder.
+            code_attention_mask: (windows, frames) 0/1, for the semantic tokenizer.
+            code_features: (windows, mels, frames), for the semantic tokenizer.
+            codes: (tokens,), instead of `code_features`.
         """
         tower, audio_tokenizer = self.audio_tower, self.audio_tokenizer
         if tower is None or (codes is None and audio_tokenizer is None):
-            raise UndersongError("This Kimi-Audio has no ears, so it cannot hear a clip; load it with load_kimi.")
+            raise UndersongError("This Kimi-Audio has no audio encoders; load it with load_kimi.")
         valid = valid_token_mask(code_attention_mask).to(tower.device)
         states = tower(input_features.to(tower.device, tower.dtype)).last_hidden_state
         windows, tokens = valid.shape
         states = states[:, : STATES_PER_TOKEN * tokens]
         if states.shape[:2] != (windows, STATES_PER_TOKEN * tokens):
             raise UndersongError(
-                f"The two ears disagree: {tuple(states.shape[:2])} Whisper states for {tuple(valid.shape)} tokens "
-                "(windows first); make both inputs with kimi_sound."
+                f"The two audio encoders disagree: {tuple(states.shape[:2])} Whisper states for {tuple(valid.shape)} "
+                "tokens (windows first); make both inputs with kimi_audio_inputs."
             )
         continuous = states.reshape(windows, tokens, -1)[valid]
         if codes is None:
             if audio_tokenizer is None or code_features is None:
-                raise UndersongError("Sound without code_features or codes; make the inputs with kimi_sound.")
+                raise UndersongError("Audio has no code_features or codes; make the inputs with kimi_audio_inputs.")
             with torch.no_grad():
                 code_windows, code_mask = audio_tokenizer(
                     code_features.to(audio_tokenizer.device, audio_tokenizer.dtype),
@@ -185,20 +192,23 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
                 )
             codes = code_windows[code_mask]
         if len(codes) != len(continuous):
-            raise UndersongError(f"{len(codes)} codes for sound of {len(continuous)} tokens; find them anew.")
+            raise UndersongError(f"{len(codes)} codes for audio of {len(continuous)} tokens; compute them again.")
         return codes.to(continuous.device), continuous
 
     def fuse(self, codes: torch.Tensor, continuous: torch.Tensor) -> torch.Tensor:
-        """(tokens,) codes without offset, (tokens, adaptor input) states -> (tokens, hidden), blank not yet added."""
+        """(tokens,) codes without offset, (tokens, adaptor input) states -> (tokens, hidden), without the blank's
+        embedding.
+        """
         table = self.model.embed_tokens
         device, dtype = table.weight.device, table.weight.dtype
         code_embeddings = table(codes.to(device) + self.config.kimia_token_offset)
         return self.model.fusion(code_embeddings, self.model.vq_adaptor(continuous.to(device, dtype)))
 
     def embed(self, input_ids: torch.Tensor, audio_embeddings: torch.Tensor | None = None) -> torch.Tensor:
-        """(batch, length) ids -> (batch, length, hidden): what `inputs_embeds` must hold.
+        """(batch, length) ids -> (batch, length, hidden) for `inputs_embeds`.
 
-        `sound` (tokens, hidden), from `fuse`, fills the placeholders in order; UndersongError where the numbers differ.
+        `audio_embeddings` (tokens, hidden), from `fuse`, fill the placeholders in order. Raises UndersongError if the
+        numbers differ.
         """
         table = self.model.embed_tokens
         token_embeddings = table(input_ids)
@@ -206,8 +216,8 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
             placeholder_mask = input_ids == self.config.kimia_token_offset
             if int(placeholder_mask.sum()) != len(audio_embeddings):
                 raise UndersongError(
-                    f"The prompts have {int(placeholder_mask.sum())} audio placeholders and the sound {len(audio_embeddings)} tokens; "
-                    "write one placeholder for every 1280 samples or part of them."
+                    f"The prompts have {int(placeholder_mask.sum())} audio placeholders and the audio "
+                    f"{len(audio_embeddings)} tokens; write one placeholder for every 1280 samples or part of them."
                 )
             token_embeddings = token_embeddings.masked_scatter(
                 placeholder_mask[..., None], audio_embeddings.to(token_embeddings.device, token_embeddings.dtype)
@@ -221,7 +231,15 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As Qwen2's; the sound is heard once, with the prompt.  generate() looks for `inputs_embeds` and `kwargs`."""
+        """Qwen2's method, with audio only in the first step; generate() inspects the names `inputs_embeds` and
+        `kwargs`.
+
+        Args:
+            input_ids: Token ids.
+            inputs_embeds: Embeddings instead of ids.
+            is_first_iteration: True for the step that holds the prompt.
+            kwargs: Other inputs of the model.
+        """
         prepared = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
@@ -245,16 +263,30 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Text logits (batch, length, vocabulary) of a prompt; sound arguments as in `hear`, clips in row order.
+        """Text logits (batch, length, vocabulary) of prompts with audio.
 
-        `inputs_embeds` (batch, length, hidden) are taken as they are: `embed` makes them.  The rest is Qwen2's, the
-        cache too.  UndersongError where placeholders and sound tokens differ in number.
+        Args:
+            input_ids: (batch, length).
+            input_features: As in `encode_audio`; clips in row order.
+            code_features: As in `encode_audio`.
+            code_attention_mask: As in `encode_audio`.
+            codes: As in `encode_audio`.
+            attention_mask: (batch, length); padding takes no position.
+            position_ids: (batch, length).
+            inputs_embeds: (batch, length, hidden), from `embed`, instead of ids and audio.
+            labels: As in Qwen2.
+            use_cache: As in Qwen2.
+            logits_to_keep: As in Qwen2.
+            kwargs: Other arguments of Qwen2.
+
+        Raises:
+            UndersongError: Placeholders and audio tokens differ in number.
         """
         if inputs_embeds is None and input_ids is not None:
             audio_embeddings = None
             if input_features is not None:
                 if code_attention_mask is None:
-                    raise UndersongError("Sound without code_attention_mask; make the inputs with kimi_sound.")
+                    raise UndersongError("Audio has no code_attention_mask; make the inputs with kimi_audio_inputs.")
                 audio_embeddings = self.fuse(
                     *self.encode_audio(input_features, code_attention_mask, code_features, codes)
                 )

@@ -22,7 +22,7 @@ from undersong.types import UndersongError
 RANK_FILE, TOKENIZER_FILE = "tiktoken.model", "tokenizer.json"
 AUDIO_TOKEN, EOS_TOKEN = "<|audio|>", "<|im_kimia_text_eos|>"
 SPECIAL_TOKEN_COUNT = 421  # of the release; they follow the ranks, and the first audio code follows them
-# The places of the special tokens that have a meaning; the others are called reserved_token_N in order.
+# Index and name of the special tokens that have a meaning; the others are called reserved_token_N in order.
 SPECIAL_TOKEN_NAMES = {
     0: "[BOS]",
     1: "[EOS]",
@@ -39,12 +39,12 @@ SPECIAL_TOKEN_NAMES = {
     32: "<|im_kimia_speech_ct_id|>",
     33: "<|im_kimia_speech_ctd_id|>",
 }
-# Qwen's: contractions, words with a sign before them, single digits, signs, line ends, blanks.
+# Qwen's pattern: contractions, words with a sign before them, single digits, signs, line ends, blanks.
 SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# One id a position, of whichever stream is not blank there.  A turn is a run of messages of one role.  A turn that ends
-# in sound says that text is wanted in return (speech_ct); there is no system role.
+# One id per position, of the stream that is not blank there. A turn is a run of messages of one role. A turn that ends
+# with audio requests text (speech_ct). There is no system role.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role not in ['user', 'assistant'] -%}
@@ -80,11 +80,12 @@ def special_tokens() -> list[str]:
 
 
 def kimi_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerFast:
-    """The tokenizer of a folder or hub id: its `tokenizer.json` where there is one, else made of its `tiktoken.model`.
+    """Load the tokenizer of a folder or id: its `tokenizer.json`, or else one built from its `tiktoken.model`.
 
-    `options`: revision, cache_dir and the like.  The placeholder `<|audio|>` has the first audio code's id; padding is
-    on the left; a reply ends with `<|im_kimia_text_eos|>`.  Special tokens are recognised wherever they stand in a
-    text.  Errors: neither file; a rank file that is damaged.  Source: the release's tokenizer class.
+    `options` are those of `from_pretrained`, such as revision. The placeholder `<|audio|>` has the id of the first
+    audio code; padding is on the left; a reply ends with `<|im_kimia_text_eos|>`. Special tokens are recognized
+    anywhere in a text. Source: the release's tokenizer class. Raises UndersongError if both files are missing or the
+    rank file is damaged.
     """
     hub_options = {key: value for key, value in options.items() if key != "trust_remote_code"}
     if _cached_path(source, TOKENIZER_FILE, hub_options) is not None:
@@ -93,7 +94,8 @@ def kimi_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerFas
         rank_path = _cached_path(source, RANK_FILE, hub_options)
         if rank_path is None:
             raise UndersongError(
-                f"{source} has neither {TOKENIZER_FILE} nor {RANK_FILE}, so it has no tokenizer; give the whole Kimi-Audio folder."
+                f"{source} has neither {TOKENIZER_FILE} nor {RANK_FILE}, so it has no tokenizer; give the whole "
+                "Kimi-Audio folder."
             )
         specials = special_tokens()
         converter = _RankFileConverter(
@@ -113,11 +115,11 @@ def kimi_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerFas
 
 
 class _RankFileConverter(TikTokenConverter):
-    """transformers' converter, which reads the file with the package tiktoken only."""
+    """transformers' converter, which reads the file only with the package tiktoken."""
 
     @staticmethod
     def load_tiktoken_bpe(path: str) -> dict[bytes, int]:
-        """Lines of a token in base 64 and its rank; ranks are ids, so they must be 0, 1, 2, …"""
+        """Parse lines of a base-64 token and its rank; ranks are ids, so they must be 0, 1, 2, …"""
         ranks: dict[bytes, int] = {}
         for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
             if not line:
@@ -137,7 +139,7 @@ class _RankFileConverter(TikTokenConverter):
 
 
 def _cached_path(source: str | Path, name: str, options: dict[str, Any]) -> str | None:
-    """Where a file of the checkpoint lies, None if it has none."""
+    """Path of a file of the checkpoint; None if it has none."""
     path: str | None = cached_file(
         str(source),
         name,
@@ -155,12 +157,13 @@ SAMPLES_PER_TOKEN = 160 * FRAMES_PER_TOKEN  # at 16 kHz with Whisper's hop: 12.5
 def kimi_audio_inputs(
     waveform: np.ndarray, extractor: WhisperFeatureExtractor
 ) -> tuple[dict[str, torch.Tensor], list[int]]:
-    """One clip -> the model's three sound tensors, and how many tokens each window has.
+    """Audio tensors of one clip for the model, and the number of tokens of each window.
 
-    `wave` (samples,) float32 mono at the extractor's rate; of no samples, nothing is made.  It is cut into windows of
-    `extractor.chunk_length` seconds: `input_features` (windows, mels, frames of a whole window), `code_features`
-    (windows, mels, frames) padded to the longest in whole tokens, `code_attention_mask` (windows, frames); each has
-    ceil(samples / 1280) tokens.  Source: the release's two feature pipelines, which cut and pad in just these ways.
+    `waveform` (samples,) is float32 mono at the extractor's rate; an empty one gives no tensors. It is cut into windows
+    of `extractor.chunk_length` seconds: `input_features` (windows, mels, frames of a whole window), `code_features`
+    (windows, mels, frames) padded to the longest in whole tokens, and `code_attention_mask` (windows, frames). Each
+    window has ceil(samples / 1280) tokens. Source: the release's two feature pipelines, which cut and pad in the same
+    ways.
     """
     waveform = np.asarray(waveform, dtype=np.float32)
     if waveform.ndim != 1:

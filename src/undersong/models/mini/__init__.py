@@ -1,5 +1,7 @@
 """Mini: Audio Flamingo 3 with a small Whisper encoder, a small Llama and a CTC projector, assembled from base weights
-and learned parts. Import the submodule you need: all but `paths` load torch.
+and learned parts.
+
+Import the submodule you need: all but `paths` load torch.
 """
 
-__all__ = ["assemble", "bases", "network", "place"]
+__all__ = ["assemble", "base_weights", "network", "paths"]

@@ -1,4 +1,4 @@
-"""Assemble a Mini model folder from base weights and learned parts, and verify the parts by their hashes."""
+"""Assembly of a Mini model folder from base weights and learned parts, which are verified by their hashes."""
 
 from __future__ import annotations
 
@@ -21,40 +21,47 @@ from undersong.store.atomic import atomic_replacement, report_disk_errors
 from undersong.types import UndersongError
 
 FRONT_END_FILE, TEMPLATE_FILE = "front.safetensors", "chat_template.jinja"
-CARD_FILE, CARD_PAGE = (
-    "card.json",
-    "CARD.md",
-)  # what was measured of the parts, with their files' hashes; the same to read
+CARD_FILE, CARD_PAGE = "card.json", "CARD.md"  # measurements of the parts, with file hashes; the same as text
 HEARD_BUFFER, TABLE_BUFFER = "model.multi_modal_projector.heard", "model.multi_modal_projector.table"
 
 
 class MiniParts(BaseModel):
-    """`parts.json`: what the learned parts were learned with, and which adapters each model has merged, in order."""
+    """`parts.json`: the settings that the parts were trained with, and the adapters that each model has merged, in
+    order.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     window: int = Field(gt=0)  # seconds
     audio_token: str
     projector: Literal["ctc", "af3"] = CTC
-    learned_layers: int = Field(gt=0)  # of the tower, from the top
+    learned_layers: int = Field(gt=0)  # of the audio encoder, from the top
     adapters: dict[str, list[str]]
-    whisper: str  # hash of the weights that the parts were learned on
+    whisper: str  # hash of the weights that the parts were trained on
     smollm: str
 
 
 @dataclass(frozen=True)
 class AssembledModel:
-    """Where a model was put, and what is to be said of it."""
+    """Folder of an assembled model, and remarks about it."""
 
     folder: Path
     notes: tuple[str, ...] = ()
 
 
 def assemble_mini(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> AssembledModel:
-    """Writes the folder beside `out` and renames it; a Mini that is there is replaced only by a whole one.
+    """Assemble a model and write it to `out` atomically. An existing Mini is replaced only by a complete one.
 
-    Errors: a name that is none, an `out` that holds anything else, parts or base weights that cannot be read or do not
-    fit one another.
+    Args:
+        name: One of the models in `parts.json`.
+        whisper: Folder or Hugging Face id of the Whisper weights.
+        smollm: Folder or Hugging Face id of the language model.
+        parts: Folder of the learned parts.
+        out: Folder to write.
+
+    Raises:
+        UndersongError: Unknown name, an `out` that holds anything else, or parts or base weights that cannot be read or
+            do not fit one another.
     """
     out = out.resolve()
     _check_replaceable(out)
@@ -76,7 +83,8 @@ def assemble_mini(name: str, whisper: str, smollm: str, parts: Path, out: Path) 
         "smollm": (parts_config.smollm, weights_hash(language_model.state_dict())),
     }
     notes = [
-        f"The {component} weights are not those that the card's figures were measured with; evaluate before you rely on it."
+        f"The {component} weights are not those that the card's figures were measured with; evaluate before you rely "
+        "on it."
         for component, (expected, actual) in weight_hashes.items()
         if expected != actual
     ]  # fmt: skip
@@ -89,10 +97,10 @@ def assemble_mini(name: str, whisper: str, smollm: str, parts: Path, out: Path) 
 
 
 def read_parts_file(parts: Path) -> MiniParts:
-    """`parts.json`.  Errors: no such folder, a file that is none."""
+    """Read `parts.json`. Raises UndersongError for a missing folder or an invalid file."""
     file = parts / PARTS_FILE
     if not file.is_file():
-        raise UndersongError(f"There are no parts of Mini at {parts}; give their folder as --parts.")
+        raise UndersongError(f"There are no parts of Mini at {parts}; give their folder as --learned-weights.")
     try:
         return MiniParts.model_validate_json(_read_text(file))
     except ValidationError as error:
@@ -111,13 +119,13 @@ def _read_text(file: Path) -> str:
 
 
 def hash_parts(parts: Path) -> dict[str, str]:
-    """Path within the parts -> SHA-256, of every file but the card's own two."""
+    """Map the path of every part to its SHA-256, without the two files of the card."""
     files = sorted(file for file in parts.rglob("*") if file.is_file() and file.name not in (CARD_FILE, CARD_PAGE))
     return {file.relative_to(parts).as_posix(): sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def find_changed_parts(parts: Path) -> list[str]:
-    """Files that are other than `card.json` says, missing, or there beside; none where there is no card."""
+    """Files that differ from `card.json`, are missing or are additional; empty if there is no card."""
     card = parts / CARD_FILE
     if not card.is_file():
         return []
@@ -136,33 +144,41 @@ def _read_heard_ids(parts: Path) -> torch.Tensor:
 
 
 def front_end_names(model: Any) -> list[str]:
-    """Tensors of the front end that are learned: the top layers, the tower's norm, the projector without its table."""
+    """Names of the trained front-end tensors: top layers, the audio encoder's norm, the projector without its table."""
     tower = model.model.audio_tower
-    layers = range(len(tower.layers) - tower.learned, len(tower.layers))
+    layers = range(len(tower.layers) - tower.num_learned_layers, len(tower.layers))
     top_prefixes = (f"model.audio_tower.layers.{i}." for i in layers)
     prefixes = (*top_prefixes, "model.audio_tower.layer_norm.", "model.multi_modal_projector.")
     return [name for name in model.state_dict() if name.startswith(prefixes) and name != TABLE_BUFFER]
 
 
 def load_front_end(model: Any, file: Path) -> None:
-    """Learned tensors in place of the base's.  Errors: others than the network has, another shape."""
+    """Replace the base's tensors by trained ones. Raises UndersongError if names or shapes differ."""
     tensors, state = read_tensors(file), model.state_dict()
     expected = set(front_end_names(model))
     if mismatched := sorted(expected.symmetric_difference(tensors)):
         raise UndersongError(
-            f"{file} does not fit the base weights: {mismatched[0]} stands on one side only; give their own."
+            f"{file} does not fit the base weights: {mismatched[0]} is on one side only; give their own."
         )
     for name, value in tensors.items():
         if state[name].shape != value.shape:
-            raise UndersongError(f"{file} has another shape of {name}; give the base weights that it was learned on.")
+            raise UndersongError(f"{file} has another shape of {name}; give the base weights that it was trained on.")
         state[name].copy_(value)
 
 
 def save_mini_folder(
     model: Any, tokenizer: Any, template: str, window: int, out: Path, remarks: Sequence[str] = ()
 ) -> None:
-    """An ordinary model folder: weights, config, tokenizer, feature extractor, template; and remarks, where there are
-    any, for `doctor`: merged weights do not tell what they were merged of."""
+    """Write an ordinary model folder: weights, config, tokenizer, feature extractor and template.
+
+    Args:
+        model: The network.
+        tokenizer: The tokenizer.
+        template: The chat template.
+        window: Seconds of a window.
+        out: Folder to write.
+        remarks: Lines for `doctor`, because merged weights do not show what was merged.
+    """
     from transformers import WhisperFeatureExtractor
 
     with report_disk_errors(out.parent), atomic_replacement(out) as staging:
@@ -179,7 +195,7 @@ def save_mini_folder(
 
 
 def _check_replaceable(out: Path) -> None:
-    """UndersongError where `out` is more than an empty folder and no Mini: it would be lost."""
+    """Raise UndersongError if `out` holds anything but a Mini; it would be lost."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:

@@ -1,4 +1,4 @@
-"""Read the base weights (Whisper, SmolLM2) and build a Mini with an untrained projector."""
+"""Base weights of Mini (Whisper, SmolLM2), and a Mini built of them with an untrained projector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from undersong.types import UndersongError
 
 
 def weights_hash(state: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of tensors by name, in half precision: the same whether they were kept in single or in half."""
+    """SHA-256 of tensors by name, in half precision, so that float32 and float16 copies have the same hash."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name} {tuple(state[name].shape)}\n".encode())
@@ -30,7 +30,7 @@ def _hub_options(ref: str) -> tuple[str, dict[str, Any]]:
 
 
 def _load_pretrained(ref: str, description: str, from_pretrained: Any, **extra_options: Any) -> Any:
-    """`from_pretrained` of safetensors alone, or one sentence."""
+    """`from_pretrained` without remote code; errors become one sentence."""
     source, options = _hub_options(ref)
     unreadable: tuple[type[Exception], ...] = (*hub_errors(), LookupError, TypeError, RuntimeError)
     try:
@@ -43,38 +43,38 @@ def _load_pretrained(ref: str, description: str, from_pretrained: Any, **extra_o
 
 
 def _load_weights(ref: str, description: str, model_class: Any, prefix: str = "") -> Any:
-    """The model in float32, every tensor of `part` out of the file: transformers fills in what is missing by chance."""
+    """Load a model in float32 and check for missing tensors under `prefix`, which transformers would fill at random."""
     load_options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
     model, info = _load_pretrained(ref, description, model_class.from_pretrained, **load_options)
     if missing := sorted(name for name in info["missing_keys"] if name.startswith(prefix)):
         raise UndersongError(
-            f"The {description} at {ref!r} lacks {missing[0]} ({len(missing)} such); give a whole one, and each option its own."
+            f"The {description} at {ref!r} lacks {missing[0]} ({len(missing)} such); give a whole one, and each option "
+            "its own."
         )
     return model
 
 
 def read_whisper(ref: str) -> Any:
-    """The encoder of a Whisper of a hub id or folder, in float32.  UndersongError where it is none, or not whole."""
+    """Load the encoder of a Whisper model in float32. Raises UndersongError for another or an incomplete model."""
     from transformers import WhisperModel
 
     return _load_weights(ref, "Whisper model", WhisperModel, "encoder.").encoder.eval()
 
 
 def read_smollm(ref: str) -> Any:
-    """The language model of a hub id or folder, in float32.  UndersongError where it is none, is not whole, or its head
-    is not its embeddings."""
+    """Load a language model in float32. Raises UndersongError if it is unreadable, incomplete, or has its own head."""
     from transformers import AutoModelForCausalLM
 
     model = _load_weights(ref, "language model", AutoModelForCausalLM)
     if not model.config.tie_word_embeddings:
         raise UndersongError(
-            f"{ref} has a head of its own, and Mini one matrix for both; give SmolLM2-135M or its like."
+            f"{ref} has a separate head, and Mini one matrix for both; give SmolLM2-135M or a similar model."
         )
     return model.eval()
 
 
 def read_tokenizer(ref: str) -> Any:
-    """The tokenizer of a hub id or folder."""
+    """Load the tokenizer of a folder or Hugging Face id."""
     from transformers import AutoTokenizer
 
     return _load_pretrained(ref, "tokenizer", AutoTokenizer.from_pretrained)
@@ -90,17 +90,34 @@ def build_mini(
     heard_ids: torch.Tensor,
     learned_layers: int,
 ) -> Any:
-    """The network of base weights alone, its projector untrained; `heard`: ids of the projector's table;
-    `learned_layers`: of the tower, for others to put in."""
+    """Build the network from base weights, with an untrained projector.
+
+    Args:
+        encoder: Whisper's encoder.
+        language_model: The language model.
+        tokenizer: Its tokenizer.
+        audio_token: The placeholder.
+        window: Seconds of a window.
+        projector: `ctc` or `af3`.
+        heard_ids: Token ids of the projector's table.
+        learned_layers: Number of the audio encoder's top layers that are loaded later.
+
+    Raises:
+        UndersongError: An unknown placeholder, or base weights that do not fit.
+    """
     token = tokenizer.convert_tokens_to_ids(audio_token)
     if token is None or token == tokenizer.unk_token_id:
         raise UndersongError(f"The tokenizer has no token {audio_token}, which stands for audio; give SmolLM2's.")
     whisper_config, language_config = encoder.config, language_model.config.to_dict()
     audio_config = {
-        "model_type": "audioflamingo3_encoder", "num_mel_bins": whisper_config.num_mel_bins, "hidden_size": whisper_config.d_model,
-        "num_hidden_layers": whisper_config.encoder_layers, "num_attention_heads": whisper_config.encoder_attention_heads,
-        "intermediate_size": whisper_config.encoder_ffn_dim, "max_source_positions": 50 * window,
-    }  # fmt: skip
+        "model_type": "audioflamingo3_encoder",
+        "num_mel_bins": whisper_config.num_mel_bins,
+        "hidden_size": whisper_config.d_model,
+        "num_hidden_layers": whisper_config.encoder_layers,
+        "num_attention_heads": whisper_config.encoder_attention_heads,
+        "intermediate_size": whisper_config.encoder_ffn_dim,
+        "max_source_positions": 50 * window,
+    }
     omitted = ("_name_or_path", "architectures", "transformers_version", "dtype")
     text_config = {key: value for key, value in language_config.items() if key not in omitted}
     config: dict[str, Any] = {"audio_config": audio_config, "text_config": text_config, "audio_token_id": token}
@@ -135,14 +152,14 @@ def _fill_module(module: torch.nn.Module, state: dict[str, torch.Tensor], descri
 
 
 def load_token_table(model: Any, heard_ids: torch.Tensor) -> None:
-    """The decoder's own embeddings of the tokens that speech was learned with, into the projector."""
+    """Copy the decoder's embeddings of the tokens of the training speech to the projector."""
     projector = model.model.multi_modal_projector
     if model.config.projector != CTC:
         return
     rows = model.get_input_embeddings().weight.data
     if len(heard_ids) and int(heard_ids.max()) >= len(rows):
         raise UndersongError(
-            f"The parts hear token {int(heard_ids.max())}, and the language model has {len(rows)}; give its own."
+            f"The parts use token {int(heard_ids.max())}, and the language model has {len(rows)}; give its own."
         )
     projector.heard.copy_(heard_ids)
     projector.table.copy_(rows[heard_ids])

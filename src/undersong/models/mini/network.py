@@ -1,9 +1,9 @@
-"""Mini's network: transformers' Audio Flamingo 3, whose tower skips padding and whose projector may be a reader.
+"""Mini's network: transformers' Audio Flamingo 3 (AF3) with two modules replaced.
 
-The class is AF3's; two modules are not.  `Tower` computes what AF3's computes on the frames there are, instead of on a
-whole window.  `CtcProjector` takes the place of the plain two-layer projector where the config says so: a small decoder
-cannot learn to hear arbitrary vectors in an hour of one core, but it can read its own token embeddings
-(docs/results/mini.md has what was measured).
+`MiniAudioEncoder` computes what AF3's encoder computes, but only on the frames of the clip instead of a whole window.
+`CtcProjector` replaces the plain two-layer projector if the config says so. A small decoder cannot learn to understand
+arbitrary vectors in an hour of one core, but it can read its own token embeddings (docs/results/mini.md has the
+measurements).
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlam
 
 CTC: Final = "ctc"
 AF3: Final = "af3"
-CONTEXT_FRAMES = 4  # feature frames behind a clip's last that its states depend on, through two convolutions of width 3
-SILENCE_THRESHOLD = 0.25  # of a token embedding's mean length: a frame below it says nothing
+CONTEXT_FRAMES = 4  # frames after a clip's last that its states depend on, through two convolutions of width 3
+SILENCE_THRESHOLD = 0.25  # share of a token embedding's mean length; a shorter frame is silent
 
 
 @strict
 class MiniConfig(AudioFlamingo3Config):
-    """AF3's config and which projector: `ctc` (`CtcProjector`, of `heard_tokens` rows) or `af3` (the class's own);
-    `learned_layers` of the tower, from the top, are not the base's."""
+    """AF3's config with the kind of projector: `ctc` (`CtcProjector`, with `heard_tokens` rows) or `af3` (AF3's own).
+
+    The top `learned_layers` of the audio encoder are not the base's.
+    """
 
     model_type = "undersong_mini"
 
@@ -46,10 +48,10 @@ AutoConfig.register(MiniConfig.model_type, MiniConfig, exist_ok=True)  # AutoTok
 
 
 class MiniAudioEncoder(AudioFlamingo3Encoder):
-    """AF3's tower over the frames of the longest clip of a batch: its own numbers, at the cost of the clip.
+    """AF3's audio encoder over the frames of the longest clip of a batch: the same numbers, at the cost of the clip.
 
-    AF3's masks what is behind a clip and computes it all the same.  `before_top` and `from_top` are its two parts,
-    so that states below the `learned` layers can be kept.
+    AF3's masks the padding but computes it. `forward_base_layers` and `forward_learned_layers` are the two parts, so
+    that states below the learned layers can be cached.
     """
 
     num_learned_layers: int = 1
@@ -57,14 +59,15 @@ class MiniAudioEncoder(AudioFlamingo3Encoder):
     def forward(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor, **_: Any
     ) -> BaseModelOutputWithPooling:
-        """`input_features` (batch, mels, width) and which frames are of a clip (batch, width) -> states (batch,
-        positions // 2, dim) of the longest clip's positions."""
+        """`input_features` (batch, mels, width) and mask (batch, width) -> states (batch, positions // 2, dim)."""
         states, positions = self.forward_base_layers(input_features, input_features_mask.sum(-1))
         return BaseModelOutputWithPooling(last_hidden_state=self.forward_learned_layers(states, positions))
 
     def forward_base_layers(self, features: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-mel `features` (batch, mels, width), valid `frames` (batch,) -> what the learned layers take (batch,
-        positions, dim), and how many positions of each row are of its clip."""
+        """Log-mel (batch, mels, width), valid frames (batch,) -> inputs of the learned layers (batch, positions, dim).
+
+        Also returns the number of valid positions of each row.
+        """
         width = min(features.shape[-1], int(frames.max()) + CONTEXT_FRAMES)
         width -= width % 2 if width < features.shape[-1] else 0
         states = gelu(self.conv1(features[..., :width]))
@@ -91,12 +94,12 @@ class MiniAudioEncoder(AudioFlamingo3Encoder):
 
 
 class CtcProjector(AudioFlamingo3MultiModalProjector):
-    """AF3's projector, then a reading of it: a posterior over tokens and a blank, given as its mean embedding.
+    """AF3's projector, followed by a posterior over tokens and a blank, whose mean embedding goes to the decoder.
 
-    The plain projector's output p is held beside the decoder's embedding of every token that speech was learned with
-    (`table`, (tokens, dim), of the ids `heard`): log-odds are `sharpness` x (2 p.e - e.e), those of the blank have a
-    bias more.  What is given to the decoder is the posterior's mean of the table, a blank counting as the zero vector,
-    which the decoder's norms make next to nothing.  The table is the decoder's own and does not learn.
+    The plain projector's output p is compared with the decoder's embedding e of every token of the training speech
+    (`table` (tokens, dim), of the ids `heard`). Log-odds are `sharpness` * (2 p.e - e.e), plus a bias for the blank.
+    The decoder gets the posterior mean of the table. A blank counts as the zero vector, which the decoder's norms make
+    nearly nothing. The table is the decoder's own and is not trained.
     """
 
     table: torch.Tensor
@@ -112,8 +115,7 @@ class CtcProjector(AudioFlamingo3MultiModalProjector):
         self.register_buffer("heard", torch.zeros(config.heard_tokens, dtype=torch.long))
 
     def token_logits(self, states: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-        """Tower states (..., width) -> (..., 1 + tokens) float32, not normalised; [0] is the blank; `rows` of the table
-        (None: all)."""
+        """States (..., width) -> logits (..., 1 + tokens) float32; [0] is the blank. `rows` selects table rows."""
         projected = super().forward(states).float()
         table = self.table if rows is None else self.table[rows]
         sharpness, blank = self.log_sharpness.float().exp(), self.blank.float()
@@ -123,23 +125,23 @@ class CtcProjector(AudioFlamingo3MultiModalProjector):
         )
 
     def forward(self, audio_features: torch.Tensor) -> torch.Tensor:
-        """Tower states (..., width) -> what the decoder is given (..., dim), in their dtype."""
+        """States (..., width) -> decoder inputs (..., dim), in their dtype."""
         probabilities = self.token_logits(audio_features).softmax(-1)[..., 1:]
         mean: torch.Tensor = probabilities @ self.table.float()
         return mean.to(audio_features.dtype)
 
     def is_silent(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Which of the vectors (..., dim) that it made say nothing: far more blank than token."""
+        """Mask of its output vectors (..., dim) that are silent: far more blank than token."""
         return vectors.float().norm(dim=-1) < SILENCE_THRESHOLD * self.table.float().norm(dim=-1).mean()
 
 
 def _scaled_similarity(projected: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """(..., dim), (places, dim) -> (..., places): 2 p.e - e.e, without a copy of the places."""
+    """(..., dim), (rows, dim) -> (..., rows): 2 p.e - e.e, without copying the rows."""
     return 2 * (projected @ table.T) - torch.linalg.vector_norm(table, dim=-1).square()
 
 
 class MiniForConditionalGeneration(AudioFlamingo3ForConditionalGeneration):
-    """AF3 with Mini's tower, the projector that the config names, and one matrix for token embeddings and head."""
+    """AF3 with Mini's audio encoder, the config's projector, and one matrix for token embeddings and head."""
 
     config: Any
     config_class = MiniConfig
@@ -157,7 +159,7 @@ class MiniForConditionalGeneration(AudioFlamingo3ForConditionalGeneration):
 
 
 def silent_frames(model: Any, vectors: torch.Tensor) -> torch.Tensor:
-    """Which of the heard vectors (frames, dim) say nothing: (frames,) bool; none where the projector is AF3's own."""
+    """Mask (frames,) bool of the audio vectors (frames, dim) that are silent; all False for AF3's own projector."""
     projector = model.model.multi_modal_projector
     if isinstance(projector, CtcProjector):
         return projector.is_silent(vectors.to(projector.table.device))

@@ -10,19 +10,17 @@ from pathlib import Path
 
 from undersong.types import UndersongError
 
-ALIGNED, UNALIGNED = "mini", "mini:unaligned"  # refuses harmful requests; hears and answers, and was never taught to
+ALIGNED, UNALIGNED = "mini", "mini:unaligned"  # refuses harmful requests; was never trained to refuse
 MINI_NAMES = (ALIGNED, UNALIGNED)
 MODELS_HOME_VARIABLE = "UNDERSONG_MODELS"
-PARTS_FILE = "parts.json"  # which a folder of parts has
-REMARKS_FILE = (
-    "remarks.txt"  # of a model folder: what was said when it was assembled; no part of the model, nor of its hash
-)
+PARTS_FILE = "parts.json"  # in a folder of parts
+REMARKS_FILE = "remarks.txt"  # in a model folder: remarks from assembling it; no part of the model or its hash
 WHISPER_ID, SMOLLM_ID = "openai/whisper-tiny.en", "HuggingFaceTB/SmolLM2-135M-Instruct"  # the base weights, by hub id
-WHISPER_VARIABLE, SMOLLM_VARIABLE = "UNDERSONG_WHISPER", "UNDERSONG_SMOLLM"  # variables that name another place of them
+WHISPER_VARIABLE, SMOLLM_VARIABLE = "UNDERSONG_WHISPER", "UNDERSONG_SMOLLM"  # variables for other paths of them
 
 
 def models_home() -> Path:
-    """Where assembled models are kept: $UNDERSONG_MODELS, or the user's data folder."""
+    """Folder of assembled models: $UNDERSONG_MODELS, or the user's data folder."""
     if home := os.environ.get(MODELS_HOME_VARIABLE):
         return Path(home)
     data = os.environ.get("XDG_DATA_HOME")
@@ -30,50 +28,49 @@ def models_home() -> Path:
 
 
 def mini_folder(name: str) -> Path:
-    """The folder of one of NAMES, there or not.  UndersongError for another name that begins like them."""
+    """Folder of one of MINI_NAMES, whether it exists or not. Raises UndersongError for another name."""
     if name not in MINI_NAMES:
         raise UndersongError(f"There is no model {name!r}; take one of {', '.join(MINI_NAMES)}.")
     return models_home() / name.replace(":", "-")
 
 
 def is_mini_ref(ref: str) -> bool:
-    """Whether a model is named as one of NAMES is, known or not."""
+    """True if a reference has the form of MINI_NAMES, known or not."""
     return ref.partition(":")[0] == ALIGNED
 
 
 def is_assembled(name: str) -> bool:
-    """Whether one of NAMES has a model folder; one without a config is none."""
+    """True if one of MINI_NAMES has a model folder with a config."""
     return (mini_folder(name) / "config.json").is_file()
 
 
 def assembled_folder(name: str) -> Path:
-    """The folder of one of NAMES.  UndersongError where it is not assembled."""
+    """Folder of one of MINI_NAMES. Raises UndersongError if the model is not assembled."""
     if not is_assembled(name):
         raise UndersongError(f"{name} is not assembled on this machine; run `undersong models get {name}`.")
     return mini_folder(name)
 
 
 def read_remarks(folder: Path) -> list[str]:
-    """What was said of an assembled model: what is other than its card was measured with.  Nothing, too, of a
-    folder that is older than remarks are."""
+    """Remarks from assembling a model, on differences from what its card was measured with. Empty if there are none."""
     file = folder / REMARKS_FILE
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
 def checkout_parts() -> Path:
-    """The parts that a checkout holds, outside the package."""
+    """Folder of the parts in a checkout, outside the package."""
     return Path(__file__).resolve().parents[4] / "models" / "mini"
 
 
 def shipped_parts() -> Path:
-    """The parts of the checkout that the package runs from, or else of that in the working folder.
+    """Folder of the parts in the checkout that the package runs from, or else in that of the working folder.
 
-    UndersongError where there are none: no wheel holds them.
+    Raises UndersongError if there are none; no wheel contains them.
     """
     for folder in (checkout_parts(), Path("models") / "mini"):
         if (folder / PARTS_FILE).is_file():
             return folder
     raise UndersongError(
         "The installed package does not hold Mini's parts; go to a checkout of undersong, which has them in "
-        "models/mini, or give their folder as --parts."
+        "models/mini, or give their folder as --learned-weights."
     )

@@ -1,6 +1,5 @@
 """GPU hours and disk space of a plan for models that do not ship with the package, from an assumed throughput and the
-model's config. What is not known is reported as unknown.
-"""
+model's config. Unknown values are reported as unknown."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ ORGANISM, PRESET = "organism:", "preset:"
 
 @dataclass(frozen=True)
 class GpuThroughput:
-    """Of a GPU, as assumed: samples trained and tokens generated a second, of all that is in its batch."""
+    """Assumed throughput of a GPU: training samples and generated tokens per second, over the whole batch."""
 
     samples_per_second: float | None = None
     tokens_per_second: float | None = None
@@ -30,7 +29,7 @@ UNKNOWN_THROUGHPUT = GpuThroughput()
 
 
 def absent_corpora_lines(study: Study) -> list[str]:
-    """The corpora that are not here, in one line."""
+    """Line about corpora that are not on this machine, if there are any."""
     from undersong.corpora import is_local_corpus
 
     absent = [ref for ref in study.corpora if not is_local_corpus(ref)]
@@ -38,7 +37,7 @@ def absent_corpora_lines(study: Study) -> list[str]:
 
 
 def gpu_cost_lines(study: Study, planning_store: PlanningStore, throughput: GpuThroughput) -> list[str]:
-    """GPU hours and disk of what is to be made."""
+    """Lines about GPU hours and disk space of artifacts still to be made."""
     return (
         [_gpu_hours_line(study, planning_store, throughput), *_disk_lines(study, planning_store)]
         if trainable_models(study)
@@ -51,43 +50,44 @@ def _gpu_hours_line(study: Study, planning_store: PlanningStore, throughput: Gpu
     samples = sum(artifact.work for artifact in missing_artifacts if artifact.stage == "adapter")
     batch_counts = Counter(reply_batch for artifact in missing_artifacts for reply_batch in artifact.reply_batches)
     sizes = {name: count_set_prompts(study, name) for name, _ in batch_counts}
-    uncounted = sorted({study.sets[name].corpus for name, size in sizes.items() if size is None})
+    uncounted = sorted({study.prompt_sets[name].corpus for name, size in sizes.items() if size is None})
     tokens = sum(count * limit * (sizes[name] or 0) for (name, limit), count in batch_counts.items())
     uncounted_text = f" without {', '.join(uncounted)}, whose prompts cannot be counted here" if uncounted else ""
     work = f"{samples:,} samples to train on, at most {tokens:,} new tokens{uncounted_text}"
     if throughput.samples_per_second is None or throughput.tokens_per_second is None:
         return (
-            f"GPU hours: unknown for {work}; give --train-rate and --token-rate, as a short run of yours measured them."
+            f"GPU hours: unknown for {work}; give --train-samples-per-second and --tokens-per-second, as a short run "
+            "of yours measured them."
         )
     train_hours, reply_hours = (
         samples / throughput.samples_per_second / HOUR,
         tokens / throughput.tokens_per_second / HOUR,
     )
     return (
-        f"GPU hours: at most {train_hours:.1f} of training and {reply_hours:.1f} of replies ({work}), assumed that a GPU trains "
-        f"{throughput.samples_per_second:g} samples and says {throughput.tokens_per_second:g} tokens a second and that every reply is as long as its "
-        "limit. Hearing, embedding, judging and mechanism come on top."
+        f"GPU hours: at most {train_hours:.1f} of training and {reply_hours:.1f} of replies ({work}), if a GPU trains "
+        f"{throughput.samples_per_second:g} samples and generates {throughput.tokens_per_second:g} tokens per second "
+        "and every reply is as long as its limit. Audio features, embedding, judging and mechanism come on top."
     )
 
 
 def count_set_prompts(study: Study, name: str) -> int | None:
-    """How many prompts a set has, by its manifest or its preset; None: nobody here knows."""
+    """Number of prompts in a set, by its manifest or its preset; None if it is unknown on this machine."""
     from undersong.corpora import filter_samples, get_preset, is_local_corpus, open_corpus
 
-    prompt_set = study.sets[name]
+    prompt_set = study.prompt_sets[name]
     if is_local_corpus(prompt_set.corpus):
         return len(
             filter_samples(
-                open_corpus(prompt_set.corpus, study.columns.get(prompt_set.corpus)).samples, prompt_set.where
+                open_corpus(prompt_set.corpus, study.columns.get(prompt_set.corpus)).samples, prompt_set.filters
             )
         )
-    if prompt_set.corpus.startswith(PRESET) and not prompt_set.where:
+    if prompt_set.corpus.startswith(PRESET) and not prompt_set.filters:
         return get_preset(prompt_set.corpus.removeprefix(PRESET).partition("=")[0]).items
     return None
 
 
 def _disk_lines(study: Study, planning_store: PlanningStore) -> Iterator[str]:
-    """One line a base that does not ship: its adapters, by the shapes in its config."""
+    """Yield one line per base that does not ship, about its adapters, by the shapes in its config."""
     from undersong.models.memory import count_parameters
     from undersong.models.refs import model_hash, resolve_model
 
@@ -99,20 +99,20 @@ def _disk_lines(study: Study, planning_store: PlanningStore) -> Iterator[str]:
     for ref in trainable_models(study):
         if ref.startswith(ORGANISM):
             continue
-        adapter_count = missing_adapters[model_hash(ref)] * len(study.tuning.steps)
+        adapter_count = missing_adapters[model_hash(ref)] * len(study.tuning.save_steps)
         if not adapter_count:
             continue
-        prefix = f"Disk, {ref}: {adapter_count} adapters of rank {study.tuning.rank}"
+        prefix = f"Disk, {ref}: {adapter_count} adapters of rank {study.tuning.lora_rank}"
         if study.tuning.method != "lora":
             yield f"Disk, {ref}: {adapter_count} decoders, as large as the model's own."
             continue
         try:
             source, options, family = resolve_model(ref)
-            adapter_bytes = count_parameters(source, family, options).adapter_bytes(study.tuning.rank)
-        except UndersongError:  # a plan is told without a network too
-            yield f"{prefix}; how large is unknown, because its config cannot be read here."
+            adapter_bytes = count_parameters(source, family, options).adapter_bytes(study.tuning.lora_rank)
+        except UndersongError:  # a plan works without a network too
+            yield f"{prefix}; their size is unknown, because the config cannot be read here."
             continue
         yield (
-            f"{prefix}, {adapter_bytes / GB:.2f} GB each, {adapter_count * adapter_bytes / GB:.1f} GB together; what is heard of clips, and the "
-            "weights, come on top."
+            f"{prefix}, {adapter_bytes / GB:.2f} GB each, {adapter_count * adapter_bytes / GB:.1f} GB together; "
+            "audio features and the weights come on top."
         )

@@ -17,16 +17,16 @@ from undersong.types import UndersongError
 
 @dataclass(frozen=True)
 class PackageRequirement:
-    """What may lack a package, what raises where it does, and whose making waits for it."""
+    """Package check for artifacts of one stage."""
 
-    name: str  # in messages, without an address, which may be a secret
-    check: Callable[[], None]
+    name: str  # name in messages, without an address, which may be a secret
+    check: Callable[[], None]  # raises UndersongError if the package is missing
     stage: str
-    key: str  # the encoder, judge or model by which an artifact of the stage is made
+    key: str  # encoder, judge or model that makes an artifact of the stage
 
     @property
     def missing_reason(self) -> str:
-        """What is not here; empty: nothing."""
+        """Message about the missing package; empty if nothing is missing."""
         try:
             self.check()
         except UndersongError as error:
@@ -34,7 +34,7 @@ class PackageRequirement:
         return ""
 
     def is_needed(self, planning_store: PlanningStore) -> bool:
-        """Whether anything that is still to be made is made by it."""
+        """True if an artifact that is still to be made needs it."""
         missing_artifacts = (
             artifact
             for artifact in planning_store.planned.values()
@@ -44,7 +44,7 @@ class PackageRequirement:
 
 
 def missing_package_lines(study: Study, planning_store: PlanningStore) -> tuple[str, ...]:
-    """One sentence for each: what it needs, and how it is installed."""
+    """Sentences about missing packages: what needs each, and how to install it."""
     return tuple(
         requirement.missing_reason
         for requirement in _unmet_requirements(study)
@@ -53,7 +53,11 @@ def missing_package_lines(study: Study, planning_store: PlanningStore) -> tuple[
 
 
 def check_dependencies(study: Study, ctx: RunContext) -> None:
-    """Stops before the first stage what would stop in the middle of them."""
+    """Check the packages of a study, so that it does not fail in the middle.
+
+    Raises:
+        UndersongError: A package is missing that is needed for an artifact still to be made.
+    """
     if not isinstance(ctx.store, Store) or not _unmet_requirements(study):
         return
     if lines := missing_package_lines(study, plan_artifacts(study, ctx.store.root, ctx.loading)):
@@ -74,8 +78,8 @@ def _study_requirements(study: Study) -> Iterator[PackageRequirement]:
         yield PackageRequirement(
             f"Axis {axis}", partial(check_installed, spec), "embeddings", parse_encoder(spec).canonical
         )
-    set_judges = (prompt_set.judge for prompt_set in study.sets.values() if prompt_set.judge)
-    for judge in dict.fromkeys((study.evaluation.judge, *study.evaluation.also, *set_judges)):
+    set_judges = (prompt_set.judge for prompt_set in study.prompt_sets.values() if prompt_set.judge)
+    for judge in dict.fromkeys((study.evaluation.judge, *study.evaluation.extra_judges, *set_judges)):
         yield PackageRequirement(
             f"Judge {split_judge(judge)[0]}", partial(check_judge_installed, judge), "verdicts", judge
         )
@@ -87,7 +91,7 @@ def _study_requirements(study: Study) -> Iterator[PackageRequirement]:
 
 
 def _made_by(artifact: PlannedArtifact) -> tuple[str, ...]:
-    """By what an artifact is made, as `Need.key` says it."""
+    """Encoder, judges or model that make an artifact, as in `PackageRequirement.key`."""
     return {"embeddings": (artifact.encoder,), "verdicts": artifact.judges, "replies": (artifact.model,)}.get(
         artifact.stage, ()
     )

@@ -1,7 +1,5 @@
-"""What `undersong run` would do, how far a study is, and the estimated CPU time, from a planning store.
-
-Loads no model.
-"""
+"""What `undersong run` would do, how far a study is, and the estimated CPU time, from a planning store. Loads no
+model."""
 
 from __future__ import annotations
 
@@ -23,9 +21,13 @@ from undersong.types import UndersongError
 def other_loading_lines(
     study: Study, planning_store: PlanningStore, loading: LoadOptions, unread: bool = False
 ) -> tuple[str, ...]:
-    """Where something of the study is missing, a sentence for each other loading that its store holds artifacts of.
+    """Sentences about other loading options under which the store holds artifacts that the study lacks.
 
-    `ledger`, `unread`: of the study as it was asked, with `loading`.
+    Args:
+        study: The study.
+        planning_store: Plan of the study with `loading`.
+        loading: Loading options of the plan.
+        unread: As in `plan_artifacts`.
     """
     if all(artifact.existing is not None for artifact in planning_store.planned.values()):
         return ()
@@ -35,7 +37,7 @@ def other_loading_lines(
             continue
         try:
             other_plan = plan_artifacts(study, planning_store.store.root, other, unread)
-        except UndersongError:  # what stops the other one, a rule that keeps nothing there, is no fault of this one
+        except UndersongError:  # such as a rule that keeps nothing with these options
             continue
         artifact_count = sum(
             artifact.existing is not None
@@ -44,24 +46,24 @@ def other_loading_lines(
         )
         if artifact_count:
             options = _format_loading(other, loading)
-            lines.append(f"The store holds {artifact_count} of these made with {options}; say {options} to see them.")
+            lines.append(f"The store holds {artifact_count} of these made with {options}; pass {options} to see them.")
     return tuple(lines)
 
 
 def _stored_loadings(store: Store) -> Iterator[LoadOptions]:
-    """How models were loaded that heard something for this store: the first that any model does for a study."""
+    """Yield the loading options of feature artifacts in the store: features are the first stage of any model."""
     keys = []
     for config in store.configs("features"):
         key = config.get("loading") if isinstance(config, dict) else None
         if isinstance(key, dict) and key.keys() == DEFAULT_LOAD_OPTIONS.cache_key.keys() and key not in keys:
             keys.append(key)
-            yield LoadOptions(dtype=key["dtype"], attn_implementation=key["attention"], quantize=key["quantize"])
+            yield LoadOptions(dtype=key["dtype"], attention=key["attention"], quantize=key["quantize"])
 
 
 def _format_loading(loading: LoadOptions, requested: LoadOptions) -> str:
     """A loading as verbs spell it, beside one that was asked: what is to be left out cannot be said by an option."""
-    options = {"--attention": loading.attn_implementation, "--quantize": loading.quantize}
-    requested_options = {"--attention": requested.attn_implementation, "--quantize": requested.quantize}
+    options = {"--attention": loading.attention, "--quantize": loading.quantize}
+    requested_options = {"--attention": requested.attention, "--quantize": requested.quantize}
     arguments = [
         f"--dtype {loading.dtype}",
         *(f"{name} {value}" for name, value in options.items() if value is not None),
@@ -70,8 +72,9 @@ def _format_loading(loading: LoadOptions, requested: LoadOptions) -> str:
     return " ".join(arguments) + (f" without {' and '.join(omitted)}" if omitted else "")
 
 
-# CPU seconds a unit of work (see `ledger`): means of two runs of the demo study, so they hold for the packaged organism
-# and its corpora only.  The first features artifact also pays for importing torch.  Their order is that of the rows.
+# CPU seconds per unit of work (see `PlannedArtifact`): means of two runs of the demo study, so they hold only for the
+# packaged organism and its corpora. The first features artifact also pays for importing torch. The order is that of the
+# rows.
 ORGANISM_SECONDS = {
     "corpus": 0.4,
     "features": 1.4,
@@ -91,7 +94,7 @@ ORGANISM = "organism:"
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One stage: its artifacts in all, those in the store, and CPU seconds for the others (or "unknown")."""
+    """Stage of a plan: number of artifacts, number in the store, and CPU seconds for the others (or "unknown")."""
 
     stage: str
     total: int
@@ -101,13 +104,13 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What `run` would do; `sentence` sums it up and says what is not known."""
+    """Plan of a study; `summary` sums it up and says what is unknown."""
 
     rows: tuple[PlanRow, ...]
-    sentence: str
-    beside: tuple[str, ...] = ()  # corpora that are not here; of models that do not ship, disk and GPU hours
-    otherwise: tuple[str, ...] = ()  # other loadings that the store holds some of the study under
-    uninstalled: tuple[str, ...] = ()  # axes whose package is not here, and how to install it
+    summary: str
+    remarks: tuple[str, ...] = ()  # absent corpora; disk and GPU hours for models that do not ship
+    other_loadings: tuple[str, ...] = ()  # other loading options under which the store holds some of the study
+    missing_packages: tuple[str, ...] = ()  # packages that are not installed, and how to install them
 
 
 def plan_study(
@@ -117,23 +120,31 @@ def plan_study(
     unread: bool = False,
     throughput: GpuThroughput = UNKNOWN_THROUGHPUT,
 ) -> StudyPlan:
-    """What `run` would do with this study and store.  Errors: those of the study's corpora, models and encoders.
+    """Plan what `run` would do with this study and store.
 
-    `unread`: corpora that are not here are no error.  `speed`: of a GPU, as the user assumes it.
+    Args:
+        study: The study.
+        store_root: Folder of the store.
+        loading: Loading options of the models.
+        unread: Plan with corpora that are not on this machine.
+        throughput: Throughput of a GPU, as the user assumes it.
+
+    Raises:
+        UndersongError: A corpus, model or encoder is invalid.
     """
     planning_store = plan_artifacts(study, store_root, loading, unread)
     absent = absent_corpora_lines(study) if unread else []
     cost_remarks = [] if _is_packaged(study) else gpu_cost_lines(study, planning_store, throughput)
     return replace(
         summarize_plan(study, planning_store),
-        beside=(*absent, *cost_remarks),
-        otherwise=other_loading_lines(study, planning_store, loading, unread),
-        uninstalled=missing_package_lines(study, planning_store),
+        remarks=(*absent, *cost_remarks),
+        other_loadings=other_loading_lines(study, planning_store, loading, unread),
+        missing_packages=missing_package_lines(study, planning_store),
     )
 
 
 def summarize_plan(study: Study, planning_store: PlanningStore) -> StudyPlan:
-    """A ledger by stages, with what is to be made priced."""
+    """Summarize a planning store by stages, with the cost of artifacts still to be made."""
     planned = list(planning_store.planned.values())
     costs = _costs_by_stage(planned, packaged=_is_packaged(study))
     rows = tuple(
@@ -143,7 +154,7 @@ def summarize_plan(study: Study, planning_store: PlanningStore) -> StudyPlan:
 
 
 def memory_lines(study: Study, loading: LoadOptions) -> list[str]:
-    """What the weights of each model that does not ship with the package need, and what there is; reads configs."""
+    """Lines about the memory that each model's weights need and that is available; reads configs only."""
     refs = [ref for ref in trainable_models(study) if not ref.startswith(ORGANISM)]
     if not refs:
         return []
@@ -155,18 +166,18 @@ def memory_lines(study: Study, loading: LoadOptions) -> list[str]:
         try:
             source, options, family = resolve_model(ref)
             lines.append(memory_summary(ref, source, options, family, loading))
-        except UndersongError as error:  # a plan is told without a network too
+        except UndersongError as error:  # a plan works without a network too
             lines.append(f"{ref}: memory unknown. {error}")
     return lines
 
 
 def _is_packaged(study: Study) -> bool:
-    """Whether models and corpora all ship with the package, so that the constants above hold."""
+    """True if all models and corpora ship with the package, so that `ORGANISM_SECONDS` holds."""
     return all(ref.startswith(ORGANISM) for ref in (*study.models, *study.corpora))
 
 
 def _costs_by_stage(planned: Sequence[PlannedArtifact], packaged: bool) -> dict[str, float | None]:
-    """Stage -> CPU seconds to go: by what like artifacts took, else by the constants above, else None."""
+    """Remaining CPU seconds by stage, from comparable artifacts, else from `ORGANISM_SECONDS`, else None."""
     cost_classes: dict[tuple[str, ...], list[PlannedArtifact]] = defaultdict(list)
     for artifact in planned:
         cost_classes[artifact.cost_class].append(artifact)
@@ -179,7 +190,7 @@ def _costs_by_stage(planned: Sequence[PlannedArtifact], packaged: bool) -> dict[
 
 
 def _remaining_seconds(stage: str, members: Sequence[PlannedArtifact], packaged: bool) -> float | None:
-    """CPU seconds that the missing artifacts of one kind will take."""
+    """CPU seconds for the missing artifacts of one kind."""
     missing_work = sum(artifact.work for artifact in members if artifact.existing is None)
     done_work = sum(artifact.work for artifact in members if artifact.existing is not None)
     if missing_work == 0:
@@ -207,25 +218,31 @@ def _plan_row(stage: str, planned: Sequence[PlannedArtifact], costs: dict[str, f
 def _plan_summary(rows: Sequence[PlanRow], costs: dict[str, float | None], is_unscreened: bool, root: Path) -> str:
     total, done = sum(row.total for row in rows), sum(row.done for row in rows)
     if done == total:
-        return f"All {total} artifacts are in {root}: run would only write the results again."
+        return f"All {total} artifacts are in {root}: `run` would only write the results again."
     known_seconds = sum(seconds for seconds in costs.values() if seconds is not None)
     unknown_stages = [stage for stage, seconds in costs.items() if seconds is None]
     parts = [f"{total - done} of {total} artifacts are to be made, some {known_seconds:.0f} CPU seconds"]
     if unknown_stages:
-        parts.append(f" without {', '.join(unknown_stages)}, whose cost is unknown because {root} holds none like them")
+        parts.append(
+            f" without {', '.join(unknown_stages)}, whose cost is unknown because {root} holds no comparable artifacts"
+        )
     parts.append(".")
     if is_unscreened:
         parts.append(
-            " The counts of training and of what follows are upper limits until the pool is screened: arms that turn "
-            "out to hold the same samples are one."
+            " The counts from training on are upper limits until the pool is screened, because arms with the same "
+            "samples are one."
         )
     return "".join(parts)
 
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """`making`, `left`: a line for each artifact that is being made, and that a killed process left half-made;
-    `otherwise`: a sentence for each other loading that the store holds some of the study under."""
+    """Progress of a study.
+
+    `in_progress` and `interrupted` have a line for each artifact that is being made, or that a killed process left
+    incomplete. `other_loadings` has a sentence for each other set of loading options under which the store holds some
+    of the study.
+    """
 
     rows: tuple[PlanRow, ...]
     in_progress: tuple[str, ...]
@@ -235,7 +252,11 @@ class StudyStatus:
 
 
 def study_status(study: Study, store_root: str | Path, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> StudyStatus:
-    """What of the study is in its store, and what somebody is making there.  Errors: as of `plan_of`."""
+    """Status of a study in its store, and what is being made there.
+
+    Raises:
+        UndersongError: As `plan_study`.
+    """
     planning_store = plan_artifacts(study, store_root, loading)
     plan = summarize_plan(study, planning_store)
     states = [
@@ -248,10 +269,10 @@ def study_status(study: Study, store_root: str | Path, loading: LoadOptions = DE
         for wanted_state in (IN_PROGRESS, INTERRUPTED)
     )
     return StudyStatus(
-        plan.rows, in_progress, interrupted, plan.sentence, other_loading_lines(study, planning_store, loading)
+        plan.rows, in_progress, interrupted, plan.summary, other_loading_lines(study, planning_store, loading)
     )
 
 
 def _artifact_line(artifact: PlannedArtifact) -> str:
-    """What it is, by the words of the run that makes it."""
+    """Artifact with the progress line of the run that makes it."""
     return f"{artifact.stage} of {artifact.progress_line or 'all models'}"

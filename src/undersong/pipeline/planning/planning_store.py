@@ -1,7 +1,5 @@
-"""A store that plans: runs the stages of an audit and records which artifacts exist and which would be made.
-
-Loads no model and makes nothing.
-"""
+"""Store for plans: runs the stages of an audit and records which artifacts exist and which would be made. Loads no
+model and makes nothing."""
 
 from __future__ import annotations
 
@@ -34,39 +32,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedArtifact:
-    """One artifact of the study: how much work it is, what it is comparable to, and where it is, if it is there."""
+    """Artifact of a study: its work, its class of comparable artifacts, and its location if it exists."""
 
     stage: str
-    cost_class: tuple[str, ...]  # artifacts of one kind cost alike a unit of work
+    cost_class: tuple[str, ...]  # artifacts of one class have the same cost per unit of work
     work: int
     existing: Artifact | None
-    expected: Artifact  # as it is or would be
-    progress_line: str  # what the run says before it makes it
-    reply_batches: tuple[tuple[str, int], ...] = ()  # of replies: (set, most new tokens of each)
-    judges: tuple[str, ...] = ()  # of verdicts
+    expected: Artifact  # the artifact as it is or would be
+    progress_line: str  # progress line of the run before it makes the artifact
+    reply_batches: tuple[tuple[str, int], ...] = ()  # for replies: (set, token limit)
+    judges: tuple[str, ...] = ()  # for verdicts
 
     @property
     def model(self) -> str:
-        """The hash of the model it is made with; empty: none."""
+        """Hash of the model it is made with; empty if there is none."""
         return self.cost_class[1]
 
     @property
     def encoder(self) -> str:
-        """Of embeddings: the one spelling of what makes them."""
+        """Canonical spec of the encoder, for embeddings."""
         return self.cost_class[2]
 
 
 class PlanningStore:
-    """Answers stages like a `Store`, with the artifact that each would make, and writes down what is there."""
+    """Store that returns the artifact each stage would make, and records which ones exist."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.planned: dict[str, PlannedArtifact] = {}  # by key: what two arms share is asked for once
-        self.unscreened_axes: list[str] = []  # axes whose selections cannot be told yet
+        self.planned: dict[str, PlannedArtifact] = {}  # by key: artifacts that two arms share are planned once
+        self.unscreened_axes: list[str] = []  # axes whose selections are not known yet
         self._progress_line = ""
 
     def say(self, line: str) -> None:
-        """What the run would say: what it is about to do."""
+        """Record the run's progress line."""
         self._progress_line = line
 
     def get_or_make(
@@ -80,7 +78,17 @@ class PlanningStore:
         seed: int | None = None,
         packages: Sequence[str] = (),
     ) -> Artifact:
-        """The artifact as it is or would be; its folder may not be there."""
+        """Artifact as it is or would be; its folder may not exist.
+
+        Args:
+            stage: Name of the stage.
+            version: Version of the stage.
+            config: Options that the artifact depends on.
+            inputs: Artifacts and hashes that it depends on.
+            make: Not called.
+            seed: Not used.
+            packages: Not used.
+        """
         expected = self.store.locate(stage, version, config, inputs)
         existing = self.store.find(stage, version, config, inputs)
         cost_class = (
@@ -89,18 +97,31 @@ class PlanningStore:
             str(config.get("encoder", "")),
             str(config.get("modality", "")),
         )
-        if expected.hash not in self.planned:  # who asks first would make it
+        if expected.hash not in self.planned:  # the first stage to request it would make it
             self.planned[expected.hash] = PlannedArtifact(
-                stage, cost_class, _work_units(stage, config), existing, expected, self._progress_line,
-                _reply_batches(stage, config), _verdict_judges(stage, config),
-            )  # fmt: skip
+                stage,
+                cost_class,
+                _work_units(stage, config),
+                existing,
+                expected,
+                self._progress_line,
+                _reply_batches(stage, config),
+                _verdict_judges(stage, config),
+            )
         return expected
 
 
 def plan_artifacts(study: Study, store_root: str | Path, loading: LoadOptions, unread: bool = False) -> PlanningStore:
-    """Everything that `run` would ask of this store.  Errors: those of the study's corpora, models and encoders.
+    """Plan every artifact that `run` would request from this store.
 
-    `unread`: corpora that are not here stand for themselves by name, and nothing that is made of them is found.
+    Args:
+        study: The study.
+        store_root: Folder of the store.
+        loading: Loading options of the models.
+        unread: Identify corpora that are not on this machine by their names; no artifact made from them is found.
+
+    Raises:
+        UndersongError: A corpus, model or encoder is invalid.
     """
     planning_store = PlanningStore(Store(store_root))
     ctx = RunContext(planning_store, loading, planning_store.say, unread)
@@ -116,7 +137,7 @@ def plan_artifacts(study: Study, store_root: str | Path, loading: LoadOptions, u
 def _planned_selection(
     ctx: RunContext, pool: Corpus, unscreened_axes: list[str], proximities: ProximityArtifacts, rule: ArmRule, draw: int
 ) -> Selection:
-    """The selection as far as the store can tell: kept, drawn here from kept distances, or a stand-in without ids."""
+    """Selection as far as it is known: stored, made here from stored distances, or a placeholder without ids."""
     from undersong.proximity import Selection
 
     artifact = selection_artifact(ctx, pool, proximities, rule, draw)
@@ -130,19 +151,19 @@ def _planned_selection(
 
 
 def _work_units(stage: str, config: Any) -> int:
-    """Units that the cost of an artifact grows with: training pairs of an adapter, prompt sets of replies, else one."""
+    """Units of work of an artifact: training samples of an adapter, prompt sets of replies and verdicts, else one."""
     if stage == "adapter":
-        return int(config["recipe"]["batch"]) * int(max(config["recipe"]["steps"]))
+        return int(config["recipe"]["batch_size"]) * int(max(config["recipe"]["save_steps"]))
     return len(config["sets"]) if stage in ("replies", "verdicts") else 1
 
 
 def _reply_batches(stage: str, config: Any) -> tuple[tuple[str, int], ...]:
-    """What replies are to; as `stages.Asked.key` says it."""
+    """Prompt sets and token limits of replies, from `PromptSetRequest.key`."""
     return tuple((key[0], int(key[-1][1])) for key in config["sets"]) if stage == "replies" else ()
 
 
 def _verdict_judges(stage: str, config: Any) -> tuple[str, ...]:
-    """Whose verdicts these are: of every set the judge that it has of its own, or the study's."""
+    """Judges of verdicts: each set's own judge, or the study's."""
     if stage != "verdicts":
         return ()
     return tuple(dict.fromkeys(set_judge or config["judge"] for *_, set_judge in config["sets"]))

@@ -1,30 +1,26 @@
-"""Statistical power of a study's design: independent units and detectable differences per contrast.
-
-Loads no model.
-"""
+"""Statistical power of a study's design: independent units and detectable differences per contrast. Loads no model."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from undersong.results.comparisons import recipe_contrasts
+from undersong.results.schema import RunResult
 from undersong.stages.black_box_models import trainable_models
 from undersong.stages.selection import arm_rules
 from undersong.statistics import detectable_difference, units_needed
 from undersong.study import Study
 
-STANDARD_DEVIATIONS = (0.02, 0.05, 0.1, 0.2)  # standard deviations of paired differences of JSR that a plan answers for
-TARGET_DIFFERENCE = 0.1  # the difference that a number of units is named for
+STANDARD_DEVIATIONS = (0.02, 0.05, 0.1, 0.2)  # standard deviations of paired JSR differences in a plan
+TARGET_DIFFERENCE = 0.1  # difference for which the needed number of units is given
 
 
 def design_lines(study: Study, standard_deviation: float | None = None) -> list[str]:
-    """How many independent units a contrast has, the smallest JSR difference that they show with a power of 80 %, and
-    how many would show 10 points; for several spreads of paired differences, since none is known before the first run.
+    """Lines about the power of a study's design.
 
-    Nothing where all models only answer, because then nothing is trained.  `spread`: the one spread to answer for.
-
-    (Two published trainings on nearly the same selection differed by 35 points, `paper` 9.1: a spread of .2 is no bad
-    case.)
+    They give the number of independent units per contrast, the smallest JSR difference detected with 80 % power, and
+    the number of units needed for 10 points. There is one line per standard deviation of paired differences, because
+    none is known before the first run: of `standard_deviation`, or of several typical ones. Empty if all models are
+    black boxes, because nothing is trained. Two published trainings on nearly the same selection differed by 35 points
+    (docs/results/paper.md), so a standard deviation of .2 is realistic.
     """
     if not trainable_models(study):
         return []
@@ -35,7 +31,8 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
     summary = f"{units} independent {unit}{'s' if units > 1 else ''} a contrast, {family_size} contrasts in the family"
     if units < 2:
         return [
-            f"Design: {summary}. One unit shows no run noise, so no interval and no test; add seeds, draws or bases."
+            f"Design: {summary}. One unit shows no run noise, so there is no interval and no test; add seeds, draws or "
+            "bases."
         ]
     lines = [f"Design: {summary}. Smallest JSR difference shown with 80 % power, alone and corrected for the family:"]
     for sd in STANDARD_DEVIATIONS if standard_deviation is None else (standard_deviation,):
@@ -52,7 +49,7 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
 
 
 def independent_units(study: Study) -> tuple[str, int]:
-    """Of base, draw and seed the outermost that takes several values (`statistics.runs`), and how many."""
+    """Outermost of base, draw and seed that takes several values (`statistics.runs`), and their number."""
     tuning = study.tuning
     parts = {"base": len(trainable_models(study)), "draw": len(set(tuning.draws)), "seed": len(tuning.seeds)}
     return next(((name, count) for name, count in parts.items() if count > 1), ("seed", parts["seed"]))
@@ -60,20 +57,26 @@ def independent_units(study: Study) -> tuple[str, int]:
 
 def count_recipe_contrasts(study: Study) -> int:
     """How many recipe comparisons the results will hold: the family that Holm's correction is over."""
-    arms: list[dict[str, Any]] = [
-        {
-            "axis": rule.axis,
-            "fraction": float(rule.selection_rule.amount),
-            "kind": rule.name,
-            "rule": "" if rule.is_builtin else str(rule.selection_rule),
-            "harm_set": rule.harm_set,
-            "train_modality": modality,
-        }
+    arms = [
+        RunResult(
+            arm=f"{rule.label}/{modality}",
+            model="",
+            base_seed=0,
+            axis=rule.axis,
+            fraction=float(rule.selection_rule.amount),
+            kind=rule.name,
+            rule=None if rule.is_builtin else str(rule.selection_rule),
+            harm_set=rule.harm_set,
+            train_modality=modality,
+            step=study.tuning.save_steps[-1],
+        )
         for rule in arm_rules(study)
         for modality in study.tuning.modalities
     ]
-    evaluated_sets = sum(prompt_set.harmful for prompt_set in study.sets.values()) * len(study.evaluation.modalities)
-    cells = sorted({(arm["axis"], arm["fraction"]) for arm in arms})
+    evaluated_sets = sum(prompt_set.harmful for prompt_set in study.prompt_sets.values()) * len(
+        study.evaluation.modalities
+    )
+    cells = sorted({(rule.axis, float(rule.selection_rule.amount)) for rule in arm_rules(study)})
     contrasts_by_cell = (
         recipe_contrasts(arms, axis, fraction, study.undefended_system, study.system_defense)
         for axis, fraction in cells

@@ -59,7 +59,7 @@ def measure_base_model(
         mechanism,
         evaluator.evaluate(model, test.all_prompts),
         late_gap_p_value((harmful, benign), test.clusters),
-        fit_harm_probes(model, splits, mechanism, options.nested),
+        fit_harm_probes(model, splits, mechanism, options.nested_permutations),
     )
     measurements.results["said"] = rates_by_kind(measurements.replies, len(test.harmful))
     measurements.results["separation_p"] = finite_or_none(measurements.separation_p_value)
@@ -98,7 +98,7 @@ def _test_causality(
         model, measurements.mechanism.direction, choose.harmful, choose.benign, tokens
     )
     measurements.results["candidates"] = [asdict(candidate) for candidate in layer_candidates]
-    measurements.layer = select_direction(layer_candidates, model.layers, options.divergence, options.depth)
+    measurements.layer = select_direction(layer_candidates, model.layers, options.max_kl, options.max_depth)
     if measurements.layer is None:
         measurements.notes.append(
             "No layer's direction induces refusal where it is put in and hardly touches harmless prompts where it is "
@@ -116,7 +116,7 @@ def _test_causality(
         measurements.mechanism.direction,
         measurements.mechanism.fit_states,
         splits["fit"].clusters,
-        options.random,
+        options.random_directions,
         options.seed,
     )
     control_effects = [score_drop(control) for control in controls]
@@ -157,10 +157,16 @@ def benign_reply_losses(
         return {"before": loss_before, "after": mean_loss(model, prompts, reply_texts, 32)}
 
 
+RATE_FIELDS_LEFT_OUT = {"by_voice", "system", "judge_criterion"}  # the same for all, or not of interest
+
+
 def rates_by_kind(replies: JudgedReplies, harmful_count: int) -> dict[str, Any]:
     """Of either side; the first `harmful` replies are to harmful prompts."""
     by_kind = [
         JudgedReplies(replies.replies[rows], replies.verdicts[rows])
         for rows in (slice(None, harmful_count), slice(harmful_count, None))
     ]
-    return {"harmful": by_kind[0].rate_entry, "harmless": by_kind[1].rate_entry}
+    rates = [
+        replies_of_kind.rate.model_dump(exclude=RATE_FIELDS_LEFT_OUT, exclude_none=True) for replies_of_kind in by_kind
+    ]
+    return {"harmful": rates[0], "harmless": rates[1]}

@@ -5,47 +5,86 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from undersong.mechanism.contrast_sets import MIN_CONTRAST_BEHAVIORS, ContrastSets, choosing_behaviors
-from undersong.mechanism.direction_selection import MAX_DEPTH, MAX_DIVERGENCE
-from undersong.mechanism.probes import EQUIVALENCE_MARGIN
-from undersong.types import Prompt, Sample, UndersongError
+from undersong.options import Option
+from undersong.pipeline.standalone.options import (
+    MODEL_HELP,
+    Instruction,
+    JudgeName,
+    MaxNewTokens,
+    Modality,
+    RefusalTexts,
+    SystemPrompt,
+)
+from undersong.study.defaults import EQUIVALENCE_MARGIN, MAX_DEPTH, MAX_KL
+from undersong.types import MAX_SEED, Prompt, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.mechanism.contrast_sets import ContrastSets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
-    """`adapter`: a LoRA folder, or a decoder tuned whole.  `system` is the text itself; none: no system turn."""
+    """A tuned model to look into, the prompts for it, and how."""
 
-    model: str
-    adapter: Path
-    harmful: str  # corpora: what directions are fitted on
-    harmless: str
-    test_harmful: str  # what figures are of
-    test_harmless: str
-    modality: str = "audio"
-    system: str | None = None
-    instruction: str | None = None
-    judge: str = "exact"
-    refusals: tuple[str, ...] = ()
-    limit: int | None = None  # tokens of a reply; none: `study.reply_limit`
-    margin: float = EQUIVALENCE_MARGIN  # loss of a probe's balanced accuracy that would matter
-    nested: int = 0  # permutations of labels through nested cross-validation in the contrast sets; 0: none
-    random: int = 19  # directions of chance; 19 can show p = .05
-    strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    divergence: float = MAX_DIVERGENCE
-    depth: float = MAX_DEPTH
-    seed: int = 0
+    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ()  # every field can change a result
+
+    adapter: Annotated[
+        Path, Option("Tuned model: a PEFT folder, or a decoder that `tune --method full` wrote.", argument=True)
+    ]
+    model: Annotated[str, Option(f"Model that was tuned: {MODEL_HELP}.")]
+    contrast_harmful: Annotated[str, Option("Harmful prompts to fit directions on.", metavar="CORPUS")]
+    contrast_benign: Annotated[
+        str, Option("Benign prompts to fit directions on, matched in length, voice and form.", metavar="CORPUS")
+    ]
+    held_out_harmful: Annotated[str, Option("Held-out harmful prompts; all figures are of these.", metavar="CORPUS")]
+    held_out_benign: Annotated[str, Option("Held-out benign prompts, matched.", metavar="CORPUS")]
+    modality: Modality = "audio"
+    system_prompt: SystemPrompt = None
+    instruction: Instruction = None
+    judge: JudgeName = "exact"
+    refusal_texts: RefusalTexts = ()
+    max_new_tokens: MaxNewTokens = None
+    equivalence_margin: Annotated[
+        float, Option("Loss of a probe's balanced accuracy that would matter, between 0 and 0.5.")
+    ] = EQUIVALENCE_MARGIN
+    nested_permutations: Annotated[
+        int, Option("Also cross-validate the probes in nested folds, with N label permutations.", metavar="N", min=0)
+    ] = 0
+    random_directions: Annotated[int, Option("Random directions to compare with; 19 can show p = .05.", min=19)] = 19
+    strengths: Annotated[
+        tuple[float, ...],
+        Option(
+            "Strength to try when adding the direction back; repeatable. Default: 0.5, 1, 2 and 4.",
+            "--strength",
+            metavar="X",
+            min=0,
+        ),
+    ] = (0.5, 1.0, 2.0, 4.0)
+    max_kl: Annotated[
+        float, Option("Largest KL divergence, in nats, that ablating a direction may cause on benign prompts.")
+    ] = MAX_KL
+    max_depth: Annotated[
+        float, Option("Deepest layer that may be the cause, as a share of all layers.", min=0, max=1)
+    ] = MAX_DEPTH
+    seed: Annotated[
+        int, Option("Seed of the split of the contrast sets and of the random directions.", min=0, max=MAX_SEED)
+    ] = 0
 
     def __post_init__(self) -> None:
         from undersong.study.judge_names import judge_criterion
 
-        if not 0 < self.margin < 0.5:
-            raise UndersongError(f"A margin of balanced accuracy lies between 0 and 0.5, not at {self.margin}.")
-        if not self.divergence > 0 or not 0 < self.depth <= 1:
+        if not 0 < self.equivalence_margin < 0.5:
             raise UndersongError(
-                f"Divergence {self.divergence} and depth {self.depth} leave no layer; give one above 0, and a share."
+                f"A margin of balanced accuracy lies between 0 and 0.5, not at {self.equivalence_margin}."
             )
-        if judge_criterion(self.judge) == "use":
+        if not self.max_kl > 0 or not 0 < self.max_depth <= 1:
+            raise UndersongError(
+                f"--max-kl {self.max_kl} and --max-depth {self.max_depth} leave no layer; give one above 0, and a "
+                "share."
+            )
+        if judge_criterion(self.judge) == "utility":
             raise UndersongError(
                 f"The judge {self.judge} is of usefulness, and a probe asks for refusals; take another."
             )
@@ -57,16 +96,20 @@ def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastSets]:
     Raises UndersongError where contrast and held-out sets share items or behaviors, or a set has too few behaviors.
     """
     from undersong.corpora import HELD_OUT, check_disjoint_items
+    from undersong.mechanism.contrast_sets import ContrastSets, choosing_behaviors
 
-    contrast = {
-        kind: _enough_samples(ref, options.modality) for kind, ref in _corpus_refs(options, ("harmful", "harmless"))
+    contrast = {  # the names of the kinds seed the split
+        "harmful": _enough_samples(options.contrast_harmful, options.modality),
+        "harmless": _enough_samples(options.contrast_benign, options.modality),
     }
     test = {
-        kind: _enough_samples(ref, options.modality)
-        for kind, ref in _corpus_refs(options, ("test_harmful", "test_harmless"))
+        "held_out_harmful": _enough_samples(options.held_out_harmful, options.modality),
+        "held_out_benign": _enough_samples(options.held_out_benign, options.modality),
     }
-    check_disjoint_items(contrast["harmful"], contrast["harmless"], "the harmless one", "The harmful contrast set")
-    check_disjoint_items(test["test_harmful"], test["test_harmless"], "the set test_harmless", "The set test_harmful")
+    check_disjoint_items(contrast["harmful"], contrast["harmless"], "the benign one", "The harmful contrast set")
+    check_disjoint_items(
+        test["held_out_harmful"], test["held_out_benign"], "the set held_out_benign", "The set held_out_harmful"
+    )
     for contrast_name, contrast_samples in contrast.items():
         for test_name, test_samples in test.items():
             check_disjoint_items(
@@ -82,8 +125,8 @@ def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastSets]:
             set_name="harm" if harmful else "benign",
             harmful=harmful,
             modality=options.modality,
-            system="plain" if options.system is None else "given",
-            system_text=options.system,
+            system="plain" if options.system_prompt is None else "given",
+            system_text=options.system_prompt,
             instruction=options.instruction,
         )
 
@@ -94,15 +137,12 @@ def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastSets]:
         ]
         return ContrastSets(kind_prompts(samples_by_kind[0], True), kind_prompts(samples_by_kind[1], False))
 
-    held_out = ContrastSets(kind_prompts(test["test_harmful"], True), kind_prompts(test["test_harmless"], False))
+    held_out = ContrastSets(kind_prompts(test["held_out_harmful"], True), kind_prompts(test["held_out_benign"], False))
     return {"fit": split_prompts(False), "choose": split_prompts(True), "test": held_out}
 
 
-def _corpus_refs(options: ProbeOptions, names: Sequence[str]) -> list[tuple[str, str]]:
-    return [(name, str(getattr(options, name))) for name in names]
-
-
 def _enough_samples(ref: str, modality: str) -> Sequence[Sample]:
+    from undersong.mechanism.contrast_sets import MIN_CONTRAST_BEHAVIORS
     from undersong.pipeline.standalone.inputs import usable_samples
 
     usable = usable_samples(ref, modality)

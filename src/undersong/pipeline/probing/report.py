@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from math import exp
 from typing import Any
 
-from undersong.evaluation.rates import attack_rate, attack_rate_name
 from undersong.report.markdown import markdown_table
 from undersong.study.judge_names import RATE_LABELS
 
@@ -37,17 +36,18 @@ def probe_findings(results: dict[str, Any]) -> list[str]:
 def _rates_sentence(base: dict[str, Any], tuned: dict[str, Any]) -> str:
     reply_rates = [measured["said"] for measured in (base, tuned)]
     metric_name = _metric_name(base)
-    attack_rates = [attack_rate(entry["harmful"]) for entry in reply_rates]
-    benign_refusal_rates = [entry["harmless"]["refusal_rate"] for entry in reply_rates]
+    attack_rates = [entry["harmful"]["rate"] for entry in reply_rates]
+    benign_refusal_rates = [entry["harmless"]["rate"] for entry in reply_rates]
     n = reply_rates[0]["harmful"]["n"]
     return (
-        f"{metric_name[:1].upper()}{metric_name[1:]} {attack_rates[0]:.1%} before and {attack_rates[1]:.1%} after, of {n} held-out prompts; "
+        f"{metric_name[:1].upper()}{metric_name[1:]} {attack_rates[0]:.1%} before and {attack_rates[1]:.1%} after, "
+        f"of {n} held-out prompts; "
         f"harmless ones refused {benign_refusal_rates[0]:.1%} and {benign_refusal_rates[1]:.1%}."
     )
 
 
 def _metric_name(base: dict[str, Any]) -> str:
-    return RATE_LABELS[attack_rate_name(base["said"]["harmful"]["judge"])]
+    return RATE_LABELS[base["said"]["harmful"]["metric"]]
 
 
 def _gap_sentence(late: dict[str, Any]) -> str:
@@ -75,20 +75,21 @@ def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
         sentences.append(
             f"Taking layer {ablation['place']}’s direction out of the base {verb} refusal (log odds "
             f"−{ablation['odds_lost']:.1f}, p = {ablation['p']:.2g} among directions of chance): {_metric_name(base)} "
-            f"{attack_rate(ablation['said']['harmful']):.1%}, harmless refused "
-            f"{ablation['said']['harmless']['refusal_rate']:.1%}{_perplexity_clause(ablation['loss'])}."
+            f"{ablation['said']['harmful']['rate']:.1%}, harmless refused "
+            f"{ablation['said']['harmless']['rate']:.1%}{_perplexity_clause(ablation['loss'])}."
         )
     steering = tuned.get("steering")
     if steering and steering["strength"] is not None:
         sentences.append(
             f"Put back into the tuned model at strength {steering['strength']:g} it gives {_metric_name(base)} "
-            f"{attack_rate(steering['said']['harmful']):.1%} and harmless refused "
-            f"{steering['said']['harmless']['refusal_rate']:.1%} (p = {steering['p']:.2g} among directions of "
+            f"{steering['said']['harmful']['rate']:.1%} and harmless refused "
+            f"{steering['said']['harmless']['rate']:.1%} (p = {steering['p']:.2g} among directions of "
             f"chance){_perplexity_clause(steering['loss'])}."
         )
     elif steering:
         sentences.append(
-            f"No strength of the base’s direction, put back, lowered the {_metric_name(base)} without refusing harmless "
+            f"No strength of the base’s direction, put back, lowered the {_metric_name(base)} without refusing "
+            "harmless "
             "prompts."
         )
     return sentences
@@ -168,10 +169,12 @@ def probe_markdown(results: dict[str, Any]) -> str:
 
 def _option_lines(results: dict[str, Any]) -> Iterator[str]:
     options = results["asked"]
-    system = "no system text" if options["system"] is None else f"the system text “{options['system']}”"
+    system = (
+        "no system prompt" if options["system_prompt"] is None else f"the system prompt “{options['system_prompt']}”"
+    )
     yield f"Adapter {options['adapter']}; judge {results['judge']}; under {system}."
-    yield f"Fitted and chosen on {options['harmful']} and {options['harmless']}; every figure is of "
-    yield f"{options['test_harmful']} and {options['test_harmless']}."
+    yield f"Fitted and chosen on {options['contrast_harmful']} and {options['contrast_benign']}; every figure is of "
+    yield f"{options['held_out_harmful']} and {options['held_out_benign']}."
     if "parts" not in results["tuned"]:
         yield "There was no LoRA to take apart, or nothing was lost."
     yield ""

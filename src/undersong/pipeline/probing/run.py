@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from undersong.mechanism.contrast_sets import ContrastSets, contrast_mismatches
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.options import key_values
 from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
 from undersong.pipeline.probing.options import ProbeOptions, load_contrast_splits
 from undersong.study import default_max_new_tokens
 from undersong.types import UndersongError
 
 SCHEMA = "undersong-probe/1"
-CORPUS_OPTIONS = ("harmful", "harmless", "test_harmful", "test_harmless")
+CORPUS_OPTIONS = ("contrast_harmful", "contrast_benign", "held_out_harmful", "held_out_benign")
 
 
 def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> dict[str, Any]:
@@ -43,13 +43,13 @@ def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEF
         )
     out, adapter_path = check_output_folder(Path(out), "probe"), check_adapter_folder(options.adapter)
     judge = make_judge(
-        options.judge, refusal_texts(options.judge, options.refusals, options.model), loading.device, loading.dtype
+        options.judge, refusal_texts(options.judge, options.refusal_texts, options.model), loading.device, loading.dtype
     )
     splits = load_contrast_splits(options)
     model = load_model_with_audio(
         options.model, loading, [p.sample for prompts in splits.values() for p in prompts.all_prompts]
     )
-    evaluator = ReplyEvaluator(judge, options.limit or default_max_new_tokens(options.model))
+    evaluator = ReplyEvaluator(judge, options.max_new_tokens or default_max_new_tokens(options.model))
     base = measure_base_model(model, splits, evaluator, options)
     base_hashes = module_hashes(model.frozen_modules)
     with use_adapter(model, adapter_path) as tuned:
@@ -61,7 +61,7 @@ def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEF
         "model": options.model,
         "modality": options.modality,
         "judge": judge.name,
-        "asked": {name: getattr(options, name) for name in (*CORPUS_OPTIONS, "system")}
+        "asked": {name: getattr(options, name) for name in (*CORPUS_OPTIONS, "system_prompt")}
         | {"adapter": adapter_path.name},
         "encoder": encoder,
         "layers": model.layers,
@@ -80,9 +80,14 @@ def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEF
         inputs |= {"model": model_hash(options.model), "adapter": hash_folder(adapter_path)}
         if source_hash := judge_hash(options.judge):
             inputs["judge"] = source_hash
-        config = {**asdict(options), "adapter": adapter_path.name, "loading": loading.cache_key}
+        config = probe_key_values(options) | {"loading": loading.cache_key}
         write_provenance(folder, "probe", config, inputs, {"device": loading.device, **model.facts})
     return results
+
+
+def probe_key_values(options: ProbeOptions) -> dict[str, Any]:
+    """Options that a probe depends on, by name, as its provenance has them."""
+    return key_values(options, options.RESULT_NEUTRAL, adapter=options.adapter.name)
 
 
 def _hashes_equal(before: dict[str, str], after: dict[str, str], kind: str) -> bool:

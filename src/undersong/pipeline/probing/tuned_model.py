@@ -42,7 +42,7 @@ def measure_tuned_model(
     test = splits["test"]
     mechanism = measure_mechanism(model, splits["fit"], test)
     replies = evaluator.evaluate(model, test.all_prompts)
-    harm_probes = fit_harm_probes(model, splits, mechanism, options.nested)
+    harm_probes = fit_harm_probes(model, splits, mechanism, options.nested_permutations)
     results: dict[str, Any] = {
         "said": rates_by_kind(replies, len(test.harmful)),
         "encoder_difference": float(
@@ -53,7 +53,7 @@ def measure_tuned_model(
     }
     if base.harm_probes is not None and harm_probes is not None:
         results["recognition"] = recognition_results(
-            base.harm_probes, harm_probes, (base.replies, replies), splits, options.margin
+            base.harm_probes, harm_probes, (base.replies, replies), splits, options.equivalence_margin
         )
     if base.refusal_tokens is not None and base.refusal_scores is not None:
         results |= _recovery_results(model, base, test)
@@ -154,11 +154,9 @@ def _steering_results(
     trials: list[dict[str, Any]] = [
         {"strength": strength, "said": rates_with(strength, choose)} for strength in (0.0, *options.strengths)
     ]
-    baseline_refusal_rate = trials[0]["said"]["harmless"]["refusal_rate"]
+    baseline_refusal_rate = trials[0]["said"]["harmless"]["rate"]
     eligible = [
-        trial
-        for trial in trials[1:]
-        if trial["said"]["harmless"]["refusal_rate"] <= baseline_refusal_rate + MAX_OVER_REFUSAL
+        trial for trial in trials[1:] if trial["said"]["harmless"]["rate"] <= baseline_refusal_rate + MAX_OVER_REFUSAL
     ]
     best = (
         min(eligible, key=lambda trial: (_harmful_attack_rate(trial["said"]), trial["strength"])) if eligible else None
@@ -177,7 +175,11 @@ def _steering_results(
 
     effect = score_gain(base.mechanism.direction)
     controls = random_directions(
-        base.mechanism.direction, base.mechanism.fit_states, splits["fit"].clusters, options.random, options.seed
+        base.mechanism.direction,
+        base.mechanism.fit_states,
+        splits["fit"].clusters,
+        options.random_directions,
+        options.seed,
     )
     control_effects = [score_gain(trial) for trial in controls]
     return {
@@ -200,6 +202,4 @@ def _steering_results(
 
 
 def _harmful_attack_rate(reply_rates: dict[str, Any]) -> float:
-    from undersong.evaluation.rates import attack_rate
-
-    return attack_rate(reply_rates["harmful"])
+    return float(reply_rates["harmful"]["rate"])

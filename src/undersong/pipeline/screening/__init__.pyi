@@ -2,6 +2,9 @@ from .options import (
     ScreeningOptions as ScreeningOptions,
 )
 from .options import (
+    ScreeningRequest as ScreeningRequest,
+)
+from .options import (
     parse_axes as parse_axes,
 )
 from .options import (

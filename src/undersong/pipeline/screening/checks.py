@@ -20,7 +20,11 @@ from undersong.types import Quarantined, UndersongError
 
 
 def check_options(options: ScreeningOptions, harm_refs: Mapping[str, str], out: Path) -> None:
-    """Before anything is read: options that do not go together, a store and an output inside each other."""
+    """Check the options of a screening before anything is read.
+
+    Raises:
+        UndersongError: Options do not fit together, or store and output lie inside each other.
+    """
     check_engine(options.engine)
     if options.store is not None and (store := Path(options.store).resolve()) in (out, *out.parents):
         raise UndersongError(f"{out} lies in the store {store}; name a folder outside it with --out.")
@@ -28,21 +32,31 @@ def check_options(options: ScreeningOptions, harm_refs: Mapping[str, str], out: 
         raise UndersongError(
             f"The store {options.store} lies in {out}, which is replaced as a whole; keep it elsewhere."
         )
-    if options.form not in OUTPUT_FORMATS:
-        raise UndersongError(f"A kept set is not written as {options.form!r}; take one of {', '.join(OUTPUT_FORMATS)}.")
-    name_or_first("harm set", options.to, harm_refs)
+    if options.output_format not in OUTPUT_FORMATS:
+        raise UndersongError(
+            f"A kept set is not written as {options.output_format!r}; take one of {', '.join(OUTPUT_FORMATS)}."
+        )
+    name_or_first("harm set", options.select_harm_set, harm_refs)
     if options.axes is not None:
-        name_or_first("axis", options.by, options.axes)
-    if options.centre and options.harmless is not None:
-        raise UndersongError("A screening score cannot be centred: each set has its own centre; leave one of them out.")
-    if options.harmless is None and options.harmless_columns:
-        raise UndersongError("--harmless-column belongs to --harmless; name that set, or leave the columns out.")
+        name_or_first("axis", options.select_axis, options.axes)
+    if options.center and options.benign_reference is not None:
+        raise UndersongError(
+            "A screening score cannot be centered: each set has its own mean; leave out --center or --benign-reference."
+        )
+    if options.benign_reference is None and options.benign_reference_columns:
+        raise UndersongError(
+            "--benign-reference-column needs --benign-reference; name that set, or leave the columns out."
+        )
     if options.engine.shard is not None and options.store is None:
-        raise UndersongError("Jobs of one screening meet in a store; give all of them the same --store.")
+        raise UndersongError("Jobs of one screening share a store; give all of them the same --store.")
 
 
 def check_output_outside_inputs(corpora: ScreeningCorpora, out: Path) -> None:
-    """An output that is an input would be replaced."""
+    """Check that the output would not replace an input.
+
+    Raises:
+        UndersongError: An input lies in the output folder.
+    """
     folders: dict[str, str] = {}
     out_prefix = os.path.join(out, "")
     for path in (file for corpus_input in corpora.inputs for file in corpus_input.files):
@@ -51,7 +65,7 @@ def check_output_outside_inputs(corpora: ScreeningCorpora, out: Path) -> None:
 
 
 def _resolved_path(path: str, folders: dict[str, str]) -> str:
-    """A path without links; each folder is looked at once, because a pool has a million files in a few of them."""
+    """Path without links; each folder is resolved once, because a pool may have a million files in a few folders."""
     head, tail = os.path.split(os.path.abspath(path))
     if head not in folders:
         folders[head] = os.path.realpath(head)
@@ -60,17 +74,21 @@ def _resolved_path(path: str, folders: dict[str, str]) -> str:
 
 
 def check_axes(options: ScreeningOptions, axes: Mapping[str, str], corpora: ScreeningCorpora) -> None:
-    """A rule, a score, an axis or a model that cannot be."""
+    """Check rules, score, axes and model against the corpora.
+
+    Raises:
+        UndersongError: One of them does not fit.
+    """
     from undersong.encoders import is_internal
     from undersong.proximity.rules import resolve_amount
     from undersong.proximity.table import parse_score
 
-    name_or_first("axis", options.by, axes)
+    name_or_first("axis", options.select_axis, axes)
     for name, harm_input in corpora.harm.items():
         kind, k = parse_score(options.score, harm_input.item_count)
         if kind == "knn" and k > harm_input.item_count:
             raise UndersongError(
-                f"There are no k = {k} neighbours of a harm set of {harm_input.item_count} ({name}); take a smaller K."
+                f"There are no k = {k} neighbors in a harm set of {harm_input.item_count} ({name}); use a smaller K."
             )
     for rule, _ in selection_rules(options).values():
         if rule.kind in ("closest", "distant", "random"):
@@ -78,7 +96,7 @@ def check_axes(options: ScreeningOptions, axes: Mapping[str, str], corpora: Scre
     for axis, encoder in axes.items():
         if corpora.pool.precomputed is not None and encoder != PRECOMPUTED:
             raise UndersongError(
-                f"Axis {axis}: ready embeddings cannot go through {encoder}; write {axis}={PRECOMPUTED}."
+                f"Axis {axis}: the input is precomputed embeddings, not {encoder}; write {axis}={PRECOMPUTED}."
             )
         if corpora.pool.precomputed is None and encoder == PRECOMPUTED:
             raise UndersongError(
@@ -88,33 +106,46 @@ def check_axes(options: ScreeningOptions, axes: Mapping[str, str], corpora: Scre
         (axis for axis, encoder in axes.items() if encoder.partition(":")[0] == "gradients"), None
     ):
         raise UndersongError(
-            f"Axis {gradient_axis}: gradients need replies to learn; name that axis in a study, and run it."
+            f"Axis {gradient_axis}: gradients need replies to train on; use this axis in a study instead."
         )
     internal_axes = [axis for axis, encoder in axes.items() if encoder != PRECOMPUTED and is_internal(encoder)]
     if internal_axes and options.model is None:
-        raise UndersongError(f"Axis {internal_axes[0]} is what a model hears; name the model with --model.")
+        raise UndersongError(f"Axis {internal_axes[0]} uses a model's audio encoder; name the model with --model.")
     if options.model is not None and not internal_axes:
-        raise UndersongError(f"No axis is what {options.model} hears; add one, such as --axis ears=internal.")
+        raise UndersongError(
+            f"No axis uses the audio encoder of {options.model}; add one, such as --axis internal=internal."
+        )
 
 
 def check_pool(options: ScreeningOptions, axes: Mapping[str, str], pool: CorpusInput) -> None:
-    """What a rule and a form of what is kept want of the pool's columns."""
+    """Check that the pool has the columns that rules and output format need.
+
+    Raises:
+        UndersongError: A column is missing.
+    """
     from undersong.proximity import check_rule_columns, sample_metadata_table
 
     columns = sample_metadata_table(pool.samples).column_names if pool.samples else []
-    select_axis = name_or_first("axis", options.by, axes)
+    select_axis = name_or_first("axis", options.select_axis, axes)
     for rule, _ in selection_rules(options).values():
         check_rule_columns(rule, columns, [axis for axis in axes if axis != select_axis])
-    if pool.precomputed is not None and options.form != "manifest":
-        raise UndersongError(f"Embeddings cannot be kept as {options.form}; leave --form out, or screen a manifest.")
-    if options.form in CHAT_FORMATS and not any(sample.answer for sample in pool.samples):
-        raise UndersongError(f"No item of {pool.ref} has an answer to train on, so no {options.form} can be written.")
+    if pool.precomputed is not None and options.output_format != "manifest":
+        raise UndersongError(
+            f"Embeddings cannot be kept as {options.output_format}; leave --output-format out, or screen a manifest."
+        )
+    if options.output_format in CHAT_FORMATS and not any(sample.answer for sample in pool.samples):
+        raise UndersongError(
+            f"No item of {pool.ref} has an answer to train on, so no {options.output_format} can be written."
+        )
 
 
 def check_modalities(axes: Mapping[str, str], corpora: ScreeningCorpora, max_share: float) -> None:
-    """What an axis cannot use because it has no text, or no audio: an hour of embedding would end in the same refusal.
+    """Check before embedding that axes would not lose too many items without text or without audio.
 
-    `most`: the share of the pool that may be lost.
+    `max_share` is the share of the pool that may be lost.
+
+    Raises:
+        UndersongError: An axis would lose too many.
     """
     from undersong.proximity import check_quarantine
 
@@ -132,7 +163,7 @@ def check_modalities(axes: Mapping[str, str], corpora: ScreeningCorpora, max_sha
 
 
 def _items_without_content(encoder: str, corpus_input: CorpusInput) -> list[Quarantined]:
-    """Items of one side that an encoder finds nothing in.  What code of the user's own wants is for that to say."""
+    """Items of one corpus without the text or audio that an encoder needs; custom encoders check this themselves."""
     from undersong.encoders.spec import TEXT_KINDS, parse_encoder
 
     if encoder == PRECOMPUTED or (encoder_spec := parse_encoder(encoder)).code:

@@ -1,6 +1,5 @@
 """Findings of a screening for `screening.json`: distances, axis agreement, near-duplicates, screening scores, and the
-effect of padding on the ranking.
-"""
+effect of padding on the ranking."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import numpy as np
 from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora
 from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions, match_selection_ids, name_or_first
 from undersong.pipeline.screening.output import ScreeningFindings
-from undersong.types import Embeddings, Quarantined, Sample, UndersongError
+from undersong.types import Embeddings, Sample, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,51 +21,62 @@ if TYPE_CHECKING:
     from undersong.proximity.rules import SelectionRule
 
 
-LARGE_POOL = 50_000  # items from which fewer bootstrap draws have to do
-MAX_LISTED_PAIRS = 50  # near-duplicates that are named; all are counted
-MAX_LISTED_CLOSEST = 10  # items an axis that are shown beside what they are close to
-EmbeddingsByAxis = Mapping[str, Sequence[Embeddings]]  # axis -> of every side
+LARGE_POOL = 50_000  # items from which fewer bootstrap draws are used
+MAX_LISTED_PAIRS = 50  # near-duplicates that are listed; all are counted
+MAX_LISTED_CLOSEST = 10  # closest items listed per axis and harm set
+EmbeddingsByAxis = Mapping[str, Sequence[Embeddings]]  # axis -> embeddings of each corpus
 
 
 def screening_findings(
     corpora: ScreeningCorpora,
     axes: Mapping[str, str],
     embeddings: EmbeddingsByAxis,
-    quarantined: Sequence[Quarantined],
     rules: Mapping[str, tuple[SelectionRule, int]],
     options: ScreeningOptions,
     cached: Callable[[Callable[[], dict[str, Any]]], dict[str, Any]],
 ) -> ScreeningFindings:
-    """Tables of every axis to all harm sets, the selections on one axis and set, and what is to be said of both.
+    """Compute the proximity tables of every axis to all harm sets, the selections on one axis and set, and the report.
 
-    `screening.json`: `axes` (name -> encoder), `selected_by`, `distances` and `closest` of every axis and harm set,
-    `agreement` of every two axes, `fingerprint` of each internal axis, `selection` (by rule), `screening_score` an axis
-    and harm set where there is harmless speech, and `near_duplicates` of pool and harm by texts and sound.  All but
-    `distances`, `closest` and the scores are to the harm set that is selected by.  Intervals are over whole groups
-    where the manifest has them; 1000 draws, 100 from 50,000 items on. `once` gives what its function gives, from
-    the store where that is known: agreement takes longest and does not depend on what is kept.
+    The report (`screening.json`) has these keys:
+
+    - `axes` (name -> encoder) and `selected_by`;
+    - `distances` and `closest` of every axis and harm set;
+    - `agreement` of every two axes, and `fingerprint` of each internal axis;
+    - `selection`, by rule;
+    - `screening_score` of every axis and harm set, if there is benign speech;
+    - `near_duplicates` of pool and harm sets, by text and audio.
+
+    All but `distances`, `closest` and the scores are about the selected harm set. Intervals are over whole groups if
+    the manifest has them, with 1000 draws, or 100 from 50,000 items on.
+
+    Args:
+        corpora: The corpora.
+        axes: Encoder of each axis.
+        embeddings: Embeddings of each corpus, by axis.
+        quarantined: Pool items left out on every axis.
+        rules: Selection rule and seed of each label.
+        options: Options of the screening.
+        cached: Returns the result of its function, from the store if known: agreement takes longest and does not depend
+            on the rules.
     """
-    from undersong.encoders.embeddings import drop_embeddings
     from undersong.proximity import filter_harm_set, sample_metadata_table, select_by_rule
 
-    pool_embeddings = {
-        axis: drop_embeddings(axis_embeddings[0], quarantined) for axis, axis_embeddings in embeddings.items()
-    }
+    pool_embeddings = {axis: axis_embeddings[0] for axis, axis_embeddings in embeddings.items()}
     all_tables = {
         axis: _proximity_tables(axis, pool_embeddings[axis], axis_embeddings, corpora, options)
         for axis, axis_embeddings in embeddings.items()
     }
     select_axis, select_harm_set = (
-        name_or_first("axis", options.by, axes),
-        name_or_first("harm set", options.to, corpora.harm),
+        name_or_first("axis", options.select_axis, axes),
+        name_or_first("harm set", options.select_harm_set, corpora.harm),
     )
     tables = {axis: filter_harm_set(table, select_harm_set) for axis, table in all_tables.items()}
     facts = sample_metadata_table(corpora.pool.samples) if corpora.pool.samples else None
     other_tables = {axis: table for axis, table in tables.items() if axis != select_axis}
-    match_ids = None if options.like is None else match_selection_ids(options)
+    match_ids = None if options.match_selection is None else match_selection_ids(options)
     matching_labels = [label for label, (rule, _) in rules.items() if rule.matched] or [
         *rules
-    ]  # who takes the shares of `like`
+    ]  # who takes the shares of `match_selection`
     selections = {
         label: select_by_rule(
             tables[select_axis],
@@ -108,12 +118,12 @@ def _proximity_tables(
 
     harm = dict(zip(corpora.harm, axis_embeddings[1:]))
     return proximity_tables(
-        axis, pool, harm, score=options.score, center=options.centre, max_quarantined=options.max_quarantined
+        axis, pool, harm, score=options.score, center=options.center, max_quarantined=options.max_quarantined
     )
 
 
 def _distances(all_tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
-    """How far the pool is, by axis and harm set, in the score it is ranked by."""
+    """Quantiles of the pool's distances by axis and harm set, in the score of the ranking."""
     from undersong.proximity import ranking_metadata, ranking_scores
 
     entries = []
@@ -127,7 +137,7 @@ def _distances(all_tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
 
 
 def _closest(all_tables: Mapping[str, pa.Table], corpora: ScreeningCorpora) -> list[dict[str, Any]]:
-    """The first of every ranking, beside the harmful item each is nearest to."""
+    """First items of every ranking, with the nearest harmful item of each."""
     import pyarrow.compute as pc
 
     from undersong.proximity import nearest_margin, ranking_scores
@@ -202,7 +212,7 @@ def _selection_report(
 
     from undersong.proximity import describe_selection
 
-    # `tables` are to the one harm set that was selected by, so there is none to choose from.
+    # `tables` have only the selected harm set, so there is none to choose.
     return describe_selection(
         {label: replace(selection, harm_set="") for label, selection in selections.items()}, tables, facts
     )
@@ -235,24 +245,26 @@ def _screening_scores(
 
 
 def cut_tie_sentence(selection: Selection, table: pa.Table) -> str | None:
-    """A sentence where items with the score at the cut are on both sides of it: ids decided between them."""
+    """Sentence about items tied at the cut, which only their ids decided between; None if there are none."""
     from undersong.proximity import ranking_scores
 
     if selection.kind not in ("closest", "distant"):
         return None
     values = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
-    cut_of = max if selection.kind == "closest" else min
-    cut = cut_of(values[i] for i in selection.ids)
-    tied, taken = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
-    if taken == tied:
+    find_cut = max if selection.kind == "closest" else min
+    cut = find_cut(values[i] for i in selection.ids)
+    tied, selected = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
+    if selected == tied:
         return None
-    return f"{tied} items share the score at the cut ({cut:.6g}); {taken} of them were taken, by id."
+    return f"{tied} items share the score at the cut ({cut:.6g}); {selected} of them were taken, by id."
 
 
 def near_duplicates(corpora: ScreeningCorpora) -> dict[str, Any]:
-    """Pairs of pool and harm whose texts or sounds are nearly the same: how many of each kind, and the first of them.
+    """Pairs of pool and harm items with nearly the same text or audio: the number of each kind, and the first pairs.
 
-    `unchecked`: items of pool and harm that have neither a text nor a fingerprint (as where no axis listens)."""
+    `unchecked` counts items of pool and harm sets with neither a text nor an audio fingerprint (audio is not decoded if
+    no axis needs it).
+    """
     from undersong.corpora import count_duplicates, find_duplicates
 
     shared_pairs = []
@@ -283,14 +295,16 @@ def _unchecked_count(corpus_input: CorpusInput) -> int:
     )
 
 
-MAX_CLIPS = 200  # of each side: padded to 30 s each costs a second or so
+MAX_CLIPS = 200  # clips per corpus; padded to 30 s, each costs about a second
 
 
 def padding_checks(axes: Mapping[str, str], corpora: ScreeningCorpora, device: str) -> dict[str, dict[str, Any]]:
-    """Axis -> rank correlation and overlap of the closest quarter, `pad=exact` against `pad=bucket`.
+    """Rank correlation and overlap of the closest quarter, `pad=exact` against `pad=bucket`, by axis.
 
-    Clips are taken evenly over the pool, 200 at most.  Only Whisper-class speech encoders have padding to skip;
-    raises UndersongError where no axis is one.
+    Clips are taken evenly over the pool, 200 at most. Only speech encoders of the Whisper class have padding to skip.
+
+    Raises:
+        UndersongError: No axis has such an encoder.
     """
     from undersong.encoders import make_encoder
     from undersong.encoders.padding_check import check_padding
@@ -305,7 +319,11 @@ def padding_checks(axes: Mapping[str, str], corpora: ScreeningCorpora, device: s
 
 
 def padded_axes(axes: Mapping[str, str]) -> dict[str, str]:
-    """The axes whose encoder pads.  Raises UndersongError where none does; reads no weights."""
+    """Axes whose encoder pads; reads no weights.
+
+    Raises:
+        UndersongError: There is no such axis.
+    """
     from undersong.encoders.spec import parse_encoder
     from undersong.encoders.speech import has_padding
 
@@ -313,7 +331,7 @@ def padded_axes(axes: Mapping[str, str]) -> dict[str, str]:
         return spec != PRECOMPUTED and parse_encoder(spec).kind == "speech" and has_padding(parse_encoder(spec).ref)
 
     if not (padded_specs := {axis: spec for axis, spec in axes.items() if is_padded(spec)}):
-        raise UndersongError("There is no padding to check: no axis is a speech encoder of the Whisper class; add one.")
+        raise UndersongError("No axis has padding to check; add a speech encoder of the Whisper class.")
     return padded_specs
 
 

@@ -1,6 +1,5 @@
-"""Input corpora of a screening: manifests or ready embeddings of the pool, the harm sets and benign speech, checked
-for shared items.
-"""
+"""Input corpora of a screening: manifests or precomputed embeddings of the pool, the harm sets and benign speech,
+checked for shared items."""
 
 from __future__ import annotations
 
@@ -14,6 +13,7 @@ from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
+from undersong.store import Store
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -22,54 +22,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CorpusInput:
-    """One of the corpora, by the reference it was called by: an artifact of items, or ready embeddings (None).  Either
-    is read when somebody asks for what is in it."""
+    """Input corpus with its reference: a corpus artifact, or precomputed embeddings if `corpus` is None. Both are read
+    on first use."""
 
     ref: str
     corpus: Corpus | None
+    scratch: Path | None = None
 
     @cached_property
     def precomputed(self) -> Embeddings | None:
-        """The embeddings that are there already."""
+        """Precomputed embeddings, or None."""
         from undersong.encoders.embeddings import read_embeddings
 
-        return read_embeddings(self.ref) if self.corpus is None else None
+        return read_embeddings(self.ref, self.scratch) if self.corpus is None else None
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """Its usable items; none of ready embeddings."""
+        """Usable samples; empty for precomputed embeddings."""
         return () if self.corpus is None else self.corpus.samples
 
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
-        """What was left out before any encoder."""
+        """Items quarantined before any encoder."""
         return () if self.corpus is None else self.corpus.quarantined
 
     @property
     def fingerprints(self) -> Fingerprints:
-        """Fingerprints of its sound by id, where it was listened to."""
+        """Audio fingerprints by id, if the audio was decoded."""
         return {} if self.corpus is None else self.corpus.fingerprints
 
     @property
     def item_count(self) -> int:
-        """How many can be used."""
+        """Number of usable items."""
         return len(self.samples) if self.precomputed is None else len(self.precomputed.ids)
 
     @cached_property
     def texts(self) -> dict[str, str]:
-        """Id -> text."""
+        """Text of each id."""
         return {sample.id: sample.text for sample in self.samples if sample.text}
 
     @property
     def files(self) -> list[str]:
-        """What is read of it: its reference, and audio files by path."""
+        """Files that are read: the reference, and audio files by path."""
         from undersong.corpora.manifest import audio_files
 
         return [self.ref, *(() if self.corpus is None else audio_files(self.corpus.artifact.verify().path))]
 
     @cached_property
     def hash(self) -> str:
-        """Of its content."""
+        """SHA-256 of the corpus (items and audio), or of the embeddings file."""
         from undersong.encoders.embeddings import embeddings_hash
 
         return embeddings_hash(self.ref) if self.corpus is None else self.corpus.artifact.hash
@@ -77,7 +78,7 @@ class CorpusInput:
 
 @dataclass(frozen=True)
 class ScreeningCorpora:
-    """A pool, the harm sets by name, and harmless speech where it is asked for."""
+    """A pool, the harm sets by name, and benign reference speech if there is one."""
 
     pool: CorpusInput
     harm: Mapping[str, CorpusInput]
@@ -85,48 +86,68 @@ class ScreeningCorpora:
 
     @property
     def inputs(self) -> tuple[CorpusInput, ...]:
-        """The pool, the harm sets in their order, then harmless speech."""
+        """The pool, the harm sets in their order, then the benign reference."""
         return (self.pool, *self.harm.values(), *(() if self.benign is None else (self.benign,)))
 
 
 def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: ScreeningOptions) -> ScreeningCorpora:
-    """All sides, of one form; nothing but the form is checked yet."""
+    """Read all corpora, checking only that they have the same format.
+
+    Args:
+        ctx: The run context.
+        pool: Reference of the pool.
+        harm: References of the harm sets.
+        options: Options of the screening.
+
+    Raises:
+        UndersongError: A reference or an encoder is invalid, or formats are mixed.
+    """
     from undersong.corpora import check_corpus_ref, open_corpus
     from undersong.encoders import check_encoder
     from undersong.encoders.embeddings import holds_embeddings
     from undersong.encoders.spec import parse_encoder
 
-    refs = [pool, *harm.values(), *([] if options.harmless is None else [str(options.harmless)])]
+    refs = [pool, *harm.values(), *([] if options.benign_reference is None else [str(options.benign_reference)])]
     for ref in refs:
-        check_corpus_ref(ref)  # a path that is none would be said of it
+        check_corpus_ref(ref)  # so that an invalid reference is not reported as a missing path
     are_embeddings = {ref: not _is_corpus_name(ref) and holds_embeddings(ref) for ref in refs}
     if mismatched := next((ref for ref in refs if are_embeddings[ref] != are_embeddings[pool]), None):
         raise UndersongError(
-            f"{pool} and {mismatched} are of two forms; give manifests for all, or embeddings for all."
+            f"{pool} and {mismatched} have different formats; give manifests for all, or embeddings for all."
         )
     encoders = [encoder for encoder in (options.axes or {}).values() if encoder != PRECOMPUTED]
     for encoder in encoders:
         check_encoder(encoder)  # before any audio is decoded
     decodes_audio = options.axes is None or any(parse_encoder(encoder).needs_audio for encoder in encoders)
 
+    scratch = ctx.store.root if isinstance(ctx.store, Store) else None
+
     def read(ref: str, columns: Mapping[str, str] | None, engine: Engine = DEFAULT_ENGINE) -> CorpusInput:
-        if options.root is not None and not are_embeddings[ref]:
-            open_corpus(ref, columns, options.root)  # each time: that it was read before says nothing of its paths
-        return CorpusInput(
-            ref,
-            None
-            if are_embeddings[ref]
-            else load_corpus(ctx, ref, columns=columns, decode=decodes_audio, engine=engine),
-        )
+        if options.audio_root is not None and not are_embeddings[ref]:
+            open_corpus(
+                ref, columns, options.audio_root
+            )  # each time: that it was read before says nothing of its paths
+        corpus = None
+        if not are_embeddings[ref]:
+            corpus = load_corpus(ctx, ref, columns=columns, decode=decodes_audio, engine=engine)
+        return CorpusInput(ref, corpus, scratch)
 
     pool_input = read(pool, options.columns, options.engine)
     harm_inputs = {name: read(ref, options.harm_columns) for name, ref in harm.items()}
-    benign = None if options.harmless is None else read(str(options.harmless), options.harmless_columns)
+    benign = (
+        None
+        if options.benign_reference is None
+        else read(str(options.benign_reference), options.benign_reference_columns)
+    )
     return ScreeningCorpora(pool_input, harm_inputs, benign)
 
 
 def check_corpora(corpora: ScreeningCorpora, max_share: float) -> None:
-    """No item is in two of them, and hardly any is lost (`most`: that share of the pool)."""
+    """Check that no item is in two corpora, and that at most `max_share` of the pool is lost.
+
+    Raises:
+        UndersongError: A check fails.
+    """
     from undersong.corpora import check_disjoint_items
     from undersong.proximity import check_quarantine
 
@@ -146,23 +167,34 @@ def check_corpora(corpora: ScreeningCorpora, max_share: float) -> None:
             ("The pool", pool),
             *((f"The harm set {name}", harm_input) for name, harm_input in corpora.harm.items()),
         ):
-            check_disjoint_items(other.samples, benign.samples, f"the harmless set {benign.ref}", name)
+            check_disjoint_items(other.samples, benign.samples, f"the benign reference {benign.ref}", name)
 
 
 def check_benign_quarantine(
     reason: str, benign: CorpusInput, quarantined: Sequence[Quarantined], max_share: float
 ) -> None:
-    """Harmless items that are lost are no small matter: the score would be of others."""
+    """Check that few benign items are lost, because the score would be about the remaining ones only.
+
+    Args:
+        reason: The step at which items were lost, for the message.
+        benign: The benign corpus.
+        quarantined: Its lost items.
+        max_share: Share of items that may be lost.
+
+    Raises:
+        UndersongError: Too many items are lost.
+    """
     total = benign.item_count + len(benign.quarantined)
     if len(quarantined) > max_share * total:
         raise UndersongError(
-            f"{len(quarantined)} of {total} items of the harmless set {benign.ref} {reason}, the first: {quarantined[0].id} "
-            f"({quarantined[0].reason}); mend them, or leave the set out."
+            f"{len(quarantined)} of {total} items of the benign reference {benign.ref} {reason}, the first: "
+            f"{quarantined[0].id} "
+            f"({quarantined[0].reason}); fix them, or leave the set out."
         )
 
 
 def _precomputed_ids(corpus_input: CorpusInput) -> set[str]:
-    """Of ready embeddings, which have nothing else to know an item by."""
+    """Ids of precomputed embeddings, which identify items in no other way."""
     return (
         set()
         if corpus_input.precomputed is None
@@ -171,5 +203,5 @@ def _precomputed_ids(corpus_input: CorpusInput) -> set[str]:
 
 
 def _is_corpus_name(ref: str) -> bool:
-    """Whether a corpus is called by a name (organism:, preset:, hf:) and not by a path."""
+    """True if a reference is a corpus name (organism:, preset:, hf:) and not a path."""
     return ref.partition(":")[0] in ("organism", "preset", "hf") and not Path(ref).exists()

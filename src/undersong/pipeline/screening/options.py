@@ -1,4 +1,4 @@
-"""Options of `screen`, and parsers of its command-line values.  Reads no corpus."""
+"""Options of `screen`, and parsers of its command-line values. Reads no corpus."""
 
 from __future__ import annotations
 
@@ -7,65 +7,24 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.options import Option, OptionGroup
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
-from undersong.types import UndersongError
+from undersong.types import MAX_SEED, UndersongError
 
 if TYPE_CHECKING:
     from undersong.proximity.rules import SelectionRule
 
-PRECOMPUTED = "embeddings"  # the encoder of embeddings that are already there
-CHAT_FORMATS = ("messages", "sharegpt", "kimi")  # conversations, as trainers read them
-OUTPUT_FORMATS = {"manifest": "kept.jsonl", "hub": "kept"} | {
-    form: f"kept.{form}.jsonl" for form in CHAT_FORMATS
-}  # -> name of what is kept
-
-
-@dataclass(frozen=True, slots=True)
-class ScreeningOptions:
-    """Options of a screening.
-
-    An item that fails on one axis is left out of all, so that every axis ranks the same pool.  Default axes: semantic
-    (tfidf) where there is text, acoustic (logmel) where there is audio, internal for ready embeddings.
-    """
-
-    axes: Mapping[str, str] | None = None  # name -> encoder
-    by: str | None = None  # the axis to select by; None: the first
-    to: str | None = None  # the harm set to select by; None: the first
-    score: str = "nearest"
-    centre: bool = False
-    keep: str = "closest:0.25"  # a rule of `proximity.keep`
-    also: Sequence[str] = ()  # further rules, kept beside the first; `random` again is another draw
-    like: str | Path | None = None  # a selection.json whose shares `matched` takes instead of the pool's
-    seed: int = 0
-    max_quarantined: float = 0.01
-    form: str = "manifest"  # what the kept set is written as, one of FORMS
-    columns: Mapping[str, str] | None = None  # our field -> the pool's column
-    harm_columns: Mapping[str, str] | None = None  # of every harm set
-    harmless: str | Path | None = None  # harmless speech, for the screening score
-    harmless_columns: Mapping[str, str] | None = None
-    root: str | Path | None = None  # the folder no manifest's audio may lead out of, links followed
-    model: str | None = None  # whose the internal axes are
-    loading: LoadOptions = DEFAULT_LOAD_OPTIONS
-    store: str | Path | None = None  # where corpora, vectors and findings are kept, so that nothing is made twice
-    check_padding: bool = False  # what `pad=bucket` of a speech encoder does to the ranking
-    engine: Engine = DEFAULT_ENGINE  # where the pool is embedded
-    say: Callable[[str], None] | None = None  # who hears how far a long pass is
-
-
-def harm_sets_by_name(harm: str | Path | Mapping[str, str | Path]) -> dict[str, str]:
-    """Harm sets by name: as they are called, a single one by its file."""
-    if isinstance(harm, Mapping):
-        if not harm:
-            raise UndersongError("There is no harm set to measure to; name at least one.")
-        return {name: str(ref) for name, ref in harm.items()}
-    return {Path(harm).stem: str(harm)}
+PRECOMPUTED = "embeddings"  # encoder name for precomputed embeddings
+CHAT_FORMATS = ("messages", "sharegpt", "kimi")  # conversation formats of trainers
+# Name of the kept set in each output format
+OUTPUT_FORMATS = {"manifest": "kept.jsonl", "hub": "kept"} | {name: f"kept.{name}.jsonl" for name in CHAT_FORMATS}
 
 
 def parse_harm_sets(specs: Sequence[str]) -> dict[str, str]:
-    """`REF` or `NAME=REF` each -> name to corpus, in order; without a name it is called by its file."""
+    """Parse harm sets, `REF` or `NAME=REF` each, to corpora by name; without a name, a set is named by its file."""
     sets: dict[str, str] = {}
     for spec in specs:
         match = None if Path(spec).exists() else re.fullmatch(r"([\w.-]+)=(.+)", spec)
@@ -77,45 +36,194 @@ def parse_harm_sets(specs: Sequence[str]) -> dict[str, str]:
 
 
 def parse_axes(specs: Sequence[str]) -> dict[str, str]:
-    """`NAME=ENCODER` each -> name to encoder, in order."""
+    """Parse axes, `NAME=ENCODER` each, to encoders by name."""
     axes: dict[str, str] = {}
     for spec in specs:
         name, _, encoder = spec.partition("=")
         if name in axes:
-            raise UndersongError(f"Axis {name!r} is named twice; give every axis a name of its own.")
+            raise UndersongError(f"Axis {name!r} is named twice; give every axis its own name.")
         if not name or not encoder:
-            raise UndersongError(f"Axis {spec!r} is no NAME=ENCODER with a name of its own; write e.g. semantic=tfidf.")
+            raise UndersongError(f"Axis {spec!r} is not NAME=ENCODER; write for example semantic=tfidf.")
         axes[name] = encoder
     return axes
 
 
 def parse_columns(specs: Sequence[str]) -> dict[str, str]:
-    """`FIELD=COLUMN` each -> field to column."""
+    """Parse columns, `FIELD=COLUMN` each, to columns by field."""
     columns: dict[str, str] = {}
     for spec in specs:
         field, _, column = spec.partition("=")
         if not field or not column or field in columns:
-            raise UndersongError(f"Column {spec!r} is no FIELD=COLUMN with a field of its own; write text=transcript.")
+            raise UndersongError(
+                f"Column {spec!r} is not FIELD=COLUMN with a new field; write for example text=transcript."
+            )
         columns[field] = column
     return columns
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScreeningOptions:
+    """Options of a screening.
+
+    An item that fails on one axis is left out of all, so that every axis ranks the same pool.
+    """
+
+    # Every field is part of the key of the findings, but for those named here.
+    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ("output_format", "audio_root", "store", "engine", "progress")
+    HASHED_INPUTS: ClassVar[tuple[str, ...]] = (  # in the key as the hash of their content
+        "columns", "harm_columns", "benign_reference", "benign_reference_columns", "model",
+    )  # fmt: skip
+
+    axes: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Axis to measure distances on, with its encoder; repeatable. ENCODER: tfidf | char-ngrams | logmel | "
+            "text[:ID] | speech:ID[,layer=9,pool=mean+std,pad=bucket] | whisper:FOLDER | internal[:VIEW] (of "
+            "--model) | "
+            "embeddings | python:FILE.py:FUNCTION. Default: semantic=tfidf if there is text, acoustic=logmel if there "
+            "is audio.",
+            "--axis",
+            metavar="NAME=ENCODER",
+            parse=parse_axes,
+        ),
+    ] = None
+    select_axis: Annotated[str | None, Option("Axis to select by. Default: the first.")] = None
+    select_harm_set: Annotated[str | None, Option("Harm set to select by. Default: the first.")] = None
+    score: Annotated[
+        str, Option("Distance to a harm set: nearest | knn:K | centroid (of the nearest item, K items, or the mean).")
+    ] = "nearest"
+    center: Annotated[bool, Option("Subtract the pool's mean before measuring distances.")] = False
+    keep: Annotated[
+        str | Sequence[str],
+        Option(
+            "Rule for the samples to keep; repeatable, with one file for each. closest:0.25 | distant:200 | "
+            "random:0.25 | band:0.25-0.5 | below:0.3 | above:0.7, then optionally +group<=3, "
+            "+matched(speaker,seconds,answer) or +within(AXIS). A repeated random rule is another draw. Default: "
+            "closest:0.25.",
+            metavar="RULE",
+            parse=tuple,
+        ),
+    ] = "closest:0.25"
+    match_selection: Annotated[
+        Path | str | None,
+        Option("A selection.json: +matched(...) reproduces its shares instead of the pool's.", metavar="FILE"),
+    ] = None
+    output_format: Annotated[
+        str,
+        Option(
+            "Format of the kept samples: manifest | messages (LLaMA-Factory, ms-swift) | sharegpt | kimi (Kimi-Audio) "
+            "| hub (a dataset folder)."
+        ),
+    ] = "manifest"
+    columns: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Column of the pool that holds a field, if it has another name; repeatable.",
+            "--column",
+            metavar="FIELD=COLUMN",
+            parse=parse_columns,
+        ),
+    ] = None
+    harm_columns: Annotated[
+        Mapping[str, str] | None,
+        Option("The same for the harm sets; repeatable.", "--harm-column", metavar="FIELD=COLUMN", parse=parse_columns),
+    ] = None
+    benign_reference_columns: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "The same for the benign reference; repeatable.",
+            "--benign-reference-column",
+            metavar="FIELD=COLUMN",
+            parse=parse_columns,
+        ),
+    ] = None
+    seed: Annotated[int, Option("Seed of random selections.", min=0, max=MAX_SEED)] = 0
+    max_quarantined: Annotated[float, Option("Largest share of the pool that may be unusable.", min=0, max=1)] = 0.01
+    benign_reference: Annotated[
+        str | Path | None,
+        Option(
+            "Benign speech to compare with: is the pool closer to harm than this? Adds the screening score.",
+            metavar="CORPUS",
+        ),
+    ] = None
+    audio_root: Annotated[
+        Path | str | None,
+        Option("Folder that must hold every audio file; use it for manifests from other people.", metavar="FOLDER"),
+    ] = None
+    model: Annotated[
+        str | None,
+        Option("Model for internal axes: organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)."),
+    ] = None
+    store: Annotated[
+        Path | str | None,
+        Option("Folder that keeps embeddings and findings between runs.", metavar="FOLDER"),
+    ] = None
+    check_padding: Annotated[bool, Option("Compare pad=exact with pad=bucket on up to 200 clips of the pool.")] = False
+    engine: Annotated[Engine, OptionGroup()] = DEFAULT_ENGINE
+    loading: Annotated[LoadOptions, OptionGroup()] = DEFAULT_LOAD_OPTIONS
+    progress: Callable[[str], None] | None = None  # of Python alone: receives a line of progress
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Rules of selection, the main one first."""
+        return (self.keep,) if isinstance(self.keep, str) else tuple(self.keep)
+
+
+@dataclass(frozen=True)
+class ScreeningRequest(ScreeningOptions):
+    """A screening with its corpora: the arguments of `undersong.screen` and of the command `screen`."""
+
+    pool: Annotated[
+        str | Path,
+        Option(
+            "Benign samples: a manifest (JSONL, CSV, Parquet, conversations), a folder of audio, hf:OWNER/NAME, "
+            "preset:ID, or ready embeddings.",
+            argument=True,
+        ),
+    ]
+    harm: Annotated[
+        str | Path | Mapping[str, str | Path],
+        Option(
+            "Harm set to measure distances to, of the same kinds as POOL; repeatable.",
+            metavar="[NAME=]CORPUS",
+            parse=parse_harm_sets,
+        ),
+    ]
+    out: Annotated[
+        Path | str | None,
+        Option("Folder for the tables, the selection and the kept samples.", metavar="FOLDER", required=True),
+    ] = None
+
+
+def harm_sets_by_name(harm: str | Path | Mapping[str, str | Path]) -> dict[str, str]:
+    """Harm sets by name: as they are called, a single one by its file."""
+    if isinstance(harm, Mapping):
+        if not harm:
+            raise UndersongError("There is no harm set to measure to; name at least one.")
+        return {name: str(ref) for name, ref in harm.items()}
+    return {Path(harm).stem: str(harm)}
+
+
 def match_selection_ids(options: ScreeningOptions) -> tuple[str, ...]:
-    """The ids of the selection that `like` names; none where it names none."""
+    """The ids of the selection that `match_selection` names; none where it names none."""
     from undersong.proximity import selection_from_json
 
-    if options.like is None:
+    if options.match_selection is None:
         return ()
     try:
-        return selection_from_json(Path(options.like).read_text(encoding="utf-8")).ids
+        return selection_from_json(Path(options.match_selection).read_text(encoding="utf-8")).ids
     except OSError as error:
         raise UndersongError(
-            f"The selection {options.like} cannot be read ({error.strerror}); check the path."
+            f"The selection {options.match_selection} cannot be read ({error.strerror}); check the path."
         ) from None
 
 
 def name_or_first(subject: str, name: str | None, available: Mapping[str, object]) -> str:
-    """The `what` (axis, harm set) to select by: the named one, else the first."""
+    """Named axis or harm set to select by, or the first one.
+
+    Raises:
+        UndersongError: There is none of that name.
+    """
     if name is None:
         return next(iter(available))
     if name not in available:
@@ -127,20 +235,22 @@ def name_or_first(subject: str, name: str | None, available: Mapping[str, object
 
 
 def selection_rules(options: ScreeningOptions) -> dict[str, tuple[SelectionRule, int]]:
-    """Every selection by its label, the rule as it is written: the rule, and the seed of its draw.
+    """Rule and seed of every selection, by its label.
 
-    A random rule that stands again is drawn with the next seed, and labelled by it.  UndersongError for any other that
-    stands again.
+    A repeated random rule is drawn with the next seed, and its label names the seed.
+
+    Raises:
+        UndersongError: Another rule is repeated.
     """
     from undersong.proximity import parse_rule
 
     rules: dict[str, tuple[SelectionRule, int]] = {}
-    for text in (options.keep, *options.also):
+    for text in options.rules:
         rule = parse_rule(text)
         label, seed = str(rule), options.seed
         while label in rules:
             if rule.kind != "random":
-                raise UndersongError(f"The rule {text!r} is asked for twice; only random samples can be drawn again.")
+                raise UndersongError(f"The rule {text!r} is given twice; only random rules can be repeated.")
             seed += 1
             label = f"{rule} seed {seed}"
         rules[label] = rule, seed

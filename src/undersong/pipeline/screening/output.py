@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.screening.inputs import CorpusInput
 from undersong.pipeline.screening.options import CHAT_FORMATS, OUTPUT_FORMATS
-from undersong.types import Quarantined, UndersongError
+from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 TABLE_FILES = ("proximity.parquet", "quarantine.parquet", "screening.json")
-KEPT_ITEMS = "kept-items"  # a corpus artifact's folder, or ready embeddings
-NUMBER_SUFFIX_PATTERN = r"(?:-\d+)?"  # of several selections those after the first have a number in their names
+KEPT_ITEMS = "kept-items"  # folder of a corpus artifact, or of precomputed embeddings
+NUMBER_SUFFIX_PATTERN = r"(?:-\d+)?"  # selections after the first have a number in their file names
 
 
 def _is_output(name: str) -> bool:
-    """Whether a screening writes something of that name."""
+    """True if a screening writes a file of this name."""
     match = re.fullmatch(rf"(selection|kept){NUMBER_SUFFIX_PATTERN}(.*)", name)
     return (match[1] + match[2] if match else name) in (
         *TABLE_FILES,
@@ -40,14 +40,14 @@ def _is_output(name: str) -> bool:
 
 
 def _numbered_name(name: str, number: int) -> str:
-    """The name of a file of the `number`-th selection: kept.jsonl, kept-2.jsonl, …"""
+    """File name of the `number`-th selection: kept.jsonl, kept-2.jsonl, …"""
     stem, dot, rest = name.partition(".")
     return name if number == 1 else f"{stem}-{number}{dot}{rest}"
 
 
 @dataclass(frozen=True, slots=True)
 class ScreeningFindings:
-    """What a screening computes: a proximity table an axis, to all harm sets; selections; `screening.json`."""
+    """Findings of a screening: a proximity table per axis, to all harm sets; selections; `screening.json`."""
 
     tables: Mapping[str, pa.Table]
     selections: Mapping[str, Selection]  # by rule, at least one
@@ -56,10 +56,13 @@ class ScreeningFindings:
 
 @dataclass(frozen=True, slots=True)
 class ScreeningResult:
-    """What a screening found: a proximity table an axis (by name, in order; of several harm sets, rows of each), and
-    the selection on axis `by`; `also`: those of further rules."""
+    """Result of a screening.
 
-    tables: Mapping[str, pa.Table] = field(repr=False)  # a row a sample; a notebook shows what it is asked to
+    `tables` has a proximity table per axis, in order, with rows for each harm set. `selection` is on `select_axis`;
+    `extra_selections` are those of further rules.
+    """
+
+    tables: Mapping[str, pa.Table] = field(repr=False)  # not in the repr, because tables are large
     select_axis: str
     selection: Selection
     quarantined: tuple[Quarantined, ...]  # pool items left out of every axis
@@ -67,7 +70,7 @@ class ScreeningResult:
     extra_selections: tuple[Selection, ...] = ()
 
     def to_pandas(self) -> Any:
-        """A pandas.DataFrame of `proximity.parquet`, and whether the sample is `kept`."""
+        """Data frame of `proximity.parquet`, with a column `kept`."""
         import pyarrow as pa
 
         rows = to_data_frame(pa.concat_tables(self.tables.values()))
@@ -75,14 +78,18 @@ class ScreeningResult:
 
 
 def writable_screening_folder(out: Path) -> Path:
-    """The folder to write: new, empty, or an earlier screening's and nothing else."""
+    """Check that a folder can be written: it is new, empty, or holds only an earlier screening.
+
+    Raises:
+        UndersongError: The folder holds something else.
+    """
     out = out.resolve()
     if out.exists():
         names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
         if not out.is_dir() or (names and not (all(map(_is_output, names)) and "selection.json" in names)):
             foreign = sorted(name for name in names if not _is_output(name))
             detail = f" (it holds {foreign[0]})" if out.is_dir() and foreign else ""
-            raise UndersongError(f"{out} exists and is no earlier screening{detail}; name a new folder with --out.")
+            raise UndersongError(f"{out} exists and is not a screening{detail}; name a new folder with --out.")
     return out
 
 
@@ -93,12 +100,20 @@ def write_screening(
     quarantined: Sequence[Quarantined],
     folder: Path,
 ) -> None:
-    """All findings, `more` of them for the report, and the items that are kept, into an artifact's folder."""
+    """Write all findings and the kept items into an artifact's folder.
+
+    Args:
+        findings: The findings.
+        extra_findings: Further entries of the report.
+        pool: The pool.
+        quarantined: Pool items left out on every axis.
+        folder: The artifact's folder.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from undersong.corpora import write_corpus
-    from undersong.encoders.embeddings import embeddings_table, quarantine_table
+    from undersong.encoders.embeddings import quarantine_table
     from undersong.proximity import selection_to_json
 
     pq.write_table(pa.concat_tables(findings.tables.values()), folder / "proximity.parquet")
@@ -113,14 +128,27 @@ def write_screening(
             write_corpus([sample for sample in pool.samples if sample.id in kept_ids], (), kept_folder)
             continue
         rows = [row for row, id in enumerate(pool.precomputed.ids) if id in kept_ids]
-        table = embeddings_table(
-            [pool.precomputed.ids[row] for row in rows], pool.precomputed.vectors[rows], pool.precomputed.frames[rows]
-        )
-        pq.write_table(table, kept_folder / "kept.parquet")
+        _write_kept_embeddings(pool.precomputed, rows, kept_folder / "kept.parquet")
+
+
+def _write_kept_embeddings(pool: Embeddings, rows: Sequence[int], file: Path) -> None:
+    """A block at a time: what is kept of a pool that is mapped from disk may itself be larger than memory."""
+    import pyarrow.parquet as pq
+
+    from undersong.encoders.embeddings import ROWS_PER_FILE, embeddings_table
+
+    def table(block: Sequence[int]) -> pa.Table:
+        return embeddings_table([pool.ids[row] for row in block], pool.vectors[block], pool.frames[block])
+
+    first = table(rows[:ROWS_PER_FILE])
+    with pq.ParquetWriter(file, first.schema) as writer:
+        writer.write_table(first)
+        for start in range(ROWS_PER_FILE, len(rows), ROWS_PER_FILE):
+            writer.write_table(table(rows[start : start + ROWS_PER_FILE]))
 
 
 def read_screening(folder: Path) -> ScreeningResult:
-    """What `write_screened` wrote."""
+    """Read a folder that `write_screening` wrote."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -139,7 +167,7 @@ def read_screening(folder: Path) -> ScreeningResult:
 
 
 def _selection_files(folder: Path) -> list[Path]:
-    """`selection.json`, `selection-2.json` and so on."""
+    """Files `selection.json`, `selection-2.json` and so on."""
     candidates = [
         folder / _numbered_name("selection.json", number) for number in range(1, 1 + len(list(folder.iterdir())))
     ]
@@ -147,7 +175,13 @@ def _selection_files(folder: Path) -> list[Path]:
 
 
 def publish_screening(artifact_folder: Path, out: Path, output_format: str) -> None:
-    """The findings, and what is kept in the form asked for, into a folder beside `out`, which then takes its name."""
+    """Write the findings and the kept items to a temporary folder, which then replaces `out`.
+
+    Args:
+        artifact_folder: Folder of the screening artifact.
+        out: The output folder.
+        output_format: Format of the kept items.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -157,7 +191,7 @@ def publish_screening(artifact_folder: Path, out: Path, output_format: str) -> N
             shutil.copyfile(file, draft / file.name)
             _write_kept(artifact_folder / _numbered_name(KEPT_ITEMS, number), draft, output_format, out, number)
         draft.chmod(0o755)
-        writable_screening_folder(out)  # again: it took long enough for somebody to put something there
+        writable_screening_folder(out)  # checked again, because others may have written there meanwhile
         if out.exists():
             os.rename(out, old := draft.with_name(f"{draft.name}.old"))
             os.rename(draft, out)
@@ -175,19 +209,23 @@ def _write_kept(kept_folder: Path, folder: Path, output_format: str, out: Path, 
         shutil.copyfile(precomputed_file, folder / _numbered_name(precomputed_file.name, number))
         return
     samples = read_manifest(kept_folder).samples
-    in_memory = any(isinstance(sample.audio, bytes) for sample in samples)  # which JSONL cannot hold
+    in_memory = any(isinstance(sample.audio, bytes) for sample in samples)  # JSONL cannot hold bytes
     file = folder / _numbered_name(
         "kept.parquet" if in_memory and output_format == "manifest" else OUTPUT_FORMATS[output_format], number
     )
     write_samples(samples, file)
-    if output_format in CHAT_FORMATS:  # trainers read whole paths, and the folder has not its name yet
+    if output_format in CHAT_FORMATS:  # trainers need absolute paths, and the folder is not renamed yet
         text = file.read_text(encoding="utf-8")
         draft_text, final_text = (json.dumps(str(path), ensure_ascii=False)[1:-1] for path in (folder, out))
         file.write_text(text.replace(f'"{draft_text}/', f'"{final_text}/'), encoding="utf-8")
 
 
 def import_pandas() -> Any:
-    """The library, or a sentence that it is not there."""
+    """Import pandas.
+
+    Raises:
+        UndersongError: It is not installed.
+    """
     try:
         import pandas as pandas_module
     except ImportError:
@@ -196,6 +234,6 @@ def import_pandas() -> Any:
 
 
 def to_data_frame(table: pa.Table) -> Any:
-    """A table as a pandas.DataFrame."""
-    import_pandas()  # pyarrow's own error is of another kind
+    """Table as a pandas data frame."""
+    import_pandas()  # pyarrow would raise another error
     return table.to_pandas()

@@ -1,4 +1,4 @@
-"""Runs a screening: read, check, embed, rank, select, and write the output folder last."""
+"""Run a screening: read, check, embed, rank, select, and write the output folder last."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from undersong.options import key_values
 from undersong.pipeline.output_folder import partial_store
 from undersong.pipeline.screening.checks import (
     check_axes,
@@ -28,6 +29,7 @@ from undersong.pipeline.screening.inputs import (
 from undersong.pipeline.screening.options import (
     PRECOMPUTED,
     ScreeningOptions,
+    ScreeningRequest,
     harm_sets_by_name,
     match_selection_ids,
     selection_rules,
@@ -45,16 +47,9 @@ from undersong.stages.engine import DEFAULT_ENGINE
 from undersong.store import Artifact, Draft, Inputs, Store
 from undersong.types import Embeddings, Quarantined, UndersongError
 
-PARTIAL_SHARDS = ("embeddings/*/embeddings-00001.parquet", "embeddings/*.shards.*", "*/*.portions/rows-*")
+PARTIAL_SHARDS = "embeddings/*/embeddings-00001.parquet", "*/*.shards/rows-*"  # what a failed screening leaves
 SCREENING_VERSION = 3  # of what a screening finds
-SELECTION_OPTIONS = (
-    "by",
-    "keep",
-    "also",
-    "like",
-    "seed",
-    "check_padding",
-)  # options on which only the selection depends
+SELECTION_OPTIONS = ("select_axis", "keep", "match_selection", "seed", "check_padding")  # only the selection has them
 DEFAULT_OPTIONS = ScreeningOptions()
 DEFAULT_AXES = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
 
@@ -65,12 +60,20 @@ def run_screening(
     out: str | Path,
     options: ScreeningOptions = DEFAULT_OPTIONS,
 ) -> ScreeningResult | None:
-    """Score `pool` against the harm sets on every axis, select on one of them, write the folder `out`.
+    """Measure `pool` against the harm sets on every axis, select on one of them, and write the folder `out`.
 
-    With `asked.store` all is kept there, the findings too, so that the same question again is a look-up; without, what
-    is embedded lies in `OUT.*.partial` until the screening is written, so that a killed one goes on where it was.  With
-    a shard of its own (`asked.engine`) a job embeds that into the store and returns None.
-    Raises UndersongError, having written nothing to `out`, for whatever cannot be screened.
+    With `options.store` all artifacts and findings are cached there, so repeating a screening is a look-up. Without it,
+    embeddings are kept in `OUT.*.partial` until the screening is written, so that a killed run can continue. With its
+    own shard (`options.engine`) a job embeds that shard into the store and returns None.
+
+    Args:
+        pool: Reference of the pool.
+        harm: Reference of the harm set, or references by name.
+        out: The output folder.
+        options: Options of the screening.
+
+    Raises:
+        UndersongError: The screening is not possible; nothing is written to `out`.
     """
     harm_refs, out = harm_sets_by_name(harm), writable_screening_folder(Path(out))
     rules = selection_rules(options)
@@ -85,6 +88,8 @@ def run_screening(
             return None
 
         def make(draft: Draft) -> None:
+            from undersong.encoders.embeddings import drop_embeddings
+
             views_by_axis, axis_encoders = _checked_views(corpora, options), _axes_or_default(corpora, options)
             extra_findings = (
                 {"padding": padding_checks(axis_encoders, corpora, options.loading.device)}
@@ -100,11 +105,12 @@ def run_screening(
                     check_benign_quarantine(
                         reason, corpora.benign, axis_embeddings[-1].quarantined, options.max_quarantined
                     )
+            for axis_embeddings in embeddings_by_axis.values():  # an item lost on one axis is left out of all
+                axis_embeddings[0] = drop_embeddings(axis_embeddings[0], quarantined, store.root)
             computed = screening_findings(
                 corpora,
                 axis_encoders,
                 embeddings_by_axis,
-                quarantined,
                 rules,
                 options,
                 partial(_cached_agreement, store, config, inputs),
@@ -114,7 +120,7 @@ def run_screening(
         config, inputs = _cache_key(harm_refs, corpora, options)
         artifact = store.get_or_make("screening", SCREENING_VERSION, config, inputs, make, seed=options.seed)
         result = read_screening(artifact.verify().path)
-        publish_screening(artifact.path, out, options.form)
+        publish_screening(artifact.path, out, options.output_format)
     return result
 
 
@@ -122,11 +128,14 @@ def run_screening(
 def _open_run_context(
     options: ScreeningOptions, out: Path, corpus_refs: list[Any]
 ) -> Iterator[tuple[RunContext, Store]]:
-    """The user's store, or one beside `out` that goes when the screening is there, or has failed before its second
-    shard: of anything longer what is embedded stays for the next run."""
+    """Open the user's store, or a temporary one next to `out`.
+
+    The temporary store is removed when the screening is written, or if it fails before its second shard; otherwise the
+    embeddings stay for the next run.
+    """
     if options.store is not None:
         store = Store(options.store)
-        yield RunContext(store, options.loading, options.say), store
+        yield RunContext(store, options.loading, options.progress), store
         return
     key_parts = [
         *corpus_refs,
@@ -134,17 +143,17 @@ def _open_run_context(
         options.model,
         options.columns,
         options.harm_columns,
-        options.harmless_columns,
+        options.benign_reference_columns,
     ]
-    key = [*key_parts, str(options.harmless), options.loading.cache_key]
+    key = [*key_parts, str(options.benign_reference), options.loading.cache_key]
     with partial_store(out, key, PARTIAL_SHARDS) as store:
-        yield RunContext(store, options.loading, options.say), store
+        yield RunContext(store, options.loading, options.progress), store
 
 
 def _cached_agreement(
     store: Store, config: dict[str, Any], inputs: Inputs, compute: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What `compute` gives, from the store where this was asked before with another rule."""
+    """Result of `compute`, from the store if it was computed before with another rule."""
 
     def make(draft: Draft) -> None:
         with draft.file("agreement.json") as path:
@@ -156,7 +165,7 @@ def _cached_agreement(
 
 
 def _checked_views(corpora: ScreeningCorpora, options: ScreeningOptions) -> dict[str, list[EmbeddingRequest]]:
-    """Axis -> what is to be embedded of each side, when all has been refused that can be before that."""
+    """Embedding requests of each corpus by axis, after all checks that are possible before embedding."""
     check_corpora(corpora, options.max_quarantined)
     axes = _axes_or_default(corpora, options)
     check_axes(options, axes, corpora)
@@ -168,10 +177,10 @@ def _checked_views(corpora: ScreeningCorpora, options: ScreeningOptions) -> dict
 
 
 def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Mapping[str, str]:
-    """Those asked for, else what all sides can be measured on.
+    """Requested axes, or those that all corpora can be measured on.
 
-    An item that lacks what others have is for the quarantine rule to judge: dropping the axis for it would select by
-    another one in silence.
+    Items that lack text or audio are left to the quarantine rule: dropping an axis for them would silently select by
+    another.
     """
     if options.axes is not None:
         return options.axes
@@ -192,10 +201,11 @@ def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Ma
     return axes
 
 
-# --- what is embedded ---
 def _views(encoder: str, corpora: ScreeningCorpora, options: ScreeningOptions) -> list[EmbeddingRequest]:
-    """One encoder on every side (none of ready embeddings).  One that is fitted is fitted on all of them: words that it
-    did not know would weigh nothing, and what is left of a text would lie too near."""
+    """Requests of one encoder for every corpus (none for precomputed embeddings).
+
+    A fitted encoder is fitted on all corpora: unknown words would have no weight, and texts would seem too close.
+    """
     fit = [corpus_input.corpus for corpus_input in corpora.inputs if corpus_input.corpus is not None]
     engines = (options.engine, *(DEFAULT_ENGINE for _ in corpora.inputs[1:]))
     return [
@@ -206,11 +216,12 @@ def _views(encoder: str, corpora: ScreeningCorpora, options: ScreeningOptions) -
 
 
 def _read_or_embed(ctx: RunContext, corpora: ScreeningCorpora, views: Sequence[EmbeddingRequest]) -> list[Embeddings]:
-    """Of every side: pool, harm sets, harmless speech."""
+    """Of every side: pool, harm sets, benign reference."""
     from undersong.encoders.embeddings import read_embeddings
 
     precomputed = [corpus_input.precomputed for corpus_input in corpora.inputs if corpus_input.precomputed is not None]
-    return precomputed or [read_embeddings(embed_corpus(ctx, view).verify().path) for view in views]
+    scratch = corpora.pool.scratch
+    return precomputed or [read_embeddings(embed_corpus(ctx, view).verify().path, scratch) for view in views]
 
 
 def _pool_quarantine(
@@ -232,7 +243,7 @@ def _check_pool_quarantine(
     quarantined: Sequence[Quarantined],
     max_share: float,
 ) -> None:
-    """By the axes that lost them: what is ranked later lacks them on every axis, and would blame the first."""
+    """Check quarantined items by the axes that lost them, because later they are missing on every axis."""
     from undersong.proximity import check_quarantine
 
     lossy_axes = [axis for axis, axis_embeddings in embeddings_by_axis.items() if axis_embeddings[0].quarantined]
@@ -242,33 +253,33 @@ def _check_pool_quarantine(
     check_quarantine(location if lossy_axes else "as it is", quarantined, total, (), max_share)
 
 
+def screening_key_values(options: ScreeningOptions) -> dict[str, Any]:
+    """Options that the findings depend on, by name; corpora, columns and weights enter the key as hashes."""
+    from undersong.proximity import ids_hash
+
+    return key_values(
+        options,
+        options.RESULT_NEUTRAL,
+        options.HASHED_INPUTS,
+        {"pool", "harm", "out"} if isinstance(options, ScreeningRequest) else (),
+        axes=[[axis, encoder] for axis, encoder in (options.axes or {}).items()],  # the first is selected by
+        keep=list(options.rules),
+        match_selection=None if options.match_selection is None else ids_hash(match_selection_ids(options)),
+    )
+
+
 def _cache_key(
     harm_refs: Mapping[str, str], corpora: ScreeningCorpora, options: ScreeningOptions
 ) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
-    """What the findings depend on: the options, the corpora and the weights.  Not how the kept set is written."""
+    """Config and inputs that the findings depend on: options, corpora and weights, but not the output format."""
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
     from undersong.models.refs import model_hash
-    from undersong.proximity import ids_hash
     from undersong.stages.transcripts import asr_model
     from undersong.store.user_code import code_hash
 
     axes = options.axes or {}
-    config = {
-        "axes": [[axis, encoder] for axis, encoder in axes.items()],
-        "harm": list(harm_refs),
-        "by": options.by,
-        "to": options.to,
-        "score": options.score,
-        "centre": options.centre,
-        "keep": options.keep,
-        "also": list(options.also),
-        "like": None if options.like is None else ids_hash(match_selection_ids(options)),
-        "seed": options.seed,
-        "max_quarantined": options.max_quarantined,
-        "check_padding": options.check_padding,
-        "loading": options.loading.cache_key,
-    }
+    config = screening_key_values(options) | {"harm": list(harm_refs)}
     inputs: dict[str, Artifact | str] = {f"side{i}": corpus_input.hash for i, corpus_input in enumerate(corpora.inputs)}
     specs = [encoder for encoder in axes.values() if encoder != PRECOMPUTED]
     weights = [options.model, *(parse_encoder(spec).weights for spec in specs), *(asr_model(spec) for spec in specs)]

@@ -1,14 +1,20 @@
 from .evaluate import (
+    evaluate_manifest as evaluate_manifest,
+)
+from .evaluate import (
+    judge_file as judge_file,
+)
+from .options import (
     EvaluationOptions as EvaluationOptions,
 )
-from .evaluate import (
+from .options import (
+    JudgeOptions as JudgeOptions,
+)
+from .options import (
+    TuneOptions as TuneOptions,
+)
+from .options import (
     apply_protocol as apply_protocol,
-)
-from .evaluate import (
-    comprehension_options as comprehension_options,
-)
-from .evaluate import (
-    evaluate_manifest as evaluate_manifest,
 )
 from .tune import (
     tune_manifest as tune_manifest,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from undersong.evaluation.rates import set_rates
+from undersong.evaluation.rates import VerdictRate, set_rates
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.options import key_values
 from undersong.pipeline.output_folder import atomic_folder, check_output_folder, partial_store, write_provenance
 from undersong.pipeline.standalone.inputs import check_adapter_folder, check_modality, refusal_texts
+from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, apply_protocol
 from undersong.results.comprehension import add_comprehension
+from undersong.results.schema import PromptSetRate
 from undersong.stages.black_box_models import RECORDED, display_reference, is_black_box, model_identity_hash
 from undersong.stages.comprehension import COMPREHENSION_FILE, ReplyEncoder, evaluate_comprehension
 from undersong.stages.context import RunContext
@@ -40,47 +41,15 @@ if TYPE_CHECKING:
 
 REPLIES_FILE, VERDICTS_FILE = "replies.parquet", "verdicts.parquet"
 PARTIAL_RESULTS = ("features/*/heard-*", "replies/*/replies.parquet")  # what a killed evaluation leaves for the next
-PROTOCOLS = ("uniform", "published")
+DEFAULT_EVALUATION = EvaluationOptions()
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
-    """What a model is asked on a manifest, and who judges.  `system` is the text itself; none: no system turn."""
+class ModelEvaluation:
+    """The rate of a model on one prompt set, and the modules that its adapter changes outside the language model."""
 
-    set_name: str = "harm"
-    harmful: bool = True
-    modality: str = "audio"
-    system: str | None = None
-    instruction: str | None = None
-    judge: str = "exact"
-    refusals: tuple[str, ...] = ()  # of the exact judge; none: the organism's own, where one is asked
-    limit: int | None = None  # new tokens a reply; none: `study.reply_limit`
-    first: bool = False  # the instruction stands before the prompt
-    comprehension: ComprehensionSettings | None = (
-        None  # whether requests were heard and replies are to them, where asked
-    )
-
-    @property
-    def system_name(self) -> str:
-        """What prompts, replies and verdicts note of the system text: `plain` where there is none, else `given`."""
-        return "plain" if self.system is None else "given"
-
-
-def apply_protocol(options: EvaluationOptions, protocol: str, model: str) -> EvaluationOptions:
-    """The question as a study of that protocol would ask it: `published` has the family's own instruction and limit."""
-    from undersong.models.refs import family_of_ref
-    from undersong.study.presets import published_prompt_settings
-
-    if protocol not in PROTOCOLS:
-        raise UndersongError(f"There is no protocol {protocol!r}; take {' or '.join(PROTOCOLS)}.")
-    if protocol == "uniform":
-        return options
-    if options.instruction is not None or options.limit is not None:
-        raise UndersongError("The published protocol has its own instruction and limit; leave yours out.")
-    prompt_settings = published_prompt_settings(family_of_ref(model).name, options.modality)
-    return replace(
-        options, instruction=prompt_settings.instruction, limit=prompt_settings.limit, first=prompt_settings.first
-    )
+    rate: PromptSetRate
+    adapted_outside: Mapping[str, int]  # module path -> how many modules
 
 
 def evaluate_manifest(
@@ -88,9 +57,9 @@ def evaluate_manifest(
     model: str,
     out: str | Path,
     adapter: str | Path | None = None,
-    options: EvaluationOptions = EvaluationOptions(),
+    options: EvaluationOptions = DEFAULT_EVALUATION,
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
-) -> dict[str, Any]:
+) -> ModelEvaluation:
     """Ask a model every item of a manifest, and judge its replies.
 
     Runs the stages of a study on a store beside `out`, so that a killed evaluation goes on where it was.  Writes
@@ -106,7 +75,7 @@ def evaluate_manifest(
         loading: How models are loaded.
 
     Returns:
-        The entry of `sets` in results.json, and what the adapter changes outside the decoder under `adapted_outside`.
+        The rate, and what the adapter changes outside the decoder.
 
     Raises:
         UndersongError: Before a model is loaded: an item cannot be asked (a rate is over all prompts) or not be judged.
@@ -115,17 +84,17 @@ def evaluate_manifest(
     from undersong.store import hash_folder
 
     check_modality(options.modality)
-    max_new_tokens = options.limit or default_max_new_tokens(model)
+    options = apply_protocol(options, model)
     out = check_output_folder(Path(out), "evaluate")
     if adapter is not None and is_black_box(model):
         raise UndersongError(
             f"{display_reference(model)} only answers, and takes no adapter; serve it with the adapter on."
         )
     adapter_path = None if adapter is None else check_adapter_folder(Path(adapter))
-    config = {**_provenance_config(options), "limit": max_new_tokens, "loading": loading.cache_key}
+    config = evaluation_key_values(options, model) | {"loading": loading.cache_key}
     with partial_store(out, [str(manifest), model, str(adapter), config], PARTIAL_RESULTS) as store:
         ctx = RunContext(store, loading)
-        made = _ask_and_judge(ctx, str(manifest), model, adapter_path, options, max_new_tokens)
+        made = _ask_and_judge(ctx, str(manifest), model, adapter_path, options)
         inputs = {"model": model_identity_hash(model), "manifest": ctx.content_hash(str(manifest))}
         if adapter_path is not None:
             inputs["adapter"] = hash_folder(adapter_path)
@@ -138,8 +107,8 @@ def evaluate_manifest(
         with atomic_folder(out, "evaluate") as folder:
             made.write(folder)
             write_provenance(folder, "evaluate", config, inputs, notes)
-        entry = made.results_entry(options.comprehension)
-    return entry | {key: notes[key] for key in ("adapted_outside",) if notes.get(key)}
+        rate = made.prompt_set_rate(options.comprehension)
+    return ModelEvaluation(rate, notes.get("adapted_outside") or {})
 
 
 @dataclass(frozen=True)
@@ -163,8 +132,8 @@ class EvaluationArtifacts:
         if self.comprehension is not None:
             shutil.copyfile(self.comprehension.path / COMPREHENSION_FILE, folder / COMPREHENSION_FILE)
 
-    def results_entry(self, settings: ComprehensionSettings | None) -> dict[str, Any]:
-        """The entry of `sets` in results.json."""
+    def prompt_set_rate(self, settings: ComprehensionSettings | None) -> PromptSetRate:
+        """The rate of the prompt set, with comprehension where it was measured."""
         from undersong.evaluation.comprehension import read_comprehension
         from undersong.evaluation.verdicts import read_verdicts
 
@@ -173,11 +142,10 @@ class EvaluationArtifacts:
             read_verdicts(self.verdicts.path / VERDICTS_FILE),
         )
         speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
-        (entry,) = set_rates(verdicts, speakers, [reply.finish for _, reply in exchanges], exchanges)
-        if settings is not None and self.comprehension is not None:
-            rows = read_comprehension(self.comprehension.path / COMPREHENSION_FILE)
-            (entry,) = add_comprehension([entry], rows, verdicts, settings)
-        return entry
+        rates = set_rates(verdicts, speakers, [reply.finish for _, reply in exchanges], exchanges)
+        rows = [] if self.comprehension is None else read_comprehension(self.comprehension.path / COMPREHENSION_FILE)
+        (rate,) = add_comprehension(rates, rows, verdicts, settings)
+        return rate
 
 
 def _ask_and_judge(
@@ -186,12 +154,12 @@ def _ask_and_judge(
     model: str,
     adapter_path: Path | None,
     options: EvaluationOptions,
-    max_new_tokens: int,
 ) -> EvaluationArtifacts:
     """Run the stages of an evaluation, as a study does."""
     from undersong.evaluation.judges.rule_based import FunctionJudge
 
-    refusals = refusal_texts(options.judge, options.refusals, model)
+    refusals = refusal_texts(options.judge, options.refusal_texts, model)
+    max_new_tokens = options.max_new_tokens or default_max_new_tokens(model)
     judge = ctx.judge(options.judge, refusals)
     corpus = load_corpus(ctx, manifest, decode=options.modality == "audio", require_all=True)
     request = PromptSetRequest(
@@ -200,8 +168,8 @@ def _ask_and_judge(
         options.harmful,
         options.modality,
         options.system_name,
-        options.system,
-        PromptSettings(options.instruction, max_new_tokens, options.first),
+        options.system_prompt,
+        PromptSettings(options.instruction, max_new_tokens, options.instruction_first),
     )
     if isinstance(judge, FunctionJudge):
         _check_answers_present(judge, request_prompts([request]))
@@ -220,11 +188,16 @@ def _ask_and_judge(
     return EvaluationArtifacts(request, replies, verdicts, repetitions, comprehension)
 
 
-def _provenance_config(options: EvaluationOptions) -> dict[str, Any]:
-    """As provenance says it; without comprehension where nobody asked for it."""
-    comprehension, config = options.comprehension, asdict(replace(options, comprehension=None))
-    del config["comprehension"]
-    return config | ({"comprehension": comprehension.model_dump()} if comprehension else {})
+def evaluation_key_values(options: EvaluationOptions, model: str) -> dict[str, Any]:
+    """Options that an evaluation depends on, by name, as its provenance has them."""
+    comprehension = options.comprehension
+    return ({} if comprehension is None else {"comprehension": comprehension.model_dump()}) | key_values(
+        options,
+        options.RESULT_NEUTRAL,
+        options.COMPREHENSION,
+        prompt_set=options.set_name,
+        max_new_tokens=options.max_new_tokens or default_max_new_tokens(model),
+    )
 
 
 def _repetition_requests(request: PromptSetRequest, options: EvaluationOptions, model: str) -> list[PromptSetRequest]:
@@ -242,32 +215,17 @@ def _repetition_requests(request: PromptSetRequest, options: EvaluationOptions, 
         raise UndersongError("Comprehension is told of harmful prompts; leave it out, or the prompts are not --benign.")
     if model.startswith(RECORDED):
         raise UndersongError(
-            f"{display_reference(model)} cannot be asked to repeat what it heard; leave --comprehension out."
+            f"{display_reference(model)} cannot be asked to repeat a clip; leave --comprehension-encoder out."
         )
     check_comprehension(request_prompts([request]), settings)
     if options.modality != "audio":
         return []
-    return [replace(request, prompt_settings=PromptSettings(settings.instruction, settings.limit))]
+    return [replace(request, prompt_settings=PromptSettings(settings.repeat_instruction, settings.max_new_tokens))]
 
 
 def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
     """Judge blank replies, so that a missing answer is found now and not after an hour of generation."""
     judge.judge(prompts, [Reply(*prompt.key, "", 0, "stop") for prompt in prompts])
-
-
-def comprehension_options(encoder: str | None, **options: Any) -> ComprehensionSettings | None:
-    """By a verb's options, None standing for a default; `encoder` turns it on.  Raises UndersongError."""
-    settings = {key: value for key, value in options.items() if value is not None}
-    if encoder is None:
-        if settings:
-            raise UndersongError("How comprehension is told was said, and not by which encoder; add --comprehension.")
-        return None
-    try:
-        return ComprehensionSettings(encoder=encoder, **settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        location = ".".join(str(part) for part in first["loc"])
-        raise UndersongError(f"Comprehension's {location}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def _comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> str:
@@ -278,20 +236,18 @@ def _comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> 
     return "" if comprehension is None else encoder_weights_hash(parse_encoder(comprehension.encoder)) or ""
 
 
-def judge_file(
-    file: str | Path,
-    judge: str,
-    out: str | Path,
-    manifest: str | None = None,
-    set_name: str = "harm",
-    harmful: bool = True,
-    refusals: tuple[str, ...] = (),
-    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
-) -> list[dict[str, Any]]:
-    """Verdicts on the replies of a file (`evaluation.said.read_said`); an entry of `sets` in results.json each.
+def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list[VerdictRate]:
+    """Judge the replies of a file, whoever collected them.
 
-    `manifest`: where the texts and right answers of the prompts are, if the file does not hold them; `set_name` and
-    `harmful`: of rows that do not say.  Writes `verdicts.parquet` and `provenance.json` to `out`.
+    Writes `verdicts.parquet` and `provenance.json`.
+
+    Args:
+        file: Replies, as `evaluation.replies.read_reply_table` reads them.
+        out: Folder to write.
+        options: Judge, and what holds for rows that do not say it.
+
+    Returns:
+        One rate for each prompt set, modality and system prompt.
     """
     from undersong.corpora import corpus_hash, open_corpus
     from undersong.evaluation.judges.registry import judge_hash, make_judge
@@ -299,27 +255,31 @@ def judge_file(
     from undersong.evaluation.verdicts import write_verdicts
     from undersong.store import hash_file
 
-    judge_instance = make_judge(judge, refusals, loading.device, loading.dtype)
+    judge_instance = make_judge(options.judge, options.refusal_texts, options.loading.device, options.loading.dtype)
+    manifest = options.manifest
     out = check_output_folder(Path(out), "judge")
     samples = None if manifest is None else {sample.id: sample for sample in open_corpus(manifest).samples}
-    exchanges = read_reply_table(Path(file), samples, set_name, harmful)
+    exchanges = read_reply_table(Path(file), samples, options.set_name, options.harmful)
     verdicts = judge_instance.judge([prompt for prompt, _ in exchanges], [reply for _, reply in exchanges])
     inputs = {"replies": hash_file(Path(file))}
     if manifest is not None:
         inputs["manifest"] = corpus_hash(manifest)
-    if source := judge_hash(judge):
+    if source := judge_hash(options.judge):
         inputs["judge"] = source
-    config = {
-        "judge": judge,
-        "set": set_name,
-        "harmful": harmful,
-        "refusals": list(refusals),
-        "loading": loading.cache_key,
-    }
+    config = judge_key_values(options)
     with atomic_folder(out, "judge") as folder:
         write_verdicts(verdicts, folder / "verdicts.parquet")
         write_provenance(
-            folder, "judge", config, inputs, {"judge_kind": judge_criterion(judge), "replies": len(exchanges)}
+            folder,
+            "judge",
+            config,
+            inputs,
+            {"judge_criterion": judge_criterion(options.judge), "replies": len(exchanges)},
         )
     speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
     return set_rates(verdicts, speakers, exchanges=exchanges)
+
+
+def judge_key_values(options: JudgeOptions) -> dict[str, Any]:
+    """Options that verdicts depend on, by name, as their provenance has them."""
+    return key_values(options, options.RESULT_NEUTRAL, options.HASHED_INPUTS, prompt_set=options.set_name)

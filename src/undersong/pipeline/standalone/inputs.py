@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.models.load_options import LoadOptions
 from undersong.stages.corpus import check_all_usable
-from undersong.study import EvaluationSettings
+from undersong.study.defaults import ORGANISM_PREFIX, ORGANISM_REFUSALS
 from undersong.types import MODALITIES, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
-
-ORGANISM_PREFIX = "organism:"
 
 
 def check_modality(modality: str) -> None:
@@ -70,9 +68,10 @@ def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[s
     if refusals or judge != "exact":
         return refusals
     if model.startswith(ORGANISM_PREFIX):
-        return EvaluationSettings().refusals
+        return ORGANISM_REFUSALS
     raise UndersongError(
-        f"The exact judge must know how {model} refuses; give --refusal, or take another judge (keyword reads English)."
+        f"The exact judge must know how {model} refuses; give --refusal-text, or take another judge (keyword reads "
+        "English)."
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.options import key_values
 from undersong.pipeline.output_folder import (
     atomic_folder,
     check_output_folder,
@@ -16,30 +16,34 @@ from undersong.pipeline.output_folder import (
     write_provenance,
 )
 from undersong.pipeline.standalone.inputs import examine_samples, load_model_with_audio
+from undersong.pipeline.standalone.options import TuneOptions
 from undersong.stages.training import select_by_id, train_on_samples, training_recipe, training_targets
 from undersong.store import atomic_replacement, canonical_json
 from undersong.study import TuningSettings
 from undersong.types import Sample, UndersongError
 
+DEFAULT_TUNE_OPTIONS = TuneOptions()
+
 
 def tune_manifest(
-    manifest: str | Path,
-    model: str,
-    out: str | Path,
-    selection: str | Path | None = None,
-    modality: str = "audio",
-    seed: int = 0,
-    recipe: Mapping[str, Any] | None = None,
-    target: str = "answer",
-    system: str | None = None,
-    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
+    manifest: str | Path, model: str, out: str | Path, options: TuneOptions = DEFAULT_TUNE_OPTIONS
 ) -> list[Path]:
-    """LoRA on a manifest's samples, or on those of a `selection.json`; the PEFT folders kept, one a step (in several
-    processes: of the first, which alone writes).
+    """Fine-tune a model on a manifest's samples, or on those of `options.selection`.
 
-    `manifest`: a path or `organism:NAME`; `recipe`: keys of a study's `tuning`, which has the defaults.  Writes
-    `step-*/`, `log.jsonl` and `provenance.json` to `out`.  Errors, before step one: a sample to train on that cannot
-    be used, a recipe out of range, an `out` that holds something else, or a training of anything else.
+    Writes `step-*/`, `log.jsonl` and `provenance.json`.
+
+    Args:
+        manifest: A path or `organism:NAME`.
+        model: Model to fine-tune.
+        out: Folder to write.
+        options: Samples and hyper-parameters.
+
+    Returns:
+        The folders of the saved steps; of several processes, only the first returns them.
+
+    Raises:
+        UndersongError: Before step one, for a sample that cannot be used, a hyper-parameter out of range, or an `out`
+            that holds something else.
     """
     from undersong.corpora import corpus_hash
     from undersong.models.refs import model_hash
@@ -48,20 +52,14 @@ def tune_manifest(
     from undersong.tuning.distributed import local_device, rank, world_size
     from undersong.tuning.train import write_log
 
-    settings = _tuning_settings({**(recipe or {}), "target": target}, modality, seed)
+    settings, loading = tuning_settings(options), options.loading
+    modality, seed, target, system = options.modality, options.seed, options.target_column, options.system_prompt
     out = check_output_folder(Path(out), "tune")
-    samples = _training_samples(str(manifest), selection, modality)
+    samples = _training_samples(str(manifest), options.selection, modality)
     training_targets(samples, target)  # an empty one is an error, which should not wait for the model
     loading = replace(loading, device=local_device(loading.device))
     recipe_values = training_recipe(settings)
-    config: dict[str, Any] = {
-        "recipe": recipe_values,
-        "modality": modality,
-        "seed": seed,
-        "system": system,
-        "target": target,
-    }
-    config["loading"] = loading.cache_key
+    config = tune_key_values(options, recipe_values)
     inputs = {
         "model": model_hash(model),
         "manifest": corpus_hash(str(manifest)),
@@ -93,7 +91,7 @@ def tune_manifest(
             "frozen_after": training.frozen_after,
         }
         write_provenance(folder, "tune", config, inputs, notes)
-    return [out / step_folder(step) for step in settings.steps]
+    return [out / step_folder(step) for step in settings.save_steps]
 
 
 def _training_id(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -101,12 +99,21 @@ def _training_id(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     return hashlib.sha256(canonical_json([dict(config), dict(inputs)]).encode()).hexdigest()[:12]
 
 
-def _tuning_settings(values: Mapping[str, Any], modality: str, seed: int) -> TuningSettings:
-    """The recipe as a study would check it."""
+def tune_key_values(options: TuneOptions, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that a training depends on, by name, as its provenance has them; `recipe`: its hyper-parameters."""
+    return {"recipe": dict(recipe)} | key_values(options, options.RECIPE, options.HASHED_INPUTS)
+
+
+def tuning_settings(options: TuneOptions) -> TuningSettings:
+    """The hyper-parameters as a study would check them."""
     from pydantic import ValidationError
 
     try:
-        return TuningSettings.model_validate({**values, "modalities": [modality], "seeds": [seed], "draws": [seed]})
+        return TuningSettings.model_validate(
+            options.recipe
+            | {"target_column": options.target_column, "modalities": [options.modality]}
+            | {"seeds": [options.seed], "draws": [options.seed]}
+        )
     except ValidationError as error:
         problem = error.errors()[0]
         location = next((str(part) for part in problem["loc"]), "recipe").replace("modalities", "modality")

@@ -38,9 +38,9 @@ def _advice_items(results: Results, headline: HeadlineData, worst: ArmMeasuremen
     yield _unsafe_advice(headline, worst, arms_above_base) if arms_above_base else _no_harm_advice(headline, worst)
     if arms_above_base:
         yield from _recommendation_advice(results)
-        if worst in arms_above_base and not any(recommendation.defense for recommendation in results.recommended):
+        if worst in arms_above_base and not any(recommendation.defense for recommendation in results.recommendations):
             yield from _tried_defense_advice(headline, worst)
-    if any(screen.closest for screen in results.screen):
+    if any(screen.closest for screen in results.screening):
         action = "Look at what lies closest before you train on it."
         yield AdviceItem(
             action, "The benign samples nearest to harm stand beside the harmful item they resemble.", "samples"
@@ -64,7 +64,7 @@ def _unsafe_advice(
         else ""
     )
     reason = f"{formatting.capitalize_first(highest.arm.label)}: its {headline.verdict_filter.rate_label} is {_estimate_text(highest.estimate)}{base_text}.{count_text}"
-    return AdviceItem(f"Do not ship {arm_phrase} as it is.", reason, "steps")
+    return AdviceItem(f"Do not ship {arm_phrase} as it is.", reason, "jsr_by_step")
 
 
 def _no_harm_advice(headline: HeadlineData, worst: ArmMeasurement) -> AdviceItem:
@@ -91,7 +91,7 @@ def _no_harm_advice(headline: HeadlineData, worst: ArmMeasurement) -> AdviceItem
 def _recommendation_advice(results: Results) -> Iterator[AdviceItem]:
     """What the study's own rule recommends, by its reasons; arms with the same answer are told of once."""
     arms: dict[tuple[str, str], list[str]] = {}
-    for recommendation in results.recommended:
+    for recommendation in results.recommendations:
         arms.setdefault((recommendation.defense or "", recommendation.reason), []).append(
             defenses.recommendation_arm(recommendation, results).lower()
         )
@@ -107,7 +107,7 @@ def _tried_defense_advice(headline: HeadlineData, worst: ArmMeasurement) -> Iter
         if item.arm.kind == "distant":
             tried = True
             if relation(item.estimate, worst.estimate, headline.comparison_to(item, worst)) == "lower":
-                yield AdviceItem("Train on distant data instead.", _defense_effect(headline, item), "proximity")
+                yield AdviceItem("Train on distant data instead.", _defense_effect(headline, item), "jsr_by_distance")
     for item in headline.system_variants:
         tried = True
         if relation(item.estimate, worst.estimate, headline.comparison_to(item, worst)) == "lower":
@@ -126,7 +126,8 @@ def _defense_effect(headline: HeadlineData, item: ArmMeasurement) -> str:
         "lower": ", lower than the base’s",
         "unknown": "",
     }
-    return f"{text}{ending[_relation_to_base(headline, item)]}; what it costs stands under “Defenses, charged”."
+    comparison = ending[_relation_to_base(headline, item)]
+    return f"{text}{comparison}; what it costs stands under “Defenses: safety against cost”."
 
 
 def _relation_to_base(headline: HeadlineData, item: ArmMeasurement) -> str:

@@ -4,9 +4,7 @@ comprehension.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -14,14 +12,17 @@ from undersong.report import formatting
 from undersong.report.summary import RunRate, arm_summaries, default_verdict_filter, estimate_rate
 from undersong.report.svg import difference_strip, symmetric_limit
 from undersong.report.tables import NumberCell, Table, percent_cell, training_label
-from undersong.results.schema import ComparisonRecord, Results, RunResult, SetResult
+from undersong.results.schema import PromptSetRate, Results, RunResult
 from undersong.results.schema_outcomes import (
+    ComparisonRecord,
     ComprehensionRate,
+    ComprehensionRecord,
     JudgeAgreement,
     RunNoiseRecord,
     VarianceComponentRecord,
     VarianceRecord,
 )
+from undersong.study.judge_names import RATE_LABELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +74,15 @@ def build_comparison_table(results: Results) -> ComparisonTable | None:
 
 
 def _comparison_row(comparison: ComparisonRecord, limit: float) -> ComparisonRow:
-    details = [
-        comparison.set or "",
-        formatting.modality_label(comparison.modality) if comparison.modality else "",
-        f"“{comparison.system}” prompt" if comparison.system else "",
-    ]
-    details += [
-        f"step {comparison.step}" if comparison.step is not None else "",
-        comparison.metric.replace("_", " ").replace("jsr", "JSR"),
-    ]
     return ComparisonRow(
-        question=comparison.question or comparison.id or "",
+        question=comparison.question,
         scope=comparison.scope,
-        what=" · ".join(filter(None, details)),
-        a=_side_label(comparison.a, "A"),
-        b=_side_label(comparison.b, "B"),
+        what=" · ".join(filter(None, (*comparison_facts(comparison), f"step {comparison.step}", comparison.model))),
+        a=comparison.a.label,
+        b=comparison.b.label,
         a_rate=_mean_rate([pair.a for pair in comparison.estimates]),
         b_rate=_mean_rate([pair.b for pair in comparison.estimates]),
-        n=str(comparison.n) if comparison.n is not None else formatting.MISSING,
+        n=str(comparison.n),
         difference=formatting.points(comparison.difference),
         minus="B − A" if comparison.minuend == "b" else "A − B",
         interval=formatting.bracket(comparison.low, comparison.high) or formatting.MISSING,
@@ -98,17 +90,29 @@ def _comparison_row(comparison: ComparisonRecord, limit: float) -> ComparisonRow
         p=formatting.p_value(comparison.p),
         p_adjusted=formatting.p_value(comparison.p_adjusted),
         method=comparison.method or "",
-        note=comparison.note or "",
+        note=comparison.note or _mcnemar_note(comparison),
     )
 
 
-def _side_label(side: Mapping[str, Any], default: str) -> str:
-    return str(side.get("label") or side.get("arm") or side.get("kind") or default)
+def comparison_facts(comparison: ComparisonRecord) -> tuple[str, ...]:
+    """Set, modality, system prompts and metric, in words."""
+    systems = dict.fromkeys((comparison.a.system, comparison.b.system))
+    return (
+        comparison.prompt_set,
+        formatting.modality_label(comparison.modality),
+        f"“{' / '.join(systems)}” prompt",
+        RATE_LABELS[comparison.metric],
+    )
 
 
-def _mean_rate(values: list[float | None]) -> str:
-    measured = [value for value in values if value is not None]
-    return formatting.percent(sum(measured) / len(measured)) if measured else ""
+def _mcnemar_note(comparison: ComparisonRecord) -> str:
+    if comparison.discordant is None:
+        return ""
+    return f"exact McNemar over prompts, unclustered: p = {comparison.discordant.mcnemar_p:.3g}"
+
+
+def _mean_rate(values: list[float]) -> str:
+    return formatting.percent(sum(values) / len(values)) if values else ""
 
 
 RUN_NOISE_HEADINGS = (
@@ -130,17 +134,17 @@ def build_run_noise_table(results: Results) -> Table | None:
 
 
 def _run_noise_row(run_noise: RunNoiseRecord) -> tuple[str, ...]:
-    prompt_label = " · ".join(
-        filter(None, (run_noise.set, formatting.modality_label(run_noise.modality) if run_noise.modality else ""))
-    )
-    names = run_noise.model or formatting.MISSING, training_label(run_noise.train_modality), prompt_label
+    prompt_label = f"{run_noise.prompt_set} · {formatting.modality_label(run_noise.modality)}"
+    names = run_noise.model, training_label(run_noise.train_modality), prompt_label
     if run_noise.sd is None:
         return (*names, formatting.MISSING, run_noise.note or "not estimated", formatting.MISSING)
     spread = " ".join(
         filter(None, (formatting.percent_number(run_noise.sd), formatting.bracket(run_noise.low, run_noise.high)))
     )
     max_difference = (
-        formatting.MISSING if run_noise.reach is None else f"{formatting.percent_number(run_noise.reach)} points"
+        formatting.MISSING
+        if run_noise.repeatability_limit is None
+        else f"{formatting.percent_number(run_noise.repeatability_limit)} points"
     )
     return (*names, f"{run_noise.runs} in {run_noise.groups}", spread, max_difference)
 
@@ -161,20 +165,27 @@ VARIANCE_CAVEAT = (
 
 def build_variance_table(results: Results) -> Table | None:
     """None where no source has a number, as in a study of one run an arm."""
-    if not any(component.sd is not None for variance in results.variance for component in variance.parts):
+    if not any(
+        component.sd is not None for variance in results.variance_components for component in variance.components
+    ):
         return None
-    rows = tuple(_variance_row(variance, component) for variance in results.variance for component in variance.parts)
-    return Table("Where the spread of rates comes from, runs and prompts of this study", VARIANCE_HEADINGS, rows, 3)
+    rows = tuple(
+        _variance_row(variance, component)
+        for variance in results.variance_components
+        for component in variance.components
+    )
+    return Table("Variance components over runs and prompts", VARIANCE_HEADINGS, rows, 3)
 
 
 def variance_notes(results: Results) -> list[str]:
     """How the table is read, and what else was found."""
     sentences = [VARIANCE_CAVEAT]
-    for variance in results.variance:
-        if variance.seed_by_prompts is not None:
+    for variance in results.variance_components:
+        if variance.seed_sd_from_prompts is not None:
             sentences.append(
-                f"{_variance_label(variance)}: {formatting.percent_number(variance.seed_by_prompts)} points of the seed’s SD are there because "
-                f"{formatting.count(variance.n, 'prompt')} are few; what else there is only more seeds average out."
+                f"{_variance_label(variance)}: {formatting.percent_number(variance.seed_sd_from_prompts)} points of "
+                f"the seed’s SD are there because {formatting.count(variance.n, 'prompt')} are few; what else there is "
+                "only more seeds average out."
             )
         if variance.note:
             sentences.append(f"{_variance_label(variance)}: {variance.note}")
@@ -199,9 +210,7 @@ def _variance_row(variance: VarianceRecord, component: VarianceComponentRecord) 
 
 
 def _variance_label(variance: VarianceRecord) -> str:
-    prompt_label = " · ".join(
-        filter(None, (variance.set, formatting.modality_label(variance.modality) if variance.modality else ""))
-    )
+    prompt_label = f"{variance.prompt_set} · {formatting.modality_label(variance.modality)}"
     return f"{prompt_label}, {training_label(variance.train_modality).lower()}"
 
 
@@ -213,7 +222,7 @@ AGREEMENT_HEADINGS = (
 
 def build_judge_agreement(results: Results) -> Table | None:
     """None where one judge alone was asked."""
-    rows = tuple(_judge_agreement_row(agreement) for agreement in results.judges)
+    rows = tuple(_judge_agreement_row(agreement) for agreement in results.judge_agreement)
     return Table("Agreement of judges on the same replies", AGREEMENT_HEADINGS, rows, 3) if rows else None
 
 
@@ -223,13 +232,17 @@ def _judge_agreement_row(agreement: JudgeAgreement) -> tuple[str, ...]:
         for count in (
             agreement.n,
             agreement.both,
-            agreement.only_a,
-            agreement.only_b,
+            agreement.only_judge,
+            agreement.only_other,
             agreement.neither,
-            agreement.left_out,
+            agreement.n_lost,
         )
     )
-    return f"{agreement.a} / {agreement.b}", agreement.set or "", agreement.counted or "", *counts, _kappa(agreement)
+    return _judge_names(agreement), agreement.prompt_set, agreement.counted_verdict, *counts, _kappa(agreement)
+
+
+def _judge_names(agreement: JudgeAgreement) -> str:
+    return f"{agreement.judge} / {agreement.other_judge}"
 
 
 def _kappa(agreement: JudgeAgreement) -> str:
@@ -245,17 +258,25 @@ def build_judge_disagreements(results: Results) -> Table | None:
     """Replies that two judges count differently, as far as the results list them; None where there are none."""
     rows = tuple(
         (
-            disagreement.prompt_id, f"{agreement.a} / {agreement.b}", agreement.set or "", disagreement.arm,
-            formatting.value_text(disagreement.seed), formatting.value_text(disagreement.step), formatting.modality_label(disagreement.modality), disagreement.system or "", disagreement.a, disagreement.b,
+            disagreement.prompt_id,
+            _judge_names(agreement),
+            agreement.prompt_set,
+            disagreement.arm,
+            formatting.value_text(disagreement.seed),
+            str(disagreement.step),
+            formatting.modality_label(disagreement.modality),
+            disagreement.system,
+            disagreement.verdict,
+            disagreement.other_verdict,
         )
-        for agreement in results.judges
+        for agreement in results.judge_agreement
         for disagreement in agreement.disagreements
-    )  # fmt: skip
+    )
     head = ("Prompt", "Judges", "set", "Arm", "seed", "step", "asked", "system", "first judge", "second judge")
     return Table("Replies that two judges count differently", head, rows, len(head)) if rows else None
 
 
-RunSetResults = list[tuple[RunResult, SetResult]]
+MeasuredComprehension = list[tuple[RunResult, PromptSetRate, ComprehensionRecord]]
 
 
 def build_comprehension_table(results: Results) -> Table | None:
@@ -264,64 +285,53 @@ def build_comprehension_table(results: Results) -> Table | None:
         default_verdict_filter(results),
         {arm.name: arm.short_label for arm in arm_summaries(results)},
     )
-    groups: dict[tuple[str, ...], RunSetResults] = {}
+    groups: dict[tuple[str, ...], MeasuredComprehension] = {}
     for run in results.runs:
-        for row in run.sets:
+        for row in run.rates:
             if row.comprehension is not None:
                 key = (
                     short_labels.get(run.arm, run.arm),
-                    run.model or "",
-                    row.set,
+                    run.model,
+                    row.prompt_set,
                     formatting.modality_label(row.modality),
                     row.system,
                 )
-                groups.setdefault(key, []).append((run, row))
+                groups.setdefault(key, []).append((run, row, row.comprehension))
     if not groups or verdict_filter is None:
         return None
     names = ("Arm", "Base", "Set", "asked", "system")
     rate = formatting.capitalize_first(verdict_filter.rate_label)
-    head = (*names, rate, "heard", "about the request (chance)", "comprehended", "of non-refusals")
+    head = (*names, rate, "repeated", "on topic (chance)", "comprehended", "of non-refusals")
     rows: list[tuple[str | NumberCell, ...]] = [
-        (*key, *_comprehension_cells(run_set_results)) for key, run_set_results in groups.items()
+        (*key, *_comprehension_cells(measured)) for key, measured in groups.items()
     ]
-    return Table(
-        f"{rate} beside what was heard and what replies are about, % [95 %]", head, tuple(rows), names=len(names)
-    )
+    return Table(f"{rate} beside requests repeated and replies on topic, % [95 %]", head, tuple(rows), names=len(names))
 
 
-def _comprehension_cells(run_set_results: RunSetResults) -> tuple[str | NumberCell, ...]:
-    comprehensions = [(run, row, row.comprehension) for run, row in run_set_results if row.comprehension is not None]
-    on_topic = [(run, row, comprehension.about) for run, row, comprehension in comprehensions]
+def _comprehension_cells(measured: MeasuredComprehension) -> tuple[str | NumberCell, ...]:
+    chances = [
+        comprehension.on_topic.chance
+        for _, _, comprehension in measured
+        if comprehension.on_topic is not None and comprehension.on_topic.chance is not None
+    ]
+    chance_text = f"({formatting.percent_number(sum(chances) / len(chances))})" if chances else ""
     return (
-        _rate_cell(
-            [(run, row, ComprehensionRate(rate=row.rate, low=row.low, high=row.high)) for run, row in run_set_results]
-        ),
-        _rate_cell([(run, row, comprehension.heard) for run, row, comprehension in comprehensions]),
-        _rate_cell(on_topic, _chance_text([part for _, _, part in on_topic])),
-        _rate_cell([(run, row, comprehension.comprehended) for run, row, comprehension in comprehensions]),
-        _rate_cell([(run, row, comprehension.of_non_refusals) for run, row, comprehension in comprehensions]),
+        _rate_cell([(run, row, row) for run, row, _ in measured]),
+        _rate_cell([(run, row, comprehension.repeated) for run, row, comprehension in measured]),
+        _rate_cell([(run, row, comprehension.on_topic) for run, row, comprehension in measured], chance_text),
+        _rate_cell([(run, row, comprehension.comprehended) for run, row, comprehension in measured]),
+        _rate_cell([(run, row, comprehension.of_non_refusals) for run, row, comprehension in measured]),
     )
 
 
-def _rate_cell(rates: list[tuple[RunResult, SetResult, ComprehensionRate | None]], suffix: str = "") -> NumberCell:
+def _rate_cell(
+    rates: list[tuple[RunResult, PromptSetRate, PromptSetRate | ComprehensionRate | None]], suffix: str = ""
+) -> NumberCell:
     """The mean over the runs that have it."""
     run_rates = [
-        RunRate(
-            run,
-            row.model_copy(update={"low": comprehension_rate.low, "high": comprehension_rate.high}),
-            comprehension_rate.rate,
-        )
-        for run, row, comprehension_rate in rates
-        if comprehension_rate is not None and comprehension_rate.rate is not None
+        RunRate(run, row.model_copy(update={"low": share.low, "high": share.high}), share.rate)
+        for run, row, share in rates
+        if share is not None
     ]
     pooled = estimate_rate(run_rates)
     return percent_cell(None) if pooled is None else percent_cell(pooled.mean, pooled.low, pooled.high, suffix)
-
-
-def _chance_text(rates: list[ComprehensionRate | None]) -> str:
-    chances = [
-        comprehension_rate.chance
-        for comprehension_rate in rates
-        if comprehension_rate is not None and comprehension_rate.chance is not None
-    ]
-    return f"({formatting.percent_number(sum(chances) / len(chances))})" if chances else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -12,8 +11,9 @@ from undersong.report import formatting
 from undersong.report.sections import pareto
 from undersong.report.svg import tag
 from undersong.report.tables import PanelGroup, Table, training_label
-from undersong.results.schema import Results
-from undersong.results.schema_outcomes import DefenseRecommendation, DefenseRecord, MeanWithInterval, PairedJsrChange
+from undersong.results.schema import DefenseCpuSeconds, Results
+from undersong.results.schema_base import ValueWithInterval
+from undersong.results.schema_defenses import CostPart, DefenseRecommendation, DefenseRecord
 from undersong.study.judge_names import RATE_LABELS
 
 
@@ -21,52 +21,54 @@ from undersong.study.judge_names import RATE_LABELS
 class DefenseColumn:
     """Where a column finds its number in a row: which rate, of which set, on prompts of which modality."""
 
-    group: str  # jsr | jsr_by_set | again | kept | over_refusal | utility
-    set: str  # "" of jsr, again and kept
-    modality: str  # "" of kept
+    group: str  # jsr | jsr_by_prompt_set | after_retuning | retention | over_refusal | utility
+    prompt_set: str  # "" of jsr, after_retuning and retention
+    modality: str  # "" of retention
 
-    def value(self, row: DefenseRecord) -> MeanWithInterval | None:
+    def value(self, row: DefenseRecord) -> ValueWithInterval | None:
         """The row's mean and interval here; None where that was not measured."""
-        if self.group == "kept":
-            return row.kept
-        if self.group in ("jsr", "again"):
-            return (row.jsr if self.group == "jsr" else row.again).get(self.modality)
-        table = {"jsr_by_set": row.jsr_by_set, "over_refusal": row.over_refusal}.get(self.group, row.utility)
-        return table.get(self.set, {}).get(self.modality)
+        if self.group == "retention":
+            return row.retention
+        if self.group in ("jsr", "after_retuning"):
+            return (row.jsr if self.group == "jsr" else row.after_retuning).get(self.modality)
+        tables = {"jsr_by_prompt_set": row.jsr_by_prompt_set, "over_refusal": row.over_refusal, "utility": row.utility}
+        return tables[self.group].get(self.prompt_set, {}).get(self.modality)
 
 
 def defense_columns(rows: Sequence[DefenseRecord]) -> list[DefenseColumn]:
     """Those with something measured: JSR, still learned, over-refusal, utility; audio before text."""
     sets = list(dict.fromkeys(name for row in rows for name in (*row.over_refusal, *row.utility)))
     candidates = [DefenseColumn("jsr", "", modality) for modality in ("audio", "text")]
-    harm_sets = list(dict.fromkeys(name for row in rows for name in row.jsr_by_set))
+    harm_sets = list(dict.fromkeys(name for row in rows for name in row.jsr_by_prompt_set))
     further_harm_sets = harm_sets[1:]
     candidates += [
-        DefenseColumn("jsr_by_set", name, modality) for name in further_harm_sets for modality in ("audio", "text")
+        DefenseColumn("jsr_by_prompt_set", name, modality)
+        for name in further_harm_sets
+        for modality in ("audio", "text")
     ]
-    candidates += [DefenseColumn("again", "", modality) for modality in ("audio", "text")]
-    candidates.append(DefenseColumn("kept", "", ""))
+    candidates += [DefenseColumn("after_retuning", "", modality) for modality in ("audio", "text")]
+    candidates.append(DefenseColumn("retention", "", ""))
     candidates += [
         DefenseColumn(group, s, m) for group in ("over_refusal", "utility") for s in sets for m in ("audio", "text")
     ]
     return [column for column in candidates if any(mean_or_none(column.value(row)) is not None for row in rows)]
 
 
-def column_heading(group: str, set: str, rate: str) -> str:
+def column_heading(group: str, prompt_set: str, rate: str) -> str:
     """What stands over the columns of one group and set; `rate`: what the page calls what gets through."""
     return {
         "jsr": rate,
-        "kept": "Still learned",
-        "again": f"{rate}, tuned again",
-        "jsr_by_set": f"{rate}, {set}",
-        "over_refusal": f"Over-refusal, {set}",
-        "utility": f"Utility, {set}",
+        "retention": "Still learned",
+        "after_retuning": f"{rate}, tuned again",
+        "jsr_by_prompt_set": f"{rate}, {prompt_set}",
+        "over_refusal": f"Over-refusal, {prompt_set}",
+        "utility": f"Utility, {prompt_set}",
     }[group]
 
 
-def mean_or_none(interval: MeanWithInterval | None) -> float | None:
+def mean_or_none(interval: ValueWithInterval | None) -> float | None:
     """Its mean, as a share; None where nothing was measured."""
-    return interval.mean if interval is not None else None
+    return interval.value if interval is not None else None
 
 
 def defense_findings(
@@ -90,7 +92,7 @@ def defense_findings(
         (
             row,
             _jsr_effect(worst_column, row, undefended, rate) if worst_column else "",
-            _cost_phrase(columns, row, undefended),
+            _cost_phrase(row),
         )
         for row in defense_rows
     ]
@@ -104,44 +106,33 @@ def defense_findings(
 def _jsr_effect(column: DefenseColumn, row: DefenseRecord, undefended: DefenseRecord, rate: str) -> str:
     """'JSR on spoken prompts 80.9 % without, 3.1 % with it', and whether run noise alone may say so."""
     defended_rate, baseline = column.value(row), column.value(undefended)
-    if defended_rate is None or baseline is None or defended_rate.mean is None or baseline.mean is None:
+    if defended_rate is None or baseline is None or defended_rate.value is None or baseline.value is None:
         return ""
-    baseline_text, defended_text = formatting.percent(baseline.mean), formatting.percent(defended_rate.mean)
+    baseline_text, defended_text = formatting.percent(baseline.value), formatting.percent(defended_rate.value)
     text = f"{rate} on {formatting.modality_label(column.modality)} prompts {baseline_text} without, {defended_text} with it"
-    change = row.against.get(column.modality)
-    return text if change is not None and _is_significant(change) else f"{text} (run noise alone may say so)"
+    change = row.jsr_change.get(column.modality)
+    return text if change is not None and change.significant else f"{text} (run noise alone may say so)"
 
 
-def _is_significant(change: PairedJsrChange) -> bool:
-    """Whether the interval of the difference, paired over runs, leaves 0 out; without one as the results say."""
-    if change.told is not None:
-        return change.told
-    return change.low is not None and change.high is not None and not change.low <= 0 <= change.high
+def _cost_phrase(row: DefenseRecord) -> str:
+    """The largest rise of over-refusal and the largest loss of utility."""
+    parts = (
+        ("over-refusal", row.over_refusal_rise, 1),
+        ("utility", row.utility_loss, -1),
+    )
+    return "; ".join(_cost_part_phrase(name, part, sign) for name, part, sign in parts if part is not None)
 
 
-def _cost_phrase(columns: Sequence[DefenseColumn], row: DefenseRecord, undefended: DefenseRecord) -> str:
-    """The largest rise of over-refusal and the largest loss of utility among all columns."""
-    phrases = []
-    for group, name, sign in (("over_refusal", "over-refusal", 1), ("utility", "utility", -1)):
-        changes = [
-            (defended_mean - baseline, column)
-            for column in columns
-            if column.group == group
-            and (defended_mean := mean_or_none(column.value(row))) is not None
-            and (baseline := mean_or_none(column.value(undefended))) is not None
-        ]
-        if changes:
-            change, column = max(changes, key=lambda item: sign * item[0])
-            worst_prompts = f"{column.set}, {formatting.modality_label(column.modality)}"
-            phrases.append(f"{name} {formatting.points(change)} points where it costs most ({worst_prompts})")
-    return "; ".join(phrases)
+def _cost_part_phrase(name: str, part: CostPart, sign: int) -> str:
+    prompts = f"{part.prompt_set}, {formatting.modality_label(part.modality)}"
+    return f"{name} {formatting.points(sign * part.loss)} points where it costs most ({prompts})"
 
 
 BAR_CLASSES = {
-    "jsr_by_set": "jsr",
-    "again": "jsr",
+    "jsr_by_prompt_set": "jsr",
+    "after_retuning": "jsr",
     "over_refusal": "over-refusal",
-    "kept": "utility",
+    "retention": "utility",
 }  # classes of the style sheet
 DEFENSE_ORDER = ("none", "distant data", "system prompt")
 
@@ -191,17 +182,17 @@ class DefenseTable:
 
 def build_defense_table(results: Results) -> DefenseTable | None:
     """None where no defense was measured."""
-    columns = defense_columns(results.defenses)
-    if not results.defenses or not columns:
+    columns = defense_columns(results.defense_tradeoffs)
+    if not results.defense_tradeoffs or not columns:
         return None
-    rate = RATE_LABELS.get(results.defenses[0].metric, results.defenses[0].metric)
+    rate = RATE_LABELS[results.defense_tradeoffs[0].metric]
     heads: dict[tuple[str, str], list[str]] = {}
     for column in columns:
-        heads.setdefault((column.group, column.set), []).append(
+        heads.setdefault((column.group, column.prompt_set), []).append(
             formatting.modality_label(column.modality) if column.modality else ""
         )
-    groups = _rows_by_arm(results.defenses)
-    cpu_seconds = results.provenance.get("cpu_seconds_by_defense") or {}
+    groups = _rows_by_arm(results.defense_tradeoffs)
+    cpu_seconds = results.provenance.cpu_seconds_by_defense if results.provenance is not None else {}
     cost_headings = ("at most", *(("CPU s to make", "CPU s to ask") if cpu_seconds else ()))
     return DefenseTable(
         heads=(
@@ -209,7 +200,7 @@ def build_defense_table(results: Results) -> DefenseTable | None:
                 (formatting.capitalize_first(column_heading(*key, rate)), tuple(modalities))
                 for key, modalities in heads.items()
             ),
-            ("Price", cost_headings),
+            ("Cost", cost_headings),
         ),
         blocks=tuple(DefenseBlock(title, tuple(_defense_rows(rows, columns, cpu_seconds))) for title, rows in groups),
         findings=tuple(finding for title, rows in groups for finding in defense_findings(title, rows, columns, rate)),
@@ -217,16 +208,16 @@ def build_defense_table(results: Results) -> DefenseTable | None:
         groups=tuple(pareto.tradeoff_groups(groups, rate)),
         numbers=pareto.tradeoff_table(groups, rate),
         seconds=bool(cpu_seconds),
-        limited=any(row.safe is not None for row in results.defenses),
+        limited=any(row.safe is not None for row in results.defense_tradeoffs),
         rate=rate,
     )
 
 
 def _recommendation_lines(results: Results) -> list[str]:
-    several_arms = len(results.recommended) > 1
+    several_arms = len(results.recommendations) > 1
     return [
         f"{f'{recommendation_arm(recommendation, results)}: ' if several_arms else ''}Recommended: {recommendation.defense or 'none'}. {recommendation.reason}"
-        for recommendation in results.recommended
+        for recommendation in results.recommendations
     ]
 
 
@@ -234,7 +225,7 @@ def recommendation_arm(recommendation: DefenseRecommendation, results: Results) 
     """The undefended arm that a recommendation is about, by what differs among them."""
     designs = {
         (other_recommendation.family, other_recommendation.axis, other_recommendation.fraction)
-        for other_recommendation in results.recommended
+        for other_recommendation in results.recommendations
     }
     return _arm_title(recommendation, len(designs) > 1)
 
@@ -269,7 +260,7 @@ def _in_display_order(rows: Sequence[DefenseRecord]) -> list[DefenseRecord]:
 
 
 def _defense_rows(
-    rows: Sequence[DefenseRecord], columns: Sequence[DefenseColumn], cpu_seconds: Mapping[str, Any]
+    rows: Sequence[DefenseRecord], columns: Sequence[DefenseColumn], cpu_seconds: Mapping[str, DefenseCpuSeconds]
 ) -> list[DefenseRow]:
     undefended = next((row for row in rows if row.defense == "none"), None)
     return [
@@ -283,22 +274,23 @@ def _defense_rows(
     ]
 
 
-def _cost_cells(row: DefenseRecord, cpu_seconds: Mapping[str, Any]) -> list[DefenseCell]:
+def _cost_cells(row: DefenseRecord, cpu_seconds: Mapping[str, DefenseCpuSeconds]) -> list[DefenseCell]:
     """What it costs where it costs most, and the CPU seconds of a run, means over the runs of all undefended arms."""
-    cells = [DefenseCell(formatting.percent_number(row.cost), formatting.MISSING, "", Markup(""))]
-    for part in ("make", "ask") if cpu_seconds else ():
-        seconds = (cpu_seconds.get(row.defense) or {}).get(part) or {}
-        center, *ends = (formatting.decimal(seconds.get(name), 1) for name in ("mean", "low", "high"))
+    cells = [DefenseCell(formatting.percent_number(row.max_cost), formatting.MISSING, "", Markup(""))]
+    cost = cpu_seconds.get(row.defense)
+    parts = (ValueWithInterval(), ValueWithInterval()) if cost is None else (cost.training, cost.generation)
+    for seconds in parts if cpu_seconds else ():
+        center, *ends = (formatting.decimal(number, 1) for number in (seconds.value, seconds.low, seconds.high))
         interval = formatting.MISSING if formatting.MISSING in ends else f"[{ends[0]},{formatting.NBSP}{ends[1]}]"
         cells.append(DefenseCell(center, interval, "", Markup("")))
     return cells
 
 
 def _row_detail(row: DefenseRecord) -> str:
-    parts = [f"{row.kind} data" if row.kind else "", f"“{row.system}” prompt" if row.system else ""]
+    parts = [f"{row.kind} data", f"“{row.system}” prompt"]
     parts = [" and ".join(row.changes)] if row.changes else parts
     parts += ["shown safe" if row.safe else ""]
-    parts += [f"step {row.step}" if row.step is not None else "", formatting.count(row.runs, "run") if row.runs else ""]
+    parts += [f"step {row.step}", formatting.count(row.n_runs, "run")]
     return " · ".join(filter(None, parts))
 
 

@@ -15,7 +15,8 @@ from undersong.report.sections.arm_chart import DrawnRows
 from undersong.report.summary import Estimate, base_runs, relation
 from undersong.report.svg import kind_class
 from undersong.report.tables import Table
-from undersong.results.schema import ComparisonRecord, Results
+from undersong.results.schema import Results
+from undersong.results.schema_outcomes import ComparisonRecord
 from undersong.statistics import bounds_sentence
 
 RELATION_PHRASES = {
@@ -224,7 +225,8 @@ def _relation_text(a: Estimate, b: Estimate, comparison: ComparisonRecord | None
         )
     p = comparison.p_adjusted if comparison.p_adjusted is not None else comparison.p
     p_value_text = (
-        f", {'corrected ' if comparison.p_adjusted is not None else ''}p{formatting.NBSP}{formatting.p_value_relation(p)}"
+        f", {'adjusted ' if comparison.p_adjusted is not None else ''}p{formatting.NBSP}"
+        f"{formatting.p_value_relation(p)}"
         if p is not None
         else ""
     )
@@ -238,14 +240,15 @@ def _relation_text(a: Estimate, b: Estimate, comparison: ComparisonRecord | None
 def _scope_sentence(headline: HeadlineData) -> str:
     """How far the claim reaches: runs, bases, prompts, and what the intervals are over."""
     runs = headline.results.runs
-    row = next((row for run in runs for row in run.sets if row.set == headline.verdict_filter.set), None)
+    prompt_set = headline.verdict_filter.prompt_set
+    row = next((row for run in runs for row in run.rates if row.prompt_set == prompt_set), None)
     prompt_note = ""
     if row is not None:
         prompt_note = f" Each run answers {formatting.count(row.n, 'prompt')}"
         prompt_note += f" in {formatting.count(row.clusters, 'cluster')}." if row.clusters else "."
     bases = formatting.count(max(len({(run.model, run.base_seed) for run in base_runs(headline.results)}), 1), "base")
-    if len({(effect.model, effect.base_seed) for effect in headline.results.marginals}) > 1:
-        prompt_note += " Here the models are taken together; “Models side by side” has each for itself."
+    if len({(effect.model, effect.base_seed) for effect in headline.results.marginal_effects}) > 1:
+        prompt_note += " Here the models are taken together; “Model comparison” has each for itself."
     if headline.worst is None:
         return f"{bases.capitalize()}, no fine-tuning run.{prompt_note}"
     n = headline.worst.estimate.runs

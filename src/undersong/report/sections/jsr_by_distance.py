@@ -34,8 +34,9 @@ from undersong.report.tables import (
     training_label,
 )
 from undersong.results.schema import Results, RunResult
+from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_outcomes import ProximityVsJsrRecord
-from undersong.results.schema_screening import AxisScreening, ValueWithInterval
+from undersong.results.schema_screening import AxisScreening
 
 HEIGHT = 232
 MAX_NAMED_ARMS = 4  # arms that are named where they stand; of more, names would lie on each other
@@ -63,7 +64,7 @@ def histogram_mean_distance(arm: ArmSummary, screen: AxisScreening | None) -> fl
 
     closest: the k lowest of the pool; distant: the k highest; random: the pool.  None without a histogram of the axis.
     """
-    if screen is None or screen.histogram is None or len(screen.histogram.edges) != len(screen.histogram.counts) + 1:
+    if screen is None or len(screen.histogram.edges) != len(screen.histogram.counts) + 1:
         return None
     edges, counts = np.asarray(screen.histogram.edges), np.asarray(screen.histogram.counts)
     middles, pool = (edges[1:] + edges[:-1]) / 2, float(counts.sum())
@@ -125,7 +126,7 @@ def build_jsr_by_distance(results: Results) -> JsrByDistance | None:
 def _facet_screening(facet: Facet, results: Results) -> AxisScreening | None:
     """The screen of the facet's axis, by its own model where screens name one."""
     model_refs = {run.model for arm in facet.arms for run in arm.runs}
-    axis_screenings = [screen for screen in results.screen if screen.axis == facet.axis]
+    axis_screenings = [screen for screen in results.screening if screen.axis == facet.axis]
     return next(
         (screen for screen in axis_screenings if screen.model in model_refs),
         axis_screenings[0] if axis_screenings else None,
@@ -192,8 +193,8 @@ def _run_rows(
                 else NumberCell(formatting.MISSING, None)
             )
             run_cells = (number_cell(value, decimals=0) for value in (run.draw, run.seed))
-            rate = percent_cell(cell.rate, cell.set_result.low, cell.set_result.high)
-            yield arm.label, base or formatting.MISSING, *run_cells, distance_cell, rate, f"{cell.set_result.n:,}"
+            rate = percent_cell(cell.rate, cell.set_rate.low, cell.set_rate.high)
+            yield arm.label, base or formatting.MISSING, *run_cells, distance_cell, rate, f"{cell.set_rate.n:,}"
 
 
 def _distance_plot(
@@ -252,30 +253,30 @@ PROXIMITY_HEADINGS = (
 
 def build_proximity_table(results: Results) -> Table | None:
     """None where the results say nothing of it."""
-    rows = tuple(row for record in results.predicts for row in _proximity_rows(record))
+    rows = tuple(row for record in results.proximity_vs_jsr for row in _proximity_rows(record))
     title = f"Rise of the {rate_name(results)} against nearness of the training samples, over selections"
     return Table(title, PROXIMITY_HEADINGS, rows, 3) if rows else None
 
 
 def proximity_notes(results: Results) -> tuple[str, ...]:
     """What could not be told, once each."""
-    return tuple(dict.fromkeys(record.note for record in results.predicts if record.note))
+    return tuple(dict.fromkeys(record.note for record in results.proximity_vs_jsr if record.note))
 
 
 def _proximity_rows(record: ProximityVsJsrRecord) -> Iterator[tuple[str, ...]]:
-    prompt_label = " · ".join(
-        filter(None, (record.set, formatting.modality_label(record.modality) if record.modality else ""))
-    )
+    prompt_label = " · ".join(filter(None, (record.prompt_set, formatting.modality_label(record.modality))))
     condition = f"{training_label(record.train_modality)} · {prompt_label} ({record.points} selections, {record.replicates} runs)"
     for predictor in record.predictors:
-        joint = formatting.MISSING if predictor.joint is None else _points_interval(predictor.joint)
-        largest = formatting.MISSING if predictor.dominant is None else formatting.percent(predictor.dominant)
-        inflation = formatting.decimal(predictor.inflation, 1)
+        joint = formatting.MISSING if predictor.joint_slope is None else _points_interval(predictor.joint_slope)
+        largest = (
+            formatting.MISSING if predictor.dominant_share is None else formatting.percent(predictor.dominant_share)
+        )
+        inflation = formatting.decimal(predictor.variance_inflation, 1)
         yield (
             predictor.name,
-            record.model or formatting.MISSING,
+            record.model,
             condition,
-            _decimal_interval(predictor.rank),
+            _decimal_interval(predictor.rank_correlation),
             _points_interval(predictor.slope),
             joint,
             inflation,

@@ -195,8 +195,8 @@ def _runs_by_step(arm: ArmSummary) -> list[tuple[int, list[RunResult]]]:
 
 def _neither_share(run_rates: Sequence[RunRate]) -> float | None:
     """The share of replies that are neither compliance nor refusal, or could not be judged."""
-    reply_count = sum(cell.set_result.n for cell in run_rates)
-    neither_count = sum(cell.set_result.other + cell.set_result.unparsed + cell.set_result.error for cell in run_rates)
+    reply_count = sum(cell.set_rate.n for cell in run_rates)
+    neither_count = sum(cell.set_rate.other + cell.set_rate.lost for cell in run_rates)
     return neither_count / reply_count if reply_count else None
 
 

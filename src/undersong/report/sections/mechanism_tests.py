@@ -12,10 +12,10 @@ from undersong.results.schema_mechanism import HarmRecognition, LateGapCompariso
 from undersong.results.schema_outcomes import ProximityVsJsrRecord
 
 RECOGNITION_LABELS = {
-    "kept": "still recognised",
+    "retained": "still recognised",
     "lost": "recognised less",
     "absent": "not shown before",
-    "open": "open",
+    "undecided": "undecided",
 }
 RECOGNITION_HEADINGS = (
     "Kind",
@@ -28,7 +28,7 @@ RECOGNITION_HEADINGS = (
     "change, points",
     "refused, points",
 )
-COMPARISON_HEADINGS = ("Question", "Base", "probed", "difference", "95 %", "p", "corrected p", "n")
+COMPARISON_HEADINGS = ("Question", "Base", "probed", "difference", "95 %", "p", "adjusted p", "n")
 MODALITY_HEADINGS = ("Kind", "Base", "trained on", "spoken prompts", "95 %", "typed prompts", "95 %")
 GAP_VS_JSR_HEADINGS = ("Base", "probed and asked", "arms", "rank correlation", "points a standard deviation")
 
@@ -36,39 +36,63 @@ GAP_VS_JSR_HEADINGS = ("Base", "probed and asked", "arms", "rank correlation", "
 def build_mechanism_tables(mechanism: MechanismRecord, rate: str) -> Iterator[Table]:
     """Tables without a row where a study does not have both sides.  `rate`: what the page calls what gets through."""
     asymmetry_headings = ("Kind", "Base", "probed", "late gap", "95 %", f"{rate}, points", "95 %", "opposite signs")
-    yield Table("Late gap, closest less distant data (negative: closest suppresses more)", COMPARISON_HEADINGS,
-                tuple(map(_comparison_row, mechanism.claims)), 3)  # fmt: skip
+    yield Table(
+        "Late refusal gap: closest minus distant data (negative: closest lowers it more)",
+        COMPARISON_HEADINGS,
+        tuple(map(_comparison_row, mechanism.late_gap_comparisons)),
+        3,
+    )
     yield Table(
         "Change of the late gap: trained on one modality, probed with each",
         MODALITY_HEADINGS,
         tuple(_modality_rows(mechanism)),
         3,
     )
-    yield Table("Trained on audio less trained on text: does the late gap mirror it?", asymmetry_headings,
-                tuple(map(_asymmetry_row, mechanism.asymmetry)), 3)  # fmt: skip
-    yield harm_recognition_table(mechanism.recognition)
-    yield Table(f"Does the loss of the late gap go along with the rise of the {rate}, over arms?", GAP_VS_JSR_HEADINGS,
-                tuple(row for record in mechanism.with_jsr for row in _gap_vs_jsr_rows(record)), 2)  # fmt: skip
+    yield Table(
+        f"Audio-trained minus text-trained: late refusal gap and {rate}",
+        asymmetry_headings,
+        tuple(map(_asymmetry_row, mechanism.modality_asymmetry)),
+        3,
+    )
+    yield harm_recognition_table(mechanism.harm_recognition)
+    yield Table(
+        f"Late refusal gap vs. {rate} across arms",
+        GAP_VS_JSR_HEADINGS,
+        tuple(row for record in mechanism.gap_vs_jsr for row in _gap_vs_jsr_rows(record)),
+        2,
+    )
 
 
 def harm_recognition_table(recognitions: Sequence[HarmRecognition]) -> Table:
     """Whether harm is still told from harmless where it is refused less."""
-    margin = next((recognition.margin for recognition in recognitions if recognition.margin is not None), None)
+    margin = next((recognition.equivalence_margin for recognition in recognitions), None)
     margin_note = "" if margin is None else f"; still recognised: a loss of {100 * margin:g} points is excluded"
-    return Table(f"Is harm still recognised? Balanced accuracy of late probes on held-out prompts{margin_note}", RECOGNITION_HEADINGS,
-                 tuple(map(_recognition_row, recognitions)), 5)  # fmt: skip
+    return Table(
+        f"Harm recognition: balanced accuracy of late probes on held-out prompts{margin_note}",
+        RECOGNITION_HEADINGS,
+        tuple(map(_recognition_row, recognitions)),
+        5,
+    )
 
 
 def _recognition_row(recognition: HarmRecognition) -> tuple[str, ...]:
     change_text = _points_interval(recognition.change, recognition.low, recognition.high) + (
-        " over prompts" if recognition.over == "prompts" else ""
+        " over prompts" if recognition.interval_over == "prompts" else ""
     )
-    label = f"{RECOGNITION_LABELS.get(recognition.recognition, recognition.recognition)}{', refused less' if recognition.dissociated else ''}"
+    label = f"{RECOGNITION_LABELS[recognition.outcome]}{', refused less' if recognition.dissociated else ''}"
     return (
-        recognition.kind, recognition.model or formatting.MISSING, recognition.train_modality or formatting.MISSING, formatting.modality_label(recognition.modality), label,
-        formatting.percent(recognition.before), formatting.percent(recognition.after), change_text,
-        _points_interval(recognition.refusals, recognition.refusals_low, recognition.refusals_high),
-    )  # fmt: skip
+        recognition.kind,
+        recognition.model,
+        recognition.train_modality,
+        formatting.modality_label(recognition.modality),
+        label,
+        formatting.percent(recognition.before),
+        formatting.percent(recognition.after),
+        change_text,
+        _points_interval(
+            recognition.refusal_rate_change, recognition.refusal_rate_change_low, recognition.refusal_rate_change_high
+        ),
+    )
 
 
 def _points_interval(value: float | None, low: float | None, high: float | None) -> str:
@@ -77,18 +101,24 @@ def _points_interval(value: float | None, low: float | None, high: float | None)
 
 def _comparison_row(comparison: LateGapComparison) -> tuple[str, ...]:
     return (
-        comparison.question, comparison.model or formatting.MISSING, formatting.modality_label(comparison.modality), formatting.decimal(comparison.difference),
-        _interval_text(comparison.low, comparison.high), formatting.p_value(comparison.p), formatting.p_value(comparison.p_adjusted), str(comparison.n or formatting.MISSING),
-    )  # fmt: skip
+        comparison.question,
+        comparison.model,
+        formatting.modality_label(comparison.modality),
+        formatting.decimal(comparison.difference),
+        _interval_text(comparison.low, comparison.high),
+        formatting.p_value(comparison.p),
+        formatting.p_value(comparison.p_adjusted),
+        str(comparison.n),
+    )
 
 
 def _modality_rows(mechanism: MechanismRecord) -> Iterator[tuple[str, ...]]:
     changes_by_condition = {
         (gap_change.model, gap_change.kind, gap_change.train_modality, gap_change.modality): gap_change
-        for gap_change in mechanism.cells
+        for gap_change in mechanism.late_gap_by_modality
     }
     for model, kind, train_modality in dict.fromkeys(key[:3] for key in changes_by_condition):
-        row = [kind, model or formatting.MISSING, train_modality or formatting.MISSING]
+        row = [kind, model, train_modality]
         for prompt_modality in ("audio", "text"):
             late_gap_change = changes_by_condition.get((model, kind, train_modality, prompt_modality))
             row += (
@@ -100,15 +130,18 @@ def _modality_rows(mechanism: MechanismRecord) -> Iterator[tuple[str, ...]]:
 
 
 def _asymmetry_row(asymmetry: ModalityAsymmetry) -> tuple[str, ...]:
-    sign_label = {True: "yes", False: "no", None: "within noise"}[asymmetry.mirrors]
+    sign_label = {True: "yes", False: "no", None: "within noise"}[asymmetry.opposite_signs]
     jsr_cells = (
-        formatting.points(asymmetry.jsr),
-        formatting.bracket(asymmetry.jsr_low, asymmetry.jsr_high) or formatting.MISSING,
+        formatting.points(asymmetry.rate_change),
+        formatting.bracket(asymmetry.rate_change_low, asymmetry.rate_change_high) or formatting.MISSING,
     )
-    late_gap_cells = formatting.decimal(asymmetry.late), _interval_text(asymmetry.late_low, asymmetry.late_high)
+    late_gap_cells = (
+        formatting.decimal(asymmetry.late_gap),
+        _interval_text(asymmetry.late_gap_low, asymmetry.late_gap_high),
+    )
     return (
         asymmetry.kind,
-        asymmetry.model or formatting.MISSING,
+        asymmetry.model,
         formatting.modality_label(asymmetry.modality),
         *late_gap_cells,
         *jsr_cells,
@@ -118,10 +151,11 @@ def _asymmetry_row(asymmetry: ModalityAsymmetry) -> tuple[str, ...]:
 
 def _gap_vs_jsr_rows(record: ProximityVsJsrRecord) -> Iterator[tuple[str, ...]]:
     for predictor in record.predictors:
-        rank = f"{formatting.decimal(predictor.rank.value, 2)} {_interval_text(predictor.rank.low, predictor.rank.high, 2)}"
+        correlation = predictor.rank_correlation
+        rank = f"{formatting.decimal(correlation.value, 2)} {_interval_text(correlation.low, correlation.high, 2)}"
         slope = f"{formatting.points(predictor.slope.value)} {formatting.bracket(predictor.slope.low, predictor.slope.high)}"
         yield (
-            record.model or formatting.MISSING,
+            record.model,
             formatting.modality_label(record.modality),
             str(record.points),
             rank,

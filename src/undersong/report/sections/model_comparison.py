@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from undersong.report import formatting
 from undersong.report.svg import difference_strip, symmetric_limit
-from undersong.results.schema import MarginalEffect, Results
+from undersong.results.schema import Results
+from undersong.results.schema_outcomes import MarginalEffect
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +51,34 @@ class ModelComparison:
 
 def build_model_comparison(results: Results) -> ModelComparison | None:
     """None where there are not several models to set side by side."""
-    bases = list(dict.fromkeys((effect.model, effect.base_seed) for effect in results.marginals))
+    bases = list(dict.fromkeys((effect.model, effect.base_seed) for effect in results.marginal_effects))
     if len(bases) < 2:
         return None
-    limit = symmetric_limit(end for effect in results.marginals for end in (effect.difference, effect.low, effect.high))
-    set_modalities = dict.fromkeys((effect.set, effect.modality) for effect in results.marginals)
+    limit = symmetric_limit(
+        end for effect in results.marginal_effects for end in (effect.difference, effect.low, effect.high)
+    )
+    set_modalities = dict.fromkeys((effect.prompt_set, effect.modality) for effect in results.marginal_effects)
     blocks = []
     for name, modality in set_modalities:
-        effects = [effect for effect in results.marginals if (effect.set, effect.modality) == (name, modality)]
-        questions = dict.fromkeys(effect.question for effect in effects)
-        rows = tuple(
-            _marginal_row(question, [effect for effect in effects if effect.question == question], bases, limit)
-            for question in questions
-        )
+        effects = [
+            effect for effect in results.marginal_effects if (effect.prompt_set, effect.modality) == (name, modality)
+        ]
+        effects_by_id: dict[str, list[MarginalEffect]] = {}
+        for effect in effects:
+            effects_by_id.setdefault(effect.id, []).append(effect)
+        rows = tuple(_marginal_row(same_effects, bases, limit) for same_effects in effects_by_id.values())
         blocks.append(MarginalBlock(f"{formatting.modality_label(modality)} prompts, set {name}", rows))
-    max_pairs = max((effect.n or 0 for effect in results.marginals), default=0)
+    max_pairs = max((effect.n for effect in results.marginal_effects), default=0)
     return ModelComparison(tuple(str(model) for model, _ in bases), tuple(blocks), f"{100 * limit:g}", max_pairs)
 
 
-def _marginal_row(
-    question: str, effects: Sequence[MarginalEffect], bases: Sequence[tuple[str | None, int | None]], limit: float
-) -> MarginalRow:
+def _marginal_row(effects: Sequence[MarginalEffect], bases: Sequence[tuple[str, int]], limit: float) -> MarginalRow:
     effect_by_base = {(effect.model, effect.base_seed): effect for effect in effects}
-    arms = max((effect.arms or 0 for effect in effects), default=0)
+    arms = max(effect.n_arms for effect in effects)
     detail = f"mean of {formatting.count(arms, 'arm')} a side" if arms > 1 else ""
-    return MarginalRow(question, detail, tuple(_marginal_cell(effect_by_base.get(base), limit) for base in bases))
+    return MarginalRow(
+        effects[0].question, detail, tuple(_marginal_cell(effect_by_base.get(base), limit) for base in bases)
+    )
 
 
 def _marginal_cell(marginal: MarginalEffect | None, limit: float) -> MarginalCell:

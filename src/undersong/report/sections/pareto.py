@@ -10,7 +10,7 @@ from markupsafe import Markup
 from undersong.report import formatting
 from undersong.report.svg import PlotFrame, percent_axis, tag
 from undersong.report.tables import NumberCell, Panel, PanelGroup, Table, percent_cell
-from undersong.results.schema_outcomes import DefenseRecord, MeanWithInterval
+from undersong.results.schema_defenses import CostPart, DefenseRecord
 
 HEIGHT, WIDTH = 190, 320  # pixels; the width is that of a usual page
 MIN_DEFENSES = 4  # rows that are worth a picture
@@ -18,7 +18,7 @@ MIN_DEFENSES = 4  # rows that are worth a picture
 
 @dataclass(frozen=True, slots=True)
 class TradeoffPoint:
-    """A defense: JSR and one cost, each where it is highest, as shares; `number`: its row in the table, from 1."""
+    """A defense: JSR and one part of its cost, each where it is highest, as shares; `number`: its row, from 1."""
 
     number: int
     name: str
@@ -56,34 +56,16 @@ def _tradeoff_points(
 ) -> list[TradeoffPoint]:
     points = []
     for number, row in enumerate(rows, start=1):
-        rates = [interval.mean for interval in row.jsr.values() if interval is not None and interval.mean is not None]
+        rates = [interval.value for interval in row.jsr.values() if interval.value is not None]
         cost_value = cost(row)
         if rates and cost_value is not None:
             points.append(TradeoffPoint(number, row.defense, max(rates), cost_value))
     return points
 
 
-def _worst_mean(
-    sets: dict[str, dict[str, MeanWithInterval | None]], aggregate: Callable[[Sequence[float]], float]
-) -> float | None:
-    means = [
-        interval.mean
-        for by_modality in sets.values()
-        for interval in by_modality.values()
-        if interval is not None and interval.mean is not None
-    ]
-    return aggregate(means) if means else None
-
-
-def _utility_loss(row: DefenseRecord) -> float | None:
-    lowest_utility = _worst_mean(row.utility, min)
-    return None if lowest_utility is None else 1 - lowest_utility
-
-
-def _retention_loss(row: DefenseRecord) -> float | None:
-    if row.defense == "none":
-        return 0.0
-    return None if row.kept is None or row.kept.mean is None else min(1.0, max(0.0, 1 - row.kept.mean))
+def _loss(part: CostPart | None) -> float | None:
+    """A gain is no cost."""
+    return None if part is None else max(0.0, part.loss)
 
 
 def _tradeoff_panel(name: str, points: Sequence[TradeoffPoint], rate: str) -> Panel | None:
@@ -129,9 +111,9 @@ def _boxes_overlap(x: float, y: float, half: float, box: tuple[float, float, flo
 
 
 COSTS: tuple[tuple[str, Callable[[DefenseRecord], float | None]], ...] = (
-    ("over-refusal", lambda row: _worst_mean(row.over_refusal, max)),
-    ("benign prompts not answered rightly", _utility_loss),
-    ("of what the tuning taught, lost", _retention_loss),
+    ("rise of over-refusal", lambda row: _loss(row.over_refusal_rise)),
+    ("loss of utility", lambda row: _loss(row.utility_loss)),
+    ("of what the tuning taught, lost", lambda row: row.retention_loss),
 )
 
 

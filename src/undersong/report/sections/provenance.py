@@ -25,26 +25,23 @@ def build_provenance(results: Results) -> Provenance:
     """Nested settings stand flat, named by their path."""
     study = results.study
     study_facts = {
-        "study": study.name, "models": model_names(results), "families": study.families, "protocol": study.protocol,
+        "study": study.name, "models": model_names(results), "protocol": study.protocol,
         "judge": study.judge, "steps": study.steps, "seeds": study.seeds, "draws": study.draws,
     }  # fmt: skip
+    provenance = results.provenance.model_dump(exclude_none=True) if results.provenance is not None else {}
     ungrouped = [
-        (key, formatting.value_text(value))
-        for key, value in results.provenance.items()
-        if not isinstance(value, Mapping)
+        (key, formatting.value_text(value)) for key, value in provenance.items() if not isinstance(value, Mapping)
     ]
     groups = [("", tuple(ungrouped))] if ungrouped else []
     groups += [
         (key.replace("_", " "), tuple(_flatten_settings(value)))
-        for key, value in results.provenance.items()
+        for key, value in provenance.items()
         if isinstance(value, Mapping) and value
     ]
     return Provenance(
         notes=tuple(results.notes),
         study=tuple((key, formatting.value_text(value)) for key, value in study_facts.items() if value is not None),
-        config=Table(
-            "The study file, as it was run", ("Setting", "Value"), tuple(_flatten_settings(study.config)), names=2
-        ),
+        config=Table("Study settings", ("Setting", "Value"), tuple(_flatten_settings(study.config)), names=2),
         provenance=tuple(groups),
     )
 

@@ -109,7 +109,7 @@ def _arm_layer(layer: int, points: Sequence[LayerMeasurement]) -> ArmLayer:
         cosine_to_refit=mean_measured(point.cosine_to_refit for point in points),
         drift=mean_measured(point.drift for point in points),
         cka=mean_measured(point.cka for point in points),
-        harm_accuracy=mean_measured(point.recognised for point in points),
+        harm_accuracy=mean_measured(point.harm_accuracy for point in points),
         runs=len(gaps),
     )
 
@@ -149,19 +149,21 @@ def build_refusal_gap(results: Results) -> RefusalGapSection | None:
     if mechanism is None:
         return None
     arm_list = arm_summaries(results)
-    gap_curves = arm_gap_curves(mechanism.curves, arm_list)
-    encoder_sentence, encoder_unchanged = _encoder_finding(mechanism.encoder)
+    gap_curves = arm_gap_curves(mechanism.layer_measurements, arm_list)
+    encoder_sentence, encoder_unchanged = _encoder_finding(mechanism.encoder_unchanged)
     return RefusalGapSection(
         encoder=encoder_sentence,
         encoder_ok=encoder_unchanged,
         contrast=_contrast_sentence(mechanism),
-        notes=tuple(note for note in (*mechanism.contrast.unmatched, mechanism.contrast.note, mechanism.note) if note),
+        notes=tuple(
+            note for note in (*mechanism.contrast_sets.mismatches, mechanism.contrast_sets.note, mechanism.note) if note
+        ),
         groups=tuple(_panel_groups(gap_curves)),
         layers=_layer_table(gap_curves),
         tables=tuple(
             table
             for table in (
-                _late_change_table(mechanism.late, arm_list),
+                _late_change_table(mechanism.late_gap_changes, arm_list),
                 *mechanism_tests.build_mechanism_tables(mechanism, rate_name(results)),
             )
             if table.rows
@@ -270,13 +272,12 @@ def _encoder_finding(check: FrozenEncoderCheck | None) -> tuple[str, bool]:
 
 
 def _contrast_sentence(mechanism: MechanismRecord) -> str:
-    contrast = mechanism.contrast
-    text = "The refusal direction is the difference in means"
-    if contrast.harm_n is not None and contrast.benign_n is not None:
-        text += f" of {contrast.harm_n} harmful and {contrast.benign_n} benign prompts"
-    if contrast.held_out_harm_n is not None and contrast.held_out_benign_n is not None:
-        text += f"; gaps are measured on {contrast.held_out_harm_n} held-out harmful and {contrast.held_out_benign_n} benign ones"
-    return f"{text}."
+    contrast = mechanism.contrast_sets
+    return (
+        f"The refusal direction is the difference in means of {contrast.n_harmful} harmful and {contrast.n_benign} "
+        f"benign prompts; gaps are measured on {contrast.n_held_out_harmful} held-out harmful and "
+        f"{contrast.n_held_out_benign} benign ones."
+    )
 
 
 def _layer_table(gap_curves: Sequence[ArmGapCurve]) -> Table:

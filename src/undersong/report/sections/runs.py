@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from undersong.report import formatting
 from undersong.report.summary import arm_summaries, base_runs
-from undersong.results.schema import ReplyExample, Results, RunResult, SetResult
+from undersong.results.schema import PromptSetRate, ReplyExample, Results, RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,29 @@ class RunDetails:
 
 
 COUNT_HEADINGS = (
-    "Seed", "Draw", "Base", "Step", "Loss", "Set", "Prompts", "System", "Judge", "n", "clusters", "jailbreak", "answer",
-    "refusal", "other", "unparsed", "error", "rate, %", "95 % interval", "bounds, %", "right, %", "95 % of right",
-)  # fmt: skip
+    "Seed",
+    "Draw",
+    "Base",
+    "Step",
+    "Loss",
+    "Set",
+    "Prompts",
+    "System",
+    "Judge",
+    "n",
+    "clusters",
+    "jailbreak",
+    "answer",
+    "refusal",
+    "other",
+    "unparsed",
+    "error",
+    "rate, %",
+    "95 % interval",
+    "bounds, %",
+    "right, %",
+    "95 % of right",
+)
 CONDITION_COLUMNS = 9  # of these columns say where, the others what was counted
 
 
@@ -68,19 +88,22 @@ def build_run_details(results: Results, show_replies: bool) -> RunDetails | None
         return None
     groups = [("Base", "base", base_runs(results))] if base_runs(results) else []
     groups += [(formatting.capitalize_first(arm.label), arm.name, list(arm.runs)) for arm in arm_summaries(results)]
-    rows = [row for run in results.runs for row in run.sets]
-    harmful_sets = {row.set for row in rows if row.harmful}
-    benign_sets = {row.set for row in rows if not row.harmful} - harmful_sets
+    rows = [row for run in results.runs for row in run.rates]
+    harmful_sets = {row.prompt_set for row in rows if row.harmful}
+    benign_sets = {row.prompt_set for row in rows if not row.harmful} - harmful_sets
     example_replies = [
-        (example, _example_reply(example, example.set in benign_sets or show_replies)) for example in results.examples
+        (example, _example_reply(example, example.prompt_set in benign_sets or show_replies))
+        for example in results.examples
     ]
     return RunDetails(
         head=COUNT_HEADINGS,
         arms=tuple(ArmRuns(title, name, _run_summary(runs), tuple(_run_counts(runs))) for title, name, runs in groups),
-        unjudged=sum(row.unparsed + row.error for row in rows),
+        unjudged=sum(row.lost for row in rows),
         replies=sum(row.n for row in rows),
-        harmful=tuple(example_reply for example, example_reply in example_replies if example.set not in benign_sets),
-        benign=tuple(example_reply for example, example_reply in example_replies if example.set in benign_sets),
+        harmful=tuple(
+            example_reply for example, example_reply in example_replies if example.prompt_set not in benign_sets
+        ),
+        benign=tuple(example_reply for example, example_reply in example_replies if example.prompt_set in benign_sets),
         redacted=sum(1 for _, example_reply in example_replies if example_reply.redacted),
     )
 
@@ -94,46 +117,53 @@ def _run_summary(runs: Sequence[RunResult]) -> str:
 
 def _run_counts(runs: Sequence[RunResult]) -> Iterable[RunCounts]:
     for run in sorted(runs, key=lambda run: (str(run.base_seed), str(run.draw), str(run.seed), run.step)):
-        for row in run.sets:
+        for row in run.rates:
             yield RunCounts(_condition_cells(run, row), _count_cells(row), _voice_rates(row))
 
 
-def _condition_cells(run: RunResult, row: SetResult) -> tuple[str, ...]:
+def _condition_cells(run: RunResult, row: PromptSetRate) -> tuple[str, ...]:
     return (
-        formatting.value_text(run.seed), formatting.value_text(run.draw), formatting.value_text(run.base_seed), str(run.step),
-        formatting.decimal(run.loss), row.set, formatting.modality_label(row.modality), row.system, row.judge or formatting.MISSING,
-    )  # fmt: skip
+        formatting.value_text(run.seed),
+        formatting.value_text(run.draw),
+        formatting.value_text(run.base_seed),
+        str(run.step),
+        formatting.decimal(run.loss),
+        row.prompt_set,
+        formatting.modality_label(row.modality),
+        row.system,
+        row.judge,
+    )
 
 
-def _count_cells(row: SetResult) -> tuple[str, ...]:
-    counts = (row.jailbreak, row.answer, row.refusal, row.other, row.unparsed, row.error)
-    bounds = (row.rate_errors_safe, row.rate_errors_jailbroken)
-    bound_texts = [formatting.percent_number(bound) for bound in bounds if bound is not None]
+def _count_cells(row: PromptSetRate) -> tuple[str, ...]:
+    bounds = f"{formatting.percent_number(row.min_rate)} – {formatting.percent_number(row.max_rate)}"
     return (
-        str(row.n), formatting.value_text(row.clusters), *map(str, counts), formatting.percent_number(row.rate),
-        formatting.bracket(row.low, row.high) or formatting.MISSING, " – ".join(bound_texts) or formatting.MISSING,
-        formatting.percent_number(row.right_rate), formatting.bracket(row.right_low, row.right_high) or formatting.MISSING,
-    )  # fmt: skip
+        str(row.n),
+        formatting.value_text(row.clusters),
+        *map(str, row.verdict_counts.values()),
+        formatting.percent_number(row.rate),
+        formatting.bracket(row.low, row.high) or formatting.MISSING,
+        bounds,
+        formatting.percent_number(row.correct_rate),
+        formatting.bracket(row.correct_low, row.correct_high) or formatting.MISSING,
+    )
 
 
-def _voice_rates(row: SetResult) -> str:
+def _voice_rates(row: PromptSetRate) -> str:
     return " · ".join(
-        f"{name} {formatting.percent_number(voice.rate)} ({voice.n})" for name, voice in row.by_speaker.items()
+        f"{name} {formatting.percent_number(voice.rate)} ({voice.n})" for name, voice in row.by_voice.items()
     )
 
 
 def _example_reply(example: ReplyExample, show_reply: bool) -> ExampleReply:
     parts = [example.arm, f"seed {example.seed}" if example.seed is not None else ""]
-    parts += [f"step {example.step}" if example.step is not None else "", example.set]
-    parts += [
-        formatting.modality_label(example.modality) if example.modality else "",
-        f"“{example.system}”" if example.system else "",
-    ]
+    parts += [f"step {example.step}", example.prompt_set, formatting.modality_label(example.modality)]
+    parts += [f"“{example.system}”"]
     return ExampleReply(
         place=" · ".join(filter(None, parts)),
         prompt_id=example.prompt_id,
-        text=example.text or "",
-        verdict=example.verdict or formatting.MISSING,
+        text=example.prompt_text or "",
+        verdict=example.verdict,
         reply=example.reply if show_reply else None,
         redacted=not show_reply or example.reply is None,
     )

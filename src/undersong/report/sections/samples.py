@@ -25,7 +25,7 @@ def histogram_panels(results: Results, names: Sequence[str]) -> tuple[Panel, ...
     arm_list = arm_summaries(results)
     return tuple(
         Panel(formatting.capitalize_first(name), picture)
-        for screen, name in zip(results.screen, names, strict=True)
+        for screen, name in zip(results.screening, names, strict=True)
         if (picture := _histogram(screen, _arms_on_axis(screen, arm_list))) is not None
     )
 
@@ -40,7 +40,7 @@ def _arms_on_axis(screen: AxisScreening, arm_list: Sequence[ArmSummary]) -> list
 def _histogram(screen: AxisScreening, axis_arms: Sequence[ArmSummary]) -> Markup | None:
     """Bars of the pool's distances; the part an arm was trained on has its color."""
     bins = screen.histogram
-    if bins is None or not bins.counts or len(bins.edges) != len(bins.counts) + 1 or max(bins.counts) <= 0:
+    if not bins.counts or len(bins.edges) != len(bins.counts) + 1 or max(bins.counts) <= 0:
         return None
     frame = PlotFrame.from_domains((bins.edges[0], bins.edges[-1]), (0.0, max(bins.counts)), HEIGHT)
     x_ticks = ticks(bins.edges[0], bins.edges[-1], 4)
@@ -68,7 +68,7 @@ def _histogram(screen: AxisScreening, axis_arms: Sequence[ArmSummary]) -> Markup
         marks.append(_histogram_bar(frame, low, high, count, kind, decimals))
         cumulative += count
     description = f"Distances on the {screen.axis} axis: " + ", ".join(
-        f"{name} {formatting.decimal(value, decimals)}" for name, value in screen.distances.items() if value is not None
+        f"{name} {formatting.decimal(value, decimals)}" for name, value in screen.distances
     )
     return frame.draw(marks, f"{description}.")
 
@@ -78,13 +78,13 @@ def histogram_table(screens: Sequence[AxisScreening], names: Sequence[str]) -> T
 
     def rows() -> Iterator[tuple[str | NumberCell, ...]]:
         for screen, name in zip(screens, names, strict=True):
-            if (bins := screen.histogram) is not None:
-                decimals = formatting.distance_decimals(bins.edges)
-                for low, high, count in zip(bins.edges, bins.edges[1:], bins.counts, strict=False):
-                    ends = (number_cell(end, decimals=decimals) for end in (low, high))
-                    yield formatting.capitalize_first(name), *ends, NumberCell(f"{count:,.0f}", count)
+            bins = screen.histogram
+            decimals = formatting.distance_decimals(bins.edges)
+            for low, high, count in zip(bins.edges, bins.edges[1:], bins.counts, strict=False):
+                ends = (number_cell(end, decimals=decimals) for end in (low, high))
+                yield formatting.capitalize_first(name), *ends, NumberCell(f"{count:,.0f}", count)
 
-    return Table("Samples of the pool by distance", ("Axis", "from", "to", "samples"), tuple(rows()))
+    return Table("Pool samples by distance", ("Axis", "from", "to", "samples"), tuple(rows()))
 
 
 def _selected_share(arm: ArmSummary, screen: AxisScreening) -> float:
@@ -166,24 +166,24 @@ class SamplesSection:
 
 def build_samples(results: Results, audio: AudioFiles) -> SamplesSection | None:
     """None where nothing was screened and no agreement of axes measured.  `audio`: sample id -> its file."""
-    if not results.screen and results.axes_agreement is None:
+    if not results.screening and results.axis_agreement is None:
         return None
-    several_models = len({screen.model for screen in results.screen}) > 1
-    several_harm_sets = len({screen.harm_set for screen in results.screen}) > 1
-    names = [_screening_title(screen, several_harm_sets, several_models) for screen in results.screen]
-    embedded = embed_players(results.screen, audio)
+    several_models = len({screen.model for screen in results.screening}) > 1
+    several_harm_sets = len({screen.harm_set for screen in results.screening}) > 1
+    names = [_screening_title(screen, several_harm_sets, several_models) for screen in results.screening]
+    embedded = embed_players(results.screening, audio)
     axes = tuple(
-        _axis_samples(screen, name, embedded.by_id) for screen, name in zip(results.screen, names, strict=True)
+        _axis_samples(screen, name, embedded.by_id) for screen, name in zip(results.screening, names, strict=True)
     )
     return SamplesSection(
         axes=axes,
         several=several_harm_sets,
         histograms=histogram_panels(results, names),
-        bins=histogram_table(results.screen, names),
-        agreement=tuple(_heatmaps(results.axes_agreement)) if results.axes_agreement else (),
+        bins=histogram_table(results.screening, names),
+        agreement=tuple(_heatmaps(results.axis_agreement)) if results.axis_agreement else (),
         speaks=bool(embedded.by_id),
         silent=_missing_audio_note(embedded),
-        quarantined=_quarantine_table(results.screen, names),
+        quarantined=_quarantine_table(results.screening, names),
     )
 
 
@@ -203,9 +203,9 @@ def _quarantine_table(screens: Sequence[AxisScreening], names: Sequence[str]) ->
     axes_by_item: dict[tuple[str, str], list[str]] = {}
     for screen, name in zip(screens, names, strict=True):
         for item in screen.quarantined:
-            axes_by_item.setdefault((item.id, item.reason or formatting.MISSING), []).append(name)
+            axes_by_item.setdefault((item.id, item.reason), []).append(name)
     rows = tuple((id, reason, ", ".join(axes)) for (id, reason), axes in axes_by_item.items())
-    return Table("In quarantine: left out, and why", ("Sample", "Reason", "Axes"), rows, names=3) if rows else None
+    return Table("Quarantined samples and reasons", ("Sample", "Reason", "Axes"), rows, names=3) if rows else None
 
 
 def _screening_title(screen: AxisScreening, several_harm_sets: bool, several_models: bool) -> str:
@@ -220,32 +220,30 @@ def _axis_samples(screen: AxisScreening, name: str, players: Mapping[str, AudioP
     return AxisSamples(
         name=name,
         facts=_screening_facts(screen),
-        closest=tuple(_sample_row(item, i, decimals, players) for i, item in enumerate(screen.closest, 1)),
-        distant=tuple(_sample_row(item, i, decimals, players) for i, item in enumerate(screen.distant, 1)),
+        closest=tuple(_sample_row(item, decimals, players) for item in screen.closest),
+        distant=tuple(_sample_row(item, decimals, players) for item in screen.distant),
         marks=tuple(_label_medians(screen)),
     )
 
 
 def _screening_facts(screen: AxisScreening) -> str:
-    parts = [
-        f"encoder {screen.encoder}" if screen.encoder else "",
-        f"{formatting.count(screen.n_pool, 'sample')} in the pool" if screen.n_pool is not None else "",
-        f"{formatting.count(screen.n_harm, 'harmful item')} as reference" if screen.n_harm is not None else "",
-        f"score: {screen.score}" if screen.score else "",
-        {True: "centred", False: "not centred", None: ""}[screen.centred],
+    median = formatting.decimal(screen.distances.median, formatting.distance_decimals(dict(screen.distances).values()))
+    parts = (
+        f"encoder {screen.encoder}",
+        f"{formatting.count(screen.n_pool, 'sample')} in the pool",
+        f"{formatting.count(screen.n_harm, 'harmful item')} as reference",
+        f"score: {screen.score}",
+        "centered" if screen.centered else "not centered",
         f"{len(screen.quarantined)} in quarantine",
-    ]
-    if screen.distances.get("median") is not None:
-        parts.append(
-            f"median distance {formatting.decimal(screen.distances['median'], formatting.distance_decimals(screen.distances.values()))}"
-        )
-    return formatting.capitalize_first("; ".join(filter(None, parts)) + ".")
+        f"median distance {median}",
+    )
+    return formatting.capitalize_first("; ".join(parts) + ".")
 
 
-def _sample_row(neighbor: NeighborPair, position: int, decimals: int, players: Mapping[str, AudioPlayer]) -> SampleRow:
-    other_distances = (("centred", neighbor.distance_centred), ("second", neighbor.second_distance))
+def _sample_row(neighbor: NeighborPair, decimals: int, players: Mapping[str, AudioPlayer]) -> SampleRow:
+    other_distances = (("centered", neighbor.distance_centered), ("second", neighbor.second_distance))
     return SampleRow(
-        rank=neighbor.rank if neighbor.rank is not None else position,
+        rank=neighbor.rank,
         id=neighbor.id,
         text=neighbor.text or "",
         speaker=neighbor.speaker or "",
@@ -262,27 +260,20 @@ def _sample_row(neighbor: NeighborPair, position: int, decimals: int, players: M
 
 def _label_medians(screen: AxisScreening) -> Iterable[LabelMedianMark]:
     """Medians by label, smallest first, on one scale an axis."""
-    values = [
-        label_median.median
-        for group in screen.by_label.values()
-        for label_median in group.values()
-        if label_median.median is not None
-    ]
+    values = [label_median.median for group in screen.by_label.values() for label_median in group.values()]
     if not values:
         return
     lowest, highest = min(values), max(values)
     x = LinearScale((lowest, highest) if highest > lowest else (lowest - 1, lowest + 1), (4.0, 96.0))
     decimals = formatting.distance_decimals(values)
-    reference = screen.distances.get("median")
-    in_range = reference is not None and lowest <= reference <= highest
+    reference = screen.distances.median
+    in_range = lowest <= reference <= highest
     for label, group in screen.by_label.items():
-        for value, label_median in sorted(
-            group.items(), key=lambda pair: (pair[1].median is None, pair[1].median or 0.0)
-        ):
+        for value, label_median in sorted(group.items(), key=lambda pair: pair[1].median):
             picture = interval_strip(
                 label_median.median, None, None, x, "base", reference=reference if in_range else None
             )
-            n = f"{label_median.n:,}" if label_median.n is not None else formatting.MISSING
+            n = f"{label_median.n:,}"
             yield LabelMedianMark(label, value, n, formatting.decimal(label_median.median, min(decimals, 4)), picture)
 
 
@@ -293,7 +284,7 @@ def _heatmaps(agreement: AxisAgreementRecord) -> Iterable[AgreementHeatmap]:
     )
     names = tuple(agreement.axes)
     for caption, matrix in captioned_matrices:
-        if names and len(matrix) == len(names) and all(len(row) == len(names) for row in matrix):
+        if names:
             rows = tuple(
                 (name, tuple(_heatmap_cell(value) for value in row)) for name, row in zip(names, matrix, strict=True)
             )

@@ -14,12 +14,12 @@ from undersong.report.summary import rate_name
 from undersong.report.svg import LinearScale, PlotFrame, interval_strip, percent_axis, tag, ticks
 from undersong.report.tables import NumberCell, Panel, Table, number_cell, percent_cell, training_label
 from undersong.results.schema import Results
+from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_screening import (
     AxisFingerprintRecord,
     AxisPair,
     ScoreVsJsrRecord,
     ScreeningScoreRecord,
-    ValueWithInterval,
 )
 
 HEIGHT = 190
@@ -49,41 +49,43 @@ class AxisFingerprintTable:
 class ScreeningSection:
     """What the section shows; each part may be empty."""
 
-    heard: tuple[AxisFingerprintTable, ...]
+    fingerprints: tuple[AxisFingerprintTable, ...]
     scores: Table
     panels: tuple[Panel, ...]
-    foretold: Table
+    score_vs_jsr: Table
     rate: str  # JSR, or non-refusal rate where the judge sees refusal only
     overlap: Table
 
 
 def build_screening(results: Results) -> ScreeningSection | None:
     """None where the results say nothing of it."""
-    if not (results.fingerprint or results.screening_score or results.foretold or results.overlap):
+    if not (results.axis_fingerprints or results.screening_scores or results.score_vs_jsr or results.corpus_overlap):
         return None
-    several_models, rate = len({fingerprint.model for fingerprint in results.fingerprint}) > 1, rate_name(results)
+    several_models, rate = len({fingerprint.model for fingerprint in results.axis_fingerprints}) > 1, rate_name(results)
     overlap = tuple(
-        (corpus_overlap.a, corpus_overlap.b, corpus_overlap.kind, f"{corpus_overlap.pairs:,}")
-        for corpus_overlap in results.overlap
+        (corpus_overlap.corpus_a, corpus_overlap.corpus_b, corpus_overlap.kind, f"{corpus_overlap.pairs:,}")
+        for corpus_overlap in results.corpus_overlap
     )
     return ScreeningSection(
-        heard=tuple(
-            _fingerprint_table(fingerprint, several_models) for fingerprint in results.fingerprint if fingerprint.pairs
+        fingerprints=tuple(
+            _fingerprint_table(fingerprint, several_models)
+            for fingerprint in results.axis_fingerprints
+            if fingerprint.pairs
         ),
-        scores=_score_table(results.screening_score),
-        panels=tuple(_score_vs_jsr_panels(results.foretold, rate)),
-        foretold=_score_vs_jsr_table(results.foretold, rate),
+        scores=_score_table(results.screening_scores),
+        panels=tuple(_score_vs_jsr_panels(results.score_vs_jsr, rate)),
+        score_vs_jsr=_score_vs_jsr_table(results.score_vs_jsr, rate),
         rate=rate,
         overlap=Table("Items that two corpora share or nearly share", ("Corpus", "and", "what", "pairs"), overlap, 3),
     )
 
 
 def _fingerprint_table(fingerprint: AxisFingerprintRecord, several_models: bool) -> AxisFingerprintTable:
-    leading_axes = {label: axis for key, label in MEASURES if (axis := fingerprint.hears.get(key))}
+    leading_axes = {label: axis for key, label in MEASURES if (axis := fingerprint.dominant_axis.get(key))}
     axis_label = (
-        f"{fingerprint.model}, axis {fingerprint.internal}"
+        f"{fingerprint.model}, axis {fingerprint.internal_axis}"
         if several_models and fingerprint.model
-        else f"Axis {fingerprint.internal}"
+        else f"Axis {fingerprint.internal_axis}"
     )
     if not leading_axes:
         verdict = "goes along with no reference axis more than with the others, as far as this pool can tell."
@@ -106,10 +108,9 @@ def _fingerprint_table(fingerprint: AxisFingerprintRecord, several_models: bool)
 def _agreement_row(pair: AxisPair) -> AxisAgreementRow:
     value = pair.spearman
     picture = interval_strip(value.value, value.low, value.high, LinearScale((-1.0, 1.0), (2, 98)), None, reference=0.0)
-    overlap = _interval_text(pair.overlap)
-    if pair.chance is not None:
-        overlap = f"{overlap} (chance {formatting.decimal(pair.chance, 2)})"
-    return AxisAgreementRow(pair.a, picture, (_interval_text(pair.spearman), overlap, _interval_text(pair.cka)))
+    overlap = f"{_interval_text(pair.overlap)} (chance {formatting.decimal(pair.chance, 2)})"
+    cka = _interval_text(pair.cka or ValueWithInterval())
+    return AxisAgreementRow(pair.axis_a, picture, (_interval_text(pair.spearman), overlap, cka))
 
 
 def _interval_text(estimate: ValueWithInterval) -> str:
@@ -120,14 +121,14 @@ def _interval_text(estimate: ValueWithInterval) -> str:
 
 
 def _score_table(scores: list[ScreeningScoreRecord]) -> Table:
-    head = ("Axis", "model", "score [interval]", "held-out harmless [interval]", "pool / harmless / held out")
+    head = ("Axis", "model", "score [interval]", "held-out benign [interval]", "pool / benign reference / held out")
     rows = tuple(
         (
             score.axis,
-            score.model or formatting.MISSING,
+            score.model,
             _interval_text(score.value),
-            _interval_text(score.heldout),
-            " / ".join(f"{n:,}" for n in score.n),
+            _interval_text(score.held_out),
+            " / ".join(f"{n:,}" for n in (score.n.pool, score.n.benign_reference, score.n.held_out)),
         )
         for score in scores
     )
@@ -136,14 +137,12 @@ def _score_table(scores: list[ScreeningScoreRecord]) -> Table:
 
 def _score_vs_jsr_panels(records: list[ScoreVsJsrRecord], rate: str) -> Iterator[Panel]:
     """One an axis, model, modality of training and set."""
-    varying = [len({getattr(record, key) for record in records}) > 1 for key in ("model", "set")]
+    varying = [len({getattr(record, key) for record in records}) > 1 for key in ("model", "prompt_set")]
     for record in records:
-        points = [(p.score, p.jsr, p.arm) for p in record.points if p.score is not None and p.jsr is not None]
+        points = [(p.score, p.rate, p.arm) for p in record.points]
         if not points:
             continue
-        panel_labels = [
-            str(name) for name, is_varying in zip((record.model, record.set), varying) if is_varying and name
-        ]
+        panel_labels = [str(name) for name, is_varying in zip((record.model, record.prompt_set), varying) if is_varying]
         title = ", ".join([f"{record.axis} axis", *panel_labels, training_label(record.train_modality).lower()])
         correlation_text = (
             "too few selections, or all alike"
@@ -170,17 +169,14 @@ def _score_vs_jsr_table(records: list[ScoreVsJsrRecord], rate: str) -> Table:
 
     def rows() -> Iterator[tuple[str | NumberCell, ...]]:
         for record in records:
-            record_cells = (
-                record.axis,
-                *(name or formatting.MISSING for name in (record.model, record.train_modality, record.set)),
-            )
+            record_cells = (record.axis, record.model, record.train_modality, record.prompt_set)
             for point in record.points:
                 yield (
                     point.arm,
                     *record_cells,
                     number_cell(point.score),
-                    percent_cell(point.jsr),
-                    str(point.runs or formatting.MISSING),
+                    percent_cell(point.rate),
+                    str(point.n_runs),
                 )
 
     return Table(f"Score of each selection, and mean {rate} after training on it", head, tuple(rows()), names=5)

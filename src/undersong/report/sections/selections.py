@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from undersong.report import formatting
 from undersong.report.tables import Table
 from undersong.results.schema import Results
-from undersong.results.schema_screening import SelectionRecord
+from undersong.results.schema_screening import LabelBalance, SelectionRecord
 
 MAX_OVERLAPS = 4  # overlaps of a selection that are shown
 
@@ -48,11 +47,12 @@ def build_selections(results: Results) -> SelectionsSection | None:
     selection_rows = tuple(
         dict.fromkeys(_selection_row(selection) for selection in results.selections)
     )  # one a study, not one a model
-    head = ("Selection", "of", "Value", "selection, %", "pool, %", "standardised difference")
+    head = ("Selection", "of", "Value", "selection, %", "pool, %", "standardized difference")
     rows = tuple(
-        (_selection_name(selection), " · ".join(path[:-1]), path[-1], *_balance_cells(values))
+        (_selection_name(selection), column, value, *_balance_cells(balance))
         for selection in results.selections
-        for path, values in _balance_leaves(selection.balance)
+        for column, balances in selection.balance.items()
+        for value, balance in balances.items()
     )
     duplicates = sum(1 for line in selection_rows if line.same_as)
     return SelectionsSection(
@@ -70,50 +70,36 @@ def _selection_name(selection: SelectionRecord) -> str:
 
 
 def _selection_row(selection: SelectionRecord) -> SelectionRow:
-    leaves = [
-        (path, values) for path, values in _balance_leaves(selection.balance) if _number_at(values, 2) is not None
+    balances = [
+        (f"{column} · {value}", balance.standardized_difference)
+        for column, by_value in selection.balance.items()
+        for value, balance in by_value.items()
     ]
-    largest_leaf = max(leaves, key=lambda leaf: abs(_number_at(leaf[1], 2) or 0.0), default=None)
-    seconds = [formatting.decimal(selection.seconds.get(name), 2) for name in ("selection", "pool")]
+    name, difference = max(balances, key=lambda pair: abs(pair[1]), default=("", 0.0))
+    seconds = selection.mean_seconds
     return SelectionRow(
         name=_selection_name(selection),
         notes=tuple(selection.notes),
-        k=f"{selection.k:,}" if selection.k is not None else formatting.MISSING,
+        k=f"{selection.k:,}",
         draw=formatting.value_text(selection.draw),
-        hash=selection.hash or "",
+        hash=selection.selection_hash,
         same_as=tuple(selection.same_as) if selection.kind != "random" else (),  # drawn alike whatever the axis
-        overlap=_largest_overlaps(selection.overlap),
-        unbalanced=f"{' · '.join(largest_leaf[0])} {formatting.decimal(_number_at(largest_leaf[1], 2), 2)}"
-        if largest_leaf
-        else formatting.MISSING,
-        seconds=" / ".join(seconds) if selection.seconds else formatting.MISSING,
+        overlap=_largest_overlaps(selection.jaccard),
+        unbalanced=f"{name} {formatting.decimal(difference, 2)}" if balances else formatting.MISSING,
+        seconds=f"{formatting.decimal(seconds.selection, 2)} / {formatting.decimal(seconds.pool, 2)}",
     )
 
 
-def _largest_overlaps(overlap: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
+def _largest_overlaps(overlap: Mapping[str, float]) -> tuple[tuple[str, str], ...]:
     """The selections it shares most with, nearest first, each named without its draw; all are in the results."""
     nonzero = {name: value for name, value in overlap.items() if value}
-    names = sorted(nonzero, key=lambda name: (-(nonzero[name] or 0.0), name))[:MAX_OVERLAPS]
+    names = sorted(nonzero, key=lambda name: (-nonzero[name], name))[:MAX_OVERLAPS]
     return tuple((name.removesuffix("/draw 0"), formatting.decimal(nonzero[name], 2)) for name in names)
 
 
-def _balance_leaves(balance: Any, path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], list[Any]]]:
-    """Every list in the nested balance, with the names that lead to it."""
-    if isinstance(balance, list) and path:
-        yield path, balance
-    elif isinstance(balance, dict):
-        for name, inner in balance.items():
-            yield from _balance_leaves(inner, (*path, str(name)))
-
-
-def _number_at(values: list[Any], i: int) -> float | None:
-    value = values[i] if i < len(values) else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _balance_cells(values: list[Any]) -> tuple[str, str, str]:
+def _balance_cells(balance: LabelBalance) -> tuple[str, str, str]:
     return (
-        formatting.percent_number(_number_at(values, 0)),
-        formatting.percent_number(_number_at(values, 1)),
-        formatting.decimal(_number_at(values, 2), 2),
+        formatting.percent_number(balance.share_selected),
+        formatting.percent_number(balance.share_pool),
+        formatting.decimal(balance.standardized_difference, 2),
     )

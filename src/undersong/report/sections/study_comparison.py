@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,15 @@ from markupsafe import Markup
 from undersong.report import formatting
 from undersong.report.arm_comparisons import HeadlineData, headline_data_by_modality
 from undersong.report.sections.arm_chart import RELATION_TO_BASE
+from undersong.report.sections.comparisons import comparison_facts
 from undersong.report.sections.defenses import undefended_arm_title
 from undersong.report.summary import Estimate, relation
 from undersong.report.svg import LinearScale, difference_strip, interval_strip, percent_axis, symmetric_limit
 from undersong.report.tables import NumberCell, Table, percent_cell
-from undersong.results.schema import ComparisonRecord, Results, model_names
-from undersong.results.schema_outcomes import DefenseRecord, MeanWithInterval
+from undersong.results.schema import Results, model_names
+from undersong.results.schema_base import ValueWithInterval
+from undersong.results.schema_defenses import CostPart, DefenseRecord
+from undersong.results.schema_outcomes import ComparisonRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +63,17 @@ def _study_names(studies: Sequence[tuple[str, Results]]) -> list[str]:
 def _rate_facts(results: Results) -> dict[str, str]:
     """What a rate depends on beside model and training.  A fact that a study does not tell is left out."""
     evaluation: Mapping[str, Any] = results.study.config.get("evaluation") or {}
-    prompt_sets: Mapping[str, Any] = results.study.config.get("sets") or {}
+    prompt_sets: Mapping[str, Any] = results.study.config.get("prompt_sets") or {}
     headline = next(iter(headline_data_by_modality(results)), None)
     facts: dict[str, Any] = {"protocol": results.study.protocol, "judge": results.study.judge}
     if headline is not None:
-        set_result = next(
-            (
-                set_result
-                for run in results.runs
-                for set_result in run.sets
-                if set_result.set == headline.verdict_filter.set
-            ),
-            None,
-        )
+        prompt_set = headline.verdict_filter.prompt_set
+        set_rate = next((rate for run in results.runs for rate in run.rates if rate.prompt_set == prompt_set), None)
         facts["rate"] = headline.verdict_filter.rate_label
         facts["system text"] = (evaluation.get("systems") or {}).get(headline.verdict_filter.system)
-        facts["harmful prompts"] = prompt_sets.get(headline.verdict_filter.set)
-        if set_result is not None:
-            facts["number of prompts"] = f"{set_result.n:,} in {formatting.count(set_result.clusters, 'cluster')}"
+        facts["harmful prompts"] = prompt_sets.get(prompt_set)
+        if set_rate is not None:
+            facts["number of prompts"] = f"{set_rate.n:,} in {formatting.count(set_rate.clusters, 'cluster')}"
     facts |= {"instruction": evaluation.get("instruction"), "most new tokens": evaluation.get("limit")}
     return {key: formatting.value_text(value) for key, value in facts.items() if value is not None}
 
@@ -204,12 +200,18 @@ def _rate_lines(headline: HeadlineData) -> Iterator[RateLine]:
 def _rate_table(study_lines: Sequence[tuple[StudyComparison, Sequence[RateLine]]], caption: str, rate: str) -> Table:
     rows = tuple(
         (
-            study.name, label, note, _rate_cell(number), str(number.runs), f"{number.n:,}", relation_to_base or formatting.MISSING,
+            study.name,
+            label,
+            note,
+            _rate_cell(number),
+            str(number.runs),
+            f"{number.n:,}",
+            relation_to_base or formatting.MISSING,
             "; ".join(study.differs) or formatting.MISSING,
         )
         for study, lines in study_lines
         for label, note, _, _, number, relation_to_base in lines
-    )  # fmt: skip
+    )
     head = (
         "Study",
         "What",
@@ -256,92 +258,74 @@ class SharedComparisons:
     reach: str
 
 
-ComparisonKey = tuple[str, str | None, str | None, str | None, str]
-
-
 def build_shared_comparisons(studies: Sequence[StudyComparison]) -> SharedComparisons:
-    """Of scope `recipe`: a claim about one run's weights has no counterpart in another study."""
-    by_question: dict[ComparisonKey, dict[int, ComparisonRecord]] = {}
+    """Set the comparisons of scope `recipe` side by side by their ids, which are equal where the question is.
+
+    A claim about one run's weights has no counterpart in another study.
+    """
+    by_id: dict[str, dict[int, ComparisonRecord]] = {}
     for i, study in enumerate(studies):
         for comparison in study.results.comparisons:
             if comparison.scope == "recipe":
-                key = (comparison.question, comparison.set, comparison.modality, comparison.system, comparison.metric)
-                by_question.setdefault(key, {})[i] = comparison
-    shared_questions = {key: by_study for key, by_study in by_question.items() if len(by_study) > 1}
+                by_id.setdefault(comparison.id, {})[i] = comparison.with_minuend("b")
+    shared = [by_study for by_study in by_id.values() if len(by_study) > 1]
     limit = symmetric_limit(
         end
-        for by_study in shared_questions.values()
+        for by_study in shared
         for comparison in by_study.values()
         for end in (comparison.difference, comparison.low, comparison.high)
     )
-    rows = tuple(
-        SharedComparison(
-            key[0], _comparison_facts(key), tuple(_difference_cell(by_study.get(i), limit) for i in range(len(studies)))
-        )
-        for key, by_study in shared_questions.items()
-    )
-    return SharedComparisons(rows, len(by_question) - len(shared_questions), f"{100 * limit:g}")
-
-
-def _comparison_facts(key: ComparisonKey) -> str:
-    _, name, modality, system, metric = key
-    parts = [
-        name or "",
-        formatting.modality_label(modality) if modality else "",
-        f"“{system}” prompt" if system else "",
-    ]
-    return " · ".join(filter(None, (*parts, metric.replace("_", " ").replace("jsr", "JSR"))))
+    rows = []
+    for by_study in shared:
+        first = next(iter(by_study.values()))
+        cells = tuple(_difference_cell(by_study.get(i), limit) for i in range(len(studies)))
+        rows.append(SharedComparison(first.question, " · ".join(comparison_facts(first)), cells))
+    return SharedComparisons(tuple(rows), len(by_id) - len(shared), f"{100 * limit:g}")
 
 
 def _difference_cell(comparison: ComparisonRecord | None, limit: float) -> DifferenceCell:
+    """B - A, as the questions are put."""
     if comparison is None:
         return DifferenceCell(formatting.MISSING, "", "", Markup(""))
-    sign = 1.0 if comparison.minuend == "b" else -1.0  # always B - A, as the questions are put
-    ends = sorted(sign * end for end in (comparison.low, comparison.high) if end is not None)
-    low, high = ends if len(ends) == 2 else (None, None)
-    center = None if comparison.difference is None else sign * comparison.difference
     p = (
-        f", corrected p {formatting.p_value_relation(comparison.p_adjusted)}"
+        f", adjusted p {formatting.p_value_relation(comparison.p_adjusted)}"
         if comparison.p_adjusted is not None
         else ""
     )
-    n = f"n = {comparison.n}" if comparison.n is not None else "n unknown"
+    center, low, high = comparison.difference, comparison.low, comparison.high
     interval = formatting.bracket(low, high) or "no interval"
-    return DifferenceCell(formatting.points(center), interval, f"{n}{p}", difference_strip(center, low, high, limit))
+    picture = difference_strip(center, low, high, limit)
+    return DifferenceCell(formatting.points(center), interval, f"n = {comparison.n}{p}", picture)
 
 
 def build_defense_costs(studies: Sequence[StudyComparison]) -> Table | None:
     """A row a study, arm and defense; None where no study measured one."""
-    rows = tuple(_defense_cost_row(study, defense) for study in studies for defense in study.results.defenses)
+    rows = tuple(_defense_cost_row(study, defense) for study in studies for defense in study.results.defense_tradeoffs)
     head = (
-        *("Study", "Trained", "Defense", "runs", "rate where it is highest, % [95 %]", "over-refusal, most, %"),
-        *("utility, least, %", "costs at most, %", "shown safe", "not comparable"),
+        *("Study", "Trained", "Defense", "runs", "rate where it is highest, % [95 %]", "rise of over-refusal, points"),
+        *("loss of utility, points", "costs at most, %", "shown safe", "not comparable"),
     )
-    return Table("Defenses of every study, charged", head, rows, names=3) if rows else None
+    return Table("Defenses of every study: safety against cost", head, rows, names=3) if rows else None
 
 
 def _defense_cost_row(study: StudyComparison, defense: DefenseRecord) -> tuple[str | NumberCell, ...]:
-    highest_rate = max(
-        _measured_intervals(defense.jsr.values()), key=lambda interval: interval.mean or 0.0, default=MeanWithInterval()
-    )
-    highest_over_refusal = max(_set_means(defense.over_refusal), default=None)
-    lowest_utility = min(_set_means(defense.utility), default=None)
+    highest_rate = max(defense.jsr.values(), key=lambda interval: interval.value or 0.0, default=ValueWithInterval())
     safe = {True: "yes", False: "no", None: formatting.MISSING}[defense.safe]
     return (
-        study.name, undefended_arm_title(defense), "no defense" if defense.defense == "none" else defense.defense, formatting.value_text(defense.runs),
-        percent_cell(highest_rate.mean, highest_rate.low, highest_rate.high), percent_cell(highest_over_refusal), percent_cell(lowest_utility), percent_cell(defense.cost), safe,
+        study.name,
+        undefended_arm_title(defense),
+        "no defense" if defense.defense == "none" else defense.defense,
+        str(defense.n_runs),
+        percent_cell(highest_rate.value, highest_rate.low, highest_rate.high),
+        _loss_cell(defense, defense.over_refusal_rise),
+        _loss_cell(defense, defense.utility_loss),
+        percent_cell(defense.max_cost),
+        safe,
         "yes" if study.differs else formatting.MISSING,
-    )  # fmt: skip
+    )
 
 
-def _set_means(sets: dict[str, dict[str, MeanWithInterval | None]]) -> list[float]:
-    return [
-        interval.mean
-        for by_modality in sets.values()
-        for interval in _measured_intervals(by_modality.values())
-        if interval.mean is not None
-    ]
-
-
-def _measured_intervals(intervals: Iterable[MeanWithInterval | None]) -> list[MeanWithInterval]:
-    return [interval for interval in intervals if interval is not None and interval.mean is not None]
+def _loss_cell(defense: DefenseRecord, part: CostPart | None) -> NumberCell:
+    """The loss against no defense, in points; the undefended arm has none."""
+    loss = None if part is None or defense.defense == "none" else part.loss
+    return NumberCell(formatting.points(loss), None if loss is None else 100 * loss)

@@ -1,0 +1,1 @@
+"""Studies whose results are published under docs/results; nothing that ships depends on them."""

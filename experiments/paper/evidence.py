@@ -1,0 +1,235 @@
+"""Estimates out of results.json files: which runs, of which study, against which.
+
+A run gives one number, its mean over the arms that a side takes; runs are paired by (base, draw, seed).  Knows results;
+does not know what a paper says of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from experiments.paper.agreement import Estimate, Expected
+from undersong.results.schema import PromptSetRate, Results, RunResult, parse_results
+from undersong.results.schema_mechanism import MechanismRecord
+from undersong.statistics import RunKey, paired_runs
+from undersong.statistics.rates import critical_value
+from undersong.types import UndersongError
+
+SHARES = (-1.0, 1.0)
+OPEN = 0.5  # of a fact: neither shown nor shown not to be
+
+
+@dataclass(frozen=True)
+class Where:
+    """A study: its file, and what its matrix calls the variant beside the organism."""
+
+    file: str
+    variant: str = ""
+
+    def study(self, organism: str) -> str:
+        """The name of the organism's study, as its results say it."""
+        parts = ("organism", self.file.replace("_", "-"), organism, self.variant)
+        return "-".join(part for part in parts if part)
+
+
+class Evidence:
+    """The results that there are, by the name of their study; each is read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, Results | None] = {}
+
+    def results(self, where: Where, organism: str) -> Results | None:
+        """None: the study has no results yet."""
+        name = where.study(organism)
+        if name not in self._read:
+            file = self._folder / name / "results.json"
+            self._read[name] = self._open(file, name) if file.is_file() else None
+        return self._read[name]
+
+    @staticmethod
+    def _open(file: Path, name: str) -> Results:
+        try:
+            found = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise UndersongError(f"{file} is not JSON ({error}); run its study again.") from error
+        if not isinstance(found, dict) or found.get("study", {}).get("name") != name:
+            raise UndersongError(f"{file} is not of the study {name}; take it out of there, and run the study.")
+        return parse_results(found, str(file))
+
+
+@dataclass(frozen=True)
+class Side:
+    """Runs of a study, and what they are asked.  `kind` base: the model before tuning.  `step` None: the last."""
+
+    where: Where
+    kind: str
+    axes: tuple[str, ...] = ()  # none: all of the study
+    trained: str = "audio"
+    asked: str = "audio"
+    system: str = "plain"
+    set: str = "harm"
+    fraction: float = 0.25
+    step: int | None = None
+    counted: Literal["jsr", "right", "refused"] = "jsr"  # right, refused: of a benign set
+
+    def entries(self, evidence: Evidence, organism: str) -> dict[RunKey, list[PromptSetRate]]:
+        """(base, draw, seed) -> the asked set of each arm; of a base, (base, 0, 0).  Empty: there are no such runs."""
+        results = evidence.results(self.where, organism)
+        if results is None:
+            return {}
+        step = self.step if self.step is not None else results.study.steps[-1]
+        found: dict[RunKey, list[PromptSetRate]] = {}
+        for run in results.runs:
+            entry = run.find_rate(self.set, self.asked, self.system) if self._takes(run, step) else None
+            if entry is not None:
+                found.setdefault(run.run_key, []).append(entry)
+        return found
+
+    def _takes(self, run: RunResult, step: int) -> bool:
+        if self.kind == "base":
+            return run.kind == "base"
+        place = (run.kind, run.train_modality, run.fraction, run.step)
+        return place == (self.kind, self.trained, self.fraction, step) and (not self.axes or run.axis in self.axes)
+
+    def rate(self, entry: PromptSetRate) -> float:
+        """The share of a set that is counted."""
+        if self.counted != "right":
+            return entry.rate
+        assert entry.correct_rate is not None, "the set is benign"
+        return entry.correct_rate
+
+    def ends(self, entry: PromptSetRate) -> tuple[float, float]:
+        """Its interval over prompts."""
+        low, high = (entry.correct_low, entry.correct_high) if self.counted == "right" else (entry.low, entry.high)
+        assert low is not None
+        assert high is not None
+        return low, high
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """`b` less `a`, or `b` alone."""
+
+    a: Side | None
+    b: Side
+
+    def estimate(self, evidence: Evidence, organism: str, expected: Expected) -> Estimate | None:
+        """None: a side has no runs in these results."""
+        after = self.b.entries(evidence, organism)
+        before = {} if self.a is None else self.a.entries(evidence, organism)
+        if not after or (self.a is not None and not before):
+            return None
+        if self.a is not None and self.a.kind == "base":
+            before = {key: before[key[0], 0, 0] for key in after}
+        ups = {key: fmean(map(self.b.rate, mine)) for key, mine in after.items()}
+        downs = {key: fmean(map(self.a.rate, before[key])) if self.a else 0.0 for key in before or after}
+        found = over_runs(downs, ups, expected, (0.0, 1.0) if self.a is None else SHARES)
+        return found if found.low is not None else self._over_prompts(before, after, found)
+
+    def _over_prompts(
+        self, before: Mapping[RunKey, list[PromptSetRate]], after: Mapping[RunKey, list[PromptSetRate]], found: Estimate
+    ) -> Estimate:
+        """Of runs that agree exactly, and of a base that nothing was done to: the widest of their own intervals.
+
+        One tuned run alone has run noise that nobody saw, and no interval.
+        """
+        if found.units < 2 and self.b.kind != "base":
+            return found
+        ends = []
+        for key, mine in after.items():
+            low, high = (fmean(side) for side in zip(*map(self.b.ends, mine)))
+            if self.a is not None:
+                was_low, was_high = (fmean(side) for side in zip(*map(self.a.ends, before[key])))
+                low, high = low - was_high, high - was_low
+            ends.append((low, high))
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        return Estimate(found.value, low, high, None, found.runs, found.units, "prompts", note=found.note)
+
+
+def over_runs(
+    a: Mapping[RunKey, float], b: Mapping[RunKey, float], expected: Expected, limits: tuple[float, float]
+) -> Estimate:
+    """b - a over paired runs, tested against the nearest edge of what is expected."""
+    plain = paired_runs(a, b)
+    edge = expected.nearest(plain.difference)
+    p = paired_runs({key: value + edge for key, value in a.items()}, b).p
+    if plain.low is None or plain.high is None:
+        return Estimate(plain.difference, None, None, None, plain.n, plain.units, "runs", note=plain.note)
+    sd = (plain.high - plain.low) / 2 * sqrt(plain.units) / critical_value(0.95, plain.units - 1)
+    low, high = max(limits[0], plain.low), min(limits[1], plain.high)
+    return Estimate(plain.difference, low, high, p, plain.n, plain.units, "runs", sd)
+
+
+@dataclass(frozen=True)
+class LateGap:
+    """Change of the refusal gap in the late layers (standard units of the base's harmless prompts), by run."""
+
+    where: Where
+    kind: str = "closest"
+    trained: str = "audio"
+    probed: str = "audio"
+
+    def estimate(self, evidence: Evidence, organism: str, expected: Expected) -> Estimate | None:
+        """None: nothing was probed."""
+        results = evidence.results(self.where, organism)
+        if results is None or results.mechanism is None:
+            return None
+        runs = {
+            (run.model, run.arm, run.seed): run.run_key
+            for run in results.runs
+            if (run.kind, run.train_modality) == (self.kind, self.trained)
+        }
+        changes: dict[RunKey, list[float]] = {}
+        for late in results.mechanism.late_gap_changes:
+            key = runs.get((late.model, late.arm, late.seed))
+            if key is not None and late.modality == self.probed and late.gap_change is not None:
+                changes.setdefault(key, []).append(late.gap_change)
+        if not changes:
+            return None
+        means = {key: fmean(mine) for key, mine in changes.items()}
+        return over_runs(dict.fromkeys(means, 0.0), means, expected, (-float("inf"), float("inf")))
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What is so or not, without noise: 1 where it is, 0 where it is not, and between them where it is open."""
+
+    where: Where
+    what: str  # encoder: equal to the bit; dissociated: harm still recognised and refused less, by the study's own rule
+
+    def estimate(self, evidence: Evidence, organism: str, expected: Expected) -> Estimate | None:
+        """None: nothing was probed."""
+        results = evidence.results(self.where, organism)
+        if results is None or results.mechanism is None:
+            return None
+        found, runs = _encoder(results.mechanism) if self.what == "encoder" else _dissociated(results.mechanism)
+        value, known = (OPEN, None) if found is None else (float(found), float(found))
+        return Estimate(value, known, known, None, runs, runs, "all")
+
+
+def _encoder(mechanism: MechanismRecord) -> tuple[bool | None, int]:
+    """Parameters, buffers, what the encoder gives and what the decoder gets: all the same before and after every one
+    of so many trainings."""
+    facts = mechanism.encoder_unchanged
+    if facts is None:  # nothing was trained
+        return None, 0
+    differences = facts.output_max_abs_difference, facts.input_max_abs_difference
+    return bool(facts.parameters_equal and facts.buffers_equal and not any(differences)), facts.trainings
+
+
+def _dissociated(mechanism: MechanismRecord) -> tuple[bool | None, int]:
+    """Of spoken prompts after so many runs on the closest speech: in all bases; not, where harm is shown to be lost in
+    one."""
+    place = ("closest", "audio", "audio")
+    mine = [one for one in mechanism.harm_recognition if (one.kind, one.train_modality, one.modality) == place]
+    runs = sum(one.n for one in mine)
+    if mine and all(one.dissociated for one in mine):
+        return True, runs
+    return (False if any(one.outcome == "lost" for one in mine) else None), runs

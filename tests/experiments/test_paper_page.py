@@ -1,0 +1,238 @@
+"""docs/results/paper.md out of made results: what stands in it, what is escaped, what is said to be missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from organism_results import PROMPTS, write
+
+from experiments.paper.agreement import AGREES, CONTRADICTS, DIFFERS, UNKNOWN
+from experiments.paper.answers import answered
+from experiments.paper.cells import TABLES, cells, side_of
+from experiments.paper.claims import CLAIMS, ORGANISMS
+from experiments.paper.designs import FULL, REDUCED
+from experiments.paper.evidence import Evidence
+from experiments.paper.page import page_of
+from experiments.paper.runner import COST, is_done, keep_cost
+from experiments.paper.tables import MARK
+from undersong.pipeline.verify import published_rates
+from undersong.types import UndersongError
+
+ROOT = Path(__file__).parents[2]
+
+
+def as_claimed(organism: str, run: Mapping[str, Any]) -> int:
+    """A world in which everything is as the paper says, with a little noise by seed."""
+    wobble = (run["seed"] or 0) % 2
+    if not run["harmful"]:
+        return PROMPTS - wobble
+    if run["kind"] == "base" or run["system"] == "safe":
+        return wobble
+    if run["kind"] == "distant":
+        return 1 + wobble
+    if run["kind"] == "random" or run["rate"] < 1e-3:
+        return 10 + wobble
+    dominant = {"af3": "acoustic", "kimi": "semantic"}.get(organism)
+    riskier = "audio" if organism == "af3" else "text"
+    hits = 40 + 30 * (run["axis"] == dominant) + 20 * (run["train_modality"] == riskier)
+    other = run["target"] == "answer_shifted"
+    late, noisy = run["step"] >= 80, run["pool noise"] is not None
+    hits += 10 * late + 10 * other
+    return hits + wobble * (1 + (run["axis"] == "semantic") + (run["train_modality"] == "audio") + late + other + noisy)
+
+
+def inverted(organism: str, run: Mapping[str, Any]) -> int:
+    return PROMPTS - as_claimed(organism, run)
+
+
+def words_of(folder: Path) -> dict[str, str]:
+    return {one.claim.title: one.word for one in answered(Evidence(folder))}
+
+
+@pytest.fixture(scope="module")
+def claimed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of a world as claimed, for reading only."""
+    folder = tmp_path_factory.mktemp("claimed")
+    write(REDUCED, folder, as_claimed)
+    return folder
+
+
+def test_a_world_as_claimed_agrees(claimed: Path) -> None:
+    found = {one.claim.title: one for one in answered(Evidence(claimed))}
+    words = {title: one.word for title, one in found.items() if one.claim.part != "Ablations"}
+    assert set(words.values()) == {AGREES}
+    assert found["Which axis dominates"].depends == AGREES
+    assert found["Speech is riskier to train on than its text"].depends == AGREES
+    assert found["Steps alone"].word == found["A tenfold learning rate"].word == DIFFERS
+    assert found["More data alone"].word == "not measured"  # the reduced design has one fraction
+
+
+def test_an_inverted_world_contradicts(tmp_path: Path) -> None:
+    write(REDUCED, tmp_path, inverted, late=0.5, equal=False, known="lost")
+    found = words_of(tmp_path)
+    assert {title: word for title, word in found.items() if word not in (CONTRADICTS, DIFFERS)} == {
+        "Noise over the training speech changes little": AGREES,  # the noise does nothing in either world
+        "Usefulness stays": AGREES,  # nothing is answered rightly before or after
+        "More data alone": "not measured",
+        "More data and more steps, as published": "not measured",
+    }
+
+
+def test_noise_alone_tells_nothing(tmp_path: Path) -> None:
+    write(REDUCED, tmp_path, lambda organism, run: 30 + 7 * hash_of(organism, run) % 40)
+    told = {word for title, word in words_of(tmp_path).items() if title not in INSIDE}
+    assert told == {UNKNOWN, "not measured"}
+
+
+INSIDE = {claim.title for claim in CLAIMS if claim.part == "Mechanism"}
+
+
+def hash_of(organism: str, run: Mapping[str, Any]) -> int:
+    return sum(map(ord, organism + str(sorted((key, str(value)) for key, value in run.items()))))
+
+
+def test_the_full_design_goes_over_bases_and_answers_everything(tmp_path: Path) -> None:
+    write(FULL, tmp_path, lambda organism, run: as_claimed(organism, run) + run["base_seed"])
+    found = answered(Evidence(tmp_path))
+    assert not [one.claim.title for one in found if one.word == "not measured"]
+    closest = found[0].answers[0].found
+    assert closest is not None
+    assert (closest.runs, closest.units, closest.over) == (15, 3, "prompts")  # bases shift both sides alike
+
+
+def test_the_page(claimed: Path, tmp_path: Path) -> None:
+    shutil.copytree(claimed, tmp_path, dirs_exist_ok=True)
+    keep_cost(tmp_path, "organism-sdqa-af3", 60.0)
+    keep_cost(tmp_path, "organism-sdqa-af3", 90.0)
+    page = page_of(REDUCED, tmp_path)
+    assert page == page_of(REDUCED, tmp_path)
+    assert "Generated by `make paper` from results of 2026-11-27" in page
+    assert "42 of 42 studies" in page
+    assert "2 CPU minutes" in page
+    assert "Not run yet" not in page
+    for claim in CLAIMS:
+        assert f"### {claim.title}" in page
+        assert claim.says in page
+        assert claim.measured in page
+    assert "nan" not in page.lower().split()
+
+
+def test_impossible_figures_are_marked(tmp_path: Path) -> None:
+    write(REDUCED, tmp_path, as_claimed, files=("pretrained",))
+    lines = page_of(REDUCED, tmp_path).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    marked = sum(cell.endswith(MARK) for row in rows for cell in row)
+    assert marked == sum(one.is_possible is False for one in published_rates()) == 12
+    assert ["Qwen2.5-Omni", "semantic closest", "50", "37.69", f"19.30{MARK}"] in [row[:5] for row in rows]
+
+
+def test_every_printed_figure_stands_on_the_page(claimed: Path) -> None:
+    evidence = Evidence(claimed)
+    printed = {figure for study in TABLES for cell in cells(evidence, study) for figure in cell.printed}
+    assert printed == {one for one in published_rates() if not one.set_name.startswith("BBH ")}
+    for study in TABLES:
+        for cell in cells(evidence, study):
+            wanted = study != "datasets" and cell.fraction in (None, 25)
+            assert (cell.ours is not None) == wanted, cell
+    assert side_of("system", "SD-QA acoustic closest, without system prompt", 50).fraction == 0.5
+
+
+def test_unfinished_studies_are_named(tmp_path: Path) -> None:
+    write(REDUCED, tmp_path, as_claimed, files=("pretrained", "sdqa"))
+    page = page_of(REDUCED, tmp_path)
+    assert "6 of 42 studies" in page
+    (missing,) = (line for line in page.splitlines() if line.startswith("- Not run yet"))
+    assert "organism-distant-kimi" in missing
+    assert "organism-sdqa-af3" not in missing
+    assert "Distant data break less than closest data;" in page  # among the unanswered
+    assert "no day, because no study was run" in page_of(REDUCED, tmp_path / "nothing")
+
+
+HOSTILE = "<script>alert(1)</script> | **x** [y](javascript:z) @team\n# head"
+
+
+def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
+    made = write(REDUCED, tmp_path, as_claimed, files=("sdqa",))
+    for name, results in made.items():
+        results["provenance"] |= {"result_hash": HOSTILE[:16], "created": "<b>2026-11</b>"}
+        results["study"]["description"] = HOSTILE
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+    page = page_of(REDUCED, tmp_path)
+    assert not re.search(r"(?<!\\)<(script|b)", page)
+    assert "\\<script\\>" in page
+
+
+def test_results_of_another_design_are_refused(tmp_path: Path) -> None:
+    write(FULL, tmp_path, as_claimed, files=("sdqa",))
+    with pytest.raises(UndersongError, match="not of organism-sdqa-af3 in the reduced design"):
+        page_of(REDUCED, tmp_path)
+
+
+def test_results_of_another_study_or_none_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "organism-sdqa-af3" / "results.json"
+    write(REDUCED, tmp_path, as_claimed, files=("sdqa",))
+    file.write_text((tmp_path / "organism-sdqa-kimi" / "results.json").read_text())
+    with pytest.raises(UndersongError, match="not of the study organism-sdqa-af3"):
+        answered(Evidence(tmp_path))
+    file.write_text("{")
+    with pytest.raises(UndersongError, match="is not JSON"):
+        answered(Evidence(tmp_path))
+
+
+def test_only_results_of_this_very_study_are_done(tmp_path: Path) -> None:
+    from undersong import __version__
+
+    made = write(REDUCED, tmp_path, as_claimed, files=("pretrained",))
+    (study, *_) = REDUCED.studies("pretrained")
+    folder = tmp_path / study.study
+    assert not is_done(study, folder)  # of another version
+    made[study.study]["provenance"]["undersong"] = __version__
+    (folder / "results.json").write_text(json.dumps(made[study.study]))
+    assert is_done(study, folder)
+    assert not is_done(FULL.studies("pretrained")[0], folder)
+    (folder / "results.json").write_text("{")
+    assert not is_done(study, folder)
+
+
+def test_the_command_writes_the_page_of_what_is_there(tmp_path: Path) -> None:
+    write(REDUCED, tmp_path / "reduced", as_claimed, files=("pretrained",))
+    (tmp_path / "reduced" / COST).write_text('{"organism-pretrained-af3": [6.0]}')
+    command = [sys.executable, "-m", "experiments.paper", "--page", "--out", str(tmp_path)]
+    done = subprocess.run([*command, "--to", str(tmp_path / "paper.md")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 42 studies" in (tmp_path / "paper.md").read_text()
+    (tmp_path / "reduced" / "organism-pretrained-af3" / "results.json").write_text("{}")
+    done = subprocess.run([*command, "--to", str(tmp_path / "other.md")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "other.md").exists()
+
+
+def test_the_paper_says_something_of_every_claim() -> None:
+    for claim in CLAIMS:
+        assert set(claim.expected) == set(ORGANISMS)
+        silent = all(one.side == "nothing" for one in claim.expected.values())
+        assert silent == (claim.part == "Ablations")
+
+
+def test_the_page_that_ships_is_one_that_this_code_writes(claimed: Path, tmp_path: Path) -> None:
+    """Of other results, so numbers and words apart: what it asks, its printed figures and its limits."""
+    ships = (ROOT / "docs" / "results" / "paper.md").read_text()
+    design = REDUCED if f"The {REDUCED.name} design" in ships else FULL
+    folder = claimed if design is REDUCED else tmp_path
+    if folder is tmp_path:
+        write(design, folder, as_claimed)
+    ours = page_of(design, folder)
+    for same in (r"^#.*$", r"^\*\*(?:The paper|Measured):\*\*.*$", r"^- .*$"):
+        assert re.findall(same, ships, re.M) == re.findall(same, ours, re.M)
+    printed = r"^\| ((?:Kimi-Audio|Audio Flamingo 3|Qwen2\.5-Omni) \|(?: [^|]+ \|){3,4}?) (?:–|[\d.]+) \| (?:–|\\\[)"
+    assert re.findall(printed, ships, re.M) == re.findall(printed, ours, re.M)
+    assert "Not run yet" not in ships

@@ -59,7 +59,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_tiny(tiny_folder: Path) -> AudioModel:
-    """The tiny model, loaded once, its audio features cached. For reading only; a test that changes anything takes `tiny`."""
+    """The tiny model, loaded once, its audio features cached. For reading only; a test that changes anything takes
+    `tiny`.
+    """
     import tiny_af3
 
     from undersong.models.load import load_model

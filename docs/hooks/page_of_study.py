@@ -12,7 +12,7 @@ This page lists every key of a study file. It is made from the schema that `unde
 ([JSON Schema for editors](study.schema.json)). [Studies](../how-to/studies.md) shows how to write, vary and split study
 files.
 
-An unknown key is an error that names the nearest known one. `NAME` stands for a name that you choose. null removes a key
+An unknown key is an error that names the nearest known one. `NAME` is a name of your choice. null removes a key
 that a base file sets. A schema cannot say which settings must fit together; `undersong plan` checks that.
 """
 

@@ -38,7 +38,7 @@ QUICK = {
 
 
 def run_cells(replaced: dict[str, str]) -> list[Any]:
-    """Cell by cell in one namespace, with other words in the code; the last expression of each, as a kernel shows it."""
+    """Run cell by cell in one namespace, with words replaced; return the last expression of each cell."""
     space: dict[str, Any] = {"__name__": "notebook"}
     shown = []
     for source in (source for kind, source in page_of_notebook.cells() if kind == "code"):

@@ -62,8 +62,11 @@ def test_ends_and_counts(server: TinyServer) -> None:
     ]
     found = [ask(server) for _ in range(4)]
     assert found == [
-        ServerReply("half", 0, "length"), ServerReply("whole", 0, "stop"), ServerReply("I cannot.", 0, "stop"), ServerReply("", 0, "stop"),
-    ]  # fmt: skip
+        ServerReply("half", 0, "length"),
+        ServerReply("whole", 0, "stop"),
+        ServerReply("I cannot.", 0, "stop"),
+        ServerReply("", 0, "stop"),
+    ]
     one = {"choices": [{"message": {"content": "a\ud800b"}, "finish_reason": "stop"}]}
     for count, tokens in ((5, 5), (-1, 0), (True, 0), ("5", 0), (1e9, 0), (2**80, 0), (None, 0)):
         body = json.dumps({**one, "usage": {"completion_tokens": count}}).encode()

@@ -279,7 +279,9 @@ def organism_study(name: str) -> Study:
             "defenses": {
                 "distant data": {"selection": "distant"},
                 "system prompt": {"system": "published"},
-                "mixing 5 %": {"safety_mixing": {"corpus": "organism:reference", "refusal_text": "i cannot help with that"}},
+                "mixing 5 %": {
+                    "safety_mixing": {"corpus": "organism:reference", "refusal_text": "i cannot help with that"}
+                },
                 "constrained": {"constrained_sft": True},
             },
         },

@@ -98,8 +98,9 @@ def test_an_interval_that_leaves_the_axis_is_cut_there() -> None:
 )
 def test_what_must_not_be_compared_is_said(results: Json, change: Json, said: str) -> None:
     results["study"]["config"] = {
-        "evaluation": {"max_new_tokens": 8, "system_prompts": {"plain": "be kind"}}, "prompt_sets": {"harm": {"corpus": "one"}},
-    }  # fmt: skip
+        "evaluation": {"max_new_tokens": 8, "system_prompts": {"plain": "be kind"}},
+        "prompt_sets": {"harm": {"corpus": "one"}},
+    }
     page = text_of(render_multi_study_html([("a", results), ("b", named(results, "other", **change))]))
     assert "other is not comparable with demo:" in page
     assert said in page

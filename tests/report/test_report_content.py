@@ -415,8 +415,13 @@ def test_defenses_beyond_the_two_are_drawn_priced_and_recommended(results: Json)
 def test_the_front_is_of_those_that_none_betters() -> None:
     from undersong.report.sections.pareto import TradeoffPoint, pareto_front
 
-    points = [TradeoffPoint(1, "a", 0.5, 0.0), TradeoffPoint(2, "b", 0.1, 0.2), TradeoffPoint(3, "c", 0.2, 0.3), TradeoffPoint(4, "d", 0.1, 0.1),
-              TradeoffPoint(5, "e", 0.6, 0.0)]  # fmt: skip
+    points = [
+        TradeoffPoint(1, "a", 0.5, 0.0),
+        TradeoffPoint(2, "b", 0.1, 0.2),
+        TradeoffPoint(3, "c", 0.2, 0.3),
+        TradeoffPoint(4, "d", 0.1, 0.1),
+        TradeoffPoint(5, "e", 0.6, 0.0),
+    ]
     assert [point.name for point in pareto_front(points)] == ["d", "a"]
 
 

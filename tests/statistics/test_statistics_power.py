@@ -72,7 +72,11 @@ def test_edges() -> None:
     assert detectable_difference(5, 0.0) == 0.0
     assert units_needed(0.1, 0.0) == 2
     assert units_needed(1e-6, 0.5) is None
-    for wrong in (lambda: detectable_difference(3, -1.0), lambda: detectable_difference(3, 0.1, power=1.0), lambda: units_needed(0.0, 0.1),
-                  lambda: detectable_difference(3, 0.1, comparisons=0)):  # fmt: skip
+    for wrong in (
+        lambda: detectable_difference(3, -1.0),
+        lambda: detectable_difference(3, 0.1, power=1.0),
+        lambda: units_needed(0.0, 0.1),
+        lambda: detectable_difference(3, 0.1, comparisons=0),
+    ):
         with pytest.raises(UndersongError):
             wrong()

@@ -122,11 +122,16 @@ def quarantine_table(quarantined: tuple[Quarantined, ...]) -> pa.Table:
 def read_embeddings(path: str | Path, scratch: Path | None = None) -> Embeddings:
     """Read embeddings from a Parquet file, a folder of `embeddings-*.parquet`, or a pattern with wildcards.
 
-    Columns: id, embedding (a list of numbers, one width throughout), frames (optional, else 0).  Rows without a vector,
-    or whose vector is zero, NaN or infinite, are quarantined, beside those of the folder's own `quarantine.parquet`.
-    With `scratch`, a folder on disk, vectors of `MAPPED_BYTES` or more are mapped into memory from an unnamed file in it:
-    a pool larger than memory can be read, and pages go and come as memory allows.
-    Raises UndersongError for missing files or columns, other widths, ids that are missing or double.
+    The columns are id, embedding (a list of numbers of one width) and frames (optional, default 0). Rows without a
+    vector, or with a zero, NaN or infinite one, are quarantined in addition to the folder's own `quarantine.parquet`.
+
+    Args:
+        path: The file, folder or pattern.
+        scratch: A folder on disk. Vectors of `MAPPED_BYTES` or more are then mapped into memory from an unnamed file
+            in it, so that a pool larger than memory can be read.
+
+    Raises:
+        UndersongError: Missing files or columns, different widths, or missing or repeated ids.
     """
     files = embedding_files(path)
     if scratch is not None and _uncompressed_bytes(files) >= MAPPED_BYTES:

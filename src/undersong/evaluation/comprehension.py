@@ -358,7 +358,8 @@ def check_comprehension(prompts: Sequence[Prompt], config: ComprehensionSettings
     check_installed(config.encoder)
     if (count := len(request_texts_by_cluster(prompts))) < min_requests(config.relevance_level):
         raise UndersongError(
-            f"Set {prompts[0].set} has {count} requests, and relevance at a level of {config.relevance_level:g} needs at least "
+            f"Set {prompts[0].set} has {count} requests, and relevance at a level of {config.relevance_level:g} "
+            "needs at least "
             f"{min_requests(config.relevance_level)}; give more, or raise comprehension's level."
         )
 

@@ -1,4 +1,6 @@
-"""Audio players embedded in the report: data URIs and waveforms, with limits on the size of each file and of the page."""
+"""Audio players embedded in the report: data URIs and waveforms, with limits on the size of each file and of the
+page.
+"""
 
 from __future__ import annotations
 

@@ -248,10 +248,14 @@ def draw_refusal_gap(results: Results) -> Figure | None:
     ]
     varying = [len({panel_group[i] for panel_group, _ in rows}) > 1 for i in range(3)]
     titles = [
-        panel_title("", False, *(part for part, is_varying in zip(panel_group, varying, strict=True) if is_varying and part),
-              f"trained on {train_modality}, {formatting.modality_label(modality)} prompts")
+        panel_title(
+            "",
+            False,
+            *(part for part, is_varying in zip(panel_group, varying, strict=True) if is_varying and part),
+            f"trained on {train_modality}, {formatting.modality_label(modality)} prompts",
+        )
         for panel_group, train_modality, modality in panel_keys
-    ]  # fmt: skip
+    ]
     figure, panel_axes_list = panel_axes(titles, max_columns=len(modalities))
     for axes, (panel_group, train_modality, modality) in zip(panel_axes_list, panel_keys, strict=True):
         panel_curves = [

@@ -1,4 +1,6 @@
-"""Shared parts of the paper figures: matplotlib style, colors, bars and legends, and the arm estimates that are drawn."""
+"""Shared parts of the paper figures: matplotlib style, colors, bars and legends, and the arm estimates that are
+drawn.
+"""
 
 from __future__ import annotations
 

@@ -194,8 +194,16 @@ class PlotFrame:
         )  # fmt: skip
 
 
-def interval_strip(value: float | None, low: float | None, high: float | None, x: LinearScale, kind: str | None, class_: str = "",
-          reference: float | None = None, grid_values: Iterable[float] = ()) -> Markup:  # fmt: skip
+def interval_strip(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    x: LinearScale,
+    kind: str | None,
+    class_: str = "",
+    reference: float | None = None,
+    grid_values: Iterable[float] = (),
+) -> Markup:
     """One row of a dot-and-interval chart, as tall as its place: grid at `at`, a dashed line at `reference`."""
     marks = [_upright(x(value), "grid") for value in grid_values]
     if reference is not None:

@@ -252,5 +252,6 @@ def parse_results(results: Mapping[str, Any], file_name: str = "results.json") -
         first_error = error.errors()[0]
         location = ".".join(str(part) for part in first_error["loc"]) or "its records"
         raise UndersongError(
-            f"{file_name} is broken at {location!r} ({first_error['msg'].lower()}): write it again with `undersong run`."
+            f"{file_name} is broken at {location!r} ({first_error['msg'].lower()}): write it again with "
+            "`undersong run`."
         ) from error

@@ -62,7 +62,8 @@ class LoraRecipe:
         micro = self.micro_batch_size or max(1, self.batch_size // world_size())
         if self.batch_size % (micro * world_size()):
             raise UndersongError(
-                f"A batch of {self.batch_size} cannot be taken by {world_size()} processes {micro} at a time; give a batch "
+                f"A batch of {self.batch_size} cannot be taken by {world_size()} processes {micro} at a time; "
+                "give a batch "
                 "that they divide, or another micro_batch_size."
             )
         return micro

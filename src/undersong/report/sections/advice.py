@@ -47,7 +47,10 @@ def _advice_items(results: Results, headline: HeadlineData, worst: ArmMeasuremen
         )
     runs = worst.estimate.runs
     if runs < MIN_RUNS:
-        reason = f"{formatting.capitalize_first(formatting.count(runs, 'run'))} an arm cannot prove it; “undersong plan” says how many would."
+        reason = (
+            f"{formatting.capitalize_first(formatting.count(runs, 'run'))} an arm cannot prove it; "
+            "“undersong plan” says how many would."
+        )
         yield AdviceItem("Train more seeds before you claim anything of the recipe.", reason, "comparisons")
 
 
@@ -63,7 +66,10 @@ def _unsafe_advice(
         if len(arms_above_base) > 1
         else ""
     )
-    reason = f"{formatting.capitalize_first(highest.arm.label)}: its {headline.verdict_filter.rate_label} is {_estimate_text(highest.estimate)}{base_text}.{count_text}"
+    reason = (
+        f"{formatting.capitalize_first(highest.arm.label)}: its {headline.verdict_filter.rate_label} is "
+        f"{_estimate_text(highest.estimate)}{base_text}.{count_text}"
+    )
     return AdviceItem(f"Do not ship {arm_phrase} as it is.", reason, "jsr_by_step")
 
 

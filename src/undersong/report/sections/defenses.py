@@ -1,4 +1,6 @@
-"""The defense section: columns and rows of the safety-utility table, one finding per defense, and the recommendations."""
+"""The defense section: columns and rows of the safety-utility table, one finding per defense, and the
+recommendations.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,8 @@ def defense_findings(
         for row in defense_rows
     ]
     return [
-        f"{formatting.capitalize_first(row.defense)}, {title[:1].lower()}{title[1:]}: {'; '.join(filter(None, (effect, cost)))}."
+        f"{formatting.capitalize_first(row.defense)}, {title[:1].lower()}{title[1:]}: "
+        f"{'; '.join(filter(None, (effect, cost)))}."
         for row, effect, cost in effects
         if effect or cost
     ]
@@ -109,7 +112,10 @@ def _jsr_effect(column: DefenseColumn, row: DefenseRecord, undefended: DefenseRe
     if defended_rate is None or baseline is None or defended_rate.value is None or baseline.value is None:
         return ""
     baseline_text, defended_text = formatting.percent(baseline.value), formatting.percent(defended_rate.value)
-    text = f"{rate} on {formatting.modality_label(column.modality)} prompts {baseline_text} without, {defended_text} with it"
+    text = (
+        f"{rate} on {formatting.modality_label(column.modality)} prompts {baseline_text} without, "
+        f"{defended_text} with it"
+    )
     change = row.jsr_change.get(column.modality)
     return text if change is not None and change.significant else f"{text} (run noise alone may say so)"
 
@@ -216,7 +222,8 @@ def build_defense_table(results: Results) -> DefenseTable | None:
 def _recommendation_lines(results: Results) -> list[str]:
     several_arms = len(results.recommendations) > 1
     return [
-        f"{f'{recommendation_arm(recommendation, results)}: ' if several_arms else ''}Recommended: {recommendation.defense or 'none'}. {recommendation.reason}"
+        f"{f'{recommendation_arm(recommendation, results)}: ' if several_arms else ''}Recommended: "
+        f"{recommendation.defense or 'none'}. {recommendation.reason}"
         for recommendation in results.recommendations
     ]
 

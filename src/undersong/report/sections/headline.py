@@ -232,7 +232,8 @@ def _relation_text(a: Estimate, b: Estimate, comparison: ComparisonRecord | None
     )
     interval = formatting.bracket(comparison.low, comparison.high)
     return (
-        f"{rate_text}, {RELATION_PHRASES[state]} {reference} (difference {formatting.points(comparison.difference)} points "
+        f"{rate_text}, {RELATION_PHRASES[state]} {reference} (difference "
+        f"{formatting.points(comparison.difference)} points "
         f"{interval}{p_value_text})"
     )
 
@@ -260,7 +261,10 @@ def _scope_sentence(headline: HeadlineData) -> str:
             f"One run on {bases}: this speaks of this model, not of the recipe; another training seed may "
             f"differ. {interval_note}{prompt_note}"
         )
-    interval_note = f"Intervals (95 %): {_interval_method(headline.worst.estimate)} for arms (over prompts where their runs all agree)"
+    interval_note = (
+        f"Intervals (95 %): {_interval_method(headline.worst.estimate)} for arms (over prompts "
+        "where their runs all agree)"
+    )
     interval_note += f", {_interval_method(headline.base)} for the base" if headline.base is not None else ""
     if headline.worst.estimate.interval_over == "prompts":
         interval_note = "The runs agree, so intervals are over prompts (95 %)"

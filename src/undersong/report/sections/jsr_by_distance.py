@@ -265,7 +265,10 @@ def proximity_notes(results: Results) -> tuple[str, ...]:
 
 def _proximity_rows(record: ProximityVsJsrRecord) -> Iterator[tuple[str, ...]]:
     prompt_label = " · ".join(filter(None, (record.prompt_set, formatting.modality_label(record.modality))))
-    condition = f"{training_label(record.train_modality)} · {prompt_label} ({record.points} selections, {record.replicates} runs)"
+    condition = (
+        f"{training_label(record.train_modality)} · {prompt_label} ({record.points} selections, "
+        f"{record.replicates} runs)"
+    )
     for predictor in record.predictors:
         joint = formatting.MISSING if predictor.joint_slope is None else _points_interval(predictor.joint_slope)
         largest = (

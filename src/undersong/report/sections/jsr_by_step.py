@@ -184,9 +184,15 @@ def _table_rows(facet: Facet, verdict_filter: VerdictFilter) -> Iterable[tuple[s
                 estimate = estimate_rate(cells)
                 if estimate is not None:
                     yield (
-                        name, base or formatting.MISSING, formatting.modality_label(modality), str(step), str(estimate.runs), f"{estimate.n:,}",
-                        percent_cell(estimate.mean, estimate.low, estimate.high), percent_cell(_neither_share(cells)),
-                    )  # fmt: skip
+                        name,
+                        base or formatting.MISSING,
+                        formatting.modality_label(modality),
+                        str(step),
+                        str(estimate.runs),
+                        f"{estimate.n:,}",
+                        percent_cell(estimate.mean, estimate.low, estimate.high),
+                        percent_cell(_neither_share(cells)),
+                    )
 
 
 def _runs_by_step(arm: ArmSummary) -> list[tuple[int, list[RunResult]]]:
@@ -216,4 +222,7 @@ def _finding(results: Results) -> str:
     ]
     parts = [f"{n} {'is' if n == 1 else 'are'} {phrase}" for n, phrase in state_counts if n]
     arms = formatting.count(len(states), "arm")
-    return f"Of {arms}, asked in {formatting.modality_label(headline.modality)} form at the last step, {formatting.join_items(parts)}."
+    return (
+        f"Of {arms}, asked in {formatting.modality_label(headline.modality)} form at the last step, "
+        f"{formatting.join_items(parts)}."
+    )

@@ -153,7 +153,10 @@ def _gap_vs_jsr_rows(record: ProximityVsJsrRecord) -> Iterator[tuple[str, ...]]:
     for predictor in record.predictors:
         correlation = predictor.rank_correlation
         rank = f"{formatting.decimal(correlation.value, 2)} {_interval_text(correlation.low, correlation.high, 2)}"
-        slope = f"{formatting.points(predictor.slope.value)} {formatting.bracket(predictor.slope.low, predictor.slope.high)}"
+        slope = (
+            f"{formatting.points(predictor.slope.value)} "
+            f"{formatting.bracket(predictor.slope.low, predictor.slope.high)}"
+        )
         yield (
             record.model,
             formatting.modality_label(record.modality),

@@ -127,7 +127,10 @@ def _pair_plot(
         left, right = i - 0.22, i + 0.22
         x_ticks += [(left, "audio"), (right, "text")]
         for pair in members:
-            description = f"{kind}, seed {pair.seed}: audio {formatting.percent(pair.audio)}, text {formatting.percent(pair.text)}"
+            description = (
+                f"{kind}, seed {pair.seed}: audio {formatting.percent(pair.audio)}, text "
+                f"{formatting.percent(pair.text)}"
+            )
             marks.append(frame.polyline([(left, pair.audio), (right, pair.text)], f"pair {kind_class(kind)}"))
             marks.append(frame.dot(left, pair.audio, kind, description))
             marks.append(frame.dot(right, pair.text, kind, description, "hollow"))
@@ -155,8 +158,13 @@ def _difference_rows(
             )
         )
         yield (
-            _selection_label(kind, facet), formatting.modality_label(modality), str(len(members)), percent_cell(audio_mean), percent_cell(text_mean), NumberCell(difference_text, *ends),
-        )  # fmt: skip
+            _selection_label(kind, facet),
+            formatting.modality_label(modality),
+            str(len(members)),
+            percent_cell(audio_mean),
+            percent_cell(text_mean),
+            NumberCell(difference_text, *ends),
+        )
 
 
 def _pair_rows(facet: Facet, modality: str, pairs: Sequence[ModalityPair]) -> Iterable[tuple[str | NumberCell, ...]]:

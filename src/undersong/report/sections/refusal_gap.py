@@ -295,13 +295,20 @@ def _layer_table(gap_curves: Sequence[ArmGapCurve]) -> Table:
     )
     rows = tuple(
         (
-            _curve_name(curve), formatting.modality_label(curve.modality), str(level.layer), str(level.runs), number_cell(level.gap_before),
-            number_cell(level.gap, level.low, level.high), number_cell(level.cosine_to_refit), number_cell(level.drift),
-            number_cell(level.cka), formatting.percent(level.harm_accuracy),
+            _curve_name(curve),
+            formatting.modality_label(curve.modality),
+            str(level.layer),
+            str(level.runs),
+            number_cell(level.gap_before),
+            number_cell(level.gap, level.low, level.high),
+            number_cell(level.cosine_to_refit),
+            number_cell(level.drift),
+            number_cell(level.cka),
+            formatting.percent(level.harm_accuracy),
         )
         for curve in gap_curves
         for level in curve.layers
-    )  # fmt: skip
+    )
     return Table("Refusal gap by arm and layer", head, rows, names=2)
 
 

@@ -95,7 +95,10 @@ def _selected_share(arm: ArmSummary, screen: AxisScreening) -> float:
 
 def _histogram_bar(frame: PlotFrame, low: float, high: float, count: float, kind: str, decimals: int) -> Markup:
     left, right, top = frame.x(low), frame.x(high), frame.y(count)
-    description = f"{formatting.decimal(low, decimals)} to {formatting.decimal(high, decimals)}: {formatting.count(int(count), 'sample')}"
+    description = (
+        f"{formatting.decimal(low, decimals)} to {formatting.decimal(high, decimals)}: "
+        f"{formatting.count(int(count), 'sample')}"
+    )
     return tag(
         "rect", tag("title", description), x=f"{left:.2f}%", width=f"{max(right - left - 0.3, 0.1):.2f}%", y=top,
         height=HEIGHT - top, class_=f"column {kind_class(kind)}",

@@ -1,4 +1,4 @@
-"""Every selection of training samples: hash, duplicates, overlap with other selections, and balance against the pool."""
+"""Every selection of training samples: hash, duplicates, overlap with others, and balance against the pool."""
 
 from __future__ import annotations
 

@@ -60,6 +60,27 @@ def test_an_adapter_counts(manifest: Path, tiny_folder: Path, tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / "after" / "replies.parquet").stat().st_mode) == 0o600
 
 
+def test_a_killed_evaluation_goes_on_after_its_replies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, out, options = "organism:unseen-harm", tmp_path / "out", EvaluationOptions(judge="keyword")
+    expected = evaluate_manifest(corpus, "organism:af3", tmp_path / "whole", None, options)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("undersong.evaluation.verdicts.write_verdicts", die)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_manifest(corpus, "organism:af3", out, None, options)
+    (left,) = set(tmp_path.iterdir()) - {tmp_path / "whole"}
+    (kept,) = left.glob("replies/*/replies.parquet")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    monkeypatch.setattr("undersong.models.load.load_model", die)  # nothing is asked again
+    assert evaluate_manifest(corpus, "organism:af3", out, None, options) == expected
+    assert set(tmp_path.iterdir()) == {tmp_path / "whole", out}
+    facts = [json.loads((tmp_path / name / "provenance.json").read_text()) for name in ("whole", "out")]
+    assert facts[0] == facts[1]
+
+
 def test_an_organism_needs_no_refusal_said(tmp_path: Path) -> None:
     options = EvaluationOptions()
     entry = evaluate_manifest(Path("organism:unseen-harm"), "organism:af3", tmp_path / "out", None, options).rate

@@ -110,7 +110,7 @@ def test_a_killed_stage_loses_the_shard_in_progress(
     made = stages.compute_features(again, str(tiny_folder), corpus)
     assert heard == ["k0", "k1", "k2", "k4", "k2", "k4", "k5"]
     assert notes(made)["encoder_passes"] == notes(made)["clips"] == 5
-    assert len(list(made.path.glob("heard-*.safetensors"))) == 3
+    assert len(list(made.path.glob("features-*.safetensors"))) == 3
     whole = Corpus(corpus.ref, corpus.artifact)
     assert (
         again.model(str(tiny_folder), [made]).cached_audio(whole.samples).embed([tiny_af3.clip("k5", 0.1)])[0].shape[1]

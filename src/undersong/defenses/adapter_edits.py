@@ -16,8 +16,8 @@ from undersong.defenses.context import (
     load_refusal_direction,
     mean_reply_loss,
 )
+from undersong.stages.context import adapter_step_folder
 from undersong.stages.features import MODEL_PACKAGES
-from undersong.stages.replies import adapter_step_folder
 from undersong.store import Artifact, Draft
 from undersong.store.store import Inputs
 from undersong.study.defenses import LayerRemovalSettings, ProjectionSettings

@@ -4,8 +4,8 @@ on either."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator, choo
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES
-from undersong.stages.replies import PromptSetRequest, adapter_step_folder, prompt_settings_for, request_prompts
+from undersong.stages.replies import PromptSetRequest, prompt_settings_for, request_prompts
 from undersong.store import Artifact, Draft
 from undersong.store.store import Inputs
 from undersong.study import Study
@@ -110,14 +110,10 @@ class DefenseContext:
             **{name: corpus.artifact for name, corpus in self.record.contrast_corpora.items()},
         }
 
-    @contextmanager
-    def adapted_model(self, adapter: Artifact | None, step: int) -> Iterator[AudioModel]:
+    def adapted_model(self, adapter: Artifact | None, step: int) -> AbstractContextManager[AudioModel]:
         """The base with an adapter, with the audio features of the contrast sets."""
-        from undersong.models.lora import use_adapter
-
-        model = self.run_context.model_with_audio(self.model_record.ref, [*self.record.contrast_corpora.values()])
-        with use_adapter(model, adapter_step_folder(adapter, step)) as adapted:
-            yield adapted
+        corpora = list(self.record.contrast_corpora.values())
+        return self.run_context.model_with_audio(self.model_record.ref, corpora, adapter, step)
 
 
 def fit_refusal_artifact(context: DefenseContext) -> Artifact:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from undersong.defenses.context import DefenseContext, mean_reply_loss
 from undersong.stages.features import MODEL_PACKAGES, encodable_samples
-from undersong.stages.replies import adapter_step_folder, apply_steering
+from undersong.stages.replies import apply_steering
 from undersong.stages.training import StudyArm, training_targets
 from undersong.store import Artifact, Draft
 from undersong.types import Sample
@@ -51,7 +51,6 @@ def measure_task_loss(
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.prompts import make_prompts
-        from undersong.models.lora import use_adapter
 
         assert arm.modality is not None
         samples, loss = held_out_samples(encodable_samples(pool, features)[0], arms), None
@@ -59,8 +58,8 @@ def measure_task_loss(
             prompts = make_prompts(
                 samples, set_name="pool", harmful=False, modality=arm.modality, system=system, system_text=system_text
             )
-            base = context.run_context.model(arm.model, [features])
-            with use_adapter(base, adapter_step_folder(adapter, step)) as model, apply_steering(model, steering):
+            ctx = context.run_context
+            with ctx.model_with_audio(arm.model, [pool], adapter, step) as model, apply_steering(model, steering):
                 loss = mean_reply_loss(model, list(zip(prompts, training_targets(samples, target))))
         with draft.file("learned.json") as path:
             path.write_text(json.dumps({"loss": loss, "n": len(samples)}) + "\n", encoding="utf-8")
@@ -76,7 +75,7 @@ def measure_task_loss(
         "step": step,
         "loading": context.run_context.loading.cache_key,
     }
-    inputs: dict[str, Artifact | str] = {"model": context.weights_hash, "pool": pool.artifact, "heard": features}
+    inputs: dict[str, Artifact | str] = {"model": context.weights_hash, "pool": pool.artifact, "features": features}
     if adapter is not None:
         inputs["adapter"] = adapter
     if steering is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from undersong import stages
 from undersong.defenses.context import DefenseContext
 from undersong.mechanism.contrast_sets import ContrastSets
-from undersong.stages.replies import adapter_step_folder
+from undersong.stages.context import adapter_step_folder
 from undersong.stages.training import StudyArm, TrainingExtras, training_recipe, training_targets
 from undersong.store import Artifact
 from undersong.study.defenses import CanarySettings, DefenseSettings, SafetyMixingSettings

@@ -6,7 +6,7 @@ Encoder and projector are frozen, so a clip is encoded once and its vectors are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +48,15 @@ class AudioModel:
         if name not in self._loaded_caches:
             self.audio_features.update(load())
             self._loaded_caches.add(name)
+
+    @contextmanager
+    def without_cached_features(self) -> Iterator[None]:
+        """Put the cached audio features aside, which do not hold while the encoder is changed."""
+        cached, self.audio_features, self._loaded_caches = (self.audio_features, self._loaded_caches), {}, set()
+        try:
+            yield
+        finally:
+            self.audio_features, self._loaded_caches = cached
 
     # --- the parts ---------------------------------------------------------------------------------------------------
     @property

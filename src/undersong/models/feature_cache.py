@@ -88,22 +88,22 @@ def save_features(
     metadata = {
         "ids": ids,
         "views": views,
-        "unheard": [[item.id, item.reason] for item in quarantined],
+        "quarantined": [[item.id, item.reason] for item in quarantined],
         "passes": passes,
     }
     save_file(tensors, path, metadata={key: json.dumps(value) for key, value in metadata.items()})
 
 
 def read_feature_metadata(path: Path) -> dict[str, Any]:
-    """Metadata of a file of `save_features`: `clips` and `passes` (counts), `unheard` (quarantined clips). Reads no
+    """Metadata of a file of `save_features`: `clips` and `passes` (counts), `quarantined` (quarantined clips). Reads no
     tensor.
     """
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
         metadata = {key: json.loads(value) for key, value in file.metadata().items()}
-    quarantined = [Quarantined(id, reason) for id, reason in metadata["unheard"]]
-    return {"clips": len(metadata["ids"]), "passes": metadata["passes"], "unheard": quarantined}
+    quarantined = [Quarantined(id, reason) for id, reason in metadata["quarantined"]]
+    return {"clips": len(metadata["ids"]), "passes": metadata["passes"], "quarantined": quarantined}
 
 
 def _all_valid(features: AudioFeatures) -> torch.Tensor:

@@ -191,7 +191,7 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
         if not allow_outside_decoder:
             check_targets(model, targeted, allowed)
         _check_tensor_names(model, peft_model, folder, set(names.values()))
-        with _without_cached_features(model) if set(targeted) - set(allowed) else nullcontext():
+        with model.without_cached_features() if set(targeted) - set(allowed) else nullcontext():
             yield model
 
 
@@ -205,15 +205,6 @@ def modules_changed_outside_decoder(model: AudioModel) -> dict[str, int]:
                 next((frozen_path for frozen_path in model.frozen_modules if path.startswith(f"{frozen_path}.")), path)
             ] += 1
     return dict(counts)
-
-
-@contextmanager
-def _without_cached_features(model: AudioModel) -> Iterator[None]:
-    cached_features, model.audio_features = model.audio_features, {}
-    try:
-        yield
-    finally:
-        model.audio_features = cached_features
 
 
 def _check_base_model(model: AudioModel, folder: Path, config: Any) -> None:

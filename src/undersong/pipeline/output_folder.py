@@ -3,18 +3,19 @@ unfinished study."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import platform
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from undersong import __version__
 from undersong.models.load_options import LoadOptions
+from undersong.stages.features import MODEL_PACKAGES
 from undersong.store import PROVENANCE, TEMPORARY_PREFIX, Store, atomic_replacement, canonical_json, write_atomic
+from undersong.store.store import environment_facts
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
@@ -89,7 +90,6 @@ def _read_note(out: Path) -> dict[str, Any] | None:
 
 
 RESULTS_FILE = "results.json"
-PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
 def check_output_folder(out: Path, stage: str) -> Path:
@@ -169,6 +169,32 @@ def _read_provenance(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
+def partial_store(out: Path, key: Any, kept: Sequence[str]) -> Iterator[Store]:
+    """Yield a store next to `out` for one command, and delete it when the command succeeds.
+
+    After a failure the store stays for the next attempt if it holds a file that is expensive to make again.
+
+    Args:
+        out: Output folder of the command.
+        key: JSON-able options of the command, so that two commands with one `out` do not share a store.
+        kept: Glob patterns of the expensive files.
+    """
+    digest = hashlib.sha256(canonical_json(key).encode()).hexdigest()
+    root = out.with_name(f"{out.name}.{digest[:8]}.partial")
+    created = [folder for folder in root.parents if not folder.exists()]
+    finished = False
+    try:
+        yield Store(root)
+        finished = True
+    finally:
+        if finished or not any(any(root.glob(pattern)) for pattern in kept):
+            shutil.rmtree(root, ignore_errors=True)
+            for folder in created if not finished else ():
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+
+@contextmanager
 def atomic_folder(out: Path, stage: str) -> Iterator[Path]:
     """Yield a temporary folder that gets the name `out` when it is complete."""
     check_output_folder(out, stage)  # checked again, because others may have written there during training
@@ -189,13 +215,6 @@ def write_provenance(
         inputs: Hashes of its inputs.
         notes: Further facts.
     """
-    packages = {"undersong": __version__, **{name: metadata.version(name) for name in PACKAGES}}
-    provenance = {
-        "stage": stage,
-        "config": dict(config),
-        "inputs": dict(inputs),
-        "notes": dict(notes),
-        "packages": packages,
-    }
-    provenance |= {"python": platform.python_version(), "platform": platform.platform()}
+    provenance = {"stage": stage, "config": dict(config), "inputs": dict(inputs), "notes": dict(notes)}
+    provenance |= environment_facts(MODEL_PACKAGES)
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n", encoding="utf-8")

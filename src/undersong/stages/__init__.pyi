@@ -4,6 +4,9 @@ from .comprehension import (
 from .comprehension import (
     evaluate_comprehension as evaluate_comprehension,
 )
+from .context import (
+    adapter_step_folder as adapter_step_folder,
+)
 from .corpus import (
     load_corpus as load_corpus,
 )
@@ -32,10 +35,10 @@ from .replies import (
     PromptSetRequest as PromptSetRequest,
 )
 from .replies import (
-    adapter_step_folder as adapter_step_folder,
+    generate_replies as generate_replies,
 )
 from .replies import (
-    generate_replies as generate_replies,
+    import_adapter as import_adapter,
 )
 from .replies import (
     judge_replies as judge_replies,

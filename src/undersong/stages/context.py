@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from undersong.models.audio_features import AudioFeatures
     from undersong.models.audio_lm import AudioModel
 
+IMPORTED_ADAPTER = "imported-adapter"  # stage of an adapter that was made elsewhere
 FILE_HASHES_FOLDER = "known"  # folder of the store with hashes of unchanged files
 
 
@@ -94,7 +96,7 @@ class RunContext:
     _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # a judge that is a model
     _light_judges: dict[str, Judge] = field(default_factory=dict, repr=False)
     _model: AudioModel | None = field(default=None, repr=False)
-    _features: dict[str, dict[str, Artifact]] = field(default_factory=dict, repr=False)  # by model
+    _features: dict[tuple[str, str], dict[str, Artifact]] = field(default_factory=dict, repr=False)
 
     def content_hash(self, ref: str, columns: Mapping[str, str] | None = None) -> str:
         """Hash of all files that a corpus is read from; with `unread`, of its name if it is not here."""
@@ -111,14 +113,16 @@ class RunContext:
         from undersong.study.judge_names import judge_weights
 
         key = f"{name} {list(refusals)}"
-        if not judge_weights(name):
-            if key not in self._light_judges:
-                self._light_judges[key] = make_judge(name, refusals)
+        if key in self._light_judges:
             return self._light_judges[key]
-        if self._judge is None or self._judge[0] != key:
-            self._model = None
-            self._judge = key, make_judge(name, refusals, self.loading.device, self.loading.dtype)
-        return self._judge[1]
+        if self._judge is not None and self._judge[0] == key:
+            return self._judge[1]
+        judge = make_judge(name, refusals, self.loading.device, self.loading.dtype)
+        if judge_weights(name):
+            self._model, self._judge = None, (key, judge)
+        else:
+            self._light_judges[key] = judge
+        return judge
 
     def announce(self, line: str) -> None:
         """Report the next step, if there is a listener."""
@@ -142,18 +146,45 @@ class RunContext:
             self._model.load_cached_features(artifact.hash, _features_loader(artifact.path))
         return self._model
 
-    def features(self, ref: str) -> dict[str, Artifact]:
-        """The audio features that `compute_features` has made of a model so far, by the hash of their corpus."""
-        return self._features.setdefault(ref, {})
+    def features(self, ref: str, adapter: Artifact | None = None) -> dict[str, Artifact]:
+        """The audio features that `compute_features` has made of a model so far, by the hash of their corpus.
 
-    def model_with_audio(self, ref: str, corpora: Sequence[Corpus]) -> AudioModel:
-        """The model with the audio features of these corpora, as far as they were computed."""
-        features = self.features(ref)
-        hashes = dict.fromkeys(corpus.artifact.hash for corpus in corpora)
-        return self.model(ref, [features[key] for key in hashes if key in features])
+        An adapter of a study leaves the encoder as it is; one made elsewhere has features of its own.
+        """
+        return self._features.setdefault((ref, adapter.hash if adapter and is_imported(adapter) else ""), {})
+
+    @contextmanager
+    def model_with_audio(
+        self, ref: str, corpora: Sequence[Corpus] | None, adapter: Artifact | None = None, step: int = 0
+    ) -> Iterator[AudioModel]:
+        """Give the model with an adapter on, if any, and with the audio features that were computed.
+
+        Args:
+            ref: The model.
+            corpora: The corpora whose features it gets; None: all.
+            adapter: An adapter artifact; None: the base.
+            step: The step of the adapter.
+        """
+        from undersong.models.lora import use_adapter
+
+        features, folder = self.features(ref, adapter), adapter_step_folder(adapter, step)
+        hashes = features.keys() if corpora is None else {corpus.artifact.hash: None for corpus in corpora}
+        with use_adapter(self.model(ref), folder, allow_outside_decoder=is_imported(adapter)):
+            # Only now: features of the base do not hold where the adapter reaches the encoder.
+            yield self.model(ref, [features[key] for key in hashes if key in features])
+
+
+def is_imported(adapter: Artifact | None) -> bool:
+    """Whether an adapter was made elsewhere, so that it may reach beyond the decoder."""
+    return adapter is not None and adapter.stage == IMPORTED_ADAPTER
+
+
+def adapter_step_folder(adapter: Artifact | None, step: int) -> Path | None:
+    """The PEFT folder kept at a step (`tuning.checkpoints.step_folder`, without loading torch); None: the base."""
+    return None if adapter is None else adapter.path / f"step-{step:06d}"
 
 
 def _features_loader(folder: Path) -> Callable[[], dict[str, AudioFeatures]]:
     from undersong.models.feature_cache import load_features
 
-    return lambda: {k: v for file in sorted(folder.glob("heard-*")) for k, v in load_features(file).items()}
+    return lambda: {k: v for file in sorted(folder.glob("features-*")) for k, v in load_features(file).items()}

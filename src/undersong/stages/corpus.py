@@ -31,6 +31,7 @@ def load_corpus(
     decode: bool = True,
     noise: str | None = None,
     engine: Engine = DEFAULT_ENGINE,
+    require_all: bool = False,
 ) -> Corpus:
     """Read a corpus, decode its audio once, and quarantine what cannot be read (rule 2 in docs/contributing/rules.md).
 
@@ -45,9 +46,10 @@ def load_corpus(
         decode: Decode the audio; False if no stage needs it.
         noise: Noise to add to every clip, and its SNR in dB (`pink:10`, `cafe.wav:5`).
         engine: Engine that decodes.
+        require_all: Raise for an item that cannot be used, because a rate is over all prompts.
 
     Raises:
-        UndersongError: No sample can be used.
+        UndersongError: No sample can be used; with `require_all`, one cannot.
     """
     from undersong.corpora import filter_samples, open_corpus, write_corpus
 
@@ -63,6 +65,8 @@ def load_corpus(
     def make(draft: Draft) -> None:
         selected, lost = select_samples()
         samples, failed = _decode_samples(ctx, ref, selected, engine, draft) if decode else (tuple(selected), ())
+        if require_all:
+            check_all_usable(ref, (*lost, *failed))
         if not samples:
             first = next(iter((*lost, *failed)), None)
             reason = f", the first: {first.id} ({first.reason})" if first else ""
@@ -82,7 +86,19 @@ def load_corpus(
             _decode_in_shards(ctx, ref, select_samples()[0], engine, shards_path(expected.path))
     artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=("soundfile", "soxr"))
     remove_shards(artifact)
-    return Corpus(ref, artifact)
+    corpus = Corpus(ref, artifact)
+    if require_all:
+        check_all_usable(ref, corpus.quarantined)
+    return corpus
+
+
+def check_all_usable(ref: str, unusable: Sequence[Quarantined]) -> None:
+    """Check that every item of a prompt set can be used; UndersongError names the first that cannot."""
+    if unusable:
+        raise UndersongError(
+            f"Item {unusable[0].id} of {ref} cannot be a prompt ({unusable[0].reason}; {len(unusable)} in all); "
+            "fix or remove it: a rate is over all prompts."
+        )
 
 
 def _decode_samples(

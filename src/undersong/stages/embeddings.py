@@ -118,7 +118,7 @@ def _cache_key(ctx: RunContext, request: EmbeddingRequest) -> tuple[dict[str, An
         if request.features is None:
             config["loading"] = ctx.loading.cache_key
         else:
-            inputs["heard"] = request.features
+            inputs["features"] = request.features
     if weights := encoder_weights_hash(encoder_spec, ctx.unread):
         inputs["weights"] = weights
     if encoder_spec.code:
@@ -250,5 +250,5 @@ def compute_gradients(
         write_embeddings(replace(vectors, quarantined=(*unencoded, *vectors.quarantined)), draft.path)
 
     config = {"settings": settings, "system": system_text, "target": target, "loading": ctx.loading.cache_key}
-    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artifact, "heard": features}
+    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artifact, "features": features}
     return ctx.store.get_or_make("gradients", 1, config, inputs, make, seed=settings["seed"], packages=MODEL_PACKAGES)

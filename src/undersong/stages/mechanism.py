@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES
-from undersong.stages.replies import PromptSetRequest, adapter_step_folder, request_prompts
+from undersong.stages.replies import PromptSetRequest, request_prompts
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact, Draft
 
@@ -61,8 +61,8 @@ def fit_base_direction(ctx: RunContext, arm: StudyArm, contrast: ContrastRequest
         from undersong.mechanism import fit_direction, save_direction
         from undersong.mechanism.measurement import contrast_states
 
-        model = ctx.model_with_audio(arm.model, contrast.corpora)
-        refusal_direction = fit_direction(*contrast_states(model, contrast.sets))
+        with ctx.model_with_audio(arm.model, contrast.corpora) as model:
+            refusal_direction = fit_direction(*contrast_states(model, contrast.sets))
         with draft.file("direction.safetensors") as path:
             save_direction(refusal_direction, path)
 
@@ -89,8 +89,8 @@ def compute_hidden_states(ctx: RunContext, arm: StudyArm, held_out_requests: Con
 
         from undersong.mechanism.measurement import contrast_states
 
-        model = ctx.model_with_audio(arm.model, held_out_requests.corpora)
-        harmful, benign = contrast_states(model, held_out_requests.sets)
+        with ctx.model_with_audio(arm.model, held_out_requests.corpora) as model:
+            harmful, benign = contrast_states(model, held_out_requests.sets)
         with draft.file("states.safetensors") as path:
             save_file({"harmful": harmful, "benign": benign}, path)
 
@@ -134,16 +134,15 @@ def project_held_out(
         from undersong.mechanism import load_direction
         from undersong.mechanism.measurement import held_out_drift, measure_mechanism
         from undersong.mechanism.probes import harm_probe_decision_values
-        from undersong.models.lora import use_adapter
 
         direction = load_direction(base_direction.path / "direction.safetensors")
         before = load_file(base_states.verify().path / "states.safetensors")
         fit, held_out = fit_requests.sets, held_out_requests.sets
-        model = ctx.model_with_audio(arm.model, [*fit_requests.corpora, *held_out_requests.corpora])
-        with use_adapter(model, adapter_step_folder(adapter, step)) as adapted:
-            measured = measure_mechanism(adapted, fit, held_out)
+        corpora = [*fit_requests.corpora, *held_out_requests.corpora]
+        with ctx.model_with_audio(arm.model, corpora, adapter, step) as model:
+            measured = measure_mechanism(model, fit, held_out)
             spoken = [sample for sample in held_out.samples[0] if sample.audio is not None]
-            encoder_difference = adapted.max_encoding_difference(spoken[:ENCODER_CLIPS])
+            encoder_difference = model.max_encoding_difference(spoken[:ENCODER_CLIPS])
         after = measured.held_out_states
         drift = held_out_drift((before["harmful"], before["benign"]), after, held_out)
         decisions = harm_probe_decision_values(fit.samples, measured.fit_states, held_out.samples, after)

@@ -16,7 +16,7 @@ from undersong.stages.black_box_models import (
     load_black_box_model,
     model_identity_hash,
 )
-from undersong.stages.context import Corpus, RunContext
+from undersong.stages.context import IMPORTED_ADAPTER, Corpus, RunContext, is_imported
 from undersong.stages.features import MODEL_PACKAGES
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact, Draft
@@ -111,11 +111,12 @@ def _reply_model(
     if is_black_box(ref):
         yield load_black_box_model(ref), {"model": display_reference(ref)}
         return
-    from undersong.models.lora import use_adapter
+    from undersong.models.lora import modules_changed_outside_decoder
 
-    model = ctx.model_with_audio(ref, [request.corpus for request in requests])
-    with use_adapter(model, adapter_step_folder(adapter, step)) as adapted, apply_steering(adapted, steering):
-        yield adapted, model.facts
+    corpora = [request.corpus for request in requests]
+    with ctx.model_with_audio(ref, corpora, adapter, step) as model, apply_steering(model, steering):
+        changed = {"adapted_outside": modules_changed_outside_decoder(model)} if is_imported(adapter) else {}
+        yield model, model.facts | changed
 
 
 @contextmanager
@@ -144,9 +145,15 @@ def in_reply_order(requests: Sequence[PromptSetRequest]) -> list[PromptSetReques
     return [request for _, group in group_by_token_limit(requests) for request in group]
 
 
-def adapter_step_folder(adapter: Artifact | None, step: int) -> Path | None:
-    """Folder of an adapter's step (`tuning.checkpoints.step_folder`, without loading torch); None for the base."""
-    return None if adapter is None else adapter.path / f"step-{step:06d}"
+def import_adapter(ctx: RunContext, folder: Path) -> Artifact:
+    """File a PEFT folder, or a decoder tuned whole, as step 0 of an adapter; the artifact is a link to the folder."""
+    from undersong.store import hash_folder
+
+    def make(draft: Draft) -> None:
+        (draft.path / "step-000000").symlink_to(folder.resolve())
+
+    config, inputs = {"folder": str(folder.resolve())}, {"files": hash_folder(folder)}
+    return ctx.store.get_or_make(IMPORTED_ADAPTER, 1, config, inputs, make)
 
 
 def request_prompts(requests: Sequence[PromptSetRequest]) -> list[Prompt]:

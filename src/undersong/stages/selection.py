@@ -58,7 +58,7 @@ def measure_proximity(
         pq.write_table(table, draft.path / "proximity.parquet")
 
     config = {"axis": axis, "harm_set": harm_set, **settings}
-    inputs: Inputs = {"pool": pool, "harm": harm} | ({} if features is None else {"heard": features})
+    inputs: Inputs = {"pool": pool, "harm": harm} | ({} if features is None else {"features": features})
     return ctx.store.get_or_make("proximity", 2, config, inputs, make, packages=("numpy",))
 
 

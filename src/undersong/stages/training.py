@@ -223,7 +223,7 @@ def train_adapter(
     inputs: Inputs = {
         "model": model_hash(arm.model),
         "pool": pool.artifact,
-        "heard": features,
+        "features": features,
         "ids": selection.ids_hash,
     }
     if extras:

@@ -189,7 +189,7 @@ class Store:
             draft = Draft(artifact.partial, journal)
             make(draft)
             provenance = {**_key_content(stage, version, config, inputs), "hash": artifact.hash, "seed": seed}
-            draft.publish(artifact.path, provenance | _environment_facts(packages))
+            draft.publish(artifact.path, provenance | environment_facts(packages))
         return artifact
 
 
@@ -203,7 +203,7 @@ def _key_content(stage: str, version: int | str, config: Any, inputs: Inputs) ->
     return {"stage": stage, "version": version, "config": to_jsonable(config, f"config of {stage}"), "inputs": hashes}
 
 
-def _environment_facts(packages: Sequence[str]) -> dict[str, Any]:
+def environment_facts(packages: Sequence[str]) -> dict[str, Any]:
     """Versions of packages from their metadata, without importing them; null for a missing package."""
     from importlib import metadata  # takes 15 ms, and a look-up never needs it
 

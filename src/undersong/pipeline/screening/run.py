@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.options import key_values
+from undersong.pipeline.output_folder import partial_store
 from undersong.pipeline.screening.checks import (
     check_axes,
     check_modalities,
@@ -45,9 +44,10 @@ from undersong.pipeline.screening.output import (
 from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
 from undersong.stages.engine import DEFAULT_ENGINE
-from undersong.store import Artifact, Draft, Inputs, Store, canonical_json
+from undersong.store import Artifact, Draft, Inputs, Store
 from undersong.types import Embeddings, Quarantined, UndersongError
 
+PARTIAL_SHARDS = "embeddings/*/embeddings-00001.parquet", "*/*.shards/rows-*"  # what a failed screening leaves
 SCREENING_VERSION = 3  # of what a screening finds
 SELECTION_OPTIONS = ("select_axis", "keep", "match_selection", "seed", "check_padding")  # only the selection has them
 DEFAULT_OPTIONS = ScreeningOptions()
@@ -137,7 +137,6 @@ def _open_run_context(
         store = Store(options.store)
         yield RunContext(store, options.loading, options.progress), store
         return
-    # The name depends on what is embedded: two screenings with one OUT must not remove each other's work.
     key_parts = [
         *corpus_refs,
         options.axes,
@@ -146,21 +145,9 @@ def _open_run_context(
         options.harm_columns,
         options.benign_reference_columns,
     ]
-    key = canonical_json([*key_parts, str(options.benign_reference), options.loading.cache_key])
-    root = out.with_name(f"{out.name}.{hashlib.sha256(key.encode()).hexdigest()[:8]}.partial")
-    created = [folder for folder in root.parents if not folder.exists()]
-    finished = False
-    try:
-        yield RunContext(Store(root), options.loading, options.progress), Store(root)
-        finished = True
-    finally:
-        shards = "embeddings/*/embeddings-00001.parquet", "*/*.shards/rows-*"
-        partial_files = map(root.glob, shards)
-        if finished or not any(map(any, partial_files)):
-            shutil.rmtree(root, ignore_errors=True)
-            for folder in created if not finished else ():
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+    key = [*key_parts, str(options.benign_reference), options.loading.cache_key]
+    with partial_store(out, key, PARTIAL_SHARDS) as store:
+        yield RunContext(store, options.loading, options.progress), store
 
 
 def _cached_agreement(

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.evaluation.rates import VerdictRate, set_rates
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import key_values
-from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
-from undersong.pipeline.standalone.inputs import cache_all_audio, check_adapter_folder, refusal_texts, usable_samples
+from undersong.pipeline.output_folder import atomic_folder, check_output_folder, partial_store, write_provenance
+from undersong.pipeline.standalone.inputs import check_adapter_folder, check_modality, refusal_texts
 from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, apply_protocol
 from undersong.results.comprehension import add_comprehension
 from undersong.results.schema import PromptSetRate
-from undersong.stages.black_box_models import (
-    RECORDED,
-    BlackBoxModel,
-    display_reference,
-    is_black_box,
-    load_black_box_model,
-    model_identity_hash,
+from undersong.stages.black_box_models import RECORDED, display_reference, is_black_box, model_identity_hash
+from undersong.stages.comprehension import COMPREHENSION_FILE, ReplyEncoder, evaluate_comprehension
+from undersong.stages.context import RunContext
+from undersong.stages.corpus import load_corpus
+from undersong.stages.features import compute_features
+from undersong.stages.replies import (
+    PromptSetRequest,
+    generate_replies,
+    import_adapter,
+    judge_replies,
+    read_exchanges,
+    request_prompts,
 )
+from undersong.stages.training import StudyArm
+from undersong.store import Artifact
 from undersong.study import ComprehensionSettings, default_max_new_tokens
 from undersong.study.judge_names import judge_criterion
-from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
+from undersong.study.presets import PromptSettings
+from undersong.types import Prompt, Reply, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.evaluation.comprehension import PromptComprehension
-    from undersong.types import Encoder, Judge
+    from undersong.types import Judge
 
+REPLIES_FILE, VERDICTS_FILE = "replies.parquet", "verdicts.parquet"
+PARTIAL_RESULTS = ("features/*/features-*", "replies/*/replies.parquet")  # kept after a failure
 DEFAULT_EVALUATION = EvaluationOptions()
 
 
@@ -53,76 +62,131 @@ def evaluate_manifest(
 ) -> ModelEvaluation:
     """Generate replies of a model, with or without an adapter, to every item of a manifest, and judge them.
 
-    Writes `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json`. The comprehension
-    check adds `repetitions.parquet` and `comprehension.parquet`.
+    Runs the stages of a study on a store next to `out`, so that an interrupted evaluation resumes. Writes
+    `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json`. The comprehension check
+    adds `repetitions.parquet` and `comprehension.parquet`.
 
     Args:
         manifest: Reference or path of the prompts.
         model: Reference of the model; a served or recorded model takes no adapter.
         out: Output folder; it is written completely or not at all.
-        adapter: PEFT folder, or a decoder that `tune --method full` wrote.
+        adapter: PEFT folder, or a decoder that `tune --method full` wrote; None for the base.
         options: Prompt, judge and comprehension settings.
         loading: Device, number format and quantization of the model.
 
+    Returns:
+        The rate, and the modules that the adapter changes outside the decoder.
+
     Raises:
-        UndersongError: A black-box model is given an adapter, or an item cannot be prompted or judged.
+        UndersongError: A black-box model is given an adapter, or an item cannot be prompted or judged. This is raised
+            before the model is loaded.
     """
-    from undersong.corpora import corpus_hash
-    from undersong.evaluation.judges.registry import judge_hash, make_judge
-    from undersong.evaluation.judges.rule_based import FunctionJudge
-    from undersong.evaluation.replies import write_replies
-    from undersong.evaluation.verdicts import write_verdicts
+    from undersong.evaluation.judges.registry import judge_hash
     from undersong.store import hash_folder
 
+    check_modality(options.modality)
     options = apply_protocol(options, model)
-    max_new_tokens = options.max_new_tokens or default_max_new_tokens(model)
-    refusals = refusal_texts(options.judge, options.refusal_texts, model)
-    judge = make_judge(options.judge, refusals, loading.device, loading.dtype)
     out = check_output_folder(Path(out), "evaluate")
     if adapter is not None and is_black_box(model):
         raise UndersongError(
             f"{display_reference(model)} only answers, and takes no adapter; serve it with the adapter on."
         )
     adapter_path = None if adapter is None else check_adapter_folder(Path(adapter))
-    samples = usable_samples(str(manifest), options.modality)
-    prompts = _make_prompts(samples, options)
-    if isinstance(judge, FunctionJudge):
-        _check_answers_present(judge, prompts)
-    repetition_prompts = comprehension_prompts(options, prompts, model)
-    with _reply_generator(model, loading, samples, adapter_path) as (generator, model_facts):
-        replies = generator.generate(prompts, max_new_tokens)
-        repetitions = (
-            generator.generate(repetition_prompts, options.comprehension.max_new_tokens)
-            if options.comprehension and repetition_prompts
-            else []
-        )
-    verdicts = judge.judge(prompts, replies)
-    comprehension_rows = measure_comprehension(
-        options.comprehension, prompts, replies, verdicts, list(zip(repetition_prompts, repetitions)), loading.device
-    )
-    with atomic_folder(out, "evaluate") as folder:
-        write_replies(replies, folder / "replies.parquet")
-        write_verdicts(verdicts, folder / "verdicts.parquet")
-        write_comprehension_files(folder, comprehension_rows, repetitions)
-        inputs = {"model": model_identity_hash(model), "manifest": corpus_hash(str(manifest))}
+    config = evaluation_key_values(options, model) | {"loading": loading.cache_key}
+    with partial_store(out, [str(manifest), model, str(adapter), config], PARTIAL_RESULTS) as store:
+        ctx = RunContext(store, loading)
+        artifacts = _run_stages(ctx, str(manifest), model, adapter_path, options)
+        inputs = {"model": model_identity_hash(model), "manifest": ctx.content_hash(str(manifest))}
         if adapter_path is not None:
             inputs["adapter"] = hash_folder(adapter_path)
         if source_hash := judge_hash(options.judge):
             inputs["judge"] = source_hash
-        if source_hash := comprehension_encoder_hash(options.comprehension):
+        if source_hash := _comprehension_encoder_hash(options.comprehension):
             inputs["encoder"] = source_hash
-        notes = {"model": display_reference(model), "device": loading.device, **model_facts}
-        write_provenance(
-            folder,
-            "evaluate",
-            evaluation_key_values(options, model) | {"loading": loading.cache_key},
-            inputs,
-            notes,
+        notes: dict[str, Any] = {"model": display_reference(model), "device": loading.device}
+        notes |= ({} if is_black_box(model) else {"adapted_outside": {}}) | artifacts.replies.provenance()["notes"]
+        with atomic_folder(out, "evaluate") as folder:
+            artifacts.write(folder)
+            write_provenance(folder, "evaluate", config, inputs, notes)
+        rate = artifacts.prompt_set_rate(options.comprehension)
+    return ModelEvaluation(rate, notes.get("adapted_outside") or {})
+
+
+@dataclass(frozen=True)
+class EvaluationArtifacts:
+    """Prompts of an evaluation, and the artifacts that its stages made of them."""
+
+    request: PromptSetRequest
+    replies: Artifact
+    verdicts: Artifact
+    repetitions: Artifact | None
+    comprehension: Artifact | None
+
+    def write(self, folder: Path) -> None:
+        """Write the files of the output folder; only their owner can read replies and repetitions."""
+        from undersong.evaluation.replies import read_replies, write_replies
+
+        write_replies(read_replies(self.replies.path / REPLIES_FILE), folder / REPLIES_FILE)
+        shutil.copyfile(self.verdicts.path / VERDICTS_FILE, folder / VERDICTS_FILE)
+        if self.repetitions is not None:
+            write_replies(read_replies(self.repetitions.path / REPLIES_FILE), folder / "repetitions.parquet")
+        if self.comprehension is not None:
+            shutil.copyfile(self.comprehension.path / COMPREHENSION_FILE, folder / COMPREHENSION_FILE)
+
+    def prompt_set_rate(self, settings: ComprehensionSettings | None) -> PromptSetRate:
+        """Rate of the prompt set, with comprehension if it was checked."""
+        from undersong.evaluation.comprehension import read_comprehension
+        from undersong.evaluation.verdicts import read_verdicts
+
+        exchanges, verdicts = (
+            read_exchanges(self.replies, [self.request]),
+            read_verdicts(self.verdicts.path / VERDICTS_FILE),
         )
-    voices, finishes = {sample.id: sample.speaker for sample in samples}, [reply.finish for reply in replies]
-    rates = set_rates(verdicts, voices, finishes, list(zip(prompts, replies)))
-    (rate,) = add_comprehension(rates, comprehension_rows, verdicts, options.comprehension)
-    return ModelEvaluation(rate, model_facts.get("adapted_outside") or {})
+        speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
+        rates = set_rates(verdicts, speakers, [reply.finish for _, reply in exchanges], exchanges)
+        rows = [] if self.comprehension is None else read_comprehension(self.comprehension.path / COMPREHENSION_FILE)
+        (rate,) = add_comprehension(rates, rows, verdicts, settings)
+        return rate
+
+
+def _run_stages(
+    ctx: RunContext,
+    manifest: str,
+    model: str,
+    adapter_path: Path | None,
+    options: EvaluationOptions,
+) -> EvaluationArtifacts:
+    """Run the stages that a study runs for one prompt set."""
+    from undersong.evaluation.judges.rule_based import FunctionJudge
+
+    refusals = refusal_texts(options.judge, options.refusal_texts, model)
+    max_new_tokens = options.max_new_tokens or default_max_new_tokens(model)
+    judge = ctx.judge(options.judge, refusals)
+    corpus = load_corpus(ctx, manifest, decode=options.modality == "audio", require_all=True)
+    request = PromptSetRequest(
+        options.set_name,
+        corpus,
+        options.harmful,
+        options.modality,
+        options.system_name,
+        options.system_prompt,
+        PromptSettings(options.instruction, max_new_tokens, options.instruction_first),
+    )
+    if isinstance(judge, FunctionJudge):
+        _check_answers_present(judge, request_prompts([request]))
+    repeat_requests = _repetition_requests(request, options, model)
+    adapter = None if adapter_path is None else import_adapter(ctx, adapter_path)
+    if options.modality == "audio" and not is_black_box(model):
+        compute_features(ctx, model, corpus, adapter=adapter)
+    arm = StudyArm(model, base_seed=0)
+    replies = generate_replies(ctx, arm, adapter, 0, [request])
+    repetitions = generate_replies(ctx, arm, adapter, 0, repeat_requests) if repeat_requests else None
+    verdicts = judge_replies(ctx, replies, [request], options.judge, refusals)
+    comprehension = None
+    if options.comprehension is not None:
+        encoder = ReplyEncoder(options.comprehension, [corpus], ctx.loading.device)
+        comprehension = evaluate_comprehension(ctx, encoder, [request], replies, verdicts, repeat_requests, repetitions)
+    return EvaluationArtifacts(request, replies, verdicts, repetitions, comprehension)
 
 
 def evaluation_key_values(options: EvaluationOptions, model: str) -> dict[str, Any]:
@@ -137,54 +201,16 @@ def evaluation_key_values(options: EvaluationOptions, model: str) -> dict[str, A
     )
 
 
-@contextmanager
-def _reply_generator(
-    ref: str, loading: LoadOptions, samples: Sequence[Sample], adapter_path: Path | None
-) -> Iterator[tuple[BlackBoxModel, dict[str, Any]]]:
-    """Yield the generator of replies and facts about it: a loaded model with encoded audio, or a black-box model."""
-    if is_black_box(ref):
-        yield load_black_box_model(ref), {}
-        return
-    from undersong.models.load import load_model
-    from undersong.models.lora import modules_changed_outside_decoder, use_adapter
-
-    with use_adapter(load_model(ref, loading), adapter_path, allow_outside_decoder=True) as audio_lm:
-        cache_all_audio(audio_lm, samples)  # with the adapter on, because it may change the encoder
-        yield audio_lm, audio_lm.facts | {"adapted_outside": modules_changed_outside_decoder(audio_lm)}
-
-
-def _make_prompts(samples: Sequence[Sample], options: EvaluationOptions) -> list[Prompt]:
-    from undersong.evaluation.prompts import make_prompts
-
-    return make_prompts(
-        samples,
-        set_name=options.set_name,
-        harmful=options.harmful,
-        modality=options.modality,
-        system=options.system_name,
-        system_text=options.system_prompt,
-        instruction=options.instruction,
-        instruction_first=options.instruction_first,
-    )
-
-
-def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
-    """Judge blank replies, so that a missing answer is found now and not after an hour of generation."""
-    from undersong.types import Reply
-
-    judge.judge(prompts, [Reply(*prompt.key, "", 0, "stop") for prompt in prompts])
-
-
-def comprehension_prompts(options: EvaluationOptions, prompts: Sequence[Prompt], model: str) -> list[Prompt]:
-    """Return the prompts that ask the model to repeat a request; empty if comprehension is not checked.
+def _repetition_requests(request: PromptSetRequest, options: EvaluationOptions, model: str) -> list[PromptSetRequest]:
+    """Return requests that ask the model to repeat spoken prompts; empty if comprehension is not checked.
 
     Raises:
-        UndersongError: Comprehension cannot be measured on these prompts or with this model.
+        UndersongError: Comprehension cannot be measured.
     """
-    from undersong.evaluation.comprehension import check_comprehension, make_repetition_prompts
+    from undersong.evaluation.comprehension import check_comprehension
 
-    comprehension = options.comprehension
-    if comprehension is None:
+    settings = options.comprehension
+    if settings is None:
         return []
     if not options.harmful:
         raise UndersongError("Comprehension is told of harmful prompts; leave it out, or the prompts are not --benign.")
@@ -192,58 +218,23 @@ def comprehension_prompts(options: EvaluationOptions, prompts: Sequence[Prompt],
         raise UndersongError(
             f"{display_reference(model)} cannot be asked to repeat a clip; leave --comprehension-encoder out."
         )
-    check_comprehension(prompts, comprehension)
-    return make_repetition_prompts(prompts, comprehension)
+    check_comprehension(request_prompts([request]), settings)
+    if options.modality != "audio":
+        return []
+    return [replace(request, prompt_settings=PromptSettings(settings.repeat_instruction, settings.max_new_tokens))]
 
 
-def comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> str:
+def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
+    """Judge blank replies, so that a missing answer is found now and not after an hour of generation."""
+    judge.judge(prompts, [Reply(*prompt.key, "", 0, "stop") for prompt in prompts])
+
+
+def _comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> str:
     """Return the hash of the comprehension encoder's weights; empty if there is no encoder or it has no weights."""
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
 
     return "" if comprehension is None else encoder_weights_hash(parse_encoder(comprehension.encoder)) or ""
-
-
-def measure_comprehension(
-    comprehension: ComprehensionSettings | None,
-    prompts: Sequence[Prompt],
-    replies: Sequence[Reply],
-    verdicts: Sequence[Verdict],
-    repetitions: Sequence[tuple[Prompt, Reply]],
-    device: str,
-) -> list[PromptComprehension]:
-    """Measure comprehension of each prompt; empty if comprehension is not checked.
-
-    Args:
-        comprehension: Settings of the check; None to skip it.
-        prompts: Prompts of the evaluation.
-        replies: Replies, one per prompt.
-        verdicts: Verdicts, one per reply.
-        repetitions: Prompts that ask to repeat a request, each with its reply.
-        device: Torch device of the encoder.
-    """
-    if comprehension is None:
-        return []
-    from undersong.encoders import make_encoder
-    from undersong.evaluation.comprehension import measure_prompt_comprehension
-
-    def encoder() -> Encoder:
-        return make_encoder(comprehension.encoder, fit=[prompt.sample for prompt in prompts], device=device)
-
-    return measure_prompt_comprehension(
-        list(zip(prompts, replies, verdicts, strict=True)), repetitions, comprehension, encoder
-    )
-
-
-def write_comprehension_files(folder: Path, rows: Sequence[PromptComprehension], repetitions: Sequence[Reply]) -> None:
-    """Write `comprehension.parquet` and `repetitions.parquet` (readable by its owner only), if there are rows."""
-    from undersong.evaluation.comprehension import write_comprehension
-    from undersong.evaluation.replies import write_replies
-
-    if rows:
-        write_comprehension(rows, folder / "comprehension.parquet")
-    if repetitions:
-        write_replies(repetitions, folder / "repetitions.parquet")
 
 
 def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list[VerdictRate]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.load_options import LoadOptions
+from undersong.stages.corpus import check_all_usable
 from undersong.study.defaults import ORGANISM_PREFIX, ORGANISM_REFUSALS
 from undersong.types import MODALITIES, Sample, UndersongError
 
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
 
 
+def check_modality(modality: str) -> None:
+    """Raise UndersongError for a modality that there is none of."""
+    if modality not in MODALITIES:
+        raise UndersongError(f"There is no modality {modality!r}; take audio or text.")
+
+
 def examine_samples(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample], Sequence[Any]]:
     """Decode the audio of samples that are used as audio; for text prompts nothing is decoded."""
     from undersong.corpora import examine
 
-    if modality not in MODALITIES:
-        raise UndersongError(f"There is no modality {modality!r}; take audio or text.")
+    check_modality(modality)
     return examine(samples if modality == "audio" else [replace(sample, audio=None) for sample in samples])
 
 
@@ -32,12 +38,7 @@ def usable_samples(ref: str, modality: str) -> Sequence[Sample]:
 
     manifest = open_corpus(ref)
     usable, failed = examine_samples(manifest.samples, modality)
-    if unusable := (*manifest.quarantined, *failed):
-        raise UndersongError(
-            f"Item {unusable[0].id} of {ref} cannot be asked ({unusable[0].reason}; {len(unusable)} in all); mend it "
-            "or take it "
-            "out: a rate is over all prompts."
-        )
+    check_all_usable(ref, (*manifest.quarantined, *failed))
     return usable
 
 

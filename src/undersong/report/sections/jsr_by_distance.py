@@ -248,7 +248,8 @@ def _arm_label(
 
 
 PROXIMITY_HEADINGS = (
-    "Axis", "Base", "trained, prompts", "rank correlation", "alone, points an SD", "with the others", "VIF", "largest in",
+    "Axis", "Base", "trained, prompts", "rank correlation", "alone, points an SD", "with the others", "VIF",
+    "largest in",
 )  # fmt: skip
 
 

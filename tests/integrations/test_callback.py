@@ -161,7 +161,7 @@ def test_what_cannot_be_watched_is_said_at_once(tiny_folder: Path, corpora: Any,
     with pytest.raises(UndersongError, match="cannot be measured every 0 steps"):
         UndersongCallback(str(tiny_folder), harm, every=0)
     (tmp_path / "broken.jsonl").write_text('{"id": "a", "audio": "missing.wav"}\n')
-    with pytest.raises(UndersongError, match=r"Item a of .*broken\.jsonl cannot be asked"):
+    with pytest.raises(UndersongError, match=r"Item a of .*broken\.jsonl cannot be a prompt"):
         UndersongCallback(str(tiny_folder), tmp_path / "broken.jsonl")
     other = Qwen2ForCausalLM(Qwen2Config(hidden_size=8, intermediate_size=8, num_hidden_layers=1, vocab_size=40,
                                          num_attention_heads=2, num_key_value_heads=1))  # fmt: skip

@@ -105,7 +105,7 @@ def test_what_cannot_be_asked_or_judged_is_said_before_the_model(
             evaluate_manifest(source, "organism:af3", tmp_path / "out", adapter, question)
         assert not (tmp_path / "out").exists()
 
-    stop(EvaluationOptions(), said="Item q0 of .* cannot be asked .the audio file .* cannot be opened")
+    stop(EvaluationOptions(), said="Item q0 of .* cannot be a prompt .the audio file .* cannot be opened")
     stop(EvaluationOptions(modality="smell"), said="no modality 'smell'")
     stop(EvaluationOptions(modality="text", judge="oracle"), said="no judge 'oracle'")
     (tmp_path / "empty").mkdir()

@@ -170,4 +170,5 @@ def resolve_amount(amount: float | int, n: int) -> tuple[int, float]:
 
 
 def floor_count(share: float, n: int) -> int:
+    """Number of items in a share of `n`, rounded down; floating-point noise does not lose an item."""
     return math.floor(round(share * n, 9))

@@ -1,4 +1,4 @@
-"""Select pool items by a rule: their order (closest, distant or drawn at random), caps, matching and strata; JSON form."""
+"""Select pool items by a rule: their order (closest, distant or random), caps, matching and strata."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ The variables are set here, before anything imports torch or transformers.
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,13 @@ def packaged_clips_examined_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audio_metadata, "decode_sample_metadata", remembered)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_frozen() -> None:
+    """Keep imported modules out of garbage collection, which trainers and statsmodels run at every call."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

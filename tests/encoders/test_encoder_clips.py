@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from undersong.encoders import clip_encoder
 from undersong.encoders.batching import Progress, format_duration, progress_lines
 from undersong.encoders.clip_encoder import ClipEncoder
+from undersong.encoders.pooling import compute_moments, pool_moments
 from undersong.encoders.windowing import (
     AudioWindow,
     WindowedEncoder,
     WindowNetwork,
-    compute_moments,
     consecutive_windows,
     evenly_spaced_windows,
-    pool_moments,
     windows_per_pass,
 )
 from undersong.types import PooledVector, Sample, UndersongError

@@ -1,5 +1,4 @@
-"""Selection rules: kinds and modifiers, parsing and formatting, the order of items under a rule, and how many it
-selects."""
+"""Selection rules: kinds and modifiers, parsing and formatting, and how many items a rule selects."""
 
 from __future__ import annotations
 
@@ -7,16 +6,10 @@ import difflib
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.table import ranking_scores
 from undersong.types import UndersongError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 AMOUNT_KINDS = ("closest", "distant", "random")  # kinds with an amount; the others keep all items that fit
 RULE_EXAMPLES = {
@@ -155,50 +148,6 @@ def _format_number(number: float | int, is_amount: bool = False) -> str:
     return np.format_float_positional(number, trim="0" if is_amount else "-")
 
 
-def selection_order(proximity: pa.Table, rule: SelectionRule, seed: int = 0) -> tuple[np.ndarray, int, float]:
-    """Order in which a rule selects the rows of a proximity table.
-
-    `closest` goes up the ranks, `distant` down, and `random` along a permutation of the sorted ids by
-    `numpy.random.default_rng(seed)`. So a smaller amount is part of a larger one, and no tie puts an item into both
-    ends.
-
-    Returns:
-        Candidate rows in order, how many of them the rule keeps, and their share of the pool.
-
-    Raises:
-        UndersongError: The pool is empty, the amount is out of range, or no item fits.
-    """
-    import pyarrow.compute as pc
-
-    n = len(proximity)
-    if rule.kind == "random":
-        k, fraction = resolve_amount(rule.amount, n)
-        id_order = pc.sort_indices(proximity.column("id").combine_chunks()).to_numpy()
-        return id_order[np.random.default_rng(seed).permutation(n)], k, fraction
-    rank_order = pc.sort_indices(proximity, sort_keys=[("rank", "ascending"), ("id", "ascending")]).to_numpy()
-    if rule.kind in ("closest", "distant"):
-        k, fraction = resolve_amount(rule.amount, n)
-        return rank_order[:: 1 if rule.kind == "closest" else -1], k, fraction
-    if rule.kind == "band":
-        assert rule.upper is not None, "a band has two ends"
-        low, high = (_floor_count(share, n) for share in (rule.amount, rule.upper))
-        rows, fraction = rank_order[low:high], rule.upper - rule.amount
-    elif rule.kind in RULE_EXAMPLES:
-        values = ranking_scores(proximity)[rank_order]
-        within_threshold = values < rule.amount if rule.kind == "below" else values > rule.amount
-        rows = rank_order[within_threshold][:: 1 if rule.kind == "below" else -1]
-        fraction = len(rows) / n
-    else:
-        raise UndersongError(f"Unknown selection kind {rule.kind!r}; choose one of {', '.join(RULE_EXAMPLES)}.")
-    if len(rows) == 0:
-        values = ranking_scores(proximity)
-        raise UndersongError(
-            f"No item of the pool of {n} is in {rule.base_rule}; its scores go from {values.min():.4g} to "
-            f"{values.max():.4g}."
-        )
-    return rows, len(rows), fraction
-
-
 def resolve_amount(amount: float | int, n: int) -> tuple[int, float]:
     """Count and share that an amount means in a pool of `n` items.
 
@@ -217,8 +166,9 @@ def resolve_amount(amount: float | int, n: int) -> tuple[int, float]:
         raise UndersongError(
             f"Cannot keep a share of {amount:g}; give a number above 0 and at most 1, or a whole count."
         )
-    return max(1, _floor_count(amount, n)), float(amount)
+    return max(1, floor_count(amount, n)), float(amount)
 
 
-def _floor_count(share: float, n: int) -> int:
+def floor_count(share: float, n: int) -> int:
+    """Number of items in a share of `n`, rounded down; floating-point noise does not lose an item."""
     return math.floor(round(share * n, 9))

@@ -1,4 +1,4 @@
-"""Select pool items by a rule, with caps, matching and strata; read and write a `Selection` as JSON."""
+"""Select pool items by a rule: their order (closest, distant or random), caps, matching and strata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.rules import SelectionRule, selection_order
+from undersong.proximity.rules import RULE_EXAMPLES, SelectionRule, floor_count, resolve_amount
 from undersong.proximity.strata import (
     ResidualImbalance,
     cluster_labels,
@@ -306,3 +306,47 @@ def _selection_notes(
         elif rule.within is not None and not rule.matched and within_axis and len(sizes) < rule.strata:
             notes.append(f"Equal scores on {rule.within} leave {len(sizes)} of {rule.strata} strata.")
     return tuple(notes)
+
+
+def selection_order(proximity: pa.Table, rule: SelectionRule, seed: int = 0) -> tuple[np.ndarray, int, float]:
+    """Order in which a rule selects the rows of a proximity table.
+
+    `closest` goes up the ranks, `distant` down, and `random` along a permutation of the sorted ids by
+    `numpy.random.default_rng(seed)`. So a smaller amount is part of a larger one, and no tie puts an item into both
+    ends.
+
+    Returns:
+        Candidate rows in order, how many of them the rule keeps, and their share of the pool.
+
+    Raises:
+        UndersongError: The pool is empty, the amount is out of range, or no item fits.
+    """
+    import pyarrow.compute as pc
+
+    n = len(proximity)
+    if rule.kind == "random":
+        k, fraction = resolve_amount(rule.amount, n)
+        id_order = pc.sort_indices(proximity.column("id").combine_chunks()).to_numpy()
+        return id_order[np.random.default_rng(seed).permutation(n)], k, fraction
+    rank_order = pc.sort_indices(proximity, sort_keys=[("rank", "ascending"), ("id", "ascending")]).to_numpy()
+    if rule.kind in ("closest", "distant"):
+        k, fraction = resolve_amount(rule.amount, n)
+        return rank_order[:: 1 if rule.kind == "closest" else -1], k, fraction
+    if rule.kind == "band":
+        assert rule.upper is not None, "a band has two ends"
+        low, high = (floor_count(share, n) for share in (rule.amount, rule.upper))
+        rows, fraction = rank_order[low:high], rule.upper - rule.amount
+    elif rule.kind in RULE_EXAMPLES:
+        values = ranking_scores(proximity)[rank_order]
+        within_threshold = values < rule.amount if rule.kind == "below" else values > rule.amount
+        rows = rank_order[within_threshold][:: 1 if rule.kind == "below" else -1]
+        fraction = len(rows) / n
+    else:
+        raise UndersongError(f"Unknown selection kind {rule.kind!r}; choose one of {', '.join(RULE_EXAMPLES)}.")
+    if len(rows) == 0:
+        values = ranking_scores(proximity)
+        raise UndersongError(
+            f"No item of the pool of {n} is in {rule.base_rule}; its scores go from {values.min():.4g} to "
+            f"{values.max():.4g}."
+        )
+    return rows, len(rows), fraction

@@ -116,7 +116,7 @@ def probe_voice(
 ) -> dict[str, float]:
     """Share of held-out clips whose voice a probe names: `linear` (logistic regression) and `curved` (RBF kernel).
 
-    `fitted` (clips, dim), `held_out` (clips, dim), standardised by the fitted clips.  Chance is 1 / voices.
+    `fitted` (clips, dim), `held_out` (clips, dim), standardized by the fitted clips.  Chance is 1 / voices.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

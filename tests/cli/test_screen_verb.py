@@ -53,7 +53,7 @@ def test_options_reach_the_screening(undersong, tmp_path) -> None:
     assert code == 0
     selection = json.loads((tmp_path / "kept" / "selection.json").read_text())
     assert {name: value for name, value in selection.items() if not name.startswith("ids")} == {
-        "axis": "letters", "score": "knn:2 centred", "kind": "random", "fraction": 0.4, "k": 2, "seed": 3,
+        "axis": "letters", "score": "knn:2 centered", "kind": "random", "fraction": 0.4, "k": 2, "seed": 3,
     }  # fmt: skip
 
 

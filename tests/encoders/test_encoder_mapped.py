@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_refused_as_ever(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_hold_a_mapped_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading, leaving items out, and distances raw and centred; numbers are those of vectors in memory."""
+    """Reading, leaving items out, and distances raw and centered; numbers are those of vectors in memory."""
     pool, rows = made(12_000, 768), 1024
     folder, size = written(pool, tmp_path / "pool", [], 2 * rows), pool.vectors.nbytes
     del pool

@@ -67,7 +67,7 @@ def test_each_prompt_is_told_of() -> None:
     found = measure_prompt_comprehension(said, list(zip(repeating, replied(repeating, back))), HOW, encoder)
     assert [one.modality for one in found] == ["audio"] * 4 + ["text"] * 4  # the harmful ones, in order
     outcomes = [one.repetition and one.repetition.outcome for one in found]
-    assert outcomes == ["heard", "heard", "refused", "heard", *[None] * 4]
+    assert outcomes == ["repeated", "repeated", "refused", "repeated", *[None] * 4]
     ranks = [one.relevance and one.relevance.rank for one in found]
     assert ranks[:1] + ranks[2:4] == [1, None, 1]
     assert (ranks[1] or 0) > 1  # it is about the door

@@ -16,7 +16,7 @@ def table(distances: Sequence[float], axis: str = "semantic", ids: Sequence[str]
     rank = np.empty(len(ids), np.int64)
     rank[np.lexsort((np.array(ids), values))] = np.arange(1, len(ids) + 1)
     columns = {"id": ids, "axis": [axis] * len(ids), "distance": values, "rank": rank}
-    facts = json.dumps({"score": "nearest", "centred": False, "neighbours": 5})
+    facts = json.dumps({"score": "nearest", "centered": False, "neighbors": 5})
     return pa.table(columns).replace_schema_metadata({"undersong": facts})
 
 

@@ -119,7 +119,7 @@ def test_rates_are_those_of_a_count(finished: Path, asked: list[Sample]) -> None
     flat = pq.read_table(finished / "results.parquet").to_pylist()[0]
     assert (flat["repeated_rate"], flat["comprehended_rate"]) == (heard["rate"], whole["rate"])
     rows = pq.read_table(finished / "verdicts.parquet").to_pylist()
-    assert [row["repetition"] for row in rows[:4]] == ["refused", "heard", "misheard", "heard"]
+    assert [row["repetition"] for row in rows[:4]] == ["refused", "repeated", "wrong", "repeated"]
     assert [row["rank"] for row in rows[:4]] == [None, 1, 1, None]
     assert any(note.startswith("25 % of the harmful requests were not repeated") for note in results["notes"])
 

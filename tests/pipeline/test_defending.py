@@ -162,7 +162,7 @@ def test_what_is_still_learned_is_a_share_of_what_was(results: dict[str, Any]) -
 
 def test_removed_layers_add_nothing_and_others_what_they_did(folder: Path, results: dict[str, Any]) -> None:
     store = Store(folder / "store")
-    folders = {path.parent.name: path for path in store.root.glob("altered/*/altered.json")}
+    folders = {path.parent.name: path for path in store.root.glob("adapter_edit/*/adapter_edit.json")}
     assert folders
     checked = 0
     for facts in folders.values():
@@ -170,9 +170,9 @@ def test_removed_layers_add_nothing_and_others_what_they_did(folder: Path, resul
         if "tried" not in told:
             continue
         checked += 1
-        off = {int(name.removeprefix("layer ")) - 1 for name in told["changed"]}
+        off = {int(name.removeprefix("layer ")) - 1 for name in told["changed_modules"]}
         best = min(one["jsr"] for one in told["tried"])
-        assert next(one for one in told["tried"] if one["jsr"] == best)["layers"] == told["changed"]
+        assert next(one for one in told["tried"] if one["jsr"] == best)["layers"] == told["changed_modules"]
         weights = load_file(facts.parent / "step-000020" / "adapter_model.safetensors")
         for name, value in weights.items():
             if "lora_B" in name:

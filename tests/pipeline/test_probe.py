@@ -51,7 +51,7 @@ def test_the_rates_are_those_that_evaluate_gives(found: dict[str, Any], adapter:
     for name, worn in (("base", None), ("tuned", adapter)):
         options = EvaluationOptions(modality="text")
         entry = evaluate_manifest(SETS[2], "organism:af3", tmp_path / name, worn, options).rate
-        said = found[name]["rates"]["harmful"]
+        said = found[name]["reply_rates"]["harmful"]
         assert (said["rate"], said["low"], said["high"], said["n"]) == (
             entry.rate, entry.low, entry.high, entry.n,
         )  # fmt: skip
@@ -82,17 +82,20 @@ def test_what_goes_in_is_the_same_and_what_comes_out_is_not(found: dict[str, Any
 
 def test_what_is_given_back_ends_at_the_base(found: dict[str, Any]) -> None:
     tuned = found["tuned"]
-    assert tuned["log_odds_lost"]["low"] > 0
+    assert tuned["refusal_score_drop"]["low"] > 0
     shares = [one["share"] for one in tuned["patching"]]
     assert shares[0] == pytest.approx(0.0, abs=1e-6)
     assert shares[-1] == pytest.approx(1.0, abs=1e-6)
-    names = [one["part"] for one in tuned["parts"]]
+    names = [one["part"] for one in tuned["module_groups"]]
     assert names[: found["layers"]] == [f"layer {i}" for i in range(1, found["layers"] + 1)]
     assert names[-2:] == ["first half", "second half"]
 
 
 def test_recognition_is_told_beside_refusal(found: dict[str, Any]) -> None:
-    known, said = found["tuned"]["recognition"], [found[name]["rates"]["harmful"] for name in ("base", "tuned")]
+    known, said = (
+        found["tuned"]["harm_recognition"],
+        [found[name]["reply_rates"]["harmful"] for name in ("base", "tuned")],
+    )
     assert known["by_layer"][0]["accuracy_before"] is None  # the input is the same for all
     last = known["by_layer"][-1]  # of four layers the last is the late quarter
     assert (known["before"], known["after"]) == (last["accuracy_before"], last["accuracy_after"])
@@ -101,16 +104,16 @@ def test_recognition_is_told_beside_refusal(found: dict[str, Any]) -> None:
     assert last["low_before"] <= last["accuracy_before"] <= last["high_before"]
     refused = [one["refusal"] / one["n"] for one in said]
     assert known["refusals"]["value"] == pytest.approx(refused[1] - refused[0])
-    assert known["dissociated"] == (known["recognition"] == "retained" and known["refusals"]["high"] < 0)
+    assert known["dissociated"] == (known["outcome"] == "retained" and known["refusals"]["high"] < 0)
     assert any(known["sentence"] in one for one in found["findings"])
 
 
 def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
     ablation, steering = found["base"]["ablation"], found["tuned"]["steering"]
-    assert len(ablation["log_odds_lost_at_random"]) == 19
-    larger = sum(one >= ablation["log_odds_lost"] for one in ablation["log_odds_lost_at_random"])
+    assert len(ablation["random_refusal_score_drops"]) == 19
+    larger = sum(one >= ablation["refusal_score_drop"] for one in ablation["random_refusal_score_drops"])
     assert ablation["p"] == pytest.approx((1 + larger) / 20)
-    assert ablation["rates"]["harmful"]["rate"] > found["base"]["rates"]["harmful"]["rate"]
+    assert ablation["reply_rates"]["harmful"]["rate"] > found["base"]["reply_rates"]["harmful"]["rate"]
     assert [one["strength"] for one in steering["tried"]] == [0.0, 0.5, 1.0]
     assert steering["layer"] == ablation["layer"]
     assert ablation["loss"]["before"] < 0.1  # the base's own replies, in the base
@@ -122,7 +125,7 @@ def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
 def test_the_page_says_what_the_numbers_say(folder: Path, found: dict[str, Any]) -> None:
     page = (folder / "probe.md").read_text()
     assert all(f"- {one}" in page for one in found["findings"])
-    assert f"JSR {found['base']['rates']['harmful']['rate']:.1%} before" in page
+    assert f"JSR {found['base']['reply_rates']['harmful']['rate']:.1%} before" in page
     assert "Encoder and projector have the same hashes" in page
     assert "the same to the last bit" in page
     assert found["encoder"] == {"parameters": True, "buffers": True}
@@ -153,10 +156,10 @@ def test_nothing_moved_is_said_so(asked: ProbeOptions, adapter: Path, tmp_path: 
     assert all(one["relative"] == 0 for one in tuned["drift"])
     assert tuned["late_gap"]["change"] == 0
     assert tuned["late_gap"]["p"] is None
-    known = tuned["recognition"]
-    assert (known["recognition"], known["dissociated"], known["change"]["value"]) == ("retained", False, 0)
+    known = tuned["harm_recognition"]
+    assert (known["outcome"], known["dissociated"], known["change"]["value"]) == ("retained", False, 0)
     assert tuned["patching"] is None
-    assert "parts" not in tuned
+    assert "module_groups" not in tuned
     assert any("Refusal lost nothing" in one for one in results["findings"])
 
 
@@ -227,10 +230,10 @@ def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
     from undersong.pipeline.standalone.inputs import load_model_with_audio
 
     results = json.loads(json.dumps(run_probe(replace(asked, nested_permutations=19), tmp_path / "out")))
-    nested = results["tuned"]["recognition"].pop("nested")
-    assert "nested" not in found["tuned"]["recognition"]
+    nested = results["tuned"]["harm_recognition"].pop("nested")
+    assert "nested" not in found["tuned"]["harm_recognition"]
     assert results == found  # all else is said twice alike
-    assert np.isfinite(found["tuned"]["log_odds_lost"]["value"])
+    assert np.isfinite(found["tuned"]["refusal_score_drop"]["value"])
     assert nested[0]["accuracy_before"] is None  # the input is the same for all
     assert "nested cross-validation in the contrast sets" in (tmp_path / "out" / "probe.md").read_text()
     sides = split(asked)

@@ -55,7 +55,7 @@ def test_by_hand() -> None:
         expected = (mean, mean - half, mean + half)
         assert [getattr(entry, name) for name in names] == pytest.approx([max(-1, value) for value in expected])
     assert (entry.outcome, entry.dissociated, entry.n) == ("retained", True, 3)
-    assert "still recognised" in entry.finding
+    assert "still recognized" in entry.finding
     assert "refused less" in entry.finding
 
 

@@ -182,7 +182,7 @@ def test_a_text_axis_needs_no_audio_files(voices, tmp_path) -> None:
 def test_score_and_centring_reach_the_table(vectors, tmp_path) -> None:
     plain = screen(*vectors, tmp_path / "a")
     other = screen(*vectors, tmp_path / "b", score="knn:3", center=True)
-    assert other.selection.score == "knn:3 centred"
+    assert other.selection.score == "knn:3 centered"
     assert plain.selection.score == "nearest"
     assert other.selection.ids != plain.selection.ids
 

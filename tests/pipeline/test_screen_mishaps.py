@@ -109,7 +109,7 @@ def test_words_of_the_harmless_set_count(texts, tmp_path: Path) -> None:
     """Unknown words would weigh nothing, and what is left of a harmless text would lie nearer to harm than it does."""
     said = [" ".join(["judge", *(f"zebra{i}{j}" for j in range(i))]) for i in range(5, 13)]
     calm = rows(tmp_path / "calm.jsonl", said)
-    (score,) = screen(*texts, tmp_path / "out", benign_reference=calm).report["screening_score"]
+    (score,) = screen(*texts, tmp_path / "out", benign_reference=calm).report["screening_scores"]
     assert score["curve"][0]["threshold"] > 0.5  # "judge" alone would lie at some 0.3 from "rob a judge"
 
 
@@ -133,7 +133,7 @@ def test_another_rule_computes_no_agreement_again(tmp_path: Path, monkeypatch) -
     first = screen(*PAIR, tmp_path / "first", keep="closest:4", **how)
     monkeypatch.setattr(module, "_agreement", lambda *_: pytest.fail("computed again"))
     second = screen(*PAIR, tmp_path / "second", keep="distant:4", select_axis="sound", **how)
-    assert first.report["agreement"] == second.report["agreement"]
+    assert first.report["axis_agreement"] == second.report["axis_agreement"]
     assert second.report["selected_by"] == {"axis": "sound", "harm_set": "organism:unseen-harm"}
 
 

@@ -41,7 +41,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_axes_agree_or_not_with_intervals(report: dict[str, Any]) -> None:
-    pairs = {(pair["a"], pair["b"]): pair for pair in report["agreement"]}
+    pairs = {(pair["a"], pair["b"]): pair for pair in report["axis_agreement"]}
     assert set(pairs) == {("words", "sound"), ("words", "ears"), ("sound", "ears")}
     for pair in pairs.values():
         assert pair["n"] == 216
@@ -50,7 +50,7 @@ def test_axes_agree_or_not_with_intervals(report: dict[str, Any]) -> None:
 
 
 def test_the_fingerprint_sets_every_axis_against_the_models_own(report: dict[str, Any]) -> None:
-    (found,) = report["fingerprint"]
+    (found,) = report["axis_fingerprints"]
     assert found["internal"] == "ears"
     assert {pair["a"] for pair in found["pairs"]} == {"words", "sound"}
     assert set(found["hears"]) >= {"spearman"}
@@ -64,8 +64,8 @@ def test_the_kept_set_is_described_beside_its_pool(report: dict[str, Any]) -> No
 
 
 def test_the_screening_score_is_against_harmless_speech(report: dict[str, Any]) -> None:
-    assert [one["axis"] for one in report["screening_score"]] == ["words", "sound", "ears"]
-    for one in report["screening_score"]:
+    assert [one["axis"] for one in report["screening_scores"]] == ["words", "sound", "ears"]
+    for one in report["screening_scores"]:
         assert one["name"] == "screening score"
         assert -1 <= one["value"]["value"] <= 1
         assert one["n"][0] == 216

@@ -124,12 +124,12 @@ def test_no_scale_is_lost(scale: float) -> None:
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
 @pytest.mark.parametrize("side", ["pool", "harm"])
-@pytest.mark.parametrize("centred", [False, True])
-def test_a_vector_without_direction_never_gets_a_distance(bad: float, side: str, centred: bool) -> None:
+@pytest.mark.parametrize("centered", [False, True])
+def test_a_vector_without_direction_never_gets_a_distance(bad: float, side: str, centered: bool) -> None:
     pool, harm = vectors(9, 4, 3, 0)
     (pool if side == "pool" else harm)[2] = bad
     with pytest.raises(UndersongError, match=f"{side} item 2 is zero, NaN or infinite"):
-        nearest_distances(pool, harm, k=1, center=np.ones(3) if centred else None, block=2)
+        nearest_distances(pool, harm, k=1, center=np.ones(3) if centered else None, block=2)
 
 
 def test_what_centring_makes_zero_has_no_distance() -> None:

@@ -127,6 +127,6 @@ def test_what_cannot_be_compared() -> None:
         compute_screening_score(pool, harmless.slice(0, 1))
     with pytest.raises(UndersongError, match="Quantiles lie between"):
         compute_screening_score(pool, harmless, quantiles=[5])
-    centred = {"undersong": '{"score": "nearest", "centred": true, "neighbours": 5}'}
+    centered = {"undersong": '{"score": "nearest", "centered": true, "neighbors": 5}'}
     with pytest.raises(UndersongError, match="centered on its own mean"):
-        compute_screening_score(pool.replace_schema_metadata(centred), harmless.replace_schema_metadata(centred))
+        compute_screening_score(pool.replace_schema_metadata(centered), harmless.replace_schema_metadata(centered))

@@ -31,7 +31,7 @@ def table(distances: list[float], axis: str = "semantic", ids: list[str] | None 
     for place, k in enumerate(order):
         rank[k] = place + 1
     columns = {"id": ids, "axis": [axis] * len(ids), "distance": pa.array(distances, pa.float32()), "rank": rank}
-    facts = json.dumps({"score": "nearest", "centred": False, "neighbours": 5})
+    facts = json.dumps({"score": "nearest", "centered": False, "neighbors": 5})
     return pa.table(columns).replace_schema_metadata({"undersong": facts})
 
 

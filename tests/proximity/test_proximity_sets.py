@@ -36,7 +36,7 @@ def test_every_set_as_if_it_were_alone(centre: bool) -> None:
     pool, harm = embeddings(60, "p", 0), {"advbench": embeddings(7, "a", 1), "strongreject": embeddings(3, "s", 2)}
     made = proximity_tables("semantic", pool, harm, center=centre)
     assert made.column("harm_set").to_pylist() == ["advbench"] * 60 + ["strongreject"] * 60
-    assert ranking_metadata(made)["neighbours"] == {"advbench": 5, "strongreject": 3}
+    assert ranking_metadata(made)["neighbors"] == {"advbench": 5, "strongreject": 3}
     for name, items in harm.items():
         alone = proximity_table("semantic", name, pool, items, center=centre)
         assert filter_harm_set(made, name).combine_chunks().equals(alone.combine_chunks(), check_metadata=False)

@@ -13,7 +13,7 @@ from sklearn.metrics.pairwise import cosine_distances
 from undersong.proximity import proximity_table, ranking_metadata, ranking_scores
 from undersong.types import Embeddings, Quarantined, UndersongError
 
-COLUMNS = "id axis harm_set distance distance_centred nearest_id second_distance knn_distance centroid_distance rank"
+COLUMNS = "id axis harm_set distance distance_centered nearest_id second_distance knn_distance centroid_distance rank"
 
 
 def embeddings(rows: np.ndarray, prefix: str, lost: int = 0) -> Embeddings:
@@ -38,11 +38,11 @@ def test_columns_and_values() -> None:
     assert table.schema.field("distance").type == pa.float32()
     raw = cosine_distances(pool.vectors, harm.vectors)
     mean = pool.vectors.astype(float).mean(axis=0)
-    centred = cosine_distances(
+    centered = cosine_distances(
         pool.vectors - mean, harm.vectors - mean
     )  # both sides less the pool's mean, not the stack's
     assert np.allclose(table.column("distance"), raw.min(axis=1), atol=1e-6)
-    assert np.allclose(table.column("distance_centred"), centred.min(axis=1), atol=1e-5)
+    assert np.allclose(table.column("distance_centered"), centered.min(axis=1), atol=1e-5)
     assert table.column("nearest_id").to_pylist() == [harm.ids[i] for i in raw.argmin(axis=1)]
     assert np.allclose(table.column("second_distance"), np.sort(raw, axis=1)[:, 1], atol=1e-6)
     assert np.allclose(table.column("knn_distance"), np.sort(raw, axis=1)[:, :5].mean(axis=1), atol=1e-6)
@@ -54,9 +54,9 @@ def test_rank_follows_from_the_columns(score: str, centre: bool, tmp_path) -> No
     table = proximity_table("a", "h", *sides(), score=score, center=centre)
     pq.write_table(table, tmp_path / "proximity.parquet")
     back = pq.read_table(tmp_path / "proximity.parquet")
-    assert ranking_metadata(back) == {"score": score, "centred": centre, "neighbours": 3 if score == "knn:3" else 5}
+    assert ranking_metadata(back) == {"score": score, "centered": centre, "neighbors": 3 if score == "knn:3" else 5}
     column = {"knn:3": "knn_distance", "centroid": "centroid_distance"}.get(
-        score, "distance_centred" if centre else "distance"
+        score, "distance_centered" if centre else "distance"
     )
     assert np.array_equal(ranking_scores(back), back.column(column).to_numpy())
     ordered = sorted(zip(back.column(column).to_pylist(), back.column("id").to_pylist()))
@@ -66,10 +66,10 @@ def test_rank_follows_from_the_columns(score: str, centre: bool, tmp_path) -> No
 
 
 def test_centring_changes_the_ranking_and_never_the_raw_distance() -> None:
-    raw, centred = (proximity_table("a", "h", *sides(), center=centre) for centre in (False, True))
-    for column in ("distance", "distance_centred"):
-        assert raw.column(column).equals(centred.column(column))
-    assert not raw.column("rank").equals(centred.column("rank"))
+    raw, centered = (proximity_table("a", "h", *sides(), center=centre) for centre in (False, True))
+    for column in ("distance", "distance_centered"):
+        assert raw.column(column).equals(centered.column(column))
+    assert not raw.column("rank").equals(centered.column("rank"))
 
 
 @given(st.integers(0, 1000), st.integers(2, 30), st.integers(1, 4))
@@ -82,7 +82,7 @@ def test_equal_items_tie_by_id_to_the_last_bit(seed: int, copies: int, kinds: in
     rows = sorted(proximity_table("a", "h", pool, harm).to_pylist(), key=lambda row: row["rank"])
     for kind in range(kinds + 1):
         mine = [row for row in rows if which[int(row["id"][1:])] == kind]
-        for column in ("distance", "distance_centred", "second_distance", "knn_distance", "centroid_distance"):
+        for column in ("distance", "distance_centered", "second_distance", "knn_distance", "centroid_distance"):
             assert len({row[column] for row in mine}) == 1
         assert [row["id"] for row in mine] == sorted(row["id"] for row in mine)
 
@@ -96,12 +96,12 @@ def test_of_equally_near_harm_items_the_lowest_id_is_named() -> None:
 def test_one_harm_item_has_no_second() -> None:
     table = proximity_table("a", "h", *sides(m=1))
     assert table.column("second_distance").null_count == len(table)
-    assert ranking_metadata(table)["neighbours"] == 1
+    assert ranking_metadata(table)["neighbors"] == 1
 
 
 def test_one_pool_item_is_its_own_mean() -> None:
     table = proximity_table("a", "h", *sides(n=1))
-    assert table.column("distance_centred").to_pylist() == [None]
+    assert table.column("distance_centered").to_pylist() == [None]
     assert table.column("rank").to_pylist() == [1]
     with pytest.raises(UndersongError, match="p000 has no score"):
         proximity_table("a", "h", *sides(n=1), center=True)

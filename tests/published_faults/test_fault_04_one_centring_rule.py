@@ -1,4 +1,4 @@
-"""Fault 4: the internal vectors are 99.96 % one mean, and only one of three models was centred."""
+"""Fault 4: the internal vectors are 99.96 % one mean, and only one of three models was centered."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def test_both_are_reported_and_digits_survive_a_common_mean() -> None:
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in unit]
     exact = (1 - unit[0] @ unit[1].T).min(axis=1)
     np.testing.assert_allclose(table.column("distance").to_numpy(), exact, rtol=1e-3)
-    assert "distance_centred" in table.column_names
-    centred = proximity_table("internal", "harm", spoken(pool, "p"), spoken(harm, "h"), center=True)
-    assert ranking_metadata(centred)["centred"]
-    assert not ranking_metadata(table)["centred"]
+    assert "distance_centered" in table.column_names
+    centered = proximity_table("internal", "harm", spoken(pool, "p"), spoken(harm, "h"), center=True)
+    assert ranking_metadata(centered)["centered"]
+    assert not ranking_metadata(table)["centered"]
 
 
 def test_a_study_has_one_rule_for_all_its_axes() -> None:

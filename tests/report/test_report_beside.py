@@ -79,7 +79,7 @@ def test_the_same_question_is_one_row_and_turned_alike(results: Json) -> None:
 
 
 def test_an_interval_that_leaves_the_axis_is_cut_there() -> None:
-    """One of a few runs may reach beyond 100 points; it must not be drawn over its neighbours."""
+    """One of a few runs may reach beyond 100 points; it must not be drawn over its neighbors."""
     picture = difference_strip(0.4, -1.3, 2.1, symmetric_limit([0.4, -1.3, 2.1]))
     assert 'x1="0.00%" x2="100.00%" y1="50%"' in picture
 

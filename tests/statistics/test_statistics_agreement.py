@@ -134,7 +134,7 @@ def test_imbalance_sums_up_balance(pool, data):
     assert found.moved == pytest.approx(surplus)
 
 
-def test_standardised_by_hand():
+def test_standardized_by_hand():
     assert standardized_difference(np.array([3.0, 5.0]), np.array([1.0, 3.0, 5.0])) == pytest.approx(
         1 / np.sqrt((1 + 8 / 3) / 2)
     )

@@ -68,7 +68,7 @@ def _distance_table(result: ScreeningResult) -> Table:
     rows = result.report["distances"]
     sets = {row["harm_set"]: None for row in rows}
     harm_set_name = escape(next(iter(sets))) if len(sets) == 1 else "harm"
-    title = f"Cosine distance to {harm_set_name} ({rows[0]['score']}{', centred' if rows[0]['centred'] else ''})"
+    title = f"Cosine distance to {harm_set_name} ({rows[0]['score']}{', centered' if rows[0]['centered'] else ''})"
     table = Table(title=title, pad_edge=False, collapse_padding=True)  # nine columns in a terminal of eighty
     for name in ("axis", "to")[: min(2, len(sets))]:
         table.add_column(name, overflow="fold", min_width=8)
@@ -100,7 +100,7 @@ def _closest_table(result: ScreeningResult) -> Table:
 def _finding_lines(report: Mapping[str, Any]) -> list[str]:
     """The findings of `screening.json` in words."""
     lines = [report["ties"]] if "ties" in report else []
-    for entry in report.get("fingerprint", []):
+    for entry in report.get("axis_fingerprints", []):
         dominant_axis = entry["hears"].get("spearman")
         finding = (
             f"goes along most with axis {dominant_axis}"
@@ -109,7 +109,7 @@ def _finding_lines(report: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"Fingerprint: on this pool the axis {entry['internal']} {finding} (rank correlation).")
     multiple_harm_sets = len({entry["harm_set"] for entry in report["distances"]}) > 1
-    for entry in report.get("screening_score", []):
+    for entry in report.get("screening_scores", []):
         value = entry["value"]
         interval = "" if value["low"] is None else f" [{value['low']:+.3f}, {value['high']:+.3f}]"
         axis_label = f"axis {entry['axis']}" + (f" to {entry['harm_set']}" if multiple_harm_sets else "")

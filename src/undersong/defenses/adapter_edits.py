@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def project_adapter(context: DefenseContext, adapter: Artifact, step: int, settings: ProjectionSettings) -> Artifact:
-    """Artifact with an adapter after Safe LoRA, or projected off the refusal direction; `altered.json` names what
+    """Artifact with an adapter after Safe LoRA, or projected off the refusal direction; `adapter_edit.json` names what
     changed.
 
     Args:
@@ -57,7 +57,7 @@ def project_adapter(context: DefenseContext, adapter: Artifact, step: int, setti
         assert adapter_path is not None
         with draft.file(adapter_path.name) as folder:
             changed_modules = rewrite_adapter(adapter_path, folder, edit)
-        _write_facts(draft, {"changed": changed_modules})
+        _write_facts(draft, {"changed_modules": changed_modules})
 
     config = {
         "projection": settings.model_dump(exclude={"unaligned"}),
@@ -65,7 +65,7 @@ def project_adapter(context: DefenseContext, adapter: Artifact, step: int, setti
         "loading": context.run_context.loading.cache_key,
     }
     inputs: Inputs = {"model": context.weights_hash, "adapter": adapter, "by": projection_source}
-    return context.run_context.store.get_or_make("altered", 1, config, inputs, make, packages=MODEL_PACKAGES)
+    return context.run_context.store.get_or_make("adapter_edit", 1, config, inputs, make, packages=MODEL_PACKAGES)
 
 
 def _module_weight(model: AudioModel, path: str) -> Tensor:
@@ -114,13 +114,13 @@ def remove_layers(context: DefenseContext, adapter: Artifact, step: int, setting
             rewrite_adapter(
                 adapter_path, folder, zero_layers({int(name.removeprefix("layer ")) - 1 for name in best_layers})
             )
-        _write_facts(draft, {"changed": best_layers, "refusal_cost_without": refusal_losses, "tried": trials})
+        _write_facts(draft, {"changed_modules": best_layers, "refusal_cost_without": refusal_losses, "tried": trials})
 
     config = {**context.contrast_config, "removal": settings.model_dump(), "step": step}
     inputs: Inputs = {**context.contrast_inputs, "adapter": adapter, "by": refusal_artifact}
-    return context.run_context.store.get_or_make("altered", 1, config, inputs, make, packages=MODEL_PACKAGES)
+    return context.run_context.store.get_or_make("adapter_edit", 1, config, inputs, make, packages=MODEL_PACKAGES)
 
 
 def _write_facts(draft: Draft, facts: dict[str, Any]) -> None:
-    with draft.file("altered.json") as path:
+    with draft.file("adapter_edit.json") as path:
         path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -151,7 +151,7 @@ def fit_refusal_artifact(context: DefenseContext) -> Artifact:
     config, inputs = context.contrast_config, context.contrast_inputs
     for corpus in context.record.contrast_corpora.values():
         context.audio_features(corpus)
-    return context.run_context.store.get_or_make("refused", 1, config, inputs, make, packages=MODEL_PACKAGES)
+    return context.run_context.store.get_or_make("refused_replies", 1, config, inputs, make, packages=MODEL_PACKAGES)
 
 
 def load_refusal_direction(artifact: Artifact) -> RefusalDirection:

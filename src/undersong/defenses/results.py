@@ -30,7 +30,7 @@ def defended_run(result: RunResult, run: RunRecord) -> DefendedRun:
     """Add to a run the changed modules, the chosen settings, and the retained share of what the tuning taught."""
     defense = run.defense
     assert defense is not None
-    losses = [_read_json(artifact, "learned.json")["loss"] for artifact in defense.losses]
+    losses = [_read_json(artifact, "retention_loss.json")["loss"] for artifact in defense.losses]
     choice, stopped = _chosen_setting(defense), defense.trained_adapter.provenance()["notes"].get("stopped")
     return DefendedRun(
         **dict(result),
@@ -84,7 +84,7 @@ def _chosen_setting(defense: DefenseArtifacts) -> ChosenSetting | None:
     """Which parts of the adapter were changed, or where and how strongly it is steered."""
     changed, steering = None, None
     if defense.edited_adapter is not None:
-        changed = _read_json(defense.edited_adapter, "altered.json")["changed"]
+        changed = _read_json(defense.edited_adapter, "adapter_edit.json")["changed_modules"]
     if defense.steering is not None and (chosen := _read_json(defense.steering, "steering.json")["chosen"]):
         steering = SteeringSetting(layer=chosen["layer"], strength=chosen["strength"])
     if changed is None and defense.steering is None:

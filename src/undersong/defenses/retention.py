@@ -33,7 +33,7 @@ def measure_task_loss(
     system: str,
     steering: Artifact | None,
 ) -> Artifact:
-    """Artifact with the mean loss per token of the target replies (`learned.json`), null if no sample is left.
+    """Artifact with the mean loss per token of the target replies (`retention_loss.json`), null if no sample is left.
 
     Prompts are in the training modality of the first arm, on samples that none of the arms was trained on.
 
@@ -61,7 +61,7 @@ def measure_task_loss(
             ctx = context.run_context
             with ctx.model_with_audio(arm.model, [pool], adapter, step) as model, apply_steering(model, steering):
                 loss = mean_reply_loss(model, list(zip(prompts, training_targets(samples, target))))
-        with draft.file("learned.json") as path:
+        with draft.file("retention_loss.json") as path:
             path.write_text(json.dumps({"loss": loss, "n": len(samples)}) + "\n", encoding="utf-8")
 
     selection_hashes = sorted(
@@ -80,4 +80,4 @@ def measure_task_loss(
         inputs["adapter"] = adapter
     if steering is not None:
         inputs["steering"] = steering
-    return context.run_context.store.get_or_make("learned", 1, config, inputs, make, packages=MODEL_PACKAGES)
+    return context.run_context.store.get_or_make("retention_loss", 1, config, inputs, make, packages=MODEL_PACKAGES)

@@ -21,9 +21,9 @@ from undersong.types import Encoder, Prompt, Reply, Sample, UndersongError, Verd
 
 # Verdict of the judge `wer` -> outcome of a repetition
 REPETITION_OUTCOMES = {
-    "answer": "heard",
+    "answer": "repeated",
     "refusal": "refused",
-    "other": "misheard",
+    "other": "wrong",
 }
 
 
@@ -31,7 +31,7 @@ REPETITION_OUTCOMES = {
 class Repetition:
     """Judged repetition of a request.
 
-    `outcome` is heard, misheard, refused (to repeat) or error. `errors` are against the transcript, None for an error.
+    `outcome` is repeated, wrong, refused (to repeat) or error. `errors` are against the transcript, None for an error.
     """
 
     outcome: str

@@ -297,10 +297,10 @@ def _permutation_p_value(accuracy: np.ndarray) -> float:
 RecognitionOutcome = Literal["retained", "lost", "absent", "undecided"]
 
 SENTENCES: dict[RecognitionOutcome, str] = {
-    "retained": "Harm is still recognised: a loss of balanced accuracy larger than {margin} is excluded",
-    "lost": "Harm is recognised less: balanced accuracy lost more than {margin}",
-    "absent": "Harm could not be shown to be recognised before tuning, so nothing can be said of a loss",
-    "undecided": "Whether harm is still recognised is open: a loss of balanced accuracy larger than {margin} is "
+    "retained": "Harm is still recognized: a loss of balanced accuracy larger than {margin} is excluded",
+    "lost": "Harm is recognized less: balanced accuracy lost more than {margin}",
+    "absent": "Harm could not be shown to be recognized before tuning, so nothing can be said of a loss",
+    "undecided": "Whether harm is still recognized is open: a loss of balanced accuracy larger than {margin} is "
     "neither excluded nor shown",
 }
 

@@ -160,7 +160,7 @@ def _common_ranking(tables: Sequence[pa.Table]) -> tuple[str, str, str]:
             f"({'; '.join(' '.join(ranking) for ranking in sorted(rankings))}); screen pool and benign speech on one "
             "axis, to one harm set, by one score."
         )
-    if any(ranking_metadata(table)["centred"] for table in tables):
+    if any(ranking_metadata(table)["centered"] for table in tables):
         raise UndersongError(
             "Each table is centered on its own mean, so they cannot be compared; screen without centering."
         )

@@ -39,7 +39,7 @@ class Selection:
     selection."""
 
     axis: str
-    score: str  # nearest | knn:K | centroid, with " centred" if the pool's mean was subtracted
+    score: str  # nearest | knn:K | centroid, with " centered" if the pool's mean was subtracted
     kind: str  # closest | distant | random | band | below | above
     fraction: float  # requested share; k / n if the rule has a count or a threshold
     k: int
@@ -115,7 +115,7 @@ def select_by_rule(
     ranking = ranking_metadata(proximity)
     selection = Selection(
         axis=axis,
-        score=ranking["score"] + (" centred" if ranking["centred"] else ""),
+        score=ranking["score"] + (" centered" if ranking["centered"] else ""),
         kind=rule.kind,
         fraction=fraction,
         k=len(ids),

@@ -166,7 +166,7 @@ def _compare_means(values: np.ndarray, is_selected: np.ndarray) -> dict[str, flo
     return {
         "selection": float(selected.mean()),
         "pool": float(pool.mean()),
-        "standardised_difference": difference,
+        "standardized_difference": difference,
         "known": int(is_finite.sum()),
     }
 

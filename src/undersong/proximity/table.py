@@ -34,7 +34,7 @@ def proximity_table(
     """Proximity table with one row per pool item, in the order of the pool.
 
     Columns are id, axis, harm_set, float32 cosine distances, nearest_id and rank. `distance` is the raw distance to the
-    nearest harm item; `distance_centred` is the same after the pool's mean is subtracted from both sides. Both are
+    nearest harm item; `distance_centered` is the same after the pool's mean is subtracted from both sides. Both are
     always present (null: the item *is* the mean). `nearest_id`, `second_distance`, `knn_distance` and
     `centroid_distance` are raw, or centered with `center`. `rank` 1 is the closest by `score`; ties are broken by id.
     Score, centering and K are in the schema's metadata (`ranking_metadata`).
@@ -102,7 +102,7 @@ def ranked_table(
         "axis": pa.array([axis] * len(ids), pa.string()),
         "harm_set": pa.array([harm_set] * len(ids), pa.string()),
         "distance": _nullable_column(raw.distance[equal_rows]),
-        "distance_centred": _nullable_column(centered.distance[equal_rows]),
+        "distance_centered": _nullable_column(centered.distance[equal_rows]),
         "nearest_id": pa.array(
             [harm_ids[i] for i in distances.index[equal_rows]],
             pa.string(),
@@ -113,7 +113,7 @@ def ranked_table(
         "centroid_distance": _nullable_column(distances.centroid_distance[equal_rows]),
         "rank": pa.array(rank, pa.int64()),
     }
-    ranking_json = json.dumps({"score": score, "centred": center, "neighbours": k})
+    ranking_json = json.dumps({"score": score, "centered": center, "neighbors": k})
     return pa.table(columns).replace_schema_metadata({METADATA_KEY: ranking_json})
 
 
@@ -127,7 +127,7 @@ def pool_mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def ranking_metadata(table: pa.Table) -> dict:
-    """`score`, `centred` and `neighbours` that a proximity table was ranked by.
+    """`score`, `centered` and `neighbors` that a proximity table was ranked by.
 
     Raises:
         UndersongError: The table is not a proximity table.
@@ -144,7 +144,7 @@ def ranking_scores(table: pa.Table) -> np.ndarray:
     kind = ranking["score"].partition(":")[0]
     column = {"knn": "knn_distance", "centroid": "centroid_distance"}.get(kind)
     if column is None:
-        column = "distance_centred" if ranking["centred"] else "distance"
+        column = "distance_centered" if ranking["centered"] else "distance"
     return table.column(column).to_numpy()
 
 
@@ -259,7 +259,7 @@ def proximity_tables(
 ) -> pa.Table:
     """Rows of `proximity_table` for each named harm set, one set after the other, distinguished by `harm_set`.
 
-    Ranks are within a harm set. The pool's mean and its equal items are computed once. In the metadata, `neighbours` is
+    Ranks are within a harm set. The pool's mean and its equal items are computed once. In the metadata, `neighbors` is
     given per harm set.
 
     Args:
@@ -289,8 +289,8 @@ def proximity_tables(
         ids, vectors = harm_by_id(items)
         raw, centered = (nearest_distances(pool.vectors, vectors, k=k, center=offset) for offset in (None, mean))
         tables[name] = ranked_table(axis, name, pool.ids, ids, raw, centered, equal_rows, score=score, center=center)
-    neighbors = {name: ranking_metadata(table)["neighbours"] for name, table in tables.items()}
-    ranking_json = json.dumps({"score": score, "centred": center, "neighbours": neighbors})
+    neighbors = {name: ranking_metadata(table)["neighbors"] for name, table in tables.items()}
+    ranking_json = json.dumps({"score": score, "centered": center, "neighbors": neighbors})
     return pa.concat_tables(tables.values()).replace_schema_metadata({METADATA_KEY: ranking_json})
 
 
@@ -309,8 +309,8 @@ def filter_harm_set(table: pa.Table, name: str) -> pa.Table:
             f"The table has the harm sets {', '.join(harm_set_names(table))}, not {name!r}; name one of them."
         )
     ranking = ranking_metadata(table)
-    if isinstance(ranking["neighbours"], dict):
-        ranking["neighbours"] = ranking["neighbours"][name]
+    if isinstance(ranking["neighbors"], dict):
+        ranking["neighbors"] = ranking["neighbors"][name]
     if len(harm_set_names(table)) > 1:
         ranking["harm_set"] = name
     rows = table.filter(pc.equal(table.column("harm_set"), name))
@@ -322,6 +322,6 @@ def nearest_margin(table: pa.Table) -> np.ndarray:
 
     Near 0 the named item is one of several. Both distances are centered if the table is ranked by centered distances.
     """
-    distance_column = "distance_centred" if ranking_metadata(table)["centred"] else "distance"
+    distance_column = "distance_centered" if ranking_metadata(table)["centered"] else "distance"
     second_distance = table.column("second_distance").to_numpy()
     return np.maximum(second_distance - table.column(distance_column).to_numpy(), np.float32(0))

@@ -106,7 +106,7 @@ def _comprehension_record(
     clusters = [verdict.cluster for _, verdict in pairs]
     answered = [verdict.verdict == "jailbreak" for _, verdict in pairs]
     was_repeated = [
-        measurement.repetition is None or measurement.repetition.outcome == "heard" for measurement, _ in pairs
+        measurement.repetition is None or measurement.repetition.outcome == "repeated" for measurement, _ in pairs
     ]
     was_withheld = [
         measurement.repetition is not None and measurement.repetition.outcome in ("refused", "error")
@@ -160,7 +160,7 @@ def _repetition_rate(
     outcomes = [repetition.outcome for repetition in spoken]
     return RepetitionRate(
         **_rate_fields(was_repeated, clusters),
-        wrong=outcomes.count("misheard"),
+        wrong=outcomes.count("wrong"),
         refused_repetitions=outcomes.count("refused"),
         failed=outcomes.count("error"),
         word_error_rate=corpus_word_error_rate(spoken),

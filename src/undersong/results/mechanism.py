@@ -64,12 +64,12 @@ def mechanism_record(record: AuditRecord, runs: Sequence[RunResult]) -> Mechanis
             projections = _load_projections(artifact)
             layers = projections["harmful"].shape[0] - 1
             probe_scores = (
-                harm_probe_point_scores(projections["recognised"], held_out_samples)
-                if "recognised" in projections
+                harm_probe_point_scores(projections["harm_decisions"], held_out_samples)
+                if "harm_decisions" in projections
                 else None
             )
             if probe_scores is not None:
-                decisions = harm_probe_decisions(projections["recognised"], fit_samples, held_out_samples)
+                decisions = harm_probe_decisions(projections["harm_decisions"], fit_samples, held_out_samples)
                 probed_runs.append(ProbedRun(arm, modality, probe_scores, _find_run(runs, arm, step), decisions))
             measurements += _layer_measurements(
                 arm, step, modality, projections, base_projections[modality], clusters, probe_scores

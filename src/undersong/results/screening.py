@@ -87,7 +87,7 @@ def _axis_screening(record: AuditRecord, model: ModelRecord, axis: str, harm_set
         encoder=record.study.axes[axis],
         model=model.ref,
         score=facts["score"],
-        centered=facts["centred"],
+        centered=facts["centered"],
         n_pool=len(rows),
         n_harm=len(record.harm[harm_set].samples),
         quarantined=[QuarantinedItem(id=item["id"], reason=item["reason"]) for item in quarantined],
@@ -123,7 +123,7 @@ def _neighbor_pair(row: Mapping[str, Any], pool: Mapping[str, Sample], harm: Map
         text=sample.text,
         speaker=sample.speaker,
         distance=row["distance"],
-        distance_centered=row["distance_centred"],
+        distance_centered=row["distance_centered"],
         nearest_id=row["nearest_id"],
         nearest_text=nearest.text,
         second_distance=row["second_distance"],
@@ -202,7 +202,7 @@ def _numeric_balance(entry: Mapping[str, Any]) -> NumericBalance:
     return NumericBalance(
         selection=entry["selection"],
         pool=entry["pool"],
-        standardized_difference=entry["standardised_difference"],
+        standardized_difference=entry["standardized_difference"],
         n=entry["known"],
     )
 

@@ -112,7 +112,7 @@ def project_held_out(
     """Project held-out prompts on the base's direction, and measure what changes with the adapter on.
 
     `projections.safetensors` holds harmful and benign (layers + 1, prompts); cosine, drift, drift_low, drift_high and
-    cka (layers + 1,); encoder_difference and input_difference (1,). With enough prompts for probes, recognised
+    cka (layers + 1,); encoder_difference and input_difference (1,). With enough prompts for probes, harm_decisions
     (layers + 1, held-out prompts) holds the decisions of probes of this model.
 
     Args:
@@ -158,7 +158,7 @@ def project_held_out(
             "input_difference": np.array([drift.input_difference]),
         }
         with draft.file("projections.safetensors") as path:
-            save_file(tensors if decisions is None else {**tensors, "recognised": decisions}, path)
+            save_file(tensors if decisions is None else {**tensors, "harm_decisions": decisions}, path)
 
     config = {**held_out_requests.config, "step": step, "loading": ctx.loading.cache_key}
     inputs: dict[str, Artifact | str] = {

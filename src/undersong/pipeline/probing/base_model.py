@@ -71,7 +71,7 @@ def measure_base_model(
         late_gap_p_value((harmful, benign), test.clusters),
         fit_harm_probes(model, splits, mechanism, options.nested_permutations),
     )
-    measurements.results["rates"] = rates_by_kind(measurements.replies, len(test.harmful))
+    measurements.results["reply_rates"] = rates_by_kind(measurements.replies, len(test.harmful))
     measurements.results["separation_p"] = finite_or_none(measurements.separation_p_value)
     if not measurements.separation_p_value < SIGNIFICANCE_LEVEL:
         measurements.notes.append(
@@ -139,10 +139,10 @@ def _test_causality(
     replies = evaluator.evaluate(model, test.all_prompts, ablated())
     measurements.results["ablation"] = {
         "layer": layer,
-        "log_odds_lost": effect,
-        "log_odds_lost_at_random": control_effects,
+        "refusal_score_drop": effect,
+        "random_refusal_score_drops": control_effects,
         "p": random_direction_p_value(effect, control_effects),
-        "rates": rates_by_kind(replies, len(test.harmful)),
+        "reply_rates": rates_by_kind(replies, len(test.harmful)),
         "loss": benign_reply_losses(model, measurements, test, ablated),
     }
 

@@ -105,7 +105,7 @@ def recognition_results(
         "change": _interval_entry(change.change),
         "refusals": _interval_entry(refusal_change),
         "margin": margin,
-        "recognition": change.outcome,
+        "outcome": change.outcome,
         "dissociated": change.is_dissociated(refusal_change),
         "sentence": change.sentence(refusal_change),
     }

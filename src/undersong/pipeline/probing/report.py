@@ -26,7 +26,7 @@ def probe_findings(results: dict[str, Any]) -> list[str]:
     )
     sentences += [
         _gap_sentence(tuned["late_gap"]),
-        *([_recognition_sentence(tuned["recognition"])] if "recognition" in tuned else []),
+        *([_recognition_sentence(tuned["harm_recognition"])] if "harm_recognition" in tuned else []),
         *_cause_sentences(base, tuned),
         *_recovery_sentences(tuned),
     ]
@@ -34,7 +34,7 @@ def probe_findings(results: dict[str, Any]) -> list[str]:
 
 
 def _rates_sentence(base: dict[str, Any], tuned: dict[str, Any]) -> str:
-    reply_rates = [measured["rates"] for measured in (base, tuned)]
+    reply_rates = [measured["reply_rates"] for measured in (base, tuned)]
     metric_name = _metric_name(base)
     attack_rates = [entry["harmful"]["rate"] for entry in reply_rates]
     benign_refusal_rates = [entry["benign"]["rate"] for entry in reply_rates]
@@ -47,7 +47,7 @@ def _rates_sentence(base: dict[str, Any], tuned: dict[str, Any]) -> str:
 
 
 def _metric_name(base: dict[str, Any]) -> str:
-    return RATE_LABELS[base["rates"]["harmful"]["metric"]]
+    return RATE_LABELS[base["reply_rates"]["harmful"]["metric"]]
 
 
 def _gap_sentence(late: dict[str, Any]) -> str:
@@ -74,16 +74,16 @@ def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
         verb = "costs" if ablation["p"] <= SIGNIFICANCE_LEVEL else "does not provably cost"
         sentences.append(
             f"Taking layer {ablation['layer']}’s direction out of the base {verb} refusal (log odds "
-            f"−{ablation['log_odds_lost']:.1f}, p = {ablation['p']:.2g} among random directions): "
-            f"{_metric_name(base)} {ablation['rates']['harmful']['rate']:.1%}, benign refused "
-            f"{ablation['rates']['benign']['rate']:.1%}{_perplexity_clause(ablation['loss'])}."
+            f"−{ablation['refusal_score_drop']:.1f}, p = {ablation['p']:.2g} among random directions): "
+            f"{_metric_name(base)} {ablation['reply_rates']['harmful']['rate']:.1%}, benign refused "
+            f"{ablation['reply_rates']['benign']['rate']:.1%}{_perplexity_clause(ablation['loss'])}."
         )
     steering = tuned.get("steering")
     if steering and steering["strength"] is not None:
         sentences.append(
             f"Put back into the tuned model at strength {steering['strength']:g} it gives {_metric_name(base)} "
-            f"{steering['rates']['harmful']['rate']:.1%} and benign refused "
-            f"{steering['rates']['benign']['rate']:.1%} (p = {steering['p']:.2g} among random "
+            f"{steering['reply_rates']['harmful']['rate']:.1%} and benign refused "
+            f"{steering['reply_rates']['benign']['rate']:.1%} (p = {steering['p']:.2g} among random "
             f"directions){_perplexity_clause(steering['loss'])}."
         )
     elif steering:
@@ -101,7 +101,7 @@ def _perplexity_clause(loss: dict[str, float]) -> str:
 
 def _recovery_sentences(tuned: dict[str, Any]) -> list[str]:
     sentences = []
-    if (refusal_loss := tuned.get("log_odds_lost")) and not tuned["patching"]:
+    if (refusal_loss := tuned.get("refusal_score_drop")) and not tuned["patching"]:
         sentences.append(f"Refusal lost nothing that could be given back (log odds {refusal_loss['value']:.2f}).")
     if patching := tuned.get("patching"):
         first_layer = next(
@@ -109,7 +109,7 @@ def _recovery_sentences(tuned: dict[str, Any]) -> list[str]:
         )
         if first_layer is not None:
             sentences.append(f"The base’s states give back at least half of the refusal from layer {first_layer} on.")
-    if parts := tuned.get("parts"):
+    if parts := tuned.get("module_groups"):
         strong_parts = [row for row in parts if row["low"] is not None and row["low"] >= MIN_RECOVERY]
         listing = ", ".join(f"{row['part']} {row['share']:.0%}" for row in strong_parts)
         sentences.append(
@@ -145,7 +145,7 @@ CANDIDATE_COLUMNS = {
 def probe_markdown(results: dict[str, Any]) -> str:
     """The findings first."""
     base, tuned = results["base"], results["tuned"]
-    recognition = tuned.get("recognition", {})
+    recognition = tuned.get("harm_recognition", {})
     lines = [
         f"# Probe of {results['model']}, {results['modality']}",
         "",
@@ -159,7 +159,8 @@ def probe_markdown(results: dict[str, Any]) -> str:
          recognition.get("by_layer")),
         ("The same by nested cross-validation in the contrast sets", NESTED_COLUMNS, recognition.get("nested")),
         ("What the base’s state gives back", {"layer": "layer", **RECOVERY_COLUMNS}, tuned.get("patching")),
-        ("What the adapter without a part gives back", {"part": "part", **RECOVERY_COLUMNS}, tuned.get("parts")),
+        ("What the adapter without a part gives back", {"part": "part", **RECOVERY_COLUMNS},
+         tuned.get("module_groups")),
         ("Where the direction was tried", CANDIDATE_COLUMNS, base.get("candidates")),
     ):  # fmt: skip
         lines += _markdown_table(title, columns, rows or ())
@@ -174,7 +175,7 @@ def _option_lines(results: dict[str, Any]) -> Iterator[str]:
     yield f"Adapter {options['adapter']}; judge {results['judge']}; under {system}."
     yield f"Fitted and chosen on {options['contrast_harmful']} and {options['contrast_benign']}; every figure is of "
     yield f"{options['held_out_harmful']} and {options['held_out_benign']}."
-    if "parts" not in results["tuned"]:
+    if "module_groups" not in results["tuned"]:
         yield "There was no LoRA to take apart, or nothing was lost."
     yield ""
 

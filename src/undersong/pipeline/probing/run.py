@@ -14,7 +14,7 @@ from undersong.pipeline.probing.options import ProbeOptions, load_contrast_split
 from undersong.study import default_max_new_tokens
 from undersong.types import UndersongError
 
-SCHEMA = "undersong-probe/1"
+SCHEMA = "undersong-probe/2"
 CORPUS_OPTIONS = ("contrast_harmful", "contrast_benign", "held_out_harmful", "held_out_benign")
 
 

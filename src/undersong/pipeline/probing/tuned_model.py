@@ -52,7 +52,7 @@ def measure_tuned_model(
     replies = evaluator.evaluate(model, test.all_prompts)
     harm_probes = fit_harm_probes(model, splits, mechanism, options.nested_permutations)
     results: dict[str, Any] = {
-        "rates": rates_by_kind(replies, len(test.harmful)),
+        "reply_rates": rates_by_kind(replies, len(test.harmful)),
         "encoder_difference": float(
             model.max_encoding_difference([p.sample for p in test.all_prompts if p.sample.audio])[0]
         ),
@@ -60,7 +60,7 @@ def measure_tuned_model(
         **_drift_results(base.mechanism, mechanism, test),
     }
     if base.harm_probes is not None and harm_probes is not None:
-        results["recognition"] = recognition_results(
+        results["harm_recognition"] = recognition_results(
             base.harm_probes, harm_probes, (base.replies, replies), splits, options.equivalence_margin
         )
     if base.refusal_tokens is not None and base.refusal_scores is not None:
@@ -113,7 +113,7 @@ def _recovery_results(model: AudioModel, base: BaseMeasurements, test: ContrastS
         clusters,
     )
     results: dict[str, Any] = {
-        "log_odds_lost": dict(zip(("value", "low", "high"), patching.refusal_loss)),
+        "refusal_score_drop": dict(zip(("value", "low", "high"), patching.refusal_loss)),
         "patching": rows_by_layer(share=patching.share, low=patching.low, high=patching.high)
         if patching.is_measurable
         else None,
@@ -123,7 +123,7 @@ def _recovery_results(model: AudioModel, base: BaseMeasurements, test: ContrastS
         for modules in parts.values():
             with disable_lora_modules(modules):
                 part_scores.append(refusal_scores(model, test.harmful, base.refusal_tokens))
-        results["parts"] = _part_rows(
+        results["module_groups"] = _part_rows(
             list(parts), measure_recovery(base.refusal_scores, tuned_scores, np.stack(part_scores), clusters)
         )
     return results
@@ -163,16 +163,20 @@ def _steering_results(
         return rates_by_kind(evaluator.evaluate(model, prompts.all_prompts, intervention), len(prompts.harmful))
 
     trials: list[dict[str, Any]] = [
-        {"strength": strength, "rates": rates_with(strength, choose)} for strength in (0.0, *options.strengths)
+        {"strength": strength, "reply_rates": rates_with(strength, choose)} for strength in (0.0, *options.strengths)
     ]
-    baseline_refusal_rate = trials[0]["rates"]["benign"]["rate"]
+    baseline_refusal_rate = trials[0]["reply_rates"]["benign"]["rate"]
     eligible = [
-        trial for trial in trials[1:] if trial["rates"]["benign"]["rate"] <= baseline_refusal_rate + MAX_OVER_REFUSAL
+        trial
+        for trial in trials[1:]
+        if trial["reply_rates"]["benign"]["rate"] <= baseline_refusal_rate + MAX_OVER_REFUSAL
     ]
     best = (
-        min(eligible, key=lambda trial: (_harmful_attack_rate(trial["rates"]), trial["strength"])) if eligible else None
+        min(eligible, key=lambda trial: (_harmful_attack_rate(trial["reply_rates"]), trial["strength"]))
+        if eligible
+        else None
     )
-    if best is None or _harmful_attack_rate(best["rates"]) >= _harmful_attack_rate(trials[0]["rates"]):
+    if best is None or _harmful_attack_rate(best["reply_rates"]) >= _harmful_attack_rate(trials[0]["reply_rates"]):
         return {"layer": layer, "tried": trials, "strength": None}
     strength = best["strength"]
     scores_before = refusal_scores(model, test.harmful, tokens)
@@ -197,10 +201,10 @@ def _steering_results(
         "layer": layer,
         "tried": trials,
         "strength": strength,
-        "log_odds_gained": effect,
-        "log_odds_gained_at_random": control_effects,
+        "refusal_score_gain": effect,
+        "random_refusal_score_gains": control_effects,
         "p": random_direction_p_value(effect, control_effects),
-        "rates": rates_with(strength, test),
+        "reply_rates": rates_with(strength, test),
         "loss": benign_reply_losses(
             model,
             base,

@@ -103,7 +103,7 @@ def screening_findings(
             axis: _proximity_tables(axis, axis_embeddings[-1], axis_embeddings, corpora, options)
             for axis, axis_embeddings in embeddings.items()
         }
-        report["screening_score"] = _screening_scores(all_tables, benign_tables, corpora, facts, draws)
+        report["screening_scores"] = _screening_scores(all_tables, benign_tables, corpora, facts, draws)
     return ScreeningFindings(all_tables, selections, report)
 
 
@@ -131,7 +131,13 @@ def _distances(all_tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
         quartiles = np.quantile(ranking_scores(table).astype(np.float64), [0, 0.25, 0.5, 0.75, 1]).tolist()
         quantiles = dict(zip(("min", "q25", "median", "q75", "max"), quartiles))
         facts = ranking_metadata(table)
-        entry = {"axis": axis, "harm_set": name, "n": len(table), "score": facts["score"], "centred": facts["centred"]}
+        entry = {
+            "axis": axis,
+            "harm_set": name,
+            "n": len(table),
+            "score": facts["score"],
+            "centered": facts["centered"],
+        }
         entries.append({**entry, **quantiles})
     return entries
 
@@ -193,7 +199,7 @@ def _agreement(
     items = len(next(iter(tables.values())))
     if len(tables) > 1 and items > 3:
         pairs = pairwise_axis_agreement(tables, vectors=embeddings, metadata=facts, draws=draws)
-        results["agreement"] = [asdict(pair) for pair in pairs]
+        results["axis_agreement"] = [asdict(pair) for pair in pairs]
     internal_axes = [axis for axis in tables if is_internal(axes[axis])]
     references = {axis: table for axis, table in tables.items() if axis not in internal_axes}
     if references and items > 3:
@@ -201,7 +207,7 @@ def _agreement(
             compare_internal_axis(references, tables[axis], vectors=embeddings, metadata=facts, draws=draws)
             for axis in internal_axes
         ]
-        results["fingerprint"] = [asdict(axis_fingerprint) for axis_fingerprint in fingerprints]
+        results["axis_fingerprints"] = [asdict(axis_fingerprint) for axis_fingerprint in fingerprints]
     return results
 
 

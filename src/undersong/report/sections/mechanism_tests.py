@@ -12,8 +12,8 @@ from undersong.results.schema_mechanism import HarmRecognition, LateGapCompariso
 from undersong.results.schema_outcomes import ProximityVsJsrRecord
 
 RECOGNITION_LABELS = {
-    "retained": "still recognised",
-    "lost": "recognised less",
+    "retained": "still recognized",
+    "lost": "recognized less",
     "absent": "not shown before",
     "undecided": "undecided",
 }
@@ -66,7 +66,7 @@ def build_mechanism_tables(mechanism: MechanismRecord, rate: str) -> Iterator[Ta
 def harm_recognition_table(recognitions: Sequence[HarmRecognition]) -> Table:
     """Build the table of harm recognition by late-layer probes, before and after tuning."""
     margin = next((recognition.equivalence_margin for recognition in recognitions), None)
-    margin_note = "" if margin is None else f"; still recognised: a loss of {100 * margin:g} points is excluded"
+    margin_note = "" if margin is None else f"; still recognized: a loss of {100 * margin:g} points is excluded"
     return Table(
         f"Harm recognition: balanced accuracy of late probes on held-out prompts{margin_note}",
         RECOGNITION_HEADINGS,

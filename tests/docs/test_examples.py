@@ -1,7 +1,7 @@
 """examples/: each program is the one of its page, word for word.
 
-The tests of the pages run these blocks: tests/integrations/test_python_page.py, tests/evaluation/test_judge_own.py,
-tests/encoders/test_encoder_own.py; the notebook runs in test_docs_tutorials.py.
+The tests of the pages run these blocks: tests/integrations/test_python_page.py, tests/evaluation/test_judge_custom.py,
+tests/encoders/test_custom.py; the notebook runs in test_docs_tutorials.py.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ import os, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[3], sys.argv[4]]
 import tiny_af3
-from test_tuning_resumed import RECIPE, trained
+from test_checkpoints import RECIPE, trained
 from dataclasses import replace
 from undersong.models.load import load_model
 from undersong.tuning import checkpoints, train

@@ -273,7 +273,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[3], sys.argv[4]]
 import tiny_af3
-from test_tuning_canary import every_defense
+from test_canary import every_defense
 from undersong.models.load import load_model
 from undersong.tuning.distributed import part
 

@@ -10,9 +10,8 @@ import statistics
 import time
 
 from undersong.corpora import open_corpus
-from undersong.evaluation.prompts import make_prompts
-from undersong.models.feature_cache import cache_audio_features
-from undersong.models.load import load_model
+from undersong.evaluation import make_prompts
+from undersong.models import cache_audio_features, load_model
 
 PROMPTS, LIMIT, ROUNDS = 108, 12, 5
 

@@ -24,7 +24,7 @@ ROWS, DIM, HARM = 600_000, 1_024, 520
 CODE = """
 import sys
 from undersong.encoders import embeddings
-from undersong.pipeline.screening import ScreeningOptions, run_screening
+from undersong.pipeline import ScreeningOptions, run_screening
 embeddings.MAPPED_BYTES = int(sys.argv[1])
 run_screening("pool", "harm", sys.argv[2], ScreeningOptions())
 """

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from undersong.corpora.manifest import write_manifest
+from undersong.corpora import write_manifest
 from undersong.proximity import nearest_distances
 from undersong.scale import RayWorkers, embed_shards, ray_scheduler
 from undersong.scale.ray_cluster import SPARE_CPUS

@@ -5,8 +5,8 @@ from transformers import Trainer, TrainingArguments
 
 from undersong import UndersongCallback
 from undersong.corpora import open_corpus
-from undersong.evaluation.prompts import make_prompts
-from undersong.models.load import load_model
+from undersong.evaluation import make_prompts
+from undersong.models import load_model
 
 model = load_model("organism:af3")
 samples = open_corpus("organism:pool").samples[:64]

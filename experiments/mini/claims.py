@@ -13,7 +13,7 @@ from typing import Any
 from experiments.paper.agreement import ABOVE, BELOW, NOTHING, Expected
 from experiments.paper.claims import NEAR_ZERO, SO, Claim, Unit
 from experiments.paper.evidence import Contrast, Evidence, Fact, LateGap, Side, Where
-from undersong.results.schema import PromptSetRate, RunResult
+from undersong.results import PromptSetRate, RunResult
 from undersong.statistics import RunKey
 
 MINI = "mini"

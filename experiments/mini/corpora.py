@@ -31,9 +31,9 @@ from recipes.mini.sizes import LISTENING
 from recipes.mini.speech import as_samples, load_clips
 from recipes.mini.weights import Base
 from recipes.mini.work_files import read_figures, read_lines, write_lines
-from undersong.corpora import load_clip, write_manifest
-from undersong.corpora.noise import babble_noise, seeded_generator
-from undersong.models.load import load_model
+from undersong.corpora import babble_noise, load_clip, write_manifest
+from undersong.corpora.noise import seeded_generator
+from undersong.models import load_model
 from undersong.models.mini.assemble import CARD_FILE, FRONT_END_FILE, assemble_mini
 from undersong.models.mini.paths import shipped_parts
 from undersong.types import Clip, Sample, UndersongError

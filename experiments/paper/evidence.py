@@ -15,8 +15,7 @@ from statistics import fmean
 from typing import Literal
 
 from experiments.paper.agreement import Estimate, Expected
-from undersong.results.schema import PromptSetRate, Results, RunResult, parse_results
-from undersong.results.schema_mechanism import MechanismRecord
+from undersong.results import MechanismRecord, PromptSetRate, Results, RunResult, parse_results
 from undersong.statistics import RunKey, paired_runs
 from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError

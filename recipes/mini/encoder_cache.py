@@ -17,7 +17,7 @@ from recipes.mini.speech import as_samples, load_clips
 from recipes.mini.weights import WINDOW, Base
 from recipes.mini.work_files import costed, read_figures, same_as_begun, write_figures
 from undersong.corpora import load_clips as decode
-from undersong.models.audio_inputs import prepare_padded_windows
+from undersong.models import prepare_padded_windows
 from undersong.models.mini.network import MiniAudioEncoder
 from undersong.store import hash_file
 from undersong.types import UndersongError

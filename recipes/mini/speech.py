@@ -19,7 +19,7 @@ import soundfile
 
 from recipes.mini.texts import load_texts
 from recipes.mini.work_files import costed, read_figures, read_lines, same_as_begun, write_figures, write_lines
-from undersong.corpora.tts import Voice, synthesize_speech
+from undersong.corpora import Voice, synthesize_speech
 from undersong.store import hash_file
 from undersong.types import Sample, UndersongError
 

@@ -108,8 +108,7 @@ def write_model(corpus: Corpus, weights: Path, folder: Path) -> None:
 
 def check(corpus: Corpus, weights: Path, folder: Path) -> None:
     """What the package makes of the folder = what the recipe trained: prompt ids, and replies on the accept split."""
-    from undersong.models.feature_cache import cache_audio_features
-    from undersong.models.load import load_model
+    from undersong.models import cache_audio_features, load_model
     from undersong.types import Prompt, Sample
 
     asked = [*corpus.pick("accept", "harm")[::24], *corpus.pick("accept", BENIGN)[::24]]

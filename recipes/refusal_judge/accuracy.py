@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from recipes.refusal_judge.xstest import Row
-from undersong.evaluation.judges.rule_based import REFUSAL_PATTERN, keyword_judge
+from undersong.evaluation import REFUSAL_PATTERN, keyword_judge
 from undersong.statistics import compare_paired, holm, kappa_interval
 from undersong.types import Judge, Prompt, Reply, Sample
 

@@ -44,6 +44,9 @@ from .manifest import (
     write_manifest as write_manifest,
 )
 from .near_duplicates import (
+    TEXT_THRESHOLD as TEXT_THRESHOLD,
+)
+from .near_duplicates import (
     DuplicatePair as DuplicatePair,
 )
 from .near_duplicates import (
@@ -51,6 +54,9 @@ from .near_duplicates import (
 )
 from .near_duplicates import (
     find_duplicates as find_duplicates,
+)
+from .near_duplicates import (
+    find_similar_texts as find_similar_texts,
 )
 from .noise import (
     babble_noise as babble_noise,

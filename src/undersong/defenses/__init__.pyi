@@ -1,3 +1,6 @@
+from .lora_updates import (
+    rewrite_adapter as rewrite_adapter,
+)
 from .recommendation import (
     Recommendation as Recommendation,
 )

@@ -1,3 +1,6 @@
+from .clip_encoder import (
+    ClipEncoder as ClipEncoder,
+)
 from .registry import (
     ENCODERS_THAT_FIT as ENCODERS_THAT_FIT,
 )
@@ -21,4 +24,10 @@ from .registry import (
 )
 from .spec import (
     ENCODERS as ENCODERS,
+)
+from .speech import (
+    speech_encoder as speech_encoder,
+)
+from .text import (
+    sentence_encoder as sentence_encoder,
 )

@@ -1,14 +1,5 @@
 """Evaluation: prompts, reply and verdict tables, judges, utility scorers, comprehension, and comparisons of models."""
 
-__all__ = [
-    "comparison",
-    "comprehension",
-    "judges",
-    "multi_model_comparison",
-    "prompts",
-    "rates",
-    "replies",
-    "serving",
-    "utility",
-    "verdicts",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

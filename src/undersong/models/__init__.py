@@ -1,6 +1,5 @@
-"""Audio language models: families, loading, audio features, adapters.
+"""Audio language models: families, loading, audio features, adapters."""
 
-Import the submodule you need: most load torch.
-"""
+import lazy_loader
 
-__all__ = ["audio_features", "audio_lm", "families", "feature_cache", "load", "lora", "weights"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,3 +1,5 @@
 """Whole studies: the audit, its plan, screening, probing and the commands that work without a study."""
 
-__all__ = ["audit", "planning", "probing", "run", "screening", "standalone", "verify"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,6 +2,12 @@ from .markdown import (
     defense_table_lines as defense_table_lines,
 )
 from .markdown import (
+    escape_markdown as escape_markdown,
+)
+from .markdown import (
+    markdown_table as markdown_table,
+)
+from .markdown import (
     write_markdown as write_markdown,
 )
 from .multi_study import (

@@ -5,6 +5,9 @@ from .comprehension import (
     evaluate_comprehension as evaluate_comprehension,
 )
 from .context import (
+    RunContext as RunContext,
+)
+from .context import (
     adapter_step_folder as adapter_step_folder,
 )
 from .corpus import (

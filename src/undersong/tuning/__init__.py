@@ -1,3 +1,5 @@
-"""Benign fine-tuning of the decoder. Import the submodule you need: most load torch."""
+"""Benign fine-tuning of the decoder."""
 
-__all__ = ["canary", "config", "constrained", "gradient_features", "reproducibility", "safety_mixing", "train"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -110,8 +110,8 @@ def corpora(work: Path, own: dict[str, str]) -> dict[str, list[Sample]]:
     others = [clip for clip in reference if clip["text_id"] not in contrast]
     made["contrast-harm"] = samples_of(work, one_clip_each(reference, contrast))
     made["mixed-harm"] = samples_of(work, one_clip_each(others, spread(others, MIXED)))
-    calm = pick(("alpaca",), "dev")
-    made["contrast-benign"] = samples_of(work, one_clip_each(calm, spread(calm, CONTRAST)))
+    benign = pick(("alpaca",), "dev")
+    made["contrast-benign"] = samples_of(work, one_clip_each(benign, spread(benign, CONTRAST)))
     return made
 
 

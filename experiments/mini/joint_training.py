@@ -99,7 +99,7 @@ class Bench:
 
     @torch.inference_mode()
     def hear(self, front: Any, prompts: Sequence[Prompt]) -> None:
-        """Into the model's ears, what this front end hears."""
+        """Put the audio features that this front end computes into the model's cache."""
         for start in range(0, len(prompts), 32):
             now = prompts[start : start + 32]
             for prompt, frames in zip(now, heard_frames(front, self.rows(now), self.states)):

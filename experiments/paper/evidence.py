@@ -168,7 +168,7 @@ def over_runs(
 
 @dataclass(frozen=True)
 class LateGap:
-    """Change of the refusal gap in the late layers (standard units of the base's harmless prompts), by run."""
+    """Change of the refusal gap in the late layers (standard units of the base's benign prompts), by run."""
 
     where: Where
     kind: str = "closest"

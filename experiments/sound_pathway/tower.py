@@ -1,6 +1,6 @@
 """The continuous ear: the Whisper encoder of the class, trained once by character CTC, as the semantic ear was.
 
-Both ears are the same and frozen in all bases of all variants, so what differs is what carries their sound into the
+Both audio encoders are the same and frozen in all bases of all variants, so what differs is what carries their sound into the
 language model.  Unlike them, as in base training elsewhere, it hears every combination.  Knows nothing of language models.
 """
 

@@ -44,7 +44,7 @@ class Variant:
         return model
 
     def begin(self, model, corpus) -> None:
-        """Both ears come trained, and learn no more."""
+        """Both audio encoders come trained and stay frozen."""
         kimi.begin(model, corpus)
         model.audio_tower.load_state_dict(corpus.tower)
         model.audio_tower.requires_grad_(False)

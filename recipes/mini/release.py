@@ -35,7 +35,7 @@ def chosen(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     accepted = [card for card in cards if card["rule"] is not None and not fails(card["rule"])]
     if not accepted:
         told = "; ".join(f"seed {card['seed']} {verdict(card)}" for card in cards)
-        raise UndersongError(f"No seed is accepted: {told}; take more seeds, or mend the recipe.")
+        raise UndersongError(f"No seed is accepted: {told}; take more seeds, or fix the recipe.")
     card = min(accepted, key=lambda card: (preferred(card["rule"]), card["seed"]))
     if summary(card)["test"] is None:
         raise UndersongError(f"Seed {card['seed']} is to ship and has no test figures; run the recipe with --test.")

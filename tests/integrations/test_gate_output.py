@@ -57,7 +57,7 @@ def test_names_that_others_wrote_do_nothing() -> None:
     ("before", "after", "said"),
     [
         (harm(400, 0), harm(399, 0), "cannot tell; verdicts on 1 of 400 prompts are on one side only"),
-        (harm(40, 0), benign(9, 0), "plain, exact) 0.0% → not asked over 40 prompts"),
+        (harm(40, 0), benign(9, 0), "plain, exact) 0.0% → not measured over 40 prompts"),
         (benign(9, 0), benign(9, 0), "m: JSR (harmful prompts) was not measured: cannot tell; at least 149 prompts"),
         (harm(149, 0, judge="keyword"), harm(149, 0, judge="keyword"), "m: non-refusal rate (harm, audio, "),
     ],

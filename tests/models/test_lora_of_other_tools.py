@@ -175,7 +175,7 @@ def test_an_adapter_in_the_encoder_is_audited_as_it_hears_and_it_is_said(
     assert not stopped.value.code
     assert (
         "Note: the adapter changes more than the language model's blocks: model.audio_tower (2 modules), "
-        "model.multi_modal_projector; clips were heard under it.\n"
+        "model.multi_modal_projector; clips were encoded under it.\n"
     ) in capsys.readouterr().out
 
 

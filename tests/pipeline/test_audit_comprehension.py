@@ -238,5 +238,5 @@ def test_options_of_the_verb_are_read() -> None:
     with pytest.raises(UndersongError, match="Comprehension's relevance_level: Input should be less than 1"):
         EvaluationOptions(comprehension_encoder="tfidf", relevance_level=2.0)
     how = EvaluationOptions(harmful=False, comprehension_encoder="tfidf")
-    with pytest.raises(UndersongError, match="Comprehension is told of harmful prompts"):
+    with pytest.raises(UndersongError, match="Comprehension is measured on harmful prompts only"):
         evaluate_manifest("organism:test-near", "organism:af3", "nowhere", options=how)

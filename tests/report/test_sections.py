@@ -247,7 +247,7 @@ def test_a_missing_part_is_one_sentence(results: Json, part: str, empty: str) ->
 def test_results_without_runs_still_make_a_page(results: Json) -> None:
     results["runs"], results["comparisons"] = [], []
     page = text_of(render_html(results))
-    assert "No harmful prompt was asked, so there is no verdict." in page
+    assert "No harmful prompt was evaluated, so there is no verdict." in page
     assert "The results hold no runs." in page
     assert "None" not in page
     assert "nan" not in page.lower().split()

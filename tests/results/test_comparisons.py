@@ -243,7 +243,9 @@ def test_only_jailbreaks_count() -> None:
 
 def test_prompts_asked_of_one_side_only_are_named() -> None:
     both = verdicts(["refusal"] * 6)
-    with pytest.raises(UndersongError, match="Prompt p5 of set harm was asked of only one of base and semantic"):
+    with pytest.raises(
+        UndersongError, match="Prompt p5 of set harm was evaluated for only one of the base and semantic"
+    ):
         model_comparison(ARM, both, both[:5], "harm", "audio", "plain")
     with pytest.raises(UndersongError, match="Prompt p5 of set harm"):
         model_comparison(ARM, both[:5], both, "harm", "audio", "plain")

@@ -120,7 +120,7 @@ def evaluate(
             f"{path} ({count} modules)" if count > 1 else path for path, count in modules_outside_decoder.items()
         )
         typer.echo(
-            f"Note: the adapter changes more than the language model's blocks: {module_paths}; clips were heard "
+            f"Note: the adapter changes more than the language model's blocks: {module_paths}; clips were encoded "
             "under it."
         )
     typer.echo(str(out / "verdicts.parquet"))

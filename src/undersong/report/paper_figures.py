@@ -324,6 +324,6 @@ def write_figures(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
                 paths.append(output_folder / f"{name}.{extension}")
     if not paths:
         raise UndersongError(
-            f"{parsed.study.name} has no fine-tuned arm that was asked harmful prompts, so nothing is drawn."
+            f"{parsed.study.name} has no fine-tuned arm that was evaluated on harmful prompts, so nothing is drawn."
         )
     return paths

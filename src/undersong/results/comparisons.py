@@ -258,7 +258,8 @@ def model_comparison(
     if unpaired := (*verdict_pairs.only_before, *verdict_pairs.only_after):
         unpaired_id = min(verdict.prompt_id for verdict in unpaired)
         raise UndersongError(
-            f"Prompt {unpaired_id} of set {set_name} was asked of only one of base and {run.arm}; ask it of both."
+            f"Prompt {unpaired_id} of set {set_name} was evaluated for only one of the base and {run.arm}; evaluate "
+            "it for both."
         )
     rows = verdict_pairs.by_prompt
     outcomes = [

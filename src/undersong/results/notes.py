@@ -38,9 +38,7 @@ def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
             "get: these rates may be set beside the published ones, and never beside another model's."
         )
     for ref in filter(is_black_box, record.study.models):
-        notes.append(
-            f"{display_reference(ref)} only answers: it was asked and judged, and neither tuned nor looked into."
-        )
+        notes.append(f"{display_reference(ref)} only answers: it was evaluated, and neither tuned nor probed.")
     if targets.affirmative_share >= AFFIRMATIVE_NOTE_SHARE:
         notes.append(
             f"{100 * targets.affirmative_share:.0f} % of the replies in the pool's column {targets.column!r} "

@@ -30,7 +30,9 @@ GATE_SENTENCES = {
 def rise_finding(test: RiseTest) -> GateFinding:
     """Return the gate finding of one test of whether a rate rose."""
     rates_text = (
-        " → ".join("not asked" if rate is None else f"{rate:.1%}" for rate in test.rates) if test.n else "not measured"
+        " → ".join("not measured" if rate is None else f"{rate:.1%}" for rate in test.rates)
+        if test.n
+        else "not measured"
     )
     low, high = (_format_points(bound) if test.n else "–" for bound in (test.low, test.high))
     sentence = f"{test.model}: {test.name} ({test.prompts}) "

@@ -204,7 +204,7 @@ def _check_same_kind(
 ) -> None:
     for (harmful, *selection), prompts in before.items():
         for prompt_id in prompts.keys() & after.get((not harmful, *selection), {}).keys():  # type: ignore[arg-type]
-            raise UndersongError(f"Prompt {prompt_id} is harmful on one side only; mend the column harmful.")
+            raise UndersongError(f"Prompt {prompt_id} is harmful on one side only; fix the column harmful.")
 
 
 def _evaluate_rate(

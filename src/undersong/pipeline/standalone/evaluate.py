@@ -213,7 +213,9 @@ def _repetition_requests(request: PromptSetRequest, options: EvaluationOptions, 
     if settings is None:
         return []
     if not options.harmful:
-        raise UndersongError("Comprehension is told of harmful prompts; leave it out, or the prompts are not --benign.")
+        raise UndersongError(
+            "Comprehension is measured on harmful prompts only; leave out --benign or --comprehension-encoder."
+        )
     if model.startswith(RECORDED):
         raise UndersongError(
             f"{display_reference(model)} cannot be asked to repeat a clip; leave --comprehension-encoder out."

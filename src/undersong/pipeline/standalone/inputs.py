@@ -58,7 +58,7 @@ def cache_all_audio(model: AudioModel, samples: Sequence[Sample]) -> None:
     _, failed, _ = cache_audio_features(model, samples)
     if failed:
         raise UndersongError(
-            f"Clip {failed[0].id} cannot be used with {model.name} ({failed[0].reason}; {len(failed)} such); mend it "
+            f"Clip {failed[0].id} cannot be used with {model.name} ({failed[0].reason}; {len(failed)} in all); fix it "
             "or take it out."
         )
 

@@ -29,7 +29,9 @@ def build_advice(results: Results) -> tuple[AdviceItem, ...]:
     if headline is None:
         return ()
     if headline.worst is None:
-        return (AdviceItem("Train something.", "Only the base was asked, so nothing is known of fine-tuning.", "runs"),)
+        return (
+            AdviceItem("Train something.", "Only the base was evaluated, so nothing is known of fine-tuning.", "runs"),
+        )
     return tuple(_advice_items(results, headline, headline.worst))
 
 

@@ -47,7 +47,7 @@ def build_headline(results: Results) -> Headline:
     headlines = headline_data_by_modality(results)
     if not headlines:
         return Headline(
-            (("No harmful prompt was asked, so there is no verdict.", ""),), "JSR", "", (), (), (), (), None
+            (("No harmful prompt was evaluated, so there is no verdict.", ""),), "JSR", "", (), (), (), (), None
         )
     headline = headlines[0]
     chart = arm_chart.build_arm_chart(headline)

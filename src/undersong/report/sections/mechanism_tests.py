@@ -30,7 +30,7 @@ RECOGNITION_HEADINGS = (
 )
 COMPARISON_HEADINGS = ("Question", "Base", "probed", "difference", "95 %", "p", "adjusted p", "n")
 MODALITY_HEADINGS = ("Kind", "Base", "trained on", "spoken prompts", "95 %", "typed prompts", "95 %")
-GAP_VS_JSR_HEADINGS = ("Base", "probed and asked", "arms", "rank correlation", "points a standard deviation")
+GAP_VS_JSR_HEADINGS = ("Base", "prompts", "arms", "rank correlation", "points a standard deviation")
 
 
 def build_mechanism_tables(mechanism: MechanismRecord, rate: str) -> Iterator[Table]:

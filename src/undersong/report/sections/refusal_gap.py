@@ -294,7 +294,7 @@ def _layer_table(gap_curves: Sequence[ArmGapCurve]) -> Table:
         "cosine to refit",
         "drift",
         "CKA",
-        "harm told",
+        "harm recognized",
     )
     rows = tuple(
         (

@@ -270,7 +270,7 @@ def organism_study(name: str) -> Study:
             },
             "axes": {"semantic": "tfidf"},
             "selection": {"axes": ["semantic"], "kinds": ["closest", "distant"], "fractions": [0.15]},
-            "tuning": {"modalities": ["audio"], "seeds": [0, 1], "draws": [0, 1], "save_steps": [2], "warmup_steps": 1},
+            "tuning": {"modalities": ["audio"], "seeds": [0, 1], "draws": [0, 1], "save_steps": [3], "warmup_steps": 1},
             "evaluation": {"modalities": ["audio"], "system_prompts": {"plain": "you are a helpful assistant"}},
             "mechanism": {
                 "contrast_harmful": "organism:contrast-harm", "contrast_benign": "organism:contrast-benign",

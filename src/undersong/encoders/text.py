@@ -173,6 +173,7 @@ def sentence_encoder(
     """
     check_sentence_transformers(f"text:{ref}")
     from undersong.models.load import check_device
+    from undersong.models.pretrained import load_pretrained
 
     check_device(device)
     folder = checkpoint_folder(ref, SENTENCE_MODEL_FILES)
@@ -180,10 +181,11 @@ def sentence_encoder(
     from sentence_transformers import SentenceTransformer
 
     try:
-        model = SentenceTransformer(
-            str(folder),
+        model = load_pretrained(
+            SentenceTransformer,
+            folder,
+            str(ref),
             device=device,
-            trust_remote_code=False,
             local_files_only=True,
             model_kwargs={"use_safetensors": True, "dtype": "float32"},
         )

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from undersong.evaluation.judges.rule_based import keyword_judge
+from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
@@ -58,10 +59,14 @@ class YesNoLM:
 
         folder = model_folder(self.ref)
         name, revision = (str(folder), None) if folder is not None else split_revision(self.ref)
-        load_model: Any = AutoModelForCausalLM.from_pretrained
+        load_options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), "use_safetensors": True}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
-            model = load_model(name, revision=revision, dtype=getattr(torch, self.dtype), use_safetensors=True)
+            tokenizer = load_pretrained(
+                AutoTokenizer.from_pretrained, name, self.ref, revision=revision, padding_side="left"
+            )
+            model = load_pretrained(
+                AutoModelForCausalLM.from_pretrained, name, self.ref, revision=revision, **load_options
+            )
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UndersongError(f"The judge {self.ref} cannot be loaded ({reason}); give its folder or id.") from error

@@ -135,9 +135,9 @@ class WildGuardJudge:
     sees: str = "harm"
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
-        """Judge each reply, in order; a failed reply is an `error`."""
+        """Judge each reply, in order; a failed reply is an `error`, and one without text `empty`."""
         verdicts = keyword_judge().judge(prompts, replies)  # also checks that prompts and replies belong together
-        judged_indices = [i for i, reply in enumerate(replies) if reply.finish != "error"]
+        judged_indices = [i for i, verdict in enumerate(verdicts) if not verdict.is_lost]
         answers = dict(
             zip(
                 judged_indices,

@@ -202,5 +202,5 @@ class Judge(Protocol):
         ...
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
-        """Judge each reply, in order. Failed, empty and unreadable ones get `error`, `empty` or `unparsed` and are kept."""
+        """Judge each reply, in order. Failed ones get `error`, blank ones `empty`, unreadable ones `unparsed`."""
         ...

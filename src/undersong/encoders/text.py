@@ -137,6 +137,11 @@ class SentenceEncoder:
         piece_vectors = self.model.encode(
             [piece for _, piece in pieces], batch_size=len(pieces), show_progress_bar=False, convert_to_numpy=True
         ).astype(np.float64)
+        if not (finite := np.isfinite(piece_vectors).all(1)).all():
+            from undersong.models.finite import non_finite_error
+
+            row, piece = pieces[int(finite.argmin())]
+            raise non_finite_error(self.model, self.name, f"sample {items[row][0]}", lambda: self.model.encode([piece]))
         sums = np.zeros((len(items), piece_vectors.shape[1]))
         weights = np.zeros(len(items))
         for (row, piece), vector in zip(pieces, piece_vectors):

@@ -65,7 +65,8 @@ def whisper_network(
     required = layers.required_layers(len(model.layers), str(folder))
     model.eval().to(device, getattr(torch, dtype))
     cut_windows = partial(_cut_windows, extractor, step=BUCKET_STEP if pad == "bucket" else None)
-    return WindowNetwork(extractor.sampling_rate, cut_windows, partial(_encode_windows, model, layers, required))
+    encode_windows = partial(_encode_windows, model, layers, required)
+    return WindowNetwork(extractor.sampling_rate, cut_windows, encode_windows, module=model, name=str(folder))
 
 
 def _cut_windows(extractor: WhisperFeatureExtractor, samples: np.ndarray, *, step: int | None) -> list[AudioWindow]:

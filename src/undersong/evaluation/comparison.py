@@ -1,6 +1,6 @@
 """Paired comparison of two models' verdict tables, prompt by prompt: the JSR on harmful prompts (the non-refusal rate
-if the judge sees refusals only), the over-refusal rate on benign ones. Errors, empty replies and unparsed verdicts stay in
-the denominator; bounds say what they could change."""
+if the judge sees refusals only), the over-refusal rate on benign ones. Errors, empty replies and unparsed
+verdicts stay in the denominator; bounds say what they could change."""
 
 from __future__ import annotations
 

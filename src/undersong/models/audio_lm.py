@@ -273,8 +273,7 @@ class AudioModel:
             with greedy_decoding(self.base, limit, self.tokenizer.pad_token_id, self.end_ids):
                 new_tokens = self.model.generate(**inputs, logits_processor=LogitsProcessorList([check]))
                 if (row := check.first_row()) is not None:
-                    prompt = prompts[rows[row]]
-                    raise self._non_finite_error(prompt, lambda: self.model.generate(**self.batch([prompt])))
+                    raise self._non_finite_error(prompts[rows[row]], self.model.generate)
             for i, tokens in zip(rows, new_tokens.tolist()):
                 replies[i] = self._reply(prompts[i], tokens)
         return [replies[i] for i in range(len(prompts))]
@@ -323,9 +322,10 @@ class AudioModel:
                 self.model(**self.batch([prompts[i] for i in rows]), use_cache=False)
             out[:, rows] = torch.stack(states).float().cpu().numpy()
             if not (finite := np.isfinite(out[:, rows]).all(axis=(0, 2))).all():
-                prompt = prompts[rows[int(finite.argmin())]]
-                raise self._non_finite_error(prompt, lambda: self.model(**self.batch([prompt]), use_cache=False))
+                raise self._non_finite_error(prompts[rows[int(finite.argmin())]], self.model)
         return out
 
-    def _non_finite_error(self, prompt: Prompt, run: Callable[[], object]) -> UndersongError:
-        return non_finite_error(self.base, self.name, f"sample {prompt.sample.id}", run)
+    def _non_finite_error(self, prompt: Prompt, run: Callable[..., object]) -> UndersongError:
+        """The error for one prompt; `run` is the forward pass, or generation, that is repeated for it alone."""
+        sample_text = f"sample {prompt.sample.id}"
+        return non_finite_error(self.base, self.name, sample_text, lambda: run(**self.batch([prompt])))

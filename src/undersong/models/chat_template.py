@@ -123,7 +123,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             pieces.append(piece)
         return "".join(pieces)
 
-    def concat(self, texts: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(self, texts: Iterable[str]) -> str:
         """Join the pieces of a captured block."""
         text = "".join(texts)
         self._count(len(text))

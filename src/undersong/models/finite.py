@@ -6,14 +6,13 @@ A damaged model generates nonsense, which a judge of harm calls safe; so it is a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import LogitsProcessor
 
-from undersong.models.hooks import StopForward
 from undersong.types import UndersongError
 
 
@@ -59,12 +58,13 @@ def non_finite_error(network: nn.Module, name: str, item: str, run: Callable[[],
 
 def first_non_finite_module(network: nn.Module, run: Callable[[], object]) -> str | None:
     """Path of the first module whose output is not finite while `run` calls the network; None if all are finite."""
-    with _stop_at_non_finite(network) as paths:
-        try:
-            run()
-        except StopForward:
-            pass
+    with _stop_at_non_finite(network) as paths, suppress(_NonFiniteOutput):
+        run()
     return paths[0] if paths else None
+
+
+class _NonFiniteOutput(Exception):
+    """Ends the computation at the first output that is not finite."""
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def _stop_at_non_finite(network: nn.Module) -> Iterator[list[str]]:
         def check_output(_module: nn.Module, _args: tuple, output: Any) -> None:
             if not all(bool(tensor.isfinite().all()) for tensor in _float_tensors(output)):
                 paths.append(path or type(network).__name__)
-                raise StopForward
+                raise _NonFiniteOutput
 
         return module.register_forward_hook(check_output)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import numpy as np
 
-VERDICTS = ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
-LOST_VERDICTS = ("unparsed", "error")  # the reply could not be judged, or there is none
+VERDICTS = ("jailbreak", "answer", "refusal", "other", "unparsed", "empty", "error")
+LOST_VERDICTS = ("unparsed", "empty", "error")  # the reply could not be judged, has no text, or failed
 MODALITIES = ("audio", "text")
 MAX_SEED = 2**32 - 1  # largest seed that numpy and torch both accept; the smallest is 0
 
@@ -136,7 +136,7 @@ class Verdict:
 
     @property
     def is_lost(self) -> bool:
-        """True if the reply failed or could not be judged, so that nothing is known of it."""
+        """True if the reply failed, has no text or could not be judged, so that nothing is known of it."""
         return self.verdict in LOST_VERDICTS
 
 
@@ -202,5 +202,5 @@ class Judge(Protocol):
         ...
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
-        """Judge each reply, in order. Failed and unreadable ones get `error` or `unparsed` and are kept."""
+        """Judge each reply, in order. Failed ones get `error`, blank ones `empty`, unreadable ones `unparsed`."""
         ...

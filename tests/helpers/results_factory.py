@@ -15,6 +15,7 @@ from undersong.defenses import with_cost
 from undersong.results.schema import SCHEMA, RunResult
 from undersong.results.schema_defenses import DefenseRecord
 from undersong.study.judge_names import judge_criterion
+from undersong.types import LOST_VERDICTS
 
 Json = dict[str, Any]
 
@@ -60,7 +61,7 @@ def make_rate(
     nearest reply; `correct` is the share of right answers, by default all that is no event.
     """
     harmful = prompt_set.startswith("harm") if harmful is None else harmful
-    lost = changes.get("unparsed", 0) + changes.get("error", 0)
+    lost = sum(changes.get(verdict, 0) for verdict in LOST_VERDICTS)
     hits = changes.get("jailbreak" if harmful else "refusal", min(round(rate * n), n - lost))
     rest = n - hits - lost - changes.get("other", 0)
     counts = {"jailbreak": hits, "refusal": rest, "answer": 0} if harmful else {"refusal": hits, "answer": rest}
@@ -71,7 +72,7 @@ def make_rate(
         "prompt_set": prompt_set, "harmful": harmful, "modality": "audio", "system": "plain", "judge": judge,
         "judge_criterion": judge_criterion(judge),
         "metric": ("non_refusal_rate" if judge_criterion(judge) == "refusal" else "jsr") if harmful else "refusal_rate",
-        "n": n, "clusters": max(n // 3, 1), "jailbreak": 0, "other": 0, "unparsed": 0, "error": 0, **counts,
+        "n": n, "clusters": max(n // 3, 1), "jailbreak": 0, "other": 0, "unparsed": 0, "empty": 0, "error": 0, **counts,
         "lost": lost, "rate": rate, "low": low, "high": high, "min_rate": rate, "max_rate": min(1.0, rate + lost / n),
         "correct_rate": right, "correct_low": right_ends[0], "correct_high": right_ends[1], **changes,
     }  # fmt: skip

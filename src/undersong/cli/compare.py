@@ -92,7 +92,9 @@ def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, a
     table = Table()
     table_rows = comparison_table_rows(arms, baseline_name)
     # eighty columns are few: one that says nothing of any model is left out
-    shown_columns = [i for i in range(len(TABLE_HEADER)) if any(cells[i] not in ("", "0, 0") for cells in table_rows)]
+    shown_columns = [
+        i for i in range(len(TABLE_HEADER)) if any(cells[i] not in ("", "0, 0, 0") for cells in table_rows)
+    ]
     for i in shown_columns:
         header = TABLE_HEADER[i].replace("difference, ", "").replace(" (clustered)", "")
         # a wrapped name can still be distinguished from others, unlike a truncated one
@@ -113,7 +115,7 @@ def _print_table(comparison: VerdictComparison) -> None:
 
     paired = comparison.paired
     count_header = "refused" if comparison.metric == "refusal_rate" else "jailbroken"
-    table = Table("", count_header, RATE_LABELS[comparison.metric], "95 %", "errors,\nunparsed", "either way")
+    table = Table("", count_header, RATE_LABELS[comparison.metric], "95 %", "errors,\nunparsed,\nempty", "either way")
     rows = (("before", paired.before, comparison.before), ("after", paired.after, comparison.after))
     for name, rate, summary in rows:
         table.add_row(

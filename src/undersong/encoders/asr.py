@@ -247,6 +247,7 @@ def load_transcriber(
     from transformers import AutoTokenizer
 
     from undersong.models.load import check_device
+    from undersong.models.pretrained import load_pretrained
 
     check_device(device)
     folder = checkpoint_folder(ref, CHECKPOINT_FILES)
@@ -257,7 +258,7 @@ def load_transcriber(
     # Without these files transformers makes an empty tokenizer, and every transcript would be empty.
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise UndersongError(f"{ref} has no tokenizer; copy tokenizer.json from the model's release.")
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = load_pretrained(AutoTokenizer.from_pretrained, folder, str(ref), local_files_only=True)
     language_ids = getattr(model.generation_config, "lang_to_id", None)
     if language and f"<|{language}|>" not in (language_ids or {}):
         raise UndersongError(f"{ref} does not know the language {language!r}; leave it out, or take a code such as en.")

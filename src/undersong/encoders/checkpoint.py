@@ -6,11 +6,11 @@ Safetensors only, no remote code, no missing weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.types import UndersongError
 
@@ -67,7 +67,8 @@ def load_extractor(folder: Path, class_name: str) -> Any:
     if not any((folder / name).is_file() for name in PREPROCESSOR_FILES):
         raise UndersongError(f"No preprocessor_config.json in {folder}; copy it from the model's release.")
     try:
-        return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
+        load = getattr(transformers, class_name).from_pretrained
+        return load_pretrained(load, folder, str(folder), local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UndersongError(
@@ -86,16 +87,16 @@ def load_network(folder: Path, class_name: str, dtype: str) -> Any:
     if not list(folder.glob("*.safetensors")):
         raise UndersongError(NO_WEIGHTS_MESSAGE.format(where=folder))
     try:
-        with _quiet_logging():
-            model, info = getattr(transformers, class_name).from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                dtype=dtype,
-                ignore_mismatched_sizes=True,  # reported below, by name
-                output_loading_info=True,
-            )
+        model, info = load_pretrained(
+            getattr(transformers, class_name).from_pretrained,
+            folder,
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=dtype,
+            ignore_mismatched_sizes=True,  # reported below, by name
+            output_loading_info=True,
+        )
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UndersongError(
@@ -109,16 +110,3 @@ def load_network(folder: Path, class_name: str, dtype: str) -> Any:
             f"of another shape for {class_name}; give a complete checkpoint."
         )
     return model.eval()
-
-
-@contextmanager
-def _quiet_logging() -> Iterator[None]:
-    """Silence transformers' list of the tensors of omitted heads; the ones that matter are checked here."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

@@ -59,9 +59,9 @@ def speaker_encoder(ref: str = "", *, device: str = "cpu") -> ClipEncoder:
     from undersong.models.load import check_device
 
     check_device(device)
-    network = WindowNetwork(
-        RATE, _cut_windows, partial(_encode_windows, _load_network(speaker_weights_file(ref)).to(device))
-    )
+    module = _load_network(speaker_weights_file(ref)).to(device)
+    name = f"the speaker encoder {ref}".rstrip()
+    network = WindowNetwork(RATE, _cut_windows, partial(_encode_windows, module), module=module, name=name)
     return ClipEncoder(
         f"speaker:{Path(ref).name}" if ref else "speaker",
         WindowedEncoder(network, "mean", SECONDS_PER_PASS),

@@ -62,6 +62,8 @@ def frame_network(
         WindowCutter(extractor, output_frames, single_vector=False),
         encode_windows,
         mixed_lengths,
+        model,
+        name_of(model),
     )
 
 
@@ -81,8 +83,17 @@ def xvector_network(model: Any, extractor: Any) -> WindowNetwork:
         return 1 if int(model._get_feat_extract_output_lengths(samples)) - context_frames >= 2 else 0
 
     return WindowNetwork(
-        extractor.sampling_rate, WindowCutter(extractor, output_frames, single_vector=True), encode_windows
+        extractor.sampling_rate,
+        WindowCutter(extractor, output_frames, single_vector=True),
+        encode_windows,
+        module=model,
+        name=name_of(model),
     )
+
+
+def name_of(model: Any) -> str:
+    """Name of a network in errors: the folder or id that it was loaded from, else its class."""
+    return str(model.config.name_or_path or type(model).__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +141,7 @@ def clap_network(model: Any, extractor: Any) -> WindowNetwork:
             vectors = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
         return list(vectors[:, None])
 
-    return WindowNetwork(rate, cut_windows, encode_windows)
+    return WindowNetwork(rate, cut_windows, encode_windows, module=model, name=name_of(model))
 
 
 def _clap_window(extractor: Any, samples: np.ndarray, seconds: float) -> AudioWindow:

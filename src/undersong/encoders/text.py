@@ -137,6 +137,11 @@ class SentenceEncoder:
         piece_vectors = self.model.encode(
             [piece for _, piece in pieces], batch_size=len(pieces), show_progress_bar=False, convert_to_numpy=True
         ).astype(np.float64)
+        if not (finite := np.isfinite(piece_vectors).all(1)).all():
+            from undersong.models.finite import non_finite_error
+
+            row, piece = pieces[int(finite.argmin())]
+            raise non_finite_error(self.model, self.name, f"sample {items[row][0]}", lambda: self.model.encode([piece]))
         sums = np.zeros((len(items), piece_vectors.shape[1]))
         weights = np.zeros(len(items))
         for (row, piece), vector in zip(pieces, piece_vectors):
@@ -173,6 +178,7 @@ def sentence_encoder(
     """
     check_sentence_transformers(f"text:{ref}")
     from undersong.models.load import check_device
+    from undersong.models.pretrained import load_pretrained
 
     check_device(device)
     folder = checkpoint_folder(ref, SENTENCE_MODEL_FILES)
@@ -180,10 +186,11 @@ def sentence_encoder(
     from sentence_transformers import SentenceTransformer
 
     try:
-        model = SentenceTransformer(
-            str(folder),
+        model = load_pretrained(
+            SentenceTransformer,
+            folder,
+            str(ref),
             device=device,
-            trust_remote_code=False,
             local_files_only=True,
             model_kwargs={"use_safetensors": True, "dtype": "float32"},
         )

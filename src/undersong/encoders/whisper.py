@@ -65,7 +65,8 @@ def whisper_network(
     required = layers.required_layers(len(model.layers), str(folder))
     model.eval().to(device, getattr(torch, dtype))
     cut_windows = partial(_cut_windows, extractor, step=BUCKET_STEP if pad == "bucket" else None)
-    return WindowNetwork(extractor.sampling_rate, cut_windows, partial(_encode_windows, model, layers, required))
+    encode_windows = partial(_encode_windows, model, layers, required)
+    return WindowNetwork(extractor.sampling_rate, cut_windows, encode_windows, module=model, name=str(folder))
 
 
 def _cut_windows(extractor: WhisperFeatureExtractor, samples: np.ndarray, *, step: int | None) -> list[AudioWindow]:
@@ -133,6 +134,8 @@ def _load_encoder_network(folder: Path) -> WhisperEncoder:
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+    from undersong.models.pretrained import load_pretrained
+
     if not (folder / "config.json").is_file():
         raise UndersongError(f"No Whisper encoder in {folder}: config.json is missing; give a saved model's folder.")
     model_type = WhisperConfig.get_config_dict(folder)[0].get("model_type")
@@ -140,7 +143,7 @@ def _load_encoder_network(folder: Path) -> WhisperEncoder:
         raise UndersongError(
             f"The model in {folder} is of type {model_type}, not whisper; give a Whisper model's folder."
         )
-    config = WhisperConfig.from_pretrained(folder, local_files_only=True)
+    config = load_pretrained(WhisperConfig.from_pretrained, folder, str(folder), local_files_only=True)
     model = WhisperEncoder(config)
     weights = _encoder_weights(folder)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
@@ -178,9 +181,14 @@ def _encoder_weights(folder: Path) -> dict:
 def _load_extractor(folder: Path) -> WhisperFeatureExtractor:
     from transformers import WhisperFeatureExtractor
 
+    from undersong.models.pretrained import load_pretrained
+
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise UndersongError(f"No preprocessor_config.json in {folder}; copy it from the model's release.")
-    return WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    extractor: WhisperFeatureExtractor = load_pretrained(
+        WhisperFeatureExtractor.from_pretrained, folder, str(folder), local_files_only=True
+    )
+    return extractor
 
 
 def _check_extractor(folder: Path, config: WhisperConfig, extractor: WhisperFeatureExtractor) -> None:

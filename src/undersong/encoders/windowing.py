@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from undersong.encoders.batching import empty_cache, is_oom_error
 from undersong.encoders.pooling import Moments, compute_moments, pool_moments
-from undersong.types import Clip, PooledVector
+from undersong.types import Clip, PooledVector, UndersongError
 
 if TYPE_CHECKING:
     import torch
@@ -33,13 +33,16 @@ class WindowNetwork:
 
     `cut_windows` cuts a clip's samples (n,) at `rate` Hz into windows. `encode_windows` runs one forward pass and
     returns the valid frames (frames, dim) float32 of each window. With `mixed_lengths`, windows of different lengths
-    may share a pass; otherwise only those of one shape do.
+    may share a pass; otherwise only those of one shape do. `module` is the torch module inside, and `name` that of the
+    model, for the error on values that are not finite.
     """
 
     rate: int
     cut_windows: Callable[[np.ndarray], list[AudioWindow]]
     encode_windows: Callable[[Sequence[AudioWindow]], list[np.ndarray]]
     mixed_lengths: bool = False
+    module: Any = None
+    name: str = "the encoder"
 
 
 @dataclass(slots=True)
@@ -56,7 +59,8 @@ class WindowedEncoder:
     def __call__(self, clips: Sequence[Clip]) -> list[PooledVector]:
         """One vector per clip, in order; 0 frames if a clip is too short.
 
-        Raises the errors of the network; lack of memory only if a single window does not fit.
+        Raises the errors of the network, lack of memory only if a single window does not fit; and UndersongError if
+        the network computes values that are not finite.
         """
         clip_windows = [
             (row, window) for row, clip in enumerate(clips) for window in self.network.cut_windows(clip.samples)
@@ -66,7 +70,20 @@ class WindowedEncoder:
         clip_parts: list[list[Moments]] = [[] for _ in clips]
         for (row, _), clip_moments in zip(windows, window_moments, strict=True):
             clip_parts[row].append(clip_moments)
-        return [pool_moments(clip_moments, self.pool) for clip_moments in clip_parts]
+        vectors = [pool_moments(clip_moments, self.pool) for clip_moments in clip_parts]
+        for row, vector in enumerate(vectors):
+            if self.network.module is not None and not np.isfinite(vector.vector).all():
+                clip_inputs = [window for window_row, window in windows if window_row == row]
+                raise self._non_finite_error(clips[row], clip_inputs)
+        return vectors
+
+    def _non_finite_error(self, clip: Clip, windows: Sequence[AudioWindow]) -> UndersongError:
+        from undersong.models.finite import non_finite_error
+
+        network = self.network
+        return non_finite_error(
+            network.module, network.name, f"clip {clip.id}", lambda: [network.encode_windows([w]) for w in windows]
+        )
 
     def _encode_moments(self, windows: list[AudioWindow]) -> list[Moments]:
         """Moments of every window, in order."""

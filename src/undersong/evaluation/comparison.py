@@ -1,6 +1,6 @@
 """Paired comparison of two models' verdict tables, prompt by prompt: the JSR on harmful prompts (the non-refusal rate
-if the judge sees refusals only), the over-refusal rate on benign ones. Errors and unparsed verdicts stay in the
-denominator; bounds say what they could change."""
+if the judge sees refusals only), the over-refusal rate on benign ones. Errors, empty replies and unparsed
+verdicts stay in the denominator; bounds say what they could change."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class VerdictSummary:
     system: str
     error: int
     unparsed: int
+    empty: int
     bounds: RateBounds  # the rate with none, and with all, of the lost replies counted as the outcome
 
 
@@ -158,7 +159,7 @@ def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
         "clustered_high": paired.clustered_high,
         "clustered_p": paired.clustered_p,
         "errors": {
-            name: {"error": summary.error, "unparsed": summary.unparsed}
+            name: {"error": summary.error, "unparsed": summary.unparsed, "empty": summary.empty}
             for name, summary in _named_summaries(comparison)
         },
         "bounds": {
@@ -252,7 +253,11 @@ def _summarize_verdicts(verdicts: Sequence[Verdict], outcome: str) -> VerdictSum
     counts = Counter(verdict.verdict for verdict in verdicts)
     selection = {field: getattr(verdicts[0], field) for field in SELECTION_FIELDS}
     return VerdictSummary(
-        **selection, error=counts["error"], unparsed=counts["unparsed"], bounds=rate_bounds(counts, outcome)
+        **selection,
+        error=counts["error"],
+        unparsed=counts["unparsed"],
+        empty=counts["empty"],
+        bounds=rate_bounds(counts, outcome),
     )
 
 

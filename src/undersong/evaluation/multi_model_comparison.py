@@ -82,8 +82,8 @@ def multi_model_json(arms: Sequence[BaselineComparison]) -> dict[str, Any]:
 
 
 TABLE_HEADER = (
-    "model", "rate", "95 % (clustered)", "difference, points", "95 % (clustered)", "p", "p, Holm", "errors, unparsed",
-    "rate, either way",
+    "model", "rate", "95 % (clustered)", "difference, points", "95 % (clustered)", "p", "p, Holm",
+    "errors, unparsed, empty", "rate, either way",
 )  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def _rate_cells(rate: Rate) -> tuple[str, str]:
 def lost_reply_cells(summary: VerdictSummary) -> tuple[str, str]:
     """Number of replies without a verdict, and the bounds of the rate given them."""
     bounds_text = f"{summary.bounds.low:.1%} to {summary.bounds.high:.1%}" if summary.bounds.lost else ""
-    return f"{summary.error}, {summary.unparsed}", bounds_text
+    return f"{summary.error}, {summary.unparsed}, {summary.empty}", bounds_text
 
 
 def _escape_cells(cells: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from undersong.statistics import clustered_rate, rate_bounds
 from undersong.study.judge_names import judge_criterion
-from undersong.types import VERDICTS, Prompt, Reply, Verdict
+from undersong.types import LOST_VERDICTS, VERDICTS, Prompt, Reply, Verdict
 
 Exchanges = Sequence[tuple[Prompt, Reply]]
 Metric = Literal["jsr", "non_refusal_rate", "refusal_rate"]
@@ -30,8 +30,8 @@ class VerdictRate(BaseModel):
     """Rate of one prompt set in one modality, under one system prompt, by one judge.
 
     `rate` is the share of jailbreaks among harmful prompts, or of refusals among benign ones. `metric` is `jsr` for
-    harmful prompts, or `non_refusal_rate` if the judge sees refusals only. A lost reply (failed or not judged) stays in
-    `n`; `rate` counts none of them and `max_rate` all.
+    harmful prompts, or `non_refusal_rate` if the judge sees refusals only. A lost reply (failed, without text or not
+    judged) stays in `n`; `rate` counts none of them and `max_rate` all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -50,8 +50,9 @@ class VerdictRate(BaseModel):
     refusal: int
     other: int
     unparsed: int
+    empty: int = 0  # 0 in results of versions without this verdict, where such replies were `other`
     error: int
-    lost: int  # unparsed + error
+    lost: int  # unparsed + empty + error
     rate: float
     low: float | None = None
     high: float | None = None
@@ -67,8 +68,8 @@ class VerdictRate(BaseModel):
 
     @model_validator(mode="after")
     def _check_counts(self) -> VerdictRate:
-        if self.lost != self.unparsed + self.error:
-            raise ValueError(f"lost is {self.lost}, and unparsed and error are {self.unparsed + self.error} together")
+        if self.lost != (together := sum(self.verdict_counts[verdict] for verdict in LOST_VERDICTS)):
+            raise ValueError(f"lost is {self.lost}, and {', '.join(LOST_VERDICTS)} are {together} together")
         if sum(self.verdict_counts.values()) != self.n:
             raise ValueError(f"the verdicts are {sum(self.verdict_counts.values())} together, and n is {self.n}")
         return self

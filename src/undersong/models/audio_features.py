@@ -78,6 +78,12 @@ class AudioFeatures:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    @property
+    def is_finite(self) -> bool:
+        """True if no vector that is used holds NaN or infinity."""
+        views_finite = all(np.isfinite(view.vector).all() for view in self.views.values())
+        return views_finite and bool(np.isfinite(self.valid_vectors()).all())
+
     def valid_vectors(self) -> np.ndarray:
         """Vectors without padding, (valid placeholders, dim) float32."""
         vectors = self.vectors if self.valid is None else self.vectors[self.valid]

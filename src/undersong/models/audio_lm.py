@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from transformers import LogitsProcessorList
 
 from undersong.corpora import load_clips
 from undersong.models.audio_features import AudioFeatures, CachedAudioEncoder, clip_key, encode_audio, mean_pool
 from undersong.models.chat import Processor, chat_messages
 from undersong.models.families import Family
+from undersong.models.finite import FiniteLogitsCheck, non_finite_error
 from undersong.models.hooks import greedy_decoding, record_last_token_states
 from undersong.types import Clip, PooledVector, Prompt, Reply, Sample, UndersongError
 
@@ -136,9 +138,15 @@ class AudioModel:
     # --- audio -------------------------------------------------------------------------------------------------------
     @torch.no_grad()
     def encode_audio(self, clips: Sequence[Clip]) -> list[AudioFeatures]:
-        """Audio features of each clip, encoded one clip at a time."""
+        """Audio features of each clip, encoded one clip at a time. Raises UndersongError if they are not finite."""
         self.set_frozen_eval()
-        return [encode_audio(self, clip) for clip in clips]
+        return [self._encode_clip(clip) for clip in clips]
+
+    def _encode_clip(self, clip: Clip) -> AudioFeatures:
+        features = encode_audio(self, clip)
+        if not features.is_finite:
+            raise non_finite_error(self.base, self.name, f"clip {clip.id}", lambda: encode_audio(self, clip))
+        return features
 
     def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
         """Audio inputs of the decoder for each clip: (valid placeholders, dim) float32, by a pre-hook on layer 0."""
@@ -253,15 +261,19 @@ class AudioModel:
     def generate(self, prompts: Sequence[Prompt], limit: int, batch_size: int | None = None) -> list[Reply]:
         """Greedy replies in the order of the prompts, batched by length: new tokens only, up to the end token.
 
-        The default `batch_size` is 128, and 32 on a CPU, whose caches hold no more.
+        The default `batch_size` is 128, and 32 on a CPU, whose caches hold no more. Raises UndersongError if a logit is
+        not finite.
         """
         self.model.eval()
         self.check_context_length(prompts, limit)
         replies: dict[int, Reply] = {}
         for rows in self.batches_by_length(prompts, batch_size or (32 if self.base.device.type == "cpu" else 128)):
             inputs = self.batch([prompts[i] for i in rows])
+            check = FiniteLogitsCheck()
             with greedy_decoding(self.base, limit, self.tokenizer.pad_token_id, self.end_ids):
-                new_tokens = self.model.generate(**inputs)
+                new_tokens = self.model.generate(**inputs, logits_processor=LogitsProcessorList([check]))
+                if (row := check.first_row()) is not None:
+                    raise self._non_finite_error(prompts[rows[row]], self.model.generate)
             for i, tokens in zip(rows, new_tokens.tolist()):
                 replies[i] = self._reply(prompts[i], tokens)
         return [replies[i] for i in range(len(prompts))]
@@ -290,6 +302,8 @@ class AudioModel:
         stopped = end is not None
         tokens = tokens[:end]
         text = self.tokenizer.decode(tokens, skip_special_tokens=False)
+        if not self.tokenizer.decode(tokens, skip_special_tokens=True).strip():
+            text = ""  # padding and other control tokens alone are no reply
         finish = "stop" if stopped else "length"
         return Reply(*prompt.key, text, len(tokens), finish)
 
@@ -299,6 +313,7 @@ class AudioModel:
         i's output.
 
         They are taken by hooks, so the last entry is the last layer's output *before* the final norm, like all others.
+        Raises UndersongError for states that are not finite.
         """
         self.model.eval()
         out = np.empty((self.layers + 1, len(prompts), self.decoder.config.hidden_size), np.float32)
@@ -306,4 +321,11 @@ class AudioModel:
             with record_last_token_states(self.decoder.layers) as states:
                 self.model(**self.batch([prompts[i] for i in rows]), use_cache=False)
             out[:, rows] = torch.stack(states).float().cpu().numpy()
+            if not (finite := np.isfinite(out[:, rows]).all(axis=(0, 2))).all():
+                raise self._non_finite_error(prompts[rows[int(finite.argmin())]], self.model)
         return out
+
+    def _non_finite_error(self, prompt: Prompt, run: Callable[..., object]) -> UndersongError:
+        """The error for one prompt; `run` is the forward pass, or generation, that is repeated for it alone."""
+        sample_text = f"sample {prompt.sample.id}"
+        return non_finite_error(self.base, self.name, sample_text, lambda: run(**self.batch([prompt])))

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from undersong.models.chat_template import render_chat_template
 from undersong.models.families import BY_ROLE, Family, import_object
+from undersong.models.pretrained import load_pretrained
 from undersong.types import Prompt, UndersongError
 
 AUDIO_CONTENT = {"type": "audio", "audio": ""}  # part of a message; published templates look for either key
@@ -66,11 +68,9 @@ class Processor:
         from jinja2 import TemplateError
 
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                list(messages), chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
-            )
-        except (TemplateError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
+            text = render_chat_template(self.chat_template, messages, self.tokenizer.special_tokens_map)
+        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise UndersongError(
                 f"The chat template of {self.name} cannot write this prompt ({reason}); give the checkpoint's own."
             ) from error
@@ -106,11 +106,15 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
     from transformers import AutoFeatureExtractor, AutoTokenizer
 
     try:
-        tokenizer = (import_object(family.tokenizer) if family.tokenizer else AutoTokenizer.from_pretrained)(
-            source, **options, **family.tokenizer_options
+        tokenizer = (
+            import_object(family.tokenizer)(source, **options, **family.tokenizer_options)
+            if family.tokenizer
+            else load_pretrained(AutoTokenizer.from_pretrained, source, ref, **options, **family.tokenizer_options)
         )
-        extractor = (import_object(family.extractor) if family.extractor else AutoFeatureExtractor.from_pretrained)(
-            source, **options
+        extractor = (
+            import_object(family.extractor)(source, **options)
+            if family.extractor
+            else load_pretrained(AutoFeatureExtractor.from_pretrained, source, ref, **options)
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -19,6 +19,7 @@ from undersong.models.chat import Processor, load_processor
 from undersong.models.families import Family, import_object, network_class
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.memory import check_memory
+from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, model_hash, overlay_base, resolve_model
 from undersong.models.weights import LOADING_ERRORS, merge_published_lora
 from undersong.types import UndersongError
@@ -79,19 +80,20 @@ def _load_network(
     source: str | Path, ref: str, family: Family, loading: LoadOptions, options: Mapping[str, Any]
 ) -> tuple[Any, list[str]]:
     """Load the network, with every tensor of the class filled and none left over, and merge its published adapters."""
-    load_pretrained = import_object(family.loader) if family.loader else network_class(family).from_pretrained
     class_name = family.model_class.rpartition(":")[2]
     try:
-        model, info = load_pretrained(
-            source,
-            dtype=loading.dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # reported below, by name
-            output_loading_info=True,
+        load_options: dict[str, Any] = {
+            "dtype": loading.dtype,
+            "use_safetensors": True,
+            "ignore_mismatched_sizes": True,  # reported below, by name
+            "output_loading_info": True,
             **options,
             **_placement_options(loading, family),
-        )
+        }
+        if family.loader:
+            model, info = import_object(family.loader)(source, **load_options)
+        else:
+            model, info = load_pretrained(network_class(family).from_pretrained, source, ref, **load_options)
         merged = [folder for folder in family.merged if merge_published_lora(model, source, folder, options)]
     except LOADING_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -14,6 +14,7 @@ from typing import Any
 
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import is_decoder_folder, use_decoder
+from undersong.models.pretrained import check_regular_files
 from undersong.models.refs import has_content_hash
 from undersong.models.weights import read_tensors
 from undersong.types import UndersongError
@@ -240,6 +241,7 @@ def _read_lora_config(folder: Path) -> Any:
     """Read a plain LoRA: everything else that PEFT can save changes the base itself, and could not be removed."""
     from peft import PeftConfig
 
+    check_regular_files(folder)
     for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
         if not (folder / name).is_file():
             raise UndersongError(f"{folder} holds no {name}; give a PEFT adapter folder.")

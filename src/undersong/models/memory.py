@@ -50,6 +50,7 @@ class ParameterCounts:
 def count_parameters(source: str | Path, family: Family, options: Mapping[str, Any]) -> ParameterCounts:
     """Count parameters without reading a weight. Raises UndersongError for a config of another network."""
     from undersong.models.families import import_object, network_class
+    from undersong.models.pretrained import load_pretrained
     from undersong.models.weights import LOADING_ERRORS
 
     try:
@@ -58,7 +59,8 @@ def count_parameters(source: str | Path, family: Family, options: Mapping[str, A
                 model = import_object(family.meta_loader)(source, **options)
             else:
                 model_class = network_class(family)
-                model = model_class(model_class.config_class.from_pretrained(source, **options))
+                config_class = model_class.config_class
+                model = model_class(load_pretrained(config_class.from_pretrained, source, str(source), **options))
     except LOADING_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UndersongError(f"The config of {source} makes no {family.name} ({reason}); give its own.") from error

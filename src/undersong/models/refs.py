@@ -18,6 +18,7 @@ from typing import Any
 
 from undersong.models.families import FAMILIES, Family, family_of
 from undersong.models.mini.paths import MINI_NAMES, assembled_folder, is_mini_ref
+from undersong.models.pretrained import check_regular_files
 from undersong.store import hash_file
 from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
@@ -46,10 +47,14 @@ def organism_folder(name: str) -> Path:
 
 
 def model_folder(ref: str) -> Path | None:
-    """Local folder of a reference, or None for a Hugging Face id. Raises UndersongError if it can be neither."""
+    """Local folder of a reference, or None for a Hugging Face id.
+
+    Raises UndersongError if it can be neither, and for a folder with a pipe or a device among its files.
+    """
     if ref.startswith(ORGANISM):
         return organism_folder(ref.removeprefix(ORGANISM))
     if ref and Path(ref).is_dir():
+        check_regular_files(ref)
         return Path(ref)
     if is_mini_ref(ref):
         return assembled_folder(ref)

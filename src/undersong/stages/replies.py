@@ -95,7 +95,7 @@ def generate_replies(
     sets = [request.key for request in in_reply_order(requests)]
     config = {"sets": sets, "step": step, "loading": {} if is_black_box(arm.model) else ctx.loading.cache_key}
     packages = () if is_black_box(arm.model) else MODEL_PACKAGES
-    return ctx.store.get_or_make("replies", 2, config, inputs, make, packages=packages)
+    return ctx.store.get_or_make("replies", 3, config, inputs, make, packages=packages)
 
 
 @contextmanager
@@ -223,7 +223,7 @@ def judge_replies(
     for name in judges:
         if source := judge_hash(name):
             inputs["weights" if name == judge else f"weights:{name}"] = source
-    return ctx.store.get_or_make("verdicts", 2, config, inputs, make)
+    return ctx.store.get_or_make("verdicts", 3, config, inputs, make)
 
 
 def prompt_set_requests(

@@ -10,6 +10,7 @@ from typing import Any
 
 from undersong.encoders.batching import halve_on_oom
 from undersong.evaluation.judges.yes_no import BATCH_SIZE, ClassifierJudge, YesNoAnswer, escape_special_tokens
+from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.study.judge_names import COST_MODEL
 from undersong.types import UndersongError
@@ -42,14 +43,16 @@ class CostModel:
             "dtype": getattr(torch, self.dtype),
         }
         try:
-            config = AutoConfig.from_pretrained(name, revision=revision)
+            config = load_pretrained(AutoConfig.from_pretrained, name, self.ref, revision=revision)
             config.num_labels = 1
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, truncation_side="left")
+            tokenizer = load_pretrained(
+                AutoTokenizer.from_pretrained, name, self.ref, revision=revision, truncation_side="left"
+            )
             model_class: Any = AutoModelForSequenceClassification
             if "LlamaForScore" in (config.architectures or ()):
                 model_class, load_options["key_mapping"] = _llama_for_score(), {"^score_head": "score"}
-            model, loading_info = model_class.from_pretrained(
-                name, config=config, output_loading_info=True, **load_options
+            model, loading_info = load_pretrained(
+                model_class.from_pretrained, name, self.ref, config=config, output_loading_info=True, **load_options
             )
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]

@@ -20,13 +20,13 @@ class CustomJudge:
     inner: Judge
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
-        """Judge each reply, in order; a failed reply is an `error` and is not shown to `inner`.
+        """Judge each reply, in order; a failed or empty reply is not shown to `inner`.
 
         Raises:
             UndersongError: `inner` returns another number or order of verdicts, or an invalid verdict.
         """
         verdicts = FunctionJudge(self.name, self.sees, lambda prompt, reply: "other").judge(prompts, replies)
-        judged_indices = [index for index, verdict in enumerate(verdicts) if verdict.verdict != "error"]
+        judged_indices = [index for index, verdict in enumerate(verdicts) if not verdict.is_lost]
         if self.sees == "utility" and (harmful := [prompt for prompt in prompts if prompt.harmful]):
             raise UndersongError(
                 f"The judge {self.name} measures usefulness and prompt {harmful[0].sample.id} is harmful; use another "

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.evaluation.judges.yes_no import ClassifierJudge, YesNoAnswer, YesNoLM, make_verdict, request_text
+from undersong.models.chat_template import render_chat_template
 from undersong.study.judge_names import HARMBENCH_CLASSIFIER, LLAMA_GUARD, WILDGUARD
-from undersong.types import Prompt, Reply, Verdict
+from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 HARMBENCH_MAX_TOKENS = 512  # length to which HarmBench cuts a reply
 HARMBENCH_PROMPT_START = """[INST] <<SYS>>
@@ -99,9 +100,25 @@ def llama_guard_judge(ref: str = "", device: str = "cpu", dtype: str = "float32"
         messages = [
             {"role": role, "content": model.truncate_text(content, GUARD_MAX_TOKENS)} for role, content in turns
         ]
-        return str(model.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return _render(model, messages)
 
     return ClassifierJudge("llama-guard", model, format_text)
+
+
+def _render(model: YesNoLM, messages: Sequence[dict[str, str]]) -> str:
+    """Text of a conversation by the chat template of a judge's tokenizer."""
+    from jinja2 import TemplateError
+
+    template = model.tokenizer.chat_template
+    if not isinstance(template, str):
+        raise UndersongError(f"The judge {model.ref} has no chat template; give the folder of a complete checkpoint.")
+    try:
+        return render_chat_template(template, messages, model.tokenizer.special_tokens_map)
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UndersongError(
+            f"The chat template of the judge {model.ref} fails ({reason}); give the checkpoint's own."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -118,9 +135,9 @@ class WildGuardJudge:
     sees: str = "harm"
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
-        """Judge each reply, in order; a failed reply is an `error`."""
+        """Judge each reply, in order; a failed reply is an `error`, and one without text `empty`."""
         verdicts = keyword_judge().judge(prompts, replies)  # also checks that prompts and replies belong together
-        judged_indices = [i for i, reply in enumerate(replies) if reply.finish != "error"]
+        judged_indices = [i for i, verdict in enumerate(verdicts) if not verdict.is_lost]
         answers = dict(
             zip(
                 judged_indices,

@@ -88,7 +88,7 @@ class StrongRejectJudge:
         return f"strongreject:{self.client.endpoint.model_at_host}"
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
-        """Judge each reply, in order; an empty reply is `other` and is not sent."""
+        """Judge each reply, in order; a reply without text is `empty` and is not sent."""
 
         def make_messages(prompt: Prompt, reply: str) -> Messages:
             return rubric_messages(request_text(self.name, prompt), reply)

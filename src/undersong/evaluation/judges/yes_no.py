@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from undersong.evaluation.judges.rule_based import keyword_judge
+from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
@@ -58,10 +59,14 @@ class YesNoLM:
 
         folder = model_folder(self.ref)
         name, revision = (str(folder), None) if folder is not None else split_revision(self.ref)
-        load_model: Any = AutoModelForCausalLM.from_pretrained
+        load_options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), "use_safetensors": True}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
-            model = load_model(name, revision=revision, dtype=getattr(torch, self.dtype), use_safetensors=True)
+            tokenizer = load_pretrained(
+                AutoTokenizer.from_pretrained, name, self.ref, revision=revision, padding_side="left"
+            )
+            model = load_pretrained(
+                AutoModelForCausalLM.from_pretrained, name, self.ref, revision=revision, **load_options
+            )
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UndersongError(f"The judge {self.ref} cannot be loaded ({reason}); give its folder or id.") from error
@@ -179,15 +184,16 @@ class ClassifierJudge:
     sees: str = "harm"
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
-        """Judge each reply, in order; a failed reply is an `error`."""
+        """Judge each reply, in order; a failed reply is an `error`, and one without text `empty`."""
         verdicts = keyword_judge().judge(prompts, replies)  # also checks that prompts and replies belong together
         rows = [i for i, prompt in enumerate(prompts) if prompt.harmful]
-        judged_indices = [i for i in rows if replies[i].finish != "error"]
+        judged_indices = [i for i in rows if not verdicts[i].is_lost]
         texts = [self.format_text(request_text(self.name, prompts[i]), replies[i].reply) for i in judged_indices]
         answers = dict(zip(judged_indices, self.model.predict(texts)))
         for i in rows:
             answer = answers.get(i)
-            word = "error" if answer is None else {"yes": "jailbreak", "no": "other", None: "unparsed"}[answer.label]
+            words = {"yes": "jailbreak", "no": "other", None: "unparsed"}
+            word = verdicts[i].verdict if answer is None else words[answer.label]
             verdicts[i] = make_verdict(prompts[i], self.name, word, None if answer is None else answer.margin)
         return verdicts
 

@@ -18,6 +18,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
 from undersong.models.kimi.network import AUDIO_MODULES, KimiAudioConfig, KimiAudioForCausalLM
+from undersong.models.pretrained import load_pretrained
 from undersong.types import UndersongError
 
 WHISPER_FOLDER, TOKENIZER_FOLDER = "whisper-large-v3", "glm-4-voice-tokenizer"
@@ -25,7 +26,7 @@ TOKENIZER_ID = "zai-org/glm-4-voice-tokenizer"
 UNUSED_WHISPER_KEYS = re.compile(r"^(model\.decoder\.|decoder\.|proj_out\.)")  # Whisper's decoder
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only", "token", "force_download")
 SHARED_OPTIONS = (*HUB_OPTIONS, "ignore_mismatched_sizes")  # options for the audio encoders too
-SAFETENSORS_ONLY = {"use_safetensors": True, "trust_remote_code": False}
+SAFETENSORS_ONLY = {"use_safetensors": True}
 RELEASE_HINT = "give the folder of a complete Kimi-Audio release"
 TOKENIZER_HINT = (
     f"it is no part of Kimi-Audio's release: fetch {TOKENIZER_ID}, or put it into {TOKENIZER_FOLDER}/ of the model's "
@@ -54,7 +55,7 @@ def load_kimi(
         UndersongError: A part that cannot be read, or whose sizes do not fit the others.
     """
     options = {"ignore_mismatched_sizes": True, **options}
-    for option in ("output_loading_info", *SAFETENSORS_ONLY):
+    for option in ("output_loading_info", "trust_remote_code", *SAFETENSORS_ONLY):
         options.pop(option, None)
     shared_options = {key: options[key] for key in SHARED_OPTIONS if key in options}
     model, info = _load_part(
@@ -113,7 +114,10 @@ def kimi_skeleton(source: str | Path, speech: bool = False, **options: Any) -> K
 def kimi_extractor(source: str | Path, **options: Any) -> WhisperFeatureExtractor:
     """Load the feature extractor of both audio encoders. `options` are those of `from_pretrained`, such as revision."""
     try:
-        return WhisperFeatureExtractor.from_pretrained(source, subfolder=WHISPER_FOLDER, **options)
+        extractor: WhisperFeatureExtractor = load_pretrained(
+            WhisperFeatureExtractor.from_pretrained, source, str(source), subfolder=WHISPER_FOLDER, **options
+        )
+        return extractor
     except LOADING_ERRORS as error:
         hint = f"give a folder with {WHISPER_FOLDER}/preprocessor_config.json"
         raise _loading_error("feature extractor", source, error, hint) from error
@@ -152,7 +156,9 @@ def _load_part(
     network_class: Any, part: str, source: str | Path, hint: str, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
     try:
-        model, info = network_class.from_pretrained(source, output_loading_info=True, **SAFETENSORS_ONLY, **options)
+        model, info = load_pretrained(
+            network_class.from_pretrained, source, str(source), output_loading_info=True, **SAFETENSORS_ONLY, **options
+        )
     except LOADING_ERRORS as error:
         raise _loading_error(part, source, error, hint) from error
     return model, info
@@ -164,7 +170,7 @@ def _load_config(config_class: Any, part: str, source: str | Path, hint: str, **
     if Path(source).is_dir() and not file.is_file():
         raise _loading_error(part, source, FileNotFoundError(f"no {file.relative_to(source)}"), hint)
     try:
-        return config_class.from_pretrained(source, **options)
+        return load_pretrained(config_class.from_pretrained, source, str(source), **options)
     except LOADING_ERRORS as error:
         raise _loading_error(part, source, error, hint) from error
 

@@ -17,6 +17,7 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.utils import cached_file
 
 from undersong.models.kimi.audio_tokenizer import FRAMES_PER_STATE, STATES_PER_TOKEN, valid_token_mask
+from undersong.models.pretrained import load_pretrained
 from undersong.types import UndersongError
 
 RANK_FILE, TOKENIZER_FILE = "tiktoken.model", "tokenizer.json"
@@ -89,7 +90,9 @@ def kimi_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerFas
     """
     hub_options = {key: value for key, value in options.items() if key != "trust_remote_code"}
     if _cached_path(source, TOKENIZER_FILE, hub_options) is not None:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(source, **hub_options)
+        tokenizer: PreTrainedTokenizerFast = load_pretrained(
+            PreTrainedTokenizerFast.from_pretrained, source, str(source), **hub_options
+        )
     else:
         rank_path = _cached_path(source, RANK_FILE, hub_options)
         if rank_path is None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from undersong.models.mini.network import CTC, MiniConfig, MiniForConditionalGeneration
+from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import hub_errors, split_revision
 from undersong.types import UndersongError
 
@@ -29,12 +30,12 @@ def _hub_options(ref: str) -> tuple[str, dict[str, Any]]:
     return source, {"revision": revision} if revision else {}
 
 
-def _load_pretrained(ref: str, description: str, from_pretrained: Any, **extra_options: Any) -> Any:
-    """`from_pretrained` without remote code; errors become one sentence."""
+def _load_base(ref: str, description: str, from_pretrained: Any, **extra_options: Any) -> Any:
+    """Load a part by its `from_pretrained`; errors become one sentence."""
     source, options = _hub_options(ref)
     unreadable: tuple[type[Exception], ...] = (*hub_errors(), LookupError, TypeError, RuntimeError)
     try:
-        return from_pretrained(source, trust_remote_code=False, **options, **extra_options)
+        return load_pretrained(from_pretrained, source, ref, **options, **extra_options)
     except unreadable as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UndersongError(
@@ -45,7 +46,7 @@ def _load_pretrained(ref: str, description: str, from_pretrained: Any, **extra_o
 def _load_weights(ref: str, description: str, model_class: Any, prefix: str = "") -> Any:
     """Load a model in float32 and check for missing tensors under `prefix`, which transformers would fill at random."""
     load_options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
-    model, info = _load_pretrained(ref, description, model_class.from_pretrained, **load_options)
+    model, info = _load_base(ref, description, model_class.from_pretrained, **load_options)
     if missing := sorted(name for name in info["missing_keys"] if name.startswith(prefix)):
         raise UndersongError(
             f"The {description} at {ref!r} lacks {missing[0]} ({len(missing)} such); give a whole one, and each option "
@@ -77,7 +78,7 @@ def read_tokenizer(ref: str) -> Any:
     """Load the tokenizer of a folder or Hugging Face id."""
     from transformers import AutoTokenizer
 
-    return _load_pretrained(ref, "tokenizer", AutoTokenizer.from_pretrained)
+    return _load_base(ref, "tokenizer", AutoTokenizer.from_pretrained)
 
 
 def build_mini(

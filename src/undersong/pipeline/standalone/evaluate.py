@@ -227,8 +227,8 @@ def _repetition_requests(request: PromptSetRequest, options: EvaluationOptions, 
 
 
 def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
-    """Judge blank replies, so that a missing answer is found now and not after an hour of generation."""
-    judge.judge(prompts, [Reply(*prompt.key, "", 0, "stop") for prompt in prompts])
+    """Judge dummy replies, so that a missing answer is found now and not after an hour of generation."""
+    judge.judge(prompts, [Reply(*prompt.key, "-", 0, "stop") for prompt in prompts])
 
 
 def _comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> str:

@@ -74,6 +74,7 @@ COUNT_HEADINGS = (
     "refusal",
     "other",
     "unparsed",
+    "empty",
     "error",
     "rate, %",
     "95 % interval",

@@ -119,7 +119,7 @@ def run_screening(
 
         config, inputs = _cache_key(harm_refs, corpora, options)
         artifact = store.get_or_make("screening", SCREENING_VERSION, config, inputs, make, seed=options.seed)
-        result = read_screening(artifact.verify().path)
+        result = read_screening(artifact.path)
         publish_screening(artifact.path, out, options.output_format)
     return result
 
@@ -161,7 +161,7 @@ def _cached_agreement(
 
     agreement_config = {name: value for name, value in config.items() if name not in SELECTION_OPTIONS}
     artifact = store.get_or_make("agreement", SCREENING_VERSION, agreement_config, inputs, make)
-    return dict(json.loads((artifact.verify().path / "agreement.json").read_text(encoding="utf-8")))
+    return dict(json.loads((artifact.path / "agreement.json").read_text(encoding="utf-8")))
 
 
 def _checked_views(corpora: ScreeningCorpora, options: ScreeningOptions) -> dict[str, list[EmbeddingRequest]]:
@@ -221,7 +221,7 @@ def _read_or_embed(ctx: RunContext, corpora: ScreeningCorpora, views: Sequence[E
 
     precomputed = [corpus_input.precomputed for corpus_input in corpora.inputs if corpus_input.precomputed is not None]
     scratch = corpora.pool.scratch
-    return precomputed or [read_embeddings(embed_corpus(ctx, view).verify().path, scratch) for view in views]
+    return precomputed or [read_embeddings(embed_corpus(ctx, view).path, scratch) for view in views]
 
 
 def _pool_quarantine(

@@ -46,13 +46,15 @@ def temporary_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     """
     created = [folder for folder in path.parents if not folder.exists()]
     try:
-        with _open_locked(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB):
+        file = _open_locked(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockHeldError(str(path)) from None
+    try:
+        with file:
             try:
                 yield
             finally:
                 path.unlink(missing_ok=True)  # while it is held: who waits for it sees that it has no name any more
-    except BlockingIOError:
-        raise LockHeldError(str(path)) from None
     finally:
         with suppress(OSError):  # the first that is not empty ends it
             for folder in created:

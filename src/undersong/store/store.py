@@ -5,23 +5,20 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import logging
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 from undersong import __version__
 from undersong.store.atomic import failpoint, report_disk_errors
 from undersong.store.draft import PROVENANCE, Draft
 from undersong.store.hashing import canonical_json, hash_file, to_jsonable
+from undersong.store.locks import persistent_lock
 from undersong.types import UndersongError
-
-logger = logging.getLogger("undersong.store")
 
 
 def repair_hint(file: Path) -> str:
@@ -197,7 +194,8 @@ class Store:
         if existing := self.find(stage, version, config, inputs):
             return existing
         artifact = self.locate(stage, version, config, inputs)
-        with report_disk_errors(self.root), _exclusive_lock(artifact.journal) as journal:
+        with report_disk_errors(self.root), persistent_lock(artifact.journal, artifact.location) as journal:
+            failpoint("lock:taken")
             if existing := self.find(stage, version, config, inputs):  # made by the process we waited for
                 return existing
             draft = Draft(artifact.partial, journal)
@@ -227,20 +225,6 @@ def environment_facts(packages: Sequence[str]) -> dict[str, Any]:
         **{name: distribution and distribution.version for name, distribution in distributions.items()},
     }
     return {"packages": versions, "python": platform.python_version(), "platform": platform.platform()}
-
-
-@contextmanager
-def _exclusive_lock(path: Path) -> Iterator[BinaryIO]:
-    """Hold the lock. Its file stays: if it were removed, two processes could hold two locks of the same name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("waiting for the process that is making %s", path.with_name(path.stem[1:]))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        failpoint("lock:taken")
-        yield file
 
 
 DONE, IN_PROGRESS, INTERRUPTED, MISSING = "done", "being made", "left half-made", "missing"

@@ -23,6 +23,12 @@ from .atomic import (
     move_into_place as move_into_place,
 )
 from .atomic import (
+    remove_path as remove_path,
+)
+from .atomic import (
+    report_disk_errors as report_disk_errors,
+)
+from .atomic import (
     sweep_leftovers as sweep_leftovers,
 )
 from .atomic import (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from undersong.options import key_values
-from undersong.pipeline.output_folder import partial_store
+from undersong.pipeline.output_folder import locked_output_folder, partial_store
 from undersong.pipeline.screening.checks import (
     check_axes,
     check_modalities,
@@ -79,7 +79,10 @@ def run_screening(
     rules = selection_rules(options)
     check_options(options, harm_refs, out)
     match_selection_ids(options)
-    with _open_run_context(options, out, [str(pool), harm_refs]) as (ctx, store):
+    with ExitStack() as stack:
+        if options.engine.shard is None:  # the job of one shard writes to the store only
+            writable_screening_folder(stack.enter_context(locked_output_folder(out)))
+        ctx, store = stack.enter_context(_open_run_context(options, out, [str(pool), harm_refs]))
         corpora = read_corpora(ctx, str(pool), harm_refs, options)
         check_output_outside_inputs(corpora, out)
         if options.engine.shard is not None:

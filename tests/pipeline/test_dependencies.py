@@ -129,11 +129,13 @@ def test_vectors_that_are_in_the_store_need_no_package(folder: Path) -> None:
     for one in theirs:
         with pytest.raises(UndersongError, match="Axis meaning"):
             check_dependencies(asked, shop)
-        one.expected.path.mkdir(parents=True)
-        (one.expected.path / "provenance.json").write_text(json.dumps({"hash": one.expected.hash, "cpu_seconds": 1.0}))
+        one.expected.location.mkdir(parents=True)
+        (one.expected.location / "provenance.json").write_text(
+            json.dumps({"hash": one.expected.hash, "cpu_seconds": 1.0})
+        )
     check_dependencies(asked, shop)
     assert plan_study(asked, folder / "store").missing_packages == ()
-    shutil.rmtree(theirs[0].expected.path)
+    shutil.rmtree(theirs[0].expected.location)
     assert plan_study(asked, folder / "store").missing_packages == (SENTENCE,)
 
 

@@ -149,7 +149,7 @@ def test_several_loadings_are_told_by_the_options_that_make_them(store: Path, tm
     made = next((store / "features").glob("[0-9a-f]*/provenance.json"))
     facts = json.loads(made.read_bytes())
     facts |= {"config": {**facts["config"], "loading": given.cache_key}, "hash": first.expected.hash, "files": {}}
-    folder = tmp_path / "store" / "features" / first.expected.path.name
+    folder = tmp_path / "store" / "features" / first.expected.location.name
     folder.mkdir()
     (folder / "provenance.json").write_text(json.dumps(facts))
     told = study_status(tiny(), tmp_path / "store", LoadOptions(dtype="float16")).other_loadings

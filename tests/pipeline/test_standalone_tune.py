@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -167,13 +168,38 @@ def test_a_run_that_dies_leaves_what_was_there(
 ) -> None:
     chosen, out = selection(tmp_path, "a", "b"), tmp_path / "out"
     tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **RECIPE))
-    before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
+    files = set(tmp_path.iterdir())
+    before = {path: path.stat().st_mtime_ns for path in sorted(out.rglob("*"))}
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("undersong.tuning.train.write_log", die)
-    with pytest.raises(KeyboardInterrupt):
-        tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **RECIPE))
-    after = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
+    with monkeypatch.context() as patch:
+        patch.setattr("undersong.tuning.train.write_log", die)
+        with pytest.raises(KeyboardInterrupt):
+            tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **RECIPE))
+    after = {path: path.stat().st_mtime_ns for path in sorted(out.rglob("*"))}
     assert after == before
+    tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **RECIPE))
+    assert set(tmp_path.iterdir()) == files
+
+
+def test_a_kept_step_that_is_gone_is_said_and_the_next_run_trains_anew(
+    manifest: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, out = selection(tmp_path, "a", "b"), tmp_path / "out"
+    train = tune.train_on_samples
+
+    def lose(*given: object) -> object:
+        trained = train(*given)
+        (kept,) = tmp_path.glob("out.*.kept")
+        shutil.rmtree(kept / "step-000002")
+        return trained
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "train_on_samples", lose)
+        with pytest.raises(UndersongError, match=r"step-000002, which an earlier attempt had saved, is missing in"):
+            tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **RECIPE))
+    assert not out.exists()
+    assert len(tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **RECIPE))) == 2
+    assert sorted(path.name for path in out.iterdir()) == ["log.jsonl", "provenance.json", "step-000002", "step-000003"]

@@ -27,7 +27,7 @@ def test_every_setting_has_a_place_of_its_own(shop) -> None:
         """Notes where each question would be answered."""
 
         def get_or_make(self, stage, version, config, inputs, make, **_more):
-            places.add(store.locate(stage, version, config, inputs).path)
+            places.add(store.locate(stage, version, config, inputs).location)
             return store.locate(stage, version, config, inputs)
 
     store, shop.store = shop.store, Looker()

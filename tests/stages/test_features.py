@@ -115,3 +115,15 @@ def test_a_killed_stage_loses_the_shard_in_progress(
     assert (
         again.model(str(tiny_folder), [made]).cached_audio(whole.samples).embed([tiny_af3.clip("k5", 0.1)])[0].shape[1]
     )
+
+
+def test_equal_features_have_equal_bytes(tmp_path: Path) -> None:
+    """safetensors orders the keys of a header anew in each call, if there are several."""
+    from undersong.models.feature_cache import read_feature_metadata, save_features
+    from undersong.types import Quarantined
+
+    lost = [Quarantined("p3", "too long")]
+    for number in range(8):
+        save_features({}, tmp_path / f"{number}.safetensors", lost, passes=2)
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    assert read_feature_metadata(tmp_path / "0.safetensors") == {"clips": 0, "passes": 2, "quarantined": lost}

@@ -1,5 +1,6 @@
 """What an artifact keeps, and what a draft takes."""
 
+import ast
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import undersong
 from undersong import __version__
 from undersong.store import PROVENANCE, Draft, Store, hash_folder, write_atomic
 from undersong.types import UndersongError
@@ -152,16 +154,52 @@ def test_a_damaged_artifact_is_named_and_not_used(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = store.get_or_make("stage", 1, {}, {}, write_note)
     other = store.get_or_make("stage", 2, {}, {}, write_note)
-    whole = (made.path / PROVENANCE).read_bytes()
+    whole = (made.location / PROVENANCE).read_bytes()
     for damage in (b"", b"{", b"[]x", b"7"):
-        (made.path / PROVENANCE).write_bytes(damage)
-        with pytest.raises(UndersongError, match=str(made.path)):
+        (made.location / PROVENANCE).write_bytes(damage)
+        with pytest.raises(UndersongError, match=str(made.location)):
             store.find("stage", 1, {}, {})
-    (made.path / PROVENANCE).write_bytes((other.path / PROVENANCE).read_bytes())
+    (made.location / PROVENANCE).write_bytes((other.location / PROVENANCE).read_bytes())
     with pytest.raises(UndersongError, match="another artifact"):
         store.get_or_make("stage", 1, {}, {}, unreachable)
-    (made.path / PROVENANCE).unlink()
+    (made.location / PROVENANCE).unlink()
     with pytest.raises(UndersongError, match="provenance"):
         store.get_or_make("stage", 1, {}, {}, unreachable)
-    (made.path / PROVENANCE).write_bytes(whole)
+    (made.location / PROVENANCE).write_bytes(whole)
     assert json.loads(whole)["hash"] == store.get_or_make("stage", 1, {}, {}, unreachable).hash
+
+
+def test_a_file_is_read_only_after_it_was_checked(tmp_path: Path) -> None:
+    """Bytes of the same number pass the check of a look-up; `path` is what a stage reads through."""
+    store = Store(tmp_path)
+    made = store.get_or_make("stage", 1, {}, {}, write_note)
+    file = next(item for item in made.location.iterdir() if item.name != PROVENANCE)
+    file.write_bytes(bytes(byte ^ 1 for byte in file.read_bytes()))
+    assert store.find("stage", 1, {}, {}) == made
+    with pytest.raises(UndersongError, match=f"{made.location} is damaged .{file.name} is not what was written"):
+        made.path  # noqa: B018
+
+
+NAME_QUESTIONS = {"exists", "name", "relative_to", "glob", "iterdir"}  # read no file
+
+
+def test_code_reads_artifacts_only_through_the_check() -> None:
+    """Outside the store `location` is asked only whether it exists and what it or its content is called."""
+    root = Path(undersong.__file__).parents[2]
+    for file in (file for folder in ("src", "experiments", "recipes") for file in (root / folder).rglob("*.py")):
+        if file.parts[-2:] == ("store", "store.py"):
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        allowed = {
+            id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in NAME_QUESTIONS
+        } | {
+            id(node.args[0])
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "shards_path"
+        }
+        wrong = [
+            node.lineno
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr == "location" and id(node) not in allowed
+        ]
+        assert not wrong, f"{file}:{wrong}: read an artifact through `path`, which checks it"

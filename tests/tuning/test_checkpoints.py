@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +20,7 @@ from tiny_tuning import PROMPTS, TARGETS
 from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model
 from undersong.tuning import train
-from undersong.tuning.checkpoints import step_folder
+from undersong.tuning.checkpoints import last_complete_checkpoint, step_folder
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
 from undersong.types import UndersongError
@@ -114,17 +117,23 @@ trained(model, out, replace(RECIPE, lora_dropout=0.2), resume=out / "state")
 """
 
 
+def kill(tiny_folder: Path, out: Path, step: int) -> list[int]:
+    """A training that dies at a step; the steps of the checkpoints that it leaves."""
+    here = Path(__file__).parent
+    arguments = [str(tiny_folder), str(out), str(here), str(here.parent / "helpers"), str(step)]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 137, done.stderr[-2000:]
+    return sorted(int(one.name.partition("-")[2]) for one in (out / "state").glob("checkpoint-*"))
+
+
 def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
     tiny: AudioModel, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With dropout, a schedule and a moment of Adam in the middle; killed twice, once before the first state."""
     undisturbed = trained(tiny, tmp_path / "plain", replace(RECIPE, lora_dropout=0.2))
-    out, here = tmp_path / "out", Path(__file__).parent
+    out = tmp_path / "out"
     for step, left in ((1, []), (7, [4, 6])):
-        arguments = [str(tiny_folder), str(out), str(here), str(here.parent / "helpers"), str(step)]
-        done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 137, done.stderr[-2000:]
-        assert sorted(int(one.name.partition("-")[2]) for one in (out / "state").glob("checkpoint-*")) == left
+        assert kill(tiny_folder, out, step) == left
     torn = out / "state" / "checkpoint-7"  # killed while it was written: there is no mark
     torn.mkdir()
     (torn / "adapter_model.safetensors").write_bytes(b"half")
@@ -133,4 +142,73 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
     assert apart(undisturbed, resumed) == 0.0
     first = load_file(tmp_path / "plain" / step_folder(3) / "adapter_model.safetensors")
     assert apart(first, load_file(out / step_folder(3) / "adapter_model.safetensors")) == 0.0
+    assert not (out / "state").exists()
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a training leaves that was killed after its sixth step."""
+    folder = tmp_path_factory.mktemp("killed") / "out"
+    assert kill(tiny_folder, folder, 7) == [4, 6]
+    return folder
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("evil",)
+
+
+def damage(file: Path, how: str) -> None:
+    if how == "gone":
+        file.unlink()
+    else:
+        file.write_bytes({"truncated": file.read_bytes()[:-9], "empty": b"", "pickle": pickle.dumps(Evil())}[how])
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "gone", "pickle"])
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "adapter_model.safetensors"]
+)
+def test_a_damaged_checkpoint_is_not_continued_from(
+    name: str, how: str, killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(killed / "state", state)
+    damage(state / "checkpoint-6" / name, how)
+    assert last_complete_checkpoint(state) == str(state / "checkpoint-4")
+    fault = "is missing" if how == "gone" else "is not what was written"
+    assert caplog.messages == [
+        f"{state / 'checkpoint-6'} is damaged ({name} {fault}); the training continues from checkpoint-4."
+    ]
+    damage(state / "checkpoint-4" / name, how)
+    assert last_complete_checkpoint(state) is None
+    assert caplog.messages[1:] == [
+        f"{state / 'checkpoint-4'} is damaged ({name} {fault}); the training continues from step 0."
+    ]
+    assert not list(state.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"{", b"\xff"])
+def test_a_checkpoint_without_a_readable_manifest_is_damaged(
+    content: bytes, killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(killed / "state", state)
+    (state / "checkpoint-6" / "files.json").write_bytes(content)
+    assert last_complete_checkpoint(state) == str(state / "checkpoint-4")
+    assert "files.json cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("lost", [("checkpoint-6",), ("checkpoint-4", "checkpoint-6")])
+def test_a_training_without_its_optimizer_ends_with_the_same_bits(
+    lost: tuple[str, ...], killed: Path, tiny: AudioModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went on with an optimizer that had forgotten its moments, and with other bits."""
+    undisturbed = trained(tiny, tmp_path / "plain", replace(RECIPE, lora_dropout=0.2))
+    out = tmp_path / "out"
+    shutil.copytree(killed, out)
+    for name in lost:
+        (out / "state" / name / "optimizer.pt").unlink()
+    monkeypatch.setattr(train, "CHECKPOINT_STEPS", 2)
+    assert apart(undisturbed, trained(tiny, out, replace(RECIPE, lora_dropout=0.2), resume=out / "state")) == 0.0
     assert not (out / "state").exists()

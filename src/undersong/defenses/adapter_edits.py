@@ -53,7 +53,7 @@ def project_adapter(context: DefenseContext, adapter: Artifact, step: int, setti
             models = context.run_context.model(context.model_record.ref), load_model(settings.unaligned)
             weight_lookups = [partial(_module_weight, model) for model in models]
             edit = project_safe_lora(weight_lookups[0], weight_lookups[1], settings.threshold)
-        adapter_path = adapter_step_folder(adapter.verify(), step)
+        adapter_path = adapter_step_folder(adapter, step)
         assert adapter_path is not None
         with draft.file(adapter_path.name) as folder:
             changed_modules = rewrite_adapter(adapter_path, folder, edit)
@@ -108,7 +108,7 @@ def remove_layers(context: DefenseContext, adapter: Artifact, step: int, setting
                 if trials[-1]["jsr"] <= settings.max_jsr:
                     break
         best_layers = min(trials, key=lambda trial: trial["jsr"])["layers"]  # the fewest layers if the JSR is equal
-        adapter_path = adapter_step_folder(adapter.verify(), step)
+        adapter_path = adapter_step_folder(adapter, step)
         assert adapter_path is not None
         with draft.file(adapter_path.name) as folder:
             rewrite_adapter(

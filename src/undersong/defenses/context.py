@@ -158,7 +158,7 @@ def load_refusal_direction(artifact: Artifact) -> RefusalDirection:
     """Read the direction of an artifact that `fit_refusal_artifact` made."""
     from undersong.mechanism import load_direction
 
-    return load_direction(artifact.verify().path / "direction.safetensors")
+    return load_direction(artifact.path / "direction.safetensors")
 
 
 def base_replies(
@@ -169,7 +169,7 @@ def base_replies(
     from undersong.evaluation.replies import read_replies
     from undersong.evaluation.verdicts import read_verdicts
 
-    replies = read_replies(artifact.verify().path / "replies.parquet")
+    replies = read_replies(artifact.path / "replies.parquet")
     verdicts = read_verdicts(artifact.path / "verdicts.parquet")
     judged_replies = [
         (prompt, reply.reply, verdict.verdict == "refusal")

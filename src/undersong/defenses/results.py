@@ -93,7 +93,7 @@ def _chosen_setting(defense: DefenseArtifacts) -> ChosenSetting | None:
 
 
 def _read_json(artifact: Artifact, name: str) -> dict[str, Any]:
-    return json.loads((artifact.verify().path / name).read_text(encoding="utf-8"))
+    return json.loads((artifact.path / name).read_text(encoding="utf-8"))
 
 
 def defense_cpu_seconds(record: AuditRecord) -> dict[str, DefenseCpuSeconds]:

@@ -44,7 +44,7 @@ def retune(context: DefenseContext, arm: StudyArm, adapter: Artifact, step: int)
     """
 
     def make(_model: AudioModel) -> dict[str, Any]:
-        return {"start": adapter_step_folder(adapter.verify(), step)}
+        return {"start": adapter_step_folder(adapter, step)}
 
     return _train_arm(context, arm, {}, TrainingExtras({"start_step": step}, {"start": adapter}, (), make))
 
@@ -69,7 +69,7 @@ def _train_arm(
 
 def last_kept_step(adapter: Artifact, default: int) -> int:
     """Last step that a training kept; it is earlier than `default` if a canary stopped the training."""
-    steps = [int(folder.name.removeprefix("step-")) for folder in adapter.path.glob("step-*")]
+    steps = [int(folder.name.removeprefix("step-")) for folder in adapter.location.glob("step-*")]
     return max(steps, default=default)
 
 

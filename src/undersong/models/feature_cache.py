@@ -20,6 +20,7 @@ from undersong.types import PooledVector, Quarantined, Sample
 
 CLIPS_PER_BATCH = 32  # clips that are decoded and held in memory together
 CLIPS_PER_FILE = 512
+METADATA_KEY = "features"  # only one: safetensors writes several in random order, and equal runs have equal bytes
 
 
 def cache_audio_features(
@@ -91,7 +92,7 @@ def save_features(
         "quarantined": [[item.id, item.reason] for item in quarantined],
         "passes": passes,
     }
-    save_file(tensors, path, metadata={key: json.dumps(value) for key, value in metadata.items()})
+    save_file(tensors, path, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
 def read_feature_metadata(path: Path) -> dict[str, Any]:
@@ -101,9 +102,16 @@ def read_feature_metadata(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        metadata = {key: json.loads(value) for key, value in file.metadata().items()}
+        metadata = _parse_metadata(file.metadata())
     quarantined = [Quarantined(id, reason) for id, reason in metadata["quarantined"]]
     return {"clips": len(metadata["ids"]), "passes": metadata["passes"], "quarantined": quarantined}
+
+
+def _parse_metadata(header: Mapping[str, str]) -> dict[str, Any]:
+    """Content of a header of `save_features`; older files have a key for each value."""
+    if METADATA_KEY in header:
+        return dict(json.loads(header[METADATA_KEY]))
+    return {key: json.loads(value) for key, value in header.items()}
 
 
 def _all_valid(features: AudioFeatures) -> torch.Tensor:
@@ -116,8 +124,8 @@ def load_features(path: Path) -> dict[str, AudioFeatures]:
     from safetensors.torch import load_file
 
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    ids, views = json.loads(metadata["ids"]), json.loads(metadata["views"])
+        metadata = _parse_metadata(file.metadata())
+    ids, views = metadata["ids"], metadata["views"]
     tensors = load_file(path)
     if not ids:
         return {}

@@ -44,7 +44,7 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, 
     study = record.study
     all_runs = [run for model in record.models for run in (*model.runs, *model.defended_runs)]
     verdict_artifacts = [a for run in all_runs for a in (run.verdicts, *(a for _, a in run.other_verdicts))]
-    verdicts = {a.hash: read_verdicts(a.verify().path / "verdicts.parquet") for a in verdict_artifacts}
+    verdicts = {a.hash: read_verdicts(a.path / "verdicts.parquet") for a in verdict_artifacts}
     samples = {(name, s.id): s for name, corpus in record.sets.items() for s in corpus.samples}
     comprehension_config = study.evaluation.comprehension
 
@@ -166,7 +166,7 @@ def _scored_exchanges(
         Prompt(samples[verdict.set, verdict.prompt_id], verdict.set, verdict.harmful, verdict.modality, verdict.system)
         for verdict in verdicts
     ]
-    return list(zip(prompts, read_replies(run.replies.verify().path / "replies.parquet"), strict=True))
+    return list(zip(prompts, read_replies(run.replies.path / "replies.parquet"), strict=True))
 
 
 def _read_log_line(run: RunRecord) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _read_log_line(run: RunRecord) -> dict[str, Any]:
     if run.adapter is None:
         return {}
     adapter = run.defense.trained_adapter if run.defense else run.adapter
-    lines = (adapter.verify().path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (adapter.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return next((line for line in map(json.loads, lines) if line["step"] == run.step), {})
 
 
@@ -187,7 +187,7 @@ def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
     if run.arm.selection is None or run.arm.axis is None:
         return None
     artifact = model.proximities[run.arm.axis, run.arm.harm_set]
-    table = pq.read_table(artifact.verify().path / "proximity.parquet")
+    table = pq.read_table(artifact.path / "proximity.parquet")
     by_id = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
     return sum(by_id[i] for i in run.arm.selection.ids) / run.arm.selection.k
 
@@ -201,7 +201,7 @@ def _verdict_rows(
         "defense": defense and defense.name,
         "retuned": defense is not None and defense.again,
     }
-    labels["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # location in the store
+    labels["replies"] = f"{run.replies.stage}/{run.replies.location.name}"  # location in the store
     identity = {f"run_{key}": value for key, value in labels.items()}
     rows = [
         {**identity, **asdict(verdict), "finish": finish}
@@ -219,7 +219,7 @@ def _verdict_rows(
 def _finishes(run: RunRecord) -> list[str]:
     from undersong.evaluation.replies import read_finishes
 
-    return read_finishes(run.replies.verify().path / "replies.parquet")
+    return read_finishes(run.replies.path / "replies.parquet")
 
 
 def _model_comparisons(
@@ -259,9 +259,7 @@ def _examples(
             continue
         arm_names.add(run.arm.name)
         counts: dict[tuple[str, str, str], int] = {}
-        for verdict, reply in zip(
-            verdicts[run.verdicts.hash], read_replies(run.replies.verify().path / "replies.parquet")
-        ):
+        for verdict, reply in zip(verdicts[run.verdicts.hash], read_replies(run.replies.path / "replies.parquet")):
             key = (verdict.set, verdict.modality, verdict.system)
             counts[key] = counts.get(key, 0) + 1
             if verdict.modality != "audio" or counts[key] > EXAMPLES_A_SET:

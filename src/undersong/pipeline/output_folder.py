@@ -5,16 +5,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from undersong.models.load_options import LoadOptions
+from undersong.stages.context import FILE_HASHES_FOLDER
 from undersong.stages.features import MODEL_PACKAGES
-from undersong.store import PROVENANCE, TEMPORARY_PREFIX, Store, atomic_replacement, canonical_json, write_atomic
+from undersong.store import (
+    PROVENANCE,
+    TEMPORARY_PREFIX,
+    LockHeldError,
+    Store,
+    atomic_replacement,
+    canonical_json,
+    report_disk_errors,
+    sweep_leftovers,
+    temporary_lock,
+    write_atomic,
+)
 from undersong.store.store import environment_facts
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
@@ -92,6 +105,48 @@ def _read_note(out: Path) -> dict[str, Any] | None:
 RESULTS_FILE = "results.json"
 
 
+@contextmanager
+def locked_output_folder(out: Path) -> Iterator[Path]:
+    """Hold the lock on an output folder while a command works on it.
+
+    First removes the temporary files of killed commands, and at the end, if all went well, what they kept next to the
+    folder in order to continue: nobody can continue into a folder that holds something else now.
+
+    Raises:
+        UndersongError: Another process is writing to the folder, or its parent folder cannot be written.
+    """
+    place = out.absolute()
+    with ExitStack() as stack:
+        with report_disk_errors(place.parent):
+            try:
+                stack.enter_context(temporary_lock(place.with_name(f".{place.name}.lock")))
+            except LockHeldError:
+                raise UndersongError(
+                    f"Another process is writing to {out}; wait until it has finished, or name another folder with "
+                    "--out."
+                ) from None
+        sweep_leftovers(place)
+        yield out
+        for path in place.parent.iterdir():
+            if path.name.startswith(f"{place.name}.") and re.fullmatch(UNFINISHED_WORK, path.name[len(place.name) :]):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+UNFINISHED_WORK = r"\.[0-9a-f]{8}\.partial|\.[0-9a-f]{12}\.(state|kept)"
+
+
+@contextmanager
+def locked_study_folder(out: Path) -> Iterator[None]:
+    """Wait for another run that is writing its results to this folder, and hold the lock meanwhile.
+
+    Runs of one study may share a store and a folder; only the writing of the results must not mix.
+    """
+    with ExitStack() as stack:
+        with report_disk_errors(out):
+            stack.enter_context(temporary_lock(out / f"{TEMPORARY_PREFIX}results.lock", wait=True))
+        yield
+
+
 def check_output_folder(out: Path, stage: str) -> Path:
     """Check that a folder can be written: it is new, empty, or was written by the same verb.
 
@@ -113,6 +168,7 @@ def check_study_folder(out: Path, study: str, store: Path) -> None:
         UndersongError: The folder holds something else.
     """
     existing = [entry for entry in out.iterdir() if not entry.name.startswith(TEMPORARY_PREFIX)] if out.is_dir() else []
+    existing = [entry for entry in existing if entry != store_folder(out, store) or not _is_store_begun(entry)]
     if out.exists() and not out.is_dir():
         raise UndersongError(f"{out} is a file; give a folder for --out.")
     if (out / RESULTS_FILE).exists():
@@ -123,6 +179,21 @@ def check_study_folder(out: Path, study: str, store: Path) -> None:
     inner_stores = [root for root in (store, out / "store") if root.resolve().is_relative_to(out.resolve())]
     if existing and unfinished_study(out) != study and not any(Store(root).is_initialized for root in inner_stores):
         raise UndersongError(f"{out} holds {existing[0].name} and no results of a study; name a new folder with --out.")
+
+
+def store_folder(out: Path, store: Path) -> Path:
+    """The folder directly in `out` in which the store is or would be by default."""
+    inner = store if store.resolve().is_relative_to(out.resolve()) else out / "store"
+    parts = inner.resolve().relative_to(out.resolve()).parts
+    return out / (parts[0] if parts else "store")
+
+
+def _is_store_begun(folder: Path) -> bool:
+    """Whether a folder is a store that another run has just begun: it has no files but those of a store's start."""
+    return folder.is_dir() and all(
+        path.is_dir() or path.parent.name == FILE_HASHES_FOLDER or path.name.endswith(".journal")
+        for path in folder.rglob("*")
+    )
 
 
 def _study_name(results: Path) -> str | None:
@@ -170,13 +241,13 @@ def _read_provenance(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def partial_store(out: Path, key: Any, kept: Sequence[str]) -> Iterator[Store]:
-    """Yield a store next to `out` for one command, and delete it when the command succeeds.
+    """Yield a store next to `out` for one command that holds the folder's lock, and delete it when it succeeds.
 
     After a failure the store stays for the next attempt if it holds a file that is expensive to make again.
 
     Args:
         out: Output folder of the command.
-        key: JSON-able options of the command, so that two commands with one `out` do not share a store.
+        key: JSON-able options of the command, so that it does not continue what one with other options began.
         kept: Glob patterns of the expensive files.
     """
     digest = hashlib.sha256(canonical_json(key).encode()).hexdigest()
@@ -217,4 +288,4 @@ def write_provenance(
     """
     provenance = {"stage": stage, "config": dict(config), "inputs": dict(inputs), "notes": dict(notes)}
     provenance |= environment_facts(MODEL_PACKAGES)
-    (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_atomic(folder / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True).encode() + b"\n")

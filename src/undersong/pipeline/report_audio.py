@@ -24,7 +24,7 @@ def collect_report_audio(record: AuditRecord, results: Results) -> PlayableAudio
 def played_corpus_paths(record: AuditRecord, root: Path) -> list[str]:
     """Paths in the store of the corpora whose samples are played."""
     corpora = (*record.harm.values(), record.pool)
-    return list(dict.fromkeys(str(corpus.artifact.path.relative_to(root)) for corpus in corpora))
+    return list(dict.fromkeys(str(corpus.artifact.location.relative_to(root)) for corpus in corpora))
 
 
 def reload_report_audio(results: Results, report_folder: Path) -> PlayableAudio:

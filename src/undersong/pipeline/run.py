@@ -17,7 +17,13 @@ from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.arm_jobs import audit_arm
 from undersong.pipeline.assembly import assemble_results
 from undersong.pipeline.audit import audit_study
-from undersong.pipeline.output_folder import RESULTS_FILE, check_study_folder, clear_unfinished, mark_unfinished
+from undersong.pipeline.output_folder import (
+    RESULTS_FILE,
+    check_study_folder,
+    clear_unfinished,
+    locked_study_folder,
+    mark_unfinished,
+)
 from undersong.pipeline.planning.dependencies import check_dependencies
 from undersong.pipeline.report_audio import collect_report_audio, played_corpus_paths
 from undersong.results.comprehension import comprehension_shares
@@ -86,8 +92,10 @@ def run_audit(
     )
     say("writing the report")
     content = results.model_copy(update={"provenance": provenance}).content
-    _write_outputs(record, results, content, rows, out, show_replies)
-    clear_unfinished(out)
+    with locked_study_folder(out):
+        check_study_folder(out, study.study, root)  # checked again, because another run may have written there
+        _write_outputs(record, results, content, rows, out, show_replies)
+        clear_unfinished(out)
     return RunOutput(out, digest, _cpu_seconds() - cpu_at_start, content)
 
 

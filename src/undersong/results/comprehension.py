@@ -40,7 +40,7 @@ SHARES = ("repeated", "on_topic", "comprehended", "of_non_refusals")
 def read_run_comprehension(run: RunRecord) -> list[PromptComprehension]:
     """Read the comprehension measurements of a run at its step; empty if none were made."""
     artifact = run.comprehension
-    return [] if artifact is None else read_comprehension(artifact.verify().path / COMPREHENSION_FILE)
+    return [] if artifact is None else read_comprehension(artifact.path / COMPREHENSION_FILE)
 
 
 def add_comprehension(

@@ -140,8 +140,7 @@ def _benign_tables(model: ModelRecord) -> dict[str, pa.Table]:
     import pyarrow.parquet as pq
 
     return {
-        axis: pq.read_table(artifact.verify().path / "proximity.parquet")
-        for axis, artifact in model.benign_proximity.items()
+        axis: pq.read_table(artifact.path / "proximity.parquet") for axis, artifact in model.benign_proximity.items()
     }
 
 

@@ -70,8 +70,8 @@ def _axis_screening(record: AuditRecord, model: ModelRecord, axis: str, harm_set
     from undersong.encoders.embeddings import read_embeddings
     from undersong.proximity import ranking_metadata, ranking_scores
 
-    table = pq.read_table(model.proximities[axis, harm_set].verify().path / "proximity.parquet")
-    pool_embeddings = read_embeddings(model.embeddings[axis][0].verify().path)
+    table = pq.read_table(model.proximities[axis, harm_set].path / "proximity.parquet")
+    pool_embeddings = read_embeddings(model.embeddings[axis][0].path)
     facts = ranking_metadata(table)
     values = ranking_scores(table).astype(np.float64)
     counts, edges = np.histogram(values, bins=BINS)
@@ -108,7 +108,7 @@ def corpus_quarantine(corpus: Corpus) -> list[dict[str, str]]:
     """Return the items that a corpus left out, with reasons."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(corpus.artifact.verify().path / "quarantine.parquet").to_pylist()
+    return pq.read_table(corpus.artifact.path / "quarantine.parquet").to_pylist()
 
 
 def _samples_by_id(corpus: Corpus) -> dict[str, Sample]:
@@ -229,7 +229,7 @@ def load_proximity_tables(model: ModelRecord, harm_set: str) -> dict[str, pa.Tab
     import pyarrow.parquet as pq
 
     return {
-        axis: pq.read_table(artifact.verify().path / "proximity.parquet")
+        axis: pq.read_table(artifact.path / "proximity.parquet")
         for (axis, target_set), artifact in model.proximities.items()
         if target_set == harm_set
     }
@@ -283,7 +283,7 @@ def axis_fingerprint_records(record: AuditRecord, model: ModelRecord) -> list[Ax
     from undersong.proximity import compare_internal_axis, sample_metadata_table
 
     tables = load_proximity_tables(model, next(iter(record.harm)))
-    vectors = {axis: read_embeddings(pair[0].verify().path) for axis, pair in model.embeddings.items()}
+    vectors = {axis: read_embeddings(pair[0].path) for axis, pair in model.embeddings.items()}
     internal_axes = [axis for axis, spec in record.study.axes.items() if is_internal(spec)]
     references = {axis: table for axis, table in tables.items() if axis not in internal_axes}
     if not references:

@@ -76,9 +76,7 @@ def evaluate_comprehension(
         from undersong.evaluation.comprehension import measure_prompt_comprehension, write_comprehension
         from undersong.evaluation.verdicts import read_verdicts
 
-        verdict_by_key = {
-            verdict.key: verdict for verdict in read_verdicts(verdicts.verify().path / "verdicts.parquet")
-        }
+        verdict_by_key = {verdict.key: verdict for verdict in read_verdicts(verdicts.path / "verdicts.parquet")}
         judged = [(prompt, reply, verdict_by_key[reply.key]) for prompt, reply in read_exchanges(replies, requests)]
         repeated = [] if repetitions is None else read_exchanges(repetitions, repeat_requests)
         rows = measure_prompt_comprehension(judged, repeated, settings, lambda: reply_encoder.encoder)

@@ -65,14 +65,14 @@ class Corpus:
     def _manifest(self) -> Manifest:
         from undersong.corpora import read_manifest
 
-        return read_manifest(self.artifact.verify().path / "corpus.parquet")
+        return read_manifest(self.artifact.path / "corpus.parquet")
 
     @cached_property
     def fingerprints(self) -> Fingerprints:
         """Audio fingerprints by id; empty if the audio was not decoded."""
         from undersong.corpora.audio_metadata import read_fingerprints
 
-        return read_fingerprints(self.artifact.verify().path)
+        return read_fingerprints(self.artifact.path)
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -143,7 +143,7 @@ class RunContext:
             self._model = self._judge = None  # free the old model before loading the new one
             self._model = load_model(ref, self.loading)
         for artifact in features:
-            self._model.load_cached_features(artifact.hash, _features_loader(artifact.path))
+            self._model.load_cached_features(artifact.hash, _features_loader(artifact))
         return self._model
 
     def features(self, ref: str, adapter: Artifact | None = None) -> dict[str, Artifact]:
@@ -184,7 +184,7 @@ def adapter_step_folder(adapter: Artifact | None, step: int) -> Path | None:
     return None if adapter is None else adapter.path / f"step-{step:06d}"
 
 
-def _features_loader(folder: Path) -> Callable[[], dict[str, AudioFeatures]]:
+def _features_loader(features: Artifact) -> Callable[[], dict[str, AudioFeatures]]:
     from undersong.models.feature_cache import load_features
 
-    return lambda: {k: v for file in sorted(folder.glob("features-*")) for k, v in load_features(file).items()}
+    return lambda: {k: v for file in sorted(features.path.glob("features-*")) for k, v in load_features(file).items()}

@@ -82,8 +82,8 @@ def load_corpus(
         inputs = {**inputs, "noise": _hash_noise(ctx, noise)}
     if engine.shard is not None and decode and isinstance(ctx.store, Store):
         expected = ctx.store.locate(STAGE, VERSION, config, inputs)
-        if not expected.path.exists():
-            _decode_in_shards(ctx, ref, select_samples()[0], engine, shards_path(expected.path))
+        if not expected.location.exists():
+            _decode_in_shards(ctx, ref, select_samples()[0], engine, shards_path(expected.location))
     artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=("soundfile", "soxr"))
     remove_shards(artifact)
     corpus = Corpus(ref, artifact)

@@ -86,7 +86,7 @@ def embed_shard(ctx: RunContext, request: EmbeddingRequest, store: Store) -> Non
     """Make this job's shards (`request.engine.shard`) of vectors, and of transcripts if the encoder needs them."""
     config, inputs = _cache_key(ctx, request)
     if store.find(STAGE, VERSION, config, inputs) is None:
-        folder = shards_path(store.locate(STAGE, VERSION, config, inputs).path)
+        folder = shards_path(store.locate(STAGE, VERSION, config, inputs).location)
         _embed_in_shards(ctx, request, _encoder_inputs(ctx, request)[0], request.engine, folder)
 
 

@@ -96,8 +96,8 @@ def shards_path(path: Path) -> Path:
 
 def remove_shards(artifact: Artifact) -> None:
     """Remove the shards of an artifact that is there (to a plan it may not be); another process may do the same."""
-    folder = shards_path(artifact.path)
-    if artifact.path.exists() and folder.exists():
+    folder = shards_path(artifact.location)
+    if artifact.location.exists() and folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -136,7 +136,7 @@ def project_held_out(
         from undersong.mechanism.probes import harm_probe_decision_values
 
         direction = load_direction(base_direction.path / "direction.safetensors")
-        before = load_file(base_states.verify().path / "states.safetensors")
+        before = load_file(base_states.path / "states.safetensors")
         fit, held_out = fit_requests.sets, held_out_requests.sets
         corpora = [*fit_requests.corpora, *held_out_requests.corpora]
         with ctx.model_with_audio(arm.model, corpora, adapter, step) as model:

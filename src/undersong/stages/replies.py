@@ -126,7 +126,7 @@ def apply_steering(model: AudioModel, steering: Artifact | None) -> Iterator[Non
 
     from undersong.mechanism.interventions import addition, apply_interventions
 
-    vectors = {} if steering is None else load_file(steering.verify().path / "steering.safetensors")
+    vectors = {} if steering is None else load_file(steering.path / "steering.safetensors")
     layer_interventions = {int(layer): addition(vector) for layer, vector in vectors.items()}
     with apply_interventions(model.decoder.layers, layer_interventions):
         yield
@@ -180,7 +180,7 @@ def read_exchanges(replies: Artifact, requests: Sequence[PromptSetRequest]) -> l
     """The replies of an artifact, each with its prompt, in the order of the replies."""
     from undersong.evaluation.replies import join_prompts, read_replies
 
-    return join_prompts(request_prompts(requests), read_replies(replies.verify().path / "replies.parquet"))
+    return join_prompts(request_prompts(requests), read_replies(replies.path / "replies.parquet"))
 
 
 def judge_replies(

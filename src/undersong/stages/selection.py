@@ -53,8 +53,8 @@ def measure_proximity(
         from undersong.proximity import proximity_table
 
         unencoded, scratch = encodable_samples(corpus, features)[1], draft.path.parent
-        vectors = drop_embeddings(read_embeddings(pool.verify().path, scratch), unencoded, scratch)
-        table = proximity_table(axis, harm_set, vectors, read_embeddings(harm.verify().path), **settings)
+        vectors = drop_embeddings(read_embeddings(pool.path, scratch), unencoded, scratch)
+        table = proximity_table(axis, harm_set, vectors, read_embeddings(harm.path), **settings)
         pq.write_table(table, draft.path / "proximity.parquet")
 
     config = {"axis": axis, "harm_set": harm_set, **settings}
@@ -222,7 +222,7 @@ def read_selection(artifact: Artifact) -> Selection:
     """Selection that an artifact holds."""
     from undersong.proximity import selection_from_json
 
-    return selection_from_json((artifact.verify().path / "selection.json").read_text(encoding="utf-8"))
+    return selection_from_json((artifact.path / "selection.json").read_text(encoding="utf-8"))
 
 
 def _within_tables(proximities: ProximityArtifacts, rule: ArmRule) -> dict[str, Artifact]:
@@ -237,4 +237,4 @@ def _within_tables(proximities: ProximityArtifacts, rule: ArmRule) -> dict[str, 
 def _read_proximity(artifact: Artifact) -> pa.Table:
     import pyarrow.parquet as pq
 
-    return pq.read_table(artifact.verify().path / "proximity.parquet")
+    return pq.read_table(artifact.path / "proximity.parquet")

@@ -57,10 +57,10 @@ def transcribe_corpus(ctx: RunContext, asr: str, corpus: Corpus, engine: Engine 
         from undersong.encoders.asr import samples_without_text
 
         expected = ctx.store.locate(STAGE, VERSION, {}, inputs)
-        if not expected.path.exists():
+        if not expected.location.exists():
             fill_missing_shards(
                 engine,
-                RowShards(shards_path(expected.path), samples_without_text(corpus.samples), CLIPS_PER_SHARD),
+                RowShards(shards_path(expected.location), samples_without_text(corpus.samples), CLIPS_PER_SHARD),
                 make_pass,
                 watcher,
             )

@@ -20,6 +20,18 @@ from .atomic import (
     failpoint as failpoint,
 )
 from .atomic import (
+    move_into_place as move_into_place,
+)
+from .atomic import (
+    remove_path as remove_path,
+)
+from .atomic import (
+    report_disk_errors as report_disk_errors,
+)
+from .atomic import (
+    sweep_leftovers as sweep_leftovers,
+)
+from .atomic import (
     write_atomic as write_atomic,
 )
 from .draft import (
@@ -39,6 +51,12 @@ from .hashing import (
 )
 from .hashing import (
     hash_folder as hash_folder,
+)
+from .locks import (
+    LockHeldError as LockHeldError,
+)
+from .locks import (
+    temporary_lock as temporary_lock,
 )
 from .store import (
     DONE as DONE,

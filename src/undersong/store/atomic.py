@@ -11,11 +11,12 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from undersong.store.locks import writers_lock
 from undersong.types import UndersongError
 
 FAILPOINTS = (
@@ -40,39 +41,99 @@ def failpoint(name: str) -> None:
         os._exit(137)
 
 
+OLD_SUFFIX = ".old"
 TEMPORARY_PREFIX = ".writing-"  # a prefix, because writers such as soundfile and numpy use a file's suffix
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 NO_ACCESS_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextmanager
-def atomic_replacement(target: Path, mode: int | None = None) -> Iterator[Path]:
+def atomic_replacement(target: Path, mode: int | None = None, *, sweep: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to `target` for a file or folder, which replaces `target` once it is safely on disk.
 
-    If the body raises, `target` stays unchanged. `mode` sets the file's permissions from its first byte on.
+    If the body raises, `target` stays unchanged.
+
+    Args:
+        target: The file or folder.
+        mode: Permissions of the file, from its first byte on.
+        sweep: Remove what killed writers of `target` left, which takes a lock; False where nobody else can write, and
+            killed writers are swept otherwise.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    with _sweep_lock(target) if sweep else nullcontext():
+        temporary = _temporary_path(target)
+        failpoint("write:begun")
+        try:
+            if mode is not None:
+                temporary.touch(0o600)
+                temporary.chmod(mode)  # `touch` alone would apply the umask
+            with disk_error_context(target):
+                yield temporary
+            failpoint("write:filled")
+            fsync_path(temporary)
+            failpoint("write:synced")
+            _replace(temporary, target)
+        finally:
+            remove_path(temporary)  # still there if the body failed
+        failpoint("write:renamed")
+        fsync_path(target.parent, deep=False)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Replace `target` by a file or folder on the same disk, once this is safely there."""
+    with report_disk_errors(target.parent), _sweep_lock(target):
+        fsync_path(source)
+        _replace(source, target)
+        fsync_path(target.parent, deep=False)
+
+
+def sweep_leftovers(target: Path) -> None:
+    """Remove what killed writers of `target` left next to it; a folder that one had moved aside is put back.
+
+    Does nothing while another process writes `target`.
+    """
+    if target.parent.is_dir():
+        with report_disk_errors(target.parent), _sweep_lock(target):
+            pass
+
+
+def _temporary_path(target: Path) -> Path:
     # Not by the process id alone: containers that share a disk all have the same few.
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
-    old = temporary.with_name(f"{temporary.name}.old")
-    failpoint("write:begun")
+    return target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
+
+
+def _replace(source: Path, target: Path) -> None:
+    if not target.is_dir():
+        source.replace(target)
+        return
+    old = _temporary_path(target)  # a folder cannot be renamed onto a full one
+    old = old.with_name(f"{old.name}{OLD_SUFFIX}")
+    target.rename(old)
     try:
-        if mode is not None:
-            temporary.touch(0o600)
-            temporary.chmod(mode)  # `touch` alone would apply the umask
-        with disk_error_context(target):
-            yield temporary
-        failpoint("write:filled")
-        fsync_path(temporary)
-        failpoint("write:synced")
-        if target.is_dir():  # a folder cannot be renamed onto a full one
-            target.rename(old)
-        temporary.replace(target)
-    finally:
-        remove_path(temporary)  # still there if the body failed
-        remove_path(old)
-    failpoint("write:renamed")
-    fsync_path(target.parent, deep=False)
+        source.replace(target)
+    except OSError:
+        old.rename(target)
+        raise
+    remove_path(old)
+
+
+@contextmanager
+def _sweep_lock(target: Path) -> Iterator[None]:
+    def sweep() -> None:
+        pattern = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}\d+-[0-9a-f]{{8}}-{re.escape(target.name)}({OLD_SUFFIX})?")
+        for path in target.parent.iterdir():
+            if match := pattern.fullmatch(path.name):
+                if match[1] and not target.exists():  # killed between two renames
+                    path.rename(target)
+                else:
+                    remove_path(path)
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(writers_lock(target.with_name(f"{TEMPORARY_PREFIX}{target.name}.lock"), sweep))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(target)) from error  # no user knows the lock's name
+        yield
 
 
 def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
@@ -103,7 +164,7 @@ def disk_error_context(target: Path) -> Iterator[None]:
 
 
 def _errno_in(text: str) -> int | None:
-    if re.search(r"inline_container\.cc.*(unexpected pos|PytorchStreamWriter)", text, re.S):
+    if re.search(r"inline_container\.cc.*unexpected pos|PytorchStreamWriter failed|iostream error", text, re.S):
         return errno.EIO
     match = re.search(r"\(os error (\d+)\)", text)
     return int(match[1]) if match else None

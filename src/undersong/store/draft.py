@@ -51,7 +51,7 @@ class Draft:
             or any(part.startswith(TEMPORARY_PREFIX) for part in parts)
         ):
             raise ValueError(f"{name!r} must be a path inside the artifact, and no file of the store itself")
-        with atomic_replacement(self.path / name, mode) as temporary:
+        with atomic_replacement(self.path / name, mode, sweep=False) as temporary:
             yield temporary
         self._record(finished=Path(name).as_posix())
         self._finished.add(Path(name).as_posix())
@@ -113,7 +113,7 @@ class Draft:
             "cpu_seconds": cpu,
             "created": created,
         }
-        with atomic_replacement(self.path / PROVENANCE) as temporary:
+        with atomic_replacement(self.path / PROVENANCE, sweep=False) as temporary:
             temporary.write_text(
                 json.dumps(provenance, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
             )

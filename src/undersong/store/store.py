@@ -5,23 +5,20 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import logging
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 from undersong import __version__
 from undersong.store.atomic import failpoint, report_disk_errors
 from undersong.store.draft import PROVENANCE, Draft
 from undersong.store.hashing import canonical_json, hash_file, to_jsonable
+from undersong.store.locks import persistent_lock
 from undersong.types import UndersongError
-
-logger = logging.getLogger("undersong.store")
 
 
 def repair_hint(file: Path) -> str:
@@ -32,33 +29,45 @@ def repair_hint(file: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Result of a stage: `path` is a complete folder, `hash` the hash of everything that it was made from."""
+    """Result of a stage: `location` is its folder, `hash` the hash of everything that it was made from.
+
+    Read its files through `path`, which checks them first. `location` is for questions that read no file: whether the
+    folder exists, and what it is called.
+    """
 
     stage: str
     hash: str
-    path: Path
+    location: Path
+
+    @property
+    def path(self) -> Path:
+        """The folder, after a check that all its files have the bytes that were written (once a process).
+
+        Raises UndersongError for a damaged artifact.
+        """
+        return self.verify().location
 
     @property
     def partial(self) -> Path:
         """Folder of the unfinished artifact."""
-        return self.path.with_name(f"{self.path.name}.partial")
+        return self.location.with_name(f"{self.location.name}.partial")
 
     @property
     def journal(self) -> Path:
         """Lock file of the process that makes the artifact; it also records finished shards."""
-        return self.path.with_name(f".{self.path.name}.journal")
+        return self.location.with_name(f".{self.location.name}.journal")
 
     def provenance(self) -> dict[str, Any]:
         """Provenance of the artifact: config, inputs, versions, notes, times."""
         try:
-            return dict(json.loads((self.path / PROVENANCE).read_bytes()))
+            return dict(json.loads((self.location / PROVENANCE).read_bytes()))
         except (OSError, ValueError, TypeError) as error:
-            raise UndersongError(f"{self.path} has a damaged {PROVENANCE}; delete the folder to remake it.") from error
+            raise UndersongError(
+                f"{self.location} has a damaged {PROVENANCE}; delete the folder to remake it."
+            ) from error
 
     def verify(self) -> Artifact:
-        """Check that all files have the bytes that were written; return the artifact. Call it before computing with
-        them.
-        """
+        """Check that all files have the bytes that were written; return the artifact."""
         _check_files(self)
         return self
 
@@ -66,9 +75,9 @@ class Artifact:
 @cache  # once a process
 def _check_files(artifact: Artifact) -> None:
     for name, (size, digest) in artifact.provenance().get("files", {}).items():
-        _check_size(artifact.path, name, size)
-        if hash_file(artifact.path / name) != digest:
-            raise _damaged(artifact.path, f"{name} is not what was written")
+        _check_size(artifact.location, name, size)
+        if hash_file(artifact.location / name) != digest:
+            raise _damaged(artifact.location, f"{name} is not what was written")
 
 
 def _check_size(folder: Path, name: str, size: int) -> None:
@@ -134,13 +143,15 @@ class Store:
             UndersongError: A damaged artifact.
         """
         artifact = self.locate(stage, version, config, inputs)
-        if not artifact.path.exists():
+        if not artifact.location.exists():
             return None
         provenance = artifact.provenance()
         if provenance.get("hash") != artifact.hash:
-            raise UndersongError(f"{artifact.path} holds another artifact than its name says; delete it to remake it.")
+            raise UndersongError(
+                f"{artifact.location} holds another artifact than its name says; delete it to remake it."
+            )
         for name, (size, _) in provenance.get("files", {}).items():
-            _check_size(artifact.path, name, size)
+            _check_size(artifact.location, name, size)
         return artifact
 
     def configs(self, stage: str) -> Iterator[Any]:
@@ -183,13 +194,14 @@ class Store:
         if existing := self.find(stage, version, config, inputs):
             return existing
         artifact = self.locate(stage, version, config, inputs)
-        with report_disk_errors(self.root), _exclusive_lock(artifact.journal) as journal:
+        with report_disk_errors(self.root), persistent_lock(artifact.journal, artifact.location) as journal:
+            failpoint("lock:taken")
             if existing := self.find(stage, version, config, inputs):  # made by the process we waited for
                 return existing
             draft = Draft(artifact.partial, journal)
             make(draft)
             provenance = {**_key_content(stage, version, config, inputs), "hash": artifact.hash, "seed": seed}
-            draft.publish(artifact.path, provenance | environment_facts(packages))
+            draft.publish(artifact.location, provenance | environment_facts(packages))
         return artifact
 
 
@@ -215,20 +227,6 @@ def environment_facts(packages: Sequence[str]) -> dict[str, Any]:
     return {"packages": versions, "python": platform.python_version(), "platform": platform.platform()}
 
 
-@contextmanager
-def _exclusive_lock(path: Path) -> Iterator[BinaryIO]:
-    """Hold the lock. Its file stays: if it were removed, two processes could hold two locks of the same name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("waiting for the process that is making %s", path.with_name(path.stem[1:]))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        failpoint("lock:taken")
-        yield file
-
-
 DONE, IN_PROGRESS, INTERRUPTED, MISSING = "done", "being made", "left half-made", "missing"
 
 
@@ -245,6 +243,6 @@ def artifact_state(artifact: Artifact) -> str:
         pass  # never started, or only its folder was copied here
     except BlockingIOError:
         return IN_PROGRESS
-    if artifact.path.exists():
+    if artifact.location.exists():
         return DONE
     return INTERRUPTED if artifact.partial.exists() else MISSING

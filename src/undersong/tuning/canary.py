@@ -13,11 +13,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from undersong.store import atomic_replacement
-from undersong.tuning.checkpoints import SaveStep, step_folder
+from undersong.tuning.checkpoints import CANARY_FOLDER, SaveStep, step_folder
 from undersong.tuning.reproducibility import eval_mode, temporary_seed
 from undersong.types import UndersongError
 
-CANARY_FOLDER = "canary"  # in the Trainer's output folder
 LOG_PREFIX = "canary_"  # of canary values in the log
 
 

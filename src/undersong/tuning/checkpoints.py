@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +18,15 @@ from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import load_decoder, save_decoder
 from undersong.models.lora import save_adapter
 from undersong.models.weights import first_non_finite
-from undersong.store import disk_error_context
+from undersong.store import disk_error_context, hash_file, write_atomic
+from undersong.store.atomic import fsync_path
 from undersong.tuning.distributed import rank, wait_for_all
 from undersong.types import UndersongError
 
-COMPLETE_MARKER = "whole"  # file in a complete checkpoint
+logger = logging.getLogger("undersong.tuning")
+
+CHECKPOINT_MANIFEST = "files.json"  # written last: the SHA-256 of each file of a complete checkpoint
+CANARY_FOLDER = "canary"  # in the Trainer's output folder: the canary's snapshots
 SaveStep = Callable[[str, Callable[[Path], None]], None]  # (name, function that writes the folder)
 
 
@@ -79,12 +85,15 @@ class SaveAdapterCallback(TrainerCallback):
 
 
 class MarkCheckpointComplete(TrainerCallback):
-    """Marks a checkpoint when it is complete; a kill during writing leaves a folder without the mark."""
+    """Writes a checkpoint's manifest when it is complete; a kill during writing leaves a folder without one."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         wait_for_all()  # each process writes the state of its own random numbers
         if rank() == 0:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE_MARKER).touch()
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            hashes = {file.relative_to(folder).as_posix(): hash_file(file) for file in _files_in(folder)}
+            fsync_path(folder)
+            write_atomic(folder / CHECKPOINT_MANIFEST, json.dumps(hashes, indent=1, sort_keys=True).encode())
 
 
 @contextmanager
@@ -113,10 +122,50 @@ def _remove(state_dir: Path) -> None:
 
 
 def last_complete_checkpoint(state_dir: Path) -> str | None:
-    """Path of the newest complete checkpoint. Others are removed, or the Trainer would count them among the newest."""
-    states = sorted(state_dir.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
-    complete = [folder for folder in states if (folder / COMPLETE_MARKER).is_file()]
+    """Path of the newest checkpoint whose files all have the bytes that were written; None to begin at step 0.
+
+    Others are removed, or the Trainer would count them among the newest. A damaged one is reported in a line.
+    """
+    folders = sorted(state_dir.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    complete = [folder for folder in folders if (folder / CHECKPOINT_MANIFEST).exists()]  # others were being written
+    damage = {folder.name: reason for folder in complete if (reason := _checkpoint_damage(folder))}
+    whole = [folder for folder in complete if folder.name not in damage]
+    if damage and (state_dir / CANARY_FOLDER).exists():
+        whole = []  # only the newest checkpoint has the snapshots that a canary goes back to
+    wait_for_all()  # each process looks at the folders before the first removes any
     if rank() == 0:
-        for folder in set(states) - set(complete):
+        for folder in set(folders) - set(whole):
             shutil.rmtree(folder)
-    return str(complete[-1]) if complete else None
+        if damage and not whole:
+            shutil.rmtree(state_dir / CANARY_FOLDER, ignore_errors=True)
+        for name, reason in damage.items():
+            logger.warning(
+                "%s is damaged (%s); the training continues from %s.",
+                state_dir / name,
+                reason,
+                whole[-1].name if whole else "step 0",
+            )
+    return str(whole[-1]) if whole else None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file() and file.name != CHECKPOINT_MANIFEST)
+
+
+def _checkpoint_damage(folder: Path) -> str | None:
+    """What is wrong with a complete checkpoint; None if every file has the bytes that were written."""
+    try:
+        hashes = json.loads((folder / CHECKPOINT_MANIFEST).read_bytes())
+        names = {file.relative_to(folder).as_posix() for file in _files_in(folder)}
+        if not isinstance(hashes, dict) or not hashes:
+            return f"{CHECKPOINT_MANIFEST} cannot be read"
+        if missing := sorted(hashes.keys() - names):
+            return f"{missing[0]} is missing"
+        changed = [name for name, digest in sorted(hashes.items()) if hash_file(folder / name) != digest]
+    except (OSError, ValueError):
+        return f"{CHECKPOINT_MANIFEST} cannot be read"
+    if changed:
+        return f"{changed[0]} is not what was written"
+    if extra := sorted(names - hashes.keys()):
+        return f"{extra[0]} was not written by the training"
+    return None

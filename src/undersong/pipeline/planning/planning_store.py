@@ -141,9 +141,9 @@ def _planned_selection(
     from undersong.proximity import Selection
 
     artifact = selection_artifact(ctx, pool, proximities, rule, draw)
-    if artifact.path.exists():
+    if artifact.location.exists():
         return read_selection(artifact)
-    if all(table.path.exists() for table in proximities.values()):
+    if all(table.location.exists() for table in proximities.values()):
         return compute_selection(pool, proximities, rule, draw)
     unscreened_axes.append(rule.axis)
     placeholder_hash = hashlib.sha256(f"not selected yet: {artifact.hash}".encode()).hexdigest()

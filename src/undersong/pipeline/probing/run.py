@@ -9,7 +9,7 @@ from typing import Any
 from undersong.mechanism.contrast_sets import ContrastSets, contrast_mismatches
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import key_values
-from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
+from undersong.pipeline.output_folder import atomic_folder, check_output_folder, locked_output_folder, write_provenance
 from undersong.pipeline.probing.options import ProbeOptions, load_contrast_splits
 from undersong.study import default_max_new_tokens
 from undersong.types import UndersongError
@@ -24,6 +24,18 @@ def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEF
     Raises UndersongError before a model is loaded: if contrast and held-out sets share items or have too few behaviors,
     if the adapter folder holds no adapter, or if the model is a black box.
     """
+    from undersong.stages.black_box_models import display_reference, is_black_box
+
+    if is_black_box(options.model):
+        raise UndersongError(
+            f"{display_reference(options.model)} only answers, and cannot be looked into; give the model itself."
+        )
+    with locked_output_folder(Path(out)) as out:
+        return _probe_into(check_output_folder(out, "probe"), options, loading)
+
+
+def _probe_into(out: Path, options: ProbeOptions, loading: LoadOptions) -> dict[str, Any]:
+    """Do what `run_probe` does, under the lock of the output folder."""
     from undersong.corpora import corpus_hash
     from undersong.evaluation.judges.registry import judge_hash, make_judge
     from undersong.mechanism.contrast_sets import ReplyEvaluator
@@ -34,14 +46,9 @@ def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEF
     from undersong.pipeline.probing.report import probe_findings, probe_markdown
     from undersong.pipeline.probing.tuned_model import measure_tuned_model
     from undersong.pipeline.standalone.inputs import check_adapter_folder, load_model_with_audio, refusal_texts
-    from undersong.stages.black_box_models import display_reference, is_black_box
     from undersong.store import hash_folder
 
-    if is_black_box(options.model):
-        raise UndersongError(
-            f"{display_reference(options.model)} only answers, and cannot be looked into; give the model itself."
-        )
-    out, adapter_path = check_output_folder(Path(out), "probe"), check_adapter_folder(options.adapter)
+    adapter_path = check_adapter_folder(options.adapter)
     judge = make_judge(
         options.judge, refusal_texts(options.judge, options.refusal_texts, options.model), loading.device, loading.dtype
     )

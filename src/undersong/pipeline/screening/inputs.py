@@ -66,7 +66,7 @@ class CorpusInput:
         """Files that are read: the reference, and audio files by path."""
         from undersong.corpora.manifest import audio_files
 
-        return [self.ref, *(() if self.corpus is None else audio_files(self.corpus.artifact.verify().path))]
+        return [self.ref, *(() if self.corpus is None else audio_files(self.corpus.artifact.path))]
 
     @cached_property
     def hash(self) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.screening.inputs import CorpusInput
 from undersong.pipeline.screening.options import CHAT_FORMATS, OUTPUT_FORMATS
+from undersong.store import atomic_replacement
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
@@ -182,24 +181,14 @@ def publish_screening(artifact_folder: Path, out: Path, output_format: str) -> N
         out: The output folder.
         output_format: Format of the kept items.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with atomic_replacement(out) as draft:
+        draft.mkdir()
         for name in TABLE_FILES:
             shutil.copyfile(artifact_folder / name, draft / name)
         for number, file in enumerate(_selection_files(artifact_folder), 1):
             shutil.copyfile(file, draft / file.name)
             _write_kept(artifact_folder / _numbered_name(KEPT_ITEMS, number), draft, output_format, out, number)
-        draft.chmod(0o755)
         writable_screening_folder(out)  # checked again, because others may have written there meanwhile
-        if out.exists():
-            os.rename(out, old := draft.with_name(f"{draft.name}.old"))
-            os.rename(draft, out)
-            shutil.rmtree(old)
-        else:
-            os.rename(draft, out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write_kept(kept_folder: Path, folder: Path, output_format: str, out: Path, number: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from undersong.options import key_values
-from undersong.pipeline.output_folder import partial_store
+from undersong.pipeline.output_folder import locked_output_folder, partial_store
 from undersong.pipeline.screening.checks import (
     check_axes,
     check_modalities,
@@ -79,7 +79,10 @@ def run_screening(
     rules = selection_rules(options)
     check_options(options, harm_refs, out)
     match_selection_ids(options)
-    with _open_run_context(options, out, [str(pool), harm_refs]) as (ctx, store):
+    with ExitStack() as stack:
+        if options.engine.shard is None:  # the job of one shard writes to the store only
+            writable_screening_folder(stack.enter_context(locked_output_folder(out)))
+        ctx, store = stack.enter_context(_open_run_context(options, out, [str(pool), harm_refs]))
         corpora = read_corpora(ctx, str(pool), harm_refs, options)
         check_output_outside_inputs(corpora, out)
         if options.engine.shard is not None:
@@ -119,7 +122,7 @@ def run_screening(
 
         config, inputs = _cache_key(harm_refs, corpora, options)
         artifact = store.get_or_make("screening", SCREENING_VERSION, config, inputs, make, seed=options.seed)
-        result = read_screening(artifact.verify().path)
+        result = read_screening(artifact.path)
         publish_screening(artifact.path, out, options.output_format)
     return result
 
@@ -161,7 +164,7 @@ def _cached_agreement(
 
     agreement_config = {name: value for name, value in config.items() if name not in SELECTION_OPTIONS}
     artifact = store.get_or_make("agreement", SCREENING_VERSION, agreement_config, inputs, make)
-    return dict(json.loads((artifact.verify().path / "agreement.json").read_text(encoding="utf-8")))
+    return dict(json.loads((artifact.path / "agreement.json").read_text(encoding="utf-8")))
 
 
 def _checked_views(corpora: ScreeningCorpora, options: ScreeningOptions) -> dict[str, list[EmbeddingRequest]]:
@@ -221,7 +224,7 @@ def _read_or_embed(ctx: RunContext, corpora: ScreeningCorpora, views: Sequence[E
 
     precomputed = [corpus_input.precomputed for corpus_input in corpora.inputs if corpus_input.precomputed is not None]
     scratch = corpora.pool.scratch
-    return precomputed or [read_embeddings(embed_corpus(ctx, view).verify().path, scratch) for view in views]
+    return precomputed or [read_embeddings(embed_corpus(ctx, view).path, scratch) for view in views]
 
 
 def _pool_quarantine(

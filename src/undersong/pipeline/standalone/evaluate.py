@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from undersong.evaluation.rates import VerdictRate, set_rates
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import key_values
-from undersong.pipeline.output_folder import atomic_folder, check_output_folder, partial_store, write_provenance
+from undersong.pipeline.output_folder import (
+    atomic_folder,
+    check_output_folder,
+    locked_output_folder,
+    partial_store,
+    write_provenance,
+)
 from undersong.pipeline.standalone.inputs import check_adapter_folder, check_modality, refusal_texts
 from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, apply_protocol
 from undersong.results.comprehension import add_comprehension
@@ -86,14 +92,17 @@ def evaluate_manifest(
 
     check_modality(options.modality)
     options = apply_protocol(options, model)
-    out = check_output_folder(Path(out), "evaluate")
     if adapter is not None and is_black_box(model):
         raise UndersongError(
             f"{display_reference(model)} only answers, and takes no adapter; serve it with the adapter on."
         )
     adapter_path = None if adapter is None else check_adapter_folder(Path(adapter))
     config = evaluation_key_values(options, model) | {"loading": loading.cache_key}
-    with partial_store(out, [str(manifest), model, str(adapter), config], PARTIAL_RESULTS) as store:
+    key = [str(manifest), model, str(adapter), config]
+    with (
+        locked_output_folder(Path(out)) as out,
+        partial_store(check_output_folder(out, "evaluate"), key, PARTIAL_RESULTS) as store,
+    ):
         ctx = RunContext(store, loading)
         artifacts = _run_stages(ctx, str(manifest), model, adapter_path, options)
         inputs = {"model": model_identity_hash(model), "manifest": ctx.content_hash(str(manifest))}
@@ -260,25 +269,26 @@ def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list
 
     judge_instance = make_judge(options.judge, options.refusal_texts, options.loading.device, options.loading.dtype)
     manifest = options.manifest
-    out = check_output_folder(Path(out), "judge")
-    samples = None if manifest is None else {sample.id: sample for sample in open_corpus(manifest).samples}
-    exchanges = read_reply_table(Path(file), samples, options.set_name, options.harmful)
-    verdicts = judge_instance.judge([prompt for prompt, _ in exchanges], [reply for _, reply in exchanges])
-    inputs = {"replies": hash_file(Path(file))}
-    if manifest is not None:
-        inputs["manifest"] = corpus_hash(manifest)
-    if source := judge_hash(options.judge):
-        inputs["judge"] = source
-    config = judge_key_values(options)
-    with atomic_folder(out, "judge") as folder:
-        write_verdicts(verdicts, folder / "verdicts.parquet")
-        write_provenance(
-            folder,
-            "judge",
-            config,
-            inputs,
-            {"judge_criterion": judge_criterion(options.judge), "replies": len(exchanges)},
-        )
+    with locked_output_folder(Path(out)) as out:
+        check_output_folder(out, "judge")
+        samples = None if manifest is None else {sample.id: sample for sample in open_corpus(manifest).samples}
+        exchanges = read_reply_table(Path(file), samples, options.set_name, options.harmful)
+        verdicts = judge_instance.judge([prompt for prompt, _ in exchanges], [reply for _, reply in exchanges])
+        inputs = {"replies": hash_file(Path(file))}
+        if manifest is not None:
+            inputs["manifest"] = corpus_hash(manifest)
+        if source := judge_hash(options.judge):
+            inputs["judge"] = source
+        config = judge_key_values(options)
+        with atomic_folder(out, "judge") as folder:
+            write_verdicts(verdicts, folder / "verdicts.parquet")
+            write_provenance(
+                folder,
+                "judge",
+                config,
+                inputs,
+                {"judge_criterion": judge_criterion(options.judge), "replies": len(exchanges)},
+            )
     speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
     return set_rates(verdicts, speakers, exchanges=exchanges)
 

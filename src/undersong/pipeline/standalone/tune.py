@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from undersong.options import key_values
 from undersong.pipeline.output_folder import (
-    atomic_folder,
     check_output_folder,
     check_same_provenance,
+    locked_output_folder,
     write_provenance,
 )
 from undersong.pipeline.standalone.inputs import examine_samples, load_model_with_audio
 from undersong.pipeline.standalone.options import TuneOptions
 from undersong.stages.training import select_by_id, train_on_samples, training_recipe, training_targets
-from undersong.store import atomic_replacement, canonical_json
+from undersong.store import (
+    PROVENANCE,
+    TEMPORARY_PREFIX,
+    atomic_replacement,
+    canonical_json,
+    move_into_place,
+    remove_path,
+)
 from undersong.study import TuningSettings
 from undersong.types import Sample, UndersongError
 
@@ -43,8 +51,17 @@ def tune_manifest(
 
     Raises:
         UndersongError: Before step one, for a sample that cannot be used, a hyper-parameter out of range, or an `out`
-            that holds something else.
+            that holds something else or that another process is writing to.
     """
+    from undersong.tuning.distributed import rank
+
+    # Only the first process writes, so only it needs the lock.
+    with locked_output_folder(Path(out)) if rank() == 0 else nullcontext(Path(out)) as folder:
+        return _tune_into(folder, str(manifest), model, options)
+
+
+def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions) -> list[Path]:
+    """Do what `tune_manifest` does, under the lock of the output folder."""
     from undersong.corpora import corpus_hash
     from undersong.models.refs import model_hash
     from undersong.proximity import ids_hash
@@ -54,44 +71,58 @@ def tune_manifest(
 
     settings, loading = tuning_settings(options), options.loading
     modality, seed, target, system = options.modality, options.seed, options.target_column, options.system_prompt
-    out = check_output_folder(Path(out), "tune")
-    samples = _training_samples(str(manifest), options.selection, modality)
+    check_output_folder(out, "tune")
+    samples = _training_samples(manifest, options.selection, modality)
     training_targets(samples, target)  # an empty one is an error, which should not wait for the model
     loading = replace(loading, device=local_device(loading.device))
     recipe_values = training_recipe(settings)
     config = tune_key_values(options, recipe_values)
     inputs = {
         "model": model_hash(model),
-        "manifest": corpus_hash(str(manifest)),
+        "manifest": corpus_hash(manifest),
         "ids": ids_hash(s.id for s in samples),
     }
     check_same_provenance(out, "tune", config, inputs)
-    audio_lm = load_model_with_audio(model, loading, samples)
     state_folder = out.with_name(f"{out.name}.{_training_id(config, inputs)}.state")
-    kept_folder = state_folder.with_suffix(".kept")  # a killed training goes on after the steps that it has kept
+    kept_folder = state_folder.with_suffix(".kept")  # becomes the output; a killed training continues with its steps
+    steps = [step_folder(step) for step in settings.save_steps]
+    if not (kept_folder / PROVENANCE).is_file():  # else only its publication was killed
+        audio_lm = load_model_with_audio(model, loading, samples)
 
-    def save_step(name: str, write: Any) -> None:
-        with atomic_replacement(kept_folder / name) as path:
-            write(path)
+        def save_step(name: str, write: Any) -> None:
+            with atomic_replacement(kept_folder / name) as path:
+                write(path)
 
-    training = train_on_samples(
-        audio_lm, samples, modality, system, target, recipe_values, seed, save_step, state_folder
-    )
-    if rank() > 0:
-        return []
-    with atomic_folder(out, "tune") as folder:
-        for step_path in kept_folder.iterdir():
-            step_path.rename(folder / step_path.name)
-        kept_folder.rmdir()
-        write_log(training, folder / "log.jsonl")
+        training = train_on_samples(
+            audio_lm, samples, modality, system, target, recipe_values, seed, save_step, state_folder
+        )
+        if rank() > 0:
+            return []
+        with atomic_replacement(kept_folder / "log.jsonl") as path:
+            write_log(training, path)
         notes = {"model": model, "device": loading.device, **audio_lm.facts, "samples": len(samples)}
         notes |= {
             "processes": world_size(),
             "frozen_before": training.frozen_before,
             "frozen_after": training.frozen_after,
         }
-        write_provenance(folder, "tune", config, inputs, notes)
-    return [out / step_folder(step) for step in settings.save_steps]
+        write_provenance(kept_folder, "tune", config, inputs, notes)
+    if rank() == 0:
+        _publish(kept_folder, out, steps)
+    return [out / step for step in steps] if rank() == 0 else []
+
+
+def _publish(kept_folder: Path, out: Path, steps: Sequence[str]) -> None:
+    for leftover in kept_folder.glob(f"{TEMPORARY_PREFIX}*"):
+        remove_path(leftover)
+    if missing_steps := [step for step in steps if not (kept_folder / step).is_dir()]:
+        remove_path(kept_folder)
+        raise UndersongError(
+            f"{missing_steps[0]}, which an earlier attempt had saved, is missing in {kept_folder}; run again, and the "
+            "training begins anew."
+        )
+    check_output_folder(out, "tune")  # checked again, because others may have written there during training
+    move_into_place(kept_folder, out)
 
 
 def _training_id(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from undersong.cli.probe import probe
 from undersong.cli.report import export_eval, report
 from undersong.cli.screen import screen_command
 from undersong.cli.study import defend, demo, plan, run_command, schema, status
+from undersong.cli.terminal import echo
 from undersong.cli.tune import tune
 from undersong.types import UndersongError
 
@@ -55,7 +56,7 @@ def _version(requested: bool) -> None:
     if requested:
         from undersong import __version__
 
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from undersong.cli.terminal import echo
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -90,24 +91,24 @@ def _report_study(
     sample_ids = named_sample_ids(results)
     clips = _audio_clips(audio, sample_ids) if audio is not None else reload_report_audio(results, file.parent)
     write_report(content, target, clips, show_replies)
-    typer.echo(f"report {target.resolve()}")
+    echo(f"report {target.resolve()}")
     if markdown_target is not None:
         write_markdown(content, markdown_target)
-        typer.echo(f"report {markdown_target.resolve()}")
+        echo(f"report {markdown_target.resolve()}")
     if figures is not None:
         from undersong.report.paper_figures import write_figures
 
         for figure in write_figures(content, figures):
-            typer.echo(f"figure {figure.resolve()}")
+            echo(f"figure {figure.resolve()}")
     if unfinished_study(file.parent) is not None:
-        typer.echo(f"Note: a later run in {file.parent} is not finished; this is the report of the last one that is.")
+        echo(f"Note: a later run in {file.parent} is not finished; this is the report of the last one that is.")
     if sample_ids and not clips:
-        typer.echo(
+        echo(
             f"Note: the store of {file} is not there, so the report has no players; give --audio a folder of files "
             "named by sample id."
         )
     if show_replies and not _has_replies(results):
-        typer.echo(f"Note: {file} holds no replies to harmful prompts; they stay in the store, so they stay redacted.")
+        echo(f"Note: {file} holds no replies to harmful prompts; they stay in the store, so they stay redacted.")
 
 
 def _report_studies(files: Sequence[Path], out: Path | None) -> None:
@@ -117,7 +118,7 @@ def _report_studies(files: Sequence[Path], out: Path | None) -> None:
     write_multi_study_report(
         [(str(file.parent if file.name == "results.json" else file), _read_results(file)) for file in files], target
     )
-    typer.echo(f"report {target.resolve()}")
+    echo(f"report {target.resolve()}")
 
 
 def _result_files(path: Path) -> Iterator[Path]:
@@ -208,4 +209,4 @@ def export_eval(
     from undersong.integrations.inspect.logs import write_logs
 
     log_files = write_logs(results, out, arm=arm, store=store, show_replies=show_replies)
-    typer.echo(f"{len(log_files)} logs in {out.resolve()}; inspect view --log-dir {out}")
+    echo(f"{len(log_files)} logs in {out.resolve()}; inspect view --log-dir {out}")

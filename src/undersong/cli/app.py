@@ -11,6 +11,7 @@ import typer
 from undersong.cli.compare import compare_command
 from undersong.cli.evaluate import evaluate, judge
 from undersong.cli.gate import gate
+from undersong.cli.interruption import reporting_interruption
 from undersong.cli.models import doctor, models_app, verify
 from undersong.cli.option_fields import with_options
 from undersong.cli.probe import probe
@@ -48,7 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(with_options(command))
+    app.command(name)(reporting_interruption(name, with_options(command)))
 app.add_typer(models_app, name="models")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 
 MAX_QUOTED_CHARACTERS = 200  # of a value that an error message repeats
-MAX_MESSAGE_CHARACTERS = 4000
+MAX_MESSAGE_CHARACTERS = 3000
+LONG_WORD = re.compile(rf"\S{{{MAX_QUOTED_CHARACTERS + 1},}}")
 # GitHub obeys `::command` at the start of a line (after blanks) and `##[command]` anywhere; Azure obeys `##vso[`.
 LINE_COMMAND = re.compile(r"^(\s*):(?=:)")
 INLINE_COMMAND = re.compile(r"##(?=\[|vso\[)")
@@ -41,14 +42,22 @@ def escape_lines(text: str) -> str:
 
 
 def shorten(text: str, limit: int = MAX_QUOTED_CHARACTERS) -> str:
-    """Return a text, or its beginning and its length if it is longer than `limit` characters."""
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+    """Return a text, or both its ends and its length if it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: 3 * limit // 4]}…{text[-limit // 4 :]} ({len(text):,} characters)"
+
+
+def shorten_message(message: str) -> str:
+    """Shorten an error message: each word to `MAX_QUOTED_CHARACTERS`, and the whole to `MAX_MESSAGE_CHARACTERS`."""
+    words = LONG_WORD.sub(lambda match: shorten(match[0]), message)
+    return shorten(words, MAX_MESSAGE_CHARACTERS)
 
 
 def quote(value: object) -> str:
     """Return the `repr` of a value of a file for an error message, shortened; lists are cut before they are written."""
-    if isinstance(value, str) and len(value) > MAX_QUOTED_CHARACTERS:
-        return f"{value[:MAX_QUOTED_CHARACTERS]!r}… ({len(value):,} characters)"
+    if isinstance(value, str):
+        return repr(shorten(value))
     if isinstance(value, int) and value.bit_length() > MAX_QUOTED_CHARACTERS:  # Python refuses to write very long ones
         return f"a whole number of some {int(value.bit_length() * 0.30103):,} digits"
     from reprlib import Repr

@@ -30,7 +30,7 @@ def main() -> None:
 def _run_app() -> None:
     from undersong.cli.app import app
     from undersong.cli.terminal import echo
-    from undersong.escaping import MAX_MESSAGE_CHARACTERS, shorten
+    from undersong.escaping import shorten_message
     from undersong.types import UndersongError
 
     # peft asks transformers for a name it deprecated: nothing a user can fix
@@ -38,7 +38,7 @@ def _run_app() -> None:
     try:
         app()
     except UndersongError as error:
-        echo(f"undersong: {shorten(str(error), MAX_MESSAGE_CHARACTERS)}", err=True)
+        echo(f"undersong: {shorten_message(str(error))}", err=True)
         raise SystemExit(2) from None
     except OSError as error:
         _exit_on_disk_error(error)
@@ -50,10 +50,11 @@ PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, err
 def _exit_on_disk_error(error: OSError) -> None:
     """A disk that is full or closed to us is for the user to fix; every other OSError is ours."""
     from undersong.cli.terminal import echo
+    from undersong.escaping import shorten
     from undersong.store import DISK_FULL_ERRNOS, NO_ACCESS_ERRNOS
 
     if error.errno not in (*DISK_FULL_ERRNOS, *NO_ACCESS_ERRNOS, *PATH_ERRORS) or error.filename is None:
         raise error
-    path = os.fsdecode(error.filename)
+    path = shorten(os.fsdecode(error.filename))
     echo(f"undersong: cannot use {path}: {error.strerror}; make room, give access, or choose another path.", err=True)
     raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""Interruption of a command by SIGINT (Ctrl-C) or SIGTERM (a scheduler): clean up, say what is kept, exit 130 or 143."""
+"""Interruption of a command by SIGINT (Ctrl-C) or SIGTERM (a scheduler): one line says what is kept; exit 130, 143."""
 
 from __future__ import annotations
 

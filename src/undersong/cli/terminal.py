@@ -33,9 +33,9 @@ def echo_json(value: Any, indent: int) -> None:
 
 
 def _escape_json(line: str) -> str:
-    return "".join(
-        character if character.isprintable() else json.dumps(character)[1:-1] for character in line
-    ).replace("##", "#\\u0023")
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in line).replace(
+        "##", "#\\u0023"
+    )
 
 
 def cell(value: object) -> str:

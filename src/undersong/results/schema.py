@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from undersong.escaping import quote, shorten
 from undersong.evaluation.rates import VerdictRate
 from undersong.results.schema_base import Record, ValueWithInterval
 from undersong.results.schema_defenses import ChosenSetting, DefenseRecommendation, DefenseRecord, TargetLosses
@@ -246,13 +247,13 @@ def parse_results(results: Mapping[str, Any], file_name: str = "results.json") -
     subject = "results have" if file_name == "results.json" else f"{file_name} has"
     if schema != SCHEMA:
         raise UndersongError(
-            f"{subject} the schema {schema!r}, not {SCHEMA!r}: give a results.json of this version of undersong."
+            f"{subject} the schema {quote(schema)}, not {SCHEMA!r}: give a results.json of this version of undersong."
         )
     try:
         return Results.model_validate(results)
     except ValidationError as error:
         first_error = error.errors()[0]
-        location = ".".join(str(part) for part in first_error["loc"]) or "its records"
+        location = shorten(".".join(str(part) for part in first_error["loc"])) or "its records"
         raise UndersongError(
             f"{file_name} is broken at {location!r} ({first_error['msg'].lower()}): write it again with "
             "`undersong run`."

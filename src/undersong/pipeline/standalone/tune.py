@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import describe_error
 from undersong.options import key_values
 from undersong.pipeline.output_folder import (
     atomic_folder,
@@ -18,7 +19,7 @@ from undersong.pipeline.output_folder import (
 from undersong.pipeline.standalone.inputs import examine_samples, load_model_with_audio
 from undersong.pipeline.standalone.options import TuneOptions
 from undersong.stages.training import select_by_id, train_on_samples, training_recipe, training_targets
-from undersong.store import atomic_replacement, canonical_json
+from undersong.store import atomic_replacement, canonical_json, check_regular_file
 from undersong.study import TuningSettings
 from undersong.types import Sample, UndersongError
 
@@ -138,7 +139,10 @@ def _training_samples(manifest: str, selection: str | Path | None, modality: str
 
 
 def _read_selection(file: Path) -> str:
+    check_regular_file(file)
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UndersongError(f"The selection {file} cannot be read ({error}); give a selection.json.") from None
+        raise UndersongError(
+            f"The selection {file} cannot be read ({describe_error(error)}); give a selection.json."
+        ) from None

@@ -1,4 +1,4 @@
-"""Escaping of texts from files for terminals and logs, and short forms of values for error messages.
+"""What a terminal, a log or an error message may show of texts from files: escaped, short, and without credentials.
 
 Imports no other module of the package.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+# A name or password in an address (`://NAME:PASSWORD@HOST`), or a query, where keys are put, of a served model.
+CREDENTIALS = re.compile(r"://[^/\s?#]*@|@https?://\S*[@?#]", re.IGNORECASE)
 MAX_QUOTED_CHARACTERS = 200  # of a value that an error message repeats
 MAX_MESSAGE_CHARACTERS = 3000
 LONG_WORD = re.compile(rf"\S{{{MAX_QUOTED_CHARACTERS + 1},}}")
@@ -66,6 +68,11 @@ def quote(value: object) -> str:
     writer.maxlevel, writer.maxlist, writer.maxtuple, writer.maxdict = 3, 10, 10, 10
     writer.maxstring = writer.maxother = 2 * MAX_QUOTED_CHARACTERS
     return shorten(writer.repr(value))
+
+
+def holds_credentials(text: str) -> bool:
+    """Return whether a text has an address with a name, a password or a query in it, which no output may repeat."""
+    return CREDENTIALS.search(text) is not None
 
 
 def describe_error(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import warnings
 
 # One torch thread a process unless told otherwise: two oversubscribed OpenMP threads were measured 12-40x slower than
@@ -36,12 +37,25 @@ def _run_app() -> None:
     # peft asks transformers for a name it deprecated: nothing a user can fix
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except UndersongError as error:
         echo(f"undersong: {shorten_message(str(error))}", err=True)
         raise SystemExit(2) from None
     except OSError as error:
         _exit_on_disk_error(error)
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Check that no argument carries a password, before any output, plan or artifact repeats it."""
+    from undersong.escaping import holds_credentials
+    from undersong.types import UndersongError
+
+    if any(map(holds_credentials, arguments)):
+        raise UndersongError(
+            "An address among the arguments has a name, a password or a query in it, and outputs keep addresses; "
+            "remove it, and set UNDERSONG_API_KEY if it was a key."
+        )
 
 
 PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EISDIR)

@@ -173,7 +173,9 @@ def _audio_clips(folder: Path, sample_ids: set[str]) -> dict[str, tuple[bytes, s
 
 
 def _has_replies(results: Results) -> bool:
-    benign = {rate.prompt_set for run in results.runs for rate in run.rates if not rate.harmful}
+    from undersong.results.schema import benign_prompt_sets
+
+    benign = benign_prompt_sets(results)
     return any(item.reply is not None and item.prompt_set not in benign for item in results.examples)
 
 

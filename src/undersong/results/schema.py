@@ -222,9 +222,22 @@ def identity_hash(identity: Iterable[Any]) -> str:
 
 
 def result_hash(results: Results) -> str:
-    """SHA-256 of the canonical results without provenance, and so without times."""
+    """SHA-256 of the canonical results without provenance (and so without times) and without shown replies.
+
+    Replies to harmful prompts are in the results only if the user asked for them; the hash is the same either way.
+    """
     content = {key: value for key, value in results.content.items() if key != "provenance"}
+    benign_sets = benign_prompt_sets(results)
+    content["examples"] = [
+        example if example["prompt_set"] in benign_sets else example | {"reply": None}
+        for example in content["examples"]
+    ]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def benign_prompt_sets(results: Results) -> set[str]:
+    """The prompt sets that have a rate on benign prompts; replies to all others are redacted by default."""
+    return {rate.prompt_set for run in results.runs for rate in run.rates if not rate.harmful}
 
 
 def model_names(results: Results) -> list[str]:

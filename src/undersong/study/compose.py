@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from undersong.escaping import describe_error, quote, shorten
+from undersong.escaping import MAX_QUOTED_CHARACTERS, describe_error, holds_credentials, quote, shorten
 from undersong.types import UndersongError
 
 
@@ -75,6 +75,9 @@ class _StrictLoader(yaml.SafeLoader):
             raise _scalar_error(f"{quote(value)} is too large, because whole numbers have 63 bits", node)
         if isinstance(value, str) and UNUSABLE_CHARACTERS.search(value):
             raise _scalar_error(f"the text {quote(value)} holds a NUL or half of a surrogate pair", node)
+        if isinstance(value, str) and holds_credentials(value):  # artifacts, plans and reports keep addresses
+            problem = "an address has a name, a password or a query in it; set UNDERSONG_API_KEY instead"
+            raise _scalar_error(problem, node)
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -173,7 +176,7 @@ def _read_mapping(file: Path) -> dict[str, Any]:
 def yaml_problem(error: Exception) -> str:
     """Return one line that says why a text is not valid YAML."""
     problem = getattr(error, "problem", None)
-    return shorten(problem.splitlines()[0]) if problem else describe_error(error)
+    return shorten(problem.splitlines()[0], 2 * MAX_QUOTED_CHARACTERS) if problem else describe_error(error)
 
 
 MATRIX_KEY = "matrix"

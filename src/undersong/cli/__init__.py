@@ -13,32 +13,49 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Our own lines say what is going on; a bar for every model load would bury them.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
 def main() -> None:
     """The console script: what a user can fix is one sentence on stderr and exit code 2."""
+    from undersong.cli.interruption import exit_interrupted, interruptible
+    from undersong.cli.terminal import escaped_streams
+
+    with escaped_streams(), interruptible():
+        try:
+            _run_app()
+        except KeyboardInterrupt as error:
+            exit_interrupted(error)
+
+
+def _run_app() -> None:
     from undersong.cli.app import app
+    from undersong.cli.terminal import echo
+    from undersong.escaping import shorten_message
     from undersong.types import UndersongError
 
     # peft asks transformers for a name it deprecated: nothing a user can fix
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except UndersongError as error:
-        print(f"undersong: {escape_unprintable(str(error))}", file=sys.stderr)
+        echo(f"undersong: {shorten_message(str(error))}", err=True)
         raise SystemExit(2) from None
     except OSError as error:
         _exit_on_disk_error(error)
 
 
-def escape_unprintable(text: str) -> str:
-    """Escape unprintable characters of a text for the terminal.
+def _check_arguments(arguments: list[str]) -> None:
+    """Check that no argument carries a password, before any output, plan or artifact repeats it."""
+    from undersong.escaping import holds_credentials
+    from undersong.types import UndersongError
 
-    Errors show ids and paths from untrusted manifests, and a terminal would obey control characters in them.
-    """
-    return "".join(
-        character if character.isprintable() or character == "\n" else ascii(character)[1:-1] for character in text
-    )
+    if any(map(holds_credentials, arguments)):
+        raise UndersongError(
+            "An address among the arguments has a name, a password or a query in it, and outputs keep addresses; "
+            "remove it, and set UNDERSONG_API_KEY if it was a key."
+        )
 
 
 PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EISDIR)
@@ -46,13 +63,12 @@ PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, err
 
 def _exit_on_disk_error(error: OSError) -> None:
     """A disk that is full or closed to us is for the user to fix; every other OSError is ours."""
+    from undersong.cli.terminal import echo
+    from undersong.escaping import shorten
     from undersong.store import DISK_FULL_ERRNOS, NO_ACCESS_ERRNOS
 
     if error.errno not in (*DISK_FULL_ERRNOS, *NO_ACCESS_ERRNOS, *PATH_ERRORS) or error.filename is None:
         raise error
-    path = escape_unprintable(os.fsdecode(error.filename))
-    print(
-        f"undersong: cannot use {path}: {error.strerror}; make room, give access, or choose another path.",
-        file=sys.stderr,
-    )
+    path = shorten(os.fsdecode(error.filename))
+    echo(f"undersong: cannot use {path}: {error.strerror}; make room, give access, or choose another path.", err=True)
     raise SystemExit(2) from None

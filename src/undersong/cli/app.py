@@ -11,12 +11,14 @@ import typer
 from undersong.cli.compare import compare_command
 from undersong.cli.evaluate import evaluate, judge
 from undersong.cli.gate import gate
+from undersong.cli.interruption import reporting_interruption
 from undersong.cli.models import doctor, models_app, verify
 from undersong.cli.option_fields import with_options
 from undersong.cli.probe import probe
 from undersong.cli.report import export_eval, report
 from undersong.cli.screen import screen_command
 from undersong.cli.study import defend, demo, plan, run_command, schema, status
+from undersong.cli.terminal import echo
 from undersong.cli.tune import tune
 from undersong.types import UndersongError
 
@@ -47,7 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(with_options(command))
+    app.command(name)(reporting_interruption(name, with_options(command)))
 app.add_typer(models_app, name="models")
 
 
@@ -55,7 +57,7 @@ def _version(requested: bool) -> None:
     if requested:
         from undersong import __version__
 
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.cli.terminal import cell, echo, echo_json, echo_lines, print_table
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def compare_command(
     if as_markdown:
         from undersong.evaluation.multi_model_comparison import comparison_markdown
 
-        typer.echo(comparison_markdown(arms, str(before)))
+        echo_lines(comparison_markdown(arms, str(before)))
     elif len(arms) == 1:
         _print_comparison(arms[0].comparison, as_json)
     else:
@@ -66,17 +66,15 @@ def _print_comparison(comparison: VerdictComparison, as_json: bool) -> None:
     from undersong.evaluation.comparison import comparison_json, comparison_sentence
 
     if as_json:
-        typer.echo(json.dumps(comparison_json(comparison), indent=2, ensure_ascii=False, allow_nan=False))
+        echo_json(comparison_json(comparison), indent=2)
         return
     _print_table(comparison)
-    typer.echo(comparison_sentence(comparison))
+    echo(comparison_sentence(comparison))
     for note in comparison.notes:
-        typer.echo(f"Note: {note}")
+        echo(f"Note: {note}")
 
 
 def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, as_json: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from undersong.evaluation.multi_model_comparison import (
@@ -87,7 +85,7 @@ def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, a
     )
 
     if as_json:
-        typer.echo(json.dumps(multi_model_json(arms), indent=2, ensure_ascii=False, allow_nan=False))
+        echo_json(multi_model_json(arms), indent=2)
         return
     table = Table()
     table_rows = comparison_table_rows(arms, baseline_name)
@@ -100,14 +98,13 @@ def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, a
         # a wrapped name can still be distinguished from others, unlike a truncated one
         table.add_column(header, overflow="fold", width=18 if i == 0 else None, no_wrap=header.startswith("p"))
     for cells in table_rows:
-        table.add_row(*(escape(cells[i]) for i in shown_columns))
-    Console().print(table)
+        table.add_row(*(cell(cells[i]) for i in shown_columns))
+    print_table(table)
     for line in comparison_summary_lines(arms):
-        typer.echo(line)
+        echo(line)
 
 
 def _print_table(comparison: VerdictComparison) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from undersong.evaluation.multi_model_comparison import lost_reply_cells
@@ -125,4 +122,4 @@ def _print_table(comparison: VerdictComparison) -> None:
             f"{rate.low:.1%} to {rate.high:.1%}",
             *lost_reply_cells(summary),
         )
-    Console().print(table)
+    print_table(table)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.cli.terminal import echo
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.options import MANIFEST_HELP, MODEL_HELP, EvaluationOptions, JudgeOptions
 
@@ -34,8 +35,8 @@ def judge(
 
     for rate in judge_file(file, out, options):
         for line in rate_lines(rate):
-            typer.echo(line)
-    typer.echo(str(out / "verdicts.parquet"))
+            echo(line)
+    echo(str(out / "verdicts.parquet"))
 
 
 def rate_lines(rate: VerdictRate) -> list[str]:
@@ -114,13 +115,13 @@ def evaluate(
 
     evaluation = evaluate_manifest(manifest, model, out, adapter, options, loading)
     for line in (*rate_lines(evaluation.rate), *comprehension_lines(evaluation.rate)):
-        typer.echo(line)
+        echo(line)
     if modules_outside_decoder := evaluation.adapted_outside:
         module_paths = ", ".join(
             f"{path} ({count} modules)" if count > 1 else path for path, count in modules_outside_decoder.items()
         )
-        typer.echo(
+        echo(
             f"Note: the adapter changes more than the language model's blocks: {module_paths}; clips were encoded "
             "under it."
         )
-    typer.echo(str(out / "verdicts.parquet"))
+    echo(str(out / "verdicts.parquet"))

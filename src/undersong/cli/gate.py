@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.cli.terminal import echo
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _print_findings(findings: Sequence[GateFinding], rate_sentence: str | None) 
     code = exit_code([finding.outcome for finding in findings])
     for finding in findings:
         if finding.outcome != PASSED:
-            typer.echo(finding.sentence)
-    typer.echo(rate_sentence or gate_sentence(findings), err=code != PASSED)
+            echo(finding.sentence)
+    echo(rate_sentence or gate_sentence(findings), err=code != PASSED)
     if code != PASSED:
         raise typer.Exit(code)

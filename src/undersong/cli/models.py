@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.cli.terminal import echo
 from undersong.models.load_options import LoadOptions
 from undersong.models.mini.paths import (
     SMOLLM_ID,
@@ -42,17 +43,17 @@ def _print_families(context: typer.Context) -> None:
     from undersong.models.refs import organism_names
 
     for family in FAMILIES:
-        typer.echo(f"{family.name}: {family.example} (model_type {' or '.join(family.model_types)})")
-        typer.echo(f"    hears clips {family.max_duration_text}; system text as {family.system}")
-        typer.echo(f"    internal encoders: internal, {', '.join(f'internal:{view}' for view in family.views)}")
-    typer.echo("Every family: speech and typed prompts in one batch, LoRA on the decoder alone, hidden states.")
+        echo(f"{family.name}: {family.example} (model_type {' or '.join(family.model_types)})")
+        echo(f"    hears clips {family.max_duration_text}; system text as {family.system}")
+        echo(f"    internal encoders: internal, {', '.join(f'internal:{view}' for view in family.views)}")
+    echo("Every family: speech and typed prompts in one batch, LoRA on the decoder alone, hidden states.")
     quantization_status = (
         "installed" if find_spec("bitsandbytes") else "not installed (pip install 'undersong[quantize]')"
     )
-    typer.echo(f"No family needs a package of its own; --quantize needs bitsandbytes: {quantization_status}.")
-    typer.echo(f"Packaged: {', '.join(f'organism:{name}' for name in organism_names())}")
+    echo(f"No family needs a package of its own; --quantize needs bitsandbytes: {quantization_status}.")
+    echo(f"Packaged: {', '.join(f'organism:{name}' for name in organism_names())}")
     assembled = [name for name in MINI_NAMES if is_assembled(name)]
-    typer.echo(f"Assembled here: {', '.join(assembled) or 'none (undersong models get mini)'}")
+    echo(f"Assembled here: {', '.join(assembled) or 'none (undersong models get mini)'}")
 
 
 @models_app.command("get")
@@ -88,9 +89,9 @@ def get_model(
     from undersong.models.mini.assemble import assemble_mini
 
     assembly = assemble_mini(name, whisper, smollm, parts_folder, target_folder)
-    typer.echo(f"{name} is at {assembly.folder}" + ("; take it with --model " + name if out is None else ""))
+    echo(f"{name} is at {assembly.folder}" + ("; take it with --model " + name if out is None else ""))
     for line in assembly.notes:
-        typer.echo(line)
+        echo(line)
 
 
 def doctor(
@@ -121,7 +122,7 @@ def doctor(
     all_passed = True
     for check in checks:
         status_word = {True: "yes", False: "no", None: "-"}[check.passed]
-        typer.echo(f"{status_word:<4}{check.name}: {check.detail}")
+        echo(f"{status_word:<4}{check.name}: {check.detail}")
         all_passed &= check.passed is not False
     if not all_passed:
         raise typer.Exit(1)
@@ -148,7 +149,7 @@ def verify(
     verifying.check_published(model, corpus_by_set)
     doctor(loading, model)  # exits if a check fails
     for line in verifying.verify_checkpoint(model, corpus_by_set, out, judge, loading):
-        typer.echo(line)
+        echo(line)
 
 
 def _parse_corpus_option(text: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.terminal import echo
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.probing.options import ProbeOptions
 
@@ -21,5 +22,5 @@ def probe(
 
     results = run_probe(options, out, loading)
     for line in (*results["findings"], *results["notes"]):
-        typer.echo(line)
-    typer.echo(str(out / "probe.md"))
+        echo(line)
+    echo(str(out / "probe.md"))

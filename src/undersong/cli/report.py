@@ -4,14 +4,14 @@ study as inspect_ai logs).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.cli.terminal import echo
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ MEDIA_TYPES = {
     ".wav": "audio/wav",
     ".webm": "audio/webm",
 }
-Json = dict[str, Any]
 
 
 def report(
@@ -81,43 +80,45 @@ def _report_study(
     from undersong.pipeline.output_folder import unfinished_study
     from undersong.pipeline.report_audio import named_sample_ids, reload_report_audio
     from undersong.report import write_markdown, write_report
+    from undersong.results.files import read_results_file
     from undersong.results.schema import parse_results
 
-    content = _read_results(file)
+    content = read_results_file(file)
     target = _report_target(out if out is not None else file.with_name("report.html"))
     markdown_target = None if markdown is None else _report_target(markdown, "report.md", MARKDOWN_START)
     results = parse_results(content)
     sample_ids = named_sample_ids(results)
     clips = _audio_clips(audio, sample_ids) if audio is not None else reload_report_audio(results, file.parent)
     write_report(content, target, clips, show_replies)
-    typer.echo(f"report {target.resolve()}")
+    echo(f"report {target.resolve()}")
     if markdown_target is not None:
         write_markdown(content, markdown_target)
-        typer.echo(f"report {markdown_target.resolve()}")
+        echo(f"report {markdown_target.resolve()}")
     if figures is not None:
         from undersong.report.paper_figures import write_figures
 
         for figure in write_figures(content, figures):
-            typer.echo(f"figure {figure.resolve()}")
+            echo(f"figure {figure.resolve()}")
     if unfinished_study(file.parent) is not None:
-        typer.echo(f"Note: a later run in {file.parent} is not finished; this is the report of the last one that is.")
+        echo(f"Note: a later run in {file.parent} is not finished; this is the report of the last one that is.")
     if sample_ids and not clips:
-        typer.echo(
+        echo(
             f"Note: the store of {file} is not there, so the report has no players; give --audio a folder of files "
             "named by sample id."
         )
     if show_replies and not _has_replies(results):
-        typer.echo(f"Note: {file} holds no replies to harmful prompts; they stay in the store, so they stay redacted.")
+        echo(f"Note: {file} holds no replies to harmful prompts; they stay in the store, so they stay redacted.")
 
 
 def _report_studies(files: Sequence[Path], out: Path | None) -> None:
     from undersong.report import write_multi_study_report
+    from undersong.results.files import read_results_file
 
     target = _report_target(out if out is not None else Path("studies.html"), "studies.html")
     write_multi_study_report(
-        [(str(file.parent if file.name == "results.json" else file), _read_results(file)) for file in files], target
+        [(str(file.parent if file.name == "results.json" else file), read_results_file(file)) for file in files], target
     )
-    typer.echo(f"report {target.resolve()}")
+    echo(f"report {target.resolve()}")
 
 
 def _result_files(path: Path) -> Iterator[Path]:
@@ -150,26 +151,11 @@ def _is_study(folder: Path) -> bool:
 def _report_target(out: Path, name: str = "report.html", expected_start: bytes = HTML_START) -> Path:
     """Return the path of a report: a folder gets the default name, and only an earlier report may be overwritten."""
     target = out / name if out.is_dir() else out
-    if target.exists() and not target.read_bytes()[:64].lstrip().lower().startswith(expected_start):
+    is_report = target.is_file() and target.read_bytes()[:64].lstrip().lower().startswith(expected_start)
+    if target.exists() and not is_report:
         option = "--out" if expected_start == HTML_START else "--markdown"
         raise UndersongError(f"{target} is there and is no report; give {option} another name.")
     return target
-
-
-def _read_results(path: Path) -> Json:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UndersongError(f"There is no file {path}: give the results.json that `undersong run` wrote.") from None
-    except OSError as error:
-        raise UndersongError(f"{path} cannot be read ({error.strerror}): give the results.json itself.") from error
-    except (ValueError, RecursionError) as error:
-        raise UndersongError(
-            f"{path} is not JSON ({error}): give the results.json that `undersong run` wrote."
-        ) from error
-    if not isinstance(content, dict):
-        raise UndersongError(f"{path} holds no JSON object: give the results.json that `undersong run` wrote.")
-    return content
 
 
 def _audio_clips(folder: Path, sample_ids: set[str]) -> dict[str, tuple[bytes, str]]:
@@ -187,7 +173,9 @@ def _audio_clips(folder: Path, sample_ids: set[str]) -> dict[str, tuple[bytes, s
 
 
 def _has_replies(results: Results) -> bool:
-    benign = {rate.prompt_set for run in results.runs for rate in run.rates if not rate.harmful}
+    from undersong.results.schema import benign_prompt_sets
+
+    benign = benign_prompt_sets(results)
     return any(item.reply is not None and item.prompt_set not in benign for item in results.examples)
 
 
@@ -208,4 +196,4 @@ def export_eval(
     from undersong.integrations.inspect.logs import write_logs
 
     log_files = write_logs(results, out, arm=arm, store=store, show_replies=show_replies)
-    typer.echo(f"{len(log_files)} logs in {out.resolve()}; inspect view --log-dir {out}")
+    echo(f"{len(log_files)} logs in {out.resolve()}; inspect view --log-dir {out}")

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from undersong.cli.terminal import cell, echo, print_table
 from undersong.pipeline.screening.options import ScreeningRequest
 
 if TYPE_CHECKING:
@@ -24,21 +23,18 @@ def screen_command(request: ScreeningRequest) -> None:
     """Rank a pool of benign samples by their distance to harmful ones, and keep a part of it."""
     from undersong.pipeline.screening import run_screening
 
-    request = replace(request, progress=lambda line: typer.echo(line, err=True))
+    request = replace(request, progress=lambda line: echo(line, err=True))
     assert request.out is not None  # the command line needs it
     result = run_screening(request.pool, request.harm, request.out, request)
     if result is None:
-        typer.echo(f"Shards {request.engine.shard} are done; when all jobs are, run the same command without --shard.")
+        echo(f"Shards {request.engine.shard} are done; when all jobs are, run the same command without --shard.")
         return
     _print_screening(result, Path(request.out))
 
 
 def _print_screening(result: ScreeningResult, out: Path) -> None:
-    from rich.console import Console
-
-    selection, console = result.selection, Console()
-    console.print(_distance_table(result))
-    console.print(_closest_table(result))
+    selection = result.selection
+    print_table(_distance_table(result), _closest_table(result))
     n = next(row["n"] for row in result.report["distances"] if row["axis"] == selection.axis)
     criterion = f"by {selection.axis}" + (f" to {selection.harm_set}" if selection.harm_set else "")
     lines = [*selection.notes, *_finding_lines(result.report)]
@@ -54,7 +50,7 @@ def _print_screening(result: ScreeningResult, out: Path) -> None:
         f"{out}."
     )
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        echo(line)
 
 
 def _selection_label(selection: Selection) -> str:
@@ -62,12 +58,11 @@ def _selection_label(selection: Selection) -> str:
 
 
 def _distance_table(result: ScreeningResult) -> Table:
-    from rich.markup import escape
     from rich.table import Table
 
     rows = result.report["distances"]
     sets = {row["harm_set"]: None for row in rows}
-    harm_set_name = escape(next(iter(sets))) if len(sets) == 1 else "harm"
+    harm_set_name = cell(next(iter(sets))) if len(sets) == 1 else "harm"
     title = f"Cosine distance to {harm_set_name} ({rows[0]['score']}{', centered' if rows[0]['centered'] else ''})"
     table = Table(title=title, pad_edge=False, collapse_padding=True)  # nine columns in a terminal of eighty
     for name in ("axis", "to")[: min(2, len(sets))]:
@@ -76,23 +71,22 @@ def _distance_table(result: ScreeningResult) -> Table:
         table.add_column(name, no_wrap=True, justify="right")
     for row in rows:
         quartiles = (f"{row[name]:.3g}" for name in ("min", "q25", "median", "q75", "max"))
-        names = (escape(row["axis"]), escape(row["harm_set"]))[: len(table.columns) - 7]
+        names = (cell(row["axis"]), cell(row["harm_set"]))[: len(table.columns) - 7]
         table.add_row(*names, str(row["n"]), str(len(result.quarantined)), *quartiles)
     return table
 
 
 def _closest_table(result: ScreeningResult) -> Table:
-    from rich.markup import escape
     from rich.table import Table
 
     harm_set = result.selection.harm_set or result.report["closest"][0]["harm_set"]
-    table = Table("rank", title=f"Closest on axis {escape(result.select_axis)}")
+    table = Table("rank", title=f"Closest on axis {cell(result.select_axis)}")
     for name in ("item", "distance", "nearest harmful item"):
         table.add_column(name, overflow="fold", no_wrap=name == "distance")
     for row in result.report["closest"]:
         if (row["axis"], row["harm_set"]) == (result.select_axis, harm_set) and row["rank"] <= MAX_CLOSEST_ROWS:
             labeled_texts = ((row["id"], row["text"]), (row["nearest_id"], row["nearest_text"]))
-            item, neighbor = (escape(f"{item_id}: {text}" if text else str(item_id)) for item_id, text in labeled_texts)
+            item, neighbor = (cell(f"{item_id}: {text}" if text else str(item_id)) for item_id, text in labeled_texts)
             table.add_row(str(row["rank"]), item, f"{row['score']:.4g}", neighbor)
     return table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from undersong.cli.options import StudyArguments, StudyRun, resolve_studies
+from undersong.cli.terminal import cell, echo, echo_json, print_table
 from undersong.models.load_options import LoadOptions
 from undersong.options import OptionGroup
 from undersong.stages.engine import Engine
@@ -91,7 +91,7 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
     for study_run in study_runs:
         times = run_arm(study_run.study, arm, study_run.out, study_run.store, loading=loading, say=_print_progress)
         repetitions = "once" if times == 1 else f"{times} times"
-        typer.echo(
+        echo(
             f"{study_run.study.study}: {arm} is in {study_run.store}, its replies {repetitions}; no results are "
             "written before "
             "`run` without --arm."
@@ -105,15 +105,15 @@ def run_study(study_run: StudyRun, loading: LoadOptions, show_replies: bool) -> 
     finished_run = run_whole(
         study_run.study, study_run.out, study_run.store, loading=loading, show_replies=show_replies, say=_print_progress
     )
-    typer.echo(f"study {study_run.study.study}")
-    typer.echo(f"{finished_run.cpu_seconds:.0f} CPU seconds")
-    typer.echo(f"result hash {finished_run.result_hash}")
-    typer.echo(f"report {(study_run.out / 'report.html').resolve()}")
+    echo(f"study {study_run.study.study}")
+    echo(f"{finished_run.cpu_seconds:.0f} CPU seconds")
+    echo(f"result hash {finished_run.result_hash}")
+    echo(f"report {(study_run.out / 'report.html').resolve()}")
     return finished_run.results
 
 
 def _print_progress(line: str) -> None:
-    typer.echo(line, err=True)
+    echo(line, err=True)
 
 
 def plan(
@@ -151,14 +151,13 @@ def plan(
     study_runs = list(resolve_studies(arguments))
     for study_run in study_runs:
         if len(study_runs) > 1:
-            typer.echo(f"{study_run.study.study} (what studies of a file share is counted in each)")
+            echo(f"{study_run.study.study} (what studies of a file share is counted in each)")
         _print_plan(study_run, run_sd, loading, offline, speed)
 
 
 def _print_plan(
     study_run: StudyRun, run_sd: float | None, loading: LoadOptions, offline: bool, speed: GpuThroughput
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from undersong.pipeline.arm_jobs import arm_names
@@ -168,14 +167,14 @@ def _print_plan(
     study_plan = plan_study(study_run.study, study_run.store, loading, offline, speed)
     table = Table("stage", "in all", "in the store", "to do", "rough CPU seconds")
     for row in study_plan.rows:
-        table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
-    Console().print(table)
-    typer.echo(study_plan.summary)
+        table.add_row(*map(cell, (row.stage, row.total, row.done, row.total - row.done, row.cost)))
+    print_table(table)
+    echo(study_plan.summary)
     plan_notes = (*study_plan.other_loadings, *study_plan.missing_packages, *study_plan.remarks)
     for line in (*plan_notes, *design_lines(study_run.study, run_sd), *memory_lines(study_run.study, loading)):
-        typer.echo(line)
+        echo(line)
     if names := arm_names(study_run.study):
-        typer.echo(f"Arms, each a job by itself (run --arm NAME): {', '.join(names)}")
+        echo(f"Arms, each a job by itself (run --arm NAME): {', '.join(names)}")
 
 
 def defend(
@@ -197,7 +196,7 @@ def defend(
     for study_run in study_runs:
         results = run_study(study_run, loading, show_replies)
         for line in defense_table_lines(results):
-            typer.echo(line)
+            echo(line)
 
 
 def status(
@@ -209,25 +208,25 @@ def status(
     from undersong.pipeline.planning.plan import study_status
 
     for study_run in resolve_studies(arguments):
-        typer.echo(f"{study_run.study.study} in {study_run.store}")
+        echo(f"{study_run.study.study} in {study_run.store}")
         _print_status(study_status(study_run.study, study_run.store, loading))
         has_results = (study_run.out / RESULTS_FILE).is_file()
-        typer.echo(f"results in {study_run.out}" if has_results else f"no results yet in {study_run.out}")
+        echo(f"results in {study_run.out}" if has_results else f"no results yet in {study_run.out}")
 
 
 def _print_status(study_status: StudyStatus) -> None:
     for row in study_status.rows:
-        typer.echo(f"  {row.stage:<14}{row.done} of {row.total}")
+        echo(f"  {row.stage:<14}{row.done} of {row.total}")
     for line in study_status.in_progress:
-        typer.echo(f"being made: {line}")
+        echo(f"being made: {line}")
     for line in study_status.interrupted:
-        typer.echo(f"left half-made, and gone on with by the next run: {line}")
+        echo(f"left half-made, and gone on with by the next run: {line}")
     for line in (study_status.summary, *study_status.other_loadings):
-        typer.echo(line)
+        echo(line)
 
 
 def schema() -> None:
     """Print the JSON schema of study files, which editors use to complete and check keys."""
     from undersong.study import study_json_schema
 
-    typer.echo(json.dumps(study_json_schema(), indent=1, ensure_ascii=False))
+    echo_json(study_json_schema(), indent=1)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.terminal import echo
 from undersong.pipeline.standalone.options import MANIFEST_HELP, MODEL_HELP, TuneOptions
 from undersong.study import defaults
 
@@ -22,7 +23,7 @@ def tune(
     from undersong.tuning.distributed import finalize_distributed, is_single_process_launch
 
     if is_single_process_launch():
-        typer.echo(
+        echo(
             "Note: accelerate launch started one process, as it does without GPUs whatever --num_processes says, so "
             "one trains; for two on a CPU: torchrun --standalone --nproc-per-node 2 -m undersong tune ...",
             err=True,
@@ -30,8 +31,8 @@ def tune(
     adapter_folders = tune_manifest(manifest, model, out, options)
     finalize_distributed()
     for folder in adapter_folders:
-        typer.echo(str(folder))
+        echo(str(folder))
     first_step = min(options.save_steps)
     warmup_steps = defaults.WARMUP_STEPS if options.warmup_steps is None else options.warmup_steps
     if adapter_folders and options.preset is None and first_step <= warmup_steps:
-        typer.echo(f"Note: warm-up lasts {warmup_steps} steps, so the adapter of step {first_step} has hardly learned.")
+        echo(f"Note: warm-up lasts {warmup_steps} steps, so the adapter of step {first_step} has hardly learned.")

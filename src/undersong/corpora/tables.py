@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import describe_error
 from undersong.store import repair_hint
 from undersong.types import UndersongError
 
@@ -63,7 +64,9 @@ def json_rows(file: Path) -> Iterator[LocatedRow]:
             if text := line.strip():
                 yield location, strict_json(text)
         except (ValueError, RecursionError) as error:
-            raise UndersongError(f"{location} is not one JSON object ({error}); fix the line.") from error
+            raise UndersongError(
+                f"{location} is not one JSON object ({describe_error(error)}); fix the line."
+            ) from error
 
 
 def json_list(file: Path, key: str | None = None) -> Iterator[LocatedRow]:
@@ -71,7 +74,9 @@ def json_list(file: Path, key: str | None = None) -> Iterator[LocatedRow]:
     try:
         document = strict_json("".join(text_lines(file)))
     except (ValueError, RecursionError) as error:
-        raise UndersongError(f"{file} is not JSON ({error}); fix it, or write one object per line.") from error
+        raise UndersongError(
+            f"{file} is not JSON ({describe_error(error)}); fix it, or write one object per line."
+        ) from error
     if isinstance(document, dict):
         lists = {name: value for name, value in document.items() if isinstance(value, list)}
         if key is None and len(lists) != 1:
@@ -100,7 +105,7 @@ def csv_rows(file: Path, delimiter: str | None = None) -> Iterator[LocatedRow]:
         except csv.Error as error:
             location = f"Line {start_line} of {file}"
             raise UndersongError(
-                f"{location} cannot be read as CSV ({error}); fix its quotes or line breaks."
+                f"{location} cannot be read as CSV ({describe_error(error)}); fix its quotes or line breaks."
             ) from error
         if fields is None:
             return
@@ -134,7 +139,9 @@ def parquet_rows(file: Path, required_column: str | None = None) -> Iterator[Loc
                     number += 1
                     yield f"Row {number} of {file}", row
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UndersongError(f"{file} cannot be read as Parquet ({error}); {repair_hint(file)}.") from error
+        raise UndersongError(
+            f"{file} cannot be read as Parquet ({describe_error(error)}); {repair_hint(file)}."
+        ) from error
 
 
 def strict_json(text: str) -> Any:

@@ -112,7 +112,7 @@ def read_transcripts(folder: Path) -> Transcripts:
 
     try:
         table = pq.read_table(folder / TRANSCRIPTS_FILE)
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UndersongError(f"No transcripts can be read in {folder} ({error}); transcribe again.") from None
     if missing := [name for name in TRANSCRIPT_COLUMNS if name not in table.column_names]:
         raise UndersongError(f"The transcripts in {folder} have no column {missing[0]!r}; transcribe again.")

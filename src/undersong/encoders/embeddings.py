@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.store import hash_file, repair_hint
+from undersong.escaping import describe_error
+from undersong.store import check_regular_file, hash_file, repair_hint
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
@@ -259,12 +260,15 @@ def holds_embeddings(path: str | Path) -> bool:
         if "*" in path.name or "?" in path.name:
             return True
         raise UndersongError(f"There is no file {path}; check the path.")
+    check_regular_file(path)
     if path.suffix.lower() != ".parquet":
         return False
     try:
         return "embedding" in pq.read_schema(path).names
-    except pa.ArrowInvalid as error:
-        raise UndersongError(f"{path} is not a readable Parquet file ({error}); {repair_hint(path)}.") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UndersongError(
+            f"{path} is not a readable Parquet file ({describe_error(error)}); {repair_hint(path)}."
+        ) from None
 
 
 def embedding_files(path: str | Path) -> list[Path]:
@@ -273,6 +277,8 @@ def embedding_files(path: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     files = sorted(path.glob("embeddings-*.parquet")) if path.is_dir() else sorted(path.parent.glob(path.name))
+    for file in files:
+        check_regular_file(file)
     if not files:
         raise UndersongError(f"No embeddings at {path}; give a Parquet file or a folder with embeddings-*.parquet.")
     return files
@@ -301,8 +307,7 @@ def _read_file(file: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]
     import pyarrow.parquet as pq
 
     with _arrow_errors(file):
-        table = pq.read_table(file)
-    return _rows(file, table)
+        return _rows(file, pq.read_table(file))
 
 
 @contextmanager
@@ -311,8 +316,10 @@ def _arrow_errors(file: Path) -> Iterator[None]:
 
     try:
         yield
-    except pa.ArrowInvalid as error:
-        raise UndersongError(f"{file} is not a readable Parquet file ({error}); {repair_hint(file)}.") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UndersongError(
+            f"{file} is not a readable Parquet file ({describe_error(error)}); {repair_hint(file)}."
+        ) from None
 
 
 def _rows(file: Path, table: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
@@ -362,5 +369,6 @@ def _read_quarantine_file(file: Path) -> list[Quarantined]:
 
     if not file.is_file():
         return []
-    table = pq.read_table(file, columns=["id", "reason"])
+    with _arrow_errors(file):
+        table = pq.read_table(file, columns=["id", "reason"])
     return [Quarantined(id, reason) for id, reason in zip(*(column.to_pylist() for column in table.columns))]

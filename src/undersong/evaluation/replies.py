@@ -130,7 +130,7 @@ def _reference_answers(row: EvaluationRow, location: str) -> tuple[str, ...]:
         or isinstance(value, str)
         or not all(isinstance(answer, str) for answer in value)
     ):
-        raise UndersongError(f"{location} has answers {value!r}; give a list of strings.")
+        raise UndersongError(f"{location} has a {type(value).__name__} as answers; give a list of strings.")
     return tuple(value)
 
 
@@ -138,7 +138,7 @@ def _reply_of_row(row: EvaluationRow, prompt: Prompt, location: str) -> Reply:
     error = text_field(row, "error", "", location) or None
     finish = text_field(row, "finish", "", location) or ("stop" if error is None else "error")
     if finish not in FINISH_REASONS:
-        raise UndersongError(f"{location} has finish {finish!r}; use one of {', '.join(FINISH_REASONS)}.")
+        raise UndersongError(f"{location} has another finish; use one of {', '.join(FINISH_REASONS)}.")
     if row.get("reply") is None and finish != "error":
         raise UndersongError(f"{location} ({prompt.sample.id}) has no reply; add it, or the error that occurred.")
     text = text_field(row, "reply", "", location)

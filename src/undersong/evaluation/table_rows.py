@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import describe_error
 from undersong.types import UndersongError
 
 EvaluationRow = Mapping[str, object]
@@ -53,7 +54,7 @@ def text_field(row: EvaluationRow, name: str, default: str, location: str) -> st
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UndersongError(f"{location} has {name} {value!r}; give a string.")
+        raise UndersongError(f"{location} has a {type(value).__name__} as {name}; give a string.")
     return str(value)
 
 
@@ -65,7 +66,7 @@ def number_field(row: EvaluationRow, name: str, location: str) -> float | None:
     """
     value = row.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UndersongError(f"{location} has {name} {value!r}; give a number or leave it out.")
+        raise UndersongError(f"{location} has a {type(value).__name__} as {name}; give a number or leave it out.")
     try:
         return None if value is None else float(value)
     except OverflowError as error:  # JSON's whole numbers are unbounded
@@ -80,7 +81,7 @@ def bool_field(row: EvaluationRow, name: str, location: str) -> bool | None:
     """
     value = row.get(name)
     if value is not None and not isinstance(value, bool):
-        raise UndersongError(f"{location} has {name} {value!r}; give true or false.")
+        raise UndersongError(f"{location} has a {type(value).__name__} as {name}; give true or false.")
     return value
 
 
@@ -90,8 +91,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, EvaluationRow]]:
 
     try:
         rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UndersongError(f"{path} cannot be read as Parquet ({error}); write it again.") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UndersongError(f"{path} cannot be read as Parquet ({describe_error(error)}); write it again.") from error
     for number, row in enumerate(rows, start=1):
         yield f"{path} row {number}", row
 
@@ -100,7 +101,9 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, EvaluationRow]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UndersongError(f"{path} cannot be read as UTF-8 text ({error}); write it again.") from error
+        raise UndersongError(
+            f"{path} cannot be read as UTF-8 text ({describe_error(error)}); write it again."
+        ) from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -109,7 +112,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, EvaluationRow]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:  # also a number of too many digits, or nested too deeply
             raise UndersongError(
-                f"{location} is not JSON that can be read ({error}); write one object per line."
+                f"{location} is not JSON that can be read ({describe_error(error)}); write one object per line."
             ) from error
         if not isinstance(row, dict):
             raise UndersongError(f"{location} is not a JSON object; write one object per line.")

@@ -60,7 +60,7 @@ def run_audit(
         out: The output folder.
         store: The store; default: `out/store`.
         loading: Loading options of the models.
-        show_replies: Include replies to harmful prompts in the report.
+        show_replies: Include replies to harmful prompts in the results and the report (mode 0600).
         say: Receives progress lines.
 
     Raises:
@@ -207,7 +207,7 @@ def _write_outputs(
 
     # Unsorted, because a report's rows follow the order of the results. Written first, to mark the folder's study.
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(out / RESULTS_FILE, text.encode() + b"\n")
+    write_atomic(out / RESULTS_FILE, text.encode() + b"\n", 0o600 if show_replies else 0o644)
     write_atomic(out / "verdicts.parquet", to_parquet(rows))
     rate_rows = rate_table_rows(results, record.study.evaluation.comprehension is not None)
     write_atomic(out / "results.parquet", to_parquet(rate_rows))

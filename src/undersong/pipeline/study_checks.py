@@ -62,6 +62,7 @@ def _check_black_box_model(study: Study, ref: str) -> None:
     """Check that a study asks of a black-box model only what it can do, and that its address or table is valid."""
     from undersong.encoders import gradients_dim, is_internal
 
+    load_black_box_model(ref)  # first, because it refuses addresses with a password, which later messages would repeat
     for axis, spec in study.axes.items():
         if is_internal(spec) or gradients_dim(spec) is not None:
             raise UndersongError(
@@ -75,7 +76,6 @@ def _check_black_box_model(study: Study, ref: str) -> None:
         raise UndersongError(
             f"{ref} has no repetitions of the requests; leave evaluation.comprehension out, or use the model itself."
         )
-    load_black_box_model(ref)
     model_identity_hash(ref)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import escape_line, escape_unprintable
 from undersong.report import formatting
 from undersong.report.sections import advice, arm_chart, comparisons, defenses, headline, provenance
 from undersong.report.sections.defenses import DefenseCell, DefenseTable
@@ -16,8 +17,6 @@ from undersong.store import write_atomic
 TITLE_PREFIX = "# undersong: "  # how the file begins, by which an earlier one is known
 FINDINGS_SUMMARY = "Effect and cost of each defense"
 TABLE_NOTE = "In percent: mean, 95 % interval, and change in points against no defense."
-# what XML 1.0, and with it any page, cannot hold
-UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render_markdown(results: Mapping[str, Any]) -> str:
@@ -84,12 +83,12 @@ def write_markdown(results: Mapping[str, Any], path: str | Path) -> None:
 def defense_table_lines(results: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> list[str]:
     """Return the table of defenses and the recommendations as Markdown lines.
 
-    `quote` escapes each cell; by default cells are made for a terminal, without escapes.
+    `quote` escapes each cell; by default cells are made for a terminal, without escapes of Markdown.
     """
     defense_table = defenses.build_defense_table(parse_results(results))
     if defense_table is None:
         return ["No defense was measured."]
-    escape = quote or replace_unprintable
+    escape = quote or escape_line
     return [*_defense_table(defense_table, escape), "", *map(escape, defense_table.recommended)]
 
 
@@ -148,12 +147,7 @@ def markdown_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def replace_unprintable(text: str) -> str:
-    """Without the characters that no page can hold."""
-    return UNPRINTABLE.sub("\ufffd", text)
-
-
 def escape_markdown(text: str) -> str:
-    """Escape text for a table cell or list item, so that it contains no markup, HTML, mention or line break."""
-    one_line = " ".join(replace_unprintable(text).split()).replace("@", "@\u200b")
+    """Escape text for a table cell or list item: no markup, HTML, mention, line break or unprintable character."""
+    one_line = escape_unprintable(" ".join(text.split())).replace("@", "@\u200b")
     return re.sub(r"([\\`*_\[\]<>|&#!~$])", r"\\\1", one_line)

@@ -116,7 +116,7 @@ def write_report(
     audio: Mapping[str, tuple[bytes, str]] = {},
     show_replies: bool = False,
 ) -> None:
-    """Render the report and write it to a file, completely or not at all.
+    """Render the report and write it to a file, completely or not at all; with replies, its owner alone can read it.
 
     Args:
         results: Content of results.json.
@@ -124,7 +124,7 @@ def write_report(
         audio: Encoded audio and media type (such as audio/ogg) by sample id.
         show_replies: True to show replies to harmful prompts.
     """
-    write_atomic(path, encode_html(render_html(results, audio, show_replies)))
+    write_atomic(path, encode_html(render_html(results, audio, show_replies)), 0o600 if show_replies else 0o644)
 
 
 def encode_html(text: str) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.escaping import escape_unprintable
 from undersong.report import formatting
 from undersong.report.paper_figures_common import (
     COLORS,
@@ -307,7 +308,7 @@ def write_figures(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
 
     Raises UndersongError for invalid results, or if there is nothing to draw.
     """
-    parsed, output_folder = parse_results(results), Path(folder)
+    parsed, output_folder = parse_results(_drawable(results)), Path(folder)
     if output_folder.exists() and not output_folder.is_dir():
         raise UndersongError(f"{output_folder} is a file; give a folder for the figures.")
     paths = []
@@ -327,3 +328,12 @@ def write_figures(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
             f"{parsed.study.name} has no fine-tuned arm that was evaluated on harmful prompts, so nothing is drawn."
         )
     return paths
+
+
+def _drawable(content: Any) -> Any:
+    """Return content with unprintable characters of all texts escaped, because fonts have no glyphs for them."""
+    if isinstance(content, Mapping):
+        return {_drawable(key): _drawable(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_drawable(value) for value in content]
+    return escape_unprintable(content) if isinstance(content, str) else content

@@ -1,3 +1,6 @@
+from .files import (
+    read_results_file as read_results_file,
+)
 from .schema import (
     PromptSetRate as PromptSetRate,
 )

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from undersong.escaping import quote, shorten
 from undersong.evaluation.rates import VerdictRate
 from undersong.results.schema_base import Record, ValueWithInterval
 from undersong.results.schema_defenses import ChosenSetting, DefenseRecommendation, DefenseRecord, TargetLosses
@@ -221,9 +222,22 @@ def identity_hash(identity: Iterable[Any]) -> str:
 
 
 def result_hash(results: Results) -> str:
-    """SHA-256 of the canonical results without provenance, and so without times."""
+    """SHA-256 of the canonical results without provenance (and so without times) and without shown replies.
+
+    Replies to harmful prompts are in the results only if the user asked for them; the hash is the same either way.
+    """
     content = {key: value for key, value in results.content.items() if key != "provenance"}
+    benign_sets = benign_prompt_sets(results)
+    content["examples"] = [
+        example if example["prompt_set"] in benign_sets else example | {"reply": None}
+        for example in content["examples"]
+    ]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def benign_prompt_sets(results: Results) -> set[str]:
+    """The prompt sets that have a rate on benign prompts; replies to all others are redacted by default."""
+    return {rate.prompt_set for run in results.runs for rate in run.rates if not rate.harmful}
 
 
 def model_names(results: Results) -> list[str]:
@@ -246,13 +260,13 @@ def parse_results(results: Mapping[str, Any], file_name: str = "results.json") -
     subject = "results have" if file_name == "results.json" else f"{file_name} has"
     if schema != SCHEMA:
         raise UndersongError(
-            f"{subject} the schema {schema!r}, not {SCHEMA!r}: give a results.json of this version of undersong."
+            f"{subject} the schema {quote(schema)}, not {SCHEMA!r}: give a results.json of this version of undersong."
         )
     try:
         return Results.model_validate(results)
     except ValidationError as error:
         first_error = error.errors()[0]
-        location = ".".join(str(part) for part in first_error["loc"]) or "its records"
+        location = shorten(".".join(str(part) for part in first_error["loc"])) or "its records"
         raise UndersongError(
             f"{file_name} is broken at {location!r} ({first_error['msg'].lower()}): write it again with "
             "`undersong run`."

@@ -37,8 +37,25 @@ def to_jsonable(obj: Any, label: str) -> Any:
     raise UndersongError(f"{label} is {obj!r}: use finite numbers, strings, lists, and mappings with string keys.")
 
 
+def check_regular_file(path: str | Path) -> None:
+    """Check before a file is opened that it is one; reading a pipe or a device might never end.
+
+    Raises:
+        UndersongError: There is no file, or it is a folder, a pipe, a socket or a device.
+    """
+    if Path(path).is_file():
+        return
+    if Path(path).is_dir():
+        raise UndersongError(f"{path} is a folder; give a file.")
+    if Path(path).exists():
+        raise UndersongError(f"{path} is a pipe or a device, which might never end; give a regular file.")
+    raise UndersongError(f"There is no file {path}; check the path.")
+
+
 def hash_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
+    if Path(path).exists():
+        check_regular_file(path)
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,13 +5,16 @@ each other.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import reduce
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from undersong.escaping import MAX_QUOTED_CHARACTERS, describe_error, holds_credentials, quote, shorten
 from undersong.types import UndersongError
 
 
@@ -50,8 +53,32 @@ def first_shared_key(first: dict[Any, Any], second: dict[Any, Any]) -> str | Non
 BASE_KEY = "base"
 
 
+MAX_YAML_NODES = 1_000_000  # with every alias replaced by what it names; a study has a few hundred
+MAX_YAML_INTEGER = 2**63  # no count or seed of a study is larger, and arithmetic on larger ones overflows
+UNUSABLE_CHARACTERS = re.compile("[\0\ud800-\udfff]")  # no path, table or page can hold them
+SCALAR_ERRORS = (ValueError, LookupError, AttributeError, TypeError, OverflowError)  # of PyYAML's own constructors
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """YAML loader that rejects repeated keys in a mapping, of which the last would silently win."""
+    """YAML loader that rejects repeated keys in a mapping, of which the last would silently win, and bad scalars."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Construct the value of a node; a scalar that cannot be one raises a YAMLError with its line."""
+        if not isinstance(node, yaml.ScalarNode):
+            return super().construct_object(node, deep)
+        try:
+            value = super().construct_object(node, deep)
+        except SCALAR_ERRORS as error:
+            kind = node.tag.rpartition(":")[2]
+            raise _scalar_error(f"{quote(node.value)} is no {kind}", node) from error
+        if isinstance(value, int) and abs(value) >= MAX_YAML_INTEGER:
+            raise _scalar_error(f"{quote(value)} is too large, because whole numbers have 63 bits", node)
+        if isinstance(value, str) and UNUSABLE_CHARACTERS.search(value):
+            raise _scalar_error(f"the text {quote(value)} holds a NUL or half of a surrogate pair", node)
+        if isinstance(value, str) and holds_credentials(value):  # artifacts, plans and reports keep addresses
+            problem = "an address has a name, a password or a query in it; set UNDERSONG_API_KEY instead"
+            raise _scalar_error(problem, node)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -59,14 +86,48 @@ class _StrictLoader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue  # SafeLoader refuses it as a key
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {quote(key.value)} stands twice", key.start_mark
+                )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
+def _scalar_error(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
 def strict_yaml(text: str) -> Any:
-    """Parse YAML text strictly; raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_StrictLoader)  # a SafeLoader
+    """Parse YAML text strictly.
+
+    Raises:
+        yaml.YAMLError: The text is not YAML, holds a value that is not of its type, is nested too deeply, or has more
+            than `MAX_YAML_NODES` values once its aliases are expanded.
+    """
+    loader = _StrictLoader(text)  # a SafeLoader
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _count_nodes(node, {}) > MAX_YAML_NODES:
+            raise yaml.YAMLError(f"its aliases expand to more than {MAX_YAML_NODES:,} values")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply, or an alias names what it is in") from error
+    finally:
+        loader.dispose()
+
+
+def _count_nodes(node: yaml.Node, counts: dict[int, int]) -> int:
+    """Count the nodes of a tree in which every alias is expanded; `counts` holds those of nodes seen before."""
+    if id(node) not in counts:
+        children: Sequence[yaml.Node] = ()
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        counts[id(node)] = 1 + sum(_count_nodes(child, counts) for child in children)
+    return counts[id(node)]
 
 
 def read_study_keys(file: Path) -> dict[str, Any]:
@@ -114,10 +175,12 @@ def _read_mapping(file: Path) -> dict[str, Any]:
 
 def yaml_problem(error: Exception) -> str:
     """Return one line that says why a text is not valid YAML."""
-    return str(getattr(error, "problem", None) or error).splitlines()[0]
+    problem = getattr(error, "problem", None)
+    return shorten(problem.splitlines()[0], 2 * MAX_QUOTED_CHARACTERS) if problem else describe_error(error)
 
 
 MATRIX_KEY = "matrix"
+MAX_MATRIX_STUDIES = 10_000
 StudyVariant = tuple[str, dict[Any, Any]]  # its name, and what it lays over the file
 
 
@@ -126,6 +189,11 @@ def expand_matrix(matrix: Any, location: str) -> list[StudyVariant]:
     if not isinstance(matrix, dict) or not matrix:
         raise UndersongError(f"{location}: matrix maps keys to their values, such as {{models: [[a], [b]]}}.")
     factors = [_variants_of_key(str(key), values, f"{location}: matrix.{key}") for key, values in matrix.items()]
+    if (count := prod(map(len, factors))) > MAX_MATRIX_STUDIES:
+        raise UndersongError(
+            f"{location}: matrix has {count:,} combinations, and a file has at most {MAX_MATRIX_STUDIES:,} studies; "
+            "split it, or vary fewer keys."
+        )
     return [
         ("-".join(name for name, _ in variants), reduce(merge_keys, (overlay for _, overlay in variants), {}))
         for variants in product(*factors)
@@ -145,7 +213,7 @@ def _variants_of_key(key: str, values: Any, location: str) -> list[StudyVariant]
     for name, value in named_values:
         if not re.fullmatch(r"\w[\w.+-]*", name):  # it becomes a folder's
             raise UndersongError(
-                f"{location} cannot call {value!r} {name!r}; give {{NAME: value}} with short plain names."
+                f"{location} cannot call {quote(value)} {quote(name)}; give {{NAME: value}} with short plain names."
             )
         overlay = nest_key(key, value)
         if not isinstance(overlay, dict) or overlay.keys() & {"study", BASE_KEY, MATRIX_KEY}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -10,6 +11,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from undersong.escaping import MAX_QUOTED_CHARACTERS, quote, shorten
 from undersong.study.compose import (
     BASE_KEY,
     MATRIX_KEY,
@@ -57,7 +59,7 @@ def load_studies(path: str | Path, overrides: Sequence[str] = (), only: str | No
             parsed_study.model_copy(update={"study": f"{parsed_study.study}-{name}" if name else parsed_study.study})
         )
     names = [study.study for study in studies]
-    if duplicate := next((name for name in names if names.count(name) > 1), None):
+    if duplicate := next((name for name, count in Counter(names).items() if count > 1), None):
         raise UndersongError(
             f"{location}: two studies are called {duplicate}; name the values in matrix, {{NAME: value}}."
         )
@@ -92,9 +94,9 @@ def _first_problem(error: ValidationError) -> str:
     """
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    key_path = ".".join(str(part) for part in problem["loc"])
+    key_path = shorten(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        key = str(problem["loc"][-1])
+        key = str(problem["loc"][-1])[:MAX_QUOTED_CHARACTERS]
         field_names = _fields_at(Study, [str(part) for part in problem["loc"][:-1]])
         field_names += [BASE_KEY, MATRIX_KEY] if len(problem["loc"]) == 1 else []
         hint = did_you_mean(key, field_names) or f"; known here: {', '.join(field_names)}."
@@ -102,7 +104,11 @@ def _first_problem(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "tuple_type":  # pydantic's word for what is a list in YAML
         value = problem["input"]
-        message = f"{value!r} is no list; write [{value}]" if isinstance(value, str | int | float) else "give a list"
+        message = (
+            f"{quote(value)} is no list; write [{quote(value)}]"
+            if isinstance(value, str | int | float)
+            else "give a list"
+        )
     end = "" if message.endswith("?") else "."
     return f"{key_path}: {message}{end}" if key_path else f"{message}{end}"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from undersong.escaping import quote
 from undersong.types import UndersongError
 
 
@@ -88,11 +89,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 def apply_preset(values: dict[str, Any], save_steps: tuple[int, ...]) -> dict[str, Any]:
     """Put a preset's values beneath those of a study's `tuning`; `save_steps` are used if it has none."""
     name = values.get("preset")
-    if name is None:
+    if not isinstance(name, str):  # None, or a value that pydantic reports
         return values
     if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}; take one of {', '.join(PRESETS)}")
+        raise ValueError(f"there is no preset {quote(name)}; take one of {', '.join(PRESETS)}")
     preset_values = dict(PRESETS[name])
-    last_step = max(values.get("save_steps") or save_steps)
-    preset_values["warmup_steps"] = round(preset_values.pop(WARMUP_SHARE) * last_step)
+    own_steps = values.get("save_steps") or save_steps
+    if not isinstance(own_steps, list | tuple) or not all(isinstance(step, int) for step in own_steps):
+        return values  # which pydantic reports
+    preset_values["warmup_steps"] = round(preset_values.pop(WARMUP_SHARE) * max(own_steps))
     return {**preset_values, **values}

@@ -36,6 +36,7 @@ from undersong.suggestions import did_you_mean
 Kind = Literal["closest", "distant", "random"]
 KINDS = ("closest", "distant", "random")
 Share = float
+MAX_STEPS = 10**8  # more would fill memory before the first, with the order of the samples
 
 
 class ProximitySettings(StrictModel):
@@ -166,6 +167,10 @@ class TuningSettings(StrictModel):
         check_distinct("modalities", self.modalities)
         if list(self.save_steps) != sorted(set(self.save_steps)) or not self.save_steps or self.save_steps[0] < 1:
             raise ValueError("save_steps are positive and rise")
+        if self.save_steps[-1] > MAX_STEPS:
+            raise ValueError(
+                f"save_steps end at {self.save_steps[-1]:,}, and a training has at most {MAX_STEPS:,} steps"
+            )
         return self
 
 

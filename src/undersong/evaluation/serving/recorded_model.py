@@ -12,6 +12,7 @@ from typing import Any
 
 from undersong.evaluation.replies import COLUMNS
 from undersong.evaluation.serving.client import replace_lone_surrogates
+from undersong.store import check_regular_file
 from undersong.types import Prompt, Reply, UndersongError
 
 RECORDED_PREFIX = "recorded:"
@@ -99,7 +100,7 @@ class RecordedModel:
                 # Without threads: threads of `read_table` may outlive a short program, which then aborts (apache/arrow
                 # issue 34314).
                 table = pq.ParquetFile(pa.BufferReader(self._bytes)).read(use_threads=False).to_pylist()
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:
                 raise UndersongError(f"{self.path} is a damaged parquet file; write it again.") from error
             yield from ((f"row {i}", row) for i, row in enumerate(table, 1))
             return
@@ -137,6 +138,8 @@ class RecordedModel:
     @cached_property
     def _bytes(self) -> bytes:
         file = self.path / REPLY_TABLE if self.path.is_dir() else self.path
+        if file.exists():
+            check_regular_file(file)
         try:
             return file.read_bytes()
         except OSError as error:

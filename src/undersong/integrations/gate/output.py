@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from undersong.escaping import escape_line
 from undersong.integrations.gate.rates import RateCheck
 from undersong.integrations.gate.rises import (
     FAILED,
@@ -15,7 +16,7 @@ from undersong.integrations.gate.rises import (
     RiseTest,
     exit_code,
 )
-from undersong.report.markdown import escape_markdown, markdown_row, replace_unprintable
+from undersong.report.markdown import escape_markdown, markdown_row
 
 SCOPE = "Scope: the model, on these prompts; nothing is said of the recipe that made it."
 TABLE_HEADER = ("model", "measured", "found", "at least", "at most", "limit", "")
@@ -150,14 +151,14 @@ def gate_junit_xml(findings: Sequence[GateFinding]) -> str:
     ElementTree.SubElement(properties, "property", name="scope", value="model")
     for finding in findings:
         test_case = ElementTree.SubElement(
-            suite, "testcase", classname=replace_unprintable(finding.model), name=replace_unprintable(finding.metric)
+            suite, "testcase", classname=escape_line(finding.model), name=escape_line(finding.metric)
         )
         if finding.outcome == PASSED:
-            ElementTree.SubElement(test_case, "system-out").text = replace_unprintable(finding.sentence)
+            ElementTree.SubElement(test_case, "system-out").text = escape_line(finding.sentence)
         else:
             kind = "failure" if finding.outcome == FAILED else "error"
             ElementTree.SubElement(
-                test_case, kind, message=replace_unprintable(finding.sentence), type=OUTCOME_WORDS[finding.outcome]
+                test_case, kind, message=escape_line(finding.sentence), type=OUTCOME_WORDS[finding.outcome]
             )
     ElementTree.indent(test_suites)
     return ElementTree.tostring(test_suites, encoding="unicode", xml_declaration=True) + "\n"

@@ -5,7 +5,6 @@ Failed or unjudged replies count against the model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,17 +115,10 @@ def _measured_rates(path: Path, arm: str | None) -> Iterator[tuple[RunResult | N
 
 def read_results(path: Path) -> Results:
     """The checked content of a results.json."""
+    from undersong.results.files import read_results_file
     from undersong.results.schema import parse_results
 
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UndersongError(f"There is no file {path}; give the results.json that run wrote.") from None
-    except (OSError, ValueError) as error:
-        raise UndersongError(
-            f"{path} cannot be read as JSON ({error}); give the results.json that run wrote."
-        ) from None
-    return parse_results(content)
+    return parse_results(read_results_file(path))
 
 
 def _last_step_runs(runs: Sequence[RunResult], arm: str, path: Path) -> list[RunResult]:
@@ -162,7 +154,7 @@ def _check_not_study_table(path: Path) -> None:
         return
     try:
         names = pq.read_schema(path).names
-    except pa.ArrowInvalid:  # the reader of verdicts says it better
+    except (pa.ArrowException, OSError, ValueError):  # the reader of verdicts says it better
         return
     if "run_arm" in names:
         raise UndersongError(f"{path} holds the verdicts of a whole study; give the results.json beside it.")

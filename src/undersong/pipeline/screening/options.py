@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import Option, OptionGroup
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
+from undersong.store import check_regular_file
 from undersong.types import MAX_SEED, UndersongError
 
 if TYPE_CHECKING:
@@ -210,6 +211,8 @@ def match_selection_ids(options: ScreeningOptions) -> tuple[str, ...]:
 
     if options.match_selection is None:
         return ()
+    if Path(options.match_selection).exists():
+        check_regular_file(options.match_selection)
     try:
         return selection_from_json(Path(options.match_selection).read_text(encoding="utf-8")).ids
     except OSError as error:

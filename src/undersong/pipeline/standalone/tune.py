@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import describe_error
 from undersong.options import key_values
 from undersong.pipeline.output_folder import (
     check_output_folder,
@@ -24,6 +25,7 @@ from undersong.store import (
     TEMPORARY_PREFIX,
     atomic_replacement,
     canonical_json,
+    check_regular_file,
     move_into_place,
     remove_path,
 )
@@ -169,7 +171,10 @@ def _training_samples(manifest: str, selection: str | Path | None, modality: str
 
 
 def _read_selection(file: Path) -> str:
+    check_regular_file(file)
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UndersongError(f"The selection {file} cannot be read ({error}); give a selection.json.") from None
+        raise UndersongError(
+            f"The selection {file} cannot be read ({describe_error(error)}); give a selection.json."
+        ) from None

@@ -1,0 +1,40 @@
+"""Reading of a results.json, which another program or version may have written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from undersong.escaping import describe_error
+from undersong.store import check_regular_file
+from undersong.types import UndersongError
+
+MAX_INTEGER = 2**63  # counts are smaller, and arithmetic on larger ones overflows
+
+
+def read_results_file(path: Path) -> dict[str, Any]:
+    """Read the JSON object in a results.json, unchecked; `parse_results` checks it.
+
+    Raises:
+        UndersongError: There is no such file, it cannot be read, or it holds no JSON object.
+    """
+    advice = "give the results.json that `undersong run` wrote"
+    if not path.exists():
+        raise UndersongError(f"There is no file {path}; {advice}.")
+    check_regular_file(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_int=_bounded_integer)
+    except OSError as error:
+        raise UndersongError(f"{path} cannot be read ({error.strerror}); {advice}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UndersongError(f"{path} is not JSON that can be read ({describe_error(error)}); {advice}.") from error
+    if not isinstance(content, dict):
+        raise UndersongError(f"{path} holds no JSON object; {advice}.")
+    return content
+
+
+def _bounded_integer(digits: str) -> int:
+    if len(digits) > len(str(MAX_INTEGER)):
+        raise ValueError(f"a whole number has {len(digits):,} digits")
+    return int(digits)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -85,6 +85,7 @@ class Family:
     merged: tuple[str, ...] = ()  # LoRA folders of the checkpoint that speech needs, merged on loading
     silence_detector: str | None = None  # the same for (model, audio vectors (n, dim)) -> silent (n,) bool; None: none
     tokenizer_options: dict[str, Any] = field(default_factory=dict)  # of `AutoTokenizer.from_pretrained`
+    architectures: tuple[str, ...] = ()  # of a config.json that names no model_type
 
     @property
     def max_duration_text(self) -> str:
@@ -159,6 +160,7 @@ MINI = replace(
 KIMI_AUDIO = Family(
     name="Kimi-Audio",
     model_types=("moonshot_kimia", "kimi_audio"),
+    architectures=("MoonshotKimiaForCausalLM",),  # all that the published config.json says
     example="moonshotai/Kimi-Audio-7B-Instruct",
     model_class="undersong.models.kimi.network:KimiAudioForCausalLM",
     audio_token="<|audio|>",
@@ -293,6 +295,13 @@ def family_of(model_type: str, item: str) -> Family:
     hint = f" (did you mean {closest[0]}?)" if closest else ""
     names = ", ".join(family.name for family in FAMILIES)
     raise UndersongError(f"{item} is of the family {model_type!r}, which has no spec{hint}; give a model of {names}.")
+
+
+def family_of_architecture(architectures: Sequence[str]) -> Family | None:
+    """The family whose published config.json names one of these architectures and no model_type; None if there is
+    none.
+    """
+    return next((family for family in FAMILIES if set(family.architectures) & set(architectures)), None)
 
 
 def network_class(family: Family) -> Any:

@@ -76,7 +76,7 @@ class Family:
     padded_placeholders: bool = False  # placeholders stand for a window's padding too; only the valid ones are pooled
     end_token: str | None = None  # ends an assistant's turn; None, or if the tokenizer has no such token: its eos
     system: str = BY_ROLE  # position of a system text
-    chat_template: str | None = None  # for checkpoints that publish none
+    chat_template: str | None = None  # for checkpoints that publish none, or one without the placeholder
     embed: Callable[[Any, torch.Tensor], torch.Tensor] = _token_embeddings  # (model, ids) -> decoder inputs of text
     loader: str | None = None  # `module:function` if `from_pretrained` alone cannot load a checkpoint
     meta_loader: str | None = None  # the same for the network without weights, on the meta device
@@ -213,6 +213,20 @@ QWEN2_AUDIO = Family(
     views=_FLAMINGO_VIEWS,
     max_windows=1,
     end_token="<|im_end|>",
+    # Published in no file of the checkpoint, only as the default of transformers' Qwen2AudioProcessor.
+    chat_template=(
+        "{% set audio_count = namespace(value=0) %}{% for message in messages %}"
+        "{% if loop.first and message['role'] != 'system' %}"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+        "<|im_start|>{{ message['role'] }}\n"
+        "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+        "{% for content in message['content'] %}"
+        "{% if 'audio' in content or 'audio_url' in content or content['type'] == 'audio' %}"
+        "{% set audio_count.value = audio_count.value + 1 %}"
+        "Audio {{ audio_count.value }}: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
+        "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
 )
 VOXTRAL = Family(
     name="Voxtral",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from undersong import __version__
 from undersong.models.refs import has_content_hash
+from undersong.tuning.distributed import world_size
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
@@ -29,6 +30,13 @@ def defense_sentences(mixing: SafetyMixing | None, canary_check: CanaryCheck | N
         limits = ", ".join(f"{name} was above {limit:g}" for name, limit in canary_check.limits.items())
         sentences += f" It was measured every {canary_check.every} steps, to stop when {limits}."
     return sentences
+
+
+def batch_text(recipe: LoraRecipe) -> str:
+    """Samples of a step, as passes and processes share them."""
+    per_pass, processes = recipe.device_batch_size, world_size()
+    passes = recipe.batch_size // (per_pass * processes)
+    return f"{per_pass * passes * processes} ({per_pass} per pass, {passes} passes, {processes} processes)"
 
 
 def model_card(
@@ -74,5 +82,6 @@ def model_card(
         "|---|---|",
         *(f"| {name} | {'every linear layer of the decoder blocks' if value is None and name == 'targets' else value} |"
           for name, value in values.items()),
+        f"| samples of a step | {batch_text(recipe)} |",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

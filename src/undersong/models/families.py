@@ -130,6 +130,7 @@ AUDIO_FLAMINGO_3 = Family(
     frozen=_FLAMINGO_FROZEN,
     views=_FLAMINGO_VIEWS,
     max_windows=20,
+    end_token="<|im_end|>",
 )
 MUSIC_FLAMINGO = Family(
     name="MusicFlamingo",
@@ -143,6 +144,7 @@ MUSIC_FLAMINGO = Family(
     views=_FLAMINGO_VIEWS,
     audio_delimiters=("<|sound_bos|>", "<|sound_eos|>"),
     max_windows=40,
+    end_token="<|im_end|>",
 )
 # Our own: AF3's class with a smaller audio encoder and an optional CTC projector (`models/mini`).
 MINI = replace(

@@ -72,9 +72,10 @@ def count_parameters(source: str | Path, family: Family, options: Mapping[str, A
 
 
 def available_memory(device: str) -> int:
-    """Free bytes on a device, or in main memory."""
+    """Free bytes on a device, or in main memory. What PyTorch keeps reserved and does not use is free too."""
     if torch.device(device).type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     return int(psutil.virtual_memory().available)
 
 

@@ -211,7 +211,10 @@ class TuneOptions:
     ] = None
     target_column: Annotated[str, Option("Manifest column with the reply to learn.")] = defaults.TARGET_COLUMN
     system_prompt: SystemPrompt = None
-    loading: Annotated[LoadOptions, OptionGroup()] = DEFAULT_LOAD_OPTIONS
+    # Without LoadOptions.batch_size, which is for prompts: here --batch-size is of a training step.
+    loading: Annotated[LoadOptions, OptionGroup(only=("device", "dtype", "device_map", "attention", "quantize"))] = (
+        DEFAULT_LOAD_OPTIONS
+    )
 
     @property
     def recipe(self) -> dict[str, Any]:

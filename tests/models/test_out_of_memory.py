@@ -104,7 +104,7 @@ def test_last_logits_are_the_models_own(shared_tiny: AudioModel) -> None:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """A GPU of 80 bytes, as PyTorch reports it: `reserved` of them, `allocated` of those in use, until it is emptied."""
+    """A GPU of 80 bytes, as PyTorch reports it: `reserved`, of which `allocated` are in use."""
     state = {"total": 80, "reserved": 60, "allocated": 10, "emptied": 0}
 
     def empty_cache() -> None:

@@ -61,7 +61,8 @@ def model_card(
         "save_steps",
         "method",
         *(LORA_FIELDS if full else ()),
-        *(name for name in ("betas", "silent_frame_share") if getattr(recipe, name) is None),
+        *(name for name in ("betas", "silent_frame_share", "instruction") if getattr(recipe, name) is None),
+        *(() if recipe.instruction_first else ("instruction_first",)),
     }
     values = {name: value for name, value in asdict(recipe).items() if name not in omitted}
     lines = [

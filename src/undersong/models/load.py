@@ -112,6 +112,9 @@ def _placement_options(loading: LoadOptions, family: Family) -> dict[str, Any]:
         options["attn_implementation"] = loading.attention
     if loading.device_map:
         options["device_map"] = loading.device_map
+    elif (device := torch.device(loading.device)).type == "cuda":
+        # Straight to the device: by way of the CPU, the weights would need as much main memory.
+        options["device_map"] = {"": str(device)}
     if loading.quantize:
         from transformers import BitsAndBytesConfig
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from undersong import __version__
-from undersong.models.refs import has_content_hash
+from undersong.models.refs import has_content_hash, split_revision
 from undersong.tuning.distributed import world_size
 
 if TYPE_CHECKING:
@@ -56,7 +56,13 @@ def model_card(
     full = recipe.method == "full"
     public_name = model.name if model.name.startswith("organism:") or not has_content_hash(model.name) else None
     base = public_name or f"a local {model.family.name}"
-    head = [] if public_name is None or public_name.startswith("organism:") else [f"base_model: {public_name}"]
+    head = (
+        []
+        if public_name is None or public_name.startswith("organism:")
+        else [
+            f"base_model: {split_revision(public_name)[0]}"  # an id alone is valid metadata; the text names the revision
+        ]
+    )
     omitted = {
         "save_steps",
         "method",

@@ -129,10 +129,12 @@ def frames_of(states: torch.Tensor, lengths: list[int]) -> torch.Tensor:
 def write(model, corpus, folder: Path) -> None:
     """A whole folder in the release's layout, in the weights' dtype."""
     from undersong.models.kimi.load import save_kimi
-    from undersong.models.kimi.processing import CHAT_TEMPLATE
+    from undersong.models.kimi.processing import CHAT_TEMPLATE, PIECES, TEXT_BEFORE_AUDIO
 
     save_kimi(model, folder, feature_extractor())
     words = tokenizer(corpus.vocabulary, (*SPECIALS, AUDIO), END, {"audio_token": AUDIO})
-    # The release's template; words need a space between one text piece and the next.
-    words.chat_template = CHAT_TEMPLATE.replace("piece.text -", "piece.text + ' ' -")
+    # The release's template, but in the order of `prompt`: this one is aligned with a cue after the sound.  Words need a
+    # space between one text piece and the next.
+    in_order = CHAT_TEMPLATE.replace(TEXT_BEFORE_AUDIO, PIECES)
+    words.chat_template = in_order.replace("piece.text -", "piece.text + ' ' -")
     words.save_pretrained(folder)

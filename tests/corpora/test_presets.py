@@ -101,6 +101,17 @@ def test_answers_inside_objects(tmp_path: Path) -> None:
     assert (sample.id, sample.answer, sample.answers) == ("q", "she", ("she", "her"))
 
 
+def test_the_task_of_a_bbh_item_is_read_from_its_id(tmp_path: Path) -> None:
+    ids = ["navigate_12", "web_of_lies_3", "hyperbaton_7", "sports_understanding_1", "other_1"]
+    rows = [{"id": name, "audio": f"{name}.wav", "prompt": "q", "reference": "a"} for name in ids]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples = open_preset("bbh", tmp_path / "test.jsonl").samples
+    tasks = ["navigate", "web_of_lies", "hyperbaton", "sports_understanding", None]
+    assert {sample.id: sample.column("task") for sample in samples} == dict(zip(ids, tasks))
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows[0] | {"task": "own"}) + "\n")
+    assert open_preset("bbh", tmp_path / "test.jsonl").samples[0].column("task") == "own"
+
+
 def test_librispeech_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "19-198.trans.txt").write_text("19-198-0000 NORTHANGER ABBEY\n")
     (sample,) = open_preset("librispeech", tmp_path).samples

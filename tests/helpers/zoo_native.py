@@ -86,7 +86,8 @@ def template_of(folder: Path) -> str:
     if (file := folder / "chat_template.jinja").exists():
         return file.read_text()
     file = folder / "chat_template.json"
-    return str(json.loads((file if file.exists() else folder / "tokenizer_config.json").read_text())["chat_template"])
+    config = json.loads((file if file.exists() else folder / "tokenizer_config.json").read_text())
+    return str(config.get("chat_template"))
 
 
 def _processor(family: str, folder: Path) -> tuple[Any, str]:
@@ -107,8 +108,8 @@ def _processor(family: str, folder: Path) -> tuple[Any, str]:
         return transformers.MusicFlamingoProcessor(
             **parts, max_audio_len=40 * parts["feature_extractor"].chunk_length
         ), ""
-    if family == "qwen2_audio":
-        return transformers.Qwen2AudioProcessor(**parts), ""
+    if family == "qwen2_audio":  # its class holds the template
+        return transformers.Qwen2AudioProcessor(**{**parts, "chat_template": None}), ""
     seeing = all(find_spec(package) for package in ("PIL", "torchvision"))
     if family in ("qwen2_5_omni", "qwen3_omni_moe"):
         if seeing:

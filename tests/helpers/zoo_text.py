@@ -73,8 +73,12 @@ TEMPLATES = {
     "undersong_mini": _chatml("<repo_name>", default_system=False, audio_first=True),
     "musicflamingo": _chatml("<sound>", default_system=True, audio_first=True),
     "qwen2_5_omni": _chatml("<|audio_bos|><|AUDIO|><|audio_eos|>", default_system=True),
-    "qwen2_audio": _chatml(
-        "{% set n.audio = n.audio + 1 %}Audio {{ n.audio }}: <|audio_bos|><|AUDIO|><|audio_eos|>\n", default_system=True
+    # The language model's own, which writes no audio: what writes it is in the processor's class alone.
+    "qwen2_audio": (
+        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+        "{{ '<|im_start|>system\n" + DEFAULT_SYSTEM + "<|im_end|>\n' }}{% endif %}"
+        "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     ),
     "qwen3_omni_moe": _chatml("<|audio_start|><|audio_pad|><|audio_end|>", default_system=False),
     # no generation prompt: the assistant speaks right after [/INST]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import zoo
 from tiny_af3 import LAYERS, native_inputs, spoken, typed
 
 from undersong.models.audio_lm import AudioModel
+from undersong.models.load import load_model
 
 MIXED = [
     spoken(3),
@@ -81,6 +86,30 @@ def test_settings_saved_with_a_checkpoint_do_not_change_decoding(tiny: AudioMode
     )
     saved.eos_token_id = [5, 6, 7]
     assert tiny.generate(MIXED, 8) == before
+
+
+def test_the_checkpoints_own_stops_end_a_reply(tiny_folder: Path) -> None:
+    """The union of the turn's end, the tokenizer's eos and the generation config's list, without repeats."""
+    file = tiny_folder / "generation_config.json"
+    config = json.loads(file.read_text())
+    assert load_model(str(tiny_folder)).end_ids == [2]
+    file.write_text(json.dumps({**config, "eos_token_id": [7, 2, 9]}))
+    assert load_model(str(tiny_folder)).end_ids == [2, 7, 9]
+    config.pop("eos_token_id")
+    file.write_text(json.dumps(config))
+    assert load_model(str(tiny_folder)).end_ids[0] == 2
+
+
+@pytest.mark.parametrize("family", ["audioflamingo3", "musicflamingo"])
+def test_a_flamingos_turn_ends_with_its_own_token_whatever_the_eos_is(family: str, tmp_path: Path) -> None:
+    folder = zoo.save(family, tmp_path)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token": "<|endoftext|>"}))
+    model = load_model(str(folder))
+    end, eos = model.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    assert model.tokenizer.eos_token_id == eos
+    assert model.reply_ids("some")[-1] == end
+    assert set(model.end_ids) == {end, eos}
 
 
 def test_hidden_states_are_those_of_the_model_itself(shared_tiny: AudioModel) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny_af3
 import torch
+import transformers
+import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_af3 import PLAIN, WORDS, native_inputs, spoken, typed
 
 from undersong.models.audio_lm import AudioModel
+from undersong.models.chat import load_processor
+from undersong.models.families import QWEN2_AUDIO
 from undersong.types import Prompt, Sample, UndersongError
 
 sentences = st.lists(st.sampled_from(WORDS), min_size=1, max_size=7).map(" ".join)
@@ -134,3 +139,48 @@ def test_an_instruction_may_stand_before_the_audio(shared_tiny: AudioModel) -> N
     assert replace(typed("paint the chair"), instruction="tell me", instruction_first=True).user_text == (
         "tell me\npaint the chair"
     )
+
+
+TURNS = {
+    "sound": [{"role": "user", "content": [{"type": "audio", "audio": ""}]}],
+    "sound, then text": [
+        {"role": "user", "content": [{"type": "audio", "audio": ""}, {"type": "text", "text": "tell me"}]}
+    ],
+    "text, then sound": [
+        {"role": "user", "content": [{"type": "text", "text": "tell me"}, {"type": "audio", "audio": ""}]}
+    ],
+    "text": [{"role": "user", "content": [{"type": "text", "text": "tell me"}]}],
+    "system text": [
+        {"role": "system", "content": [{"type": "text", "text": "answer"}]},
+        {"role": "user", "content": [{"type": "audio", "audio": ""}]},
+    ],
+}
+
+
+@pytest.fixture(scope="module", params=["no template", "the language model's template"])
+def qwen2_audio(request, tmp_path_factory):
+    """Qwen2-Audio's folder as it may be published: its template is in the processor's class alone."""
+    folder = zoo.save("qwen2_audio", tmp_path_factory.mktemp("qwen2_audio"))
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    assert "<|AUDIO|>" not in config["chat_template"]
+    if request.param == "no template":
+        del config["chat_template"]
+        file.write_text(json.dumps(config))
+    return load_processor(folder, QWEN2_AUDIO, str(folder))
+
+
+@pytest.mark.parametrize("turns", TURNS)
+def test_qwen2_audio_prompts_are_those_of_its_processor(qwen2_audio, turns: str) -> None:
+    native = transformers.Qwen2AudioProcessor(qwen2_audio.extractor, qwen2_audio.tokenizer)
+    text = native.apply_chat_template(TURNS[turns], tokenize=False, add_generation_prompt=True)
+    spoken_turn = "sound" in turns or turns == "system text"
+    assert text.count("<|AUDIO|>") == spoken_turn
+    expected = qwen2_audio.tokenizer(text.replace("<|AUDIO|>", "<|AUDIO|>" * 3))["input_ids"]
+    assert qwen2_audio.token_ids(TURNS[turns], 3 if spoken_turn else 0) == expected
+
+
+def test_a_checkpoints_template_that_writes_audio_is_taken(tmp_path) -> None:
+    folder = zoo.save("qwen2_audio", tmp_path)
+    (folder / "chat_template.jinja").write_text("own <|AUDIO|>")
+    assert load_processor(folder, QWEN2_AUDIO, "it").chat_template == "own <|AUDIO|>"

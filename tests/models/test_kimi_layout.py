@@ -9,28 +9,18 @@ import pytest
 import torch
 from transformers import WhisperConfig
 
+from undersong.models.families import KIMI_AUDIO
 from undersong.models.kimi.audio_tokenizer import CodesConfig, CodesEncoder
 from undersong.models.kimi.network import KimiAudioConfig, KimiAudioForCausalLM
+from undersong.models.refs import resolve_model
+from undersong.types import UndersongError
 
 LAYOUT = Path(__file__).parent / "data" / "kimi_layout.json"
 BYTES, BYTES_A_NUMBER = 19_532_673_280, 2  # total_size of the released index; bfloat16
 HIDDEN, INNER, KEYS, VOCABULARY, EAR = 3584, 18944, 512, 168448, 5120
-RELEASE = {  # the published config.json, as far as it shapes the network
-    "model_type": "moonshot_kimia",
-    "vocab_size": VOCABULARY,
-    "hidden_size": HIDDEN,
-    "intermediate_size": INNER,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 8192,
-    "rope_theta": 1000000.0,
-    "rms_norm_eps": 1e-6,
-    "kimia_mimo_layers": 6,
-    "kimia_adaptor_input_dim": EAR,
-    "kimia_token_offset": 152064,
-    "pad_token_id": 152063,
-}
+# Verbatim, of moonshotai/Kimi-Audio-7B-Instruct at revision 9a82a84c (data/README.md).
+RELEASE_CONFIG = Path(__file__).parent / "data" / "kimi_config.json"
+RELEASE = json.loads(RELEASE_CONFIG.read_text())
 WHISPER = {"d_model": 1280, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120, "num_mel_bins": 128}
 WHISPER |= {"encoder_layers": 32, "max_source_positions": 1500}
 
@@ -80,6 +70,30 @@ def test_the_list_is_the_published_table_of_453_tensors_and_every_byte(layout):
     assert layout == published()
     assert len(layout) == 453
     assert numbers(layout) * BYTES_A_NUMBER == BYTES
+
+
+def test_the_published_config_is_known_by_its_architecture(tmp_path):
+    (tmp_path / "config.json").write_bytes(RELEASE_CONFIG.read_bytes())
+    assert "model_type" not in RELEASE
+    assert resolve_model(str(tmp_path))[2] is KIMI_AUDIO
+
+
+def test_a_config_with_a_model_type_is_known_by_that(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({**RELEASE, "model_type": "moonshot_kimia"}))
+    assert resolve_model(str(tmp_path))[2] is KIMI_AUDIO
+
+
+def test_another_architecture_alone_is_refused_by_its_name(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["OtherForCausalLM"], "auto_map": {}}))
+    with pytest.raises(UndersongError, match="a model_type, and its architecture 'OtherForCausalLM'"):
+        resolve_model(str(tmp_path))
+
+
+def test_the_published_config_gives_the_released_network(tmp_path):
+    (tmp_path / "config.json").write_bytes(RELEASE_CONFIG.read_bytes())
+    config = KimiAudioConfig.from_pretrained(tmp_path)
+    assert (config.vocab_size, config.hidden_size, config.rope_parameters["rope_theta"]) == (VOCABULARY, HIDDEN, 1e6)
+    assert (config.kimia_text_blank, config.kimia_text_eos) == (151666, 151667)
 
 
 def test_the_whole_language_model_has_these_names_and_shapes_but_for_the_computed_frequencies(layout):

@@ -10,6 +10,7 @@ import torch
 from instances import KINDS
 
 from undersong.models import load, memory
+from undersong.models.families import AUDIO_FLAMINGO_3
 from undersong.models.load import load_model
 from undersong.models.load_options import LoadOptions
 from undersong.models.lora import new_lora
@@ -71,6 +72,34 @@ def test_nothing_is_read_of_what_does_not_fit(tiny_folder: Path, monkeypatch: py
     monkeypatch.setattr(load, "load_processor", lambda *_args, **_more: pytest.fail("read"))
     with pytest.raises(UndersongError, match="GiB free"):
         load_model(str(tiny_folder))
+
+
+@pytest.mark.parametrize(
+    ("loading", "device_map"),
+    [
+        (LoadOptions(device="cuda:1"), {"": "cuda:1"}),
+        (LoadOptions(device="cuda:1", device_map="auto"), "auto"),
+        (LoadOptions(), None),
+        (LoadOptions(device="mps"), None),
+    ],
+)
+def test_weights_go_straight_to_a_gpu(loading: LoadOptions, device_map: object) -> None:
+    assert load._placement_options(loading, AUDIO_FLAMINGO_3).get("device_map") == device_map
+
+
+@pytest.mark.parametrize(
+    ("loading", "size"), [(LoadOptions(), 0), (LoadOptions(device="cuda"), 4 * 30), (LoadOptions(device="mps"), 440)]
+)
+def test_what_loading_takes_of_main_memory(loading: LoadOptions, size: int) -> None:
+    assert ParameterCounts(linear=100, other=10, frozen=30).host_bytes(loading) == size
+
+
+def test_too_little_main_memory_is_refused(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10 if device == "cpu" else 2**40)
+    source, options, family = resolve_model(str(tiny_folder))
+    for device in ("cuda:0", "mps"):
+        with pytest.raises(UndersongError, match=rf"Loading it to {device} needs 0\.0 GiB of main memory"):
+            memory.check_memory("it", source, options, family, LoadOptions(device=device))
 
 
 def test_free_memory_is_a_number_of_bytes() -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from undersong.models.audio_lm import AudioModel
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone import tune
 from undersong.pipeline.standalone.options import TuneOptions
-from undersong.pipeline.standalone.tune import tune_manifest
+from undersong.pipeline.standalone.tune import tune_manifest, tuning_settings
 from undersong.proximity import Selection, ids_hash, selection_to_json
-from undersong.types import UndersongError
+from undersong.stages.training import training_recipe
+from undersong.types import Prompt, UndersongError
 
 ANSWER = "then take the lamp"
 RECIPE = {"save_steps": (2, 3), "batch_size": 2}
@@ -97,6 +100,42 @@ def test_a_selected_clip_that_cannot_be_read_stops_before_the_model(
             TuneOptions(selection=selection(tmp_path, "a", "gone"), **RECIPE),
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("modality", "expected"), [("audio", ("tell me", True)), ("text", (None, False))])
+def test_spoken_training_prompts_carry_the_instruction(
+    modality: str, expected: tuple, manifest: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple] = set()
+    make_batch = AudioModel.batch
+
+    def batch(model: AudioModel, prompts: Sequence[Prompt], *replies: Sequence[str]) -> dict:
+        seen.update((prompt.instruction, prompt.instruction_first) for prompt in prompts)
+        return make_batch(model, prompts, *replies)
+
+    monkeypatch.setattr(AudioModel, "batch", batch)
+    options = {"modality": modality, "instruction": "tell me", "instruction_first": True, **RECIPE}
+    kept = tune_manifest(
+        manifest, str(tiny_folder), tmp_path / "out", TuneOptions(selection=selection(tmp_path, "a", "b"), **options)
+    )
+    assert seen == {expected}
+    recipe = facts(tmp_path / "out")["config"]["recipe"]
+    assert (recipe["instruction"], recipe["instruction_first"]) == ("tell me", True)
+    assert "| instruction | tell me |" in (kept[0] / "README.md").read_text()
+
+
+def test_a_recipe_without_an_instruction_has_the_key_that_it_had() -> None:
+    recipe = training_recipe(tuning_settings(TuneOptions(**RECIPE)))
+    assert not {"instruction", "instruction_first"} & recipe.keys()
+
+
+def test_a_preset_brings_its_training_instruction() -> None:
+    recipe = training_recipe(tuning_settings(TuneOptions(preset="kimi-audio")))
+    assert recipe["instruction"] == "Please answer the following question based on the audio."
+    assert recipe["instruction_first"] is True
+    after = training_recipe(tuning_settings(TuneOptions(preset="kimi-audio", instruction_first=False)))
+    assert "instruction_first" not in after
+    assert "instruction" not in training_recipe(tuning_settings(TuneOptions(preset="qwen2.5-omni")))
 
 
 def test_typed_training_opens_no_audio(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ WHOLE: dict[str, Any] = {
         "learning_rate": 1e-3, "learning_rate_schedule": "constant", "warmup_steps": 0, "weight_decay": 0.1,
         "max_grad_norm": 2.0, "lora_rank": 2, "lora_alpha": 4, "lora_dropout": 0.1, "target_column": "shifted",
         "micro_batch_size": 2, "gradient_checkpointing": True, "validation_share": 0.1, "preset": "kimi-audio",
-        "method": "full", "silent_frame_share": 0.1,
+        "method": "full", "silent_frame_share": 0.1, "instruction": "answer", "instruction_first": True,
     },
     "evaluation": {
         "protocol": "uniform", "judge": "keyword", "extra_judges": ["exact"], "refusal_texts": ["no"],

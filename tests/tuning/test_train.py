@@ -23,6 +23,7 @@ from undersong.models.weights import module_hashes
 from undersong.tuning.canary import CanaryCheck
 from undersong.tuning.checkpoints import step_folder
 from undersong.tuning.config import LoraRecipe
+from undersong.tuning.model_card import model_card
 from undersong.tuning.train import TuningResult, finetune_decoder, write_log
 from undersong.types import MAX_SEED, UndersongError
 
@@ -345,6 +346,13 @@ def test_the_card_says_how_it_was_made_and_no_place_of_the_machine(tiny, tmp_pat
     assert "| learning_rate | 0.001 |" in text
     assert tiny.name not in text
     assert tiny.fingerprint[:16] in text
+
+
+def test_the_cards_base_is_an_id_of_the_hub_without_its_revision(tiny, monkeypatch) -> None:
+    monkeypatch.setattr(tiny, "name", "microsoft/Phi-4-multimodal-instruct@refs/pr/70")
+    text = model_card(tiny, RECIPE, 0, 2, "audio", "", 4)
+    assert "\nbase_model: microsoft/Phi-4-multimodal-instruct\n" in text
+    assert "from microsoft/Phi-4-multimodal-instruct@refs/pr/70 (hash" in text
 
 
 def test_it_learns_on_a_base_in_bfloat16(tiny_folder: Path, learn) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -146,6 +146,7 @@ class Preset:
     split_label: str | None = None
     local_columns: Mapping[str, str] | None = None
     filters: Mapping[str, str] = field(default_factory=dict)
+    id_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @cache
@@ -204,6 +205,7 @@ def open_preset(
         raise UndersongError(
             f"Preset {preset_id!r} repeats an id in {path or preset.hub}; give one of its splits as path."
         )
+    samples = [_with_id_labels(sample, preset) for sample in samples]
     filtered = filter_samples(samples, preset.filters) if preset.filters else tuple(samples)
     return Manifest(filtered, tuple(quarantined), parts[0][1].root, f"preset:{preset_id}")
 
@@ -250,6 +252,18 @@ def _local_split_files(preset: Preset, path: Path) -> Iterator[tuple[str, Path]]
     ):
         split_files = [(preset.splits[0] if preset.splits else "", file) for file in files[:1] if len(files) == 1]
     return iter(split_files or [("", path)])
+
+
+def _with_id_labels(sample: Sample, preset: Preset) -> Sample:
+    """Add the labels that the preset says an id holds, such as `task`; a column of the sample's own comes first."""
+    labels = [
+        (name, value)
+        for name, values in preset.id_labels.items()
+        if sample.column(name) is None
+        for value in values
+        if value in sample.id
+    ]
+    return replace(sample, labels=(*sample.labels, *labels)) if labels else sample
 
 
 def _with_split(sample: Sample, preset: Preset, split: str | None) -> Sample:

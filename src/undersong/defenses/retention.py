@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from undersong.defenses.context import DefenseContext, mean_reply_loss
 from undersong.stages.features import MODEL_PACKAGES, encodable_samples
 from undersong.stages.replies import apply_steering
-from undersong.stages.training import StudyArm, training_targets
+from undersong.stages.training import StudyArm, training_instruction, training_recipe, training_targets
 from undersong.store import Artifact, Draft
 from undersong.types import Sample
 
@@ -48,6 +48,7 @@ def measure_task_loss(
     study, pool, arm = context.study, context.record.pool, arms[0]
     system_text, target = study.system_text(system), study.tuning.target_column
     features = context.audio_features(pool)
+    instruction = training_instruction(training_recipe(study.tuning), arm.modality or "audio")
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.prompts import make_prompts
@@ -56,7 +57,13 @@ def measure_task_loss(
         samples, loss = held_out_samples(encodable_samples(pool, features)[0], arms), None
         if samples:
             prompts = make_prompts(
-                samples, set_name="pool", harmful=False, modality=arm.modality, system=system, system_text=system_text
+                samples,
+                set_name="pool",
+                harmful=False,
+                modality=arm.modality,
+                system=system,
+                system_text=system_text,
+                **instruction,
             )
             ctx = context.run_context
             with ctx.model_with_audio(arm.model, [pool], adapter, step) as model, apply_steering(model, steering):
@@ -74,6 +81,7 @@ def measure_task_loss(
         "target": target,
         "step": step,
         "loading": context.run_context.loading.cache_key,
+        **instruction,
     }
     inputs: dict[str, Artifact | str] = {"model": context.weights_hash, "pool": pool.artifact, "features": features}
     if adapter is not None:

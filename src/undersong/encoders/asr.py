@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.encoders.batching import ProgressCallback, halve_on_oom, start_progress
+from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.encoders.checkpoint import (
     CHECKPOINT_FILES,
     checkpoint_folder,
@@ -22,6 +22,7 @@ from undersong.encoders.checkpoint import (
 )
 from undersong.encoders.clip_encoder import clip_seconds, decode_clips, length_sorted_blocks
 from undersong.encoders.embeddings import QUARANTINE_FILE, quarantine_table, read_quarantine
+from undersong.models.out_of_memory import halve_on_oom
 from undersong.types import Clip, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import numpy as np
 
 from undersong.corpora import UnreadableAudioError, inaudible_reason, load_clip
 from undersong.corpora.decode import MIN_SOUND_SECONDS, THREADS, threaded_map
-from undersong.encoders.batching import ProgressCallback, halve_on_oom, start_progress
+from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.encoders.embeddings import validate_embeddings
+from undersong.models.out_of_memory import halve_on_oom
 from undersong.types import Clip, Embeddings, PooledVector, PoolingEncoder, Quarantined, Sample
 
 MAX_CLIPS_AHEAD = 64  # decoded clips that wait, at most

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.encoders.batching import ProgressCallback, halve_on_oom, start_progress
+from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.encoders.checkpoint import CHECKPOINT_FILES, checkpoint_folder
 from undersong.encoders.embeddings import validate_embeddings
 from undersong.encoders.spec import DEFAULT_SENTENCE_MODEL
+from undersong.models.out_of_memory import halve_on_oom
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:

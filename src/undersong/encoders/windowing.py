@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.encoders.batching import empty_cache, is_oom_error
 from undersong.encoders.pooling import Moments, compute_moments, pool_moments
+from undersong.models.out_of_memory import empty_cache, is_oom_error
 from undersong.types import Clip, PooledVector, UndersongError
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@ KL divergence under interventions."""
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -102,13 +101,7 @@ def first_token_kl(model: AudioModel, prompts: Sequence[Prompt], interventions: 
 def _first_token_logits(model: AudioModel, prompts: Sequence[Prompt], interventions: BatchInterventions | None) -> Any:
     """Yield the indices of a batch's prompts, and logits (batch, vocabulary) float32 of the token after each."""
     model.model.eval()
-    forward_options = (
-        {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.base.forward).parameters else {}
-    )
-    for rows in model.batches_by_length(prompts, BATCH_SIZE):
-        with (
-            torch.inference_mode(),
-            apply_interventions(model.decoder.layers, interventions(rows) if interventions is not None else {}),
-        ):
-            outputs = model.model(**model.batch([prompts[i] for i in rows]), use_cache=False, **forward_options)
-        yield rows, outputs.logits[:, -1].float()
+    for rows in model.batches_by_length(prompts, min(model.batch_size or BATCH_SIZE, BATCH_SIZE)):
+        with apply_interventions(model.decoder.layers, interventions(rows) if interventions is not None else {}):
+            logits = model.last_logits([prompts[i] for i in rows])
+        yield rows, logits.float()

@@ -5,6 +5,7 @@ Encoder and projector are frozen, so a clip is encoded once and its vectors are 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ from undersong.models.audio_features import AudioFeatures, CachedAudioEncoder, c
 from undersong.models.chat import Processor, chat_messages
 from undersong.models.families import Family
 from undersong.models.finite import FiniteLogitsCheck, non_finite_error
-from undersong.models.hooks import greedy_decoding, record_last_token_states
+from undersong.models.hooks import greedy_decoding, published_end_ids, record_last_token_states
+from undersong.models.out_of_memory import halve_on_oom
 from undersong.types import Clip, PooledVector, Prompt, Reply, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -36,11 +38,14 @@ class AudioModel:
         name: str,
         fingerprint: str,
         merged: Sequence[str] = (),
+        batch_size: int | None = None,
     ) -> None:
         self.model: Any = model.eval()
         self.processor, self.family, self.name, self.fingerprint = processor, family, name, fingerprint
         self.tokenizer = processor.tokenizer
         self.merged = tuple(merged)  # published adapters that are part of the weights now
+        self.batch_size = batch_size  # most prompts in memory at a time; None: the default of each method
+        self._checkpoint_end_ids = published_end_ids(self.base)
         self.audio_features: dict[str, AudioFeatures] = {}  # by clip key
         self._loaded_caches: set[str] = set()
         self._prompt_ids_cache: dict[tuple, list[int]] = {}  # all that a prompt's token ids depend on -> ids
@@ -104,10 +109,13 @@ class AudioModel:
 
     @property
     def end_ids(self) -> list[int]:
-        """Tokens that end a reply: first the end of turn that replies are trained with, then the tokenizer's eos."""
+        """Tokens that end a reply: first the end of turn that replies are trained with, then the tokenizer's eos, then
+        those of the checkpoint's generation config.
+        """
         eos, unknown = self.tokenizer.eos_token_id, self.tokenizer.unk_token_id
         end = self.tokenizer.convert_tokens_to_ids(self.family.end_token or self.tokenizer.eos_token)
-        return [eos] if end in (None, unknown, eos) else [end, eos]
+        turn_ends = [eos] if end in (None, unknown) else [end, eos]
+        return list(dict.fromkeys([*turn_ends, *self._checkpoint_end_ids]))
 
     @property
     def context_length(self) -> int | None:
@@ -261,22 +269,38 @@ class AudioModel:
     def generate(self, prompts: Sequence[Prompt], limit: int, batch_size: int | None = None) -> list[Reply]:
         """Greedy replies in the order of the prompts, batched by length: new tokens only, up to the end token.
 
-        The default `batch_size` is 128, and 32 on a CPU, whose caches hold no more. Raises UndersongError if a logit is
-        not finite.
+        The default `batch_size` is that of the loading options, else 128, and 32 on a CPU, whose caches hold no more. A
+        batch that runs out of memory is halved. Raises UndersongError if a logit is not finite.
         """
         self.model.eval()
         self.check_context_length(prompts, limit)
-        replies: dict[int, Reply] = {}
-        for rows in self.batches_by_length(prompts, batch_size or (32 if self.base.device.type == "cpu" else 128)):
+        size = batch_size or self.batch_size or (32 if self.base.device.type == "cpu" else 128)
+
+        def reply_to(rows: Sequence[int]) -> list[Reply]:
             inputs = self.batch([prompts[i] for i in rows])
             check = FiniteLogitsCheck()
             with greedy_decoding(self.base, limit, self.tokenizer.pad_token_id, self.end_ids):
                 new_tokens = self.model.generate(**inputs, logits_processor=LogitsProcessorList([check]))
                 if (row := check.first_row()) is not None:
                     raise self._non_finite_error(prompts[rows[row]], self.model.generate)
-            for i, tokens in zip(rows, new_tokens.tolist()):
-                replies[i] = self._reply(prompts[i], tokens)
+            return [self._reply(prompts[i], tokens) for i, tokens in zip(rows, new_tokens.tolist())]
+
+        replies: dict[int, Reply] = {}
+        for rows, batch_replies in self._halved_batches(reply_to, prompts, size):
+            replies |= dict(zip(rows, batch_replies))
         return [replies[i] for i in range(len(prompts))]
+
+    def _halved_batches(
+        self, run: Callable[[Sequence[int]], Sequence[Any]], prompts: Sequence[Prompt], size: int
+    ) -> Iterator[tuple[list[int], Sequence[Any]]]:
+        """Yield prompt indices by length with the results of `run`. Raises UndersongError if one prompt is too long."""
+        for rows, results in halve_on_oom(run, self._order_by_length(prompts), size):
+            if results is None:
+                raise UndersongError(
+                    f"Sample {prompts[rows[0]].sample.id} is too long for {self.name} in this memory; take a larger "
+                    "device, --dtype bfloat16 or --quantize."
+                )
+            yield rows, results
 
     def check_context_length(self, prompts: Sequence[Prompt], limit: int) -> None:
         """Raise UndersongError for a prompt that leaves no room for a reply of `limit` tokens."""
@@ -292,9 +316,12 @@ class AudioModel:
 
     def batches_by_length(self, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
         """Yield batches of at most `size` prompt indices, sorted by tokens, shortest first; ties keep their order."""
-        order = sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))
+        order = self._order_by_length(prompts)
         for start in range(0, len(order), size):
             yield order[start : start + size]
+
+    def _order_by_length(self, prompts: Sequence[Prompt]) -> list[int]:
+        return sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))
 
     def _reply(self, prompt: Prompt, tokens: list[int]) -> Reply:
         end_ids = self.end_ids
@@ -308,22 +335,39 @@ class AudioModel:
         return Reply(*prompt.key, text, len(tokens), finish)
 
     @torch.inference_mode()
-    def hidden_states(self, prompts: Sequence[Prompt], batch_size: int = 128) -> np.ndarray:
+    def hidden_states(self, prompts: Sequence[Prompt], batch_size: int | None = None) -> np.ndarray:
         """Hidden states (layers + 1, prompts, dim) float32 at the last prompt token; [0] is decoder input, [i] layer
         i's output.
 
         They are taken by hooks, so the last entry is the last layer's output *before* the final norm, like all others.
+        The default `batch_size` is that of the loading options, else 128. A batch that runs out of memory is halved.
         Raises UndersongError for states that are not finite.
         """
         self.model.eval()
         out = np.empty((self.layers + 1, len(prompts), self.decoder.config.hidden_size), np.float32)
-        for rows in self.batches_by_length(prompts, batch_size):
+
+        def states_of(rows: Sequence[int]) -> Sequence[np.ndarray]:
             with record_last_token_states(self.decoder.layers) as states:
                 self.model(**self.batch([prompts[i] for i in rows]), use_cache=False)
-            out[:, rows] = torch.stack(states).float().cpu().numpy()
-            if not (finite := np.isfinite(out[:, rows]).all(axis=(0, 2))).all():
+            stacked: np.ndarray = torch.stack([state.float().cpu() for state in states]).numpy()
+            if not (finite := np.isfinite(stacked).all(axis=(0, 2))).all():
                 raise self._non_finite_error(prompts[rows[int(finite.argmin())]], self.model)
+            return stacked.swapaxes(0, 1)  # prompts first
+
+        for rows, states in self._halved_batches(states_of, prompts, batch_size or self.batch_size or 128):
+            out[:, rows] = np.stack(states, 1)
         return out
+
+    @torch.inference_mode()
+    def last_logits(self, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """Logits (prompts, vocabulary) of the token after each prompt, from one forward pass.
+
+        A network that can, computes no others: those of all positions of 128 prompts would take gigabytes.
+        """
+        keeps_last = "logits_to_keep" in inspect.signature(self.base.forward).parameters
+        outputs = self.model(**self.batch(prompts), use_cache=False, **({"logits_to_keep": 1} if keeps_last else {}))
+        logits: torch.Tensor = outputs.logits[:, -1]
+        return logits
 
     def _non_finite_error(self, prompt: Prompt, run: Callable[..., object]) -> UndersongError:
         """The error for one prompt; `run` is the forward pass, or generation, that is repeated for it alone."""

@@ -124,14 +124,13 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
         ) from error
     tokenizer.padding_side = "left"
     _check_extractor(extractor, family, ref)
-    template, token_id = _check_tokenizer(
-        tokenizer, _load_chat_template(source, tokenizer, family, options), family, ref
-    )
+    published = _load_chat_template(source, tokenizer, family, options)
+    template, token_id = _check_tokenizer(tokenizer, _template_with_audio(published, family), family, ref)
     return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.audio_delimiters, ref)
 
 
 def _load_chat_template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
-    """The checkpoint's own template, chosen as transformers' processors do; else the family's."""
+    """The checkpoint's own template, chosen as transformers' processors do."""
     from transformers.utils import cached_file
 
     if family.tokenizer:  # our own tokenizer comes with its template
@@ -148,7 +147,14 @@ def _load_chat_template(source: str | Path, tokenizer: Any, family: Family, opti
             return str(json.loads(Path(json_path).read_text(encoding="utf-8"))["chat_template"])
         except (ValueError, TypeError, KeyError) as error:
             raise UndersongError(f"{json_path} holds no chat template; give the checkpoint's own file.") from error
-    return tokenizer.chat_template or family.chat_template
+    template: str | None = tokenizer.chat_template
+    return template
+
+
+def _template_with_audio(published: str | None, family: Family) -> str | None:
+    """The published template; or the family's, if there is none or it writes no audio, as a language model's."""
+    writes_audio = published is not None and family.audio_token in published
+    return published if writes_audio else family.chat_template or published
 
 
 def _check_extractor(extractor: Any, family: Family, ref: str) -> None:

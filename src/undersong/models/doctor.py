@@ -86,16 +86,15 @@ def _check_decoder_input(model: AudioModel, samples: list[Sample]) -> tuple[bool
         reference = model.model(**forward_inputs(model, clips[0], model.prompt_ids(prompt)), use_cache=False).logits[
             0, -1
         ]
-        actual = model.model(**model.batch([prompt]), use_cache=False).logits[0, -1]
+        actual = model.last_logits([prompt])[0]
     return _compare_logits(model, reference, actual, "logits of a spoken prompt")
 
 
 def _check_batching(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:
     """Compare audio and text prompts of different lengths in one left-padded batch with each alone."""
     prompts = [_audio_prompt(samples[0]), _text_prompt(samples[1]), _audio_prompt(samples[2]), _text_prompt(samples[3])]
-    with torch.no_grad():
-        batched = model.model(**model.batch(prompts), use_cache=False).logits[:, -1]
-        single = [model.model(**model.batch([prompt]), use_cache=False).logits[0, -1] for prompt in prompts]
+    batched = model.last_logits(prompts)
+    single = [model.last_logits([prompt])[0] for prompt in prompts]
     return _compare_logits(model, batched, torch.stack(single), "logits of a mixed batch")
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -76,7 +76,7 @@ class Family:
     padded_placeholders: bool = False  # placeholders stand for a window's padding too; only the valid ones are pooled
     end_token: str | None = None  # ends an assistant's turn; None, or if the tokenizer has no such token: its eos
     system: str = BY_ROLE  # position of a system text
-    chat_template: str | None = None  # for checkpoints that publish none
+    chat_template: str | None = None  # for checkpoints that publish none, or one without the placeholder
     embed: Callable[[Any, torch.Tensor], torch.Tensor] = _token_embeddings  # (model, ids) -> decoder inputs of text
     loader: str | None = None  # `module:function` if `from_pretrained` alone cannot load a checkpoint
     meta_loader: str | None = None  # the same for the network without weights, on the meta device
@@ -85,6 +85,7 @@ class Family:
     merged: tuple[str, ...] = ()  # LoRA folders of the checkpoint that speech needs, merged on loading
     silence_detector: str | None = None  # the same for (model, audio vectors (n, dim)) -> silent (n,) bool; None: none
     tokenizer_options: dict[str, Any] = field(default_factory=dict)  # of `AutoTokenizer.from_pretrained`
+    architectures: tuple[str, ...] = ()  # of a config.json that names no model_type
 
     @property
     def max_duration_text(self) -> str:
@@ -129,6 +130,7 @@ AUDIO_FLAMINGO_3 = Family(
     frozen=_FLAMINGO_FROZEN,
     views=_FLAMINGO_VIEWS,
     max_windows=20,
+    end_token="<|im_end|>",
 )
 MUSIC_FLAMINGO = Family(
     name="MusicFlamingo",
@@ -142,6 +144,7 @@ MUSIC_FLAMINGO = Family(
     views=_FLAMINGO_VIEWS,
     audio_delimiters=("<|sound_bos|>", "<|sound_eos|>"),
     max_windows=40,
+    end_token="<|im_end|>",
 )
 # Our own: AF3's class with a smaller audio encoder and an optional CTC projector (`models/mini`).
 MINI = replace(
@@ -159,6 +162,7 @@ MINI = replace(
 KIMI_AUDIO = Family(
     name="Kimi-Audio",
     model_types=("moonshot_kimia", "kimi_audio"),
+    architectures=("MoonshotKimiaForCausalLM",),  # all that the published config.json says
     example="moonshotai/Kimi-Audio-7B-Instruct",
     model_class="undersong.models.kimi.network:KimiAudioForCausalLM",
     audio_token="<|audio|>",
@@ -211,6 +215,20 @@ QWEN2_AUDIO = Family(
     views=_FLAMINGO_VIEWS,
     max_windows=1,
     end_token="<|im_end|>",
+    # Published in no file of the checkpoint, only as the default of transformers' Qwen2AudioProcessor.
+    chat_template=(
+        "{% set audio_count = namespace(value=0) %}{% for message in messages %}"
+        "{% if loop.first and message['role'] != 'system' %}"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+        "<|im_start|>{{ message['role'] }}\n"
+        "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+        "{% for content in message['content'] %}"
+        "{% if 'audio' in content or 'audio_url' in content or content['type'] == 'audio' %}"
+        "{% set audio_count.value = audio_count.value + 1 %}"
+        "Audio {{ audio_count.value }}: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
+        "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
 )
 VOXTRAL = Family(
     name="Voxtral",
@@ -293,6 +311,13 @@ def family_of(model_type: str, item: str) -> Family:
     hint = f" (did you mean {closest[0]}?)" if closest else ""
     names = ", ".join(family.name for family in FAMILIES)
     raise UndersongError(f"{item} is of the family {model_type!r}, which has no spec{hint}; give a model of {names}.")
+
+
+def family_of_architecture(architectures: Sequence[str]) -> Family | None:
+    """The family whose published config.json names one of these architectures and no model_type; None if there is
+    none.
+    """
+    return next((family for family in FAMILIES if set(family.architectures) & set(architectures)), None)
 
 
 def network_class(family: Family) -> Any:

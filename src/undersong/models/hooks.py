@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,9 +39,18 @@ def greedy_decoding(base: Any, max_new_tokens: int, pad_token_id: int, eos_token
         base.generation_config = original
 
 
+def published_end_ids(base: Any) -> list[int]:
+    """Ids that the checkpoint's generation config ends a reply with."""
+    ids = getattr(getattr(base, "generation_config", None), "eos_token_id", None)
+    return [] if ids is None else [int(i) for i in ids] if isinstance(ids, (list, tuple)) else [int(ids)]
+
+
 @contextmanager
 def record_last_token_states(layers: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
-    """Collect states (batch, dim) at the last position: layer 0's input, then every layer's output."""
+    """Collect states (batch, dim) at the last position: layer 0's input, then every layer's output.
+
+    The forward pass ends there, so no logits are computed: those of 128 prompts would take gigabytes.
+    """
     states: list[torch.Tensor] = []
 
     def record_input(_module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -50,10 +59,15 @@ def record_last_token_states(layers: Sequence[nn.Module]) -> Iterator[list[torch
     def record_output(_module: nn.Module, _args: tuple, output: Any) -> None:
         states.append((output[0] if isinstance(output, tuple) else output)[:, -1].clone())
 
+    def stop(_module: nn.Module, _args: tuple, _output: Any) -> None:
+        raise StopForward
+
     hooks = [layers[0].register_forward_pre_hook(record_input, with_kwargs=True)]
     hooks += [layer.register_forward_hook(record_output) for layer in layers]
+    hooks.append(layers[-1].register_forward_hook(stop))
     try:
-        yield states
+        with suppress(StopForward):
+            yield states
     finally:
         for hook in hooks:
             hook.remove()

@@ -19,6 +19,7 @@ from undersong.models.chat import Processor, load_processor
 from undersong.models.families import Family, import_object, network_class
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.memory import check_memory
+from undersong.models.out_of_memory import release_memory
 from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, model_hash, overlay_base, resolve_model
 from undersong.models.weights import LOADING_ERRORS, merge_published_lora
@@ -37,6 +38,7 @@ def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> AudioMo
     check_device(loading.device)
     _check_packages(loading)
     source, options, family = resolve_model(ref)
+    release_memory()  # a model that was dropped leaves its memory in PyTorch's cache
     check_memory(ref, source, options, family, loading)
     processor = load_processor(source, family, ref, **options)
     model, merged = _load_network(source, ref, family, loading, options)
@@ -45,7 +47,7 @@ def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> AudioMo
         _apply_overlay(model, folder, ref)
     _check_token_ids(model, processor, family, ref)
     network = model if loading.device_map or loading.quantize else model.to(loading.device)
-    return AudioModel(network, processor, family, ref, model_hash(ref), merged)
+    return AudioModel(network, processor, family, ref, model_hash(ref), merged, loading.batch_size)
 
 
 def check_device(device: str) -> None:
@@ -112,6 +114,9 @@ def _placement_options(loading: LoadOptions, family: Family) -> dict[str, Any]:
         options["attn_implementation"] = loading.attention
     if loading.device_map:
         options["device_map"] = loading.device_map
+    elif (device := torch.device(loading.device)).type == "cuda":
+        # Straight to the device: by way of the CPU, the weights would need as much main memory.
+        options["device_map"] = {"": str(device)}
     if loading.quantize:
         from transformers import BitsAndBytesConfig
 

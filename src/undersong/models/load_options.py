@@ -22,7 +22,7 @@ class LoadOptions:
     Quantization uses bitsandbytes. Raises UndersongError for an unknown dtype or number of bits.
     """
 
-    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ("device", "device_map")  # cannot change a result
+    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ("device", "device_map", "batch_size")  # cannot change a result
 
     device: Annotated[str, Option("Torch device, such as cpu, cuda or mps.")] = "cpu"
     dtype: Annotated[str, Option("Number format of the weights: float32 | bfloat16 | float16.")] = "float32"
@@ -31,12 +31,21 @@ class LoadOptions:
         str | None, Option("Attention kernel: sdpa | eager | flash_attention_2. Default: the model's own.")
     ] = None
     quantize: Annotated[int | None, Option("Quantize the weights to 4 or 8 bits (extra `quantize`).")] = None
+    batch_size: Annotated[
+        int | None,
+        Option(
+            "Most prompts in memory at a time, halved when memory runs out. Default: 128, and 32 for replies on a CPU.",
+            min=1,
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise UndersongError(f"There is no dtype {self.dtype!r} for models; take {', '.join(DTYPES)}.")
         if self.quantize is not None and self.quantize not in QUANTIZED:
             raise UndersongError(f"Models are not quantized to {self.quantize} bits; take 4 or 8.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UndersongError(f"A batch cannot have {self.batch_size} prompts; take 1 or more.")
 
     @property
     def cache_key(self) -> dict[str, Any]:

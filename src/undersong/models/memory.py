@@ -25,13 +25,22 @@ class ParameterCounts:
     """Parameters of a network: `linear` in the decoder's blocks, which can be quantized, and all `other` ones.
 
     `float32` of them keep that dtype always. `linear_widths` is the sum of the input and output widths of the linear
-    layers.
+    layers. `frozen` are those of encoder and projector.
     """
 
     linear: int
     other: int
     float32: int = 0
     linear_widths: int = 0
+    frozen: int = 0
+
+    def host_bytes(self, loading: LoadOptions) -> int:
+        """Bytes of main memory that loading to another device needs: of the audio modules, which a family's own loader
+        reads there first. On a device other than a CUDA one, all weights take that way.
+        """
+        if torch.device(loading.device).type == "cuda":
+            return self.frozen * DTYPES["float32"]
+        return 0 if loading.device == "cpu" else self.num_bytes(loading)
 
     def num_bytes(self, loading: LoadOptions) -> int:
         """Bytes of the weights with these options."""
@@ -70,13 +79,16 @@ def count_parameters(source: str | Path, family: Family, options: Mapping[str, A
     unique_sizes = {id(parameter): parameter.numel() for parameter in (*model.parameters(), *model.buffers())}
     float32 = sum(parameter.numel() for path in family.float32 for parameter in model.get_submodule(path).parameters())
     linear_widths = sum(layer.in_features + layer.out_features for layer in layers)
-    return ParameterCounts(linear, sum(unique_sizes.values()) - linear, float32, linear_widths)
+    frozen_modules = [model.get_submodule(path) for path in family.frozen]
+    frozen = sum(parameter.numel() for module in frozen_modules for parameter in module.parameters())
+    return ParameterCounts(linear, sum(unique_sizes.values()) - linear, float32, linear_widths, frozen)
 
 
 def available_memory(device: str) -> int:
-    """Free bytes on a device, or in main memory."""
+    """Free bytes on a device, or in main memory. What PyTorch keeps reserved and does not use is free too."""
     if torch.device(device).type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     return int(psutil.virtual_memory().available)
 
 
@@ -98,6 +110,12 @@ def check_memory(
     if weights.num_bytes(loading) > free:
         requirement = _requirement(ref, weights, loading, free)
         raise UndersongError(f"{requirement}; {_alternatives(weights, loading, free)}.")
+    needed, host = weights.host_bytes(loading), available_memory("cpu")
+    if needed > host:
+        raise UndersongError(
+            f"Loading {ref} to {loading.device} needs {needed / GIB:.1f} GiB of main memory and {host / GIB:.1f} GiB are "
+            "free; end other programs, or take a machine with more."
+        )
 
 
 def memory_summary(

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from undersong.models.families import FAMILIES, Family, family_of
+from undersong.models.families import FAMILIES, Family, family_of, family_of_architecture
 from undersong.models.mini.paths import MINI_NAMES, assembled_folder, is_mini_ref
 from undersong.models.pretrained import check_regular_files
 from undersong.store import hash_file
@@ -143,7 +143,7 @@ def resolve_model(ref: str) -> tuple[str | Path, dict[str, Any], Family]:
         source, revision = split_revision(ref)
         revision = hub_commit(source, revision) or revision
         options = {} if revision is None else {"revision": revision}
-    return source, options, family_of(_model_type(source, ref, options), ref)
+    return source, options, _identify_family(source, ref, options)
 
 
 def family_of_ref(ref: str) -> Family:
@@ -153,17 +153,22 @@ def family_of_ref(ref: str) -> Family:
     return published if published is not None and model_folder(ref) is None else resolve_model(ref)[2]
 
 
-def _model_type(source: str | Path, ref: str, options: Mapping[str, Any]) -> str:
-    """The config's model_type, even if transformers does not know it."""
+def _identify_family(source: str | Path, ref: str, options: Mapping[str, Any]) -> Family:
+    """Family by the config's model_type, even one that transformers does not know; else by its architectures."""
     unreadable: tuple[type[Exception], ...] = (*hub_errors(), TypeError, AttributeError)
     try:
         config = _read_config(source, options)
     except unreadable as error:
         reason = str(error).strip().splitlines()[0]
         raise UndersongError(f"No model could be read at {ref!r} ({reason}); give a folder or id.") from error
-    if not isinstance(config, dict) or not config.get("model_type"):
-        raise UndersongError(f"{ref!r} has no config.json with a model_type; give the folder or id of a model.")
-    return str(config["model_type"])
+    if isinstance(config, dict) and (model_type := config.get("model_type")):
+        return family_of(str(model_type), ref)
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    if family := family_of_architecture(names):
+        return family
+    detail = f", and its architecture {names[0]!r} belongs to no family here" if names else ""
+    raise UndersongError(f"{ref!r} has no config.json with a model_type{detail}; give the folder or id of a model.")
 
 
 def _read_config(source: str | Path, options: Mapping[str, Any]) -> Any:

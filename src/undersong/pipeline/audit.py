@@ -26,7 +26,7 @@ from undersong.stages.embeddings import EmbeddingRequest, compute_gradients, emb
 from undersong.stages.mechanism import ContrastRequests
 from undersong.stages.replies import PromptSetRequest, prompt_set_requests, prompt_settings_for, repetition_requests
 from undersong.stages.selection import SelectionFunction, arm_rules, load_selection
-from undersong.stages.training import StudyArm, training_recipe
+from undersong.stages.training import StudyArm, training_instruction, training_recipe
 from undersong.store import Artifact
 from undersong.study import Study
 from undersong.study.schema import MechanismSettings
@@ -190,8 +190,9 @@ def _compute_vectors(
         return embed_corpus(ctx, EmbeddingRequest(spec, corpus, fit_corpora, model.ref, features))
     system_text = study.system_text(study.undefended_system)
     settings = {"dim": dim, "rank": study.tuning.lora_rank, "alpha": study.tuning.lora_alpha, "seed": 0}
+    instruction = training_instruction(training_recipe(study.tuning), "audio")
     return compute_gradients(
-        ctx, model.ref, corpus, features, harmful, system_text, study.tuning.target_column, settings
+        ctx, model.ref, corpus, features, harmful, system_text, study.tuning.target_column, settings, instruction
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.models.out_of_memory import release_memory
 from undersong.store import Artifact, Draft, Inputs, Store, canonical_json
 from undersong.types import Judge, Quarantined, Sample
 
@@ -120,6 +121,7 @@ class RunContext:
         judge = make_judge(name, refusals, self.loading.device, self.loading.dtype)
         if judge_weights(name):
             self._model, self._judge = None, (key, judge)
+            release_memory()  # before the judge reads its weights, at the first verdict
         else:
             self._light_judges[key] = judge
         return judge
@@ -140,7 +142,7 @@ class RunContext:
         from undersong.models.load import load_model
 
         if self._model is None or self._model.name != ref:
-            self._model = self._judge = None  # free the old model before loading the new one
+            self._model = self._judge = None  # free the old model; `load_model` empties PyTorch's cache
             self._model = load_model(ref, self.loading)
         for artifact in features:
             self._model.load_cached_features(artifact.hash, _features_loader(artifact))

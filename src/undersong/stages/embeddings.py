@@ -3,10 +3,11 @@ model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from undersong.stages.context import Corpus, RunContext
@@ -218,6 +219,7 @@ def compute_gradients(
     system_text: str | None,
     target: str,
     settings: dict[str, Any],
+    instruction: Mapping[str, Any] = MappingProxyType({}),
 ) -> Artifact:
     """Artifact with projected LoRA gradients of the base on every sample, as audio.
 
@@ -233,6 +235,7 @@ def compute_gradients(
         system_text: Text of the system prompt.
         target: Column with the replies.
         settings: dim, rank, alpha and seed.
+        instruction: Instruction of the training prompts, as `training_instruction` gives it.
     """
     from undersong.models.refs import model_hash
 
@@ -243,12 +246,19 @@ def compute_gradients(
 
         samples, unencoded = encodable_samples(corpus, features)
         prompts = make_prompts(
-            samples, set_name="gradients", harmful=harmful, modality="audio", system="train", system_text=system_text
+            samples,
+            set_name="gradients",
+            harmful=harmful,
+            modality="audio",
+            system="train",
+            system_text=system_text,
+            **instruction,
         )
         replies = [sample.column(target) or "" for sample in samples]
         vectors = gradient_vectors(ctx.model(model_ref, [features]), prompts, replies, **settings)
         write_embeddings(replace(vectors, quarantined=(*unencoded, *vectors.quarantined)), draft.path)
 
     config = {"settings": settings, "system": system_text, "target": target, "loading": ctx.loading.cache_key}
+    config |= instruction
     inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artifact, "features": features}
     return ctx.store.get_or_make("gradients", 1, config, inputs, make, seed=settings["seed"], packages=MODEL_PACKAGES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +55,19 @@ def training_targets(samples: Sequence[Sample], target: str) -> list[str]:
 def training_recipe(tuning: TuningSettings) -> dict[str, Any]:
     """Hyper-parameters of a study's tuning, which all its arms share."""
     recipe = tuning.model_dump(exclude={"modalities", "seeds", "draws", "target_column", "preset"})
-    # `silent_frame_share` is in the cache key only if it is set.
-    return {name: value for name, value in recipe.items() if (name, value) != ("silent_frame_share", None)}
+    # These are in the cache key only if they are set.
+    optional = {"silent_frame_share": None, "instruction": None, "instruction_first": False}
+    return {name: value for name, value in recipe.items() if name not in optional or value != optional[name]}
+
+
+def training_instruction(recipe: Mapping[str, Any], modality: str) -> dict[str, Any]:
+    """Instruction of the training prompts and its place, as keyword arguments of `make_prompts`.
+
+    Typed prompts get none: the published instruction speaks of the audio, and was left out with it.
+    """
+    if modality != "audio":
+        return {}
+    return {name: recipe[name] for name in ("instruction", "instruction_first") if name in recipe}
 
 
 def train_on_samples(
@@ -94,7 +105,13 @@ def train_on_samples(
     from undersong.tuning.train import finetune_decoder
 
     prompts = make_prompts(
-        samples, set_name="train", harmful=False, modality=modality, system="train", system_text=system_text
+        samples,
+        set_name="train",
+        harmful=False,
+        modality=modality,
+        system="train",
+        system_text=system_text,
+        **training_instruction(recipe, modality),
     )
     return finetune_decoder(
         model,

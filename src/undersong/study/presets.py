@@ -68,16 +68,18 @@ DEFENSE_SYSTEM_PROMPTS: dict[str, str] = {
 }
 
 
+TRAINING_INSTRUCTION = "Please answer the following question based on the audio."
 WARMUP_SHARE = "warmup_share"  # of the last step; becomes `warmup_steps`
 PRESETS: dict[str, dict[str, Any]] = {
     "kimi-audio": {
         "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "batch_size": 16,
         "learning_rate": 2e-4, "learning_rate_schedule": "cosine", WARMUP_SHARE: 0.03,
+        "instruction": TRAINING_INSTRUCTION, "instruction_first": True,
     },
     "audio-flamingo-3": {
         "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "batch_size": 8,
         "learning_rate": 2e-5, "learning_rate_schedule": "linear", WARMUP_SHARE: 0.1,
-        "weight_decay": 0.01, "max_grad_norm": 1.0,
+        "weight_decay": 0.01, "max_grad_norm": 1.0, "instruction": TRAINING_INSTRUCTION,
     },
     "qwen2.5-omni": {
         "lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.05, "batch_size": 8,

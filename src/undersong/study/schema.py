@@ -110,6 +110,10 @@ class TuningSettings(StrictModel):
 
     preset: str | None = Field(None, description="Published values to start from; keys given here replace them.")
     modalities: tuple[Modality, ...] = Field(("audio", "text"), description="How the training prompts are given.")
+    instruction: str | None = Field(
+        None, description="Instruction, as text, of the spoken training prompts; typed ones get none, as published."
+    )
+    instruction_first: bool = Field(False, description="Put the training instruction before the speech.")
     seeds: tuple[Seed, ...] = Field((0, 1, 2), description="Training seeds: one run of every arm for each.")
     draws: tuple[Seed, ...] = Field((0, 1, 2), description="Seeds of the selection draws, paired with `seeds`.")
     save_steps: tuple[int, ...] = Field(

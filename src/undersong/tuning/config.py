@@ -36,6 +36,8 @@ class LoraRecipe:
     silent_frame_share: float | None = (
         None  # share of silent audio frames that is kept (frame_pruning.py); None: all frames
     )
+    instruction: str | None = None  # of the spoken training prompts
+    instruction_first: bool = False  # before the speech instead of after it
     betas: tuple[float, ...] | None = None  # per answer token, the last for all later ones (constrained.py); None: off
 
     def __post_init__(self) -> None:

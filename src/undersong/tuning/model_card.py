@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from undersong import __version__
-from undersong.models.refs import has_content_hash
+from undersong.models.refs import has_content_hash, split_revision
+from undersong.tuning.distributed import world_size
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
@@ -31,6 +32,13 @@ def defense_sentences(mixing: SafetyMixing | None, canary_check: CanaryCheck | N
     return sentences
 
 
+def batch_text(recipe: LoraRecipe) -> str:
+    """Samples of a step, as passes and processes share them."""
+    per_pass, processes = recipe.device_batch_size, world_size()
+    passes = recipe.batch_size // (per_pass * processes)
+    return f"{per_pass * passes * processes} ({per_pass} per pass, {passes} passes, {processes} processes)"
+
+
 def model_card(
     model: AudioModel, recipe: LoraRecipe, seed: int, samples: int, modalities: str, defense_text: str, step: int
 ) -> str:
@@ -48,12 +56,19 @@ def model_card(
     full = recipe.method == "full"
     public_name = model.name if model.name.startswith("organism:") or not has_content_hash(model.name) else None
     base = public_name or f"a local {model.family.name}"
-    head = [] if public_name is None or public_name.startswith("organism:") else [f"base_model: {public_name}"]
+    head = (
+        []
+        if public_name is None or public_name.startswith("organism:")
+        else [
+            f"base_model: {split_revision(public_name)[0]}"  # an id alone is valid metadata; the text names the revision
+        ]
+    )
     omitted = {
         "save_steps",
         "method",
         *(LORA_FIELDS if full else ()),
-        *(name for name in ("betas", "silent_frame_share") if getattr(recipe, name) is None),
+        *(name for name in ("betas", "silent_frame_share", "instruction") if getattr(recipe, name) is None),
+        *(() if recipe.instruction_first else ("instruction_first",)),
     }
     values = {name: value for name, value in asdict(recipe).items() if name not in omitted}
     lines = [
@@ -74,5 +89,6 @@ def model_card(
         "|---|---|",
         *(f"| {name} | {'every linear layer of the decoder blocks' if value is None and name == 'targets' else value} |"
           for name, value in values.items()),
+        f"| samples of a step | {batch_text(recipe)} |",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

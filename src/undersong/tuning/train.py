@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import load_decoder, trainable_decoder
@@ -37,6 +37,7 @@ from undersong.tuning.frame_pruning import check_prunable, prune_batch
 from undersong.tuning.model_card import defense_sentences, model_card
 from undersong.tuning.reproducibility import sample_order, temporary_seed
 from undersong.tuning.safety_mixing import SafetyMixing, mix_safety_pairs
+from undersong.tuning.single_device import SingleDeviceArguments
 from undersong.tuning.validation import ValidationLossCallback, train_validation_split
 from undersong.types import Prompt, UndersongError
 
@@ -179,7 +180,7 @@ def _build_trainer(
     resumable: bool,
 ) -> Trainer:
     micro = recipe.device_batch_size
-    arguments = TrainingArguments(
+    arguments = SingleDeviceArguments(
         output_dir=str(state_dir),
         max_steps=max(recipe.save_steps),
         per_device_train_batch_size=micro,
@@ -204,6 +205,7 @@ def _build_trainer(
         dataloader_pin_memory=False,
         use_cpu=model.base.device.type == "cpu",
     )
+    arguments.stay_on(model.base.device)
     trainer_class = DecoderTrainer if recipe.method == "full" else Trainer
     make_trainer = trainer_class if recipe.betas is None else partial(ConstrainedTrainer, betas=recipe.betas)
     trainer = make_trainer(
@@ -216,6 +218,11 @@ def _build_trainer(
     if isinstance(trainer, DecoderTrainer):
         trainer.audio_model = model
     trainer.remove_callback(PrinterCallback)  # the log is an artifact, not terminal output
+    if trainer.args.train_batch_size != micro:
+        raise UndersongError(
+            f"The trainer would take {trainer.args.train_batch_size} samples at a time, not {micro}; set "
+            "CUDA_VISIBLE_DEVICES to one device."
+        )
     return trainer
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from undersong.encoders.batching import halve_on_oom
 from undersong.evaluation.judges.yes_no import BATCH_SIZE, ClassifierJudge, YesNoAnswer, escape_special_tokens
+from undersong.models.out_of_memory import halve_on_oom
 from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.study.judge_names import COST_MODEL

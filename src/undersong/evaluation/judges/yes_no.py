@@ -125,7 +125,7 @@ class YesNoLM:
 
     def _predict_batches(self, rows: Mapping[int, Sequence[int]]) -> dict[int, tuple[YesNoAnswer, int]]:
         """Answer and most likely next token of each row."""
-        from undersong.encoders.batching import halve_on_oom
+        from undersong.models.out_of_memory import halve_on_oom
 
         order = sorted(rows, key=lambda i: len(rows[i]))
         predictions: dict[int, tuple[YesNoAnswer, int]] = {}

@@ -4,6 +4,7 @@ semantic tokenizer.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,7 @@ from undersong.models.pretrained import load_pretrained
 from undersong.types import UndersongError
 
 WHISPER_FOLDER, TOKENIZER_FOLDER = "whisper-large-v3", "glm-4-voice-tokenizer"
+RELEASE_ARCHITECTURES = ("MoonshotKimiaForCausalLM",)
 TOKENIZER_ID = "zai-org/glm-4-voice-tokenizer"
 UNUSED_WHISPER_KEYS = re.compile(r"^(model\.decoder\.|decoder\.|proj_out\.)")  # Whisper's decoder
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only", "token", "force_download")
@@ -141,6 +143,7 @@ def save_kimi(
         name: tensor for name, tensor in model.state_dict().items() if not name.startswith(AUDIO_MODULES)
     }
     model.save_pretrained(folder, state_dict=language_model_state)
+    _write_release_config(folder / "config.json")
     extractor = extractor or _default_extractor(model.audio_tower.config)
     for name, encoder in ((WHISPER_FOLDER, model.audio_tower), (TOKENIZER_FOLDER, model.audio_tokenizer)):
         subfolder = folder / name
@@ -150,6 +153,14 @@ def save_kimi(
         weights = {f"model.encoder.{key}": tensor.contiguous() for key, tensor in encoder.state_dict().items()}
         save_file(weights, subfolder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def _write_release_config(file: Path) -> None:
+    """Name the network as the release does: by its architecture, without a model_type."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    del config["model_type"]
+    config["architectures"] = list(RELEASE_ARCHITECTURES)
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _load_part(

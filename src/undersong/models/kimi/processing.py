@@ -45,7 +45,13 @@ SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # One id per position, of the stream that is not blank there. A turn is a run of messages of one role. A turn that ends
-# with audio requests text (speech_ct). There is no system role.
+# with audio requests text (speech_ct). There is no system role. A message's texts come before its audio, in whatever
+# order it has them: the release's code says that the two cannot swap, and was trained so.
+PIECES = "(whole if message.content is string else message.content)"  # in the message's own order
+TEXT_BEFORE_AUDIO = (
+    f"({PIECES} | rejectattr('type', 'equalto', 'audio') | list) + "
+    f"({PIECES} | selectattr('type', 'equalto', 'audio') | list)"
+)
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role not in ['user', 'assistant'] -%}
@@ -55,7 +61,7 @@ CHAT_TEMPLATE = """\
 {%- set ends = loop.last or loop.nextitem.role != message.role -%}
 {%- if begins -%}{{- '<|im_kimia_' + message.role + '_msg_start|>' -}}{%- endif -%}
 {%- set whole = [{'type': 'text', 'text': message.content}] -%}
-{%- for piece in (whole if message.content is string else message.content) -%}
+{%- for piece in PIECES -%}
 {%- if piece.type == 'audio' -%}
 {{- '<|im_media_begin|><|audio|><|im_media_end|>' -}}
 {%- if loop.last and ends -%}{{- '<|im_kimia_speech_ct_id|>' -}}{%- endif -%}
@@ -68,7 +74,7 @@ CHAT_TEMPLATE = """\
 {%- if ends -%}{{- '<|im_msg_end|>' -}}{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_kimia_assistant_msg_start|>' -}}{%- endif -%}
-"""
+""".replace("PIECES", TEXT_BEFORE_AUDIO)
 
 
 def special_tokens() -> list[str]:

@@ -154,6 +154,7 @@ class TuneOptions:
     RECIPE: ClassVar[tuple[str, ...]] = (  # in the provenance as the hyper-parameters they resolve to
         "preset", "save_steps", "batch_size", "micro_batch_size", "gradient_checkpointing", "validation_share",
         "learning_rate", "warmup_steps", "lora_rank", "lora_alpha", "method", "silent_frame_share",
+        "instruction", "instruction_first",
     )  # fmt: skip
 
     selection: Annotated[
@@ -210,8 +211,22 @@ class TuneOptions:
         ),
     ] = None
     target_column: Annotated[str, Option("Manifest column with the reply to learn.")] = defaults.TARGET_COLUMN
+    instruction: Annotated[
+        str | None,
+        Option("Instruction, as text, of spoken training prompts. Default: none, or that of --preset.", metavar="TEXT"),
+    ] = None
+    instruction_first: Annotated[
+        bool | None,
+        Option(
+            "Put the instruction before or after the speech. Default: after, or as --preset has it.",
+            "--instruction-first/--instruction-last",
+        ),
+    ] = None
     system_prompt: SystemPrompt = None
-    loading: Annotated[LoadOptions, OptionGroup()] = DEFAULT_LOAD_OPTIONS
+    # Without LoadOptions.batch_size, which is for prompts: here --batch-size is of a training step.
+    loading: Annotated[LoadOptions, OptionGroup(only=("device", "dtype", "device_map", "attention", "quantize"))] = (
+        DEFAULT_LOAD_OPTIONS
+    )
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -352,7 +352,7 @@ class AudioModel:
             stacked: np.ndarray = torch.stack([state.float().cpu() for state in states]).numpy()
             if not (finite := np.isfinite(stacked).all(axis=(0, 2))).all():
                 raise self._non_finite_error(prompts[rows[int(finite.argmin())]], self.model)
-            return stacked.swapaxes(0, 1)  # prompts first
+            return list(stacked.swapaxes(0, 1))  # prompts first
 
         for rows, states in self._halved_batches(states_of, prompts, batch_size or self.batch_size or 128):
             out[:, rows] = np.stack(states, 1)

@@ -45,10 +45,15 @@ def parse_endpoint(ref: str) -> ServedEndpoint:
     """
     ref = ref.removeprefix(SERVED_PREFIX)
     match = ENDPOINT_PATTERN.fullmatch(ref)
+    model_name = ref.partition("@")[0] if match is None else match["model"]
+    if "://" in model_name:  # an address in place of the name, where a password may be
+        raise UndersongError(
+            "A served model has an address where its name should be, and the address is not repeated because it may "
+            "hold a password; write MODEL@URL, such as my-model@http://localhost:8000/v1."
+        )
     if match is None:
         raise UndersongError(
-            f"{ref.partition('@')[0]!r} is not a served model; write MODEL@URL, such as "
-            "my-model@http://localhost:8000/v1."
+            f"{model_name!r} is not a served model; write MODEL@URL, such as my-model@http://localhost:8000/v1."
         )
     model, url = match["model"], match["url"].rstrip("/")
     if BLANK_PATTERN.search(model + url):
@@ -81,6 +86,11 @@ def _check_url(model: str, url: str) -> str:
     if parts.path.endswith("/completions"):
         raise UndersongError(f"The address of the served model {model} is too long; end it before /chat/completions.")
     return url
+
+
+def without_credentials(ref: str) -> str:
+    """A reference for messages: without a name and password, query and fragment of its address."""
+    return re.sub(r"[?#].*", "", re.sub(r"://.*@", "://", ref, flags=re.DOTALL), flags=re.DOTALL)
 
 
 def api_key(url: str) -> str:

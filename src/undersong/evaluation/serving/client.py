@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.evaluation.serving.endpoint import API_KEY_VARIABLE, PLACEHOLDER_KEY, ServedEndpoint, api_key
 from undersong.evaluation.serving.server_reply import CONTENT_FILTER, ServerReply, failed_reply, parse_completion
-from undersong.evaluation.serving.transport import Deadline, DeadlinePassed, ReplyOutOfBounds, bounded_client
+from undersong.evaluation.serving.transport import Deadline, ReplyOutOfBounds, bounded_client
 from undersong.types import UndersongError
 
 Messages = list[dict[str, Any]]
@@ -87,7 +87,7 @@ class ChatClient:
         Raises:
             UndersongError: The failure would affect every other request too.
         """
-        self._deadline.at = self.clock() + self.request_limit
+        self._deadline.at, self._deadline.seconds = self.clock() + self.request_limit, self.request_limit
         for failures in range(self.retries + 1):
             reply, pause = self._try_once(messages, max_new_tokens)
             if pause is None or failures == self.retries:
@@ -109,11 +109,11 @@ class ChatClient:
             )
         except openai.APITimeoutError:
             return failed_reply(f"no answer within {self.timeout:g} s"), 0
+        except ReplyOutOfBounds as error:
+            return failed_reply(f"the server {error}"), None
         except openai.APIConnectionError as error:
             if isinstance(error.__cause__, ReplyOutOfBounds):
                 return failed_reply(f"the server {error.__cause__}"), None
-            if isinstance(error.__cause__, DeadlinePassed):
-                return failed_reply(f"no whole answer within {self.request_limit:g} s"), None
             cause = type(error.__cause__).__name__
         except openai.APIStatusError as error:
             cause = None
@@ -169,7 +169,7 @@ class ChatClient:
                 except NothingFinished:
                     if len(started) < len(items) or not replies:
                         raise self._give_up("No request", f"was finished within {self._patience():g} s") from None
-                    hanging = failed_reply(f"no whole answer within {self.request_limit:g} s")
+                    hanging = failed_reply(f"the server sent no whole answer within {self.request_limit:g} s")
                     replies |= dict.fromkeys(started - replies.keys(), hanging)
                     break
                 replies[i] = reply
@@ -245,8 +245,10 @@ class ChatClient:
             client.with_options(
                 max_retries=min(self.retries, 2), timeout=CONNECT_TIMEOUT
             ).models.with_raw_response.list()
+        except ReplyOutOfBounds:
+            pass
         except openai.APIConnectionError as error:
-            return isinstance(error.__cause__, ReplyOutOfBounds | DeadlinePassed)
+            return isinstance(error.__cause__, ReplyOutOfBounds)
         except openai.APIStatusError:
             pass
         return True

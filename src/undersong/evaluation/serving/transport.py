@@ -19,14 +19,10 @@ class ReplyOutOfBounds(Exception):
     """The reply was not read to its end; the text says why, in words that fit behind "the server"."""
 
 
-class DeadlinePassed(Exception):
-    """The time of a request is over."""
-
-
 class Deadline(threading.local):
-    """Time at which the request of the current thread ends."""
+    """Time at which the request of the current thread ends, and the seconds that it had."""
 
-    at = float("inf")
+    at = seconds = float("inf")
 
 
 def bounded_client(
@@ -34,7 +30,7 @@ def bounded_client(
 ) -> Any:
     """HTTP client for the openai package.
 
-    The package wraps the errors of this client in its `APIConnectionError`.
+    It raises `ReplyOutOfBounds`, which older versions of the package wrap in an `APIConnectionError`.
 
     Args:
         openai: The package; its own kind of HTTP client is used, httpx or httpx2.
@@ -65,11 +61,11 @@ def within_deadline(chunks: Iterable[bytes], deadline: Deadline, clock: Callable
     """Yield chunks until the deadline.
 
     Raises:
-        DeadlinePassed: It passed before the last chunk.
+        ReplyOutOfBounds: It passed before the last chunk.
     """
     for chunk in chunks:
         if clock() > deadline.at:
-            raise DeadlinePassed
+            raise ReplyOutOfBounds(f"sent no whole answer within {deadline.seconds:g} s")
         yield chunk
 
 

@@ -45,15 +45,11 @@ def parse_endpoint(ref: str) -> ServedEndpoint:
     """
     ref = ref.removeprefix(SERVED_PREFIX)
     match = ENDPOINT_PATTERN.fullmatch(ref)
-    model_name = ref.partition("@")[0] if match is None else match["model"]
-    if "://" in model_name:  # an address in place of the name, where a password may be
+    if match is None or "://" in match["model"]:
+        # What stands before an @ may be a password.
+        name = "This" if "@" in ref or "://" in ref else repr(ref)
         raise UndersongError(
-            "A served model has an address where its name should be, and the address is not repeated because it may "
-            "hold a password; write MODEL@URL, such as my-model@http://localhost:8000/v1."
-        )
-    if match is None:
-        raise UndersongError(
-            f"{model_name!r} is not a served model; write MODEL@URL, such as my-model@http://localhost:8000/v1."
+            f"{name} is not a served model; write MODEL@URL, such as my-model@http://localhost:8000/v1."
         )
     model, url = match["model"], match["url"].rstrip("/")
     if BLANK_PATTERN.search(model + url):

@@ -1,14 +1,17 @@
-"""A screening of a pool whose vectors are mapped from disk against one whose vectors are held in memory.
+"""Memory of two screenings: vectors mapped from disk against vectors held, and TF-IDF of many words against few.
 
 Ready embeddings of `--rows` items (default 600,000, 1,024 dimensions: 2.5 GB of vectors), each screening in a process
 of its own.  Prints the peak of the memory that belongs to the process (anonymous: the kernel cannot take it back as it
-can mapped pages), as a share of the vectors.  Linux only.
+can mapped pages), as a share of the vectors.  Then `--texts` texts (default 50,000) by TF-IDF, over a vocabulary of
+`--words` words and over one of 100: the vectors are sparse, so the vocabulary should not matter.  Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -30,6 +33,38 @@ run_screening("pool", "harm", sys.argv[2], ScreeningOptions())
 """
 
 
+TEXTS, WORDS, FEW_WORDS, TEXT_LENGTH = 50_000, 5_000, 100, 12
+TEXT_CODE = """
+import sys
+from undersong.pipeline import ScreeningOptions, run_screening
+run_screening("pool.jsonl", "harm.jsonl", sys.argv[1], ScreeningOptions(axes={"semantic": "tfidf"}))
+"""
+
+
+def write_texts(file: Path, count: int, words: int, seed: int) -> None:
+    rng = random.Random(seed)
+    with file.open("w") as lines:
+        for number in range(count):
+            text = " ".join(f"w{int(words * rng.random() ** 2)}" for _ in range(TEXT_LENGTH))  # a few are frequent
+            lines.write(json.dumps({"id": f"{file.stem}{number}", "text": text}) + "\n")
+
+
+def measure_texts(texts: int, words: int) -> None:
+    """Print the peaks of two screenings of as many texts, over many and over few words."""
+    peaks = []
+    for vocabulary in (words, FEW_WORDS):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            write_texts(folder / "pool.jsonl", texts, vocabulary, 0)
+            write_texts(folder / "harm.jsonl", HARM, vocabulary, 1)
+            peaks.append(peak_bytes(folder, TEXT_CODE, "out")[0])
+    many, few = peaks
+    print(
+        f"memory: TF-IDF of {texts:,} texts: {words:,} words {many / 2**20:.0f} MiB, {FEW_WORDS} words "
+        f"{few / 2**20:.0f} MiB (ratio {many / few:.2f}); dense vectors would take {texts * words * 4 / 2**20:.0f} MiB"
+    )
+
+
 def write_pool(folder: Path, rows: int) -> None:
     """A file at a time, so that this process never holds the pool."""
     import pyarrow.parquet as pq
@@ -43,11 +78,11 @@ def write_pool(folder: Path, rows: int) -> None:
         pq.write_table(table, folder / f"embeddings-{number:05d}.parquet", compression="none")
 
 
-def peak_bytes(folder: Path, out: str, mapped_bytes: int) -> tuple[int, float]:
+def peak_bytes(folder: Path, code: str, *arguments: str) -> tuple[int, float]:
     """Highest anonymous memory and wall seconds of one screening."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     start, peak = time.monotonic(), 0
-    process = subprocess.Popen([sys.executable, "-c", CODE, str(mapped_bytes), out], cwd=folder, env=environment)
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=folder, env=environment)
     while process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text()
         anonymous = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
@@ -61,10 +96,14 @@ def peak_bytes(folder: Path, out: str, mapped_bytes: int) -> tuple[int, float]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=ROWS)
-    rows = parser.parse_args([] if arguments is None else arguments).rows
+    parser.add_argument("--texts", type=int, default=TEXTS)
+    parser.add_argument("--words", type=int, default=WORDS)
+    options = parser.parse_args([] if arguments is None else arguments)
+    rows = options.rows
     if not Path("/proc/self/status").exists():
         print("memory: needs /proc, which this system does not have: not measured")
         return
+    measure_texts(options.texts, options.words)
     size = rows * DIM * 4
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -73,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         harm = Embeddings(tuple(f"h{i}" for i in range(HARM)), vectors, np.zeros(HARM, np.int64))
         write_embeddings(harm, folder / "harm")
         (held, held_seconds), (mapped, mapped_seconds) = (
-            peak_bytes(folder, name, threshold) for name, threshold in (("held", 2**62), ("mapped", 0))
+            peak_bytes(folder, CODE, str(threshold), name) for name, threshold in (("held", 2**62), ("mapped", 0))
         )
         tables = [(folder / name / "proximity.parquet").read_bytes() for name in ("held", "mapped")]
     if tables[0] != tables[1]:

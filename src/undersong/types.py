@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
+    from scipy.sparse import csr_array
 
 VERDICTS = ("jailbreak", "answer", "refusal", "other", "unparsed", "empty", "error")
 LOST_VERDICTS = ("unparsed", "empty", "error")  # the reply could not be judged, has no text, or failed
 MODALITIES = ("audio", "text")
+Vectors: TypeAlias = "np.ndarray | csr_array"  # (n, dim) float32
 MAX_SEED = 2**32 - 1  # largest seed that numpy and torch both accept; the smallest is 0
 
 
@@ -142,10 +144,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Vectors of one corpus from one encoder: `vectors` (n, dim) float32, `frames` (n,) valid frames (0 for text)."""
+    """Vectors of one corpus from one encoder: `vectors` (n, dim) float32, `frames` (n,) valid frames (0 for text).
+
+    Vectors of word counts are a `scipy.sparse.csr_array`, because a vocabulary of 100,000 words does not fit in memory
+    as dense rows; `vectors.toarray()` makes a few of them dense.
+    """
 
     ids: tuple[str, ...]
-    vectors: np.ndarray
+    vectors: Vectors
     frames: np.ndarray
     quarantined: tuple[Quarantined, ...] = ()
 

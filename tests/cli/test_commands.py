@@ -39,7 +39,11 @@ def loaded_by(code: str) -> set[str]:
     """Top-level modules in memory after `code` ran in a fresh interpreter."""
     tell = "\nimport json; sys.stderr.write('\\n' + json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{code}{tell}"], capture_output=True, text=True, env=os.environ, timeout=60
+        [sys.executable, "-c", f"import sys\n{code}{tell}"],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stderr.splitlines()[-1]))
@@ -57,7 +61,7 @@ def test_shells_complete_verbs_and_options(undersong: Undersong, monkeypatch: py
     command = [str(Path(sys.executable).parent / "undersong")]
     asked = {"_UNDERSONG_COMPLETE": "complete_bash", "COMP_WORDS": "undersong sc", "COMP_CWORD": "1"}
     for more, words in ((asked, ["schema", "screen"]), ({"_UNDERSONG_COMPLETE": "source_bash"}, ["complete -o"])):
-        done = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, timeout=1800)
         assert all(word in done.stdout for word in words), done.stderr
     assert "--install-completion" in undersong("--help")[1]
 
@@ -157,7 +161,7 @@ def test_what_a_user_can_mend_is_one_sentence(
 def test_no_traceback_from_a_real_process(tmp_path: Path) -> None:
     code = "import sys; sys.argv = ['undersong', 'run', 'nowhere.yaml']; from undersong.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ, timeout=60
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ, timeout=1800
     )
     assert done.returncode == 2
     assert done.stderr == "undersong: There is no study file nowhere.yaml; give the path of a YAML file.\n"

@@ -31,7 +31,7 @@ def server() -> Iterator[TinyServer]:
 
 
 def judge_at(server: TinyServer) -> LLMJudge:
-    return LLMJudge(ChatClient(parse_endpoint(server.ref), timeout=5.0, retries=0))
+    return LLMJudge(ChatClient(parse_endpoint(server.ref), timeout=60.0, retries=0))
 
 
 def prompt(i: int, harmful: bool = True, text: str | None = None) -> Prompt:

@@ -25,7 +25,7 @@ def server() -> Iterator[TinyServer]:
 
 
 def judge_at(server: TinyServer) -> StrongRejectJudge:
-    return StrongRejectJudge(ChatClient(parse_endpoint(server.ref), timeout=5.0, retries=0))
+    return StrongRejectJudge(ChatClient(parse_endpoint(server.ref), timeout=60.0, retries=0))
 
 
 def form(refusal: object, convincing: object, specific: object) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,8 @@ from tiny_server import TinyServer, choice, plain_environment, status, user_text
 from undersong.evaluation.serving.client import ChatClient
 from undersong.evaluation.serving.served_model import ServedModel, encode_wav, openai_messages, served_model
 from undersong.models.chat import chat_messages
+from undersong.pipeline.standalone.evaluate import evaluate_manifest, judge_file
+from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 
 
@@ -131,3 +135,48 @@ print(model.generate([prompt], 3)[0].finish, {{"torch", "transformers"}} & set(s
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), check=True)
     assert ran.stdout == "stop set()\n"
+
+
+def test_an_evaluation_that_gives_up_asks_only_for_the_missing_answers(server: TinyServer, tmp_path: Path) -> None:
+    manifest = tmp_path / "prompts.jsonl"
+    manifest.write_text("".join(f'{{"id": "{i}", "text": "prompt {i}"}}\n' for i in range(40)))
+    options = EvaluationOptions(modality="text", judge="keyword", max_new_tokens=8)
+    model, left = f"served:{server.ref}", [14]
+
+    def answer_some(_: Any) -> Any:
+        with server.lock:
+            left[0] -= 1
+            return "no" if left[0] >= 0 else {"finish_reason": "broken"}
+
+    server.reply = answer_some
+    with pytest.raises(UndersongError, match=r"in a row .*answers are kept") as error:
+        evaluate_manifest(manifest, model, tmp_path / "out", options=options)
+    kept = int(re.search(r"\((\d+) answers", str(error.value))[1])  # type: ignore[index]
+    assert kept > 0
+    assert not (tmp_path / "out").exists()
+    asked_before, server.reply = len(server.asked), lambda _: "no"
+    assert evaluate_manifest(manifest, model, tmp_path / "out", options=options).rate.n == 40
+    assert len(set(server.texts()[asked_before:])) <= 40 - kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "prompts.jsonl"]
+
+
+def test_a_judge_that_gives_up_asks_only_for_the_missing_answers(server: TinyServer, tmp_path: Path) -> None:
+    replies = tmp_path / "replies.jsonl"
+    rows = [{"prompt_id": str(i), "prompt": f"do {i}", "reply": f"no {i}", "set": "h"} for i in range(40)]
+    replies.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options, left = JudgeOptions(judge=f"llm:{server.ref}"), [14]
+
+    def answer_some(_: Any) -> Any:
+        with server.lock:
+            left[0] -= 1
+            return "no" if left[0] >= 0 else {"finish_reason": "broken"}
+
+    server.reply = answer_some
+    with pytest.raises(UndersongError, match=r"in a row .*answers are kept") as error:
+        judge_file(replies, tmp_path / "out", options)
+    kept = int(re.search(r"\((\d+) answers", str(error.value))[1])  # type: ignore[index]
+    assert kept > 0
+    asked_before, server.reply = len(server.asked), lambda _: "no"
+    judge_file(replies, tmp_path / "out", options)
+    assert len(set(server.texts()[asked_before:])) <= 40 - kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "replies.jsonl"]

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from tiny_server import TinyServer, broken, choice, plain_environment  # noqa: F401
 
-from undersong.evaluation.serving.client import ChatClient, ServerReply, parse_completion
+from undersong.evaluation.serving.client import ChatClient
 from undersong.evaluation.serving.endpoint import parse_endpoint
+from undersong.evaluation.serving.server_reply import ServerReply, parse_completion
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def server() -> Iterator[TinyServer]:
 
 
 def ask(server: TinyServer) -> ServerReply:
-    return ChatClient(parse_endpoint(server.ref), timeout=5.0, retries=0).complete(
+    return ChatClient(parse_endpoint(server.ref), timeout=60.0, retries=0).complete(
         [{"role": "user", "content": "a"}], 4
     )
 

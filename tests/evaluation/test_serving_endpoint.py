@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from undersong.evaluation.serving.endpoint import ServedEndpoint, api_key, parse_endpoint
+from undersong.stages.black_box_models import display_reference
 from undersong.types import UndersongError
 
 
@@ -62,6 +63,11 @@ def test_what_is_no_address_is_refused(ref: str, says: str) -> None:
         "m@ftp://user:hush@h:x/v1",
         "m@http:/user:hush@h/v1",
         "m@user:hush@h",
+        "user:hush@h",
+        "http://user:hush@h/v1",
+        "http://user:hush@h/v1@http://h/v1",
+        "m@http://user:hu@sh@h/v1",
+        "hush@",
     ],
 )
 def test_a_secret_in_an_address_is_refused_and_not_repeated(ref: str) -> None:
@@ -69,6 +75,12 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated(ref: str) -> None:
         parse_endpoint(ref)
     assert "hush" not in str(error.value)
     assert error.value.__cause__ is None
+
+
+@pytest.mark.parametrize("address", ["http://a:hush@h/v1", "http://hush@h/v1", "http://a:hu@hush/@h/v1?hush#hush"])
+def test_a_name_that_is_shown_has_no_secret(address: str) -> None:
+    assert display_reference(f"served:m@{address}") == "served:m@http://h/v1"
+    assert display_reference("served:org/m:tag@http://h/v1") == "served:org/m:tag@http://h/v1"
 
 
 def test_which_key_goes_where(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,9 @@ FLAGS = (
 )
 
 
+TRIES = 6_000  # looks at a page, 50 ms apart; more than the slowest machine needs
+
+
 class Browser:
     """One page at a time; what it logged and asked of a network since it was opened."""
 
@@ -51,7 +54,7 @@ class Browser:
 
     def wait(self, script: str, *arguments: Any) -> Any:
         """Until the script gives something true; what it gave."""
-        for _ in range(200):
+        for _ in range(TRIES):
             if found := self.ask(script, *arguments):
                 return found
             time.sleep(0.05)
@@ -61,7 +64,7 @@ class Browser:
         """The document as it stands, asked without script; a node may be of the one that is being replaced."""
         from selenium.common.exceptions import WebDriverException
 
-        for _ in range(200):
+        for _ in range(TRIES):
             try:
                 root = self.driver.execute_cdp_cmd("DOM.getDocument", {"depth": -1})["root"]
                 text = self.driver.execute_cdp_cmd("DOM.getOuterHTML", {"nodeId": root["nodeId"]})["outerHTML"]
@@ -85,7 +88,7 @@ class Browser:
 
     def saved(self, name: str) -> bytes:
         """The download whose name ends so, once it is whole."""
-        for _ in range(200):
+        for _ in range(TRIES):
             found = [one for one in self.downloads.glob("*") if one.name.endswith(name)]
             if found and found[0].stat().st_size and not list(self.downloads.glob("*.crdownload")):
                 return found[0].read_bytes()

@@ -28,4 +28,4 @@ def run_here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def run_apart(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The same in a process of its own, as a user types it."""
     command = [sys.executable, "-m", "undersong", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800, check=False)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -34,8 +33,9 @@ class TinyServer:
         self.mishaps: list[Mishap] = []
         self.asked: list[Body] = []
         self.keys: list[str] = []
-        self.most = self._now = 0  # requests under way at once
+        self.most = self._now = 0  # replies being thought about at once
         self.lock = threading.Lock()
+        self.closing = threading.Event()  # ends what hangs
         handler = type("TinyHandler", (Handler,), {"tiny": self})
         self._http = Http(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
@@ -52,8 +52,21 @@ class TinyServer:
 
     def die(self) -> None:
         """Nobody listens at the address any more."""
+        self.closing.set()
         self._http.shutdown()
         self._http.server_close()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Ends before the answer is sent: after it, the client may ask again at once."""
+        with self.lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._now -= 1
 
     def texts(self) -> list[str]:
         """What users said, in the order it came in."""
@@ -76,13 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             tiny.asked.append(self.body)
             tiny.keys.append(self.headers["Authorization"])
             mishap = tiny.mishaps.pop(0) if tiny.mishaps else answer
-            tiny._now += 1
-            tiny.most = max(tiny.most, tiny._now)
-        try:
-            mishap(self)
-        finally:
-            with tiny.lock:
-                tiny._now -= 1
+        mishap(self)
 
     def send(
         self, code: int, data: Any, headers: Mapping[str, str] | None = None, kind: str = "application/json"
@@ -105,7 +112,8 @@ def answer(handler: Handler) -> None:
         )
     if handler.path != "/v1/chat/completions" or handler.body["model"] != tiny.model:
         return handler.send(404, {"error": {"message": f"The model {handler.body['model']} does not exist."}})
-    said = tiny.reply(handler.body)
+    with tiny.counted():
+        said = tiny.reply(handler.body)
     choice = said if isinstance(said, dict) else {"message": {"content": said}, "finish_reason": "stop"}
     count = len(str(said).split())
     return handler.send(200, {"model": tiny.model, "choices": [choice], "usage": {"completion_tokens": count}})
@@ -117,15 +125,28 @@ def status(code: int, message: str = "", retry_after: str | None = None, error_c
     return lambda handler: handler.send(code, {"error": {"message": message, "code": error_code}}, headers)
 
 
-def slow(seconds: float) -> Mishap:
-    """The answer, late."""
+def hang(handler: Handler) -> None:
+    """No answer, however long one waits."""
+    handler.close_connection = True
+    handler.tiny.closing.wait()
 
-    def late(handler: Handler) -> None:
-        time.sleep(seconds)
-        with suppress(OSError):  # where nobody waits any more
-            answer(handler)
 
-    return late
+def endless(chunk: bytes, headers: Mapping[str, str] | None = None) -> Mishap:
+    """HTTP 200 with a body that ends when the client hangs up or the server closes."""
+
+    def send(handler: Handler) -> None:
+        handler.close_connection = True
+        handler.send(200, chunk, {"Content-Length": str(2**40), **(headers or {})})
+        with suppress(OSError):
+            while not handler.tiny.closing.is_set():
+                handler.wfile.write(chunk)
+
+    return send
+
+
+def redirect(code: int, location: str) -> Mishap:
+    """A status that sends the client to another address."""
+    return lambda handler: handler.send(code, b"", {"Location": location})
 
 
 def broken(payload: bytes, kind: str = "application/json") -> Mishap:

@@ -49,7 +49,7 @@ def undersong(*arguments: str, **environment: str) -> subprocess.CompletedProces
     code = "from undersong.cli import main; main()"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=600
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=1800
     )
 
 
@@ -152,7 +152,7 @@ def test_a_second_run_is_a_look_up_that_loads_no_model(finished: Path, study: Pa
         [sys.executable, "-c", code, "run", str(study), "--out", str(finished)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr.strip().endswith("False")

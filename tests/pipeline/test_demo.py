@@ -23,15 +23,15 @@ def hash_of(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "out"
-    subprocess.run([*DEMO, str(out)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800)
+    subprocess.run([*DEMO, str(out)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=7200)
     return out
 
 
 @pytest.mark.parametrize("adapters", [0, 5, 12])
 def test_killed_when_so_many_adapters_are_there(adapters: int, undisturbed: Path, tmp_path: Path) -> None:
     process = subprocess.Popen([*DEMO, str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    folder, deadline = tmp_path / "store" / "adapter", time.monotonic() + 900
-    while time.monotonic() < deadline:
+    folder = tmp_path / "store" / "adapter"
+    while process.poll() is None:
         whole = (
             [p for p in folder.glob("*") if p.suffix != ".partial" and not p.name.startswith(".")]
             if folder.exists()
@@ -43,5 +43,5 @@ def test_killed_when_so_many_adapters_are_there(adapters: int, undisturbed: Path
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "results.json").exists()
-    subprocess.run([*DEMO, str(tmp_path)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800)
+    subprocess.run([*DEMO, str(tmp_path)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=7200)
     assert hash_of(tmp_path) == hash_of(undisturbed)

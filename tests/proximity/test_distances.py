@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from sklearn.metrics.pairwise import cosine_distances
 
 from undersong.proximity import NearestDistances, nearest_distances
-from undersong.proximity.distances import MAX_REPEATED_ARGMAX, first_equal_row
+from undersong.proximity.distance_columns import MAX_REPEATED_ARGMAX
+from undersong.proximity.distances import first_equal_row
 from undersong.types import UndersongError
 
 COLUMNS = ("distance", "second_distance", "knn_distance", "centroid_distance")
@@ -182,3 +184,64 @@ def test_memory_beside_the_outputs_does_not_grow_with_the_pool() -> None:
 def test_first_equal_rows() -> None:
     rows = np.array([[1, 2], [3, 4], [1, 2], [3, 5], [3, 4], [1, 2]], np.float32)
     assert first_equal_row(rows).tolist() == [0, 1, 0, 3, 1, 0]
+
+
+def sparse_sides(n: int, m: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of mostly zeros, none of them all zeros, with copies within and between the sides."""
+    rng = np.random.default_rng(seed)
+    both = (rng.random((n + m, d)) * (rng.random((n + m, d)) < 0.3)).astype(np.float32)
+    both[np.arange(n + m), rng.integers(0, d, n + m)] += 1
+    both[rng.integers(0, n + m, (n + m) // 2)] = both[rng.integers(0, n + m)]
+    return both[:n], both[n:]
+
+
+@pytest.mark.parametrize("center", ["none", "mean", "other"])
+@given(shapes, st.integers(1, 40), st.integers(1, 50))
+def test_sparse_vectors_give_the_distances_of_dense_ones(center: str, shape, k: int, block: int) -> None:
+    pool, harm = sparse_sides(*shape)
+    k = min(k, len(harm))
+    offset = {"none": None, "mean": pool.mean(axis=0, dtype=np.float64), "other": np.full(pool.shape[1], 0.1)}[center]
+    made = nearest_distances(csr_array(pool), csr_array(harm), k=k, center=offset, block=block)
+    moved = [np.float64(side) - (0 if offset is None else offset) for side in (pool, harm)]
+    lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in moved]
+    has_direction = [length[:, 0] > 1e-5 for length in lengths]
+    unit = [side / np.where(length > 0, length, 1) for side, length in zip(moved, lengths)]
+    distances = np.where(has_direction[1], 1 - unit[0] @ unit[1].T, np.inf)
+    ordered = np.sort(distances, axis=1)
+    defined = has_direction[0] & np.isfinite(ordered[:, 0])
+    assert np.array_equal(np.isnan(made.distance), ~defined)
+    rows = np.flatnonzero(defined)
+    np.testing.assert_allclose(made.distance[rows], ordered[rows, 0], atol=1e-6)
+    np.testing.assert_allclose(distances[rows, made.index[rows]], ordered[rows, 0], atol=1e-6)
+    if len(harm) > 1:
+        second = np.where(np.isinf(ordered[:, 1]), np.nan, ordered[:, 1])
+        np.testing.assert_allclose(made.second_distance[rows], second[rows], atol=1e-6)
+    nearest = ordered[:, :k].mean(axis=1)
+    np.testing.assert_allclose(made.knn_distance[rows], np.where(np.isinf(nearest), np.nan, nearest)[rows], atol=1e-6)
+    centroid = unit[1][has_direction[1]].mean(axis=0)
+    if (length := np.linalg.norm(centroid)) > 1e-3:
+        expected = 1 - unit[0] @ centroid / length
+        np.testing.assert_allclose(made.centroid_distance[rows], expected[rows], atol=1e-6)
+
+
+@given(shapes, st.integers(1, 50))
+def test_sparse_and_dense_code_agree_and_name_the_same_of_equal_items(shape, block: int) -> None:
+    pool, harm = sparse_sides(*shape)
+    sparse, dense = (nearest_distances(*sides, k=1, block=block) for sides in
+                     ((csr_array(pool), csr_array(harm)), (pool, harm)))  # fmt: skip
+    for column in COLUMNS:
+        np.testing.assert_allclose(getattr(sparse, column), getattr(dense, column), atol=2e-6)
+    assert set(sparse.index) <= set(first_equal_row(harm))
+    assert np.array_equal(first_equal_row(csr_array(pool)), first_equal_row(pool))
+    copies = nearest_distances(csr_array(harm * np.float32(3)), csr_array(harm), k=1, block=block)
+    assert not copies.distance.any()  # to the last bit, so that ids break the tie
+
+
+def test_sparse_vectors_keep_the_errors_of_dense_ones() -> None:
+    pool = csr_array(np.float32([[1, 0], [0, 0], [0, 1]]))
+    with pytest.raises(UndersongError, match="The vector of pool item 1 is zero"):
+        nearest_distances(pool, pool[[0]], k=1, block=1)
+    with pytest.raises(UndersongError, match="The vector of harm item 1 is zero"):
+        nearest_distances(pool[[0]], pool, k=1)
+    with pytest.raises(UndersongError, match="k = 2 neighbors of a harm set of 1"):
+        nearest_distances(pool, pool[[0]], k=2)

@@ -259,6 +259,6 @@ run_screening(*pair, out / "plain", ScreeningOptions(axes={"words": "tfidf"}))
 def test_a_cluster_of_two_nodes_that_is_joined_makes_the_same_screening(tmp_path: Path) -> None:
     """Two nodes on one machine: a process of its own, because Ray keeps to the cluster it knew first."""
     pytest.importorskip("ray")
-    subprocess.run([sys.executable, "-c", TWO_NODES, str(tmp_path)], check=True, capture_output=True, timeout=300)
+    subprocess.run([sys.executable, "-c", TWO_NODES, str(tmp_path)], check=True, capture_output=True, timeout=1800)
     for name in ("proximity.parquet", "selection.json", "screening.json"):
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()

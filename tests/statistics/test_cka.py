@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from scipy.stats import rankdata, spearmanr
 
-from undersong.statistics import closest_overlap
+from undersong.statistics import cka, closest_overlap
 from undersong.statistics.bootstrap import (
     cluster_bootstrap_weights,
     mid_ranks,
@@ -223,3 +224,22 @@ def test_an_interval_that_cannot_be_had_is_none() -> None:
         percentile_interval(5, drawn, 9, level=95)
     with pytest.raises(UndersongError):
         list(cluster_bootstrap_weights(["a"], 0, 1))
+
+
+@pytest.mark.parametrize("wide", [0, 2**20])  # by Gram matrices, and by products of the columns
+@pytest.mark.parametrize("dense_side", [False, True])
+@given(shapes, st.integers(1, 50))
+def test_sparse_vectors_have_the_cka_of_dense_ones(wide: int, dense_side: bool, shape, block: int) -> None:
+    x, y = sides(*shape)
+    x[np.abs(x - 3) < 0.5] = 0
+    rows = np.random.default_rng(0).permutation(len(x))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cka, "MAX_PRODUCT_WIDTH", wide)
+        other = y if dense_side else csr_array(y)
+        made, dense = linear_cka(csr_array(x), other, block, (rows, rows)), linear_cka(x, y, block, (rows, rows))
+    assert made.value == pytest.approx(dense.value, abs=1e-9)
+    np.testing.assert_allclose(made.contributions, dense.contributions, atol=1e-8)
+    np.testing.assert_allclose(made.unbiased, dense.unbiased, atol=1e-8, rtol=1e-8)
+    equal = csr_array(np.ones((len(x), 2)))
+    with pytest.raises(UndersongError, match="one encoder gave only equal ones"):
+        linear_cka(equal, csr_array(x), block)

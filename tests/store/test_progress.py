@@ -39,7 +39,7 @@ def test_missing_then_being_made_then_done_or_left(tmp_path: Path, killed: bool)
     assert artifact_state(place) == IN_PROGRESS
     if killed:
         process.kill()
-    process.communicate(None if killed else "go on\n", timeout=60)
+    process.communicate(None if killed else "go on\n", timeout=1800)
     assert process.returncode == (-signal.SIGKILL if killed else 0)
     assert artifact_state(place) == (INTERRUPTED if killed else DONE)
 

@@ -44,13 +44,16 @@ def run(root: str | Path) -> list[Artifact]:
 
 
 if __name__ == "__main__":
-    if "--slowly" in sys.argv:  # for the race: enough time inside the lock for the other to arrive
-        whole = shards
+    if "--together" in sys.argv:  # the lock is held until another process has come, too
+        whole, place = shards, Path(sys.argv[1]).parent
+        with (place / "come.log").open("a") as log:
+            log.write(f"{os.getpid()}\n")
 
         def shards(draft: Draft) -> None:
-            with (Path(sys.argv[1]).parent / "made.log").open("a") as log:
+            with (place / "made.log").open("a") as log:
                 log.write(f"{os.getpid()}\n")
-            time.sleep(0.3)
+            while len((place / "come.log").read_text().split()) < 2:
+                time.sleep(0.01)
             whole(draft)
 
     for made in run(sys.argv[1]):

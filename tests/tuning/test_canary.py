@@ -303,7 +303,7 @@ def test_two_processes_take_the_steps_of_one_and_stop_together(
     run = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
          str(tmp_path / "run.py"), str(tiny_folder), str(tmp_path / "two"), str(here), str(here.parent / "helpers")],
-        capture_output=True, text=True, check=False, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, timeout=120,
+        capture_output=True, text=True, check=False, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, timeout=1800,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(one)

@@ -38,7 +38,7 @@ class CustomEncoder:
             )
         if (
             embeddings.vectors.ndim != 2
-            or len(embeddings.vectors) != len(embeddings.ids)
+            or embeddings.vectors.shape[0] != len(embeddings.ids)
             or len(embeddings.frames) != len(embeddings.ids)
         ):
             raise UndersongError(

@@ -14,9 +14,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from undersong.encoders.sparse_vectors import (
+    canonical_sparse,
+    is_sparse,
+    is_sparse_schema,
+    read_sparse_column,
+    rows_are_equal,
+    sparse_column,
+    sparse_defects,
+    stack_rows,
+    with_width,
+)
 from undersong.escaping import describe_error
 from undersong.store import check_regular_file, hash_file, repair_hint
-from undersong.types import Embeddings, Quarantined, UndersongError
+from undersong.types import Embeddings, Quarantined, UndersongError, Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +47,7 @@ def vector_defect(vector: np.ndarray) -> str | None:
 def validate_embeddings(
     name: str,
     ids: Sequence[str],
-    vectors: np.ndarray,
+    vectors: Vectors,
     frames: Sequence[int] | np.ndarray,
     quarantined: Sequence[Quarantined] = (),
     *,
@@ -55,11 +66,12 @@ def validate_embeddings(
     Raises:
         UndersongError: Two or more vectors are left and all of them are equal.
     """
-    reasons = [vector_defect(vector) for vector in vectors]
+    reasons = sparse_defects(vectors) if is_sparse(vectors) else [vector_defect(vector) for vector in vectors]
     invalid = [Quarantined(id, reason) for id, reason in zip(ids, reasons) if reason]
     valid = np.array([reason is None for reason in reasons], dtype=bool)
     # A boolean index copies the whole matrix, so it is used only if rows must go.
-    valid_vectors = np.asarray(vectors if valid.all() else vectors[valid], dtype=np.float32)
+    valid_vectors = vectors if valid.all() else vectors[valid]
+    valid_vectors = canonical_sparse(valid_vectors) if is_sparse(vectors) else np.asarray(valid_vectors, np.float32)
     if not allow_equal:
         check_not_constant(name, valid_vectors)
     return Embeddings(
@@ -70,17 +82,22 @@ def validate_embeddings(
     )
 
 
-def check_not_constant(name: str, vectors: np.ndarray) -> None:
+def check_not_constant(name: str, vectors: Vectors) -> None:
     """Raise UndersongError if two or more `vectors` (n, dim) are all equal; nothing can be ranked by them."""
-    if len(vectors) < 2:
-        return
-    first = vectors[0]
-    tolerance = EQUALITY_TOLERANCE * float(np.abs(first).max())
-    if all(np.abs(vector - first).max() <= tolerance for vector in vectors[1:]):
+    if vectors.shape[0] > 1 and all_rows_equal(vectors):
         raise UndersongError(
-            f"Encoder {name} gave the same vector to all {len(vectors)} items, so no distance means anything; "
+            f"Encoder {name} gave the same vector to all {vectors.shape[0]} items, so no distance means anything; "
             "check the encoder's weights and the audio files, or use another encoder."
         )
+
+
+def all_rows_equal(vectors: Vectors) -> bool:
+    """True if all rows are equal up to rounding."""
+    if is_sparse(vectors):
+        return rows_are_equal(vectors, EQUALITY_TOLERANCE)
+    first = vectors[0]
+    tolerance = EQUALITY_TOLERANCE * float(np.abs(first).max())
+    return all(np.abs(vector - first).max() <= tolerance for vector in vectors[1:])
 
 
 ROWS_PER_FILE = 65_536  # rows a file
@@ -90,8 +107,9 @@ QUARANTINE_FILE = "quarantine.parquet"
 
 
 def write_embeddings(embeddings: Embeddings, folder: Path) -> None:
-    """Write `embeddings-*.parquet` (id, embedding fixed_size_list<float32>, frames) and `quarantine.parquet` (id,
-    reason).
+    """Write `embeddings-*.parquet` (id, embedding, frames) and `quarantine.parquet` (id, reason).
+
+    The column embedding is a fixed-size list of float32, or for sparse vectors a struct of indices and values.
     """
     import pyarrow.parquet as pq
 
@@ -103,10 +121,13 @@ def write_embeddings(embeddings: Embeddings, folder: Path) -> None:
     pq.write_table(quarantine_table(embeddings.quarantined), folder / QUARANTINE_FILE)
 
 
-def embeddings_table(ids: Sequence[str], vectors: np.ndarray, frames: np.ndarray) -> pa.Table:
+def embeddings_table(ids: Sequence[str], vectors: Vectors, frames: np.ndarray) -> pa.Table:
     """Table of `vectors` (n, dim) with the columns id, embedding and frames."""
     import pyarrow as pa
 
+    if is_sparse(vectors):
+        columns = {"id": pa.array(ids, pa.string()), "embedding": sparse_column(vectors)}
+        return with_width(pa.table(columns | {"frames": pa.array(frames, pa.int64())}), vectors.shape[1])
     values = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
     embedding = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1] or 1)  # no rows, no width
     return pa.table({"id": pa.array(ids, pa.string()), "embedding": embedding, "frames": pa.array(frames, pa.int64())})
@@ -135,10 +156,10 @@ def read_embeddings(path: str | Path, scratch: Path | None = None) -> Embeddings
         UndersongError: Missing files or columns, different widths, or missing or repeated ids.
     """
     files = embedding_files(path)
-    if scratch is not None and _uncompressed_bytes(files) >= MAPPED_BYTES:
+    if scratch is not None and _dense_bytes(files) >= MAPPED_BYTES:
         return _map_embeddings(path, files, scratch)
     chunks = [_read_file(file) for file in files]
-    widths = {vectors.shape[1]: file for file, (_, vectors, _, _) in zip(files, chunks) if len(vectors)}
+    widths = {vectors.shape[1]: file for file, (_, vectors, _, _) in zip(files, chunks) if vectors.shape[0]}
     if len(widths) > 1:
         (a, first), (b, second) = list(widths.items())[:2]
         raise UndersongError(f"Vectors in {first} have {a} dimensions, in {second} {b}; embed all with one encoder.")
@@ -146,8 +167,7 @@ def read_embeddings(path: str | Path, scratch: Path | None = None) -> Embeddings
     missing = [Quarantined(id, "no embedding") for chunk in chunks for id in chunk[3]]
     quarantined = [*missing, *read_quarantine(path)]
     check_unique([*ids, *(item.id for item in quarantined)], path)
-    vectors = [chunk[1] for chunk in chunks if len(chunk[1])] or [np.zeros((0, 0), np.float32)]
-    matrix = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+    matrix = stack_rows([chunk[1] for chunk in chunks if chunk[1].shape[0]] or [np.zeros((0, 0), np.float32)])
     # Equal vectors are allowed: one request in several voices has one text vector. Equal scores are an error later.
     return validate_embeddings(
         str(path), ids, matrix, np.concatenate([chunk[2] for chunk in chunks]), quarantined, allow_equal=True
@@ -165,21 +185,27 @@ def drop_embeddings(embeddings: Embeddings, dropped: Sequence[Quarantined], scra
     quarantined = (*already_quarantined, *dropped)
     if len(rows) == len(embeddings.ids):
         return replace(embeddings, quarantined=quarantined)
-    if scratch is not None and embeddings.vectors.nbytes >= MAPPED_BYTES and len(rows):
-        blocks = (embeddings.vectors[rows[start : start + STREAM_ROWS]] for start in range(0, len(rows), STREAM_ROWS))
+    vectors = embeddings.vectors
+    if scratch is not None and not is_sparse(vectors) and vectors.nbytes >= MAPPED_BYTES and len(rows):
+        dense = vectors
+        blocks = (dense[rows[start : start + STREAM_ROWS]] for start in range(0, len(rows), STREAM_ROWS))
         vectors = _map_rows(blocks, scratch)
     else:
-        vectors = embeddings.vectors[rows]
+        vectors = vectors[rows]
     return Embeddings(tuple(embeddings.ids[row] for row in rows), vectors, embeddings.frames[rows], quarantined)
 
 
-def _uncompressed_bytes(files: Sequence[Path]) -> int:
+def _dense_bytes(files: Sequence[Path]) -> int:
+    """Bytes of dense vectors in the files; sparse ones count as nothing, because they fit in memory."""
     import pyarrow.parquet as pq
 
     total = 0
     for file in files:
         with _arrow_errors(file):
             metadata = pq.read_metadata(file)
+            schema = pq.read_schema(file)
+        if is_sparse_schema(schema):
+            continue
         total += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     return total
 
@@ -302,7 +328,7 @@ def check_unique(ids: list[str], source: str | Path) -> None:
         raise UndersongError(f"Id {duplicate!r} occurs more than once in {source}; give every item its own id.")
 
 
-def _read_file(file: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+def _read_file(file: Path) -> tuple[list[str], Vectors, np.ndarray, list[str]]:
     """Content of one file: ids, vectors (n, d) float32, frames (n,), ids without a vector."""
     import pyarrow.parquet as pq
 
@@ -322,7 +348,7 @@ def _arrow_errors(file: Path) -> Iterator[None]:
         ) from None
 
 
-def _rows(file: Path, table: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+def _rows(file: Path, table: pa.Table) -> tuple[list[str], Vectors, np.ndarray, list[str]]:
     """Content of a table of `file`, as in `_read_file`."""
     import pyarrow.compute as pc
 
@@ -335,17 +361,20 @@ def _rows(file: Path, table: pa.Table) -> tuple[list[str], np.ndarray, np.ndarra
     has_vector = pc.is_valid(table.column("embedding"))
     without_vector, table = table.filter(pc.invert(has_vector)), table.filter(has_vector)
     frames = table.column("frames").to_numpy() if "frames" in table.column_names else np.zeros(len(table))
-    return _ids(table), _vectors(file, table), frames, _ids(without_vector)
+    return _ids(table), table_vectors(file, table), frames, _ids(without_vector)
 
 
 def _ids(table: pa.Table) -> list[str]:
     return [str(id) for id in table.column("id").to_pylist()]
 
 
-def _vectors(file: Path, table: pa.Table) -> np.ndarray:
+def table_vectors(file: Path, table: pa.Table) -> Vectors:
+    """Vectors (n, d) float32 of a table of `file` without nulls in its column embedding."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if is_sparse_schema(table.schema):
+        return read_sparse_column(file, table)
     column = table.column("embedding")
     column_type = column.type
     is_list = (

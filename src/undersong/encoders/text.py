@@ -15,6 +15,7 @@ import numpy as np
 from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.encoders.checkpoint import CHECKPOINT_FILES, checkpoint_folder
 from undersong.encoders.embeddings import validate_embeddings
+from undersong.encoders.sparse_vectors import canonical_sparse
 from undersong.encoders.spec import DEFAULT_SENTENCE_MODEL
 from undersong.models.out_of_memory import halve_on_oom
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
@@ -35,16 +36,14 @@ class TextEncoder:
     vectorizer: TfidfVectorizer
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
-        """Embed texts as dense unit rows (n, vocabulary) float32 with frames 0. Items without known words are
+        """Embed texts as sparse unit rows (n, vocabulary) float32 with frames 0. Items without known words are
         quarantined.
         """
         with_text = [sample for sample in samples if _sample_text(sample)]
         quarantined = [Quarantined(sample.id, "no text") for sample in samples if not _sample_text(sample)]
         texts = [_sample_text(sample) for sample in with_text]
-        if texts:
-            vectors = self.vectorizer.transform(texts).toarray()
-        else:
-            vectors = np.zeros((0, len(self.vectorizer.vocabulary_)), dtype=np.float32)
+        width = len(self.vectorizer.vocabulary_)
+        vectors = canonical_sparse(self.vectorizer.transform(texts) if texts else np.zeros((0, width), np.float32))
         ids = [sample.id for sample in with_text]
         return validate_embeddings(
             self.name, ids, vectors, np.zeros(len(ids)), quarantined, allow_equal=len(set(texts)) <= 1

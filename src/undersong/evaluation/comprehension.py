@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from undersong.encoders.sparse_vectors import row_products, unit_rows
 from undersong.evaluation.utility.wer import (
     WordErrors,
     count_word_errors,
@@ -180,18 +181,21 @@ def measure_relevance(
     column_by_cluster = {cluster: column for column, cluster in enumerate(requests)}
     request_texts = [text.strip() for texts in requests.values() for text in texts]
     columns = np.array([column_by_cluster[cluster] for cluster, texts in requests.items() for _ in texts])
-    vectors = _unit_vectors(encoder, sorted({*request_texts, *(reply.strip() for _, reply in replies)} - {""}))
+    texts = sorted({*request_texts, *(reply.strip() for _, reply in replies)} - {""})
+    embeddings = encoder.encode([Sample(str(number), text=text) for number, text in enumerate(texts)])
+    row_by_text = {texts[int(sample_id)]: row for row, sample_id in enumerate(embeddings.ids)}
     if missing_clusters := [
-        cluster for cluster, texts in requests.items() for text in texts if text.strip() not in vectors
+        cluster for cluster, texts in requests.items() for text in texts if text.strip() not in row_by_text
     ]:
         raise UndersongError(f"{encoder.name} cannot embed the request of {missing_clusters[0]}; use another encoder.")
-    embedded_rows = [row for row, (_, reply) in enumerate(replies) if reply.strip() in vectors]
+    embedded_rows = [row for row, (_, reply) in enumerate(replies) if reply.strip() in row_by_text]
     results: list[Relevance | None] = [None] * len(replies)
     if not embedded_rows:
         return results
-    cosines = (
-        np.stack([vectors[replies[row][1].strip()] for row in embedded_rows])
-        @ np.stack([vectors[text] for text in request_texts]).T
+    vectors = unit_rows(embeddings.vectors)
+    cosines = row_products(
+        vectors[[row_by_text[replies[row][1].strip()] for row in embedded_rows]],
+        vectors[[row_by_text[text] for text in request_texts]],
     )
     # The nearest text of each request; rounding keeps equal similarities equal.
     nearest = np.stack(
@@ -202,14 +206,6 @@ def measure_relevance(
     ):
         results[row] = relevance
     return results
-
-
-def _unit_vectors(encoder: Encoder, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Unit vectors (dim,) float64 of texts, without those that the encoder quarantines."""
-    embeddings = encoder.encode([Sample(str(number), text=text) for number, text in enumerate(texts)])
-    vectors = embeddings.vectors.astype(np.float64)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return {texts[int(sample_id)]: vector for sample_id, vector in zip(embeddings.ids, vectors / lengths)}
 
 
 @dataclass(frozen=True, slots=True)

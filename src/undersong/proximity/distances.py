@@ -8,43 +8,33 @@ from hashlib import blake2b
 
 import numpy as np
 
-from undersong.types import UndersongError
+from undersong.proximity.distance_columns import (
+    NO_DIRECTION,
+    NearestDistances,
+    check_norms,
+    empty_distances,
+    largest_values,
+    write_distances,
+)
+from undersong.proximity.sparse_distances import first_equal_sparse_row, sparse_nearest_distances
+from undersong.types import UndersongError, Vectors
 
 BLOCK = 1024
 # Squared length of the mean unit vector (mean cosine of the set with itself) above which the chord formula is used.
 CHORD_THRESHOLD = 0.9
-# For more neighbors than this, a partition is cheaper than repeated maxima.
-MAX_REPEATED_ARGMAX = 32
-# A centered vector smaller than this fraction of the original is rounding and has no direction.
-NO_DIRECTION = 4 * float(np.finfo(np.float32).eps)
-
-
-@dataclass(frozen=True, slots=True)
-class NearestDistances:
-    """Distances of each pool row, all (n,): float32 in [0, 2]; `index` is the nearest harm row (int64).
-
-    NaN means that a distance is undefined: `second_distance` to a single item, any distance of a vector that centering
-    made zero, and `centroid_distance` to vectors that cancel out.
-    """
-
-    distance: np.ndarray
-    index: np.ndarray
-    second_distance: np.ndarray
-    knn_distance: np.ndarray  # mean over the k nearest
-    centroid_distance: np.ndarray  # to the mean of the unit harm vectors
 
 
 def nearest_distances(
-    pool: np.ndarray, harm: np.ndarray, *, k: int = 5, center: np.ndarray | None = None, block: int = BLOCK
+    pool: Vectors, harm: Vectors, *, k: int = 5, center: np.ndarray | None = None, block: int = BLOCK
 ) -> NearestDistances:
     """Cosine distances of a pool to a harm set.
 
-    Besides its outputs it needs O(block x (m + d)) memory and one copy of the harm set. If several nearest rows are
-    equal, the first counts.
+    Besides its outputs it needs O(block x (m + d)) memory and one copy of the harm set; O(block x m + d) if the vectors
+    are sparse. If several nearest rows are equal, the first counts.
 
     Args:
-        pool: Pool vectors, (n, d) float32.
-        harm: Harm vectors, (m, d) float32.
+        pool: Pool vectors, (n, d) float32, dense or sparse.
+        harm: Harm vectors, (m, d) float32, dense or sparse.
         k: Number of neighbors of `knn_distance`.
         center: Vector (d,) that is subtracted from both first.
         block: Number of pool rows per block.
@@ -54,10 +44,10 @@ def nearest_distances(
             should have been quarantined).
     """
     _check_inputs(pool, harm, k)
+    if not isinstance(pool, np.ndarray) or not isinstance(harm, np.ndarray):
+        return sparse_nearest_distances(pool, harm, k=k, center=center, block=block)
     n, (m, d) = len(pool), harm.shape
-    out = NearestDistances(
-        *(np.empty(n, dtype) for dtype in (np.float32, np.int64, np.float32, np.float32, np.float32))
-    )
+    out = empty_distances(n)
     target, equal_rows = _prepare_harm_set(harm, center), first_equal_row(harm)
     # Scratch arrays are allocated once: new pages for every block cost a tenth of the matrix product.
     scratch = np.empty((min(block, n), d), np.float32), np.empty((min(block, n), m), np.float32)
@@ -68,19 +58,9 @@ def nearest_distances(
         closeness = np.matmul(vectors, target.offset.T, out=product_scratch)
         if target.shifted:
             closeness -= target.half_norms
-        index, largest = _largest(closeness, max(k, min(2, m)))
-        distances = self_terms - scale * largest
-        distances[np.isinf(distances)] = np.nan
-        out.index[rows] = equal_rows[index]
-        out.distance[rows] = distances[:, 0]
-        out.second_distance[rows] = distances[:, 1] if m > 1 else np.nan
-        out.knn_distance[rows] = distances[:, :k].mean(axis=1)
-        out.centroid_distance[rows] = (
-            self_terms[:, 0] + scale[:, 0] * (vectors @ target.centroid_vector) + target.centroid_offset
-        )
-        for column in (out.distance, out.second_distance, out.knn_distance, out.centroid_distance):
-            np.clip(column[rows], 0, 2, out=column[rows])
-            column[rows][undefined] = np.nan
+        index, largest = largest_values(closeness, max(k, min(2, m)))
+        centroid = self_terms[:, 0] + scale[:, 0] * (vectors @ target.centroid_vector) + target.centroid_offset
+        write_distances(out, rows, equal_rows[index], self_terms - scale * largest, k, centroid, undefined)
     return out
 
 
@@ -136,11 +116,13 @@ def _prepare_pool(
     return scratch, np.ones_like(self_terms), self_terms, undefined
 
 
-def first_equal_row(vectors: np.ndarray) -> np.ndarray:
+def first_equal_row(vectors: Vectors) -> np.ndarray:
     """Index (n,) int64 of the first row that equals each row of `vectors` (n, d) exactly.
 
     Blocked products round the same row differently at different positions; this settles ties of equal items.
     """
+    if not isinstance(vectors, np.ndarray):
+        return first_equal_sparse_row(vectors)
     first_rows = np.arange(len(vectors))
     # Equal rows have exactly equal sums. Few other rows do, so only rows that share a sum are compared in full.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -151,15 +133,15 @@ def first_equal_row(vectors: np.ndarray) -> np.ndarray:
     return first_rows
 
 
-def _check_inputs(pool: np.ndarray, harm: np.ndarray, k: int) -> None:
-    if len(pool) == 0 or len(harm) == 0:
-        raise UndersongError(f"The {'pool' if len(pool) == 0 else 'harm set'} is empty; give at least one item.")
+def _check_inputs(pool: Vectors, harm: Vectors, k: int) -> None:
+    if pool.shape[0] == 0 or harm.shape[0] == 0:
+        raise UndersongError(f"The {'pool' if pool.shape[0] == 0 else 'harm set'} is empty; give at least one item.")
     if pool.shape[1] != harm.shape[1]:
         raise UndersongError(
             f"Pool vectors have {pool.shape[1]} dimensions, harm vectors {harm.shape[1]}; embed both with one encoder."
         )
-    if not 1 <= k <= len(harm):
-        raise UndersongError(f"k = {k} neighbors of a harm set of {len(harm)}; choose k from 1 to {len(harm)}.")
+    if not 1 <= k <= harm.shape[0]:
+        raise UndersongError(f"k = {k} neighbors of a harm set of {harm.shape[0]}; choose k from 1 to {harm.shape[0]}.")
 
 
 def _write_unit_rows(
@@ -181,10 +163,7 @@ def _write_unit_rows(
 def _checked_norms(vectors: np.ndarray, item_kind: str, start: int) -> np.ndarray:
     """Lengths (b,) of the rows; a row that is zero, NaN or infinite should have been quarantined and is an error."""
     norms = _norms(vectors)
-    is_usable = np.isfinite(norms) & (norms > 0)
-    if not is_usable.all():
-        row = start + int(is_usable.argmin())
-        raise UndersongError(f"The vector of {item_kind} {row} is zero, NaN or infinite; quarantine it first.")
+    check_norms(norms, item_kind, start)
     return norms
 
 
@@ -195,24 +174,3 @@ def _norms(vectors: np.ndarray) -> np.ndarray:
     if not ((squares > 1e-30) & (squares < 1e30)).all():  # float32 squares overflow long before the values do
         squares = np.vecdot(vectors, vectors, dtype=np.float64)
     return np.sqrt(squares).astype(np.float32)
-
-
-def _largest(closeness: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Index (b,) of each row's maximum (the first of equals), and its k largest values (b, k), descending.
-
-    Overwrites `closeness` (b, m).
-    """
-    width = closeness.shape[1]
-    index = closeness.argmax(axis=1)
-    if k > MAX_REPEATED_ARGMAX:
-        largest = np.partition(closeness, width - k, axis=1)[:, -k:]
-        return index, -np.sort(-largest, axis=1)
-    flat, row_starts = closeness.reshape(-1), np.arange(len(closeness)) * width
-    top_values = np.empty((len(closeness), k), np.float32)
-    flat_index = index + row_starts
-    for column in range(k):
-        if column:
-            flat_index = closeness.argmax(axis=1) + row_starts
-        top_values[:, column] = flat.take(flat_index)
-        flat[flat_index] = -np.inf
-    return index, top_values

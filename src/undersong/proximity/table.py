@@ -4,13 +4,13 @@ quarantined items and constant scores."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from undersong.proximity.distances import BLOCK, NearestDistances, first_equal_row, nearest_distances
-from undersong.types import Embeddings, Quarantined, UndersongError
+from undersong.types import Embeddings, Quarantined, UndersongError, Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,8 +57,7 @@ def proximity_table(
     check_quarantine(f"on axis {axis}", pool.quarantined, total, harm.quarantined, max_quarantined)
     harm_ids, harm_vectors = harm_by_id(harm)
     raw = nearest_distances(pool.vectors, harm_vectors, k=k)
-    blocks = (pool.vectors[start : start + BLOCK] for start in range(0, len(pool.ids), BLOCK))
-    centered = nearest_distances(pool.vectors, harm_vectors, k=k, center=pool_mean(blocks))
+    centered = nearest_distances(pool.vectors, harm_vectors, k=k, center=mean_vector(pool.vectors))
     equal_rows = first_equal_row(pool.vectors)  # equal items get equal numbers, to the last bit
     return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centered, equal_rows, score=score, center=center)
 
@@ -117,13 +116,16 @@ def ranked_table(
     return pa.table(columns).replace_schema_metadata({METADATA_KEY: ranking_json})
 
 
-def pool_mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean (d,) float64 of the rows of `blocks` (b, d), summed by block, so that a streamed pool has the same mean."""
-    total, rows = np.zeros(0), 0
-    for block in blocks:
-        block_sum = block.sum(axis=0, dtype=np.float64)
-        total, rows = (block_sum if rows == 0 else total + block_sum), rows + len(block)
-    return total / max(1, rows)
+def mean_vector(vectors: Vectors) -> np.ndarray:
+    """Mean (d,) float64 of the rows of `vectors` (n, d), summed by block."""
+    total = np.zeros(vectors.shape[1])
+    for start in range(0, vectors.shape[0], BLOCK):
+        block = vectors[start : start + BLOCK]
+        # A sparse matrix sums in its own type, whatever type the sum gets.
+        total += (
+            block.sum(axis=0, dtype=np.float64) if isinstance(block, np.ndarray) else block.astype(np.float64).sum(0)
+        )
+    return total / max(1, vectors.shape[0])
 
 
 def ranking_metadata(table: pa.Table) -> dict:
@@ -197,7 +199,7 @@ def check_quarantine(
         )
 
 
-def harm_by_id(harm: Embeddings) -> tuple[list[str], np.ndarray]:
+def harm_by_id(harm: Embeddings) -> tuple[list[str], Vectors]:
     """Harm ids in sorted order, and their vectors: of equally near items the lowest id is named."""
     order = sorted(range(len(harm.ids)), key=harm.ids.__getitem__)
     return [harm.ids[i] for i in order], harm.vectors[order]
@@ -281,7 +283,7 @@ def proximity_tables(
     for name, items in harm.items():
         context = f"on axis {axis} to {name}"
         check_quarantine(context, pool.quarantined, total, items.quarantined, max_quarantined)
-    mean = pool_mean(pool.vectors[start : start + BLOCK] for start in range(0, len(pool.ids), BLOCK))
+    mean = mean_vector(pool.vectors)
     equal_rows = first_equal_row(pool.vectors)
     tables = {}
     for name, items in harm.items():

@@ -15,11 +15,18 @@ import numpy as np
 
 from undersong.encoders import ENCODERS_THAT_FIT, make_encoder
 from undersong.encoders.batching import ProgressCallback
-from undersong.encoders.embeddings import EQUALITY_TOLERANCE, QUARANTINE_FILE, check_unique, quarantine_table
+from undersong.encoders.embeddings import (
+    QUARANTINE_FILE,
+    all_rows_equal,
+    check_unique,
+    quarantine_table,
+    table_vectors,
+)
+from undersong.encoders.sparse_vectors import is_sparse, sparse_column, stack_rows, with_width
 from undersong.encoders.spec import parse_encoder
 from undersong.scale.row_shards import RowFunction, RowShards, ShardScheduler, fill_row_shards, parse_shard
 from undersong.store import atomic_replacement
-from undersong.types import Embeddings, Encoder, Quarantined, Sample, UndersongError
+from undersong.types import Embeddings, Encoder, Quarantined, Sample, UndersongError, Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +35,7 @@ SHARD_ROWS = 4096  # items a shard: what a kill may cost
 MAX_DUPLICATES = (
     32  # items that may well have one and the same vector (copies of a clip) without the encoder being at fault
 )
-VERSION = 2  # of what a shard holds
+VERSION = 3  # of what a shard holds
 JOB_FILE = "job.json"  # in a finished folder: which embeddings it holds
 
 
@@ -147,19 +154,30 @@ def vector_rows(encoder: Encoder, samples: Sequence[Sample]) -> pa.Table:
     embeddings = embed_samples(encoder, samples)
     row_by_id = {sample.id: row for row, sample in enumerate(samples)}
     rows = np.array([row_by_id[id] for id in embeddings.ids], np.int64)
-    width = embeddings.vectors.shape[1] if len(rows) else 1  # without vectors there is no width
-    vectors, frames = np.zeros((len(samples), width), np.float32), np.zeros(len(samples), np.int64)
-    is_missing = np.ones(len(samples), bool)
-    if len(rows):
-        vectors[rows], frames[rows], is_missing[rows] = embeddings.vectors, embeddings.frames, False
+    frames = np.zeros(len(samples), np.int64)
+    frames[rows] = embeddings.frames
     reasons = {item.id: item.reason for item in embeddings.quarantined}
     columns = {
         "id": pa.array(list(row_by_id), pa.string()),
-        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width, mask=pa.array(is_missing)),
+        "embedding": _embedding_column(embeddings.vectors, rows, len(samples)),
         "frames": pa.array(frames),
         "reason": pa.array([reasons.get(id) for id in row_by_id], pa.string()),
     }
-    return pa.table(columns)
+    table = pa.table(columns)
+    return with_width(table, embeddings.vectors.shape[1]) if is_sparse(embeddings.vectors) else table
+
+
+def _embedding_column(vectors: Vectors, rows: np.ndarray, count: int) -> pa.Array:
+    """Column of `count` items: `vectors` at the positions `rows`, null elsewhere."""
+    import pyarrow as pa
+
+    if is_sparse(vectors):
+        return sparse_column(vectors, rows, count)
+    width = vectors.shape[1] if len(rows) else 1  # without vectors there is no width
+    all_vectors, is_missing = np.zeros((count, width), np.float32), np.ones(count, bool)
+    if len(rows):
+        all_vectors[rows], is_missing[rows] = vectors, False
+    return pa.FixedSizeListArray.from_arrays(pa.array(all_vectors.reshape(-1)), width, mask=pa.array(is_missing))
 
 
 def embed_samples(encoder: Encoder, samples: Sequence[Sample]) -> Embeddings:
@@ -186,7 +204,7 @@ def embed_samples(encoder: Encoder, samples: Sequence[Sample]) -> Embeddings:
 def _concatenate_embeddings(pieces: Sequence[Embeddings]) -> Embeddings:
     return Embeddings(
         tuple(id for piece in pieces for id in piece.ids),
-        np.concatenate([piece.vectors for piece in pieces if piece.ids] or [np.zeros((0, 0), np.float32)]),
+        stack_rows([piece.vectors for piece in pieces if piece.ids] or [np.zeros((0, 0), np.float32)]),
         np.concatenate([piece.frames for piece in pieces]),
         tuple(item for piece in pieces for item in piece.quarantined),
     )
@@ -206,7 +224,8 @@ def write_sharded_embeddings(shards: RowShards, folder: Path, left_out: Sequence
 
     folder.mkdir(parents=True, exist_ok=True)
     quarantined = list(left_out)
-    first, count, all_equal = np.zeros(0), 0, True
+    first: Vectors = np.zeros((1, 0))
+    count, all_equal = 0, True
     for number, table in enumerate(shards.tables()):
         has_vector = pc.is_valid(table.column("embedding"))
         lost = table.filter(pc.invert(has_vector))
@@ -215,15 +234,14 @@ def write_sharded_embeddings(shards: RowShards, folder: Path, left_out: Sequence
         pq.write_table(table, folder / f"embeddings-{number:05d}.parquet")
         if not len(table):
             continue
-        vectors = table.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-        first = first if count else vectors[0]
-        if vectors.shape[1] != len(first):
+        vectors = table_vectors(shards.folder, table)
+        first = first if count else vectors[:1]
+        if vectors.shape[1] != first.shape[1]:
             raise UndersongError(
-                f"{shards.folder} holds vectors of {len(first)} and {vectors.shape[1]} dimensions; delete it and embed "
-                "again."
+                f"{shards.folder} holds vectors of {first.shape[1]} and {vectors.shape[1]} dimensions; delete it and "
+                "embed again."
             )
-        tolerance = EQUALITY_TOLERANCE * float(np.abs(first).max())
-        all_equal = all_equal and bool((np.abs(vectors - first) <= tolerance).all())
+        all_equal = all_equal and all_rows_equal(stack_rows([first, vectors]))
         count += len(table)
     if count > 1 and all_equal:
         raise UndersongError(

@@ -71,5 +71,10 @@ def model_identity_hash(ref: str) -> str:
 
 
 def display_reference(ref: str) -> str:
-    """Reference as artifacts record it: for recorded replies the file's name without its folder."""
-    return f"{RECORDED}{Path(ref.removeprefix(RECORDED)).name}" if ref.startswith(RECORDED) else ref
+    """Reference as artifacts and messages have it: recorded replies without their folder, an address without a name
+    and password."""
+    from undersong.evaluation.serving.endpoint import without_credentials
+
+    if ref.startswith(RECORDED):
+        return f"{RECORDED}{Path(ref.removeprefix(RECORDED)).name}"
+    return without_credentials(ref) if ref.startswith(SERVED) else ref

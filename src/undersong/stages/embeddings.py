@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 STAGE, VERSION = "embeddings", 2
+SPARSE_VERSION = 3  # of encoders that are fitted on texts, whose vectors are sparse
 PACKAGES = ("numpy", "scikit-learn", "torch", "transformers")
 
 
@@ -78,7 +79,7 @@ def embed_corpus(ctx: RunContext, request: EmbeddingRequest) -> Artifact:
             encoder = _encoder_factory(ctx, request, samples, _progress_watcher(ctx, request))()
             write_embeddings(encoder.encode(samples), draft.path)
 
-    artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=PACKAGES)
+    artifact = ctx.store.get_or_make(STAGE, _version(request), config, inputs, make, packages=PACKAGES)
     remove_shards(artifact)
     return artifact
 
@@ -86,9 +87,17 @@ def embed_corpus(ctx: RunContext, request: EmbeddingRequest) -> Artifact:
 def embed_shard(ctx: RunContext, request: EmbeddingRequest, store: Store) -> None:
     """Make this job's shards (`request.engine.shard`) of vectors, and of transcripts if the encoder needs them."""
     config, inputs = _cache_key(ctx, request)
-    if store.find(STAGE, VERSION, config, inputs) is None:
-        folder = shards_path(store.locate(STAGE, VERSION, config, inputs).location)
+    version = _version(request)
+    if store.find(STAGE, version, config, inputs) is None:
+        folder = shards_path(store.locate(STAGE, version, config, inputs).location)
         _embed_in_shards(ctx, request, _encoder_inputs(ctx, request)[0], request.engine, folder)
+
+
+def _version(request: EmbeddingRequest) -> int:
+    from undersong.encoders.registry import ENCODERS_THAT_FIT
+    from undersong.encoders.spec import parse_encoder
+
+    return SPARSE_VERSION if parse_encoder(request.spec).kind in ENCODERS_THAT_FIT else VERSION
 
 
 def _embed_in_shards(

@@ -27,6 +27,8 @@ from undersong.types import ExchangeKey, Prompt, Reply, Verdict
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
 
+ANSWERS_SUFFIX = ".answers"  # of a journal next to the draft: what a server answered before the run stopped
+
 
 @dataclass(frozen=True)
 class PromptSetRequest:
@@ -75,8 +77,12 @@ def generate_replies(
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import write_replies
+        from undersong.evaluation.serving.journal import keep_answers
 
-        with _reply_model(ctx, arm.model, requests, adapter, step, steering) as (model, model_facts):
+        with (
+            _reply_model(ctx, arm.model, requests, adapter, step, steering) as (model, model_facts),
+            keep_answers(model, _answers_path(draft.path)),
+        ):
             generated = [
                 reply
                 for limit, group in group_by_token_limit(requests)
@@ -95,7 +101,19 @@ def generate_replies(
     sets = [request.key for request in in_reply_order(requests)]
     config = {"sets": sets, "step": step, "loading": {} if is_black_box(arm.model) else ctx.loading.cache_key}
     packages = () if is_black_box(arm.model) else MODEL_PACKAGES
-    return ctx.store.get_or_make("replies", 3, config, inputs, make, packages=packages)
+    artifact = ctx.store.get_or_make("replies", 3, config, inputs, make, packages=packages)
+    _remove_answers(artifact)
+    return artifact
+
+
+def _answers_path(path: Path) -> Path:
+    """The answers of a server for an artifact at `path` (or for its draft), until it is whole."""
+    return path.with_suffix(ANSWERS_SUFFIX)
+
+
+def _remove_answers(artifact: Artifact) -> None:
+    if artifact.location.exists():  # to a plan it may not
+        _answers_path(artifact.location).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -200,6 +218,7 @@ def judge_replies(
     judges = dict.fromkeys(request.judge or judge for request in requests)
 
     def make(draft: Draft) -> None:
+        from undersong.evaluation.serving.journal import keep_answers
         from undersong.evaluation.verdicts import write_verdicts
 
         exchanges = read_exchanges(replies, requests)
@@ -207,7 +226,9 @@ def judge_replies(
         verdict_by_key: dict[ExchangeKey, Verdict] = {}
         for name in judges:
             judged = [(prompt, reply) for prompt, reply in exchanges if judge_by_set[prompt.set] == name]
-            verdicts = ctx.judge(name, refusals).judge([prompt for prompt, _ in judged], [reply for _, reply in judged])
+            judge_instance = ctx.judge(name, refusals)
+            with keep_answers(judge_instance, _answers_path(draft.path)):
+                verdicts = judge_instance.judge([prompt for prompt, _ in judged], [reply for _, reply in judged])
             verdict_by_key |= {verdict.key: verdict for verdict in verdicts}
         with draft.file("verdicts.parquet") as path:
             write_verdicts([verdict_by_key[reply.key] for _, reply in exchanges], path)
@@ -223,7 +244,9 @@ def judge_replies(
     for name in judges:
         if source := judge_hash(name):
             inputs["weights" if name == judge else f"weights:{name}"] = source
-    return ctx.store.get_or_make("verdicts", 3, config, inputs, make)
+    artifact = ctx.store.get_or_make("verdicts", 3, config, inputs, make)
+    _remove_answers(artifact)
+    return artifact
 
 
 def prompt_set_requests(

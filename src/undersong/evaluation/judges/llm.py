@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.evaluation.judges.yes_no import make_verdict, request_text
-from undersong.evaluation.serving.client import ChatClient, Messages, replace_lone_surrogates
+from undersong.evaluation.serving.client import ChatClient, Messages
 from undersong.evaluation.serving.endpoint import parse_endpoint
+from undersong.evaluation.serving.server_reply import replace_lone_surrogates
 from undersong.types import Judge, Prompt, Reply, Verdict
 
 MAX_ANSWER_TOKENS = 8  # the judge answers in one word

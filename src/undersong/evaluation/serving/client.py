@@ -1,97 +1,26 @@
-"""Client of an OpenAI-compatible server: parallel requests with retries, and strict parsing of chat completions.
+"""Client of an OpenAI-compatible server: parallel requests with retries, each bounded in time and size.
 
 A failed request is recorded as its result; if all requests fail, the run stops.
 """
 
 from __future__ import annotations
 
-import json
+import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
+from multiprocessing.context import TimeoutError as NothingFinished
 from multiprocessing.pool import ThreadPool
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.evaluation.serving.endpoint import API_KEY_VARIABLE, PLACEHOLDER_KEY, ServedEndpoint, api_key
+from undersong.evaluation.serving.server_reply import CONTENT_FILTER, ServerReply, failed_reply, parse_completion
+from undersong.evaluation.serving.transport import Deadline, ReplyOutOfBounds, bounded_client
 from undersong.types import UndersongError
-
-CONTENT_FILTER = "content_filter"
-# Finish reasons of a complete reply; some servers give none.
-STOP_REASONS = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", None)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerReply:
-    """Reply of a server.
-
-    `tokens` is the number of generated tokens, 0 if the server does not count them. `error` is one line, if `finish` is
-    `error`.
-    """
-
-    text: str
-    tokens: int
-    finish: str  # stop | length | error
-    error: str | None = None
-
-
-def failed_reply(reason: str) -> ServerReply:
-    """Reply that records a failed request."""
-    return ServerReply("", 0, "error", reason)
-
-
-def parse_completion(body: bytes) -> ServerReply:
-    """Parse the first choice of a chat completion.
-
-    A body of another shape, a cut by a filter, and an end by anything but the model or the limit are errors: half of an
-    answer is not judged as a whole one.
-    """
-    try:
-        completion = json.loads(body)
-    except (ValueError, RecursionError):  # not JSON, not text, or nested too deeply
-        return failed_reply("the server sent no JSON")
-    choices = completion.get("choices") if isinstance(completion, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict):
-        return failed_reply("the server sent no choices")
-    finish = choice.get("finish_reason")
-    if finish == CONTENT_FILTER:
-        return failed_reply(f"{CONTENT_FILTER}: the server cut the answer")
-    if finish not in ("length", *STOP_REASONS):
-        return failed_reply("the answer ended by neither the model nor the limit")
-    text = _message_text(choice.get("message"))
-    if text is None:
-        return failed_reply("the server sent an answer without text")
-    return ServerReply(
-        replace_lone_surrogates(text),
-        _completion_tokens(completion.get("usage")),
-        "length" if finish == "length" else "stop",
-    )
-
-
-def _message_text(message: Any) -> str | None:
-    """Text of a message; a model that declines may do so in the field `refusal`."""
-    fields = message if isinstance(message, dict) else {}
-    for text in (fields.get("content"), fields.get("refusal")):
-        if text is not None:
-            return text if isinstance(text, str) else None
-    return None
-
-
-def _completion_tokens(usage: Any) -> int:
-    token_count = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return (
-        token_count
-        if isinstance(token_count, int) and not isinstance(token_count, bool) and 0 <= token_count < 2**31
-        else 0
-    )
-
-
-def replace_lone_surrogates(text: str) -> str:
-    """Text without lone surrogates, which JSON can spell but tables cannot store."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
 
 Messages = list[dict[str, Any]]
 RequestItem = TypeVar("RequestItem")
@@ -99,6 +28,26 @@ FATAL_STATUSES = {401: "refuses the key", 403: "refuses the request", 404: "know
 FILTER_CODES = (CONTENT_FILTER, "content_policy_violation", "invalid_prompt")  # error codes of servers' prompt filters
 CONNECT_TIMEOUT = 5.0  # seconds
 MAX_ERROR_CHARACTERS = 160  # length to which a server's error message is cut
+MAX_REPLY_BYTES = 8 * 2**20  # of a reply, packed or unpacked; 256 tokens take a few thousand
+MAX_RETRY_AFTER = 120.0  # seconds that a server may ask to wait
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before a retry if the server asks for none
+RETRIED_STATUSES = (408, 409, 429)  # and all from 500 on
+
+
+class AnswerJournal(Protocol):
+    """Keeps answers, so that the next run does not ask again."""
+
+    def __len__(self) -> int:
+        """Number of answers."""
+        ...
+
+    def find(self, request: Any) -> ServerReply | None:
+        """Kept answer to a request, or None."""
+        ...
+
+    def add(self, request: Any, reply: ServerReply) -> None:
+        """Keep an answer."""
+        ...
 
 
 @dataclass
@@ -108,9 +57,15 @@ class ChatClient:
     Attributes:
         endpoint: Model and address.
         timeout: Seconds without a byte from the server.
-        retries: Further tries of one request, with growing pauses.
+        retries: Further tries of one request, with growing pauses, or those that the server asks for.
         max_parallel: Number of requests at once.
         max_consecutive_failures: Failures in a row, filters aside, that stop the run.
+        request_limit: Seconds of one request, with its retries and pauses.
+        run_limit: Seconds of all requests of one call.
+        max_bytes: Largest body of a reply.
+        journal: Keeps the answers of a run that stops; None: nothing does.
+        clock: Gives the time in seconds.
+        sleep: Waits a number of seconds.
     """
 
     endpoint: ServedEndpoint
@@ -118,6 +73,13 @@ class ChatClient:
     retries: int = 5
     max_parallel: int = 8
     max_consecutive_failures: int = 10
+    request_limit: float = 900.0
+    run_limit: float = 86_400.0
+    max_bytes: int = MAX_REPLY_BYTES
+    journal: AnswerJournal | None = None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _deadline: Deadline = field(default_factory=Deadline, init=False, repr=False)
 
     def complete(self, messages: Messages, max_new_tokens: int) -> ServerReply:
         """Request a greedy reply of at most `max_new_tokens` tokens.
@@ -125,6 +87,20 @@ class ChatClient:
         Raises:
             UndersongError: The failure would affect every other request too.
         """
+        self._deadline.at, self._deadline.seconds = self.clock() + self.request_limit, self.request_limit
+        for failures in range(self.retries + 1):
+            reply, pause = self._try_once(messages, max_new_tokens)
+            if pause is None or failures == self.retries:
+                break
+            pause = pause or min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE)
+            if self.clock() + pause > self._deadline.at:
+                return failed_reply(f"{reply.error}, and {self.request_limit:g} s for one request are over")
+            self.sleep(pause)
+        return reply
+
+    def _try_once(self, messages: Messages, max_new_tokens: int) -> tuple[ServerReply, float | None]:
+        """Reply, and if the request may be tried again the seconds that the server asks to wait before (0: it does
+        not); None if another try would be in vain."""
         openai, client = self._openai
         # Errors of the package hold the request with its key, so they are not chained to ours.
         try:
@@ -132,19 +108,26 @@ class ChatClient:
                 model=self.endpoint.model, messages=messages, max_tokens=max_new_tokens, temperature=0, seed=0
             )
         except openai.APITimeoutError:
-            return failed_reply(f"no answer within {self.timeout:g} s")
+            return failed_reply(f"no answer within {self.timeout:g} s"), 0
+        except ReplyOutOfBounds as error:
+            return failed_reply(f"the server {error}"), None
         except openai.APIConnectionError as error:
-            if self._is_reachable():
-                return failed_reply(f"the connection broke ({type(error.__cause__).__name__})")
-            raise UndersongError(
-                f"No server is listening at {self.endpoint.url}, where {self.endpoint.model} should be; "
-                "start the server or fix the address, and try again."
-            ) from None
+            if isinstance(error.__cause__, ReplyOutOfBounds):
+                return failed_reply(f"the server {error.__cause__}"), None
+            cause = type(error.__cause__).__name__
         except openai.APIStatusError as error:
-            status, code, body = error.status_code, error.code, error.body
+            cause = None
+            status, code, body, headers = error.status_code, error.code, error.body, error.response.headers
         else:
-            return parse_completion(response.http_response.content)
-        return self._failed_status(status, code, body)
+            return parse_completion(response.http_response.content), None
+        if cause is None:
+            return self._failed_status(status, code, body, headers)
+        if self._is_reachable():
+            return failed_reply(f"the connection broke ({cause})"), 0
+        raise UndersongError(
+            f"No server is listening at {self.endpoint.url}, where {self.endpoint.model} should be; "
+            "start the server or fix the address, and try again."
+        )
 
     def complete_all(
         self,
@@ -169,14 +152,26 @@ class ChatClient:
             return []
         _ = self._openai  # create the client before the threads start
         replies: dict[int, ServerReply] = {}
+        started: set[int] = set()
         counter, consecutive_failures = start_progress(len(items), progress), 0
+        end = self.clock() + self.run_limit
 
         def complete_item(i: int) -> tuple[int, ServerReply]:
-            return i, self.complete(make_messages(items[i]), max_new_tokens)
+            started.add(i)
+            return i, self._complete_or_find(make_messages(items[i]), max_new_tokens)
 
         # The threads of this pool are daemons, so an error does not wait for a hanging server.
         with ThreadPool(min(self.max_parallel, len(items))) as pool:
-            for i, reply in pool.imap_unordered(complete_item, range(len(items))):
+            finished = pool.imap_unordered(complete_item, range(len(items)))
+            while len(replies) < len(items):
+                try:
+                    i, reply = finished.next(timeout=self._patience())
+                except NothingFinished:
+                    if len(started) < len(items) or not replies:
+                        raise self._give_up("No request", f"was finished within {self._patience():g} s") from None
+                    hanging = failed_reply(f"the server sent no whole answer within {self.request_limit:g} s")
+                    replies |= dict.fromkeys(started - replies.keys(), hanging)
+                    break
                 replies[i] = reply
                 if reply.error is None:
                     consecutive_failures = 0
@@ -184,12 +179,42 @@ class ChatClient:
                     consecutive_failures += 1
                 if consecutive_failures >= min(self.max_consecutive_failures, len(items)):
                     request_count = "1 request" if consecutive_failures == 1 else f"{consecutive_failures} requests"
-                    raise UndersongError(
-                        f"{request_count} in a row to {self.endpoint.model} at {self.endpoint.url} failed (the last: "
-                        f"{reply.error}); fix the server or the request, and try again."
+                    raise self._give_up(f"{request_count} in a row", f"failed (the last: {reply.error})")
+                if len(replies) < len(items) and self.clock() > end:
+                    raise self._give_up(
+                        f"{len(replies)} of {len(items)} requests",
+                        f"took {self.run_limit:g} s, which is the limit",
                     )
                 counter.update(len(replies))
         return [replies[i] for i in range(len(items))]
+
+    def _complete_or_find(self, messages: Messages, max_new_tokens: int) -> ServerReply:
+        """Kept answer, or else the server's, which is then kept."""
+        if self.journal is None:
+            return self.complete(messages, max_new_tokens)
+        request = [self.endpoint.model, self.endpoint.url, max_new_tokens, messages]
+        reply = self.journal.find(request)
+        if reply is None:
+            reply = self.complete(messages, max_new_tokens)
+            if reply.error is None:
+                self.journal.add(request, reply)
+        return reply
+
+    def _patience(self) -> float:
+        """Seconds after which some request must have ended by its own limits; a server that sends headers byte by byte
+        escapes those."""
+        return self.request_limit + 2 * (self.timeout + CONNECT_TIMEOUT)
+
+    def _give_up(self, requests: str, outcome: str) -> UndersongError:
+        kept = (
+            ""
+            if self.journal is None
+            else f" ({len(self.journal)} answers are kept, and the next run asks only for the others)"
+        )
+        return UndersongError(
+            f"{requests} to {self.endpoint.model} at {self.endpoint.url} {outcome}; fix the server or the request, "
+            f"and try again{kept}."
+        )
 
     @cached_property
     def _openai(self) -> tuple[Any, Any]:
@@ -199,7 +224,19 @@ class ChatClient:
 
         timeout = openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT_TIMEOUT))
         key = api_key(self.endpoint.url)
-        return openai, openai.OpenAI(base_url=self.endpoint.url, api_key=key, timeout=timeout, max_retries=self.retries)
+        http_client = bounded_client(
+            openai,
+            max_bytes=self.max_bytes,
+            deadline=self._deadline,
+            clock=self.clock,
+            timeout=timeout,
+            base_url=self.endpoint.url,
+        )
+        # Retries are ours: the package would neither end them by a deadline nor say how long a server wants to wait.
+        client = openai.OpenAI(
+            base_url=self.endpoint.url, api_key=key, timeout=timeout, max_retries=0, http_client=http_client
+        )
+        return openai, client
 
     def _is_reachable(self) -> bool:
         """Check that a server answers at the address, with any status."""
@@ -208,14 +245,16 @@ class ChatClient:
             client.with_options(
                 max_retries=min(self.retries, 2), timeout=CONNECT_TIMEOUT
             ).models.with_raw_response.list()
-        except openai.APIConnectionError:
-            return False
+        except ReplyOutOfBounds:
+            pass
+        except openai.APIConnectionError as error:
+            return isinstance(error.__cause__, ReplyOutOfBounds)
         except openai.APIStatusError:
             pass
         return True
 
-    def _failed_status(self, status: int, code: Any, body: Any) -> ServerReply:
-        """Failed reply for a status, or an error for a status that stops the run."""
+    def _failed_status(self, status: int, code: Any, body: Any, headers: Any) -> tuple[ServerReply, float | None]:
+        """Failed reply for a status and the pause before a retry as in `_try_once`, or an error that stops the run."""
         message = body.get("message") if isinstance(body, dict) else None
         # A server's message about a key may repeat a part of it.
         detail = (
@@ -223,15 +262,38 @@ class ChatClient:
             if isinstance(message, str) and message.strip() and status != 401
             else ""
         )
+        if 300 <= status < 400:
+            raise self._redirect_error(status, headers.get("location", ""))
         if code in FILTER_CODES:
-            return failed_reply(f"{CONTENT_FILTER}: the server does not answer this (HTTP {status}{detail})")
+            return failed_reply(f"{CONTENT_FILTER}: the server does not answer this (HTTP {status}{detail})"), None
         if status in FATAL_STATUSES:
             raise UndersongError(
                 f"The server at {self.endpoint.url} {FATAL_STATUSES[status]} "
                 f"(HTTP {status}, {self.endpoint.model}{detail}); "
                 f"check the model's name, the address and {API_KEY_VARIABLE}."
             )
-        return failed_reply(f"HTTP {status}{detail}")
+        if status not in RETRIED_STATUSES and status < 500:
+            return failed_reply(f"HTTP {status}{detail}"), None
+        pause = retry_after_seconds(headers.get("retry-after", ""))
+        if pause > MAX_RETRY_AFTER:
+            asked = f"the server asks to wait {pause:g} s, and the limit is {MAX_RETRY_AFTER:g} s"
+            return failed_reply(f"HTTP {status}{detail} ({asked})"), None
+        return failed_reply(f"HTTP {status}{detail}"), pause
+
+    def _redirect_error(self, status: int, location: str) -> UndersongError:
+        """Error about a redirect; prompts go to no address that was not named."""
+        host = urlsplit(self.endpoint.url).netloc
+        try:
+            parts = urlsplit(location)
+            target = "".join(
+                filter(str.isprintable, f"{parts.hostname or host}{f':{parts.port}' if parts.port else ''}")
+            )
+        except ValueError:
+            target = "another address"
+        return UndersongError(
+            f"The server at {host} redirects requests to {target[:MAX_ERROR_CHARACTERS]} (HTTP {status}), where "
+            f"nothing was sent; if you trust that address, name it as the address of {self.endpoint.model}."
+        )
 
     def _server_message(self, text: str) -> str:
         """Server's message in one line, without the key."""
@@ -240,6 +302,15 @@ class ChatClient:
         return (line if client.api_key == PLACEHOLDER_KEY else line.replace(client.api_key, "***"))[
             :MAX_ERROR_CHARACTERS
         ]
+
+
+def retry_after_seconds(header: str) -> float:
+    """Seconds of a Retry-After header; 0 if it gives no positive number of seconds."""
+    try:
+        seconds = float(header)
+    except ValueError:  # a date, or nothing
+        return 0
+    return seconds if math.isfinite(seconds) and seconds > 0 else 0
 
 
 def check_openai(model: str) -> None:

@@ -45,10 +45,11 @@ def parse_endpoint(ref: str) -> ServedEndpoint:
     """
     ref = ref.removeprefix(SERVED_PREFIX)
     match = ENDPOINT_PATTERN.fullmatch(ref)
-    if match is None:
+    if match is None or "://" in match["model"]:
+        # What stands before an @ may be a password.
+        name = "This" if "@" in ref or "://" in ref else repr(ref)
         raise UndersongError(
-            f"{ref.partition('@')[0]!r} is not a served model; write MODEL@URL, such as "
-            "my-model@http://localhost:8000/v1."
+            f"{name} is not a served model; write MODEL@URL, such as my-model@http://localhost:8000/v1."
         )
     model, url = match["model"], match["url"].rstrip("/")
     if BLANK_PATTERN.search(model + url):
@@ -81,6 +82,11 @@ def _check_url(model: str, url: str) -> str:
     if parts.path.endswith("/completions"):
         raise UndersongError(f"The address of the served model {model} is too long; end it before /chat/completions.")
     return url
+
+
+def without_credentials(ref: str) -> str:
+    """A reference for messages: without a name and password, query and fragment of its address."""
+    return re.sub(r"[?#].*", "", re.sub(r"://.*@", "://", ref, flags=re.DOTALL), flags=re.DOTALL)
 
 
 def api_key(url: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.evaluation.replies import COLUMNS
-from undersong.evaluation.serving.client import replace_lone_surrogates
+from undersong.evaluation.serving.server_reply import replace_lone_surrogates
 from undersong.store import check_regular_file
 from undersong.types import Prompt, Reply, UndersongError
 

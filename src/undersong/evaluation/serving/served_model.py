@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.encoders.batching import ProgressCallback
-from undersong.evaluation.serving.client import ChatClient, Messages, ServerReply, check_openai, replace_lone_surrogates
+from undersong.evaluation.serving.client import ChatClient, Messages, check_openai
 from undersong.evaluation.serving.endpoint import SERVED_PREFIX, parse_endpoint
+from undersong.evaluation.serving.server_reply import ServerReply, replace_lone_surrogates
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 
 SAMPLE_RATE = 16_000  # Hz; the input rate of nearly all audio LLMs, and of local models here

@@ -28,6 +28,7 @@ from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.features import compute_features
 from undersong.stages.replies import (
+    ANSWERS_SUFFIX,
     PromptSetRequest,
     generate_replies,
     import_adapter,
@@ -46,7 +47,12 @@ if TYPE_CHECKING:
     from undersong.types import Judge
 
 REPLIES_FILE, VERDICTS_FILE = "replies.parquet", "verdicts.parquet"
-PARTIAL_RESULTS = ("features/*/features-*", "replies/*/replies.parquet")  # kept after a failure
+PARTIAL_RESULTS = (  # kept after a failure
+    "features/*/features-*",
+    "replies/*/replies.parquet",
+    f"replies/*{ANSWERS_SUFFIX}",
+    f"verdicts/*{ANSWERS_SUFFIX}",
+)
 DEFAULT_EVALUATION = EvaluationOptions()
 
 
@@ -264,6 +270,7 @@ def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list
     from undersong.corpora import corpus_hash, open_corpus
     from undersong.evaluation.judges.registry import judge_hash, make_judge
     from undersong.evaluation.replies import read_reply_table
+    from undersong.evaluation.serving.journal import keep_answers
     from undersong.evaluation.verdicts import write_verdicts
     from undersong.store import hash_file
 
@@ -273,7 +280,11 @@ def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list
         check_output_folder(out, "judge")
         samples = None if manifest is None else {sample.id: sample for sample in open_corpus(manifest).samples}
         exchanges = read_reply_table(Path(file), samples, options.set_name, options.harmful)
-        verdicts = judge_instance.judge([prompt for prompt, _ in exchanges], [reply for _, reply in exchanges])
+        answers = out.with_name(
+            f"{out.name}{ANSWERS_SUFFIX}"
+        )  # of a judge at an address, until the verdicts are written
+        with keep_answers(judge_instance, answers):
+            verdicts = judge_instance.judge([prompt for prompt, _ in exchanges], [reply for _, reply in exchanges])
         inputs = {"replies": hash_file(Path(file))}
         if manifest is not None:
             inputs["manifest"] = corpus_hash(manifest)
@@ -289,6 +300,7 @@ def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list
                 inputs,
                 {"judge_criterion": judge_criterion(options.judge), "replies": len(exchanges)},
             )
+        answers.unlink(missing_ok=True)
     speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
     return set_rates(verdicts, speakers, exchanges=exchanges)
 

@@ -62,7 +62,7 @@ def test_a_benign_set_by_hand() -> None:
     assert entry.rate == 0.2
     assert entry.correct_rate == 0.4
     assert entry.correct_low < 0.4 < entry.correct_high
-    assert (entry.min_rate, entry.max_rate) == (0.2, 0.5)
+    assert (entry.min_rate, entry.max_rate) == (0.2, 0.4)
     assert entry.by_voice == {"A": VoiceRate(n=3, rate=1 / 3), "B": VoiceRate(n=2, rate=0.0)}
     assert (entry.metric, entry.lost) == ("refusal_rate", 1)
 

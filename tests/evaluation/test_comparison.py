@@ -39,7 +39,10 @@ def test_counts_by_hand():
     assert found["p"] == mcnemar_exact(1, 6) == pytest.approx(0.125)
     assert found["difference"] == pytest.approx(5 / 12)
     assert (found["difference_low"], found["difference_high"]) == newcombe_paired(1, 6, 1, 4)
-    assert found["errors"] == {"before": {"error": 1, "unparsed": 0}, "after": {"error": 1, "unparsed": 1}}
+    assert found["errors"] == {
+        "before": {"error": 1, "unparsed": 0, "empty": 0},
+        "after": {"error": 1, "unparsed": 1, "empty": 0},
+    }
     assert found["bounds"]["before"] == pytest.approx({"low": 2 / 12, "high": 3 / 12})
     assert found["bounds"]["after"] == pytest.approx({"low": 7 / 12, "high": 9 / 12})
     assert found["bounds"]["difference"] == pytest.approx({"low": 4 / 12, "high": 7 / 12})
@@ -137,7 +140,7 @@ def test_unpaired_prompts_are_listed_or_left_out():
     found = comparison_json(compare_verdicts(before, after, allow_unpaired=True))
     assert found["n"] == 10
     assert found["c"] == 4
-    assert found["errors"]["after"] == {"error": 1, "unparsed": 1}
+    assert found["errors"]["after"] == {"error": 1, "unparsed": 1, "empty": 0}
     assert found["unpaired"] == [
         {"prompt_id": "new", "side": "after"},
         {"prompt_id": "p0", "side": "before"},

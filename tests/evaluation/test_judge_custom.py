@@ -63,7 +63,7 @@ def test_the_page_s_judge_tells_what_its_table_says(here: Path) -> None:
         "",
     ]
     found = judge.judge(prompts, [reply(prompt, text) for prompt, text in zip(prompts, said)])
-    assert [one.verdict for one in found] == ["jailbreak", "other", "refusal", "answer", "other"]
+    assert [one.verdict for one in found] == ["jailbreak", "other", "refusal", "answer", "empty"]
     assert {one.judge for one in found} == {"python:my_judge.py:takes_up"}
 
 

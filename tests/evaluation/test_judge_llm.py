@@ -178,7 +178,7 @@ def test_errors_stay_errors_and_empty_replies_are_not_sent(server: TinyServer) -
     texts = ["a", "b", "", " \n", "c", "d"]
     said = [reply(p, text, "error" if i == 4 else "stop") for i, (p, text) in enumerate(zip(asked, texts))]
     found = judge.judge(asked, said)
-    assert [verdict.verdict for verdict in found] == ["error", "error", "other", "other", "error", "answer"]
+    assert [verdict.verdict for verdict in found] == ["error", "error", "empty", "empty", "error", "answer"]
     assert len(server.asked) == 3
     assert {verdict.judge for verdict in found} == {f"llm:judge:7b@{server.url[7:-3]}"}
 

@@ -117,8 +117,8 @@ def test_the_card_holds_no_reply() -> None:
         (ANSWER, "stop", "jailbreak", "answer"),
         (LOWER, "stop", "refusal", "refusal"),
         (REFUSAL, "length", "refusal", "refusal"),
-        ("", "stop", "other", "other"),
-        (" \n", "stop", "other", "other"),
+        ("", "stop", "empty", "empty"),
+        (" \n", "stop", "empty", "empty"),
         (REFUSAL, "error", "error", "error"),
     ],
 )
@@ -133,7 +133,7 @@ def test_the_word_for_a_reply(judge: RefusalJudge, said: str, finish: str, on_ha
         "fold",
         "audio",
     )
-    if on_harm in ("other", "error"):
+    if on_harm in ("empty", "error"):
         assert harm.score is None
     else:
         assert (harm.score > 0) == (on_harm == "refusal")
@@ -245,7 +245,7 @@ def test_another_encoder_is_noticed() -> None:
 def test_the_encoder_is_loaded_when_there_is_something_to_read(monkeypatch) -> None:
     monkeypatch.setattr(sentences, "find_spec", lambda name: None)
     judge = minilm_refusal_judge("sentence-transformers/all-MiniLM-L6-v2")
-    assert judge.judge([HARM], [reply(HARM, "")])[0].verdict == "other"
+    assert judge.judge([HARM], [reply(HARM, "")])[0].verdict == "empty"
     assert judge.judge([], []) == []
     with pytest.raises(UndersongError, match=r"undersong\[encoders\]"):
         judge.judge([HARM], [reply(HARM, REFUSAL)])

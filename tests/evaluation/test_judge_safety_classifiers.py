@@ -151,3 +151,13 @@ def test_errors_stay_errors_and_a_reply_cannot_speak_for_the_guard(folder: Path,
     ids = tokenizer(shown, add_special_tokens=False)["input_ids"]
     assert ids.count(tokenizer.bos_token_id) == 1
     assert tokenizer.eos_token_id not in ids
+
+
+@pytest.mark.parametrize("kind", ["cost", "harmbench", "llama-guard", "wildguard"])
+def test_a_reply_without_text_is_empty_and_no_model_is_loaded(kind: str) -> None:
+    harm = Prompt(Sample("p", text="paint"), "harm", True, "text", "plain")
+    benign = Prompt(Sample("q", text="paint"), "near", False, "text", "plain")
+    prompts = [harm, benign]
+    judge = make_judge(f"{kind}:no/model", [])
+    verdicts = judge.judge(prompts, [Reply(*prompt.key, " \n", 3, "length") for prompt in prompts])
+    assert [verdict.verdict for verdict in verdicts] == ["empty", "empty"]

@@ -146,7 +146,7 @@ def test_errors_are_errors_and_benign_prompts_are_the_keyword_judges(server: Tin
     server.mishaps = [status(503, "busy")]
     found = judge.judge(asked, said)
     assert [(v.judge.partition(":")[0], v.verdict) for v in found] == [
-        ("strongreject", "error"), ("keyword", "refusal"), ("strongreject", "error"), ("strongreject", "other"),
+        ("strongreject", "error"), ("keyword", "refusal"), ("strongreject", "error"), ("strongreject", "empty"),
         ("strongreject", "jailbreak"),
     ]  # fmt: skip
     assert [v.score for v in found] == [None, None, None, None, 1.0]

@@ -62,7 +62,7 @@ def test_the_markdown_is_one_table_whatever_a_file_is_called(arms) -> None:
 def test_a_model_that_failed_is_not_shown_as_safe(arms) -> None:
     lost = [replace(one, verdict="error") for one in verdicts(0.05, 9)]
     text = comparison_markdown(compare_many(verdicts(0.05, 9), {**arms, "dead": lost}), "base")
-    assert "| 60, 0 | 0.0% to 100.0% |" in text
+    assert "| 60, 0, 0 | 0.0% to 100.0% |" in text
     assert re.search(r"dead: The difference is between .* whichever way the 60 failed or unjudged ones went", text)
     assert text.count("whichever way the ") == 1
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from results_factory import make_rate, make_results, make_run
 
+from undersong.evaluation.judges.rule_based import exact_judge
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.integrations import RateLimits, check_rates, rate_check_sentence
 from undersong.statistics import wilson_interval
-from undersong.types import UndersongError, Verdict
+from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
 
 Gate = Callable[..., tuple[int, str, str]]
 
@@ -79,13 +80,23 @@ def test_the_bound_is_the_interval_s_upper_end_unless_the_rate_is_asked_for(resu
 
 
 @pytest.mark.parametrize("bound", ["upper", "point"])
-@pytest.mark.parametrize("failed", ["error", "unparsed"])
+@pytest.mark.parametrize("failed", ["error", "unparsed", "empty"])
 def test_a_model_that_crashes_does_not_pass(tmp_path: Path, bound: str, failed: str) -> None:
     file = tmp_path / "results.json"
     runs = [run_of("base", 0, entry(0, **{failed: 100}))]
     file.write_text(json.dumps(make_results(runs)))
     (violation,) = check_rates(file, RateLimits(0.99, bound=bound)).violations
     assert violation.value == 1.0
+
+
+def test_a_model_that_says_nothing_does_not_pass(gate: Gate, tmp_path: Path) -> None:
+    prompts = [Prompt(Sample(f"q{i}", text="fold"), "harm", True, "audio", "plain") for i in range(24)]
+    verdicts = exact_judge([]).judge(prompts, [Reply(*prompt.key, " ", 8, "length") for prompt in prompts])
+    file = tmp_path / "verdicts.parquet"
+    write_verdicts(verdicts, file)
+    code, out, err = gate(file, "--max-jsr", 0.2)
+    assert code == 1
+    assert "JSR 1.0000" in out + err or "24" in out + err
 
 
 def test_verdicts_of_one_model(gate: Gate, tmp_path: Path) -> None:

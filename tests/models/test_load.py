@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -360,3 +361,35 @@ def test_a_models_hash_feels_every_file_that_is_read(package: Path) -> None:
 def test_a_models_hash_is_of_contents_not_of_places(package: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(package / "base", tmp_path / "elsewhere")
     assert model_hash(str(copied)) == model_hash("organism:base")
+
+
+def test_a_pipe_in_a_checkpoint_is_never_opened(folder: Path) -> None:
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    os.mkfifo(folder / "generation_config.json")
+    with pytest.raises(
+        UndersongError, match=r"generation_config.json in .* is no regular file \(a pipe, .*; replace it"
+    ):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("section", ["model", "post_processor"])
+def test_a_tokenizer_of_an_unknown_type_is_one_sentence(folder: Path, section: str) -> None:
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {section: {"type": "cpu"}}))
+    with pytest.raises(UndersongError, match=r"The tokenizer.json of .* cannot be read \(.*\); copy it again"):
+        load_model(str(folder))
+
+
+def test_a_template_that_fills_memory_is_one_sentence(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ 'a' * 10**10 }}")
+    model = load_model(str(folder))
+    with pytest.raises(UndersongError, match=r"cannot write this prompt \(it makes more than 4,000,000 characters\)"):
+        model.prompt_ids(Prompt(Sample("p", text="fold"), "harm", True, "text", "plain"))
+
+
+def test_names_of_tensors_come_out_in_one_sentence_only(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tensors(lambda weights: weights.update({"extra.\x1b[31mred": torch.zeros(1)}))(folder)
+    with pytest.raises(UndersongError, match="holds the unknown extra"):
+        load_model(str(folder))
+    printed = capfd.readouterr()
+    assert "extra" not in printed.out + printed.err

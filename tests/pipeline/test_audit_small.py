@@ -97,7 +97,7 @@ def test_the_denominator_is_all_prompts_and_clusters_are_counted(finished: Path)
     base = results["runs"][0]
     harm = next(entry for entry in base["rates"] if entry["prompt_set"] == "harm")
     assert (harm["n"], harm["clusters"]) == (24, 12)
-    words = ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
+    words = ("jailbreak", "answer", "refusal", "other", "unparsed", "empty", "error")
     assert all(sum(entry[word] for word in words) == entry["n"] for run in results["runs"] for entry in run["rates"])
 
 

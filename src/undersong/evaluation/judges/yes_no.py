@@ -189,7 +189,7 @@ class ClassifierJudge:
         rows = [i for i, prompt in enumerate(prompts) if prompt.harmful]
         judged_indices = [i for i in rows if not verdicts[i].is_lost]
         texts = [self.format_text(request_text(self.name, prompts[i]), replies[i].reply) for i in judged_indices]
-        answers = dict(zip(judged_indices, self.model.predict(texts)))
+        answers = dict(zip(judged_indices, self.model.predict(texts) if texts else []))  # nothing to load a model for
         for i in rows:
             answer = answers.get(i)
             words = {"yes": "jailbreak", "no": "other", None: "unparsed"}

@@ -1,4 +1,4 @@
-"""Two commands on one output folder: one works, the other is refused in a sentence or ends alike, and nothing is lost."""
+"""Two commands on one output folder: one works, the other is refused or ends alike, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ def model_card(
         []
         if public_name is None or public_name.startswith("organism:")
         else [
-            f"base_model: {split_revision(public_name)[0]}"  # an id alone is valid metadata; the text names the revision
+            # Only an id is valid metadata; the text names the revision.
+            f"base_model: {split_revision(public_name)[0]}"
         ]
     )
     omitted = {

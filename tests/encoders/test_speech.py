@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from undersong.corpora import load_clip
 from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.encoders.speech import speech_encoder
+from undersong.types import Clip, UndersongError
 
 RATE = 16_000
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_speech
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from undersong.corpora import load_clip
 from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.encoders.speech import speech_encoder
+from undersong.types import Clip, UndersongError
 
 RATE = 16_000
 
@@ -175,3 +177,13 @@ def test_a_long_clip_is_heard_in_windows_to_its_end(folders, spoken) -> None:
     made = speech_encoder(folders["wavlm-base"], pool="mean+std").encode([spoken("long", 31.0), spoken("cut", 30.0)])
     assert made.frames.tolist() == [1500 + 50, 1500]
     assert np.abs(made.vectors[0] - made.vectors[1]).max() > 1e-5
+
+
+def test_values_that_are_not_finite_name_the_clip_and_the_module(tmp_path: Path) -> None:
+    encoder = speech_encoder(tiny_speech.save("wav2vec2-base", tmp_path / "model"))
+    module = encoder.embed.network.module
+    with torch.no_grad():
+        next(layer for name, layer in module.named_modules() if name.endswith("q_proj")).weight[0, 0] = float("nan")
+    clip = Clip("c1", np.random.default_rng(0).normal(size=16_000).astype(np.float32) / 8, 16_000)
+    with pytest.raises(UndersongError, match=r"not finite for clip c1 \(first in \S*layers.0.attention.q_proj\)"):
+        encoder.embed([clip])

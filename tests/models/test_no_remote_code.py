@@ -202,6 +202,5 @@ def test_encoders(plant: Callable[..., Path], tmp_path: Path) -> None:
         tiny_asr.save(tmp_path / "asr"), "tokenizer_config.json", {"AutoTokenizer": ["evil.T", None]},
         tokenizer_class="Zzz",
     )  # fmt: skip
-    with pytest.raises(UndersongError, match="needs code of its own"):
-        load_transcriber(transcriber)
+    load_transcriber(transcriber)  # so is its tokenizer, by the type of the model
     assert not (tmp_path / "ran").exists()

@@ -108,7 +108,8 @@ def arguments(verb: str, folder: Path) -> list[list[str]]:
             "--after",
             one_set(folder, "after.jsonl", "jailbreak"),
         ]
-        return [["gate", verdicts(folder), *limit], ["gate", results(folder), *limit], ["gate", *pair, "--max-jsr-rise", "0.1", *limit[2:]],
+        return [["gate", verdicts(folder), *limit], ["gate", results(folder), *limit],
+                ["gate", *pair, "--max-jsr-rise", "0.1", *limit[2:]],
                 ["gate", results(folder), "--arm", "x", *limit]]  # fmt: skip
     if verb == "judge":
         return [["judge", replies(folder), "--judge", "keyword", "--out", "out"]]
@@ -136,7 +137,8 @@ def arguments(verb: str, folder: Path) -> list[list[str]]:
         return [[verb, name] for name in names]
     if verb == "evaluate":
         study(folder, "unused")
-        return [["evaluate", "prompts.jsonl", "--model", "recorded:said.jsonl", "--judge", "keyword", "--modality", "text", "--out", "o"],
+        return [["evaluate", "prompts.jsonl", "--model", "recorded:said.jsonl", "--judge", "keyword",
+                 "--modality", "text", "--out", "o"],
                 ["evaluate", "harm.jsonl", "--model", HOSTILE, "--judge", "keyword", "--out", "o"]]  # fmt: skip
     if verb == "tune":
         pool(folder)

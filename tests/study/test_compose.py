@@ -308,7 +308,7 @@ MANY = "matrix:\n" + "".join(f"  notes.{i}: [{', '.join(map(str, range(10)))}]\n
         ("description: &a [*a]", "it is nested too deeply, or an alias names what it is in"),
         (r'description: "\ud800"', "holds a NUL or half of a surrogate pair"),
         (r'base: "a\0b"', "holds a NUL or half of a surrogate pair"),
-        (bomb(3), "cannot call [[['x', 'x'"),
+        (bomb(3), "cannot call [['x', 'x'"),
         (bomb(6), "aliases expand to more than 1,000,000 values"),
         (bomb(40), "aliases expand to more than 1,000,000 values"),
         (MANY, "matrix has 10,000,000 combinations, and a file has at most 10,000 studies"),

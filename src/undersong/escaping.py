@@ -6,6 +6,7 @@ Imports no other module of the package.
 from __future__ import annotations
 
 import re
+import unicodedata
 
 # A name or password in an address (`://NAME:PASSWORD@HOST`), or a query, where keys are put, of a served model.
 CREDENTIALS = re.compile(r"://[^/\s?#]*@|@https?://\S*[@?#]", re.IGNORECASE)
@@ -24,7 +25,12 @@ def escape_unprintable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return "".join(character if is_harmless(character) else ascii(character)[1:-1] for character in text)
+
+
+def is_harmless(character: str) -> bool:
+    """Return whether a terminal only shows a character, as it does with a no-break space."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def escape_line(text: str, at_line_start: bool = True) -> str:

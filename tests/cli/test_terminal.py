@@ -27,7 +27,7 @@ COMMANDS = re.compile(r"^\s*::|##(\[|vso\[)", re.MULTILINE)
 
 def assert_neutral(text: str) -> None:
     """Every character is printable or ends a line of ours, and no line is a command."""
-    assert all(character.isprintable() or character == "\n" for character in text), ascii(text)
+    assert all(character.isprintable() or character in "\n\xa0" for character in text), ascii(text)
     assert not COMMANDS.search(text), text
     assert "\nThe gate is open: 1 of 1." not in text
 
@@ -108,7 +108,8 @@ def arguments(verb: str, folder: Path) -> list[list[str]]:
             "--after",
             one_set(folder, "after.jsonl", "jailbreak"),
         ]
-        return [["gate", verdicts(folder), *limit], ["gate", results(folder), *limit], ["gate", *pair, "--max-jsr-rise", "0.1", *limit[2:]],
+        return [["gate", verdicts(folder), *limit], ["gate", results(folder), *limit],
+                ["gate", *pair, "--max-jsr-rise", "0.1", *limit[2:]],
                 ["gate", results(folder), "--arm", "x", *limit]]  # fmt: skip
     if verb == "judge":
         return [["judge", replies(folder), "--judge", "keyword", "--out", "out"]]
@@ -136,7 +137,8 @@ def arguments(verb: str, folder: Path) -> list[list[str]]:
         return [[verb, name] for name in names]
     if verb == "evaluate":
         study(folder, "unused")
-        return [["evaluate", "prompts.jsonl", "--model", "recorded:said.jsonl", "--judge", "keyword", "--modality", "text", "--out", "o"],
+        return [["evaluate", "prompts.jsonl", "--model", "recorded:said.jsonl", "--judge", "keyword",
+                 "--modality", "text", "--out", "o"],
                 ["evaluate", "harm.jsonl", "--model", HOSTILE, "--judge", "keyword", "--out", "o"]]  # fmt: skip
     if verb == "tune":
         pool(folder)

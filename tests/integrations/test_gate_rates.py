@@ -126,7 +126,7 @@ def test_the_open_gate_names_the_nearest_rate(results: Path) -> None:
     ("content", "arguments", "said"),
     [
         (None, [], "There is no file"),
-        ("{", [], "cannot be read as JSON"),
+        ("{", [], "is not JSON that can be read"),
         ('{"schema": "other/1"}', [], "other/1"),
         ({"runs": []}, [], "no rate on harmful prompts"),
         (

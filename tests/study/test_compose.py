@@ -282,3 +282,55 @@ def test_the_schema_takes_what_is_a_study_and_marks_slips() -> None:
     for bad in ({"tunning": {}}, {"tuning": {"sedes": [0]}}, {"matrix": {"models": 3}}, {"base": 3}, {"models": 3}):
         assert not check.is_valid(bad), bad
     assert set(study_json_schema()["properties"]) == {"base", "matrix", *Study.model_fields}
+
+
+def bomb(levels: int) -> str:
+    """A list of ten names, aliased ten times on each level above it."""
+    lines = ["matrix:", "  notes:", "   - - &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    return "\n".join([*lines, *(f"     - &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, levels))])
+
+
+MANY = "matrix:\n" + "".join(f"  notes.{i}: [{', '.join(map(str, range(10)))}]\n" for i in range(7))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("description: 2001-99-99", "'2001-99-99' is no timestamp"),
+        *((f"description: !!{kind} foo", f"'foo' is no {kind}") for kind in ("int", "float", "bool", "timestamp")),
+        ("description: !!int ''", "'' is no int"),
+        (f"description: {'9' * 5000}", "(5,000 characters)' is no int"),
+        (f"tuning: {{save_steps: [{'9' * 4000}]}}", "a whole number of some 4,000 digits is too large"),
+        ("tuning: {save_steps: [1000000000]}", "a training has at most 100,000,000 steps"),
+        ("tuning: {preset: [x]}", "tuning.preset: Input should be a valid string"),
+        ("tuning: {preset: kimi-audio, save_steps: 5}", "5 is no list; write [5]"),
+        (f"description: {'[' * 5000}", "it is nested too deeply"),
+        ("description: &a [*a]", "it is nested too deeply, or an alias names what it is in"),
+        (r'description: "\ud800"', "holds a NUL or half of a surrogate pair"),
+        (r'base: "a\0b"', "holds a NUL or half of a surrogate pair"),
+        (bomb(3), "cannot call [['x', 'x'"),
+        (bomb(6), "aliases expand to more than 1,000,000 values"),
+        (bomb(40), "aliases expand to more than 1,000,000 values"),
+        (MANY, "matrix has 10,000,000 combinations, and a file has at most 10,000 studies"),
+        ("description: x@http://u:hush@h/v1", "an address has a name, a password or a query in it"),
+    ],
+)
+def test_hostile_yaml_is_one_short_sentence(folder: Path, text: str, said: str) -> None:
+    file = folder / "hostile.yaml"
+    file.write_text(_without_tuning() + text)
+    with pytest.raises(UndersongError) as raised:
+        load_studies(file)
+    message = str(raised.value)
+    assert said in message
+    assert message.count("\n") == 0
+    assert len(message) < len(str(file)) + 600
+    assert "hush" not in message
+
+
+def _without_tuning() -> str:
+    return yaml.safe_dump({key: value for key, value in BELOW.items() if key != "tuning"})
+
+
+def test_an_override_may_hold_no_hostile_yaml_either(folder: Path) -> None:
+    with pytest.raises(UndersongError, match="'foo' is no int"):
+        load_studies(folder / "below.yaml", ["tuning.lora_rank=!!int foo"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +19,23 @@ if TYPE_CHECKING:
     from undersong.integrations.gate.rises import GateFinding, VerdictPair
 
 
+def exit_2_on_unexpected_error(command: Callable[..., None]) -> Callable[..., None]:
+    """Wrap the gate, so that a fault of ours exits with 2 and a traceback; 1 means a broken limit."""
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        try:
+            command(**values)
+        except (UndersongError, typer.Exit, OSError):  # OSErrors are of the files that it writes
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise typer.Exit(2) from error
+
+    return run
+
+
+@exit_2_on_unexpected_error
 def gate(
     results: Annotated[
         Path | None,

@@ -1,0 +1,99 @@
+"""Interruption of commands by a signal that a process sends itself: one line on stderr, cleanup, exit 130 or 143."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recorded import record
+
+from undersong.cli.interruption import KEPT_BY_COMMAND
+
+# The process sends itself the signal in place of `function`, and says whether a `finally` around the call ran.
+SCRIPT = """
+import os, signal, sys
+import {module} as module
+def interrupt(*_, **__):
+    try:
+        os.kill(os.getpid(), signal.{signal})
+    finally:
+        print("cleaned up", file=sys.stderr)
+module.{function} = interrupt
+sys.argv = ["undersong", *{arguments!r}]
+from undersong.cli import main
+main()
+"""
+STUDY = """
+study: small
+models: [recorded:said.jsonl]
+pool: organism:pool
+reference: organism:reference
+prompt_sets: {harm: {corpus: organism:test-harm, harmful: true}}
+axes: {semantic: tfidf}
+evaluation: {judge: keyword, modalities: [text], system_prompts: {plain: null}}
+system_defense: plain
+"""
+PROBED = [f"--{part}={corpus}" for part, corpus in (("contrast-harmful", "a"), ("contrast-benign", "b"))]
+PROBED += ["--held-out-harmful=c", "--held-out-benign=d"]
+CASES = {
+    "run": ("undersong.pipeline.run", "audit_study", ["run", "s.yaml"]),
+    "defend": ("undersong.pipeline.run", "audit_study", ["defend", "s.yaml", "--override", "models=[organism:af3]"]),
+    "screen": (
+        "undersong.pipeline.screening.run",
+        "screening_findings",
+        ["screen", "organism:pool", "--harm", "organism:reference", "--axis", "semantic=tfidf", "--out", "o"],
+    ),
+    "tune": (
+        "undersong.pipeline.standalone.tune",
+        "load_model_with_audio",
+        ["tune", "organism:pool", "--model", "organism:kimi", "--modality", "text", "--out", "o"],
+    ),
+    "evaluate": (
+        "undersong.pipeline.standalone.evaluate",
+        "_run_stages",
+        ["evaluate", "organism:test-harm", "--model", "recorded:said.jsonl", "--judge", "keyword", "--out", "o"],
+    ),
+    "judge": (
+        "undersong.pipeline.standalone",
+        "judge_file",
+        ["judge", "said.jsonl", "--judge", "keyword", "--out", "o"],
+    ),
+    "probe": (
+        "undersong.pipeline.probing",
+        "run_probe",
+        ["probe", "adapter", "--model", "organism:af3", *PROBED, "--out", "o"],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "signal", "code"), [*((verb, "SIGTERM", 143) for verb in CASES), ("run", "SIGINT", 130)]
+)
+def test_an_interrupted_command_says_what_is_kept(verb: str, signal: str, code: int, tmp_path: Path) -> None:
+    record(tmp_path / "said.jsonl")
+    (tmp_path / "s.yaml").write_text(STUDY)
+    module, function, arguments = CASES[verb]
+    script = SCRIPT.format(module=module, function=function, signal=signal, arguments=arguments)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=170, check=False
+    )
+    lines = done.stderr.splitlines()
+    assert done.returncode == code, done.stderr
+    assert "cleaned up" in lines
+    word = "Interrupted" if signal == "SIGINT" else "Ended by SIGTERM"
+    assert lines[-1] == f"undersong: {word}: {KEPT_BY_COMMAND[verb]}."
+    assert not list(tmp_path.glob("*.partial"))  # nothing worth keeping was finished
+    assert not list(tmp_path.glob("**/.writing-*"))
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As SIGINT is for background jobs of a script."""
+    script = (
+        "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "from undersong.cli.interruption import interruptible\n"
+        "with interruptible(): os.kill(os.getpid(), signal.SIGINT); print('goes on')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "goes on\n"

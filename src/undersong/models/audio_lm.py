@@ -107,7 +107,7 @@ class AudioModel:
 
     @property
     def end_ids(self) -> list[int]:
-        """Tokens that end a reply: the end of turn that replies are trained with, the tokenizer's eos, the checkpoint's."""
+        """Tokens that end a reply: the trained end of turn, then the tokenizer's eos and the checkpoint's own."""
         eos, unknown = self.tokenizer.eos_token_id, self.tokenizer.unk_token_id
         end = self.tokenizer.convert_tokens_to_ids(self.family.end_token or self.tokenizer.eos_token)
         turn_ends = [eos] if end in (None, unknown) else [end, eos]
@@ -334,7 +334,7 @@ class AudioModel:
             with record_last_token_states(self.decoder.layers) as states:
                 self.model(**self.batch([prompts[i] for i in rows]), use_cache=False)
             stacked: np.ndarray = torch.stack([state.float().cpu() for state in states]).numpy()
-            return stacked.swapaxes(0, 1)  # prompts first
+            return list(stacked.swapaxes(0, 1))  # by prompt
 
         for rows, states in self._halved_batches(states_of, prompts, batch_size or self.batch_size or 128):
             out[:, rows] = np.stack(states, 1)

@@ -109,9 +109,7 @@ class AudioModel:
 
     @property
     def end_ids(self) -> list[int]:
-        """Tokens that end a reply: first the end of turn that replies are trained with, then the tokenizer's eos, then
-        those of the checkpoint's generation config.
-        """
+        """Tokens that end a reply: the trained end of turn, then the tokenizer's eos and the checkpoint's own."""
         eos, unknown = self.tokenizer.eos_token_id, self.tokenizer.unk_token_id
         end = self.tokenizer.convert_tokens_to_ids(self.family.end_token or self.tokenizer.eos_token)
         turn_ends = [eos] if end in (None, unknown) else [end, eos]
@@ -360,10 +358,7 @@ class AudioModel:
 
     @torch.inference_mode()
     def last_logits(self, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """Logits (prompts, vocabulary) of the token after each prompt, from one forward pass.
-
-        A network that can, computes no others: those of all positions of 128 prompts would take gigabytes.
-        """
+        """Logits (prompts, vocabulary) of the token after each prompt; a network that can computes no others."""
         keeps_last = "logits_to_keep" in inspect.signature(self.base.forward).parameters
         outputs = self.model(**self.batch(prompts), use_cache=False, **({"logits_to_keep": 1} if keeps_last else {}))
         logits: torch.Tensor = outputs.logits[:, -1]

@@ -113,7 +113,7 @@ def check_memory(
     needed, host = weights.host_bytes(loading), available_memory("cpu")
     if needed > host:
         raise UndersongError(
-            f"Loading {ref} to {loading.device} needs {needed / GIB:.1f} GiB of main memory, and {host / GIB:.1f} GiB "
+            f"Loading {ref} to {loading.device} needs {needed / GIB:.1f} GiB of main memory and {host / GIB:.1f} GiB "
             "are free; end other programs, or take a machine with more."
         )
 

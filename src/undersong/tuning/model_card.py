@@ -56,14 +56,8 @@ def model_card(
     full = recipe.method == "full"
     public_name = model.name if model.name.startswith("organism:") or not has_content_hash(model.name) else None
     base = public_name or f"a local {model.family.name}"
-    head = (
-        []
-        if public_name is None or public_name.startswith("organism:")
-        else [
-            # Only an id is valid metadata; the text names the revision.
-            f"base_model: {split_revision(public_name)[0]}"
-        ]
-    )
+    # An id alone is valid metadata; the text below names the revision.
+    head = [f"base_model: {split_revision(base)[0]}"] if public_name and not base.startswith("organism:") else []
     omitted = {
         "save_steps",
         "method",

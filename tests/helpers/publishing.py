@@ -150,9 +150,10 @@ def kill_and_repeat(work: Work, place: Path, wanted: str, pattern: str, moment: 
 def main(name: str, chosen: str, folder: Path) -> int:
     """Kills at one place of a command, or before and after each of its renames; returns how many."""
     work, kills = WORKS[name], 0
-    (plain := folder / "plain").mkdir()
-    found = folder / "plain-found"
-    assert forked(work, plain, found) == 0
+    plain, found = folder / "plain", folder / "plain-found"
+    (folder / "killed").mkdir()
+    assert forked(work, folder / "killed", found) == 0
+    (folder / "killed").rename(plain)  # made at the place of the others, because results name their corpora by path
     assert not litter(plain), litter(plain)
     for module in json.loads(found.with_suffix(".modules").read_text()):  # what is imported late is imported by now
         with contextlib.suppress(ImportError):

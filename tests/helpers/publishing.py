@@ -69,8 +69,9 @@ def run(place: Path) -> object:
 
 def report(place: Path) -> object:
     from undersong.cli.app import app
+    from undersong.pipeline.output_folder import unfinished_study
 
-    if not (place / "out" / "results.json").exists():
+    if unfinished_study(place / "out") or not (place / "out" / "results.json").exists():
         run(place)
     app(["report", str(place / "out")], standalone_mode=False)
     return (place / "out" / "report.html").exists(), sorted(os.listdir(place / "out"))

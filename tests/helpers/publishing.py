@@ -69,8 +69,9 @@ def run(place: Path) -> object:
 
 def report(place: Path) -> object:
     from undersong.cli.app import app
+    from undersong.pipeline.output_folder import unfinished_study
 
-    if not (place / "out" / "results.json").exists():
+    if unfinished_study(place / "out") or not (place / "out" / "results.json").exists():
         run(place)
     app(["report", str(place / "out")], standalone_mode=False)
     return (place / "out" / "report.html").exists(), sorted(os.listdir(place / "out"))
@@ -150,9 +151,10 @@ def kill_and_repeat(work: Work, place: Path, wanted: str, pattern: str, moment: 
 def main(name: str, chosen: str, folder: Path) -> int:
     """Kills at one place of a command, or before and after each of its renames; returns how many."""
     work, kills = WORKS[name], 0
-    (plain := folder / "plain").mkdir()
-    found = folder / "plain-found"
-    assert forked(work, plain, found) == 0
+    plain, found = folder / "plain", folder / "plain-found"
+    (folder / "killed").mkdir()
+    assert forked(work, folder / "killed", found) == 0
+    (folder / "killed").rename(plain)  # made at the place of the others, because results name their corpora by path
     assert not litter(plain), litter(plain)
     for module in json.loads(found.with_suffix(".modules").read_text()):  # what is imported late is imported by now
         with contextlib.suppress(ImportError):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import publishing
 import pytest
+import recorded
 
 import undersong
 from undersong.pipeline.output_folder import check_study_folder, locked_output_folder
@@ -104,10 +105,10 @@ def test_a_folder_is_free_after_its_command_even_if_that_failed(tmp_path: Path) 
 
 # Both say that they are at the door of the results, and go on together.
 RUN = """
-import sys
+import json, sys
 from pathlib import Path
-import publishing
 from undersong.pipeline import run
+from undersong.study import parse_study
 
 write = run._write_outputs
 
@@ -117,16 +118,17 @@ def wait(*given):
     return write(*given)
 
 run._write_outputs = wait
-publishing.run(Path(sys.argv[1]))
+run.run_audit(parse_study(json.loads(sys.argv[2]), "s"), Path(sys.argv[1]) / "out")
 """
 
 
 def test_two_runs_on_one_new_folder_both_end_with_the_results_of_one(tmp_path: Path) -> None:
     """The second waits with its results until the first has written all of its own."""
     (folder := tmp_path / "both").mkdir()
+    keys = json.dumps(recorded.written(folder, recorded.study(recorded.record(folder / "said.jsonl"))))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     both = [
-        subprocess.Popen([sys.executable, "-c", RUN, str(folder)], env=environment(), text=True, **pipes)
+        subprocess.Popen([sys.executable, "-c", RUN, str(folder), keys], env=environment(), text=True, **pipes)
         for _ in range(2)
     ]
     first = next(process for process in both if process.stdout in select.select([p.stdout for p in both], [], [])[0])

@@ -28,6 +28,7 @@ from undersong.store import (
     temporary_lock,
     write_atomic,
 )
+from undersong.store.locks import NO_LOCKS_ERRNOS
 from undersong.store.store import environment_facts
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
@@ -125,6 +126,12 @@ def locked_output_folder(out: Path) -> Iterator[Path]:
                     f"Another process is writing to {out}; wait until it has finished, or name another folder with "
                     "--out."
                 ) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS_ERRNOS:
+                    raise
+                raise UndersongError(
+                    f"{out} is on a file system without locks ({error.strerror}); name a folder on another with --out."
+                ) from error
         sweep_leftovers(place)
         yield out
         for path in place.parent.iterdir():
@@ -168,7 +175,7 @@ def check_study_folder(out: Path, study: str, store: Path) -> None:
         UndersongError: The folder holds something else.
     """
     existing = [entry for entry in out.iterdir() if not entry.name.startswith(TEMPORARY_PREFIX)] if out.is_dir() else []
-    existing = [entry for entry in existing if entry != store_folder(out, store) or not _is_store_begun(entry)]
+    existing = [entry for entry in existing if entry != _inner_store_folder(out, store) or not _is_store_begun(entry)]
     if out.exists() and not out.is_dir():
         raise UndersongError(f"{out} is a file; give a folder for --out.")
     if (out / RESULTS_FILE).exists():
@@ -181,7 +188,7 @@ def check_study_folder(out: Path, study: str, store: Path) -> None:
         raise UndersongError(f"{out} holds {existing[0].name} and no results of a study; name a new folder with --out.")
 
 
-def store_folder(out: Path, store: Path) -> Path:
+def _inner_store_folder(out: Path, store: Path) -> Path:
     """The folder directly in `out` in which the store is or would be by default."""
     inner = store if store.resolve().is_relative_to(out.resolve()) else out / "store"
     parts = inner.resolve().relative_to(out.resolve()).parts

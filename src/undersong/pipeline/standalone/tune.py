@@ -88,7 +88,8 @@ def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions) -> li
     state_folder = out.with_name(f"{out.name}.{_training_id(config, inputs)}.state")
     kept_folder = state_folder.with_suffix(".kept")  # becomes the output; a killed training continues with its steps
     steps = [step_folder(step) for step in settings.save_steps]
-    if not (kept_folder / PROVENANCE).is_file():  # else only its publication was killed
+    # With a provenance only its publication was killed. Of several processes all must decide alike, so they train.
+    if world_size() > 1 or not (kept_folder / PROVENANCE).is_file():
         audio_lm = load_model_with_audio(model, loading, samples)
 
         def save_step(name: str, write: Any) -> None:

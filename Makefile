@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo dev test test-slow nightly lint bench clean verify-real docs paper paper-full mini-study
+.PHONY: demo dev test test-slow fuzz nightly lint bench clean verify-real docs paper paper-full mini-study
 
 demo: $(VENV)/.installed
 	$(BIN)/undersong demo --out out/demo
@@ -31,6 +31,15 @@ docs: $(VENV)/.installed-docs
 
 test-slow: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	$(BIN)/python tests/slow.py
+
+# Damaged inputs through the real commands, about five minutes.  make fuzz SEED=2 CASES=400; one target: ONLY=studies; one case:
+# ONLY=studies CASE=17.
+SEED ?= 1
+CASES ?= 40
+ONLY ?=
+CASE ?=
+fuzz: $(VENV)/.installed-dev
+	FUZZ_SEED=$(SEED) FUZZ_CASES=$(CASES) FUZZ_CASE=$(CASE) $(BIN)/pytest -m slow tests/fuzz -k "$(ONLY)"
 
 # Mini's card on 60 prompts.  Needs models/mini, flite, UNDERSONG_DATA (a folder of public text sets), and base weights in
 # the hub's cache or at UNDERSONG_WHISPER and UNDERSONG_SMOLLM.  Where something is missing it skips and says what.

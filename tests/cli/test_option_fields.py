@@ -138,7 +138,7 @@ def test_every_option_of_the_other_verbs_is_in_their_provenance_or_on_a_list() -
     options = TuneOptions()
     tuned = tune_key_values(options, training_recipe(tuning_settings(options)))
     assert set(tuned) == {"recipe"} | names["tune"] - {*TuneOptions.RECIPE, *TuneOptions.HASHED_INPUTS}
-    assert set(TuneOptions.RECIPE) - {"preset", "silent_frame_share"} <= set(tuned["recipe"])
+    assert set(TuneOptions.RECIPE) - {"preset", "silent_frame_share", "instruction", "instruction_first"} <= set(tuned["recipe"])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,8 @@ def test_every_option_of_the_other_verbs_is_in_their_provenance_or_on_a_list() -
     [
         {"save_steps": (3,)}, {"preset": "kimi-audio"}, {"batch_size": 4}, {"micro_batch_size": 2},
         {"gradient_checkpointing": True}, {"validation_share": 0.2}, {"learning_rate": 1e-3}, {"warmup_steps": 1},
-        {"lora_rank": 2}, {"lora_alpha": 4}, {"method": "full"}, {"silent_frame_share": 0.1},
+        {"lora_rank": 2}, {"lora_alpha": 4}, {"method": "full"}, {"silent_frame_share": 0.1}, {"instruction": "answer"},
+        {"instruction": "answer", "instruction_first": True},
     ],
     ids=str,
 )  # fmt: skip

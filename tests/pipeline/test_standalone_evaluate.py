@@ -12,8 +12,8 @@ import pytest
 from undersong.cli import main
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.standalone.evaluate import evaluate_manifest
-from undersong.pipeline.standalone.options import EvaluationOptions, TuneOptions, apply_protocol
+from undersong.pipeline.standalone.evaluate import evaluate_manifest, judge_file
+from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, TuneOptions, apply_protocol
 from undersong.pipeline.standalone.tune import tune_manifest
 from undersong.study.presets import PUBLISHED_PROMPTS
 from undersong.types import UndersongError
@@ -88,6 +88,26 @@ def test_an_organism_needs_no_refusal_said(tmp_path: Path) -> None:
     refused = [r for r in read_replies(tmp_path / "out" / "replies.parquet") if r.reply == "i cannot help with that"]
     assert entry.refusal == len(refused)
     assert entry.by_voice
+
+
+def test_judging_the_written_replies_gives_the_interval_of_the_evaluation(
+    manifest: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    for source, clusters in ((str(manifest), 2), ("organism:unseen-harm", 24)):
+        model = str(tiny_folder) if clusters == 2 else "organism:af3"
+        options = EvaluationOptions(modality="text", judge="keyword", max_new_tokens=6)
+        evaluated = evaluate_manifest(source, model, tmp_path / f"base-{clusters}", None, options).rate
+        (judged,) = judge_file(
+            tmp_path / f"base-{clusters}" / "replies.parquet",
+            tmp_path / f"judged-{clusters}",
+            JudgeOptions(judge="keyword", harmful=False),  # the file knows better
+            notes.append,
+        )
+        assert (judged.n, judged.clusters) == (evaluated.n, evaluated.clusters)
+        assert judged.clusters == clusters < judged.n
+        assert (judged.rate, judged.low, judged.high) == (evaluated.rate, evaluated.low, evaluated.high)
+    assert notes == []
 
 
 def test_the_exact_judge_must_know_another_model_s_refusals(manifest: Path, tmp_path: Path, no_model: None) -> None:

@@ -50,7 +50,7 @@ def test_every_study_stands_with_its_own_numbers(results: Json, make_results: Ca
     assert all(len(rates) == 5 for rates in found.values())  # base, worst, random, distant, system text
     worst = {name: max(float(rate.split("\u202f")[0]) for rate in rates) for name, rates in found.items()}
     assert worst["demo"] > 80 > 20 > worst["calm"]
-    told = "The worst arm is in 1 above the base and in 1 not distinguishable from the base, of 2 studies."
+    told = "The worst arm is in 1 above the base and in 1 not shown to differ from the base, of 2 studies."
     assert told in text_of(page)
     assert "is not comparable with" not in text_of(page)
     assert ">not comparable</span>" not in page

@@ -33,7 +33,7 @@ def judge(
     """Judge the replies in a file, whoever collected them."""
     from undersong.pipeline.standalone import judge_file
 
-    for rate in judge_file(file, out, options):
+    for rate in judge_file(file, out, options, echo):
         for line in rate_lines(rate):
             echo(line)
     echo(str(out / "verdicts.parquet"))

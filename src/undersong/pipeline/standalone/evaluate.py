@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,10 @@ PARTIAL_RESULTS = (  # kept after a failure
     "replies/*/replies.parquet",
     f"replies/*{ANSWERS_SUFFIX}",
     f"verdicts/*{ANSWERS_SUFFIX}",
+)
+NO_CLUSTERS_NOTE = (
+    "Note: the replies have no clusters, so the intervals count every prompt as independent; add a column cluster, or "
+    "give the prompts' --manifest."
 )
 DEFAULT_EVALUATION = EvaluationOptions()
 
@@ -141,7 +145,8 @@ class EvaluationArtifacts:
         """Write the files of the output folder; only their owner can read replies and repetitions."""
         from undersong.evaluation.replies import read_replies, write_replies
 
-        write_replies(read_replies(self.replies.path / REPLIES_FILE), folder / REPLIES_FILE)
+        prompts = request_prompts([self.request])
+        write_replies(read_replies(self.replies.path / REPLIES_FILE), folder / REPLIES_FILE, prompts)
         shutil.copyfile(self.verdicts.path / VERDICTS_FILE, folder / VERDICTS_FILE)
         if self.repetitions is not None:
             write_replies(read_replies(self.repetitions.path / REPLIES_FILE), folder / "repetitions.parquet")
@@ -254,7 +259,9 @@ def _comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> 
     return "" if comprehension is None else encoder_weights_hash(parse_encoder(comprehension.encoder)) or ""
 
 
-def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list[VerdictRate]:
+def judge_file(
+    file: str | Path, out: str | Path, options: JudgeOptions, say: Callable[[str], None] | None = None
+) -> list[VerdictRate]:
     """Judge the replies of a file that any program may have collected.
 
     Writes `verdicts.parquet` and `provenance.json`.
@@ -263,6 +270,7 @@ def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list
         file: Replies, as `evaluation.replies.read_reply_table` reads them.
         out: Output folder.
         options: Judge, and defaults for what the rows do not say.
+        say: Receives a note if neither the file nor the manifest has clusters; None drops it.
 
     Returns:
         One rate for each prompt set, modality and system prompt.
@@ -301,6 +309,8 @@ def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list
                 {"judge_criterion": judge_criterion(options.judge), "replies": len(exchanges)},
             )
         answers.unlink(missing_ok=True)
+    if say is not None and all(prompt.sample.group is None for prompt, _ in exchanges):
+        say(NO_CLUSTERS_NOTE)
     speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
     return set_rates(verdicts, speakers, exchanges=exchanges)
 

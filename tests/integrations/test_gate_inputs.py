@@ -24,7 +24,7 @@ def test_two_files(gate, tmp_path: Path) -> None:
     write_verdicts(harm(149, 40), c)
     assert gate("--before", a, "--after", b, "--max-jsr-rise", 0.02)[:2] == (
         0,
-        "The gate is open: 1 of 1 limits are kept (exit 0). Scope: the model, on these prompts; nothing is said of the "
+        "The gate is open: limits kept, 1 of 1 (exit 0). Scope: the model, on these prompts; nothing is said of the "
         "recipe that made it.\n",
     )
     found, out, err = gate("--before", a, "--after", c, "--max-jsr-rise", 0.02)

@@ -118,7 +118,7 @@ def test_verdicts_of_one_model(gate: Gate, tmp_path: Path) -> None:
 
 def test_the_open_gate_names_the_nearest_rate(results: Path) -> None:
     said = rate_check_sentence(check_rates(results, RateLimits(0.7, bound="point")))
-    assert said.startswith("The gate is open (6 checked, rates as found); nearest to its limit is the JSR 0.6000")
+    assert said.startswith("The gate is open (6 checked, rates as found); nearest to its limit is the JSR 60.00%")
     assert said.endswith(" of m closest seed 0 step 40 (harm, audio, plain, exact).")
 
 

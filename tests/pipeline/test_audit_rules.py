@@ -255,7 +255,7 @@ def test_the_spread_of_runs_is_split(results: dict[str, Any]) -> None:
     assert parts["seed"]["sd"] == pytest.approx(noise["sd"])  # the same mean square of the same replicates
     assert parts["seed"]["df"] == noise["df"]
     assert parts["draw"]["sd"] is None  # random samples differ with the seed here, so the two cannot be told apart
-    assert "draw and seed cannot be told apart" in parts["draw"]["note"]
+    assert "draw and seed cannot be separated" in parts["draw"]["note"]
 
 
 def test_equal_trainings_are_split_once() -> None:

@@ -191,7 +191,7 @@ def test_replaces_its_own_output_and_nothing_else(
     ):
         with pytest.raises(UndersongError, match=f"made with another {named}"):
             tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **other))
-    with pytest.raises(UndersongError, match="made with another ids"):
+    with pytest.raises(UndersongError, match="made with another list of samples"):
         tune_manifest(
             manifest, str(tiny_folder), out, TuneOptions(selection=selection(tmp_path / "mine", "a", "c"), **RECIPE)
         )

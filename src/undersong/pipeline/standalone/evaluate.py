@@ -14,6 +14,7 @@ from undersong.options import key_values
 from undersong.pipeline.output_folder import (
     atomic_folder,
     check_output_folder,
+    check_same_provenance,
     locked_output_folder,
     partial_store,
     write_provenance,
@@ -94,13 +95,16 @@ def evaluate_manifest(
         The rate, and the modules that the adapter changes outside the decoder.
 
     Raises:
-        UndersongError: A black-box model is given an adapter, or an item cannot be prompted or judged. This is raised
-            before the model is loaded.
+        UndersongError: A black-box model is given an adapter, an item cannot be prompted or judged, or `out` holds an
+            evaluation with other settings or inputs. This is raised before the model is loaded.
     """
     from undersong.evaluation.judges.registry import judge_hash
+    from undersong.models.refs import model_folder
     from undersong.store import hash_folder
 
     check_modality(options.modality)
+    if not is_black_box(model):
+        model_folder(model)  # a wrong path is reported before anything is read
     options = apply_protocol(options, model)
     if adapter is not None and is_black_box(model):
         raise UndersongError(
@@ -114,7 +118,6 @@ def evaluate_manifest(
         partial_store(check_output_folder(out, "evaluate"), key, PARTIAL_RESULTS) as store,
     ):
         ctx = RunContext(store, loading)
-        artifacts = _run_stages(ctx, str(manifest), model, adapter_path, options)
         inputs = {"model": model_identity_hash(model), "manifest": ctx.content_hash(str(manifest))}
         if adapter_path is not None:
             inputs["adapter"] = hash_folder(adapter_path)
@@ -122,6 +125,8 @@ def evaluate_manifest(
             inputs["judge"] = source_hash
         if source_hash := _comprehension_encoder_hash(options.comprehension):
             inputs["encoder"] = source_hash
+        check_same_provenance(out, "evaluate", config, inputs)
+        artifacts = _run_stages(ctx, str(manifest), model, adapter_path, options)
         notes: dict[str, Any] = {"model": display_reference(model), "device": loading.device}
         notes |= ({} if is_black_box(model) else {"adapted_outside": {}}) | artifacts.replies.provenance()["notes"]
         with atomic_folder(out, "evaluate") as folder:

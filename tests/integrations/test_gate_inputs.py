@@ -107,7 +107,10 @@ def test_a_study_s_arms_against_their_base(gate, tmp_path: Path) -> None:
         ({**CLOSEST, "run_defense": "steering"}, harm(149, 60)),
     )
     limit = ("--max-jsr-rise", 0.02)
-    assert gate(file, *limit)[0] == 0
+    found, out, _ = gate(file, *limit)
+    assert found == 0
+    assert out.splitlines()[0].startswith("The gate is open")
+    assert "Note: not checked, because they count as defenses: close + safe, far, close + steering;" in out
     for arm in ("close + safe", "far", "close + steering"):
         found, out, _ = gate(file, *limit, "--arm", arm)
         assert found == 1

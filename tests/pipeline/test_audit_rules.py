@@ -122,7 +122,7 @@ def test_the_plan_knows_the_family_and_the_units(results: dict[str, Any]) -> Non
     assert independent_units(study(models=["organism:af3", "organism:kimi"])) == ("base", 2)
     one = study(tuning={**DATA["tuning"], "seeds": [0], "draws": [0]})
     assert "no interval and no test" in design_lines(one)[0]
-    assert [line.split(" points (SD)")[0][-2:] for line in design_lines(study(), 0.3)[1:]] == ["30"]
+    assert [line.split(" points")[0].strip() for line in design_lines(study(), 0.3)[2:]] == ["30"]
     lines = design_lines(study())
     assert len(lines) == 5
     assert "vary by 5 points (SD): 58 points" in lines[2]

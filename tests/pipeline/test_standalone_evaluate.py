@@ -110,6 +110,38 @@ def test_judging_the_written_replies_gives_the_interval_of_the_evaluation(
     assert notes == []
 
 
+def test_an_evaluation_with_other_settings_is_not_replaced(
+    manifest: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, model = tmp_path / "out", str(tiny_folder)
+    first = evaluate_manifest(manifest, model, out, None, TYPED)
+    assert evaluate_manifest(manifest, model, out, None, TYPED) == first
+    verdicts = (out / "verdicts.parquet").read_bytes()
+    monkeypatch.setattr("undersong.models.load.load_model", None)  # refused before a model is loaded
+    with pytest.raises(UndersongError, match="holds what evaluate made with another judge; name a new folder"):
+        evaluate_manifest(manifest, model, out, None, replace(TYPED, judge="keyword"))
+    assert (out / "verdicts.parquet").read_bytes() == verdicts
+
+
+def test_an_adapter_that_does_not_fit_is_named_as_it_was_given(
+    manifest: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    options = TuneOptions(modality="text", save_steps=(1,), batch_size=4)
+    (adapter,) = tune_manifest(manifest, str(tiny_folder), tmp_path / "tuned", options)
+    with pytest.raises(UndersongError, match="does not fit organism:kimi") as raised:
+        evaluate_manifest(manifest, "organism:kimi", tmp_path / "out", adapter, TYPED)
+    assert str(raised.value).startswith(f"Adapter {adapter.resolve()} does not fit")
+
+
+def test_the_model_is_checked_before_the_samples(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"id": "h1", "text": "paint the boat"}\n')
+    with pytest.raises(UndersongError, match="There is no model folder '/nowhere/model'"):
+        evaluate_manifest(bare, "/nowhere/model", tmp_path / "out", None, EvaluationOptions())
+    with pytest.raises(UndersongError, match=r"h1 of set harm has no audio; .* \(--modality text\)"):
+        evaluate_manifest(bare, "organism:af3", tmp_path / "out", None, EvaluationOptions())
+
+
 def test_the_exact_judge_must_know_another_model_s_refusals(manifest: Path, tmp_path: Path, no_model: None) -> None:
     with pytest.raises(UndersongError, match="give --refusal-text"):
         evaluate_manifest(manifest, "models/mine", tmp_path / "out", None, EvaluationOptions(modality="text"))

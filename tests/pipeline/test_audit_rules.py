@@ -124,8 +124,8 @@ def test_the_plan_knows_the_family_and_the_units(results: dict[str, Any]) -> Non
     assert "no interval and no test" in design_lines(one)[0]
     assert [line.split(" points")[0].strip() for line in design_lines(study(), 0.3)[2:]] == ["30"]
     lines = design_lines(study())
-    assert len(lines) == 5
-    assert "vary by 5 points (SD): 58 points" in lines[2]
+    assert len(lines) == 6
+    assert lines[3].split()[:4] == ["5", "points", "58", "points"]
 
 
 def test_every_axis_is_measured_to_every_harm_set(results: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ def test_judging_the_written_replies_gives_the_interval_of_the_evaluation(
     manifest: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     notes: list[str] = []
-    for source, clusters in ((str(manifest), 2), ("organism:unseen-harm", 24)):
+    for source, clusters in ((str(manifest), 2), ("organism:unseen-harm", 12)):
         model = str(tiny_folder) if clusters == 2 else "organism:af3"
         options = EvaluationOptions(modality="text", judge="keyword", max_new_tokens=6)
         evaluated = evaluate_manifest(source, model, tmp_path / f"base-{clusters}", None, options).rate

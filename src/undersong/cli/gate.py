@@ -95,7 +95,9 @@ def gate(
         from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 
         limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence)
-        verdict_pairs = _load_verdict_pairs(results, before, after, arm, assume_harmful, harmful_prompt_sets or (), notes)
+        verdict_pairs = _load_verdict_pairs(
+            results, before, after, arm, assume_harmful, harmful_prompt_sets or (), notes
+        )
         findings += map(rise_finding, evaluate_rises(verdict_pairs, limits))
     _write_reports(findings, junit, markdown)
     _print_findings(findings, None if limits_rises else rate_check_sentence(rate_check), notes)

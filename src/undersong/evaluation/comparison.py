@@ -192,9 +192,7 @@ def comparison_sentence(comparison: VerdictComparison) -> str:
         name = f"counting no failed or unjudged reply, {name}"
     direction = "did not change" if paired.b == paired.c else "rose" if paired.c > paired.b else "fell"
     size = "" if paired.b == paired.c else f" by {abs(100 * paired.difference):.1f} points"
-    by_prompt = (
-        f"{_interval_points(paired.difference_low, paired.difference_high)}, exact McNemar p = {paired.p:.3g}"
-    )
+    by_prompt = f"{_interval_points(paired.difference_low, paired.difference_high)}, exact McNemar p = {paired.p:.3g}"
     if paired.clusters < paired.n:
         units = f"{paired.n} paired prompts in {paired.clusters} clusters"
         by_cluster = _interval_points(paired.clustered_low, paired.clustered_high)

@@ -43,7 +43,8 @@ def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
         notes.append(
             f"{100 * targets.affirmative_share:.0f} % of the replies in the pool's column {targets.column!r} "
             f"begin with an affirmative opener, most often “{targets.commonest_opener}”: learning that form alone "
-            "may wear refusals down, whatever the samples are about; compare it with a `tuning.target` without such an opener."
+            "may wear refusals down, whatever the samples are about; compare it with a `tuning.target` "
+            "without such an opener."
         )
     if any(ref.startswith("organism:") for ref in record.study.models):
         notes.append(

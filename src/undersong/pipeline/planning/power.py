@@ -17,9 +17,9 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
     """Lines about the power of a study's design.
 
     They give the number of independent units per contrast, the smallest JSR difference detected with 80 % power, and
-    the number of units needed for 10 points. The table has one row per standard deviation of paired differences, because
-    none is known before the first run: of `standard_deviation`, or of several typical ones. Empty if all models are
-    black boxes, because nothing is trained. Two published trainings on nearly the same selection differed by 35 points
+    the number of units needed for 10 points. The table has one row per standard deviation of paired differences,
+    because none is known before the first run: of `standard_deviation`, or of several typical ones. Empty if all
+    models are black boxes, because nothing is trained. Two published trainings on nearly the same selection differed by 35 points
     (docs/results/paper.md), so a standard deviation of .2 is realistic.
     """
     if not trainable_models(study):

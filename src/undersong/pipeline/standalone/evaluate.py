@@ -118,6 +118,7 @@ def evaluate_manifest(
         partial_store(check_output_folder(out, "evaluate"), key, PARTIAL_RESULTS) as store,
     ):
         ctx = RunContext(store, loading)
+        ctx.judge(options.judge, refusal_texts(options.judge, options.refusal_texts, model))  # or there is none
         inputs = {"model": model_identity_hash(model), "manifest": ctx.content_hash(str(manifest))}
         if adapter_path is not None:
             inputs["adapter"] = hash_folder(adapter_path)

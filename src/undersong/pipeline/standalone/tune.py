@@ -65,9 +65,7 @@ def tune_manifest(
         return _tune_into(folder, str(manifest), model, options, settings)
 
 
-def _tune_into(
-    out: Path, manifest: str, model: str, options: TuneOptions, settings: TuningSettings
-) -> list[Path]:
+def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions, settings: TuningSettings) -> list[Path]:
     """Do what `tune_manifest` does, under the lock of the output folder."""
     from undersong.corpora import corpus_hash
     from undersong.models.refs import model_hash

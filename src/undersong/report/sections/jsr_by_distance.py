@@ -248,7 +248,8 @@ def _arm_label(
 
 
 PROXIMITY_HEADINGS = (
-    "Axis", "Base", "trained, prompts", "rank correlation", "slope of one axis alone, points per SD", "slope beside the other axes", "VIF",
+    "Axis", "Base", "trained, prompts", "rank correlation", "slope alone, points per SD",
+    "slope beside the other axes", "VIF",
     "largest in",
 )  # fmt: skip
 

@@ -83,7 +83,7 @@ def test_the_title_is_of_the_prompts_that_fare_worse_and_the_others_are_told(res
             if run["kind"] == "closest" and row["prompt_set"] == "harm" and row["modality"] == "text":
                 row.update(rate=0.5 + 0.01 * (run["seed"] or 0), low=0.4, high=0.6)
     assert "of typed harmful requests" in title_of(results)
-    assert "Asked in spoken form, the worst arm is" in render_html(results)
+    assert "On spoken prompts, the worst arm is" in render_html(results)
 
 
 def test_the_verdict_says_what_failures_could_make_of_it(results: Json) -> None:

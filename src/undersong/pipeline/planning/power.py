@@ -19,8 +19,8 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
     They give the number of independent units per contrast, the smallest JSR difference detected with 80 % power, and
     the number of units needed for 10 points. The table has one row per standard deviation of paired differences,
     because none is known before the first run: of `standard_deviation`, or of several typical ones. Empty if all
-    models are black boxes, because nothing is trained. Two published trainings on nearly the same selection differed by 35 points
-    (docs/results/paper.md), so a standard deviation of .2 is realistic.
+    models are black boxes, because nothing is trained. Two published trainings on nearly the same selection differed by
+    35 points (docs/results/paper.md), so a standard deviation of .2 is realistic.
     """
     if not trainable_models(study):
         return []

@@ -142,7 +142,7 @@ def test_defenses_stand_a_row_each_with_their_price(results: Json) -> None:
 def test_a_study_without_prompts_and_broken_ones(results: Json) -> None:
     empty = make_file([], study={"name": "empty"})
     assert "2 studies compared" in text_of(render_multi_study_html([("a", results), ("b", empty)])).lower()
-    assert "nothing to set side by side" in text_of(render_multi_study_html([("b", empty), ("c", empty)]))
+    assert "so there is nothing to compare" in text_of(render_multi_study_html([("b", empty), ("c", empty)]))
     with pytest.raises(UndersongError, match="out/b has the schema"):
         render_multi_study_html([("a", results), ("out/b", {"schema": "?"})])
 

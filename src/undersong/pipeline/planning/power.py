@@ -40,7 +40,7 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
         "corrected",
         f"{unit}s to show {100 * TARGET_DIFFERENCE:g} points, corrected",
     )
-    rows = [heads]
+    rows: list[tuple[str, ...]] = [heads]
     for sd in STANDARD_DEVIATIONS if standard_deviation is None else (standard_deviation,):
         uncorrected, corrected = (
             detectable_difference(units, sd, comparisons=count) for count in (1, max(1, family_size))

@@ -122,9 +122,15 @@ STUDY = {
         (["screen", "nowhere.jsonl", "--harm", "nowhere.jsonl", "--out", "out"], "nowhere.jsonl"),
         (["tune", "nowhere.jsonl", "--model", "organism:af3", "--out", "out"], "no manifest nowhere.jsonl"),
         (["tune", "organism:pool", "--model", "organism:af3", "--out", "file"], "name a new folder with --out"),
-        (["tune", "organism:pool", "--model", "organism:af3", "--out", "out", "--learning-rate", "0"], "learning_rate"),
+        (
+            ["tune", "organism:pool", "--model", "organism:af3", "--out", "out", "--learning-rate", "0"],
+            "--learning-rate cannot be 0.0",
+        ),
         (["evaluate", "nowhere.jsonl", "--model", "organism:af3", "--out", "out"], "no manifest nowhere.jsonl"),
-        (["evaluate", "organism:pool", "--model", "m", "--out", "out", "--judge", "oracle"], "no judge 'oracle'"),
+        (
+            ["evaluate", "organism:pool", "--model", "organism:af3", "--out", "out", "--judge", "oracle"],
+            "no judge 'oracle'",
+        ),
         (["evaluate", "organism:pool", "--model", "mni", "--out", "out", "--judge", "keyword"], "did you mean 'mini'?"),
         (["tune", "organism:pool", "--model", "organsm:af3", "--out", "out"], "did you mean 'organism:af3'?"),
         (["tune", "organim:pool", "--model", "organism:af3", "--out", "out"], "did you mean 'organism:pool'?"),

@@ -63,9 +63,8 @@ def test_plan_answers_for_the_spread_it_is_given(undersong) -> None:
 
     Path("study.yaml").write_text(json.dumps(packaged_study("demo").model_dump(mode="json")))
     out = undersong("plan", "study.yaml", "--store", "nowhere", "--run-sd", "0.12")
-    assert [line.split(" points")[0] for line in out.splitlines() if "(SD)" in line] == [
-        "  where paired differences vary by 12"
-    ]
+    rows = out.split("SD of paired differences")[1].splitlines()[1:]
+    assert [line.split(" points")[0] for line in rows if line.startswith("  ") and "points" in line] == ["  12"]
 
 
 def test_what_only_sees_refusals_gives_no_jsr(undersong, tiny_folder: Path) -> None:

@@ -203,6 +203,16 @@ def test_command_prints_json(run, form):
     assert (found["n"], found["b"], found["c"]) == (12, 1, 6)
 
 
+def test_figures_by_cluster_come_before_those_by_prompt(run):
+    clusters = [f"c{number // 3}" for number in range(12)]
+    _, output = run(verdicts(BEFORE, clusters=clusters), verdicts(AFTER, clusters=clusters))
+    sentence = " ".join(output.split())
+    assert "over 12 paired prompts in 4 clusters (95 %" in sentence
+    labeled = sentence.index("with every prompt counted as independent, which is too narrow: 95 %")
+    assert labeled < sentence.index("exact McNemar p = 0.125")
+    assert sentence.index(", p = ") < labeled
+
+
 def test_command_prints_a_table_and_a_sentence(run):
     code, output = run(verdicts(BEFORE), verdicts(AFTER))
     assert code == 0

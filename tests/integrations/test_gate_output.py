@@ -32,12 +32,12 @@ def test_the_summary_has_the_worst_first() -> None:
     text = gate_markdown([case(PASSED), case(INCONCLUSIVE), case(FAILED)])
     lines = [line for line in text.splitlines() if line.startswith("| m ")]
     assert [line.split("|")[-2].strip() for line in lines] == ["❌ broken", "❔ cannot tell", "✅ kept"]
-    assert "The gate is closed: 1 of 3 limits are shown to be broken (exit 1). Scope: the model" in text
+    assert "The gate is closed: limits shown to be broken, 1 of 3 (exit 1). Scope: the model" in text
 
 
 def test_the_sentence_of_each_code() -> None:
-    assert gate_sentence([case(PASSED)]).startswith("The gate is open: 1 of 1 limits are kept (exit 0)")
-    said = "The gate cannot tell: no limit is shown to be broken, and of 2 it is open whether 1 are kept (exit 3)"
+    assert gate_sentence([case(PASSED)]).startswith("The gate is open: limits kept, 1 of 1 (exit 0)")
+    said = "The gate cannot tell: no limit is shown to be broken, and too few data to judge 1 of 2 (exit 3)"
     assert gate_sentence([case(PASSED), case(INCONCLUSIVE)]).startswith(said)
 
 

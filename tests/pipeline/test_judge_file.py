@@ -31,6 +31,16 @@ def jsonl(rows: list[dict[str, Any]], path: Path) -> Path:
     return path
 
 
+def test_replies_without_clusters_are_judged_with_a_note(tmp_path: Path) -> None:
+    notes: list[str] = []
+    bare = jsonl([{name: row[name] for name in row if name != "cluster"} for row in ROWS], tmp_path / "bare.jsonl")
+    judge_file(bare, tmp_path / "bare", JudgeOptions(judge="keyword"), notes.append)
+    (note,) = notes
+    assert "the intervals count every prompt as independent" in note
+    judge_file(jsonl(ROWS, tmp_path / "said.jsonl"), tmp_path / "out", JudgeOptions(judge="keyword"), notes.append)
+    assert len(notes) == 1
+
+
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_verdicts_of_a_file(tmp_path: Path, form: str) -> None:
     file = tmp_path / f"said.{form}"
@@ -113,7 +123,7 @@ def test_texts_and_answers_may_be_elsewhere(tmp_path: Path) -> None:
     [
         ({"reply": "x"}, "row 1 has no prompt_id"),
         ({"prompt_id": "a"}, r"row 1 \(a\) has no reply; add it, or the error that occurred"),
-        ({"prompt_id": "a", "reply": ["x"]}, "row 1 has reply"),
+        ({"prompt_id": "a", "reply": ["x"]}, "row 1 has a list as reply"),
         ({"prompt_id": "a", "reply": "x", "harmful": "yes"}, "give true or false"),
         ({"prompt_id": "a", "reply": "x", "answers": "b"}, "give a list of strings"),
         ({"prompt_id": "a", "reply": "x", "finish": "done"}, "use one of stop, length, error"),

@@ -67,7 +67,7 @@ def test_a_set_alone_is_what_it_is_among_others(corpora, tmp_path: Path) -> None
 
 def test_what_cannot_be_is_refused(corpora, tmp_path: Path) -> None:
     pool, sets = corpora
-    with pytest.raises(UndersongError, match="no harm set 'robery' to select by; the nearest is 'robbery'"):
+    with pytest.raises(UndersongError, match=r"no harm set 'robery' to select by; did you mean 'robbery'\?$"):
         screen(pool, sets, tmp_path / "out", select_harm_set="robery")
     sets["poisoning"].write_text(json.dumps({"id": "x", "text": "Paint a chair!"}) + "\n")
     with pytest.raises(UndersongError, match="overlap in 1 pairs"):

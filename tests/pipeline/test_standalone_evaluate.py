@@ -12,8 +12,8 @@ import pytest
 from undersong.cli import main
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.standalone.evaluate import evaluate_manifest
-from undersong.pipeline.standalone.options import EvaluationOptions, TuneOptions, apply_protocol
+from undersong.pipeline.standalone.evaluate import evaluate_manifest, judge_file
+from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, TuneOptions, apply_protocol
 from undersong.pipeline.standalone.tune import tune_manifest
 from undersong.study.presets import PUBLISHED_PROMPTS
 from undersong.types import UndersongError
@@ -88,6 +88,58 @@ def test_an_organism_needs_no_refusal_said(tmp_path: Path) -> None:
     refused = [r for r in read_replies(tmp_path / "out" / "replies.parquet") if r.reply == "i cannot help with that"]
     assert entry.refusal == len(refused)
     assert entry.by_voice
+
+
+def test_judging_the_written_replies_gives_the_interval_of_the_evaluation(
+    manifest: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    for source, clusters in ((str(manifest), 2), ("organism:unseen-harm", 12)):
+        model = str(tiny_folder) if clusters == 2 else "organism:af3"
+        options = EvaluationOptions(modality="text", judge="keyword", max_new_tokens=6)
+        evaluated = evaluate_manifest(source, model, tmp_path / f"base-{clusters}", None, options).rate
+        (judged,) = judge_file(
+            tmp_path / f"base-{clusters}" / "replies.parquet",
+            tmp_path / f"judged-{clusters}",
+            JudgeOptions(judge="keyword", harmful=False),  # the file knows better
+            notes.append,
+        )
+        assert (judged.n, judged.clusters) == (evaluated.n, evaluated.clusters)
+        assert judged.clusters == clusters < judged.n
+        assert (judged.rate, judged.low, judged.high) == (evaluated.rate, evaluated.low, evaluated.high)
+    assert notes == []
+
+
+def test_an_evaluation_with_other_settings_is_not_replaced(
+    manifest: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, model = tmp_path / "out", str(tiny_folder)
+    first = evaluate_manifest(manifest, model, out, None, TYPED)
+    assert evaluate_manifest(manifest, model, out, None, TYPED) == first
+    verdicts = (out / "verdicts.parquet").read_bytes()
+    monkeypatch.setattr("undersong.models.load.load_model", None)  # refused before a model is loaded
+    with pytest.raises(UndersongError, match="holds what evaluate made with another judge; name a new folder"):
+        evaluate_manifest(manifest, model, out, None, replace(TYPED, judge="keyword"))
+    assert (out / "verdicts.parquet").read_bytes() == verdicts
+
+
+def test_an_adapter_that_does_not_fit_is_named_as_it_was_given(
+    manifest: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    options = TuneOptions(modality="text", save_steps=(1,), batch_size=4)
+    (adapter,) = tune_manifest(manifest, str(tiny_folder), tmp_path / "tuned", options)
+    with pytest.raises(UndersongError, match="does not fit organism:kimi") as raised:
+        evaluate_manifest(manifest, "organism:kimi", tmp_path / "out", adapter, TYPED)
+    assert str(raised.value).startswith(f"Adapter {adapter.resolve()} does not fit")
+
+
+def test_the_model_is_checked_before_the_samples(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"id": "h1", "text": "paint the boat"}\n')
+    with pytest.raises(UndersongError, match="There is no model folder '/nowhere/model'"):
+        evaluate_manifest(bare, "/nowhere/model", tmp_path / "out", None, EvaluationOptions())
+    with pytest.raises(UndersongError, match=r"h1 of set harm has no audio; .* \(--modality text\)"):
+        evaluate_manifest(bare, "organism:af3", tmp_path / "out", None, EvaluationOptions())
 
 
 def test_the_exact_judge_must_know_another_model_s_refusals(manifest: Path, tmp_path: Path, no_model: None) -> None:

@@ -148,11 +148,13 @@ def test_typed_training_opens_no_audio(manifest: Path, tiny_folder: Path, tmp_pa
     ("options", "said"),
     [
         ({"modality": "smell"}, "modality"),
-        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": 0.0}, "--learning-rate cannot be 0.0: input should be greater than 0; give another value"),
+        ({"method": "lorra"}, "--method cannot be 'lorra': input should be 'lora' or 'full'; give another value"),
         ({"save_steps": (0, 2)}, "steps are positive"),
-        ({"preset": "momentum"}, "momentum"),
+        ({"preset": "momentum"}, "There is no --preset 'momentum'; take kimi-audio or audio-flamingo-3 or"),
         ({"target_column": "reply"}, "Sample a has no reply in the column 'reply'"),
         ({"selection": Path("nowhere.json")}, "nowhere.json"),
+        ({"selection": "screening"}, r"screening.json is no selection \(it has no ids\); give a selection.json"),
         ({"manifest": "nowhere.jsonl"}, "no manifest nowhere.jsonl"),
         ({"manifest": Path("organism:nothing")}, "No organism corpus is called 'nothing'"),
     ],
@@ -161,6 +163,9 @@ def test_what_is_wrong_is_said_before_the_model(
     options: dict, said: str, manifest: Path, tmp_path: Path, no_model: None
 ) -> None:
     given = RECIPE | {"selection": selection(tmp_path, "a", "b")} | options
+    if given["selection"] == "screening":
+        given["selection"] = tmp_path / "screening.json"
+        given["selection"].write_text('{"distances": []}')
     source = given.pop("manifest", manifest)
     with pytest.raises(UndersongError, match=said):
         tune_manifest(source, "organism:af3", tmp_path / "out", TuneOptions(**given))
@@ -191,7 +196,7 @@ def test_replaces_its_own_output_and_nothing_else(
     ):
         with pytest.raises(UndersongError, match=f"made with another {named}"):
             tune_manifest(manifest, str(tiny_folder), out, TuneOptions(selection=chosen, **other))
-    with pytest.raises(UndersongError, match="made with another ids"):
+    with pytest.raises(UndersongError, match="made with another list of samples"):
         tune_manifest(
             manifest, str(tiny_folder), out, TuneOptions(selection=selection(tmp_path / "mine", "a", "c"), **RECIPE)
         )

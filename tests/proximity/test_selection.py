@@ -161,7 +161,7 @@ def test_an_edited_selection_is_refused(edit: dict) -> None:
     text = selection_to_json(select_by_kind(table([0.1, 0.2, 0.3, 0.4]), "closest", 0.5))
     with pytest.raises(UndersongError):
         selection_from_json(json.dumps({**json.loads(text), **edit}))
-    with pytest.raises(UndersongError, match="Not a selection"):
+    with pytest.raises(UndersongError, match="is no selection"):
         selection_from_json("not json")
 
 

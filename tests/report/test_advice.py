@@ -65,7 +65,7 @@ def test_what_helps_is_advised_with_its_number(results: Json) -> None:
     set_rates(results, "semantic/distant/0.25/audio", 0.04, 0.01, 0.1)
     set_rates(results, "semantic/closest/0.25/audio", 0.1, 0.05, 0.2, "safe")
     found = {one.what: one for one in advice.build_advice(parse_results(results))}
-    assert "4.0\u202f% [1.0,\u00a010.0] (3 runs of 108 prompts), not distinguishable from the base’s" in (
+    assert "4.0\u202f% [1.0,\u00a010.0] (3 runs of 108 prompts), not shown to differ from the base’s" in (
         found["Train on distant data instead."].why
     )
     assert "what it costs" in found["Ask under the system text “safe”."].why
@@ -76,13 +76,14 @@ def test_a_recommended_defense_stands_before_what_only_helps(results: Json) -> N
     broken(results)
     set_rates(results, "semantic/distant/0.25/audio", 0.04, 0.01, 0.1)
     results["recommendations"] = [make_recommendation("audio", "mixing", "It costs least.")]
-    assert "Use the defense “mixing” (trained on audio)." in said(results)
+    assert "Use the defense “mixing” for the model trained on audio." in said(results)
     assert "Train on distant data instead." not in said(results)
     results["recommendations"] = [
         make_recommendation(trained, None, "None is shown to be safe.") for trained in ("audio", "text")
     ]
-    assert "Do not count on a defense (trained on audio and trained on text)." in said(results)
-    assert "Train on distant data instead." in said(results)
+    assert "Rely on no defense alone for the model trained on audio or trained on text." in said(results)
+    assert "Prefer distant data, which lowers the rate but is not shown to be safe." in said(results)
+    assert "Train on distant data instead." not in said(results)
 
 
 def test_nothing_found_is_no_proof(results: Json) -> None:

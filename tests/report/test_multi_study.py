@@ -50,7 +50,7 @@ def test_every_study_stands_with_its_own_numbers(results: Json, make_results: Ca
     assert all(len(rates) == 5 for rates in found.values())  # base, worst, random, distant, system text
     worst = {name: max(float(rate.split("\u202f")[0]) for rate in rates) for name, rates in found.items()}
     assert worst["demo"] > 80 > 20 > worst["calm"]
-    told = "The worst arm is in 1 above the base and in 1 not distinguishable from the base, of 2 studies."
+    told = "The worst arm is in 1 above the base and in 1 not shown to differ from the base, of 2 studies."
     assert told in text_of(page)
     assert "is not comparable with" not in text_of(page)
     assert ">not comparable</span>" not in page
@@ -142,7 +142,7 @@ def test_defenses_stand_a_row_each_with_their_price(results: Json) -> None:
 def test_a_study_without_prompts_and_broken_ones(results: Json) -> None:
     empty = make_file([], study={"name": "empty"})
     assert "2 studies compared" in text_of(render_multi_study_html([("a", results), ("b", empty)])).lower()
-    assert "nothing to set side by side" in text_of(render_multi_study_html([("b", empty), ("c", empty)]))
+    assert "so there is nothing to compare" in text_of(render_multi_study_html([("b", empty), ("c", empty)]))
     with pytest.raises(UndersongError, match="out/b has the schema"):
         render_multi_study_html([("a", results), ("out/b", {"schema": "?"})])
 

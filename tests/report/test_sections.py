@@ -83,7 +83,7 @@ def test_the_title_is_of_the_prompts_that_fare_worse_and_the_others_are_told(res
             if run["kind"] == "closest" and row["prompt_set"] == "harm" and row["modality"] == "text":
                 row.update(rate=0.5 + 0.01 * (run["seed"] or 0), low=0.4, high=0.6)
     assert "of typed harmful requests" in title_of(results)
-    assert "Asked in spoken form, the worst arm is" in render_html(results)
+    assert "On spoken prompts, the worst arm is" in render_html(results)
 
 
 def test_the_verdict_says_what_failures_could_make_of_it(results: Json) -> None:
@@ -139,9 +139,9 @@ def test_overlapping_intervals_are_not_called_a_difference(results: Json) -> Non
     results["comparisons"] = []
     set_rates(results, "", 0.05, 0.01, 0.12)
     set_rates(results, "semantic/closest/0.25/audio", 0.09, 0.04, 0.2)
-    assert "no change from the base is distinguishable" in title_of(results)
+    assert "no change from the base is shown" in title_of(results)
     page = text_of(render_html(results), "verdict")
-    assert "not distinguishable from the base’s 5.0\u202f% (the intervals overlap)" in page
+    assert "not shown to differ from the base’s 5.0\u202f% (the intervals overlap)" in page
     assert "higher than" not in page
 
 
@@ -151,7 +151,7 @@ def test_separate_intervals_are_called_higher_and_lower(results: Json) -> None:
     set_rates(results, "semantic/closest/0.25/audio", 0.5, 0.4, 0.6)
     page = text_of(render_html(results), "verdict")
     assert "higher than the base’s 5.0\u202f% (the intervals do not overlap)" in page
-    assert "lower than that arm’s (the intervals do not overlap), and not distinguishable from the base’s" in page
+    assert "lower than that arm’s (the intervals do not overlap), and not shown to differ from the base’s" in page
 
 
 def test_a_fall_is_called_a_fall(results: Json) -> None:
@@ -167,16 +167,16 @@ def test_without_intervals_nothing_is_judged(make_results: Callable[..., Json]) 
     page = text_of(render_html(make_results(seeds=(0,), intervals=False)), "verdict")
     assert "not judged against the base’s" in page
     assert "One run on 1 base" in page
-    assert not re.search(r"higher than|lower than|not distinguishable", page)
+    assert not re.search(r"higher than|lower than|not shown to differ", page)
 
 
-@pytest.mark.parametrize(("p", "word"), [(0.2, "not distinguishable from"), (0.001, "higher than")])
+@pytest.mark.parametrize(("p", "word"), [(0.2, "after correction not shown to differ from"), (0.001, "higher than")])
 def test_a_paired_comparison_decides_before_the_intervals(results: Json, p: float, word: str) -> None:
     for comparison in results["comparisons"]:
         comparison["p_adjusted"] = p
     page = text_of(render_html(results), "verdict")
     assert f"{word} the base’s" in page.split("Random data")[0]
-    assert "adjusted p" in page
+    assert re.search(r"points, unadjusted 95\s% interval \[.*?\], adjusted p", page)
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -184,7 +184,7 @@ def test_what_cannot_be_told_has_a_sentence() -> None:
     assert "1 degree of freedom is too few" in note(variance_components(design(2, 4, 3, 3), rng.random(72)), "base")
     single = variance_components(design(1, 6, 1, 1), rng.random(6))
     assert "same base" in note(single, "base")
-    assert "cannot be told from run noise" in note(single, "selection")
+    assert "cannot be separated from run noise" in note(single, "selection")
     assert "several bases" in note(single, "base x selection")
     assert "several draws" in note(single, "draw")
     assert "several seeds" in note(single, "seed")

@@ -24,7 +24,7 @@ from undersong.types import UndersongError
 
 app = typer.Typer(
     name="undersong",
-    help="Finds the harm beneath harmless audio: audits audio language models before and after benign fine-tuning.",
+    help="Audits the safety of audio language models before and after fine-tuning on benign data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: drawing it with rich costs a third of `--help`'s time in imports

@@ -94,7 +94,7 @@ def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, a
         i for i in range(len(TABLE_HEADER)) if any(cells[i] not in ("", "0, 0, 0") for cells in table_rows)
     ]
     for i in shown_columns:
-        header = TABLE_HEADER[i].replace("difference, ", "").replace(" (clustered)", "")
+        header = TABLE_HEADER[i].replace(" (clustered)", "")
         # a wrapped name can still be distinguished from others, unlike a truncated one
         table.add_column(header, overflow="fold", width=18 if i == 0 else None, no_wrap=header.startswith("p"))
     for cells in table_rows:

@@ -33,7 +33,7 @@ def judge(
     """Judge the replies in a file, whoever collected them."""
     from undersong.pipeline.standalone import judge_file
 
-    for rate in judge_file(file, out, options):
+    for rate in judge_file(file, out, options, echo):
         for line in rate_lines(rate):
             echo(line)
     echo(str(out / "verdicts.parquet"))
@@ -66,12 +66,12 @@ def comprehension_lines(rate: PromptSetRate) -> list[str]:
     repeated, on_topic, comprehended = comprehension.repeated, comprehension.on_topic, comprehension.comprehended
     lines = [
         f"comprehended {_share_text(comprehended)}, at most {comprehended.max_rate:.1%} with refused repetitions "
-        "counted as heard"
+        "counted as understood"
     ]
     if repeated is not None:
         error_rate = "" if repeated.word_error_rate is None else f", {repeated.word_error_rate:.2f} word errors a word"
         lines.append(
-            f"heard {_share_text(repeated)} of the requests "
+            f"understood {_share_text(repeated)} of the requests "
             f"({repeated.refused_repetitions} repetitions refused{error_rate})"
         )
     if on_topic is not None:

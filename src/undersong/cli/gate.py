@@ -95,10 +95,13 @@ def gate(
     limits_rises = max_jsr_rise is not None or max_over_refusal_rise is not None
     limits_rates = max_jsr is not None or max_over_refusal is not None
     if not (limits_rises or limits_rates):
-        raise UndersongError("The gate has no limit; give --max-jsr-rise, --max-over-refusal-rise or --max-jsr.")
+        raise UndersongError(
+            "The gate has no limit; give --max-jsr-rise, --max-over-refusal-rise, --max-jsr or --max-over-refusal."
+        )
     if results is not None and (results / "results.json").is_file():  # the folder of a study, as `report` takes it
         results = results / "results.json"
     findings: list[GateFinding] = []
+    notes: list[str] = []
     if limits_rates:
         from undersong.integrations.gate.output import rate_findings
         from undersong.integrations.gate.rates import RateLimits, check_rates, rate_check_sentence
@@ -112,10 +115,12 @@ def gate(
         from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 
         limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence)
-        verdict_pairs = _load_verdict_pairs(results, before, after, arm, assume_harmful, harmful_prompt_sets or ())
+        verdict_pairs = _load_verdict_pairs(
+            results, before, after, arm, assume_harmful, harmful_prompt_sets or (), notes
+        )
         findings += map(rise_finding, evaluate_rises(verdict_pairs, limits))
     _write_reports(findings, junit, markdown)
-    _print_findings(findings, None if limits_rises else rate_check_sentence(rate_check))
+    _print_findings(findings, None if limits_rises else rate_check_sentence(rate_check), notes)
 
 
 def _load_verdict_pairs(
@@ -125,7 +130,9 @@ def _load_verdict_pairs(
     arm: str | None,
     assume_harmful: bool,
     harmful_sets: Sequence[str],
+    notes: list[str],
 ) -> dict[str, VerdictPair]:
+    """Read the pairs of verdicts to test; a note on what a study holds and is not tested goes to `notes`."""
     from undersong.integrations.gate.inputs import verdicts_from_files, verdicts_from_study
 
     if results is not None and (before is not None or after is not None):
@@ -135,7 +142,7 @@ def _load_verdict_pairs(
             raise UndersongError(f"{results} holds no results.json; finish the study with `undersong run`.")
         if results.suffix != ".json":
             raise UndersongError(f"{results} holds one model, and a rise needs two; give --before and --after.")
-        return verdicts_from_study(results, arm)
+        return verdicts_from_study(results, arm, notes.append)
     if before is None or after is None:
         raise UndersongError("A rise needs two models; give RESULTS of a study, or --before and --after.")
     if arm is not None:
@@ -152,15 +159,17 @@ def _write_reports(findings: Sequence[GateFinding], junit: Path | None, markdown
             path.write_text(render(findings), encoding="utf-8")
 
 
-def _print_findings(findings: Sequence[GateFinding], rate_sentence: str | None) -> None:
-    """Print a line for each limit that is not kept and a summary line, then exit with the gate's code."""
+def _print_findings(findings: Sequence[GateFinding], rate_sentence: str | None, notes: Sequence[str]) -> None:
+    """Print the verdict and then a line for each limit that is not kept, and exit with the gate's code."""
     from undersong.integrations.gate.output import gate_sentence
     from undersong.integrations.gate.rises import PASSED, exit_code
 
     code = exit_code([finding.outcome for finding in findings])
+    echo(rate_sentence or gate_sentence(findings), err=code != PASSED)
     for finding in findings:
         if finding.outcome != PASSED:
             echo(finding.sentence)
-    echo(rate_sentence or gate_sentence(findings), err=code != PASSED)
+    for note in notes:
+        echo(note)
     if code != PASSED:
         raise typer.Exit(code)

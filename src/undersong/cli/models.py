@@ -44,7 +44,7 @@ def _print_families(context: typer.Context) -> None:
 
     for family in FAMILIES:
         echo(f"{family.name}: {family.example} (model_type {' or '.join(family.model_types)})")
-        echo(f"    hears clips {family.max_duration_text}; system text as {family.system}")
+        echo(f"    encodes clips {family.max_duration_text}; system text as {family.system}")
         echo(f"    internal encoders: internal, {', '.join(f'internal:{view}' for view in family.views)}")
     echo("Every family: speech and typed prompts in one batch, LoRA on the decoder alone, hidden states.")
     quantization_status = (

@@ -130,7 +130,7 @@ def _result_files(path: Path) -> Iterator[Path]:
     if not study_folders:
         store_note = "a store and " if (path / "store").is_dir() else ""
         raise UndersongError(
-            f"{path} holds {store_note}no results.json: give one, or the folder of a study that `undersong run` "
+            f"{path} holds {store_note}no results.json; give one, or the folder of a study that `undersong run` "
             "finished."
         )
     for folder in study_folders[:1] if study_folders[0] == path else study_folders:
@@ -161,13 +161,13 @@ def _report_target(out: Path, name: str = "report.html", expected_start: bytes =
 def _audio_clips(folder: Path, sample_ids: set[str]) -> dict[str, tuple[bytes, str]]:
     """Return the files of the folder whose name without suffix is one of the sample ids."""
     if not folder.is_dir():
-        raise UndersongError(f"{folder} is not a folder: give --audio a folder of audio files named by sample id.")
+        raise UndersongError(f"{folder} is not a folder; give --audio a folder of audio files named by sample id.")
     files = [
         file for file in sorted(folder.iterdir()) if file.suffix.lower() in MEDIA_TYPES and file.stem in sample_ids
     ]
     if not files:
         raise UndersongError(
-            f"{folder} holds none of the report's {len(sample_ids)} samples: name the files by sample id."
+            f"{folder} holds none of the report's {len(sample_ids)} samples; name the files by sample id."
         )
     return {file.stem: (file.read_bytes(), MEDIA_TYPES[file.suffix.lower()]) for file in files}
 

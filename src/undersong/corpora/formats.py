@@ -13,7 +13,7 @@ from undersong.corpora.chat_formats import CHAT_PARSERS, detect_chat_format
 from undersong.corpora.manifest import CORPUS, Manifest, manifest_from_rows, read_manifest
 from undersong.corpora.rows import FIELDS
 from undersong.corpora.tables import LocatedRow, csv_rows, json_list, json_rows, parquet_rows, strict_json, text_lines
-from undersong.suggestions import suggest
+from undersong.suggestions import did_you_mean, suggest
 from undersong.types import UndersongError
 
 HUB_PREFIX = "hf:"
@@ -48,7 +48,8 @@ def open_manifest(
     if format is not None and format not in FORMATS:
         raise UndersongError(f"No format is called {format!r}; {suggest(format, FORMATS)}.")
     if columns and (unknown := sorted(set(columns) - set(FIELDS))):
-        raise UndersongError(f"The column map names {unknown[0]!r}, no field; {suggest(unknown[0], FIELDS)}.")
+        hint = did_you_mean(unknown[0], FIELDS) or f"; choose from {', '.join(FIELDS)}."
+        raise UndersongError(f"The column map names {unknown[0]!r}, which is no field{hint}")
     if str(path).startswith(HUB_PREFIX) or format == "hf":
         from undersong.corpora.hf_hub import open_hub
 

@@ -182,6 +182,7 @@ def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
 def comparison_sentence(comparison: VerdictComparison) -> str:
     """Result as a sentence with intervals and scope, followed by the bounds if replies were lost.
 
+    Figures by cluster come first; those that count every prompt as independent are labeled so.
     If lost replies could reverse the sign, the first sentence says that they were not counted.
     """
     paired, difference_bounds = comparison.paired, comparison.bounds
@@ -191,16 +192,20 @@ def comparison_sentence(comparison: VerdictComparison) -> str:
         name = f"counting no failed or unjudged reply, {name}"
     direction = "did not change" if paired.b == paired.c else "rose" if paired.c > paired.b else "fell"
     size = "" if paired.b == paired.c else f" by {abs(100 * paired.difference):.1f} points"
-    text = (
-        f"{name[0].upper()}{name[1:]} {direction}{size} over {paired.n} paired prompts "
-        f"({_interval_points(paired.difference_low, paired.difference_high)}, exact McNemar p = {paired.p:.3g}"
-    )
+    by_prompt = f"{_interval_points(paired.difference_low, paired.difference_high)}, exact McNemar p = {paired.p:.3g}"
     if paired.clusters < paired.n:
-        text += (
-            f"; taking the {paired.clusters} clusters as independent: "
-            f"{_interval_points(paired.clustered_low, paired.clustered_high)}, p = {paired.clustered_p:.3g}"
+        units = f"{paired.n} paired prompts in {paired.clusters} clusters"
+        by_cluster = _interval_points(paired.clustered_low, paired.clustered_high)
+        statistics = (
+            f"{by_cluster}, p = {paired.clustered_p:.3g}; with every prompt counted as independent, which is too "
+            f"narrow: {by_prompt}"
         )
-    text += "): a claim about these two models, not about what made them differ."
+    else:
+        units, statistics = f"{paired.n} paired prompts", by_prompt
+    text = (
+        f"{name[0].upper()}{name[1:]} {direction}{size} over {units} ({statistics}): a claim about these two models, "
+        "not about what made them differ."
+    )
     return f"{text} {lost_replies_note}" if lost_replies_note else text
 
 

@@ -82,7 +82,7 @@ def multi_model_json(arms: Sequence[BaselineComparison]) -> dict[str, Any]:
 
 
 TABLE_HEADER = (
-    "model", "rate", "95 % (clustered)", "difference, points", "95 % (clustered)", "p", "p, Holm",
+    "model", "rate", "95 % (clustered)", "difference, points", "95 % of difference (clustered)", "p", "p, Holm",
     "errors, unparsed, empty", "rate, either way",
 )  # fmt: skip
 

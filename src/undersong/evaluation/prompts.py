@@ -37,9 +37,10 @@ def make_prompts(
         raise UndersongError(f"There is no modality {modality!r}; use audio or text.")
     for sample in samples:
         if (sample.audio if modality == "audio" else sample.text) is None:
-            missing = "audio" if modality == "audio" else "text"
+            missing, other = ("audio", "text") if modality == "audio" else ("text", "audio")
             raise UndersongError(
-                f"Sample {sample.id} of set {set_name} has no {missing}; add it, or leave out that modality."
+                f"Sample {sample.id} of set {set_name} has no {missing}; add it, or take the modality {other} "
+                f"(--modality {other})."
             )
     prompt_fields = (set_name, harmful, modality, system, system_text, instruction, instruction_first)
     return [Prompt(sample, *prompt_fields) for sample in samples]

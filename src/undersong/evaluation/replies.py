@@ -12,15 +12,28 @@ from undersong.evaluation.table_rows import EvaluationRow, bool_field, read_rows
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 COLUMNS = ("prompt_id", "set", "modality", "system", "reply", "tokens", "finish", "error")
+PROMPT_COLUMNS = ("harmful", "cluster")  # of the prompts, in the tables that `evaluate` hands out
 
 
-def write_replies(replies: Sequence[Reply], path: Path) -> None:
-    """Write replies as Parquet, with mode 0600."""
+def write_replies(replies: Sequence[Reply], path: Path, prompts: Sequence[Prompt] | None = None) -> None:
+    """Write replies as Parquet, with mode 0600.
+
+    With their prompts (in any order), every row also says whether the prompt is harmful and which cluster it belongs
+    to, so that `judge` gives the interval that `evaluate` gives.
+
+    Raises:
+        UndersongError: Prompts are given, and a prompt has no reply or a reply no prompt.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = [pa.string()] * 5 + [pa.int64(), pa.string(), pa.string()]
-    table = pa.Table.from_pylist([asdict(reply) for reply in replies], schema=pa.schema(list(zip(COLUMNS, kinds))))
+    fields, rows = list(zip(COLUMNS, kinds)), [asdict(reply) for reply in replies]
+    if prompts is not None:
+        fields += zip(PROMPT_COLUMNS, (pa.bool_(), pa.string()))
+        for row, (prompt, _) in zip(rows, join_prompts(prompts, replies), strict=True):
+            row |= {"harmful": prompt.harmful, "cluster": prompt.sample.cluster}
+    table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
     descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), 0o600)  # also if the file existed with another mode
@@ -28,10 +41,10 @@ def write_replies(replies: Sequence[Reply], path: Path) -> None:
 
 
 def read_replies(path: Path) -> list[Reply]:
-    """Read a table that `write_replies` wrote."""
+    """Read the replies of a table that `write_replies` wrote, with or without columns of their prompts."""
     import pyarrow.parquet as pq
 
-    return [Reply(**row) for row in pq.read_table(path).to_pylist()]
+    return [Reply(**row) for row in pq.read_table(path, columns=list(COLUMNS)).to_pylist()]
 
 
 def join_prompts(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[tuple[Prompt, Reply]]:

@@ -153,6 +153,8 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
     if folder is None:
         yield model
         return
+    if folder.is_symlink():  # in a store; messages name the folder that the user gave
+        folder = folder.resolve()
     if is_decoder_folder(folder):
         with use_decoder(model, folder) as adapted:
             yield adapted
@@ -215,8 +217,8 @@ def _check_base_model(model: AudioModel, folder: Path, config: Any) -> None:
     # Elsewhere, omni models are loaded with the talker, which contains the thinker.
     if trained_class is not None and trained_class not in (class_name, class_name.replace("Thinker", "")):
         raise UndersongError(
-            f"Adapter {folder} does not fit {model.name}: it was made for a {trained_class}, and this is a "
-            f"{type(model.base).__name__}; take its own base."
+            f"Adapter {folder} does not fit {model.name}: it was made for the class {trained_class}, and this model is "
+            f"of the class {class_name}; take its own base."
         )
     if not (folder / MADE_FOR).is_file():
         return

@@ -37,7 +37,7 @@ def audit_study(study: Study, ctx: RunContext) -> AuditRecord:
     record = load_checked_corpora(study, ctx)
     record.overlap = count_near_overlaps(record)
     for corpus_name, other_name, kind, pairs in record.overlap:
-        ctx.announce(f"{corpus_name} and {other_name} share {pairs} pairs of items: {kind}")
+        ctx.announce(f"overlap of {corpus_name} and {other_name}: {pairs} pairs with {kind} (listed in the report)")
     for base_seed, ref in enumerate(study.models):
         ctx.announce(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
         model = ModelRecord(ref, base_seed, ctx.features(ref))

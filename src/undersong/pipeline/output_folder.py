@@ -211,6 +211,9 @@ def _study_name(results: Path) -> str | None:
         return None
 
 
+INPUT_LABELS = {"ids": "list of samples"}
+
+
 def check_same_provenance(out: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
     """Check that a folder was made from the same config and inputs, so that long work is not replaced by mistake.
 
@@ -228,8 +231,9 @@ def check_same_provenance(out: Path, stage: str, config: Mapping[str, Any], inpu
     current = json.loads(canonical_json({**config, **inputs}))
     differing = sorted(name for name in previous.keys() | current.keys() if previous.get(name) != current.get(name))
     if provenance and differing:
+        name = INPUT_LABELS.get(differing[0], differing[0])
         raise UndersongError(
-            f"{out} holds what {stage} made with another {differing[0]}; name a new folder with --out, or remove it."
+            f"{out} holds what {stage} made with another {name}; name a new folder with --out, or remove it."
         )
 
 

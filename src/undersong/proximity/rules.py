@@ -83,7 +83,8 @@ def _parse_base(text: str, base_text: str) -> dict:
     kind, _, amount = base_text.partition(":")
     if kind not in RULE_EXAMPLES:
         close_matches = difflib.get_close_matches(kind, RULE_EXAMPLES, n=1, cutoff=0.5)
-        examples = RULE_EXAMPLES[close_matches[0]] if close_matches else " | ".join(RULE_EXAMPLES.values())
+        all_examples = " | ".join(RULE_EXAMPLES.values())
+        examples = f"{RULE_EXAMPLES[close_matches[0]]}, or one of {all_examples}" if close_matches else all_examples
         raise UndersongError(f"Cannot keep {text!r}; write {examples}.")
     if kind == "band":
         match = re.fullmatch(f"({_NUMBER})-({_NUMBER})", amount)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from undersong.escaping import describe_error
 from undersong.proximity.rules import RULE_EXAMPLES, SelectionRule, floor_count, resolve_amount
 from undersong.proximity.strata import (
     ResidualImbalance,
@@ -230,20 +231,23 @@ def selection_to_json(selection: Selection) -> str:
     return json.dumps(non_default, ensure_ascii=False, indent=1) + "\n"
 
 
-def selection_from_json(text: str) -> Selection:
-    """Read the content of a `selection.json`.
+def selection_from_json(text: str, source: str = "The text") -> Selection:
+    """Read the content of a `selection.json`; `source` names it in messages.
 
     Raises:
         UndersongError: The text is not a selection, or was edited.
     """
+    advice = "give a selection.json that screen or run wrote"
     try:
         fields = json.loads(text)
+        if not isinstance(fields, dict) or "ids" not in fields:
+            raise UndersongError(f"{source} is no selection (it has no ids); {advice}.")
         lists = {name: tuple(fields[name]) for name in ("ids", "notes") if name == "ids" or name in fields}
         selection = Selection(**{**fields, **lists})
     except (ValueError, TypeError, KeyError) as error:
-        raise UndersongError(f"Not a selection ({error}); give a selection.json that screen or run wrote.") from None
+        raise UndersongError(f"{source} is no selection ({describe_error(error)}); {advice}.") from None
     if ids_hash(selection.ids) != selection.ids_hash or len(selection.ids) != selection.k:
-        raise UndersongError("The selection's ids do not fit its ids_hash and k: it was edited; make it again.")
+        raise UndersongError(f"{source} has ids that do not fit its ids_hash and k: it was edited; make it again.")
     return selection
 
 

@@ -189,7 +189,7 @@ def check_quarantine(
         item = harm_quarantined[0]
         raise UndersongError(
             f"Harm item {item.id} cannot be used {context} ({item.reason}; {len(harm_quarantined)} in all); "
-            "fix it or remove it from the harm set."
+            "fix it, remove it from the harm set, or leave this axis out."
         )
     if len(quarantined) > max_quarantined * total:
         item = quarantined[0]

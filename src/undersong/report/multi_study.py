@@ -60,7 +60,7 @@ def _worst_arm_summary(studies: Sequence[StudyComparison]) -> str:
     ]
     state_phrases = (
         ("higher", "above the base"),
-        ("same", "not distinguishable from the base"),
+        ("same", "not shown to differ from the base"),
         ("lower", "below the base"),
     )
     parts = [f"in {states.count(state)} {phrase}" for state, phrase in state_phrases if state in states]

@@ -258,7 +258,7 @@ def estimate_rate(run_rates: Sequence[RunRate]) -> Estimate | None:
 
 
 def relation(a: Estimate, b: Estimate, comparison: ComparisonRecord | None = None) -> str:
-    """Return how `a` compares with `b`: 'higher', 'lower', 'same' (not distinguishable) or 'unknown' (no interval).
+    """Return how `a` compares with `b`: 'higher', 'lower', 'same' (not shown to differ) or 'unknown' (no interval).
 
     If the results hold a paired comparison, its interval and corrected p value decide. Otherwise two intervals that do
     not overlap show a difference.

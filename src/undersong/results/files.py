@@ -27,6 +27,8 @@ def read_results_file(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"), parse_int=_bounded_integer)
     except OSError as error:
         raise UndersongError(f"{path} cannot be read ({error.strerror}); {advice}.") from error
+    except UnicodeDecodeError:
+        raise UndersongError(f"{path} is not a text file; {advice}.") from None
     except (ValueError, RecursionError) as error:
         raise UndersongError(f"{path} is not JSON that can be read ({describe_error(error)}); {advice}.") from error
     if not isinstance(content, dict):

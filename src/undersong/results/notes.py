@@ -30,7 +30,7 @@ def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
         )
     elif bases:
         notes.append(
-            "One training seed: run noise cannot be told from an effect, so recipe comparisons have no interval."
+            "One training seed: run noise cannot be separated from an effect, so recipe comparisons have no interval."
         )
     if record.study.evaluation.protocol == "published":
         notes.append(
@@ -43,7 +43,8 @@ def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
         notes.append(
             f"{100 * targets.affirmative_share:.0f} % of the replies in the pool's column {targets.column!r} "
             f"begin with an affirmative opener, most often “{targets.commonest_opener}”: learning that form alone "
-            "may wear refusals down, whatever the samples are about; set beside it a `tuning.target` without one."
+            "may wear refusals down, whatever the samples are about; compare it with a `tuning.target` "
+            "without such an opener."
         )
     if any(ref.startswith("organism:") for ref in record.study.models):
         notes.append(

@@ -82,10 +82,10 @@ MIN_DF = 4  # degrees of freedom; with 4, a standard deviation is within a facto
 NOTE_FEW = "{degrees} too few for a number; it takes {least}."
 NOTE_ONE = "All runs have the same {name}, so its spread is unknown."
 NOTE_CROSSED = "It takes several bases that were trained on the same several selections."
-NOTE_NOISE = "It cannot be told from run noise; train the selections that have one draw with several seeds."
+NOTE_NOISE = "It cannot be separated from run noise; train the selections that have one draw with several seeds."
 NOTE_DRAW = "No selection was trained on several draws."
 NOTE_PAIRED = (
-    "Each draw has one seed, so draw and seed cannot be told apart; together they vary by {points:.1f} points (SD)."
+    "Each draw has one seed, so draw and seed cannot be separated; together they vary by {points:.1f} points (SD)."
 )
 NOTE_SEED = "No draw was trained with several seeds."
 NOTE_ZERO = "The spread is no more than what is nested in it makes, so the estimate is 0."

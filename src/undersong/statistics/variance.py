@@ -86,7 +86,7 @@ NOTE_RATES = "One rate a run tells nothing of prompts; give every prompt's outco
 NOTE_UNCROSSED = "{left} selections were not trained on every base; they count for draw and seed only."
 NOTE_EDGE = (
     "The mean rate is {mean:.1%}: so near 0 or 1 runs are skewed, and an interval of spread said to be of 95 % holds "
-    "in 92 of 100 cases at 14 %, in 84 at 4 %."
+    "in 92 of 100 simulations at a rate of 14 %, in 84 of 100 at a rate of 4 %."
 )
 # Simulated coverage of a nominal 95 % (seed component, 6 draws of 3 seeds): .94 at 29 %, .92 at 14 %, .84 at 4 %
 EDGE_RATE = 0.1

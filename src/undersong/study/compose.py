@@ -162,7 +162,9 @@ def _read_mapping(file: Path) -> dict[str, Any]:
         raise UndersongError(f"There is no study file {file}; give the path of a YAML file.")
     try:
         data = strict_yaml(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UndersongError(f"{file} is not a text file; give the path of a YAML file.") from None
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         location = f"Line {mark.line + 1} of {file}" if mark is not None else str(file)
         raise UndersongError(f"{location} is not YAML ({yaml_problem(error)}); fix it.") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,12 +87,14 @@ class RunVerdicts:
         return f"{self.model} {self.name} seed {self.seed} draw {self.draw} step {self.step}"
 
 
-def verdicts_from_study(path: Path, arm: str | None = None) -> dict[str, VerdictPair]:
+def verdicts_from_study(
+    path: Path, arm: str | None = None, say: Callable[[str], None] | None = None
+) -> dict[str, VerdictPair]:
     """Return the verdicts of the base and of each run at its last step, by title of the run and the study's own judge.
 
     `path` is a results.json; the verdicts are read from `verdicts.parquet` next to it. Without `arm` these are all
     undefended runs, under the study's first system prompt. With it these are the runs named ARM or ARM + DEFENSE, where
-    a system prompt can be a defense too.
+    a system prompt can be a defense too. Without `arm`, `say` receives a note that names the arms left out.
     """
     from undersong.integrations.gate.rates import read_results
 
@@ -116,6 +118,9 @@ def verdicts_from_study(path: Path, arm: str | None = None) -> dict[str, Verdict
         raise UndersongError(
             f"{verdict_file} has no verdicts of the base of {run_without_base.title}; run the study again."
         )
+    unchecked = dict.fromkeys(run.name for run in tuned_runs if run not in selected_runs)
+    if arm is None and unchecked and say is not None:
+        say(f"Note: not checked, because they count as defenses: {', '.join(unchecked)}; check one with --arm.")
     return {run.title: (bases[run.model].verdicts, run.verdicts) for run in selected_runs}
 
 

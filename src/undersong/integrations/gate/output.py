@@ -22,9 +22,9 @@ SCOPE = "Scope: the model, on these prompts; nothing is said of the recipe that 
 TABLE_HEADER = ("model", "measured", "found", "at least", "at most", "limit", "")
 OUTCOME_ICONS = {PASSED: "✅", FAILED: "❌", INCONCLUSIVE: "❔"}
 GATE_SENTENCES = {
-    PASSED: "The gate is open: {n} of {n} limits are kept",
-    FAILED: "The gate is closed: {k} of {n} limits are shown to be broken",
-    INCONCLUSIVE: "The gate cannot tell: no limit is shown to be broken, and of {n} it is open whether {k} are kept",
+    PASSED: "The gate is open: limits kept, {n} of {n}",
+    FAILED: "The gate is closed: limits shown to be broken, {k} of {n}",
+    INCONCLUSIVE: "The gate cannot tell: no limit is shown to be broken, and too few data to judge {k} of {n}",
 }
 
 
@@ -92,7 +92,7 @@ def rate_findings(rate_check: RateCheck) -> list[GateFinding]:
             outcome=FAILED if rate.value > rate.limit else PASSED,
             sentence=rate.violation_sentence
             if rate.value > rate.limit
-            else f"{rate.run}: {rate.name} {rate.formatted} keeps {rate.limit:g}",
+            else f"{rate.run}: {rate.name} {rate.formatted} keeps the limit of {100 * rate.limit:g}%",
         )
         for rate in rate_check.rates
     ]

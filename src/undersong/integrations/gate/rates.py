@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from undersong.evaluation.rates import VerdictRate
     from undersong.results.schema import Results, RunResult
 
+VERDICT_SUFFIXES = (".parquet", ".jsonl", ".eval")
 BOUND_KINDS = ("upper", "point")
 
 
@@ -46,12 +47,12 @@ class CheckedRate:
     @property
     def formatted(self) -> str:
         """The measured rate, and the upper end where that is what counts."""
-        return f"{self.measured:.4f}" + (f" (upper end {self.value:.4f})" if self.value != self.measured else "")
+        return f"{self.measured:.2%}" + (f" (upper end {self.value:.2%})" if self.value != self.measured else "")
 
     @property
     def violation_sentence(self) -> str:
         """The sentence on a rate that is above its limit."""
-        return f"{self.run}: {self.name} {self.formatted} is above {self.limit:g}"
+        return f"{self.run}: {self.name} {self.formatted} is above the limit of {100 * self.limit:g}%"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def rate_check_sentence(checked: RateCheck) -> str:
     bound = "upper ends of the 95 % intervals" if checked.bound == "upper" else "rates as found"
     violation_count = len(checked.violations)
     if violation_count:
-        return f"The gate is closed: above its limit is {violation_count} of {len(checked.rates)} checked ({bound})."
+        return f"The gate is closed: rates above their limit, {violation_count} of {len(checked.rates)} ({bound})."
     closest_rate = max(checked.rates, key=lambda rate: rate.value - rate.limit)
     return (
         f"The gate is open ({len(checked.rates)} checked, {bound}); nearest to its limit is the {closest_rate.name} "
@@ -105,6 +106,10 @@ def _measured_rates(path: Path, arm: str | None) -> Iterator[tuple[RunResult | N
         if arm is not None:
             raise UndersongError(
                 f"{path} is a verdict table, which has no arms; leave out --arm or give a results.json."
+            )
+        if path.is_file() and path.suffix not in VERDICT_SUFFIXES:
+            raise UndersongError(
+                f"{path} is no results.json and no verdict table ({', '.join(VERDICT_SUFFIXES)}); give one of these."
             )
         yield from ((None, rate) for rate in _verdict_table_rates(path))
         return

@@ -17,10 +17,10 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
     """Lines about the power of a study's design.
 
     They give the number of independent units per contrast, the smallest JSR difference detected with 80 % power, and
-    the number of units needed for 10 points. There is one line per standard deviation of paired differences, because
-    none is known before the first run: of `standard_deviation`, or of several typical ones. Empty if all models are
-    black boxes, because nothing is trained. Two published trainings on nearly the same selection differed by 35 points
-    (docs/results/paper.md), so a standard deviation of .2 is realistic.
+    the number of units needed for 10 points. The table has one row per standard deviation of paired differences,
+    because none is known before the first run: of `standard_deviation`, or of several typical ones. Empty if all
+    models are black boxes, because nothing is trained. Two published trainings on nearly the same selection differed by
+    35 points (docs/results/paper.md), so a standard deviation of .2 is realistic.
     """
     if not trainable_models(study):
         return []
@@ -34,18 +34,25 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
             f"Design: {summary}. One unit shows no run noise, so there is no interval and no test; add seeds, draws or "
             "bases."
         ]
-    lines = [f"Design: {summary}. Smallest JSR difference shown with 80 % power, alone and corrected for the family:"]
+    heads = (
+        "SD of paired differences",
+        "alone",
+        "corrected",
+        f"{unit}s to show {100 * TARGET_DIFFERENCE:g} points, corrected",
+    )
+    rows: list[tuple[str, ...]] = [heads]
     for sd in STANDARD_DEVIATIONS if standard_deviation is None else (standard_deviation,):
         uncorrected, corrected = (
             detectable_difference(units, sd, comparisons=count) for count in (1, max(1, family_size))
         )
         needed = units_needed(TARGET_DIFFERENCE, sd, comparisons=max(1, family_size))
-        differences = ", ".join(_format_points(value) for value in (uncorrected, corrected))
-        lines.append(
-            f"  where paired differences vary by {100 * sd:g} points (SD): {differences}; "
-            f"for {100 * TARGET_DIFFERENCE:g} points, corrected: {needed or 'more than 10,000'} {unit}s"
-        )
-    return lines
+        differences = (_format_points(value) for value in (uncorrected, corrected))
+        rows.append((f"{100 * sd:g} points", *differences, str(needed or "more than 10,000")))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        f"Design: {summary}. Smallest JSR difference shown with 80 % power, alone and corrected for the family:",
+        *("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows),
+    ]
 
 
 def independent_units(study: Study) -> tuple[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import Option, OptionGroup
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
 from undersong.store import check_regular_file
+from undersong.suggestions import did_you_mean
 from undersong.types import MAX_SEED, UndersongError
 
 if TYPE_CHECKING:
@@ -214,7 +214,8 @@ def match_selection_ids(options: ScreeningOptions) -> tuple[str, ...]:
     if Path(options.match_selection).exists():
         check_regular_file(options.match_selection)
     try:
-        return selection_from_json(Path(options.match_selection).read_text(encoding="utf-8")).ids
+        text = Path(options.match_selection).read_text(encoding="utf-8")
+        return selection_from_json(text, str(options.match_selection)).ids
     except OSError as error:
         raise UndersongError(
             f"The selection {options.match_selection} cannot be read ({error.strerror}); check the path."
@@ -230,10 +231,8 @@ def name_or_first(subject: str, name: str | None, available: Mapping[str, object
     if name is None:
         return next(iter(available))
     if name not in available:
-        closest = difflib.get_close_matches(name, list(available), n=1, cutoff=0.0)[0]
-        raise UndersongError(
-            f"There is no {subject} {name!r} to select by; the nearest is {closest!r} ({', '.join(available)})."
-        )
+        hint = did_you_mean(name, available) or f"; take {' or '.join(available)}."
+        raise UndersongError(f"There is no {subject} {name!r} to select by{hint}")
     return name
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from undersong.options import key_values
 from undersong.pipeline.output_folder import (
     atomic_folder,
     check_output_folder,
+    check_same_provenance,
     locked_output_folder,
     partial_store,
     write_provenance,
@@ -53,6 +54,10 @@ PARTIAL_RESULTS = (  # kept after a failure
     f"replies/*{ANSWERS_SUFFIX}",
     f"verdicts/*{ANSWERS_SUFFIX}",
 )
+NO_CLUSTERS_NOTE = (
+    "Note: the replies have no clusters, so the intervals count every prompt as independent; add a column cluster, or "
+    "give the prompts' --manifest."
+)
 DEFAULT_EVALUATION = EvaluationOptions()
 
 
@@ -90,13 +95,16 @@ def evaluate_manifest(
         The rate, and the modules that the adapter changes outside the decoder.
 
     Raises:
-        UndersongError: A black-box model is given an adapter, or an item cannot be prompted or judged. This is raised
-            before the model is loaded.
+        UndersongError: A black-box model is given an adapter, an item cannot be prompted or judged, or `out` holds an
+            evaluation with other settings or inputs. This is raised before the model is loaded.
     """
     from undersong.evaluation.judges.registry import judge_hash
+    from undersong.models.refs import model_folder
     from undersong.store import hash_folder
 
     check_modality(options.modality)
+    if not is_black_box(model):
+        model_folder(model)  # a wrong path is reported before anything is read
     options = apply_protocol(options, model)
     if adapter is not None and is_black_box(model):
         raise UndersongError(
@@ -110,7 +118,7 @@ def evaluate_manifest(
         partial_store(check_output_folder(out, "evaluate"), key, PARTIAL_RESULTS) as store,
     ):
         ctx = RunContext(store, loading)
-        artifacts = _run_stages(ctx, str(manifest), model, adapter_path, options)
+        ctx.judge(options.judge, refusal_texts(options.judge, options.refusal_texts, model))  # or there is none
         inputs = {"model": model_identity_hash(model), "manifest": ctx.content_hash(str(manifest))}
         if adapter_path is not None:
             inputs["adapter"] = hash_folder(adapter_path)
@@ -118,6 +126,8 @@ def evaluate_manifest(
             inputs["judge"] = source_hash
         if source_hash := _comprehension_encoder_hash(options.comprehension):
             inputs["encoder"] = source_hash
+        check_same_provenance(out, "evaluate", config, inputs)
+        artifacts = _run_stages(ctx, str(manifest), model, adapter_path, options)
         notes: dict[str, Any] = {"model": display_reference(model), "device": loading.device}
         notes |= ({} if is_black_box(model) else {"adapted_outside": {}}) | artifacts.replies.provenance()["notes"]
         with atomic_folder(out, "evaluate") as folder:
@@ -141,7 +151,8 @@ class EvaluationArtifacts:
         """Write the files of the output folder; only their owner can read replies and repetitions."""
         from undersong.evaluation.replies import read_replies, write_replies
 
-        write_replies(read_replies(self.replies.path / REPLIES_FILE), folder / REPLIES_FILE)
+        prompts = request_prompts([self.request])
+        write_replies(read_replies(self.replies.path / REPLIES_FILE), folder / REPLIES_FILE, prompts)
         shutil.copyfile(self.verdicts.path / VERDICTS_FILE, folder / VERDICTS_FILE)
         if self.repetitions is not None:
             write_replies(read_replies(self.repetitions.path / REPLIES_FILE), folder / "repetitions.parquet")
@@ -254,7 +265,9 @@ def _comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> 
     return "" if comprehension is None else encoder_weights_hash(parse_encoder(comprehension.encoder)) or ""
 
 
-def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list[VerdictRate]:
+def judge_file(
+    file: str | Path, out: str | Path, options: JudgeOptions, say: Callable[[str], None] | None = None
+) -> list[VerdictRate]:
     """Judge the replies of a file that any program may have collected.
 
     Writes `verdicts.parquet` and `provenance.json`.
@@ -263,6 +276,7 @@ def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list
         file: Replies, as `evaluation.replies.read_reply_table` reads them.
         out: Output folder.
         options: Judge, and defaults for what the rows do not say.
+        say: Receives a note if neither the file nor the manifest has clusters; None drops it.
 
     Returns:
         One rate for each prompt set, modality and system prompt.
@@ -301,6 +315,8 @@ def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list
                 {"judge_criterion": judge_criterion(options.judge), "replies": len(exchanges)},
             )
         answers.unlink(missing_ok=True)
+    if say is not None and all(prompt.sample.group is None for prompt, _ in exchanges):
+        say(NO_CLUSTERS_NOTE)
     speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
     return set_rates(verdicts, speakers, exchanges=exchanges)
 

@@ -19,7 +19,7 @@ MANIFEST_HELP = "JSONL, CSV, Parquet, a folder of audio, conversations, hf:OWNER
 JUDGE_HELP = (
     "exact | keyword (a quick check) | refusal | refusal+minilm[:REF] | harmbench[:REF] | llama-guard[:REF] | "
     "wildguard[:REF] | cost[:REF] | llm:MODEL@URL | strongreject:MODEL@URL; for usefulness: choice | bbh | contains | "
-    "f1 | wer; your own code: python:FILE.py:FUNCTION | python-refusal:... | python-use:..."
+    "f1 | wer; your own code: python:FILE.py:FUNCTION | python-refusal:... | python-utility:..."
 )
 PROTOCOLS = ("uniform", "published")
 

@@ -30,8 +30,10 @@ from undersong.store import (
     remove_path,
 )
 from undersong.study import TuningSettings
+from undersong.study.presets import PRESETS
 from undersong.types import Sample, UndersongError
 
+SINGULAR_OPTIONS = {"save_steps": "save_step", "seeds": "seed", "draws": "seed"}  # keys of a study -> options
 DEFAULT_TUNE_OPTIONS = TuneOptions()
 
 
@@ -55,14 +57,15 @@ def tune_manifest(
         UndersongError: Before step one, for a sample that cannot be used, a hyper-parameter out of range, or an `out`
             that holds something else or that another process is writing to.
     """
+    settings = tuning_settings(options)  # checked before anything is read
     from undersong.tuning.distributed import rank
 
     # Only the first process writes, so only it needs the lock.
     with locked_output_folder(Path(out)) if rank() == 0 else nullcontext(Path(out)) as folder:
-        return _tune_into(folder, str(manifest), model, options)
+        return _tune_into(folder, str(manifest), model, options, settings)
 
 
-def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions) -> list[Path]:
+def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions, settings: TuningSettings) -> list[Path]:
     """Do what `tune_manifest` does, under the lock of the output folder."""
     from undersong.corpora import corpus_hash
     from undersong.models.refs import model_hash
@@ -71,20 +74,21 @@ def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions) -> li
     from undersong.tuning.distributed import local_device, rank, world_size
     from undersong.tuning.train import write_log
 
-    settings, loading = tuning_settings(options), options.loading
+    loading = options.loading
     modality, seed, target, system = options.modality, options.seed, options.target_column, options.system_prompt
     check_output_folder(out, "tune")
-    samples = _training_samples(manifest, options.selection, modality)
-    training_targets(samples, target)  # an empty one is an error, which should not wait for the model
+    listed_samples = _listed_samples(manifest, options.selection)
     loading = replace(loading, device=local_device(loading.device))
     recipe_values = training_recipe(settings)
     config = tune_key_values(options, recipe_values)
     inputs = {
         "model": model_hash(model),
         "manifest": corpus_hash(manifest),
-        "ids": ids_hash(s.id for s in samples),
+        "ids": ids_hash(sample.id for sample in listed_samples),
     }
     check_same_provenance(out, "tune", config, inputs)
+    samples = _usable_samples(listed_samples, modality)
+    training_targets(samples, target)  # an empty one is an error, which should not wait for the model
     state_folder = out.with_name(f"{out.name}.{_training_id(config, inputs)}.state")
     kept_folder = state_folder.with_suffix(".kept")  # becomes the output; a killed training continues with its steps
     steps = [step_folder(step) for step in settings.save_steps]
@@ -142,6 +146,8 @@ def tuning_settings(options: TuneOptions) -> TuningSettings:
     """The hyper-parameters as a study would check them."""
     from pydantic import ValidationError
 
+    if options.preset is not None and options.preset not in PRESETS:
+        raise UndersongError(f"There is no --preset {options.preset!r}; take {' or '.join(PRESETS)}.")
     try:
         return TuningSettings.model_validate(
             options.recipe
@@ -150,14 +156,18 @@ def tuning_settings(options: TuneOptions) -> TuningSettings:
         )
     except ValidationError as error:
         problem = error.errors()[0]
-        location = next((str(part) for part in problem["loc"]), "recipe").replace("modalities", "modality")
+        message = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            raise UndersongError(f"The hyper-parameters cannot be used: {message}.") from None
+        name = str(problem["loc"][0]).replace("modalities", "modality")
+        option = f"--{SINGULAR_OPTIONS.get(name, name).replace('_', '-')}"
         raise UndersongError(
-            f"Tuning: {location}: {problem['msg'].removeprefix('Value error, ')}; give another."
+            f"{option} cannot be {problem['input']!r}: {message[:1].lower()}{message[1:]}; give another value."
         ) from None
 
 
-def _training_samples(manifest: str, selection: str | Path | None, modality: str) -> list[Sample]:
-    """Return the selected samples by id; an id that is missing or quarantined is an error."""
+def _listed_samples(manifest: str, selection: str | Path | None) -> list[Sample]:
+    """Return the selected samples by id, with nothing decoded; an id that is missing or quarantined is an error."""
     from undersong.corpora import open_corpus
     from undersong.proximity import selection_from_json
 
@@ -165,10 +175,14 @@ def _training_samples(manifest: str, selection: str | Path | None, modality: str
     if selection is None:
         ids = sorted([*(s.id for s in corpus_manifest.samples), *(item.id for item in corpus_manifest.quarantined)])
     else:
-        ids = list(selection_from_json(_read_selection(Path(selection))).ids)
-    selected = select_by_id(corpus_manifest.samples, corpus_manifest.quarantined, ids)
-    usable, failed = examine_samples(selected, modality)
-    return select_by_id(usable, failed, ids)
+        ids = list(selection_from_json(_read_selection(Path(selection)), str(selection)).ids)
+    return select_by_id(corpus_manifest.samples, corpus_manifest.quarantined, ids)
+
+
+def _usable_samples(samples: Sequence[Sample], modality: str) -> list[Sample]:
+    """Return the samples, decoded where they are used as audio; one that is unusable is an error."""
+    usable, failed = examine_samples(samples, modality)
+    return select_by_id(usable, failed, [sample.id for sample in samples])
 
 
 def _read_selection(file: Path) -> str:

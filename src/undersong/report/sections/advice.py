@@ -41,7 +41,7 @@ def _advice_items(results: Results, headline: HeadlineData, worst: ArmMeasuremen
     if arms_above_base:
         yield from _recommendation_advice(results)
         if worst in arms_above_base and not any(recommendation.defense for recommendation in results.recommendations):
-            yield from _tried_defense_advice(headline, worst)
+            yield from _tried_defense_advice(headline, worst, shown_safe=not results.recommendations)
     if any(screen.closest for screen in results.screening):
         action = "Look at what lies closest before you train on it."
         yield AdviceItem(
@@ -104,22 +104,34 @@ def _recommendation_advice(results: Results) -> Iterator[AdviceItem]:
             defenses.recommendation_arm(recommendation, results).lower()
         )
     for (defense, reason), arm_names in arms.items():
-        action = f"Use the defense “{defense}”" if defense else "Do not count on a defense"
-        yield AdviceItem(f"{action} ({formatting.join_items(arm_names)}).", reason, "defenses")
+        action = f"Use the defense “{defense}”" if defense else "Rely on no defense alone"
+        yield AdviceItem(f"{action} for the model {formatting.join_items(arm_names, 'or')}.", reason, "defenses")
 
 
-def _tried_defense_advice(headline: HeadlineData, worst: ArmMeasurement) -> Iterator[AdviceItem]:
-    """Advise on defenses of the worst arm that have a lower rate."""
+def _tried_defense_advice(headline: HeadlineData, worst: ArmMeasurement, shown_safe: bool) -> Iterator[AdviceItem]:
+    """Advise on defenses of the worst arm that have a lower rate.
+
+    Args:
+        headline: The headline's measurements.
+        worst: The worst arm.
+        shown_safe: False if the study's own rule recommends none of its defenses.
+    """
     tried = False
+    distant, system = ("Train on distant data instead", "Ask under the system text “{}”")
+    if not shown_safe:
+        distant, system = (
+            "Prefer distant data, which lowers the rate but is not shown to be safe",
+            "Prefer the system text “{}”, which lowers the rate but is not shown to be safe",
+        )
     for item in headline.counterparts:
         if item.arm.kind == "distant":
             tried = True
             if relation(item.estimate, worst.estimate, headline.comparison_to(item, worst)) == "lower":
-                yield AdviceItem("Train on distant data instead.", _defense_effect(headline, item), "jsr_by_distance")
+                yield AdviceItem(f"{distant}.", _defense_effect(headline, item), "jsr_by_distance")
     for item in headline.system_variants:
         tried = True
         if relation(item.estimate, worst.estimate, headline.comparison_to(item, worst)) == "lower":
-            yield AdviceItem(f"Ask under the system text “{item.system}”.", _defense_effect(headline, item), "defenses")
+            yield AdviceItem(f"{system.format(item.system)}.", _defense_effect(headline, item), "defenses")
     if not tried:
         yield AdviceItem("Try a defense.", "Neither distant data nor a system text was tried on this arm.", "defenses")
 
@@ -129,7 +141,7 @@ def _defense_effect(headline: HeadlineData, item: ArmMeasurement) -> str:
     if headline.base is None:
         return f"{text}."
     ending = {
-        "same": ", not distinguishable from the base’s",
+        "same": ", not shown to differ from the base’s",
         "higher": ", still higher than the base’s",
         "lower": ", lower than the base’s",
         "unknown": "",

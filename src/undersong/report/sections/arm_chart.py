@@ -51,7 +51,7 @@ def build_arm_table(results: Results) -> Table | None:
         "runs",
         "n, prompts a run",
     )
-    caption = f"{rate} of every arm at its last step, with 95 % intervals; one that can be told from the base says so"
+    caption = f"{rate} of every arm at its last step, with 95 % intervals; an arm shown to differ from the base says so"
     return Table(caption, head, tuple(rows))
 
 

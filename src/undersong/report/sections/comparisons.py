@@ -150,7 +150,7 @@ def _run_noise_row(run_noise: RunNoiseRecord) -> tuple[str, ...]:
 
 
 VARIANCE_HEADINGS = (
-    "Asked, trained",
+    "Prompts, trained on",
     "source",
     "why no number, or 0",
     "values",

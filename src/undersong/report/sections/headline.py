@@ -22,7 +22,7 @@ from undersong.statistics import bounds_sentence
 RELATION_PHRASES = {
     "higher": "higher than",
     "lower": "lower than",
-    "same": "not distinguishable from",
+    "same": "not shown to differ from",
     "unknown": "not judged against",
 }
 StyledText = tuple[tuple[str, str], ...]  # (text, style class or ""), one after the other
@@ -90,7 +90,7 @@ def _verdict_title(headline: HeadlineData) -> StyledText:
         for measurement in headline.measurements
     )
     if is_same and not arms_above_base:
-        opening = f"After {training_phrase}, no change from the base is distinguishable: {headline.model} {verb} "
+        opening = f"After {training_phrase}, no change from the base is shown: {headline.model} {verb} "
         return (
             (opening, ""),
             *base_text,
@@ -200,7 +200,7 @@ def _other_modality_finding(headline: HeadlineData) -> tuple[str, str]:
     )
     return (
         f"{modality_name.capitalize()} prompts",
-        f"Asked in {modality_name} form, the worst arm is {worst.arm.label}: {relation_text}.",
+        f"On {modality_name} prompts, the worst arm is {worst.arm.label}: {relation_text}.",
     )
 
 
@@ -230,11 +230,13 @@ def _relation_text(a: Estimate, b: Estimate, comparison: ComparisonRecord | None
         if p is not None
         else ""
     )
+    corrected = comparison.p_adjusted is not None
     interval = formatting.bracket(comparison.low, comparison.high)
+    interval_text = f", unadjusted 95{formatting.NBSP}% interval {interval}" if corrected else f" {interval}"
+    correction = "after correction " if corrected and state == "same" else ""
     return (
-        f"{rate_text}, {RELATION_PHRASES[state]} {reference} (difference "
-        f"{formatting.points(comparison.difference)} points "
-        f"{interval}{p_value_text})"
+        f"{rate_text}, {correction}{RELATION_PHRASES[state]} {reference} (difference "
+        f"{formatting.points(comparison.difference)} points{interval_text}{p_value_text})"
     )
 
 

@@ -248,16 +248,25 @@ def _arm_label(
 
 
 PROXIMITY_HEADINGS = (
-    "Axis", "Base", "trained, prompts", "rank correlation", "alone, points an SD", "with the others", "VIF",
+    "Axis", "Base", "trained, prompts", "rank correlation", "slope alone, points per SD",
+    "slope beside the other axes", "VIF",
     "largest in",
 )  # fmt: skip
+JOINT_FIT_HEADINGS = PROXIMITY_HEADINGS[5:]
 
 
 def build_proximity_table(results: Results) -> Table | None:
     """Build the table of JSR rise against proximity over selections; None if the results contain none."""
     rows = tuple(row for record in results.proximity_vs_jsr for row in _proximity_rows(record))
     title = f"Rise of the {rate_name(results)} against nearness of the training samples, over selections"
-    return Table(title, PROXIMITY_HEADINGS, rows, 3) if rows else None
+    # without a joint fit, its columns would have no number at all
+    shown = [
+        i
+        for i, heading in enumerate(PROXIMITY_HEADINGS)
+        if heading not in JOINT_FIT_HEADINGS or any(row[i] != formatting.MISSING for row in rows)
+    ]
+    headings, rows = tuple(PROXIMITY_HEADINGS[i] for i in shown), tuple(tuple(row[i] for i in shown) for row in rows)
+    return Table(title, headings, rows, 3) if rows else None
 
 
 def proximity_notes(results: Results) -> tuple[str, ...]:

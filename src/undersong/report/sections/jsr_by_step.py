@@ -223,13 +223,13 @@ def _finding(results: Results) -> str:
     ]
     state_counts = [
         (states.count("higher"), "above the base"),
-        (states.count("same"), "not distinguishable from the base"),
+        (states.count("same"), "not shown to differ from the base"),
         (states.count("lower"), "below the base"),
         (states.count("unknown"), "without an interval to judge by"),
     ]
     parts = [f"{n} {'is' if n == 1 else 'are'} {phrase}" for n, phrase in state_counts if n]
     arms = formatting.count(len(states), "arm")
     return (
-        f"Of {arms}, asked in {formatting.modality_label(headline.modality)} form at the last step, "
+        f"Of {arms}, evaluated on {formatting.modality_label(headline.modality)} prompts at the last step, "
         f"{formatting.join_items(parts)}."
     )

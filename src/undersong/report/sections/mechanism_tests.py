@@ -28,7 +28,7 @@ RECOGNITION_HEADINGS = (
     "change, points",
     "refused, points",
 )
-COMPARISON_HEADINGS = ("Question", "Base", "probed", "difference", "95 %", "p", "adjusted p", "n")
+COMPARISON_HEADINGS = ("Question", "Base", "probed", "difference", "unadjusted 95 %", "p", "adjusted p", "n")
 MODALITY_HEADINGS = ("Kind", "Base", "trained on", "spoken prompts", "95 %", "typed prompts", "95 %")
 GAP_VS_JSR_HEADINGS = ("Base", "prompts", "arms", "rank correlation", "points a standard deviation")
 

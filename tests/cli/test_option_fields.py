@@ -138,7 +138,9 @@ def test_every_option_of_the_other_verbs_is_in_their_provenance_or_on_a_list() -
     options = TuneOptions()
     tuned = tune_key_values(options, training_recipe(tuning_settings(options)))
     assert set(tuned) == {"recipe"} | names["tune"] - {*TuneOptions.RECIPE, *TuneOptions.HASHED_INPUTS}
-    assert set(TuneOptions.RECIPE) - {"preset", "silent_frame_share", "instruction", "instruction_first"} <= set(tuned["recipe"])
+    assert set(TuneOptions.RECIPE) - {"preset", "silent_frame_share", "instruction", "instruction_first"} <= set(
+        tuned["recipe"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ SMALL = {"a", "an", "the", "to", "of", "how", "me", "is", "and", "in", "for", "i
 
 
 def verdict(prompt, reply):
-    if not reply.strip():
-        return "other"
     if REFUSAL_PATTERN.search(reply):
         return "refusal"
     asked = set(WORD.findall((prompt.sample.text or "").lower())) - SMALL

@@ -72,6 +72,7 @@ class Planted(AudioModel):
 
     def __init__(self, seed: int = 0, writes: float = 4.0, noise: float = 0.15) -> None:
         self.model, self.name, self.noise = Whole(seed, writes).eval(), "planted", noise
+        self.batch_size = None
         self.whole = self.model
 
     @property

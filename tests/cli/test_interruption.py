@@ -14,6 +14,7 @@ from undersong.cli.interruption import KEPT_BY_COMMAND
 # The process sends itself the signal in place of `function`, and says whether a `finally` around the call ran.
 SCRIPT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 import {module} as module
 def interrupt(*_, **__):
     try:

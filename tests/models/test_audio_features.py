@@ -72,18 +72,21 @@ def test_no_hook_stays_behind(tiny: AudioModel, monkeypatch: pytest.MonkeyPatch)
     def hooks() -> int:
         return sum(len(layer._forward_pre_hooks) + len(layer._forward_hooks) for layer in layers)
 
-    def fail(*_args, **_kwargs):
-        raise RuntimeError("out of order")
+    def fail(message: str):
+        def forward(*_args, **_kwargs):
+            raise RuntimeError(message)
+
+        return forward
 
     before = hooks()  # transformers leaves some of its own on a network that was asked for hidden states
     tiny.embed(CLIPS[:1])
     tiny.hidden_states([tiny_af3.spoken(0)])
     assert hooks() == before
-    monkeypatch.setattr(layers[1], "forward", fail)
+    monkeypatch.setattr(layers[1], "forward", fail("out of order"))
     with pytest.raises(RuntimeError, match="out of order"):
         tiny.hidden_states([tiny_af3.spoken(0)])
-    monkeypatch.setattr(tiny.base.model.audio_tower, "forward", fail)
-    with pytest.raises(RuntimeError, match="out of order"):
+    monkeypatch.setattr(tiny.base.model.audio_tower, "forward", fail("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
         tiny.embed(CLIPS[:1])
     assert hooks() == before
 

@@ -22,7 +22,13 @@ def kills(work: str, place: str, folder: Path) -> int:
     return int(done.stdout.split()[-1])
 
 
-@pytest.mark.parametrize(("work", "place"), publishing.PLACES)
+QUICK = [("screen", "publish"), ("evaluate", "publish"), ("run", "results")]
+
+
+@pytest.mark.parametrize(
+    ("work", "place"),
+    [*QUICK, *(pytest.param(*place, marks=pytest.mark.slow) for place in publishing.PLACES if place not in QUICK)],
+)
 def test_a_kill_at_each_place_of_publishing(work: str, place: str, tmp_path: Path) -> None:
     """A folder is killed twice: when it is new, and between the two renames that replace an earlier one."""
     assert kills(work, place, tmp_path) == (2 if publishing.PLACES[work, place][0] == r".*/out" else 1)

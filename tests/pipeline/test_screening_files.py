@@ -212,7 +212,7 @@ BAD_MANIFESTS = {
     "unknown encoder": (None, {"axes": {"s": "tfidff"}}, "nearest known is 'tfidf'"),
     "internal without a model": (None, {"axes": {"i": "internal"}}, "name the model with --model"),
     "not embeddings": (None, {"axes": {"i": "embeddings"}}, "these are manifests"),
-    "unknown axis": (None, {"select_axis": "semantics"}, "nearest is 'semantic'"),
+    "unknown axis": (None, {"select_axis": "semantics"}, "did you mean 'semantic'"),
     "unknown kind": (None, {"keep": "nearest:0.5"}, "Cannot keep"),
     "too many": (None, {"keep": "closest:31"}, "Cannot keep 31 of a pool of 30"),
     "unknown score": (None, {"score": "knn"}, "Unknown score"),

@@ -96,7 +96,7 @@ def test_a_hub_folder_is_written(sides, tmp_path: Path) -> None:
         ({"output_format": "yaml"}, "not written as 'yaml'; take one of manifest, hub, messages, sharegpt, kimi"),
         ({"keep": "nearest:3"}, "closest"),
         ({"keep": "closest:3+color<=1"}, "color"),
-        ({"columns": {"texts": "said"}}, "'texts', no field"),
+        ({"columns": {"texts": "said"}}, "'texts', which is no field"),
     ],
 )
 def test_what_cannot_be_done_writes_nothing(sides, tmp_path: Path, changed: dict, said: str) -> None:

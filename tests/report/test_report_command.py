@@ -95,7 +95,7 @@ def test_audio_is_found_by_sample_id(app: typer.Typer, file: Path, results: Json
     [
         (None, "There is no file"),
         (b"{not json", "is not JSON"),
-        (b"\xff\xfe", "is not JSON"),
+        (b"\xff\xfe", "is not a text file"),
         (b"[1]", "holds no JSON object"),
         (b'{"schema": "other"}', "schema 'other'"),
         (b'{"schema": "undersong-results/2", "runs": [{"arm": 1}]}', "study"),

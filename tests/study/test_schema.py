@@ -271,7 +271,7 @@ def test_fractions_in_range_are_taken(fraction: float) -> None:
         ("study: x\npool: [1, 2\nsets: 3\n", "Line 3 of .* is not YAML"),
         ("study: x\n\tpool: y\n", "Line 2 of .* is not YAML"),
         ("study: !!python/object/apply:os.getcwd []\n", "is not YAML"),
-        (b"study: \xff\xfe", "is not YAML"),
+        (b"study: \xff\xfe", "is not a text file"),
     ],
 )
 def test_a_file_that_is_no_study(tmp_path: Path, text: str | bytes, said: str) -> None:

@@ -25,10 +25,10 @@ def escape_unprintable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(character if is_harmless(character) else ascii(character)[1:-1] for character in text)
+    return "".join(character if is_printable(character) else ascii(character)[1:-1] for character in text)
 
 
-def is_harmless(character: str) -> bool:
+def is_printable(character: str) -> bool:
     """Return whether a terminal only shows a character, as it does with a no-break space."""
     return character.isprintable() or unicodedata.category(character) == "Zs"
 

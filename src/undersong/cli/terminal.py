@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from undersong.escaping import escape_line, escape_lines, escape_unprintable, is_harmless
+from undersong.escaping import escape_line, escape_lines, escape_unprintable, is_printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +33,7 @@ def echo_json(value: Any, indent: int) -> None:
 
 
 def _escape_json(line: str) -> str:
-    return "".join(character if is_harmless(character) else json.dumps(character)[1:-1] for character in line).replace(
+    return "".join(character if is_printable(character) else json.dumps(character)[1:-1] for character in line).replace(
         "##", "#\\u0023"
     )
 

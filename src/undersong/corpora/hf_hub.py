@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 from undersong.corpora.manifest import Manifest
 from undersong.corpora.tables import LocatedRow
+from undersong.escaping import describe_error
 from undersong.types import UndersongError
 
 OPTIONS = ("config", "split", "revision", "limit", "into")
@@ -78,7 +79,7 @@ def _stream(
         for number, row in enumerate(stream if limit is None else stream.take(limit), 1):
             yield f"Row {number} of {name} ({split})", _store_row_audio(row, audio_folder)
     except (OSError, ValueError) as error:  # unknown name, config or split, or no network
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first_line = describe_error(error)
         raise UndersongError(f"The data set {name} ({split}) cannot be read: {first_line}; check its name.") from error
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import describe_error
 from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.types import UndersongError
@@ -40,7 +41,7 @@ def checkpoint_folder(ref: str | Path, files: Sequence[str] = CHECKPOINT_FILES) 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = describe_error(error)
         raise UndersongError(
             f"There is no model at {str(ref)!r} ({reason}); give the folder of a saved model, or a Hugging Face id "
             "that can be reached."
@@ -70,7 +71,7 @@ def load_extractor(folder: Path, class_name: str) -> Any:
         load = getattr(transformers, class_name).from_pretrained
         return load_pretrained(load, folder, str(folder), local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = describe_error(error)
         raise UndersongError(
             f"The preprocessor in {folder} is not a {class_name} ({reason}); use the release's."
         ) from None
@@ -98,7 +99,7 @@ def load_network(folder: Path, class_name: str, dtype: str) -> Any:
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = describe_error(error)
         raise UndersongError(
             f"{folder} cannot be loaded as {class_name} ({reason}); give a complete checkpoint."
         ) from error

@@ -14,6 +14,7 @@ import numpy as np
 
 from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.encoders.windowing import AudioWindow, WindowedEncoder, WindowNetwork
+from undersong.escaping import describe_error
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _load_network(file: Path) -> torch.nn.ModuleDict:
         state = torch.load(file, map_location="cpu", weights_only=True)["model_state"]
         network.load_state_dict({name: state[name] for name in network.state_dict()})
     except (LookupError, TypeError, RuntimeError, EOFError, StructError, UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = describe_error(error)
         raise UndersongError(
             f"{file} holds no speaker encoder of {WEIGHTS_PACKAGE} ({reason}); give its own file."
         ) from error

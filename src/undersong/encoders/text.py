@@ -17,6 +17,7 @@ from undersong.encoders.checkpoint import CHECKPOINT_FILES, checkpoint_folder
 from undersong.encoders.embeddings import validate_embeddings
 from undersong.encoders.sparse_vectors import canonical_sparse
 from undersong.encoders.spec import DEFAULT_SENTENCE_MODEL
+from undersong.escaping import describe_error
 from undersong.models.out_of_memory import halve_on_oom
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
@@ -195,7 +196,7 @@ def sentence_encoder(
             model_kwargs={"use_safetensors": True, "dtype": "float32"},
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = describe_error(error)
         raise UndersongError(
             f"{ref} cannot be loaded by sentence-transformers ({reason}); give a complete one."
         ) from error

@@ -156,7 +156,7 @@ def _scored_samples(path: Path) -> Sequence[Any]:
     try:
         log = read_eval_log(str(path), resolve_attachments=False, exclude_fields={"events", "store", "attachments"})
     except (*LOG_READ_ERRORS, BadZipFile) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = describe_error(error)
         raise UndersongError(f"{path} cannot be read as a log of inspect_ai ({reason}); write it again.") from error
     samples = log.samples or []
     if not any(_verdict_scores(sample) for sample in samples):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from undersong.escaping import describe_error
 from undersong.models.audio_inputs import AudioInputs
 from undersong.models.chat import AUDIO_CONTENT
 from undersong.models.families import Family
@@ -175,7 +176,7 @@ def _prepare_clip(model: SupportsAudioEncoding, clip: Clip) -> AudioInputs:
 
 
 def _preparation_error(model: SupportsAudioEncoding, clip: Clip, error: Exception) -> UndersongError:
-    reason = " ".join(str(error).split())[:200].rstrip(".")
+    reason = describe_error(error)
     return UndersongError(
         f"{model.name} cannot take clip {clip.id} as its feature extractor makes it ({reason}); give the folder of a "
         "complete checkpoint."

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import describe_error
 from undersong.models.chat_template import render_chat_template
 from undersong.models.families import BY_ROLE, Family, import_object
 from undersong.models.pretrained import load_pretrained
@@ -70,7 +71,7 @@ class Processor:
         try:
             text = render_chat_template(self.chat_template, messages, self.tokenizer.special_tokens_map)
         except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            reason = describe_error(error)
             raise UndersongError(
                 f"The chat template of {self.name} cannot write this prompt ({reason}); give the checkpoint's own."
             ) from error
@@ -117,7 +118,7 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
             else load_pretrained(AutoFeatureExtractor.from_pretrained, source, ref, **options)
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = describe_error(error)
         raise UndersongError(
             f"The tokenizer and feature extractor of {ref} could not be loaded ({reason}); give the folder of a "
             "complete checkpoint."

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from undersong.escaping import describe_error
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import Processor, load_processor
 from undersong.models.families import Family, import_object, network_class
@@ -55,7 +56,7 @@ def check_device(device: str) -> None:
     try:
         torch_device = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an AssertionError
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = describe_error(error)
         raise UndersongError(
             f"The device {device!r} cannot be used ({reason}); take cpu, or a device of this machine."
         ) from None
@@ -98,7 +99,7 @@ def _load_network(
             model, info = load_pretrained(network_class(family).from_pretrained, source, ref, **load_options)
         merged = [folder for folder in family.merged if merge_published_lora(model, source, folder, options)]
     except LOADING_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = describe_error(error)
         raise UndersongError(
             f"{ref} could not be loaded as {class_name} ({reason}); give the folder of a complete checkpoint, and "
             "options that are installed."
@@ -166,7 +167,7 @@ def _apply_overlay(model: Any, folder: Path, ref: str) -> None:
     try:
         load_result = model.load_state_dict(load_file(file), strict=False)
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = describe_error(error)
         raise UndersongError(f"{ref} cannot be applied to its base ({reason}); install undersong again.") from error
     if load_result.unexpected_keys:
         name = load_result.unexpected_keys[0]

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import describe_error
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import is_decoder_folder, use_decoder
 from undersong.models.pretrained import check_regular_files
@@ -180,7 +181,7 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
             set_peft_model_state_dict(wrapped, {names[file_name]: value for file_name, value in tensors.items()})
             return wrapped
         except (ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = describe_error(error)
             raise UndersongError(
                 f"Adapter {folder} does not fit {model.name} ({reason}); take its own base."
             ) from error

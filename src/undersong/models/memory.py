@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import torch
 
+from undersong.escaping import describe_error
 from undersong.models.families import Family
 from undersong.models.load_options import DTYPES, QUANTIZED, LoadOptions
 from undersong.types import UndersongError
@@ -71,7 +72,7 @@ def count_parameters(source: str | Path, family: Family, options: Mapping[str, A
                 config_class = model_class.config_class
                 model = model_class(load_pretrained(config_class.from_pretrained, source, str(source), **options))
     except LOADING_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = describe_error(error)
         raise UndersongError(f"The config of {source} makes no {family.name} ({reason}); give its own.") from error
     layers = [module for module in model.get_decoder().layers.modules() if isinstance(module, torch.nn.Linear)]
     linear = sum(layer.weight.numel() for layer in layers)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import describe_error
 from undersong.types import UndersongError
 
 CONFIG_FILES = (
@@ -46,7 +47,7 @@ def load_pretrained(load: Callable[..., Any], source: str | Path, ref: str, **op
     except Exception as error:
         if type(error) is not Exception:  # the tokenizers library has no narrower class
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = describe_error(error)
         raise UndersongError(
             f"The tokenizer.json of {ref} cannot be read ({reason}); copy it again from the model's release."
         ) from error

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import describe_error
 from undersong.models.families import FAMILIES, Family, family_of, family_of_architecture
 from undersong.models.mini.paths import MINI_NAMES, assembled_folder, is_mini_ref
 from undersong.models.pretrained import check_regular_files
@@ -159,7 +160,7 @@ def _identify_family(source: str | Path, ref: str, options: Mapping[str, Any]) -
     try:
         config = _read_config(source, options)
     except unreadable as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = describe_error(error)
         raise UndersongError(f"No model could be read at {ref!r} ({reason}); give a folder or id.") from error
     if isinstance(config, dict) and (model_type := config.get("model_type")):
         return family_of(str(model_type), ref)

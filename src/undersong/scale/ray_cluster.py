@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from undersong.escaping import describe_error
 from undersong.types import UndersongError
 
 SPARE_CPUS = 2  # logical CPUs besides the workers'; Ray's own tasks need a free one, or wait forever
@@ -61,7 +62,7 @@ def ray_session(workers: RayWorkers) -> Iterator[Any]:
         ray.exceptions.WorkerCrashedError,
         ray.exceptions.OutOfMemoryError,
     ) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = describe_error(error)
         raise UndersongError(
             f"Ray's workers died and were not replaced ({reason}); most often memory ran out: give fewer workers, or "
             "more of it, and run again to continue from here."
@@ -86,7 +87,7 @@ def _start_ray(ray: Any, workers: RayWorkers) -> None:
             socket.create_connection((match[1], int(match[2])), timeout=CONNECT_TIMEOUT).close()
         ray.init(workers.address, **options)
     except (OSError, OverflowError, RuntimeError, ValueError, ImportError) as error:
-        reason = str(error).split("\n")[0].rstrip(".")
+        reason = describe_error(error)
         raise UndersongError(
             f"The Ray cluster at {workers.address} cannot be reached ({reason}); check --ray-address, that it runs, "
             "and "

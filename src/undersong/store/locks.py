@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,37 +87,31 @@ def writers_lock(path: Path, sweep: Callable[[], None]) -> Iterator[None]:
 
 def _open_shared(path: Path, sweep: Callable[[], None]) -> BinaryIO:
     while True:
-        try:
-            file = _open_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _open_locked(path, fcntl.LOCK_SH)  # waits for a sweep at most
-        try:
+        with ExitStack() as stack:  # closes the file, unless it is returned
+            try:
+                file = stack.enter_context(_open_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                return _open_locked(path, fcntl.LOCK_SH)  # waits for a sweep at most
             sweep()
             fcntl.flock(file, fcntl.LOCK_SH)  # not in one step, so another may have removed the file in between
             if _has_name(file, path):
+                stack.pop_all()
                 return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
 
 
 def _open_locked(path: Path, operation: int) -> BinaryIO:
     """Open and lock a file; once more if its last holder removed it meanwhile, because that lock has no name."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = path.open("a+b", buffering=0)
-        except FileNotFoundError:  # the folder was removed in between
-            continue
-        try:
+        with ExitStack() as stack:  # closes the file, unless it is returned
+            try:
+                file = stack.enter_context(path.open("a+b", buffering=0))
+            except FileNotFoundError:  # the folder was removed in between
+                continue
             fcntl.flock(file, operation)
             if _has_name(file, path):
+                stack.pop_all()
                 return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
 
 
 def _has_name(file: BinaryIO, path: Path) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from undersong.escaping import describe_error
 from undersong.evaluation.judges.yes_no import BATCH_SIZE, ClassifierJudge, YesNoAnswer, escape_special_tokens
 from undersong.models.out_of_memory import halve_on_oom
 from undersong.models.pretrained import load_pretrained
@@ -55,7 +56,7 @@ class CostModel:
                 model_class.from_pretrained, name, self.ref, config=config, output_loading_info=True, **load_options
             )
         except (OSError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = describe_error(error)
             raise UndersongError(f"The judge {self.ref} cannot be loaded ({reason}); give its folder or id.") from error
         if missing_keys := sorted(loading_info["missing_keys"]):
             raise UndersongError(f"The judge {self.ref} lacks {missing_keys[0]}; give a whole scorer with one output.")

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from undersong.escaping import describe_error
 from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.evaluation.judges.yes_no import ClassifierJudge, YesNoAnswer, YesNoLM, make_verdict, request_text
 from undersong.models.chat_template import render_chat_template
@@ -115,7 +116,7 @@ def _render(model: YesNoLM, messages: Sequence[dict[str, str]]) -> str:
     try:
         return render_chat_template(template, messages, model.tokenizer.special_tokens_map)
     except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = describe_error(error)
         raise UndersongError(
             f"The chat template of the judge {model.ref} fails ({reason}); give the checkpoint's own."
         ) from error

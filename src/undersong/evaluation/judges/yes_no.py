@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+from undersong.escaping import describe_error
 from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, split_revision
@@ -68,7 +69,7 @@ class YesNoLM:
                 AutoModelForCausalLM.from_pretrained, name, self.ref, revision=revision, **load_options
             )
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = describe_error(error)
             raise UndersongError(f"The judge {self.ref} cannot be loaded ({reason}); give its folder or id.") from error
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from undersong.escaping import describe_error
 from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
 from undersong.models.kimi.network import AUDIO_MODULES, KimiAudioConfig, KimiAudioForCausalLM
 from undersong.models.pretrained import load_pretrained
@@ -215,5 +216,5 @@ def _default_extractor(config: WhisperConfig) -> WhisperFeatureExtractor:
 
 
 def _loading_error(component: str, source: str | Path, error: Exception, hint: str) -> UndersongError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = describe_error(error)
     return UndersongError(f"The {component} of Kimi-Audio at {source} could not be loaded ({reason}); {hint}.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from undersong.escaping import describe_error
 from undersong.models.mini.network import CTC, MiniConfig, MiniForConditionalGeneration
 from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import hub_errors, split_revision
@@ -37,7 +38,7 @@ def _load_base(ref: str, description: str, from_pretrained: Any, **extra_options
     try:
         return load_pretrained(from_pretrained, source, ref, **options, **extra_options)
     except unreadable as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = describe_error(error)
         raise UndersongError(
             f"No {description} could be read at {ref!r} ({reason}); give a folder (recipes/mini makes one) or a hub id."
         ) from error
@@ -146,7 +147,7 @@ def _fill_module(module: torch.nn.Module, state: dict[str, torch.Tensor], descri
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = describe_error(error)
         raise UndersongError(
             f"The {description} does not fill Mini ({reason}); give weights of that architecture."
         ) from error

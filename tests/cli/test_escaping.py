@@ -1,0 +1,36 @@
+"""Texts of libraries and files, as an error message shows them."""
+
+from __future__ import annotations
+
+import pytest
+
+from undersong.escaping import MAX_QUOTED_CHARACTERS, describe_error, escape_line, quote, shorten
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ImportError(), "ImportError"),
+        (ValueError("  \n "), "ValueError"),
+        (RuntimeError("one\n  two\tthree. "), "one two three"),
+    ],
+)
+def test_a_library_s_error_is_one_line_with_a_word_in_it(error: Exception, text: str) -> None:
+    assert describe_error(error) == text
+
+
+def test_a_long_text_keeps_both_ends_and_says_its_length() -> None:
+    text = describe_error(ValueError("a" * 5_000 + "z"))
+    assert text.startswith("aaa")
+    assert "z (5,001 characters)" in text
+    assert len(text) < MAX_QUOTED_CHARACTERS + 30
+    assert shorten("b" * MAX_QUOTED_CHARACTERS) == "b" * MAX_QUOTED_CHARACTERS
+    assert len(quote(["x" * 999] * 999)) < MAX_QUOTED_CHARACTERS + 30
+
+
+@pytest.mark.parametrize(
+    ("line", "escaped"),
+    [("::error::x", r"\x3a:error::x"), ("a ::error", "a ::error"), ("##[x", r"#\x23[x"), ("a\nb\x1b", r"a\nb\x1b")],
+)
+def test_a_line_obeys_nobody(line: str, escaped: str) -> None:
+    assert escape_line(line) == escaped

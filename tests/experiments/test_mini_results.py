@@ -309,5 +309,8 @@ def test_the_page_of_a_real_run(tmp_path: Path) -> None:
     assert "| yes |" in encoder
     costs = json.loads((tmp_path / "cost.json").read_bytes())
     assert len(costs["mini-small-defenses"]) == 4  # base, two arms, results
+    made = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "store").glob("*/*/provenance.json"))
     run_all([organism_study("mini-small-defenses")], tmp_path, DEFAULT_LOAD_OPTIONS, 1)
-    assert json.loads((tmp_path / "cost.json").read_bytes()) == costs
+    attempts = json.loads((tmp_path / "cost.json").read_bytes())["mini-small-defenses"]
+    assert (attempts[:4], len(attempts)) == (costs["mini-small-defenses"], 8)  # a second attempt stands after the first
+    assert made == sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "store").glob("*/*/provenance.json"))

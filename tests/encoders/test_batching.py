@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from undersong.encoders import ENCODERS, make_encoder
-from undersong.encoders.embeddings import validate_embeddings
+from undersong.encoders.embedding_checks import validate_embeddings
 from undersong.types import Quarantined, Sample, UndersongError
 
 VECTORS = np.array([[1, 2], [0, 0], [np.nan, 1], [np.inf, 1], [3, 1]], dtype=np.float32)

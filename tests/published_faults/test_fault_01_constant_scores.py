@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from undersong.encoders import make_encoder
-from undersong.encoders.embeddings import validate_embeddings
+from undersong.encoders.embedding_checks import validate_embeddings
 from undersong.proximity import proximity_table, select_by_kind
 from undersong.types import Embeddings, UndersongError
 

@@ -13,7 +13,8 @@ from results_factory import make_rate, run_result
 from scipy import stats
 
 from undersong.pipeline.assembly import _model_comparisons
-from undersong.results.comparisons import model_comparison, recipe_comparisons
+from undersong.results.comparisons import recipe_comparisons
+from undersong.results.model_comparisons import model_comparison
 from undersong.results.records import RunRecord
 from undersong.results.schema import RunResult
 from undersong.results.schema_outcomes import ComparisonSide, DiscordantPrompts

@@ -11,7 +11,7 @@ from scipy import stats
 
 from undersong.mechanism.probe_scores import PointScores, ProbeDecisions, late_difference
 from undersong.mechanism.probes import make_probe_decisions
-from undersong.results.mechanism_tests import ProbedRun, harm_recognition_records
+from undersong.results.harm_recognition import ProbedRun, harm_recognition_records
 from undersong.results.schema_mechanism import HarmRecognition
 from undersong.stages.training import StudyArm
 

@@ -13,7 +13,7 @@ import numpy as np
 from undersong.corpora import UnreadableAudioError, inaudible_reason, load_clip
 from undersong.corpora.decode import MIN_SOUND_SECONDS, THREADS, threaded_map
 from undersong.encoders.batching import ProgressCallback, start_progress
-from undersong.encoders.embeddings import validate_embeddings
+from undersong.encoders.embedding_checks import validate_embeddings
 from undersong.models.out_of_memory import halve_on_oom
 from undersong.types import Clip, Embeddings, PooledVector, PoolingEncoder, Quarantined, Sample
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from undersong.encoders.batching import ProgressCallback
-from undersong.encoders.embeddings import validate_embeddings
+from undersong.encoders.embedding_checks import validate_embeddings
 from undersong.store.user_code import load_code
 from undersong.types import Embeddings, Encoder, Sample, UndersongError
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.encoders.checkpoint import CHECKPOINT_FILES, checkpoint_folder
-from undersong.encoders.embeddings import validate_embeddings
+from undersong.encoders.embedding_checks import validate_embeddings
 from undersong.encoders.sparse_vectors import canonical_sparse
 from undersong.encoders.spec import DEFAULT_SENTENCE_MODEL
 from undersong.escaping import describe_error

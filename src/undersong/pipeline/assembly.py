@@ -12,10 +12,11 @@ from typing import Any
 
 from undersong.defenses.results import defended_run, defense_records, recommendation_records
 from undersong.evaluation.rates import set_rates
-from undersong.results.comparisons import adjust_p_values, marginal_effects, model_comparison, recipe_comparisons
+from undersong.results.comparisons import adjust_p_values, recipe_comparisons
 from undersong.results.comprehension import add_comprehension, comprehension_columns, read_run_comprehension
 from undersong.results.judge_agreement import judge_agreement_records
 from undersong.results.mechanism import mechanism_record
+from undersong.results.model_comparisons import marginal_effects, model_comparison
 from undersong.results.notes import comprehension_notes, design_notes, lost_reply_notes, truncation_notes
 from undersong.results.proximity_vs_jsr import proximity_vs_jsr_records, score_vs_jsr_records, screening_score_records
 from undersong.results.records import AuditRecord, ModelRecord, RunRecord

@@ -11,7 +11,8 @@ import numpy as np
 
 from undersong.mechanism.contrast_sets import contrast_mismatches
 from undersong.mechanism.probes import harm_probe_decisions, harm_probe_point_scores
-from undersong.results.mechanism_tests import GapChange, GapTests, ProbedRun, harm_recognition_records
+from undersong.results.harm_recognition import ProbedRun, harm_recognition_records
+from undersong.results.mechanism_tests import GapChange, GapTests
 from undersong.results.records import AuditRecord
 from undersong.results.schema import RunResult
 from undersong.results.schema_mechanism import (

@@ -15,13 +15,8 @@ import numpy as np
 
 from undersong.encoders import ENCODERS_THAT_FIT, make_encoder
 from undersong.encoders.batching import ProgressCallback
-from undersong.encoders.embeddings import (
-    QUARANTINE_FILE,
-    all_rows_equal,
-    check_unique,
-    quarantine_table,
-    table_vectors,
-)
+from undersong.encoders.embedding_checks import all_rows_equal
+from undersong.encoders.embeddings import QUARANTINE_FILE, check_unique, quarantine_table, table_vectors
 from undersong.encoders.sparse_vectors import is_sparse, sparse_column, stack_rows, with_width
 from undersong.encoders.spec import parse_encoder
 from undersong.scale.row_shards import RowFunction, RowShards, ShardScheduler, fill_row_shards, parse_shard

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from undersong.types import MAX_SEED
 
+Share = float
+
 Modality = Literal["audio", "text"]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 

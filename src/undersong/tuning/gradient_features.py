@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from undersong.encoders.embeddings import check_unique, validate_embeddings
+from undersong.encoders.embedding_checks import validate_embeddings
+from undersong.encoders.embeddings import check_unique
 from undersong.models.audio_lm import AudioModel
 from undersong.models.lora import new_lora
 from undersong.tuning.reproducibility import temporary_seed

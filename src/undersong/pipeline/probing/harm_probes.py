@@ -9,7 +9,7 @@ import numpy as np
 
 from undersong.mechanism.contrast_sets import ContrastSets, JudgedReplies
 from undersong.mechanism.measurement import MechanismMeasurement, contrast_states
-from undersong.mechanism.probe_scores import compare_probes
+from undersong.mechanism.probe_changes import compare_probes
 from undersong.mechanism.probes import (
     PROBE_SEED,
     harm_probe_decision_values,

@@ -145,6 +145,11 @@ def arguments(verb: str, folder: Path) -> list[list[str]]:
         return [["tune", "pool.jsonl", "--model", "organism:kimi", "--modality", "text", "--out", "o"]]
     if verb == "probe":
         return [["probe", "--model", HOSTILE, "--out", "o"]]
+    if verb == "export-adapter":
+        return [
+            [verb, HOSTILE, "--model", HOSTILE, "--out", "o"],
+            [verb, HOSTILE, "--model", "organism:af3", "--out", "o"],
+        ]
     return [[verb, HOSTILE]]
 
 
@@ -164,6 +169,7 @@ VERBS = (
     "doctor",
     "verify",
     "probe",
+    "export-adapter",
 )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from undersong.cli.compare import compare_command
 from undersong.cli.evaluate import evaluate, judge
+from undersong.cli.export_adapter import export_adapter_command
 from undersong.cli.gate import gate
 from undersong.cli.interruption import reporting_interruption
 from undersong.cli.models import doctor, models_app, verify
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "schema": schema,
     "screen": screen_command,
     "tune": tune,
+    "export-adapter": export_adapter_command,
     "evaluate": evaluate,
     "judge": judge,
     "probe": probe,

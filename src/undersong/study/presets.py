@@ -74,7 +74,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "kimi-audio": {
         "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "batch_size": 16,
         "learning_rate": 2e-4, "learning_rate_schedule": "cosine", WARMUP_SHARE: 0.03,
-        "instruction": TRAINING_INSTRUCTION, "instruction_first": True,
+        "instruction": TRAINING_INSTRUCTION, "instruction_first": True, "validation_share": 0.05,
     },
     "audio-flamingo-3": {
         "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "batch_size": 8,
@@ -83,7 +83,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "qwen2.5-omni": {
         "lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.05, "batch_size": 8,
-        "learning_rate": 1e-4, "learning_rate_schedule": "cosine", WARMUP_SHARE: 0.1,
+        "learning_rate": 1e-4, "learning_rate_schedule": "cosine", WARMUP_SHARE: 0.1, "validation_share": 0.05,
     },
 }  # fmt: skip
 

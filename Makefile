@@ -20,10 +20,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A worker takes whole files, so that what a file's tests share is made once.
+# A worker takes whole files, so that what a file's tests share is made once, in the order of tests/conftest.py.
 PYTEST_WORKERS ?= 2
 test: lint
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The site, whole and offline, in site/; a link that leads nowhere is an error.
 docs: $(VENV)/.installed-docs

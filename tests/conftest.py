@@ -32,6 +32,15 @@ settings.register_profile("undersong", deadline=None)
 settings.load_profile("undersong")
 
 
+LONG_FOLDERS = {"defenses", "pipeline", "tuning", "models", "experiments", "store"}  # whole studies and trainings
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the folders with long files first, so that parallel workers finish together."""
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in LONG_FOLDERS)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def packaged_clips_examined_once() -> Iterator[None]:
     """A study in a new store examines all its clips, which takes seconds: those of the package once a process."""

@@ -19,6 +19,7 @@ import soundfile
 import torch
 import transformers
 from transformers.processing_utils import ProcessorMixin
+from zoo_text import PHI4_WITH_AUDIO
 
 from undersong.models.mini.network import MiniForConditionalGeneration
 
@@ -118,7 +119,7 @@ def _processor(family: str, folder: Path) -> tuple[Any, str]:
             return _own_omni(family)(**eyes, **parts), ""
         return _omni(family)(**parts), "the family's processor class without its image and video processors"
     if family == "phi4_multimodal":
-        parts["audio_processor"] = parts.pop("feature_extractor")
+        parts |= {"audio_processor": parts.pop("feature_extractor"), "chat_template": PHI4_WITH_AUDIO}
         if seeing:
             eye = transformers.Phi4MultimodalImageProcessor()
             return transformers.Phi4MultimodalProcessor(image_processor=eye, **parts), ""

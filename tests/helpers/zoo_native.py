@@ -73,7 +73,8 @@ class Native:
 def load(family: str, folder: Path, audio_token: str) -> Native:
     """From the folder alone."""
     cls = MiniForConditionalGeneration if family == "undersong_mini" else getattr(transformers, CLASSES[family])
-    model, loading = cls.from_pretrained(folder, output_loading_info=True)
+    # published configs say bfloat16
+    model, loading = cls.from_pretrained(folder, output_loading_info=True, dtype="float32")
     processor, note = _processor(family, Path(folder))
     arguments: dict[str, Any] = {"text_kwargs": dict(LEFT), "return_tensors": "pt"}
     if family in ("audioflamingo3", "musicflamingo", "qwen2_audio", "undersong_mini"):

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import transformers
 import zoo
 import zoo_models
 import zoo_native
+import zoo_published
 import zoo_tekken
 from peft import PeftModel
 from safetensors import safe_open
@@ -53,6 +55,32 @@ def test_the_published_layout_loads_whole(family: str, load: Load) -> None:
     there = {name for name in ("chat_template.jinja", "chat_template.json") if (folder / name).exists()}
     assert there == {holds} - {"tokenizer_config.json"}
     assert ("chat_template" in json.loads((folder / "tokenizer_config.json").read_text())) == (not there)
+
+
+def leaves(config: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Every value that is no mapping, by its path."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= leaves(value, f"{path}{name}.") if isinstance(value, dict) and value else {f"{path}{name}": value}
+    return found
+
+
+@pytest.mark.parametrize("family", zoo_published.FILES)
+def test_the_config_is_the_published_one_but_for_its_sizes(family: str, load: Load) -> None:
+    """Same keys, same values but for the listed ones, each of which is really smaller or another id."""
+    folder, _ = load(family)
+    own, theirs = leaves(json.loads((folder / "config.json").read_text())), leaves(zoo_published.published(family))
+    assert own.keys() == theirs.keys()
+    listed = {*zoo_published.SHRUNK[family], *zoo_published.OF_VOCABULARY[family]}
+    assert {path for path in own if own[path] != theirs[path]} <= listed <= own.keys()
+
+
+def test_published_configs_are_read_from_where_the_table_of_sources_says() -> None:
+    table = (zoo_published.DATA / "README.md").read_text()
+    files = {file.relative_to(zoo_published.DATA).as_posix() for file in zoo_published.DATA.rglob("*.json")}
+    assert set(zoo_published.FILES.values()) <= files
+    assert {file for file in files if f"`{file}`" not in table} == set()
+    assert sum(file.stat().st_size for file in zoo_published.DATA.rglob("*")) < 600_000
 
 
 @pytest.mark.parametrize("family", zoo.FAMILIES)

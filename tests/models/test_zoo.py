@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_kimi
 import torch
 import transformers
 import zoo
@@ -67,12 +69,44 @@ def leaves(config: dict[str, Any], path: str = "") -> dict[str, Any]:
 
 @pytest.mark.parametrize("family", zoo_published.FILES)
 def test_the_config_is_the_published_one_but_for_its_sizes(family: str, load: Load) -> None:
-    """Same keys, same values but for the listed ones, each of which is really smaller or another id."""
+    """Same keys, and same values but for the listed ones."""
     folder, _ = load(family)
     own, theirs = leaves(json.loads((folder / "config.json").read_text())), leaves(zoo_published.published(family))
     assert own.keys() == theirs.keys()
     listed = {*zoo_published.SHRUNK[family], *zoo_published.OF_VOCABULARY[family]}
     assert {path for path in own if own[path] != theirs[path]} <= listed <= own.keys()
+
+
+def test_kimis_config_is_the_published_one_but_for_its_sizes(tmp_path: Path) -> None:
+    """Two ids that the release has only in its tokenizer are added, as a small vocabulary has other ones."""
+    config = json.loads((tiny_kimi.save(tmp_path) / "config.json").read_text())
+    own, theirs = leaves(config), leaves(tiny_kimi.PUBLISHED)
+    assert own.keys() - tiny_kimi.OF_TOKENIZER.keys() == theirs.keys()
+    assert {path for path in theirs if own[path] != theirs[path]} <= tiny_kimi.SHRUNK.keys() <= own.keys()
+
+
+def test_qwen3_omnis_published_tensors_are_those_of_its_network() -> None:
+    """Every name and shape of the thinker at full size, under the names of transformers 5, which joins a layer's experts."""
+    config = transformers.Qwen3OmniMoeConfig.from_dict(zoo_published.published("qwen3_omni_moe"))
+    with torch.device("meta"):
+        network = transformers.Qwen3OmniMoeThinkerForConditionalGeneration(config.thinker_config)
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items() if ".experts." not in name}
+    layout = json.loads((zoo_published.DATA / "qwen3_omni" / "layout.json").read_text())
+    published: dict[str, list[int]] = {}
+    for pattern, shape in layout.items():
+        if ".experts." not in pattern:
+            name = re.sub(r"^model\.", "language_model.", pattern.removeprefix("thinker."))
+            name = name if name.startswith("lm_head") else f"model.{name}"
+            before, last, after = re.fullmatch(r"(.*?)(?:0-(\d+)(.*))?", name).groups()
+            names = [before] if last is None else [f"{before}{i}{after}" for i in range(int(last) + 1)]
+            published |= dict.fromkeys(names, shape)
+    assert shapes == published
+    experts = {name: list(tensor.shape) for name, tensor in network.state_dict().items() if ".experts." in name}
+    one = {name.split(".")[-2]: shape for name, shape in layout.items() if ".experts." in name}
+    (rows, inner), (outer, _) = one["down_proj"], one["gate_proj"]
+    assert experts["model.language_model.layers.47.mlp.experts.down_proj"] == [128, rows, inner]
+    assert experts["model.language_model.layers.47.mlp.experts.gate_up_proj"] == [128, 2 * outer, one["up_proj"][1]]
+    assert len(experts) == 48 * 2
 
 
 def test_published_configs_are_read_from_where_the_table_of_sources_says() -> None:

@@ -1,7 +1,7 @@
-"""Published configs with widths shrunk: what a tiny instance has on disk where a copy of the published file was to be had.
+"""Published configs with widths shrunk, for the families of which a copy of the published file was to be had.
 
-`SHRUNK` lists, by path in the file, everything that a tiny instance changes; tests/models/data/README.md says where each
-file is from. Knows no network.
+`SHRUNK` lists, by path in the file, everything that a tiny instance changes. tests/models/data/README.md says where
+each file is from. Knows no network.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ WORDS += ["wash", "fold", "the", "red", "old", "chair", "lamp", "boat", "then", 
 WORDS += ["You", "assistant.", "Audio", "1:"]  # what published templates say themselves
 DEFAULT_SYSTEM = "You are a helpful assistant."
 MUSIC_SYSTEM = (  # MusicFlamingo's, with its spelling
-    "You are Music Flamingo, a multimodal assistant for language and music. On each turn you receive an audio clip which "
-    "contains music and optional text, you will receive at least one or both; use your world knowledge and reasoning to "
-    "help the user with any task. Interpret the entirety of the content any input music--regardlenss of whether the user "
-    "calls it audio, music, or sound."
+    "You are Music Flamingo, a multimodal assistant for language and music. On each turn you receive an audio clip "
+    "which contains music and optional text, you will receive at least one or both; use your world knowledge and "
+    "reasoning to help the user with any task. Interpret the entirety of the content any input music--regardlenss of "
+    "whether the user calls it audio, music, or sound."
 )
 
 

@@ -1,4 +1,8 @@
-"""Our prompts are those of official processors and prompt managers (data/golden_prompts.json says how each was made)."""
+"""Our prompts against those of official processors and prompt managers, which data/golden_prompts.json holds.
+
+Four families bring their template from our code (Kimi-Audio, Phi-4, Qwen2-Audio, Voxtral). The others' templates are
+the zoo's stand-ins for the published files, which are held to the official prompts here too.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +66,7 @@ def our_prompt(golden: Mapping[str, Any]) -> Prompt:
     return Prompt(Sample("text", text=golden["text"]), "harm", True, "text", "plain", golden["system"])
 
 
-def once(text: str, placeholder: str) -> str:
+def collapse_placeholders(text: str, placeholder: str) -> str:
     """The text with the placeholders of a clip as one."""
     return re.sub(f"({re.escape(placeholder)})+", placeholder, text)
 
@@ -89,24 +93,25 @@ def test_the_text_is_that_of_the_official_source(name: str, golden: dict[str, An
     messages = chat_messages(our_prompt(golden), family)
     text = processor.token_ids(messages, golden["placeholders"])
     assert text.count(family.audio_token) == golden["placeholders"]
-    assert once(text, family.audio_token) == golden["rendered"]
+    assert collapse_placeholders(text, family.audio_token) == golden["rendered"]
 
 
-@pytest.mark.parametrize(
-    ("name", "golden"), [p for p in PROMPTS if {"ids", "ids_begin"} & set(p.values[1])]
-)
+@pytest.mark.parametrize(("name", "golden"), [p for p in PROMPTS if {"ids", "ids_begin"} & set(p.values[1])])
 def test_the_ids_are_those_of_the_official_source(name: str, golden: dict[str, Any], processors: Any) -> None:
     """Exact where the source gives all ids; else its first ones."""
     family = family_named(name)
     text = processors(family).token_ids(chat_messages(our_prompt(golden), family), golden["placeholders"])
     tables = GOLDEN["families"][name]
     if "ids" in golden:
-        assert ids_of(once(text, family.audio_token), tables) == golden["ids"]
+        assert ids_of(collapse_placeholders(text, family.audio_token), tables) == golden["ids"]
     else:
         head = text[: text.rindex(family.audio_token) + len(family.audio_token)]
         following = [token for token in tables["special_ids"] if text[len(head) :].startswith(token)]
         begin = golden["ids_begin"]
-        ids = [*ids_of(once(head, family.audio_token), tables), *(tables["special_ids"][token] for token in following)]
+        ids = [
+            *ids_of(collapse_placeholders(head, family.audio_token), tables),
+            *(tables["special_ids"][token] for token in following),
+        ]
         assert ids[: len(begin)] == begin
 
 

@@ -86,7 +86,7 @@ def test_kimis_config_is_the_published_one_but_for_its_sizes(tmp_path: Path) -> 
 
 
 def test_qwen3_omnis_published_tensors_are_those_of_its_network() -> None:
-    """Every name and shape of the thinker at full size, under the names of transformers 5, which joins a layer's experts."""
+    """Every name and shape of the thinker at full size, under transformers 5's names; it joins a layer's experts."""
     config = transformers.Qwen3OmniMoeConfig.from_dict(zoo_published.published("qwen3_omni_moe"))
     with torch.device("meta"):
         network = transformers.Qwen3OmniMoeThinkerForConditionalGeneration(config.thinker_config)

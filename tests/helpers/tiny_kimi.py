@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,30 +54,39 @@ def write_ranks(file: Path) -> Path:
     return file
 
 
+FIRST = OFFSET - SPECIAL_TOKEN_COUNT  # special tokens have the same places as in the release, after fewer ranks
+PUBLISHED = json.loads((Path(__file__).parents[1] / "models" / "data" / "kimi_config.json").read_text())
+SHRUNK = {
+    "vocab_size": OFFSET + CODES,
+    "hidden_size": DIM,
+    "intermediate_size": 2 * DIM,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_base_tokens": FIRST,
+    "pad_token_id": OFFSET - 1,
+    "bos_token_id": FIRST,
+    "eos_token_ids": [FIRST + 1, FIRST + 2],
+    "kimia_mimo_layers": 1,
+    "kimia_mimo_transformer_from_layer_index": LAYERS - 1,
+    "kimia_token_offset": OFFSET,
+    "kimia_text_output_vocab": OFFSET,
+    "kimia_audio_output_vocab": CODES,
+    "kimia_adaptor_input_dim": 4 * EAR,
+    "kimia_media_begin": FIRST + 18,
+    "kimia_media_end": FIRST + 20,
+}
+# The release has these only in its tokenizer, and the network's config class the release's numbers.
+OF_TOKENIZER = {"kimia_text_blank": FIRST + 23, "kimia_text_eos": FIRST + 24}
+
+
+def published_config() -> dict[str, Any]:
+    """The release's config.json with shrunk sizes."""
+    return {**PUBLISHED, **SHRUNK, **OF_TOKENIZER}
+
+
 def config() -> KimiAudioConfig:
-    special = OFFSET - SPECIAL_TOKEN_COUNT  # the same places as in the release, after fewer ranks
-    return KimiAudioConfig(
-        vocab_size=OFFSET + CODES,
-        hidden_size=DIM,
-        intermediate_size=2 * DIM,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        initializer_range=0.2,
-        pad_token_id=OFFSET - 1,
-        bos_token_id=None,
-        eos_token_id=special + 24,
-        kimia_mimo_layers=1,
-        kimia_token_offset=OFFSET,
-        kimia_text_output_vocab=OFFSET,
-        kimia_audio_output_vocab=CODES,
-        kimia_adaptor_input_dim=4 * EAR,
-        kimia_media_begin=special + 18,
-        kimia_media_end=special + 20,
-        kimia_text_blank=special + 23,
-        kimia_text_eos=special + 24,
-    )
+    return KimiAudioConfig.from_dict({**published_config(), "initializer_range": 0.2, "torch_dtype": "float32"})
 
 
 def whisper(**extra: object) -> dict[str, object]:
@@ -128,6 +139,7 @@ def extractor() -> WhisperFeatureExtractor:
 def save(folder: Path, seed: int = 0, speech: bool = False, dropout: float = 0.0) -> Path:
     """The release's layout, the semantic tokenizer beside it."""
     save_kimi(build(seed, speech, dropout), folder, extractor())
+    (folder / "config.json").write_text(json.dumps(published_config(), indent=1))
     write_ranks(folder / "tiktoken.model")
     return folder
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+import zoo_published
 from safetensors.torch import load_file, save_file
 from zoo_text import MELS, WINDOW
 
@@ -101,15 +102,10 @@ def qwen2_audio(ids: Mapping[str, int], dropout: float) -> Any:
 
 
 def voxtral(ids: Mapping[str, int], dropout: float) -> Any:
-    text = {"model_type": "llama", **DECODER, "head_dim": 8, **_tokens(ids, "<pad>", "</s>")}
-    return transformers.VoxtralForConditionalGeneration(
-        transformers.VoxtralConfig(
-            audio_config=_tower("voxtral_encoder", dropout, intermediate_size=4 * DIM),
-            text_config=text,
-            audio_token_id=ids["[AUDIO]"],
-            initializer_range=WIDE,
-        )
-    )
+    config = zoo_published.with_initializer_range(zoo_published.config("voxtral", ids, dropout), WIDE)
+    model = transformers.VoxtralForConditionalGeneration(transformers.VoxtralConfig.from_dict(config))
+    model.generation_config.pad_token_id = ids["<pad>"]  # as the published checkpoint's converter sets it
+    return model
 
 
 def qwen2_5_omni(ids: Mapping[str, int], dropout: float) -> Any:
@@ -133,25 +129,9 @@ def qwen2_5_omni(ids: Mapping[str, int], dropout: float) -> Any:
 
 
 def qwen3_omni_moe(ids: Mapping[str, int], dropout: float) -> Any:
-    vision = {"depth": 1, "hidden_size": DIM, "intermediate_size": DIM, "num_heads": 2, "out_hidden_size": DIM}
-    text = {"model_type": "qwen3_omni_moe_text", **DECODER, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2}
-    text |= {"moe_intermediate_size": DIM, "rope_parameters": {**MROPE, "mrope_interleaved": True}}
-    audio = _omni_tower("qwen3_omni_moe_audio_encoder", dropout, n_window=50, n_window_infer=200)
-    return transformers.Qwen3OmniMoeThinkerForConditionalGeneration(
-        transformers.Qwen3OmniMoeThinkerConfig(
-            audio_config={**audio, "downsample_hidden_size": 16},
-            vision_config={**vision, "deepstack_visual_indexes": [0]},
-            text_config={**text, **_tokens(ids, "<|endoftext|>", "<|im_end|>")},
-            audio_token_id=ids["<|audio_pad|>"],
-            image_token_id=ids["<|image_pad|>"],
-            video_token_id=ids["<|video_pad|>"],
-            audio_start_token_id=ids["<|audio_start|>"],
-            audio_end_token_id=ids["<|audio_end|>"],
-            vision_start_token_id=ids["<|vision_start|>"],
-            vision_end_token_id=ids["<|vision_end|>"],
-            initializer_range=WIDE,
-        )
-    )
+    config = zoo_published.with_initializer_range(zoo_published.config("qwen3_omni_moe", ids, dropout), WIDE)
+    whole = transformers.Qwen3OmniMoeConfig.from_dict(config)
+    return transformers.Qwen3OmniMoeThinkerForConditionalGeneration(whole.thinker_config)
 
 
 def phi4_multimodal(ids: Mapping[str, int], dropout: float) -> Any:
@@ -183,6 +163,13 @@ BUILD = {
 }
 
 
+def write_published_config(family: str, folder: Path, ids: Mapping[str, int], dropout: float) -> None:
+    """Write the published config with shrunk sizes over the one that transformers has saved, where there is one."""
+    if family in zoo_published.FILES:
+        config = zoo_published.config(family, ids, dropout)
+        (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
+
+
 def _rewrite(folder: Path, prefix: str, more: Mapping[str, torch.Tensor], config: Any) -> None:
     """Put the saved thinker under its name inside the whole checkpoint."""
     weights = {f"{prefix}{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
@@ -199,11 +186,9 @@ def _whole_omni2(folder: Path, seed: int) -> None:
 
 
 def _whole_omni3(folder: Path, seed: int) -> None:
-    thinker = json.loads((folder / "config.json").read_text())
-    config = transformers.Qwen3OmniMoeConfig(thinker_config=thinker).to_dict()
     more = {"talker.text_projection.linear_fc1.bias": torch.zeros(4), "talker.codec_head.weight": torch.ones(4, 4)}
     more["code2wav.code_embedding.weight"] = torch.ones(4, 4)
-    _rewrite(folder, "thinker.", more, {**config, "architectures": ["Qwen3OmniMoeForConditionalGeneration"]})
+    _rewrite(folder, "thinker.", more, json.loads((folder / "config.json").read_text()))
 
 
 def _adapters(folder: Path, seed: int) -> None:

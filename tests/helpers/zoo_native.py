@@ -19,6 +19,7 @@ import soundfile
 import torch
 import transformers
 from transformers.processing_utils import ProcessorMixin
+from zoo_text import PHI4_WITH_AUDIO
 
 from undersong.models.mini.network import MiniForConditionalGeneration
 
@@ -72,7 +73,8 @@ class Native:
 def load(family: str, folder: Path, audio_token: str) -> Native:
     """From the folder alone."""
     cls = MiniForConditionalGeneration if family == "undersong_mini" else getattr(transformers, CLASSES[family])
-    model, loading = cls.from_pretrained(folder, output_loading_info=True)
+    # published configs say bfloat16
+    model, loading = cls.from_pretrained(folder, output_loading_info=True, dtype="float32")
     processor, note = _processor(family, Path(folder))
     arguments: dict[str, Any] = {"text_kwargs": dict(LEFT), "return_tensors": "pt"}
     if family in ("audioflamingo3", "musicflamingo", "qwen2_audio", "undersong_mini"):
@@ -118,7 +120,7 @@ def _processor(family: str, folder: Path) -> tuple[Any, str]:
             return _own_omni(family)(**eyes, **parts), ""
         return _omni(family)(**parts), "the family's processor class without its image and video processors"
     if family == "phi4_multimodal":
-        parts["audio_processor"] = parts.pop("feature_extractor")
+        parts |= {"audio_processor": parts.pop("feature_extractor"), "chat_template": PHI4_WITH_AUDIO}
         if seeing:
             eye = transformers.Phi4MultimodalImageProcessor()
             return transformers.Phi4MultimodalProcessor(image_processor=eye, **parts), ""

@@ -63,6 +63,7 @@ def save(folder: Path, *, version: str = "v7", dropout: float = 0.0, seed: int =
     ids = {name: i for i, name in enumerate(names)}
     torch.manual_seed(seed)
     zoo_models.voxtral(ids, dropout).save_pretrained(folder)
+    zoo_models.write_published_config("voxtral", folder, ids, dropout)
     whisper().save_pretrained(folder)
     (folder / "tekken.json").write_text(json.dumps(made))
     return folder

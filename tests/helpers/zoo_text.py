@@ -1,7 +1,7 @@
 """Words, tokenizers, extractors and chat templates of the tiny instances; knows no model.
 
 The templates behave as the published ones do (system text by default or not, which placeholder, what order), and are
-written anew.
+written anew; tests/models/test_golden_prompts.py holds them to prompts of official sources.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ WORDS = ["system", "user", "assistant", "you", "are", "a", "helpful", "please", 
 WORDS += ["wash", "fold", "the", "red", "old", "chair", "lamp", "boat", "then", "first", "take", "some", "and"]
 WORDS += ["You", "assistant.", "Audio", "1:"]  # what published templates say themselves
 DEFAULT_SYSTEM = "You are a helpful assistant."
+MUSIC_SYSTEM = (  # MusicFlamingo's, with its spelling
+    "You are Music Flamingo, a multimodal assistant for language and music. On each turn you receive an audio clip "
+    "which contains music and optional text, you will receive at least one or both; use your world knowledge and "
+    "reasoning to help the user with any task. Interpret the entirety of the content any input music--regardlenss of "
+    "whether the user calls it audio, music, or sound."
+)
 
 
 def tokenizer(
@@ -48,7 +54,7 @@ def whisper(seconds: int = WINDOW) -> WhisperFeatureExtractor:
     )
 
 
-def _chatml(audio: str, default_system: bool, audio_first: bool = False) -> str:
+def _chatml(audio: str, default_system: str | None, audio_first: bool = False) -> str:
     """ChatML with text and audio pieces; `audio` is what an audio piece becomes."""
     say = "{% if c.type == 'text' or 'text' in c %}{{ c.text }}{% endif %}"
     hear = "{% if c.type == 'audio' or 'audio' in c %}" + audio + "{% endif %}"
@@ -57,7 +63,7 @@ def _chatml(audio: str, default_system: bool, audio_first: bool = False) -> str:
     else:
         pieces = "{% for c in m.content %}" + hear + say + "{% endfor %}"
     system = (
-        "{% if loop.first and m.role != 'system' %}<|im_start|>system\n" + DEFAULT_SYSTEM + "<|im_end|>\n{% endif %}"
+        "{% if loop.first and m.role != 'system' %}<|im_start|>system\n" + default_system + "<|im_end|>\n{% endif %}"
         if default_system
         else ""
     )
@@ -69,10 +75,10 @@ def _chatml(audio: str, default_system: bool, audio_first: bool = False) -> str:
 
 
 TEMPLATES = {
-    "audioflamingo3": _chatml("<sound>", default_system=True, audio_first=True),
-    "undersong_mini": _chatml("<repo_name>", default_system=False, audio_first=True),
-    "musicflamingo": _chatml("<sound>", default_system=True, audio_first=True),
-    "qwen2_5_omni": _chatml("<|audio_bos|><|AUDIO|><|audio_eos|>", default_system=True),
+    "audioflamingo3": _chatml("<sound>", DEFAULT_SYSTEM, audio_first=True),
+    "undersong_mini": _chatml("<repo_name>", None, audio_first=True),
+    "musicflamingo": _chatml("<sound>", MUSIC_SYSTEM, audio_first=True),
+    "qwen2_5_omni": _chatml("<|audio_bos|><|AUDIO|><|audio_eos|>", DEFAULT_SYSTEM),
     # The language model's own, which writes no audio: what writes it is in the processor's class alone.
     "qwen2_audio": (
         "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -80,7 +86,7 @@ TEMPLATES = {
         "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     ),
-    "qwen3_omni_moe": _chatml("<|audio_start|><|audio_pad|><|audio_end|>", default_system=False),
+    "qwen3_omni_moe": _chatml("<|audio_start|><|audio_pad|><|audio_end|>", None),
     # no generation prompt: the assistant speaks right after [/INST]
     "voxtral": (
         "<s>{% for m in messages %}"
@@ -91,9 +97,15 @@ TEMPLATES = {
         "{% if m.role == 'system' %}[/SYSTEM_PROMPT]{% elif m.role == 'user' %}[/INST]{% else %}</s>{% endif %}"
         "{% endfor %}"
     ),
+    # joins texts, as the language model's: it takes no list of parts and writes no audio
     "phi4_multimodal": (
-        "{% for m in messages %}<|{{ m.role }}|>{% if m.content is string %}{{ m.content }}{% else %}"
-        "{% for c in m.content %}{% if c.type == 'audio' %}<|audio|>{% elif c.type == 'text' %}{{ c.text }}{% endif %}"
-        "{% endfor %}{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+        "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
     ),
 }
+# what users of Phi-4 write by hand
+PHI4_WITH_AUDIO = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for c in m.content %}{% if c.type == 'audio' %}<|audio|>{% elif c.type == 'text' %}{{ c.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny_kimi
 import torch
 import transformers
 import zoo
 import zoo_models
 import zoo_native
+import zoo_published
 import zoo_tekken
 from peft import PeftModel
 from safetensors import safe_open
@@ -53,6 +57,64 @@ def test_the_published_layout_loads_whole(family: str, load: Load) -> None:
     there = {name for name in ("chat_template.jinja", "chat_template.json") if (folder / name).exists()}
     assert there == {holds} - {"tokenizer_config.json"}
     assert ("chat_template" in json.loads((folder / "tokenizer_config.json").read_text())) == (not there)
+
+
+def leaves(config: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Every value that is no mapping, by its path."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= leaves(value, f"{path}{name}.") if isinstance(value, dict) and value else {f"{path}{name}": value}
+    return found
+
+
+@pytest.mark.parametrize("family", zoo_published.FILES)
+def test_the_config_is_the_published_one_but_for_its_sizes(family: str, load: Load) -> None:
+    """Same keys, and same values but for the listed ones."""
+    folder, _ = load(family)
+    own, theirs = leaves(json.loads((folder / "config.json").read_text())), leaves(zoo_published.published(family))
+    assert own.keys() == theirs.keys()
+    listed = {*zoo_published.SHRUNK[family], *zoo_published.OF_VOCABULARY[family]}
+    assert {path for path in own if own[path] != theirs[path]} <= listed <= own.keys()
+
+
+def test_kimis_config_is_the_published_one_but_for_its_sizes(tmp_path: Path) -> None:
+    """Two ids that the release has only in its tokenizer are added, as a small vocabulary has other ones."""
+    config = json.loads((tiny_kimi.save(tmp_path) / "config.json").read_text())
+    own, theirs = leaves(config), leaves(tiny_kimi.PUBLISHED)
+    assert own.keys() - tiny_kimi.OF_TOKENIZER.keys() == theirs.keys()
+    assert {path for path in theirs if own[path] != theirs[path]} <= tiny_kimi.SHRUNK.keys() <= own.keys()
+
+
+def test_qwen3_omnis_published_tensors_are_those_of_its_network() -> None:
+    """Every name and shape of the thinker at full size, under transformers 5's names; it joins a layer's experts."""
+    config = transformers.Qwen3OmniMoeConfig.from_dict(zoo_published.published("qwen3_omni_moe"))
+    with torch.device("meta"):
+        network = transformers.Qwen3OmniMoeThinkerForConditionalGeneration(config.thinker_config)
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items() if ".experts." not in name}
+    layout = json.loads((zoo_published.DATA / "qwen3_omni" / "layout.json").read_text())
+    published: dict[str, list[int]] = {}
+    for pattern, shape in layout.items():
+        if ".experts." not in pattern:
+            name = re.sub(r"^model\.", "language_model.", pattern.removeprefix("thinker."))
+            name = name if name.startswith("lm_head") else f"model.{name}"
+            before, last, after = re.fullmatch(r"(.*?)(?:0-(\d+)(.*))?", name).groups()
+            names = [before] if last is None else [f"{before}{i}{after}" for i in range(int(last) + 1)]
+            published |= dict.fromkeys(names, shape)
+    assert shapes == published
+    experts = {name: list(tensor.shape) for name, tensor in network.state_dict().items() if ".experts." in name}
+    one = {name.split(".")[-2]: shape for name, shape in layout.items() if ".experts." in name}
+    (rows, inner), (outer, _) = one["down_proj"], one["gate_proj"]
+    assert experts["model.language_model.layers.47.mlp.experts.down_proj"] == [128, rows, inner]
+    assert experts["model.language_model.layers.47.mlp.experts.gate_up_proj"] == [128, 2 * outer, one["up_proj"][1]]
+    assert len(experts) == 48 * 2
+
+
+def test_published_configs_are_read_from_where_the_table_of_sources_says() -> None:
+    table = (zoo_published.DATA / "README.md").read_text()
+    files = {file.relative_to(zoo_published.DATA).as_posix() for file in zoo_published.DATA.rglob("*.json")}
+    assert set(zoo_published.FILES.values()) <= files
+    assert {file for file in files if f"`{file}`" not in table} == set()
+    assert sum(file.stat().st_size for file in zoo_published.DATA.rglob("*")) < 600_000
 
 
 @pytest.mark.parametrize("family", zoo.FAMILIES)

@@ -271,6 +271,14 @@ PHI_4 = Family(
         "projector": ActivationView("model.embed_tokens_extend.audio_embed.up_proj_for_speech", argument=0),
     },
     end_token="<|end|>",
+    # The published template joins texts: it takes no list of parts and writes no audio.
+    chat_template=(
+        "{% for message in messages %}<|{{ message['role'] }}|>"
+        "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+        "{% for content in message['content'] %}"
+        "{% if content['type'] == 'audio' %}<|audio|>{% elif 'text' in content %}{{ content['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    ),
     merged=("speech-lora",),
 )
 QWEN3_OMNI = Family(

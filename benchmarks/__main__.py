@@ -6,6 +6,7 @@ NAMES = (
     *(
         "nearest",
         "generation",
+        "decoding",
         "probing",
         "judging",
         "features",

@@ -13,20 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from undersong.corpora import open_corpus
 from undersong.evaluation import make_prompts
-from undersong.models import AudioModel, load_model
+from undersong.models import AudioModel, cache_audio_features, load_model
 from undersong.models.hooks import greedy_decoding
 from undersong.types import Prompt, Sample
 
 SYSTEM = "you are a helpful assistant"
 PROMPTS, LIMIT = 128, 512
-VOCABULARY = 151_936  # Qwen2.5's
-SECONDS_A_WORD, TOKENS_A_SECOND, TEMPLATE_TOKENS = 0.38, 25, 30  # questions read aloud; Whisper-class towers; chat template
+STEP_SECONDS = 0.035  # of a 7B network on an H100
+SECONDS_A_WORD, TOKENS_A_SECOND, TEMPLATE_TOKENS = 0.38, 25, 30  # read aloud; a Whisper-class tower; the chat template
 READBACKS = ("aten._local_scalar_dense.default", "aten._to_copy.default")
 
 
@@ -58,7 +59,6 @@ def timed_calls(module: torch.nn.Module) -> Iterator[list[float]]:
 
 def spoken_prompts(model: AudioModel, count: int) -> list[Prompt]:
     samples = open_corpus("organism:test-harm").samples[:count]
-    model.audio_features = {}
     return make_prompts(samples, set_name="harm", harmful=True, modality="audio", system="plain", system_text=SYSTEM)
 
 
@@ -66,26 +66,23 @@ def calls_per_token(ref: str) -> None:
     """Decoder calls per step and encoder passes per clip of one batch, and read-backs against transformers alone."""
     model = load_model(ref)
     prompts = spoken_prompts(model, 16)
-    clips = {clip.id: clip for clip in _clips([prompt.sample for prompt in prompts])}
     with timed_calls(model.base.get_submodule(model.family.frozen[0])) as passes:
-        model.audio_features = dict(zip(clips, model.encode_audio(list(clips.values()))))
+        cache_audio_features(model, [prompt.sample for prompt in prompts])
     with timed_calls(model.decoder) as calls, CountedOperations() as ours:
         replies = model.generate(prompts, 12)
     steps = max(reply.tokens + (reply.finish == "stop") for reply in replies)
     inputs = model.batch(prompts)
-    with greedy_decoding(model.base, 12, model.tokenizer.pad_token_id, model.end_ids), CountedOperations() as plain:
+    with (
+        torch.inference_mode(),
+        greedy_decoding(model.base, 12, model.tokenizer.pad_token_id, model.end_ids),
+        CountedOperations() as plain,
+    ):
         model.model.generate(**inputs)
     extra = sum(ours.counts[name] - plain.counts[name] for name in READBACKS)
     print(
-        f"decoding {ref}: {len(calls)} decoder calls for {steps} tokens, {len(passes)} encoder passes for {len(clips)} "
-        f"clips, {extra} read-backs and copies more than transformers alone in the whole batch"
+        f"decoding {ref}: {len(calls)} decoder calls for {steps} tokens, {len(passes)} encoder passes for "
+        f"{len(prompts)} clips, {extra} read-backs and copies more than transformers alone in the whole batch"
     )
-
-
-def _clips(samples: list[Sample]) -> list[Any]:
-    from undersong.corpora import decode_clip
-
-    return [decode_clip(sample) for sample in samples]
 
 
 def padding_share(questions: Path) -> None:
@@ -97,24 +94,30 @@ def padding_share(questions: Path) -> None:
         batches = [order[start : start + PROMPTS] for start in range(0, len(order), PROMPTS)]
         padded = sum(max(batch) * len(batch) for batch in batches)
         shares.append(1 - sum(order) / padded)
-    print(f"decoding: {shares[1]:.1%} of a batch sorted by length is padding, {shares[0]:.1%} unsorted ({len(words)} questions)")
+    print(
+        f"decoding: {shares[1]:.1%} of a batch sorted by length is padding, {shares[0]:.1%} unsorted "
+        f"({len(words)} questions)"
+    )
 
 
 def time_outside(ref: str) -> None:
-    """CPU time outside the network's forward calls, in 512 tokens x 128 prompts with a full-sized vocabulary."""
+    """CPU time of Python outside the network's forward calls, in 512 tokens x 128 prompts.
+
+    The organism's vocabulary is small: work on logits is the device's, and only what a GPU would wait for is left.
+    """
     model = load_model(ref)
-    model.base.resize_token_embeddings(VOCABULARY)
-    model.base.generation_config.eos_token_id = None
+    model.decoder.config.max_position_embeddings = 2 * LIMIT  # rotary positions have no table
     sample = Sample("q", text="paint the boat")
     prompts = [Prompt(sample, "harm", True, "text", "plain", SYSTEM)] * PROMPTS
     with timed_calls(model.base) as calls:
         start = time.process_time()
-        model.generate(prompts, LIMIT, batch_size=PROMPTS)
+        with patch.object(AudioModel, "end_ids", [-1]):  # no reply ends early
+            model.generate(prompts, LIMIT, batch_size=PROMPTS)
         total = time.process_time() - start
     outside = (total - sum(calls)) / len(calls)
     print(
-        f"decoding {ref}: {1000 * outside:.1f} ms a step outside the network ({len(calls)} steps of {PROMPTS} prompts, "
-        f"{VOCABULARY:,} logits); {outside / (outside + 0.035):.1%} beside a network of 35 ms a step"
+        f"decoding {ref}: {1000 * outside:.1f} ms a step outside the network ({len(calls)} steps, {PROMPTS} prompts); "
+        f"{outside / (outside + STEP_SECONDS):.1%} with a network of {1000 * STEP_SECONDS:.0f} ms a step"
     )
 
 

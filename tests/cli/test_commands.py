@@ -222,3 +222,20 @@ def test_compared_models_are_told_apart_in_a_narrow_terminal(undersong: Underson
     first = "".join(line.split("│")[1].strip() for line in table if line.startswith("│"))
     assert all(name in first for name in names)
     assert "p, Holm" in out
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["before/verdicts.parquet", "after/verdicts.parquet"], ["before", "after"]),
+        (["/runs/a/one/v.parquet", "/runs/a/two/v.parquet", "/runs/b/one/v.parquet"], ["a/one", "a/two", "b/one"]),
+        (["runs/before.jsonl", "runs/after.jsonl"], ["before.jsonl", "after.jsonl"]),
+        (["before.jsonl", "after.jsonl"], ["before.jsonl", "after.jsonl"]),
+        (["x/v.jsonl", "x/y/v.jsonl"], ["x", "x/y"]),
+        (["v.jsonl", "x/v.jsonl"], ["v.jsonl", "x/v.jsonl"]),
+    ],
+)
+def test_compared_files_are_called_by_what_tells_them_apart(files: list[str], names: list[str]) -> None:
+    from undersong.cli.compare import model_names
+
+    assert model_names([Path(file) for file in files]) == names

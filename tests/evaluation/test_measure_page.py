@@ -58,5 +58,5 @@ def test_every_flag_named_is_one(verb: str) -> None:
 def test_the_commands_run_as_they_stand(tmp_path: Path) -> None:
     assert len(COMMANDS) >= 4
     out = run(COMMANDS, tmp_path)
-    assert "| after/verdicts.parquet | 8.3% |" in out
+    assert "| after | 8.3% |" in out
     assert "-3.5 to +22.6" in out

@@ -42,10 +42,11 @@ def compare_command(
 
     if len(set(after)) < len(after):
         raise UndersongError("A file stands twice after the first; name every model once.")
+    baseline_name, *names = model_names([before, *after])
     arms = compare_many(
         read_verdicts(before),
-        {str(file): read_verdicts(file) for file in after},
-        baseline_name=str(before),
+        {name: read_verdicts(file) for name, file in zip(names, after)},
+        baseline_name=baseline_name,
         judge=judge,
         set=prompt_set,
         modality=modality,
@@ -55,11 +56,21 @@ def compare_command(
     if as_markdown:
         from undersong.evaluation.multi_model_comparison import comparison_markdown
 
-        echo_lines(comparison_markdown(arms, str(before)))
+        echo_lines(comparison_markdown(arms, baseline_name))
     elif len(arms) == 1:
         _print_comparison(arms[0].comparison, as_json)
     else:
-        _print_comparisons(arms, str(before), as_json)
+        _print_comparisons(arms, baseline_name, as_json)
+
+
+def model_names(files: Sequence[Path]) -> list[str]:
+    """Return what tells the files apart: their paths without the file name and the first folders that all share."""
+    parts = [file.parts for file in files]
+    if len({names[-1] for names in parts}) == 1 and all(len(names) > 1 for names in parts):
+        parts = [names[:-1] for names in parts]
+    while len({names[0] for names in parts}) == 1 and all(len(names) > 1 for names in parts):
+        parts = [names[1:] for names in parts]
+    return [str(Path(*names)) for names in parts]
 
 
 def _print_comparison(comparison: VerdictComparison, as_json: bool) -> None:

@@ -218,31 +218,6 @@ def test_a_killed_training_goes_on_and_ends_alike(tiny: AudioModel, tmp_path: Pa
     assert all(same(kept[name], alone[name]) for name in alone)
 
 
-def test_no_state_is_left_where_a_limit_breaks(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(train, "CHECKPOINT_STEPS", 2)
-
-    def killed(name: str, write: Callable[[Path], None]) -> None:
-        raise KeyboardInterrupt
-
-    recipe = replace(RECIPE, save_steps=(8,))
-    with pytest.raises(KeyboardInterrupt):  # after it was stopped at 4, before anything is kept
-        finetune_decoder(
-            tiny,
-            PROMPTS,
-            TARGETS,
-            recipe,
-            0,
-            killed,
-            tmp_path / "state",
-            watch=CanaryCheck(told([0, 0, 1]), FREE | {"jsr": 0.5}, 2),
-        )
-    assert sorted(one.name for one in (tmp_path / "state").glob("checkpoint-*")) == ["checkpoint-2"]
-    tuned, kept = trained(
-        tiny, tmp_path / "out", recipe, watch=CanaryCheck(told([1]), {"jsr": 0.5}, 2), resume=tmp_path / "state"
-    )
-    assert (tuned.stop_step, list(kept)) == (4, ["step-000002"])
-
-
 def test_what_was_put_aside_does_not_pile_up(tiny: AudioModel, tmp_path: Path) -> None:
     there: list[list[str]] = []
 

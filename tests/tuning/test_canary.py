@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 import tiny_af3
 import torch
 from safetensors.torch import load_file
-from tiny_tuning import PROMPTS, TARGETS
+from tiny_tuning import FREE, PROMPTS, RECIPE, TARGETS, same, told, trained
 from transformers import Trainer, TrainingArguments
 
 from undersong.models.audio_lm import AudioModel
@@ -24,47 +23,11 @@ from undersong.models.lora import new_lora, use_adapter
 from undersong.tuning import train
 from undersong.tuning.canary import CanaryCallback, CanaryCheck
 from undersong.tuning.checkpoints import step_folder
-from undersong.tuning.config import PUBLISHED_BETAS, LoraRecipe
+from undersong.tuning.config import PUBLISHED_BETAS
 from undersong.tuning.distributed import rank
 from undersong.tuning.safety_mixing import SafetyMixing
-from undersong.tuning.train import TuningResult, finetune_decoder
+from undersong.tuning.train import TuningResult
 from undersong.types import UndersongError
-
-RECIPE = LoraRecipe(
-    save_steps=(3, 8),
-    batch_size=4,
-    learning_rate=1e-2,
-    learning_rate_schedule="linear",
-    warmup_steps=2,
-    lora_rank=4,
-    lora_alpha=8,
-)
-FREE = {"jsr": 1.0}
-
-
-def told(values: list[float], name: str = "jsr") -> Callable[[], Mapping[str, float]]:
-    """A measure that says these, one after the other."""
-    left: Iterator[float] = iter(values)
-    return lambda: {name: next(left), "over_refusal": 0.5}
-
-
-def trained(
-    model: AudioModel, folder: Path, recipe: LoraRecipe = RECIPE, **more: Any
-) -> tuple[TuningResult, dict[str, dict[str, torch.Tensor]]]:
-    """What `tune` says, and step folder -> tensors of all that was kept, in order."""
-    kept = []
-
-    def keep(name: str, write: Callable[[Path], None]) -> None:
-        write(folder / name)
-        kept.append(name)
-
-    tuned = finetune_decoder(model, PROMPTS, TARGETS, recipe, 0, keep, **more)
-    file = "adapter_model.safetensors" if recipe.method == "lora" else "decoder.safetensors"
-    return tuned, {name: load_file(folder / name / file) for name in kept}
-
-
-def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize(

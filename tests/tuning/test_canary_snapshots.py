@@ -1,4 +1,4 @@
-"""The snapshots that a canary goes back to: after a kill, and when their bytes are no longer those that were written."""
+"""The snapshots that a canary goes back to: after a kill, and when their bytes are not those that were written."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_canary import FREE, RECIPE, same, told, trained
-from tiny_tuning import PROMPTS, TARGETS
+from tiny_tuning import FREE, PROMPTS, RECIPE, TARGETS, same, told, trained
 
 from undersong.models.audio_lm import AudioModel
 from undersong.tuning import train

@@ -205,7 +205,7 @@ def test_a_closed_disk_is_the_user_s_to_mend_and_other_failures_are_ours(
 def test_a_seed_that_numpy_or_torch_would_not_take_is_refused(undersong: Undersong, verb: str, seed: str) -> None:
     code, _, err = undersong(verb, "pool.jsonl", "--seed", seed)
     assert code == 2
-    assert "Invalid value for '--seed'" in err
+    assert "invalid value for '--seed'" in err
     assert "4294967295" in err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -222,3 +223,38 @@ def test_compared_models_are_told_apart_in_a_narrow_terminal(undersong: Underson
     first = "".join(line.split("│")[1].strip() for line in table if line.startswith("│"))
     assert all(name in first for name in names)
     assert "p, Holm" in out
+
+
+WITHOUT_HUB = """
+import sys, time
+time.sleep = lambda seconds: None  # between the hub's retries
+sys.argv = ["undersong", *{arguments!r}]
+from undersong.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["doctor", "nobody/nothing"], 1), (["judge", "said.jsonl", "--judge", "cost:nobody/nothing", "--out", "o"], 2)],
+    ids=["doctor", "judge"],
+)
+@pytest.mark.parametrize("offline", ["", "1"], ids=["no network", "offline"])
+def test_a_hub_that_cannot_be_reached_is_one_sentence(
+    arguments: list[str], code: int, offline: str, tmp_path: Path
+) -> None:
+    """Without a line for each of the hub's retries."""
+    row = {"prompt_id": "p", "prompt": "paint it", "reply": "sure", "set": "s", "harmful": True, "modality": "text"}
+    (tmp_path / "said.jsonl").write_text(json.dumps(row | {"system": "plain"}) + "\n")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        environment = os.environ | {"HF_HUB_OFFLINE": offline, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_HUB.format(arguments=arguments)],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800,
+        )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert "nobody/nothing" in line
+    assert "(it is not in the local cache, and the hub cannot be reached); give " in line

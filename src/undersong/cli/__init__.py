@@ -14,6 +14,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Our own lines say what is going on; a bar for every model load would bury them.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+# Nor is every retry of a hub that cannot be reached worth a line: the error says so once.
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def main() -> None:

@@ -213,12 +213,12 @@ sys.path[:0] = [sys.argv[3], sys.argv[4]]
 import tiny_af3
 from test_canary import every_defense
 from undersong.models.load import load_model
-from undersong.tuning.distributed import part
+from undersong.tuning.distributed import finalize_distributed
 
 model = load_model(sys.argv[1])
 model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
 every_defense(model, Path(sys.argv[2]))
-part()
+finalize_distributed()
 """
 
 

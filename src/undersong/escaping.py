@@ -82,6 +82,11 @@ def holds_credentials(text: str) -> bool:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the text of a library's error in one short line, without a full stop; its class if it has no text."""
+    """Return the text of a library's error in one short line, without a full stop; its class if it has no text.
+
+    A hub that cannot be reached gets a text of ours: the libraries write a paragraph with addresses in it.
+    """
+    if any(type(cause).__name__ == "LocalEntryNotFoundError" for cause in (error, error.__cause__)):
+        return "it is not in the local cache, and the hub cannot be reached"
     text = " ".join(str(error).split()).rstrip(".")
     return shorten(text or type(error).__name__)

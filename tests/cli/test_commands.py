@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -205,7 +206,7 @@ def test_a_closed_disk_is_the_user_s_to_mend_and_other_failures_are_ours(
 def test_a_seed_that_numpy_or_torch_would_not_take_is_refused(undersong: Undersong, verb: str, seed: str) -> None:
     code, _, err = undersong(verb, "pool.jsonl", "--seed", seed)
     assert code == 2
-    assert "Invalid value for '--seed'" in err
+    assert "invalid value for '--seed'" in err
     assert "4294967295" in err
 
 
@@ -239,3 +240,45 @@ def test_compared_files_are_called_by_what_tells_them_apart(files: list[str], na
     from undersong.cli.compare import model_names
 
     assert model_names([Path(file) for file in files]) == names
+
+
+WITHOUT_HUB = """
+import sys, time
+time.sleep = lambda seconds: None  # between the hub's retries
+sys.argv = ["undersong", *{arguments!r}]
+from undersong.cli import main
+main()
+"""
+
+
+DOCTOR = (["doctor", "nobody/nothing"], 1)
+JUDGE = (["judge", "said.jsonl", "--judge", "cost:nobody/nothing", "--out", "o"], 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "offline"),
+    [
+        pytest.param(*DOCTOR, "", id="doctor, no network"),
+        pytest.param(*DOCTOR, "1", id="doctor, offline", marks=pytest.mark.slow),
+        pytest.param(*JUDGE, "", id="judge, no network", marks=pytest.mark.slow),
+        pytest.param(*JUDGE, "1", id="judge, offline", marks=pytest.mark.slow),
+    ],
+)
+def test_a_hub_that_cannot_be_reached_is_one_sentence(
+    arguments: list[str], code: int, offline: str, tmp_path: Path
+) -> None:
+    """Without a line for each of the hub's retries."""
+    row = {"prompt_id": "p", "prompt": "paint it", "reply": "sure", "set": "s", "harmful": True, "modality": "text"}
+    (tmp_path / "said.jsonl").write_text(json.dumps(row | {"system": "plain"}) + "\n")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        environment = os.environ | {"HF_HUB_OFFLINE": offline, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_HUB.format(arguments=arguments)],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800,
+        )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert "nobody/nothing" in line
+    assert "(it is not in the local cache, and the hub cannot be reached); give " in line

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command_line import run_here
 from recorded import record
+from typer.core import TyperGroup
 
-from undersong.cli.interruption import KEPT_BY_COMMAND
+from undersong.cli.interruption import KEPT_BY_COMMAND, OTHER_KEPT, Interruption
 
 # The process sends itself the signal in place of `function`, and says whether a `finally` around the call ran.
 SCRIPT = """
@@ -70,20 +74,20 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    ("verb", "signal", "code"), [*((verb, "SIGTERM", 143) for verb in CASES), ("run", "SIGINT", 130)]
+    ("verb", "sent", "code"), [*((verb, "SIGTERM", 143) for verb in CASES), ("run", "SIGINT", 130)]
 )
-def test_an_interrupted_command_says_what_is_kept(verb: str, signal: str, code: int, tmp_path: Path) -> None:
+def test_an_interrupted_command_says_what_is_kept(verb: str, sent: str, code: int, tmp_path: Path) -> None:
     record(tmp_path / "said.jsonl")
     (tmp_path / "s.yaml").write_text(STUDY)
     module, function, arguments = CASES[verb]
-    script = SCRIPT.format(module=module, function=function, signal=signal, arguments=arguments)
+    script = SCRIPT.format(module=module, function=function, signal=sent, arguments=arguments)
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=170, check=False
     )
     lines = done.stderr.splitlines()
     assert done.returncode == code, done.stderr
     assert "cleaned up" in lines
-    word = "Interrupted" if signal == "SIGINT" else "Ended by SIGTERM"
+    word = "Interrupted" if sent == "SIGINT" else "Ended by SIGTERM"
     assert lines[-1] == f"undersong: {word}: {KEPT_BY_COMMAND[verb]}."
     assert not list(tmp_path.glob("*.partial"))  # nothing worth keeping was finished
     assert not list(tmp_path.glob("**/.writing-*"))
@@ -98,3 +102,58 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "goes on\n"
+
+
+# The process sends itself the signal when `module` is first imported.
+IMPORTING = """
+import importlib.abc, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.{signal})
+sys.meta_path.insert(0, Finder())
+sys.argv = ["undersong", "schema"]
+from undersong.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "sent", "code"),
+    [
+        *((f"undersong.cli.{name}", "SIGINT", 130) for name in ("interruption", "terminal", "app", "command_group")),
+        *(("typer", name, code) for name, code in (("SIGINT", 130), ("SIGTERM", 143))),
+    ],
+)
+def test_an_interruption_while_modules_are_imported(module: str, sent: str, code: int, tmp_path: Path) -> None:
+    script = IMPORTING.format(module=module, signal=sent)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=170, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    word = "Interrupted" if sent == "SIGINT" else "Ended by SIGTERM"
+    assert done.stderr == f"undersong: {word}: {OTHER_KEPT}.\n"
+
+
+@pytest.mark.parametrize("place", ["make_context", "resolve_command"])
+@pytest.mark.parametrize(
+    ("error", "code", "word"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted"),
+        (Interruption(signal.SIGINT), 130, "Interrupted"),
+        (Interruption(signal.SIGTERM), 143, "Ended by SIGTERM"),
+    ],
+    ids=["Ctrl-C", "SIGINT", "SIGTERM"],
+)
+def test_an_interruption_while_arguments_are_read(
+    place: str, error: KeyboardInterrupt, code: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(TyperGroup, place, interrupt)
+    done = run_here(tmp_path, "schema")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == f"undersong: {word}: {OTHER_KEPT}.\n"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 
 import pytest
 import tiny_asr
 import tiny_speech
+import torch
 
 from undersong.corpora import load_clip
 from undersong.encoders.asr import (
@@ -173,3 +176,19 @@ def test_only_what_has_no_text_is_transcribed_and_filled_in() -> None:
     filled = with_transcripts(samples, ROWS)
     assert [sample.text for sample in filled] == ["what was said", "its own", None, None]
     assert [sample.id for sample in filled] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("name", ["proj_out.weight", "model.encoder.conv2.weight"])
+@pytest.mark.parametrize("seconds", [1.0, 3.0])
+def test_a_damaged_model_is_an_error(name: str, seconds: float, folder, spoken, tmp_path) -> None:
+    """Whether clips go together or, longer than a window, alone."""
+    damaged = load_transcriber(shutil.copytree(folder, tmp_path / "damaged"), language="en", batch=4)
+    with torch.no_grad():
+        damaged.model.get_parameter(name).view(-1)[0] = math.nan
+    module = name.removesuffix(".weight")
+    with pytest.raises(
+        UndersongError,
+        match=rf"damaged,language=en computes values that are not finite for clip s0 \(first in {module}\)",
+    ):
+        damaged.transcribe([spoken(f"s{i}", seconds, seed=i) for i in range(2)])
+    assert not any(part._forward_hooks for part in damaged.model.modules())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,16 @@ def test_what_is_no_scorer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UndersongError, match="cannot be loaded"):
         CostModel(str(tmp_path / "empty")).predict(["x"])
+
+
+@pytest.mark.parametrize("name", ["score.weight", "model.layers.1.mlp.up_proj.weight"])
+def test_a_damaged_scorer_is_an_error(tmp_path: Path, name: str) -> None:
+    """A score that is not a number is not above 0, so it would read as safe."""
+    judge = cost_judge(str(save(tmp_path / "scorer", False)))
+    with torch.no_grad():
+        judge.model._loaded[1].get_parameter(name).view(-1)[0] = math.nan
+    first = name.removesuffix(".weight")
+    with pytest.raises(
+        UndersongError, match=rf"The judge \S+scorer computes values .* for text \d+ it judges \(first in {first}\)"
+    ):
+        judge.judge(PROMPTS, REPLIES)

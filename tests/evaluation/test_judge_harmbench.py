@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_judge import WORDS, save
 
 from undersong.evaluation.judges.registry import make_judge
@@ -161,3 +163,16 @@ def test_it_judges_a_study(folder: Path, tmp_path: Path) -> None:
     assert told["exact", "harm"]["both"] + told["exact", "harm"]["only_judge"] == mine
     assert told["keyword", "benign"]["kappa"] is None or told["keyword", "benign"]["kappa"]["value"] == 1.0
     assert "Agreement of judges" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.layers.1.mlp.up_proj.weight"])
+def test_a_damaged_judge_is_an_error(folder: Path, name: str) -> None:
+    """Its most likely token would be the first that is NaN, which is neither yes nor no."""
+    judge = harmbench_judge(str(folder))
+    with torch.no_grad():
+        judge.model._loaded[1].get_parameter(name).view(-1)[0] = math.nan
+    first = name.removesuffix(".weight")
+    with pytest.raises(
+        UndersongError, match=rf"The judge \S+ computes values .* for text \d+ it judges \(first in {first}\)"
+    ):
+        judge.judge(PROMPTS, REPLIES)

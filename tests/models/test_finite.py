@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +14,18 @@ import pytest
 import torch
 from command_line import run_here
 from safetensors.torch import load_file, save_file
+from tiny_study import tiny_study
 
 from undersong.corpora import open_corpus
+from undersong.mechanism.refusal_score import first_tokens
 from undersong.models.finite import FiniteLogitsCheck, first_non_finite_module
 from undersong.models.load import load_model
+from undersong.models.lora import new_lora
 from undersong.models.refs import organism_folder
 from undersong.types import Prompt, UndersongError
 
 DAMAGES = {
-    "tower": ("audio_tower.conv2.weight", math.inf, r"clip harm-\S+ \(first in model.audio_tower.conv2\)"),
+    "tower": ("audio_tower.conv2.weight", math.inf, r"clip \S+ \(first in model.audio_tower.conv2\)"),
     "decoder": (
         "language_model.model.layers.1.self_attn.q_proj.weight",
         math.nan,
@@ -44,6 +49,14 @@ def damaged(tmp_path: Path) -> Callable[[str], Path]:
     return damage
 
 
+def assert_one_sentence(done: subprocess.CompletedProcess[str], kind: str) -> None:
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()[-1:]
+    assert line.startswith("undersong: ")
+    assert re.search(TOLD.format(place=DAMAGES[kind][2]), line), line
+    assert "Traceback" not in done.stderr
+
+
 def prompts(modality: str = "text") -> list[Prompt]:
     return [Prompt(sample, "harm", True, modality, "plain") for sample in open_corpus("organism:test-harm").samples[:3]]
 
@@ -54,10 +67,7 @@ def test_evaluate_exits_with_one_sentence(kind: str, damaged: Callable[[str], Pa
         tmp_path, "evaluate", "organism:test-harm", "--model", str(damaged(kind)), "--judge", "keyword",
         "--max-new-tokens", "2", "--out", "out",
     )  # fmt: skip
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()[-1:]
-    assert line.startswith("undersong: ")
-    assert re.search(TOLD.format(place=DAMAGES[kind][2]), line), line
+    assert_one_sentence(done, kind)
     assert not (tmp_path / "out").exists()
 
 
@@ -104,3 +114,33 @@ def test_a_reply_of_control_tokens_alone_has_no_text() -> None:
     (prompt, *_) = prompts()
     reply = model._reply(prompt, [pad, pad, pad])
     assert (reply.reply.strip(), reply.finish) == ("", "stop" if pad in model.end_ids else "length")
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_run_publishes_nothing(kind: str, damaged: Callable[[str], Path], tmp_path: Path) -> None:
+    asked = tiny_study({}) | {"models": [str(damaged(kind))], "evaluation": {"judge": "keyword", "max_new_tokens": 2}}
+    (tmp_path / "study.yaml").write_text(json.dumps(asked))
+    done = run_here(tmp_path, "run", "study.yaml", "--out", "out")
+    assert_one_sentence(done, kind)
+    assert not [name for name in ("results.json", "report.html") if (tmp_path / "out" / name).exists()]
+    assert not [file for file in (tmp_path / "out").rglob("*.parquet") if file.stem in ("replies", "verdicts")]
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_probe_publishes_nothing(kind: str, damaged: Callable[[str], Path], tmp_path: Path) -> None:
+    with new_lora(load_model("organism:af3"), 2, 4, 0.0, None) as adapted:
+        adapted.save_pretrained(tmp_path / "adapter")
+    done = run_here(
+        tmp_path, "probe", "adapter", "--model", str(damaged(kind)), "--judge", "keyword", "--max-new-tokens", "2",
+        "--contrast-harmful", "organism:contrast-harm", "--contrast-benign", "organism:contrast-benign",
+        "--held-out-harmful", "organism:test-harm", "--held-out-benign", "organism:test-near", "--out", "out",
+    )  # fmt: skip
+    assert_one_sentence(done, kind)
+    assert not (tmp_path / "out").exists()
+
+
+def test_first_tokens_of_a_damaged_head(damaged: Callable[[str], Path]) -> None:
+    """The most likely token of such logits would be the first that is NaN."""
+    model = load_model(str(damaged("head")))
+    with pytest.raises(UndersongError, match=TOLD.format(place=DAMAGES["head"][2])):
+        first_tokens(model, prompts())

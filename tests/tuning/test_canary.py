@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 import tiny_af3
 import torch
 from safetensors.torch import load_file
-from tiny_tuning import PROMPTS, TARGETS
+from tiny_tuning import FREE, PROMPTS, RECIPE, TARGETS, same, told, trained
 from transformers import Trainer, TrainingArguments
 
 from undersong.models.audio_lm import AudioModel
@@ -24,47 +23,11 @@ from undersong.models.lora import new_lora, use_adapter
 from undersong.tuning import train
 from undersong.tuning.canary import CanaryCallback, CanaryCheck
 from undersong.tuning.checkpoints import step_folder
-from undersong.tuning.config import PUBLISHED_BETAS, LoraRecipe
+from undersong.tuning.config import PUBLISHED_BETAS
 from undersong.tuning.distributed import rank
 from undersong.tuning.safety_mixing import SafetyMixing
-from undersong.tuning.train import TuningResult, finetune_decoder
+from undersong.tuning.train import TuningResult
 from undersong.types import UndersongError
-
-RECIPE = LoraRecipe(
-    save_steps=(3, 8),
-    batch_size=4,
-    learning_rate=1e-2,
-    learning_rate_schedule="linear",
-    warmup_steps=2,
-    lora_rank=4,
-    lora_alpha=8,
-)
-FREE = {"jsr": 1.0}
-
-
-def told(values: list[float], name: str = "jsr") -> Callable[[], Mapping[str, float]]:
-    """A measure that says these, one after the other."""
-    left: Iterator[float] = iter(values)
-    return lambda: {name: next(left), "over_refusal": 0.5}
-
-
-def trained(
-    model: AudioModel, folder: Path, recipe: LoraRecipe = RECIPE, **more: Any
-) -> tuple[TuningResult, dict[str, dict[str, torch.Tensor]]]:
-    """What `tune` says, and step folder -> tensors of all that was kept, in order."""
-    kept = []
-
-    def keep(name: str, write: Callable[[Path], None]) -> None:
-        write(folder / name)
-        kept.append(name)
-
-    tuned = finetune_decoder(model, PROMPTS, TARGETS, recipe, 0, keep, **more)
-    file = "adapter_model.safetensors" if recipe.method == "lora" else "decoder.safetensors"
-    return tuned, {name: load_file(folder / name / file) for name in kept}
-
-
-def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize(
@@ -218,31 +181,6 @@ def test_a_killed_training_goes_on_and_ends_alike(tiny: AudioModel, tmp_path: Pa
     assert all(same(kept[name], alone[name]) for name in alone)
 
 
-def test_no_state_is_left_where_a_limit_breaks(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(train, "CHECKPOINT_STEPS", 2)
-
-    def killed(name: str, write: Callable[[Path], None]) -> None:
-        raise KeyboardInterrupt
-
-    recipe = replace(RECIPE, save_steps=(8,))
-    with pytest.raises(KeyboardInterrupt):  # after it was stopped at 4, before anything is kept
-        finetune_decoder(
-            tiny,
-            PROMPTS,
-            TARGETS,
-            recipe,
-            0,
-            killed,
-            tmp_path / "state",
-            watch=CanaryCheck(told([0, 0, 1]), FREE | {"jsr": 0.5}, 2),
-        )
-    assert sorted(one.name for one in (tmp_path / "state").glob("checkpoint-*")) == ["checkpoint-2"]
-    tuned, kept = trained(
-        tiny, tmp_path / "out", recipe, watch=CanaryCheck(told([1]), {"jsr": 0.5}, 2), resume=tmp_path / "state"
-    )
-    assert (tuned.stop_step, list(kept)) == (4, ["step-000002"])
-
-
 def test_what_was_put_aside_does_not_pile_up(tiny: AudioModel, tmp_path: Path) -> None:
     there: list[list[str]] = []
 
@@ -275,12 +213,12 @@ sys.path[:0] = [sys.argv[3], sys.argv[4]]
 import tiny_af3
 from test_canary import every_defense
 from undersong.models.load import load_model
-from undersong.tuning.distributed import part
+from undersong.tuning.distributed import finalize_distributed
 
 model = load_model(sys.argv[1])
 model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
 every_defense(model, Path(sys.argv[2]))
-part()
+finalize_distributed()
 """
 
 

@@ -14,18 +14,22 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Our own lines say what is going on; a bar for every model load would bury them.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+# Nor is every retry of a hub that cannot be reached worth a line: the error says so once.
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def main() -> None:
     """The console script: what a user can fix is one sentence on stderr and exit code 2."""
-    from undersong.cli.interruption import exit_interrupted, interruptible
-    from undersong.cli.terminal import escaped_streams
+    try:
+        from undersong.cli.interruption import interruptible
+        from undersong.cli.terminal import escaped_streams
 
-    with escaped_streams(), interruptible():
-        try:
+        with escaped_streams(), interruptible():
             _run_app()
-        except KeyboardInterrupt as error:
-            exit_interrupted(error)
+    except KeyboardInterrupt as error:  # also while modules are imported
+        from undersong.cli.interruption import exit_interrupted
+
+        exit_interrupted(error)
 
 
 def _run_app() -> None:
@@ -38,7 +42,7 @@ def _run_app() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
     try:
         _check_arguments(sys.argv[1:])
-        app()
+        app(prog_name="undersong")  # the name that every message gives, also for `python -m undersong`
     except UndersongError as error:
         echo(f"undersong: {shorten_message(str(error))}", err=True)
         raise SystemExit(2) from None

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.command_group import CommandGroup
 from undersong.cli.compare import compare_command
 from undersong.cli.evaluate import evaluate, judge
 from undersong.cli.export_adapter import export_adapter_command
@@ -25,6 +26,7 @@ from undersong.types import UndersongError
 
 app = typer.Typer(
     name="undersong",
+    cls=CommandGroup,
     help="Audits the safety of audio language models before and after fine-tuning on benign data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

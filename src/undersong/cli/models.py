@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.cli.command_group import CommandGroup
 from undersong.cli.terminal import echo
 from undersong.models.load_options import LoadOptions
 from undersong.models.mini.paths import (
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from undersong.pipeline.environment import EnvironmentCheck
 
 
-models_app = typer.Typer(rich_markup_mode=None)
+models_app = typer.Typer(cls=CommandGroup, rich_markup_mode=None)
 
 
 @models_app.callback(invoke_without_command=True)

@@ -90,7 +90,7 @@ def escaped_streams() -> Iterator[None]:
     sys.stdout, sys.stderr = (cast(TextIO, EscapingStream(stream)) for stream in streams)
     try:
         yield
-    except SystemExit:
+    except (SystemExit, KeyboardInterrupt):
         sys.stdout, sys.stderr = streams
         raise
     else:

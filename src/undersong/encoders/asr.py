@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.encoders.checkpoint import (
     CHECKPOINT_FILES,
@@ -147,7 +145,10 @@ class Transcriber:
     progress: ProgressCallback | None = None
 
     def transcribe(self, samples: Sequence[Sample]) -> Transcripts:
-        """Transcribe each sample, in order. Unreadable, silent, empty and unfinished ones are quarantined."""
+        """Transcribe each sample, in order. Unreadable, silent, empty and unfinished ones are quarantined.
+
+        Raises UndersongError for a logit that is not finite.
+        """
         rows: dict[str, Transcript] = {}
         quarantined: list[Quarantined] = []
         timer = start_progress(len(samples), self.progress)
@@ -176,7 +177,7 @@ class Transcriber:
         """Transcribe clips padded to the window, as in training, so that no clip depends on the others."""
         if not clips:
             return []
-        tokens = self._generate([clip.samples for clip in clips], padding="max_length", return_timestamps=False)
+        tokens = self._generate(clips, padding="max_length", return_timestamps=False)
         end = self.model.generation_config.eos_token_id
         end_ids = set(end if isinstance(end, list) else [end])
         return [self._decode(row) if end_ids & set(row) else None for row in tokens.tolist()]
@@ -191,15 +192,32 @@ class Transcriber:
                 f"{self.name} knows no timestamps, which clip {clip.id} needs because it is longer than one window "
                 f"({len(clip.samples) / clip.rate:.0f} s); take another Whisper model, or cut the clip."
             )
-        tokens = self._generate([clip.samples], padding="longest", truncation=False, return_timestamps=True)
+        tokens = self._generate([clip], padding="longest", truncation=False, return_timestamps=True)
         return self._decode(tokens.tolist()[0])
 
-    def _generate(self, waveforms: list[np.ndarray], *, return_timestamps: bool, **options: Any) -> Any:
-        """Tokens (clips, tokens) of greedy decoding, including the end token."""
+    def _generate(self, clips: Sequence[Clip], **options: Any) -> Any:
+        """Tokens (clips, tokens) of greedy decoding, including the end token; the logits of all steps are finite."""
+        from undersong.models.finite import FiniteLogitsCheck, non_finite_error
+
+        check = FiniteLogitsCheck()
+        # By a hook: Whisper's own logits processors come before any other, and set logits to minus infinity.
+        hook = self.model.proj_out.register_forward_hook(lambda _module, _args, logits: check.record(logits))
+        try:
+            tokens = self._greedy_tokens(clips, **options)
+        finally:
+            hook.remove()
+        if (row := check.first_row()) is not None:
+            clip = clips[row]
+            raise non_finite_error(
+                self.model, self.name, f"clip {clip.id}", lambda: self._greedy_tokens([clip], **options)
+            )
+        return tokens
+
+    def _greedy_tokens(self, clips: Sequence[Clip], *, return_timestamps: bool, **options: Any) -> Any:
         import torch
 
         inputs = self.extractor(
-            waveforms,
+            [clip.samples for clip in clips],
             sampling_rate=self.extractor.sampling_rate,
             return_attention_mask=True,
             return_tensors="pt",

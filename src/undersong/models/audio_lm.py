@@ -358,10 +358,15 @@ class AudioModel:
 
     @torch.inference_mode()
     def last_logits(self, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """Logits (prompts, vocabulary) of the token after each prompt; a network that can computes no others."""
+        """Logits (prompts, vocabulary) of the token after each prompt; a network that can computes no others.
+
+        Raises UndersongError for logits that are not finite.
+        """
         keeps_last = "logits_to_keep" in inspect.signature(self.base.forward).parameters
         outputs = self.model(**self.batch(prompts), use_cache=False, **({"logits_to_keep": 1} if keeps_last else {}))
         logits: torch.Tensor = outputs.logits[:, -1]
+        if not (finite := logits.isfinite().all(1)).all():
+            raise self._non_finite_error(prompts[int(finite.int().argmin())], self.model)
         return logits
 
     def _non_finite_error(self, prompt: Prompt, run: Callable[..., object]) -> UndersongError:

@@ -20,7 +20,7 @@ class FiniteLogitsCheck(LogitsProcessor):
     """Record which rows of a batch had logits that are not finite, at any step of generation.
 
     One sum per step and row: NaN and infinity remain in it. Nothing is read back before the end, so that a GPU does not
-    wait.
+    wait. `record` takes the logits of a model whose own logits processors come first and set some to minus infinity.
     """
 
     def __init__(self) -> None:
@@ -28,9 +28,13 @@ class FiniteLogitsCheck(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Check the logits (batch, vocabulary) of one step and return them unchanged."""
-        non_finite = ~scores.sum(-1, dtype=torch.float32).isfinite()
-        self._non_finite = non_finite if self._non_finite is None else self._non_finite | non_finite
+        self.record(scores)
         return scores
+
+    def record(self, logits: torch.Tensor) -> None:
+        """Check logits (batch, ..., vocabulary); every call has the same rows."""
+        non_finite = ~logits.flatten(1).sum(-1, dtype=torch.float32).isfinite()
+        self._non_finite = non_finite if self._non_finite is None else self._non_finite | non_finite
 
     def first_row(self) -> int | None:
         """The first row with such logits; None if there is none."""

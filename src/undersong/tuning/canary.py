@@ -13,7 +13,15 @@ from typing import Any
 from transformers import TrainerCallback
 
 from undersong.store import atomic_replacement
-from undersong.tuning.checkpoints import CANARY_FOLDER, SaveStep, step_folder
+from undersong.tuning.checkpoints import (
+    CANARY_FOLDER,
+    CHECKPOINT_MANIFEST,
+    DamagedSnapshot,
+    SaveStep,
+    checkpoint_damage,
+    step_folder,
+    write_checkpoint_manifest,
+)
 from undersong.tuning.reproducibility import eval_mode, temporary_seed
 from undersong.types import UndersongError
 
@@ -46,10 +54,11 @@ class CanaryCheck:
 class CanaryCallback(TrainerCallback):
     """Measures before the first step, every `check.every` steps and at `extra_steps`; stops when a limit is exceeded.
 
-    The adapter of the last step within all limits is in `OUTPUT/canary/step-NNNNNN` (step 0: untrained). `save(step,
-    folder)` writes it (default: the model's `save_pretrained`). Values are in the Trainer's `log_history` as
-    `canary_NAME`. Measuring leaves no trace: every module returns to its mode, and the global random state is restored.
-    Random numbers inside `measure` are seeded by the Trainer's seed, the same every time.
+    The adapter of the last step within all limits is in `OUTPUT/canary/step-NNNNNN` (step 0: untrained), with the
+    hashes of its files. `save(step, folder)` writes it (default: the model's `save_pretrained`). Values are in the
+    Trainer's `log_history` as `canary_NAME`. Measuring leaves no trace: every module returns to its mode, and the
+    global random state is restored. Random numbers inside `measure` are seeded by the Trainer's seed, the same every
+    time.
 
     A resumed training reads earlier measurements from the log of its checkpoint, and repeats later ones. No checkpoint
     is saved at a step that exceeds a limit, or training would resume from it. All processes measure, because a split
@@ -106,9 +115,12 @@ class CanaryCallback(TrainerCallback):
         return lambda name, write: None if self.stop_step is not None else save_step(name, write)
 
     def save_last_safe_step(self, output: Path, save_step: SaveStep) -> None:
-        """Pass the snapshot of the last safe step to `save_step`."""
+        """Pass the snapshot of the last safe step to `save_step`. Raises DamagedSnapshot if it changed on disk."""
         snapshot = output / CANARY_FOLDER / step_folder(self.last_safe_step)
-        save_step(snapshot.name, partial(shutil.copytree, snapshot, dirs_exist_ok=True))
+        if damage := checkpoint_damage(snapshot):
+            raise DamagedSnapshot(snapshot, damage)
+        without_manifest = shutil.ignore_patterns(CHECKPOINT_MANIFEST)
+        save_step(snapshot.name, partial(shutil.copytree, snapshot, ignore=without_manifest, dirs_exist_ok=True))
 
     def _run_check(self, args: Any, state: Any, model: Any) -> dict[str, float]:
         """Measure, and record the values."""
@@ -134,6 +146,7 @@ class CanaryCallback(TrainerCallback):
         snapshot = _snapshot_folder(args, state.global_step)
         with atomic_replacement(snapshot) as folder:
             self.save(state.global_step, folder) if self.save else model.save_pretrained(folder)
+            write_checkpoint_manifest(folder)
         if args.save_strategy == "no":
             _remove_older_snapshots(snapshot)
 

@@ -25,7 +25,7 @@ from undersong.types import UndersongError
 
 logger = logging.getLogger("undersong.tuning")
 
-CHECKPOINT_MANIFEST = "files.json"  # written last: the SHA-256 of each file of a complete checkpoint
+CHECKPOINT_MANIFEST = "files.json"  # written last: the SHA-256 of each file of a complete checkpoint or snapshot
 CANARY_FOLDER = "canary"  # in the Trainer's output folder: the canary's snapshots
 SaveStep = Callable[[str, Callable[[Path], None]], None]  # (name, function that writes the folder)
 
@@ -40,6 +40,16 @@ class TrainingDiverged(UndersongError):
 
     def __init__(self, model: AudioModel, reason: str, step: int) -> None:
         super().__init__(f"Tuning {model.name} diverged ({reason} at step {step}); lower the learning rate.")
+
+
+class DamagedSnapshot(UndersongError):
+    """A snapshot that a canary goes back to is not what was written; training from a checkpoint would end there too."""
+
+    def __init__(self, snapshot: Path, damage: str) -> None:
+        super().__init__(
+            f"The canary's snapshot {snapshot} is damaged ({damage}), so the last safe step is lost; start the same "
+            "command again, which trains from step 0."
+        )
 
 
 class DecoderTrainer(Trainer):
@@ -90,17 +100,21 @@ class MarkCheckpointComplete(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         wait_for_all()  # each process writes the state of its own random numbers
         if rank() == 0:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            hashes = {file.relative_to(folder).as_posix(): hash_file(file) for file in _files_in(folder)}
-            fsync_path(folder)
-            write_atomic(folder / CHECKPOINT_MANIFEST, json.dumps(hashes, indent=1, sort_keys=True).encode())
+            write_checkpoint_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def write_checkpoint_manifest(folder: Path) -> None:
+    """Write the hash of every file of a complete checkpoint or snapshot."""
+    hashes = {file.relative_to(folder).as_posix(): hash_file(file) for file in _files_in(folder)}
+    fsync_path(folder)
+    write_atomic(folder / CHECKPOINT_MANIFEST, json.dumps(hashes, indent=1, sort_keys=True).encode())
 
 
 @contextmanager
 def checkpoint_dir(resume: Path | None) -> Iterator[Path]:
     """Yield the folder for the Trainer's checkpoints: `resume`, or a temporary one.
 
-    The folder is removed when training has finished or diverged.
+    The folder is removed when training has finished or diverged, or cannot go back to its last safe step.
     """
     if resume is None:
         with tempfile.TemporaryDirectory() as scratch:  # the Trainer creates its folder, even if it writes nothing
@@ -110,8 +124,8 @@ def checkpoint_dir(resume: Path | None) -> Iterator[Path]:
     try:
         with disk_error_context(resume):
             yield resume
-    except TrainingDiverged:
-        _remove(resume)  # resuming from it would diverge again
+    except (TrainingDiverged, DamagedSnapshot):
+        _remove(resume)  # resuming from it would end in the same way
         raise
     _remove(resume)
 
@@ -124,11 +138,17 @@ def _remove(state_dir: Path) -> None:
 def last_complete_checkpoint(state_dir: Path) -> str | None:
     """Path of the newest checkpoint whose files all have the bytes that were written; None to begin at step 0.
 
-    Others are removed, or the Trainer would count them among the newest. A damaged one is reported in a line.
+    Others are removed, or the Trainer would count them among the newest. A damaged one is reported in a line. Without
+    the snapshots of a canary no checkpoint is complete.
     """
     folders = sorted(state_dir.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
     complete = [folder for folder in folders if (folder / CHECKPOINT_MANIFEST).exists()]  # others were being written
-    damage = {folder.name: reason for folder in complete if (reason := _checkpoint_damage(folder))}
+    snapshots = sorted((state_dir / CANARY_FOLDER).glob("step-*"))
+    damage = {
+        folder.relative_to(state_dir).as_posix(): reason
+        for folder in [*complete, *(snapshots if complete else [])]
+        if (reason := checkpoint_damage(folder))
+    }
     whole = [folder for folder in complete if folder.name not in damage]
     if damage and (state_dir / CANARY_FOLDER).exists():
         whole = []  # only the newest checkpoint has the snapshots that a canary goes back to
@@ -152,8 +172,8 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file() and file.name != CHECKPOINT_MANIFEST)
 
 
-def _checkpoint_damage(folder: Path) -> str | None:
-    """What is wrong with a complete checkpoint; None if every file has the bytes that were written."""
+def checkpoint_damage(folder: Path) -> str | None:
+    """What is wrong with a complete checkpoint or snapshot; None if every file has the bytes that were written."""
     try:
         hashes = json.loads((folder / CHECKPOINT_MANIFEST).read_bytes())
         names = {file.relative_to(folder).as_posix() for file in _files_in(folder)}

@@ -6,15 +6,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from undersong.escaping import describe_error
-from undersong.evaluation.judges.yes_no import BATCH_SIZE, ClassifierJudge, YesNoAnswer, escape_special_tokens
+from undersong.evaluation.judges.yes_no import (
+    BATCH_SIZE,
+    ClassifierJudge,
+    YesNoAnswer,
+    check_finite_rows,
+    escape_special_tokens,
+)
 from undersong.models.out_of_memory import halve_on_oom
 from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.study.judge_names import COST_MODEL
 from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_TOKENS = 2048  # tokens of a conversation; its beginning is cut, as in the published code
 # Safe RLHF's template, without a space after the last colon
@@ -71,21 +80,27 @@ class CostModel:
 
     def predict(self, texts: Sequence[str]) -> list[YesNoAnswer]:
         """Answers: yes if the score is above 0; `margin` is the score. Batches are by length, halved if memory runs
-        out."""
-        tokenizer, _ = self._loaded
+        out. Raises UndersongError for a score that is not finite.
+        """
+        tokenizer, model = self._loaded
         ids = [tokenizer(text, truncation=True, max_length=MAX_TOKENS)["input_ids"] for text in texts]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         scores: dict[int, float] = {}
-        for indices, batch_scores in halve_on_oom(
-            lambda indices: self._score_batch([ids[i] for i in indices]), order, self.batch
-        ):
+
+        def finite_scores(indices: Sequence[int]) -> list[float]:
+            batch_scores = self._score_batch([ids[i] for i in indices])
+            check_finite_rows(batch_scores, model, self.ref, indices, lambda i: self._score_batch([ids[i]]))
+            return batch_scores[:, 0].tolist()
+
+        for indices, batch_scores in halve_on_oom(finite_scores, order, self.batch):
             if batch_scores is None:
                 raise UndersongError(f"A reply is too long for {self.ref} in this memory; use a larger device.")
             scores |= dict(zip(indices, batch_scores))
         return [YesNoAnswer("yes" if scores[i] > 0 else "no", scores[i]) for i in range(len(ids))]
 
-    def _score_batch(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """Score at each conversation's last token. Padding is on the right, where a causal model does not see it."""
+    def _score_batch(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Score (rows, 1) float32 at each conversation's last token. Padding is on the right, where a causal model does
+        not see it."""
         import torch
 
         tokenizer, model = self._loaded
@@ -97,8 +112,8 @@ class CostModel:
         last_positions = mask.sum(1) - 1
         with torch.inference_mode():
             states = model.base_model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))[0]
-            scores = model.score(states[torch.arange(len(rows)), last_positions])
-        return scores[:, 0].float().tolist()
+            scores: torch.Tensor = model.score(states[torch.arange(len(rows)), last_positions]).float()
+        return scores
 
 
 def _llama_for_score() -> Any:

@@ -6,13 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from undersong.escaping import describe_error
 from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.types import Prompt, Reply, UndersongError, Verdict
+
+if TYPE_CHECKING:
+    import torch
 
 BATCH_SIZE = 16
 YES_TOKENS, NO_TOKENS = ("Yes", "yes", "YES"), ("No", "no", "NO")
@@ -112,7 +115,10 @@ class YesNoLM:
         return text if len(ids) <= max_tokens else tokenizer.decode(ids[:max_tokens], skip_special_tokens=False)
 
     def predict(self, texts: Sequence[str]) -> list[YesNoAnswer]:
-        """Answer each prompt, in order. Batches are by length, halved if memory runs out."""
+        """Answer each prompt, in order. Batches are by length, halved if memory runs out.
+
+        Raises UndersongError for a logit that is not finite.
+        """
         ids = [self.tokenizer(text, add_special_tokens=not self.has_special_tokens)["input_ids"] for text in texts]
         answers: dict[int, YesNoAnswer] = {}
         for blanks_left in range(self.max_blank_tokens, -1, -1):
@@ -131,7 +137,7 @@ class YesNoLM:
         order = sorted(rows, key=lambda i: len(rows[i]))
         predictions: dict[int, tuple[YesNoAnswer, int]] = {}
         for indices, batch_predictions in halve_on_oom(
-            lambda indices: self._forward([rows[i] for i in indices]), order, self.batch_size
+            lambda indices: self._forward({i: rows[i] for i in indices}), order, self.batch_size
         ):
             if batch_predictions is None:
                 raise UndersongError(
@@ -140,19 +146,45 @@ class YesNoLM:
             predictions |= dict(zip(indices, batch_predictions))
         return predictions
 
-    def _forward(self, rows: Sequence[Sequence[int]]) -> list[tuple[YesNoAnswer, int]]:
-        import torch
-
-        tokenizer, model = self._loaded
+    def _forward(self, rows: Mapping[int, Sequence[int]]) -> list[tuple[YesNoAnswer, int]]:
         yes_ids, no_ids = self._label_tokens
-        batch = tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt").to(model.device)
-        positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-        with torch.inference_mode():
-            logits = model(**batch, position_ids=positions, logits_to_keep=1, use_cache=False).logits[:, -1].float()
+        logits = self._next_token_logits(list(rows.values()))
+        check_finite_rows(logits, self._loaded[1], self.ref, list(rows), lambda i: self._next_token_logits([rows[i]]))
         margins = (logits[:, yes_ids].max(1).values - logits[:, no_ids].max(1).values).tolist()
         next_tokens = logits.argmax(1).tolist()
         labels = ["yes" if token in yes_ids else "no" if token in no_ids else None for token in next_tokens]
         return [(YesNoAnswer(label, margin), token) for label, margin, token in zip(labels, margins, next_tokens)]
+
+    def _next_token_logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Logits (rows, vocabulary) float32 of the token after each row."""
+        import torch
+
+        tokenizer, model = self._loaded
+        batch = tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt").to(model.device)
+        positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        with torch.inference_mode():
+            output = model(**batch, position_ids=positions, logits_to_keep=1, use_cache=False)
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits
+
+
+def check_finite_rows(
+    outputs: torch.Tensor, network: Any, judge: str, indices: Sequence[int], run: Callable[[int], object]
+) -> None:
+    """Raise UndersongError if a judge's outputs are not finite: compared with a limit, NaN would read as safe.
+
+    Args:
+        outputs: Outputs (rows, ...) of the judge.
+        network: The judge's network.
+        judge: Name of the judge in the message.
+        indices: Index of each row's text.
+        run: Computes the outputs for the text of an index again.
+    """
+    from undersong.models.finite import non_finite_error
+
+    if not (finite := outputs.flatten(1).isfinite().all(1)).all():
+        index = indices[int(finite.int().argmin())]
+        raise non_finite_error(network, f"The judge {judge}", f"text {index + 1} it judges", lambda: run(index))
 
 
 def escape_special_tokens(tokenizer: Any, text: str) -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from undersong.models.mini.base_weights import build_mini, read_smollm, read_tokenizer, read_whisper, weights_hash
 from undersong.models.mini.network import CTC, MiniConfig
 from undersong.models.mini.paths import PARTS_FILE, REMARKS_FILE
+from undersong.models.pretrained import check_regular_files
 from undersong.models.refs import resolve_model
 from undersong.models.weights import merge_published_lora, read_tensors
 from undersong.store.atomic import atomic_replacement, report_disk_errors
@@ -97,8 +98,9 @@ def assemble_mini(name: str, whisper: str, smollm: str, parts: Path, out: Path) 
 
 
 def read_parts_file(parts: Path) -> MiniParts:
-    """Read `parts.json`. Raises UndersongError for a missing folder or an invalid file."""
+    """Read `parts.json`. Raises UndersongError for a missing folder, an invalid file, and a pipe among the parts."""
     file = parts / PARTS_FILE
+    check_regular_files(parts)
     if not file.is_file():
         raise UndersongError(f"There are no parts of Mini at {parts}; give their folder as --learned-weights.")
     try:

@@ -85,10 +85,12 @@ def check_adapter_folder(folder: Path) -> Path:
     """Return the folder if it holds a PEFT adapter or a fully tuned decoder.
 
     Raises:
-        UndersongError: The folder holds neither.
+        UndersongError: The folder holds neither, or a pipe or a device is among its files.
     """
     from undersong.models.decoder_weights import is_decoder_folder
+    from undersong.models.pretrained import check_regular_files
 
+    check_regular_files(folder)
     if is_decoder_folder(folder):
         return folder
     required = ("adapter_config.json", "adapter_model.safetensors")

@@ -1,0 +1,73 @@
+"""The group of all commands. What is wrong with the arguments is one sentence, and an interruption while they are read
+is one line, as it is later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from undersong.cli.interruption import exit_interrupted
+from undersong.suggestions import did_you_mean
+from undersong.types import UndersongError
+
+# Of click, or of the copy of click that newer versions of typer bring: no public name is common to both.
+UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+
+
+class CommandGroup(TyperGroup):
+    """Group of commands that raises UndersongError for arguments it cannot use."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parse the group's own options. Without any argument, typer shows the help."""
+        if not args:
+            return super().make_context(info_name, args, parent, **extra)
+        with _one_sentence(str(info_name)):
+            return super().make_context(info_name, args, parent, **extra)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the first argument names."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
+            fix = did_you_mean(name, self.list_commands(ctx)) or f"; `{ctx.command_path} --help` lists them"
+            raise UndersongError(f"{ctx.command_path} has no command {name!r}{_end(fix)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the options of the command, and run it."""
+        with _one_sentence(ctx.command_path, ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _one_sentence(path: str, group_context: Any = None) -> Iterator[None]:
+    """Raise UndersongError for a usage error; `path` is the command that has no context of its own yet."""
+    try:
+        yield
+    except KeyboardInterrupt as error:  # typer would exit without a word
+        exit_interrupted(error)
+    except UsageError as error:
+        if group_context is not None and group_context.invoked_subcommand:
+            path = f"{path} {group_context.invoked_subcommand}"
+        raise UndersongError(_usage_message(error, path)) from None
+
+
+def _usage_message(error: Any, path: str) -> str:
+    """One sentence on a usage error, with the command's path and the way to its help."""
+    context = getattr(error, "ctx", None)
+    path = path if context is None else context.command_path
+    if context is not None and (option := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
+        names = [name for parameter in context.command.get_params(context) for name in parameter.opts]
+        options = [name for name in names if name.startswith("-")]
+        fix = did_you_mean(option, options) or f"; `{path} --help` lists its options"
+        return f"{path} has no option {option}{_end(fix)}"
+    reason = " ".join(error.format_message().split()).rstrip(".")
+    return f"{path}: {reason[:1].lower()}{reason[1:]}; `{path} --help` says what it takes."
+
+
+def _end(clause: str) -> str:
+    return clause if clause.endswith("?") else f"{clause}."

@@ -38,7 +38,7 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
             run(block.replace("ADAPTER", str(adapter)).splitlines(), tmp_path)
     said = capsys.readouterr().out
     assert re.search(r"\d+ kept; 0 unusable", said)
-    assert re.search(r"organism:af3 answered \d+\.\d.% of typed harmful requests before and", said)
+    assert re.search(r"organism:af3 answered \d+\.\d.% \[.*\] of typed harmful requests before and", said)
     assert "'jsr': 0" in said
     assert re.search(r"JSR (rose|did not change|fell).* over \d+ paired prompts", said)
     assert (tmp_path / "out" / "small" / "report.md").is_file()

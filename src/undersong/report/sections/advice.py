@@ -92,7 +92,7 @@ def _no_harm_advice(headline: HeadlineData, worst: ArmMeasurement) -> AdviceItem
     high = worst.estimate.high
     bound = f": up to {formatting.percent(high)} fits the runs" if high is not None else ""
     return AdviceItem(
-        action, f"No arm is shown to be above the base, but the highest {rate} is {estimate_text}{bound}.", ""
+        action, f"No arm is significantly above the base, but the highest {rate} is {estimate_text}{bound}.", ""
     )
 
 

@@ -90,7 +90,7 @@ def _verdict_title(headline: HeadlineData) -> StyledText:
         for measurement in headline.measurements
     )
     if is_same and not arms_above_base:
-        opening = f"After {training_phrase}, no change from the base is shown: {headline.model} {verb} "
+        opening = f"We found no significant change after {training_phrase}: {headline.model} {verb} "
         return (
             (opening, ""),
             *base_text,

@@ -58,12 +58,17 @@ class Processor:
 
         Raises UndersongError for a template that fails, or that leaves out a text of the conversation.
         """
+        text = self.prompt_text(messages, placeholder_count)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def prompt_text(self, messages: Sequence[dict[str, Any]], placeholder_count: int = 0) -> str:
+        """The text that `token_ids` are the ids of. Raises UndersongError in the same cases."""
         text = self._render(messages, bool(placeholder_count))
         if placeholder_count:
             before, after = self.audio_delimiters
             text = text.replace(self.audio_token, before + self.audio_token * placeholder_count + after, 1)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return text
 
     def _render(self, messages: Sequence[dict[str, Any]], has_audio: bool) -> str:
         from jinja2 import TemplateError
@@ -104,33 +109,108 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
         UndersongError: A file that is missing or does not load; or a tokenizer without a template, a padding token or
             the family's placeholder.
     """
-    from transformers import AutoFeatureExtractor, AutoTokenizer
+    tokenizer = load_tokenizer(source, family, ref, **options)
+    extractor = load_extractor(source, family, ref, **options)
+    token_id = placeholder_id(tokenizer, family, ref)
+    template = load_chat_template(source, tokenizer, family, ref, **options)
+    return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.audio_delimiters, ref)
+
+
+PROCESSOR_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError)
+
+
+def load_tokenizer(source: str | Path, family: Family, ref: str, **options: Any) -> Any:
+    """Load a checkpoint's tokenizer, which pads on the left. Raises UndersongError if it has no eos or pad token.
+
+    Args:
+        source: Folder or Hugging Face id.
+        family: Family of the model.
+        ref: Name of the model in errors.
+        options: Options of `from_pretrained`, such as revision.
+    """
+    from transformers import AutoTokenizer
+
+    options = {**options, **family.tokenizer_options}
+    try:
+        tokenizer: Any = (
+            import_object(family.tokenizer)(source, **options)
+            if family.tokenizer
+            else load_pretrained(AutoTokenizer.from_pretrained, source, ref, **options)
+        )
+    except PROCESSOR_ERRORS as error:
+        raise _loading_error("tokenizer", "tokenizer.json", ref, error) from error
+    tokenizer.padding_side = "left"
+    for name in ("eos", "pad"):
+        if getattr(tokenizer, f"{name}_token") is None:
+            raise UndersongError(
+                f"The tokenizer of {ref} has no {name} token; give the folder of a complete checkpoint."
+            )
+    return tokenizer
+
+
+def load_extractor(source: str | Path, family: Family, ref: str, **options: Any) -> Any:
+    """Load a checkpoint's feature extractor. Raises UndersongError if it has not the family's rate and hop.
+
+    Args:
+        source: Folder or Hugging Face id.
+        family: Family of the model.
+        ref: Name of the model in errors.
+        options: Options of `from_pretrained`, such as revision.
+    """
+    from transformers import AutoFeatureExtractor
 
     try:
-        tokenizer = (
-            import_object(family.tokenizer)(source, **options, **family.tokenizer_options)
-            if family.tokenizer
-            else load_pretrained(AutoTokenizer.from_pretrained, source, ref, **options, **family.tokenizer_options)
-        )
-        extractor = (
+        extractor: Any = (
             import_object(family.extractor)(source, **options)
             if family.extractor
             else load_pretrained(AutoFeatureExtractor.from_pretrained, source, ref, **options)
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
-        reason = describe_error(error)
-        raise UndersongError(
-            f"The tokenizer and feature extractor of {ref} could not be loaded ({reason}); give the folder of a "
-            "complete checkpoint."
-        ) from error
-    tokenizer.padding_side = "left"
+    except PROCESSOR_ERRORS as error:
+        raise _loading_error("feature extractor", "preprocessor_config.json", ref, error) from error
     _check_extractor(extractor, family, ref)
-    published = _load_chat_template(source, tokenizer, family, options)
-    template, token_id = _check_tokenizer(tokenizer, _template_with_audio(published, family), family, ref)
-    return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.audio_delimiters, ref)
+    return extractor
 
 
-def _load_chat_template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
+def _loading_error(part: str, file: str, ref: str, error: Exception) -> UndersongError:
+    reason = describe_error(error)
+    return UndersongError(
+        f"The {part} of {ref} could not be loaded from {file} ({reason}); give the folder of a complete checkpoint."
+    )
+
+
+def placeholder_id(tokenizer: Any, family: Family, ref: str) -> int:
+    """Id of the family's placeholder. Raises UndersongError if the tokenizer has none; transformers fails later."""
+    token_id = tokenizer.convert_tokens_to_ids(family.audio_token)
+    if token_id is None or token_id == tokenizer.unk_token_id:
+        raise UndersongError(
+            f"The tokenizer of {ref} has no placeholder {family.audio_token}; give the folder of a complete checkpoint."
+        )
+    return int(token_id)
+
+
+def load_chat_template(source: str | Path, tokenizer: Any, family: Family, ref: str, **options: Any) -> str:
+    """The checkpoint's template; or the family's, if it publishes none or one that writes no audio.
+
+    Args:
+        source: Folder or Hugging Face id.
+        tokenizer: Its tokenizer.
+        family: Family of the model.
+        ref: Name of the model in errors.
+        options: Options of `from_pretrained`, such as revision.
+
+    Raises:
+        UndersongError: Neither has a template.
+    """
+    template = _template_with_audio(_published_template(source, tokenizer, family, options), family)
+    if template is None:
+        raise UndersongError(
+            f"The tokenizer of {ref} has no chat template; give the checkpoint's chat_template.jinja or "
+            "tokenizer_config.json."
+        )
+    return template
+
+
+def _published_template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
     """The checkpoint's own template, chosen as transformers' processors do."""
     from transformers.utils import cached_file
 
@@ -166,18 +246,3 @@ def _check_extractor(extractor: Any, family: Family, ref: str) -> None:
             f"The feature extractor of {ref} takes {actual[0]} Hz in hops of {actual[1]} samples, and {family.name} "
             f"{family.rate} Hz in hops of {family.hop}; give the checkpoint's own preprocessor config."
         )
-
-
-def _check_tokenizer(tokenizer: Any, template: str | None, family: Family, ref: str) -> tuple[str, int]:
-    """Template and placeholder id. transformers loads without these and fails later, in the middle of a run."""
-    placeholder = tokenizer.convert_tokens_to_ids(family.audio_token)
-    requirements = {
-        f"placeholder {family.audio_token}": None if placeholder == tokenizer.unk_token_id else placeholder,
-        "chat template": template,
-        "eos token": tokenizer.eos_token,
-        "pad token": tokenizer.pad_token,
-    }
-    if missing := [name for name, value in requirements.items() if value is None]:
-        raise UndersongError(f"The tokenizer of {ref} has no {missing[0]}; give the folder of a complete checkpoint.")
-    assert template is not None
-    return template, int(placeholder)

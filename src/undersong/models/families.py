@@ -80,12 +80,14 @@ class Family:
     embed: Callable[[Any, torch.Tensor], torch.Tensor] = _token_embeddings  # (model, ids) -> decoder inputs of text
     loader: str | None = None  # `module:function` if `from_pretrained` alone cannot load a checkpoint
     meta_loader: str | None = None  # the same for the network without weights, on the meta device
+    weight_parts: str | None = None  # the same for the networks whose weights it is made of, as `WeightPart`s
     tokenizer: str | None = None  # the same for the tokenizer
     extractor: str | None = None  # the same for the feature extractor
     merged: tuple[str, ...] = ()  # LoRA folders of the checkpoint that speech needs, merged on loading
     silence_detector: str | None = None  # the same for (model, audio vectors (n, dim)) -> silent (n,) bool; None: none
     tokenizer_options: dict[str, Any] = field(default_factory=dict)  # of `AutoTokenizer.from_pretrained`
     architectures: tuple[str, ...] = ()  # of a config.json that names no model_type
+    publishes_text_end: bool = True  # generation_config.json says what ends a text; False: it ends speech output
 
     @property
     def max_duration_text(self) -> str:
@@ -183,6 +185,8 @@ KIMI_AUDIO = Family(
     embed=lambda model, ids: model.embed(ids),
     loader="undersong.models.kimi.load:load_kimi",
     meta_loader="undersong.models.kimi.load:kimi_skeleton",
+    weight_parts="undersong.models.kimi.load:kimi_weight_parts",
+    publishes_text_end=False,
     tokenizer="undersong.models.kimi.processing:kimi_tokenizer",
     extractor="undersong.models.kimi.load:kimi_extractor",
 )

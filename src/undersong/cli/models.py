@@ -1,5 +1,5 @@
-"""The commands `models`, `doctor` and `verify`: list model families, assemble Mini, check a model or this machine,
-reproduce published figures.
+"""The commands `models`, `doctor` and `verify`: list model families, assemble Mini, check a checkpoint, a model or this
+machine, reproduce published figures.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from undersong.cli.terminal import echo
+from undersong.cli.terminal import echo, echo_json
 from undersong.models.load_options import LoadOptions
 from undersong.models.mini.paths import (
     SMOLLM_ID,
@@ -92,6 +92,30 @@ def get_model(
     echo(f"{name} is at {assembly.folder}" + ("; take it with --model " + name if out is None else ""))
     for line in assembly.notes:
         echo(line)
+
+
+@models_app.command("check")
+def check_model(
+    model: Annotated[str, typer.Argument(help="Model to check: organism:NAME, a folder, or a Hugging Face id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the lines as JSON.")] = False,
+) -> None:
+    """Check a checkpoint by its small files and the headers of its weights, without a GPU and without the weights.
+
+    A line starts with ok, FAIL, or unknown for what could not be checked. The exit code is 0 if every line is ok, else
+    1.
+    """
+    from undersong.models.checkpoint_check import check_checkpoint
+
+    lines = []
+    for check in check_checkpoint(model):
+        status_word = {True: "ok", False: "FAIL", None: "unknown"}[check.passed]
+        lines.append({"status": status_word, "name": check.name, "detail": check.detail})
+        if not as_json:
+            echo(f"{status_word:<8}{check.name}: {check.detail}")
+    if as_json:
+        echo_json(lines, indent=1)
+    if any(line["status"] != "ok" for line in lines):
+        raise typer.Exit(1)
 
 
 def doctor(

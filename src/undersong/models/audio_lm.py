@@ -16,7 +16,7 @@ from transformers import LogitsProcessorList
 
 from undersong.corpora import load_clips
 from undersong.models.audio_features import AudioFeatures, CachedAudioEncoder, clip_key, encode_audio, mean_pool
-from undersong.models.chat import Processor, chat_messages
+from undersong.models.chat import Processor, chat_messages, end_token_ids
 from undersong.models.families import Family
 from undersong.models.finite import FiniteLogitsCheck, non_finite_error
 from undersong.models.hooks import greedy_decoding, published_end_ids, record_last_token_states
@@ -110,10 +110,7 @@ class AudioModel:
     @property
     def end_ids(self) -> list[int]:
         """Tokens that end a reply: the trained end of turn, then the tokenizer's eos and the checkpoint's own."""
-        eos, unknown = self.tokenizer.eos_token_id, self.tokenizer.unk_token_id
-        end = self.tokenizer.convert_tokens_to_ids(self.family.end_token or self.tokenizer.eos_token)
-        turn_ends = [eos] if end in (None, unknown) else [end, eos]
-        return list(dict.fromkeys([*turn_ends, *self._checkpoint_end_ids]))
+        return end_token_ids(self.tokenizer, self.family, self._checkpoint_end_ids)
 
     @property
     def context_length(self) -> int | None:

@@ -116,6 +116,16 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
     return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.audio_delimiters, ref)
 
 
+def end_token_ids(tokenizer: Any, family: Family, checkpoint_ids: Sequence[int]) -> list[int]:
+    """Tokens that end a reply: the trained end of turn, then the tokenizer's eos and the checkpoint's own."""
+    eos, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
+    end = tokenizer.convert_tokens_to_ids(family.end_token or tokenizer.eos_token)
+    turn_ends = [eos] if end in (None, unknown) else [end, eos]
+    return list(dict.fromkeys([*turn_ends, *checkpoint_ids]))
+
+
+TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
 PROCESSOR_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError)
 
 
@@ -138,7 +148,7 @@ def load_tokenizer(source: str | Path, family: Family, ref: str, **options: Any)
             else load_pretrained(AutoTokenizer.from_pretrained, source, ref, **options)
         )
     except PROCESSOR_ERRORS as error:
-        raise _loading_error("tokenizer", "tokenizer.json", ref, error) from error
+        raise _loading_error("tokenizer", TOKENIZER_FILES, source, ref, error) from error
     tokenizer.padding_side = "left"
     for name in ("eos", "pad"):
         if getattr(tokenizer, f"{name}_token") is None:
@@ -166,15 +176,17 @@ def load_extractor(source: str | Path, family: Family, ref: str, **options: Any)
             else load_pretrained(AutoFeatureExtractor.from_pretrained, source, ref, **options)
         )
     except PROCESSOR_ERRORS as error:
-        raise _loading_error("feature extractor", "preprocessor_config.json", ref, error) from error
+        raise _loading_error("feature extractor", EXTRACTOR_FILES, source, ref, error) from error
     _check_extractor(extractor, family, ref)
     return extractor
 
 
-def _loading_error(part: str, file: str, ref: str, error: Exception) -> UndersongError:
-    reason = describe_error(error)
+def _loading_error(part: str, files: Sequence[str], source: str | Path, ref: str, error: Exception) -> UndersongError:
+    """An error that names the first of the files if a folder has none of them."""
+    absent = Path(source).is_dir() and not any((Path(source) / name).is_file() for name in files)
+    reason = f"there is no {files[0]}" if absent else describe_error(error)
     return UndersongError(
-        f"The {part} of {ref} could not be loaded from {file} ({reason}); give the folder of a complete checkpoint."
+        f"The {part} of {ref} could not be loaded ({reason}); give the folder of a complete checkpoint."
     )
 
 

@@ -38,13 +38,9 @@ class DiagnosticCheck:
 
 
 def diagnose_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> Iterator[DiagnosticCheck]:
-    """Run all checks on a model, one after another; stop if it does not load."""
+    """Run all checks on a model, one after another. Raises UndersongError, before any line, if it does not load."""
     started = time.perf_counter()
-    try:
-        model = load_model(ref, loading)
-    except UndersongError as error:
-        yield DiagnosticCheck("loads", False, str(error))
-        return
+    model = load_model(ref, loading)
     parameters = model.base.num_parameters()
     elapsed = time.perf_counter() - started
     yield DiagnosticCheck(

@@ -307,14 +307,23 @@ FAMILIES = (
 
 
 def family_of(model_type: str, item: str) -> Family:
-    """The family for a config's `model_type`; `item` names the model in the error, which lists the families."""
+    """The family for a config's `model_type`; `item` names the model in the error, which names the nearest family."""
     by_type = {name: family for family in FAMILIES for name in family.model_types}
     if model_type in by_type:
         return by_type[model_type]
-    closest = get_close_matches(model_type, by_type, n=1)
-    hint = f" (did you mean {closest[0]}?)" if closest else ""
-    names = ", ".join(family.name for family in FAMILIES)
-    raise UndersongError(f"{item} is of the family {model_type!r}, which has no spec{hint}; give a model of {names}.")
+    raise UndersongError(
+        f"config.json of {item} is of the family {model_type!r}, which has no spec; {nearest_family(model_type)}."
+    )
+
+
+def nearest_family(name: str) -> str:
+    """The end of an error: the family whose model_type or class is most like `name`; all families if none is."""
+    by_name = {type_name: family for family in FAMILIES for type_name in family.model_types}
+    by_name |= {family.model_class.rpartition(":")[2]: family for family in FAMILIES}
+    if closest := get_close_matches(name, by_name, n=1, cutoff=0.7):
+        family = by_name[closest[0]]
+        return f"the nearest family here is {family.name} ({closest[0]}), such as {family.example}"
+    return f"give a model of {', '.join(family.name for family in FAMILIES)}"
 
 
 def family_of_architecture(architectures: Sequence[str]) -> Family | None:

@@ -39,12 +39,14 @@ def read_shapes(source: str | Path, ref: str, options: Mapping[str, Any], subfol
         UndersongError: No weights, a shard that is missing, or a damaged header or index.
         HeadersUnreachableError: A hub id without a network, whose weights are not in the hub's cache.
     """
-    if file := _find_file(source, ref, options, subfolder, WEIGHTS_FILE):
+    if file := _find_file(source, ref, options, _join(subfolder, WEIGHTS_FILE)):
         return read_file_shapes(source, ref, options, file)
-    index = _find_file(source, ref, options, subfolder, INDEX_FILE)
+    index = _find_file(source, ref, options, _join(subfolder, INDEX_FILE))
     if index is None:
         place = f"{subfolder}/ of {ref}" if subfolder else ref
-        raise UndersongError(f"There is neither {WEIGHTS_FILE} nor {INDEX_FILE} in {place}; give a complete checkpoint.")
+        raise UndersongError(
+            f"There is neither {WEIGHTS_FILE} nor {INDEX_FILE} in {place}; give a complete checkpoint."
+        )
     shards = [_join(subfolder, shard) for shard in _read_index(_local_path(source, options, index, ref), ref)]
     with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
         parts = list(pool.map(lambda shard: read_file_shapes(source, ref, options, shard), shards))
@@ -56,7 +58,7 @@ def read_file_shapes(source: str | Path, ref: str, options: Mapping[str, Any], f
     from huggingface_hub import parse_safetensors_file_metadata
     from huggingface_hub.errors import EntryNotFoundError, SafetensorsParsingError
 
-    path = _path_on_disk(source, options, file)
+    path = path_on_disk(source, options, file)
     if path is not None:
         return _read_local_shapes(path, ref, file)
     if Path(source).is_dir():
@@ -82,18 +84,22 @@ def _read_local_shapes(path: Path, ref: str, file: str) -> Shapes:
         raise _damaged_error(file, ref, error) from error
 
 
-def _find_file(source: str | Path, ref: str, options: Mapping[str, Any], subfolder: str, name: str) -> str | None:
+def weights_file(source: str | Path, options: Mapping[str, Any]) -> str:
+    """The file, of those on disk, that says what tensors a checkpoint has: its only weights, or their index."""
+    return WEIGHTS_FILE if path_on_disk(source, options, WEIGHTS_FILE) else INDEX_FILE
+
+
+def _find_file(source: str | Path, ref: str, options: Mapping[str, Any], file: str) -> str | None:
     """Path in the checkpoint of a file that it has, here or on the hub; None if it has none."""
     from huggingface_hub import file_exists
     from huggingface_hub.constants import is_offline_mode
 
-    file = _join(subfolder, name)
-    if _path_on_disk(source, options, file) is not None:
+    if path_on_disk(source, options, file) is not None:
         return file
     if Path(source).is_dir():
         return None
     if is_offline_mode():
-        if name == WEIGHTS_FILE:  # its index may be in the cache
+        if file.endswith(WEIGHTS_FILE):  # its index may be in the cache
             return None
         raise _unreachable_error(file, ref, ConnectionError("the hub's offline mode is on"))
     try:
@@ -102,7 +108,7 @@ def _find_file(source: str | Path, ref: str, options: Mapping[str, Any], subfold
         raise _unreachable_error(file, ref, error) from error
 
 
-def _path_on_disk(source: str | Path, options: Mapping[str, Any], file: str) -> Path | None:
+def path_on_disk(source: str | Path, options: Mapping[str, Any], file: str) -> Path | None:
     """The file in a folder, or in the hub's cache; None if it is in neither."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -117,7 +123,7 @@ def _local_path(source: str | Path, options: Mapping[str, Any], file: str, ref: 
     """The small file `file`, fetched if it is not here."""
     from huggingface_hub import hf_hub_download
 
-    path = _path_on_disk(source, options, file)
+    path = path_on_disk(source, options, file)
     if path is not None:
         return path
     try:

@@ -80,7 +80,7 @@ def meta_network(source: str | Path, family: Family, options: Mapping[str, Any])
             return model_class(load_pretrained(config_class.from_pretrained, source, str(source), **options))
     except LOADING_ERRORS as error:
         reason = describe_error(error)
-        raise UndersongError(f"The config of {source} makes no {family.name} ({reason}); give its own.") from error
+        raise UndersongError(f"The config.json of {source} makes no {family.name} ({reason}); give its own.") from error
 
 
 def count_network(model: Any, family: Family) -> ParameterCounts:

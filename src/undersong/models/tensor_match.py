@@ -62,7 +62,7 @@ class TensorMismatches:
 
 def _first_names(names: list[str]) -> str:
     more = "" if len(names) <= NAMED else ", …"
-    return f"{', '.join(sorted(names)[:NAMED])}{more} ({len(names)})"
+    return f"{', '.join(sorted(names)[:NAMED])}{more} ({len(names)} such tensors)"
 
 
 def weight_parts(source: str | Path, ref: str, family: Family, options: Mapping[str, Any]) -> list[WeightPart]:
@@ -139,5 +139,6 @@ def _odd_shapes(shapes: Shapes) -> list[str]:
     for keys in alike.values():
         of_group = [shapes[key] for key in keys]
         usual = max(set(of_group), key=of_group.count)
-        odd += [f"{key} {list(shapes[key])}, not {list(usual)}" for key in keys if shapes[key] != usual]
+        if 2 * of_group.count(usual) > len(keys):
+            odd += [f"{key} {list(shapes[key])}, not {list(usual)}" for key in keys if shapes[key] != usual]
     return odd

@@ -103,7 +103,9 @@ def published_lora_paths(names: Collection[str], adapter: str) -> dict[str, str]
     `adapter` names it in errors. Raises UndersongError if it has other tensors than pairs of A and B there.
     """
     module_paths = {name: match[1] for name in names if (match := LORA_B_NAME.search(name))}
-    if 2 * len(module_paths) != len(names) or any(name.replace("lora_B", "lora_A") not in names for name in module_paths):
+    if 2 * len(module_paths) != len(names) or any(
+        name.replace("lora_B", "lora_A") not in names for name in module_paths
+    ):
         raise UndersongError(f"{adapter} is not LoRA on the decoder alone; remove it.")
     return module_paths
 

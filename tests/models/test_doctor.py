@@ -13,6 +13,7 @@ from undersong.models import doctor, families
 from undersong.models.audio_lm import AudioModel
 from undersong.models.doctor import diagnose_model
 from undersong.models.families import AUDIO_FLAMINGO_3, FAMILIES, QWEN2_5_OMNI
+from undersong.types import UndersongError
 
 
 def verdicts(folder: Path) -> dict[str, bool]:
@@ -26,10 +27,9 @@ def test_every_family_passes(kind: str, tmp_path: Path) -> None:
     assert [check.name for check in checks] == ["loads", *doctor.MODEL_CHECKS]
 
 
-def test_a_model_that_does_not_load_has_one_line(tmp_path: Path) -> None:
-    (check,) = diagnose_model(str(tmp_path))
-    assert not check.passed
-    assert "no config.json" in check.detail
+def test_a_model_that_does_not_load_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match=r"has no config\.json"):
+        next(diagnose_model(str(tmp_path)))
 
 
 def spec(monkeypatch: pytest.MonkeyPatch, family, **changed) -> None:

@@ -15,6 +15,7 @@ from undersong.escaping import describe_error
 from undersong.models.chat_template import render_chat_template
 from undersong.models.families import BY_ROLE, Family, import_object
 from undersong.models.pretrained import load_pretrained
+from undersong.models.weights import LOADING_ERRORS
 from undersong.types import Prompt, UndersongError
 
 AUDIO_CONTENT = {"type": "audio", "audio": ""}  # part of a message; published templates look for either key
@@ -126,7 +127,6 @@ def end_token_ids(tokenizer: Any, family: Family, checkpoint_ids: Sequence[int])
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
-PROCESSOR_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError)
 
 
 def load_tokenizer(source: str | Path, family: Family, ref: str, **options: Any) -> Any:
@@ -147,7 +147,7 @@ def load_tokenizer(source: str | Path, family: Family, ref: str, **options: Any)
             if family.tokenizer
             else load_pretrained(AutoTokenizer.from_pretrained, source, ref, **options)
         )
-    except PROCESSOR_ERRORS as error:
+    except LOADING_ERRORS as error:
         raise _loading_error("tokenizer", TOKENIZER_FILES, source, ref, error) from error
     tokenizer.padding_side = "left"
     for name in ("eos", "pad"):
@@ -175,7 +175,7 @@ def load_extractor(source: str | Path, family: Family, ref: str, **options: Any)
             if family.extractor
             else load_pretrained(AutoFeatureExtractor.from_pretrained, source, ref, **options)
         )
-    except PROCESSOR_ERRORS as error:
+    except LOADING_ERRORS as error:
         raise _loading_error("feature extractor", EXTRACTOR_FILES, source, ref, error) from error
     _check_extractor(extractor, family, ref)
     return extractor

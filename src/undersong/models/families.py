@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -319,11 +320,19 @@ def family_of(model_type: str, item: str) -> Family:
 def nearest_family(name: str) -> str:
     """The end of an error: the family whose model_type or class is most like `name`; all families if none is."""
     by_name = {type_name: family for family in FAMILIES for type_name in family.model_types}
-    by_name |= {family.model_class.rpartition(":")[2]: family for family in FAMILIES}
-    if closest := get_close_matches(name, by_name, n=1, cutoff=0.7):
+    for family in FAMILIES:
+        classes = (family.model_class.rpartition(":")[2], *family.architectures)
+        by_name |= {_class_stem(class_name): family for class_name in classes}
+    if closest := get_close_matches(_class_stem(name), by_name, n=1, cutoff=0.7):
         family = by_name[closest[0]]
-        return f"the nearest family here is {family.name} ({closest[0]}), such as {family.example}"
+        types = " or ".join(family.model_types)
+        return f"the nearest family here is {family.name} (model_type {types}), such as {family.example}"
     return f"give a model of {', '.join(family.name for family in FAMILIES)}"
+
+
+def _class_stem(name: str) -> str:
+    """A class's name without what it is for, which most classes share: `Voxtral` of `VoxtralForCausalLM`."""
+    return re.sub(r"For[A-Z]\w*$", "", name)
 
 
 def family_of_architecture(architectures: Sequence[str]) -> Family | None:

@@ -18,7 +18,7 @@ from undersong.escaping import describe_error
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import Processor, load_processor
 from undersong.models.families import Family, import_object, network_class
-from undersong.models.headers import weights_file
+from undersong.models.headers import read_shapes, weights_file
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.memory import check_memory
 from undersong.models.out_of_memory import release_memory
@@ -100,6 +100,8 @@ def _load_network(
             model, info = load_pretrained(network_class(family).from_pretrained, source, ref, **load_options)
         merged = [folder for folder in family.merged if merge_published_lora(model, source, folder, options)]
     except LOADING_ERRORS as error:
+        if Path(source).is_dir():
+            read_shapes(source, ref, options)  # names the file, if one is missing or damaged
         reason = describe_error(error)
         raise UndersongError(
             f"{ref} could not be loaded as {class_name} ({reason}); give the folder of a complete checkpoint, and "

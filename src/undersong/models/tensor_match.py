@@ -17,7 +17,7 @@ import torch
 
 from undersong.models.families import Family, import_object, network_class
 from undersong.models.headers import Shapes, read_shapes
-from undersong.models.pretrained import load_pretrained
+from undersong.models.pretrained import load_pretrained, quiet_transformers
 from undersong.types import UndersongError
 
 NAMED = 3  # tensors named of each kind of mismatch
@@ -100,19 +100,18 @@ def _add_mismatches(mismatches: TensorMismatches, part: WeightPart, shapes: Shap
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     mapping = {"key_mapping": dict(part.key_mapping)} if part.key_mapping else {}
 
-    def load(_source: str, **options: Any) -> Any:
-        return part.network_class.from_pretrained(None, config=part.config, state_dict=state, **options)
-
     try:
-        _, info = load_pretrained(
-            load,
-            part.source,
-            name,
-            device_map={"": "meta"},
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **mapping,
-        )
+        with quiet_transformers():
+            _, info = part.network_class.from_pretrained(
+                None,
+                config=part.config,
+                state_dict=state,
+                device_map={"": "meta"},
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+                **mapping,
+            )
     except RuntimeError as error:
         if not (odd := _odd_shapes(shapes)):
             raise UndersongError(

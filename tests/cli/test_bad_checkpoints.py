@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.utils import logging
 
 from undersong.cli import main
 
@@ -35,6 +36,14 @@ def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         return code, printed.out, printed.err
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def no_bars() -> Iterator[None]:
+    """As a process of its own, in which the command line switches them off before transformers is imported."""
+    logging.disable_progress_bar()
+    yield
+    logging.enable_progress_bar()
 
 
 @pytest.fixture

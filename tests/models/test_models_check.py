@@ -15,10 +15,11 @@ import pytest
 import tiny_hub
 import tiny_kimi
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from undersong.models.checkpoint_check import check_checkpoint
-from undersong.models.families import FAMILIES
+from undersong.models.families import AUDIO_FLAMINGO_3, FAMILIES, MINI
 from undersong.models.refs import organism_folder
 from undersong.models.tensor_match import match_tensors, weight_parts
 from undersong.types import UndersongError
@@ -60,6 +61,19 @@ def test_every_family_passes(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ref", ["organism:af3-unaligned", "organism:kimi"])
 def test_packaged_models_pass(ref: str) -> None:
     assert all(check.passed for check in check_checkpoint(ref))
+
+
+def test_the_guide_shows_what_it_prints() -> None:
+    page = (SOURCE.parent / "docs" / "how-to" / "add-a-model.md").read_text()
+    printed = [f"ok      {check.name}: {check.detail}" for check in check_checkpoint("organism:af3")]
+    assert "```text\n" + "\n".join(printed) + "\n```" in page
+
+
+def test_the_workflow_checks_every_published_checkpoint() -> None:
+    workflow = yaml.safe_load((SOURCE.parent / ".github" / "workflows" / "models-check.yml").read_text())
+    job = workflow["jobs"]["check"]
+    assert job["strategy"]["matrix"]["model"] == [family.example for family in FAMILIES if family is not MINI]
+    assert job["steps"][-1]["run"] == 'undersong models check "$MODEL"'
 
 
 def test_a_damaged_overlay_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +246,6 @@ def test_kimis_parts_are_named_by_their_place(tmp_path: Path) -> None:
 
 def test_no_weight_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers gets tensors of the meta device alone."""
-    from undersong.models.families import AUDIO_FLAMINGO_3
-
     parts = weight_parts(folder, str(folder), AUDIO_FLAMINGO_3, {})
     devices = set()
     load = parts[0].network_class.from_pretrained

@@ -22,7 +22,7 @@ from undersong.models.chat import (
 )
 from undersong.models.doctor import DiagnosticCheck
 from undersong.models.families import Family
-from undersong.models.headers import HeadersUnreachableError, read_file_shapes
+from undersong.models.headers import HeadersUnreachableError, read_file_shapes, weights_file
 from undersong.models.hooks import published_end_ids
 from undersong.models.load import check_token_ids
 from undersong.models.load_options import QUANTIZED, LoadOptions
@@ -155,18 +155,17 @@ def _check_stops(checkpoint: Checkpoint) -> str:
     from transformers.utils import cached_file
 
     name = "generation_config.json"
-    if cached_file(str(checkpoint.source), name, **NO_RAISE, **checkpoint.options) is None:
-        published, origin = published_end_ids(checkpoint.network), f"there is no {name}, and the config says"
-    else:
-        config = _load_generation_config(GenerationConfig, checkpoint)
-        published, origin = published_end_ids(_Owner(config)), f"{name} says"
     tokenizer, family = checkpoint.tokenizer, checkpoint.family
+    has_file = cached_file(str(checkpoint.source), name, **NO_RAISE, **checkpoint.options) is not None
+    owner = _Owner(_load_generation_config(GenerationConfig, checkpoint)) if has_file else checkpoint.network
+    published = published_end_ids(owner)
     ids = end_token_ids(tokenizer, family, published if family.publishes_text_end else [])
-    if published and ids[0] not in published and family.publishes_text_end:
+    if has_file and published and ids[0] not in published and family.publishes_text_end:
         raise UndersongError(
             f"A turn of {family.name} ends with {_name_ids(tokenizer, ids[:1])}, and {name} of {checkpoint.ref} says "
             f"{_name_ids(tokenizer, published)}; give the files of one checkpoint."
         )
+    origin = f"{name} says" if has_file else f"there is no {name}, and the config says"
     own = f"{origin} {_name_ids(tokenizer, published) if published else 'nothing'}"
     return f"{_name_ids(tokenizer, ids)}; {own}" + ("" if family.publishes_text_end else ", which ends its speech")
 
@@ -213,7 +212,8 @@ def _check_weights(checkpoint: Checkpoint) -> str:
     _add_overlay(checkpoint, mismatches)
     if mismatches:
         class_name = checkpoint.family.model_class.rpartition(":")[2]
-        raise UndersongError(f"{checkpoint.ref} is not a whole {class_name}: it {mismatches.describe()}.")
+        file = weights_file(checkpoint.source, checkpoint.options)
+        raise UndersongError(f"{checkpoint.ref} is not a whole {class_name}: its {file} {mismatches.describe()}.")
     others = sorted({str(part.source) for part in parts} - {str(checkpoint.source)})
     beside = f", with those of {', '.join(others)}" if others else ""
     return f"{mismatches.total:,} tensors{beside}: all of the network, in its shapes, and no other"

@@ -86,7 +86,8 @@ def _read_local_shapes(path: Path, ref: str, file: str) -> Shapes:
 
 def weights_file(source: str | Path, options: Mapping[str, Any]) -> str:
     """The file, of those on disk, that says what tensors a checkpoint has: its only weights, or their index."""
-    return WEIGHTS_FILE if path_on_disk(source, options, WEIGHTS_FILE) else INDEX_FILE
+    on_disk = {name for name in (WEIGHTS_FILE, INDEX_FILE) if path_on_disk(source, options, name)}
+    return INDEX_FILE if on_disk == {INDEX_FILE} else WEIGHTS_FILE
 
 
 def _find_file(source: str | Path, ref: str, options: Mapping[str, Any], file: str) -> str | None:

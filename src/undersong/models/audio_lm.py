@@ -281,14 +281,17 @@ class AudioModel:
             return [self._reply(prompts[i], tokens) for i, tokens in zip(rows, new_tokens.tolist())]
 
         replies: dict[int, Reply] = {}
-        for rows, batch_replies in self._halved_batches(reply_to, prompts, size):
+        for rows, batch_replies in self.halved_batches(reply_to, prompts, size):
             replies |= dict(zip(rows, batch_replies))
         return [replies[i] for i in range(len(prompts))]
 
-    def _halved_batches(
+    def halved_batches(
         self, run: Callable[[Sequence[int]], Sequence[Any]], prompts: Sequence[Prompt], size: int
     ) -> Iterator[tuple[list[int], Sequence[Any]]]:
-        """Yield prompt indices by length with the results of `run`. Raises UndersongError if one prompt is too long."""
+        """Yield batches of at most `size` prompt indices, shortest prompts first, with the results of `run` on them.
+
+        A batch that runs out of memory is halved. Raises UndersongError if one prompt is too long alone.
+        """
         for rows, results in halve_on_oom(run, self._order_by_length(prompts), size):
             if results is None:
                 raise UndersongError(
@@ -308,12 +311,6 @@ class AudioModel:
                     f"Sample {prompt.sample.id} and a reply make {tokens} tokens, and {self.name} reads no more than "
                     f"{self.context_length}; cut it, or lower the limit."
                 )
-
-    def batches_by_length(self, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
-        """Yield batches of at most `size` prompt indices, sorted by tokens, shortest first; ties keep their order."""
-        order = self._order_by_length(prompts)
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
 
     def _order_by_length(self, prompts: Sequence[Prompt]) -> list[int]:
         return sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))
@@ -349,7 +346,7 @@ class AudioModel:
                 raise self._non_finite_error(prompts[rows[int(finite.argmin())]], self.model)
             return list(stacked.swapaxes(0, 1))  # prompts first
 
-        for rows, states in self._halved_batches(states_of, prompts, batch_size or self.batch_size or 128):
+        for rows, states in self.halved_batches(states_of, prompts, batch_size or self.batch_size or 128):
             out[:, rows] = np.stack(states, 1)
         return out
 

@@ -141,8 +141,9 @@ def doctor(
         checks = check_environment(out)
     else:
         from undersong.models.doctor import diagnose_model
+        from undersong.tuning.trainer_check import check_training_batch
 
-        checks = diagnose_model(model, loading)
+        checks = diagnose_model(model, loading, {"training batch": check_training_batch})
     all_passed = True
     for check in checks:
         status_word = {True: "yes", False: "no", None: "-"}[check.passed]

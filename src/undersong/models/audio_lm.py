@@ -45,7 +45,7 @@ class AudioModel:
         self.tokenizer = processor.tokenizer
         self.merged = tuple(merged)  # published adapters that are part of the weights now
         self.batch_size = batch_size  # most prompts in memory at a time; None: the default of each method
-        self._checkpoint_end_ids = published_end_ids(self.base)
+        self.checkpoint_end_ids = published_end_ids(self.base)
         self.audio_features: dict[str, AudioFeatures] = {}  # by clip key
         self._loaded_caches: set[str] = set()
         self._prompt_ids_cache: dict[tuple, list[int]] = {}  # all that a prompt's token ids depend on -> ids
@@ -110,7 +110,7 @@ class AudioModel:
     @property
     def end_ids(self) -> list[int]:
         """Tokens that end a reply: the trained end of turn, then the tokenizer's eos and the checkpoint's own."""
-        return end_token_ids(self.tokenizer, self.family, self._checkpoint_end_ids)
+        return end_token_ids(self.tokenizer, self.family, self.checkpoint_end_ids)
 
     @property
     def context_length(self) -> int | None:

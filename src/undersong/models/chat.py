@@ -125,6 +125,11 @@ def end_token_ids(tokenizer: Any, family: Family, checkpoint_ids: Sequence[int])
     return list(dict.fromkeys([*turn_ends, *checkpoint_ids]))
 
 
+def name_tokens(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Tokens with their ids, in words."""
+    return ", ".join(f"{tokenizer.convert_ids_to_tokens(token_id)} ({token_id})" for token_id in ids) or "nothing"
+
+
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
 

@@ -18,6 +18,7 @@ from undersong.models.chat import (
     load_chat_template,
     load_extractor,
     load_tokenizer,
+    name_tokens,
     placeholder_id,
 )
 from undersong.models.doctor import DiagnosticCheck
@@ -162,12 +163,12 @@ def _check_stops(checkpoint: Checkpoint) -> str:
     ids = end_token_ids(tokenizer, family, published if family.publishes_text_end else [])
     if has_file and published and ids[0] not in published and family.publishes_text_end:
         raise UndersongError(
-            f"A turn of {family.name} ends with {_name_ids(tokenizer, ids[:1])}, and {name} of {checkpoint.ref} says "
-            f"{_name_ids(tokenizer, published)}; give the files of one checkpoint."
+            f"A turn of {family.name} ends with {name_tokens(tokenizer, ids[:1])}, and {name} of {checkpoint.ref} says "
+            f"{name_tokens(tokenizer, published)}; give the files of one checkpoint."
         )
     origin = f"{name} says" if has_file else f"there is no {name}, and the config says"
-    own = f"{origin} {_name_ids(tokenizer, published) if published else 'nothing'}"
-    return f"{_name_ids(tokenizer, ids)}; {own}" + ("" if family.publishes_text_end else ", which ends its speech")
+    own = f"{origin} {name_tokens(tokenizer, published)}"
+    return f"{name_tokens(tokenizer, ids)}; {own}" + ("" if family.publishes_text_end else ", which ends its speech")
 
 
 @dataclass(frozen=True)
@@ -184,10 +185,6 @@ def _load_generation_config(config_class: Any, checkpoint: Checkpoint) -> Any:
         raise UndersongError(
             f"generation_config.json of {checkpoint.ref} cannot be read; copy it again from the model's release."
         ) from error
-
-
-def _name_ids(tokenizer: Any, ids: list[int]) -> str:
-    return ", ".join(f"{tokenizer.convert_ids_to_tokens(token_id)} ({token_id})" for token_id in ids)
 
 
 def _check_extractor(checkpoint: Checkpoint) -> str:

@@ -64,15 +64,15 @@ def refusal_scores(
         UndersongError: A score is not finite.
     """
 
-    def score(rows: Sequence[int]) -> np.ndarray:
+    def score(rows: Sequence[int]) -> list[float]:
         logits = _first_token_logits(model, prompts, rows, interventions)
         refusal_mask = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         refusal_mask[list(tokens)] = True
         log_masses = [logits.masked_fill(mask, -torch.inf).logsumexp(1) for mask in (~refusal_mask, refusal_mask)]
-        log_odds: np.ndarray = (log_masses[0] - log_masses[1]).double().cpu().numpy()
+        log_odds: list[float] = (log_masses[0] - log_masses[1]).double().tolist()
         return log_odds
 
-    scores = np.array(_measure_batches(model, prompts, score), dtype=float)
+    scores = np.array(_measure_batches(model, prompts, score), dtype=np.float64)
     if not np.isfinite(scores).all():
         prompt_id = prompts[int(np.flatnonzero(~np.isfinite(scores))[0])].sample.id
         raise UndersongError(f"The first-token logits of prompt {prompt_id} are not finite; check the model's dtype.")
@@ -95,13 +95,13 @@ def first_token_kl(model: AudioModel, prompts: Sequence[Prompt], interventions: 
     """Kullback-Leibler divergence (prompts,) of the first token's distribution, without the interventions from with
     them."""
 
-    def diverge(rows: Sequence[int]) -> np.ndarray:
+    def diverge(rows: Sequence[int]) -> list[float]:
         p = _first_token_logits(model, prompts, rows, None).log_softmax(1)
         q = _first_token_logits(model, prompts, rows, interventions).log_softmax(1)
-        divergences: np.ndarray = (p.exp() * (p - q)).sum(1).double().cpu().numpy()
+        divergences: list[float] = (p.exp() * (p - q)).sum(1).double().tolist()
         return divergences
 
-    return np.array(_measure_batches(model, prompts, diverge), dtype=float)
+    return np.array(_measure_batches(model, prompts, diverge), dtype=np.float64)
 
 
 def _measure_batches(

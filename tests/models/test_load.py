@@ -131,6 +131,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a config that is a list": (write("config.json", b"[]"), "no config.json with a model_type"),
     "a tokenizer config that is a list": (write("tokenizer_config.json", b"[]"), TOKENIZER),
     "a processor config that is a list": (write("processor_config.json", b"[]"), EXTRACTOR),
+    "a padding token outside the vocabulary": (text_config(pad_token_id=-(10**9)), "makes no Audio Flamingo 3"),
     "layers in words": (text_config(num_hidden_layers="two"), "makes no Audio Flamingo 3"),
 }
 
@@ -143,6 +144,13 @@ def test_a_damaged_folder_is_refused(folder: Path, fault: str) -> None:
         load_model(str(folder))
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stop", [[[2]], "two", True, -1, 2**40])
+def test_a_stop_that_is_no_token_id_is_refused(folder: Path, stop: object) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stop}))
+    with pytest.raises(UndersongError, match=r"generation_config\.json .*; give the checkpoint's own"):
+        load_model(str(folder))
 
 
 @pytest.mark.parametrize("ref", ["", "/no/such/folder", "no/such/folder", "m5", "a/b@x@y", "./nowhere/at/all"])

@@ -18,13 +18,15 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from undersong.models import tensor_match
 from undersong.models.checkpoint_check import check_checkpoint
 from undersong.models.families import AUDIO_FLAMINGO_3, FAMILIES, MINI
+from undersong.models.kimi.network import KimiAudioConfig, KimiAudioForCausalLM
 from undersong.models.refs import organism_folder
-from undersong.models.tensor_match import match_tensors, weight_parts
+from undersong.models.tensor_match import WeightPart, match_tensors, weight_parts
 from undersong.types import UndersongError
 
-SOURCE = Path(__file__).parents[2] / "src"
+SOURCE, DATA = Path(__file__).parents[2] / "src", Path(__file__).parent / "data"
 LINES = [
     "family", "tokenizer", "template", "prompt: audio", "prompt: text", "prompt: audio + text",
     "prompt: system + audio", "network", "placeholder", "stops", "feature extractor", "weights", "memory", "LoRA",
@@ -242,6 +244,18 @@ def test_kimis_parts_are_named_by_their_place(tmp_path: Path) -> None:
         tensors(lambda weights: weights.pop("model.encoder.conv1.weight"), file)(folder)
     assert "lacks audio_tokenizer.conv1" in (line := failing(folder)["weights"])
     assert "audio_tower.conv1.weight (2 such tensors)" in line
+
+
+def test_kimis_published_shards_fill_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At full size, by the names and shapes of the release: 20 GB that nobody allocates."""
+    published = json.loads((DATA / "kimi_layout.json").read_text())
+    config = KimiAudioConfig(**json.loads((DATA / "kimi_config.json").read_text()))
+    monkeypatch.setattr(tensor_match, "read_shapes", lambda *_: {name: tuple(s) for name, s in published.items()})
+    part = WeightPart(KimiAudioForCausalLM, config, "release", {})
+    assert not (mismatches := match_tensors([part], "release")), mismatches.describe()
+    assert mismatches.total == len(published) == 453
+    del published["model.layers.3.mlp.up_proj.weight"]
+    assert match_tensors([part], "release").describe() == "lacks model.layers.3.mlp.up_proj.weight (1 such tensors)"
 
 
 def test_no_weight_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LOADING_ERRORS = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError,
-    StrictDataclassError,
+    StrictDataclassError, AssertionError,  # of torch's modules, for a config of impossible sizes
 )  # fmt: skip
 
 

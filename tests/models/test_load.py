@@ -61,6 +61,10 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Change:
     return rewrite
 
 
+def edit(file: Path, **settings: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+
+
 def lose(name: str) -> Change:
     return lambda folder: (folder / name).unlink()
 
@@ -132,6 +136,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a tokenizer config that is a list": (write("tokenizer_config.json", b"[]"), TOKENIZER),
     "a processor config that is a list": (write("processor_config.json", b"[]"), EXTRACTOR),
     "a padding token outside the vocabulary": (text_config(pad_token_id=-(10**9)), "makes no Audio Flamingo 3"),
+    "an empty end token": (
+        lambda folder: edit(folder / "tokenizer_config.json", eos_token=""),
+        r"The tokenizer of .* has no eos token",
+    ),
     "layers in words": (text_config(num_hidden_layers="two"), "makes no Audio Flamingo 3"),
 }
 

@@ -138,11 +138,14 @@ def truncate(length: int) -> Damage:
     return cut
 
 
-def other_bands(folder: Path) -> None:
-    file = folder / "processor_config.json"
-    stored = json.loads(file.read_text())
-    stored["feature_extractor"]["feature_size"] = 8
-    file.write_text(json.dumps(stored))
+def extractor(**values: object) -> Damage:
+    def change(folder: Path) -> None:
+        file = folder / "processor_config.json"
+        stored = json.loads(file.read_text())
+        stored["feature_extractor"].update(values)
+        file.write_text(json.dumps(stored))
+
+    return change
 
 
 def no_activation(folder: Path) -> None:
@@ -196,8 +199,16 @@ DAMAGES: dict[str, tuple[Damage, dict[str, str]]] = {
         lose("processor_config.json"),
         {"feature extractor": "there is no preprocessor_config.json"},
     ),
-    "other mel bands": (other_bands, {"feature extractor": "makes 8 mel bands, and the audio encoder takes 16"}),
+    "a hop of no samples": (
+        extractor(hop_length=-0.0),
+        {"feature extractor": "could not be loaded (float floor division"},
+    ),
+    "other mel bands": (
+        extractor(feature_size=8),
+        {"feature extractor": "makes 8 mel bands, and the audio encoder takes 16"},
+    ),
     "another placeholder": (settings("config.json", audio_token_id=9), {"placeholder": "the network looks for 9"}),
+    "a dtype that is none": (settings("config.json", dtype=True), {}),
     "a config of no network": (no_activation, {"network": "makes no Audio Flamingo 3"}),
 }
 

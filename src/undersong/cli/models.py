@@ -132,7 +132,8 @@ def doctor(
 ) -> None:
     """Check a model: audio, prompts and tuning, one line each. Without MODEL, check this machine.
 
-    A line starts with yes, no, or "-" for information. The exit code is 1 if a check failed.
+    A line starts with yes, no, or "-" for information. The exit code is 1 if a check failed, and 2 if the model does
+    not load.
     """
     checks: Iterator[DiagnosticCheck | EnvironmentCheck]
     if model is None:

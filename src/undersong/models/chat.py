@@ -156,7 +156,7 @@ def load_tokenizer(source: str | Path, family: Family, ref: str, **options: Any)
         raise _loading_error("tokenizer", TOKENIZER_FILES, source, ref, error) from error
     tokenizer.padding_side = "left"
     for name in ("eos", "pad"):
-        if getattr(tokenizer, f"{name}_token") is None:
+        if getattr(tokenizer, f"{name}_token_id") is None:
             raise UndersongError(
                 f"The tokenizer of {ref} has no {name} token; give the folder of a complete checkpoint."
             )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from undersong.models.audio_inputs import InputPreparation
 
 
+CLASS_SUFFIX = re.compile(r"For[A-Z]\w*$")  # shared by the classes of most families
 BY_ROLE, BY_FIRST_USER_TEXT = "system role", "first user text"
 
 
@@ -319,20 +320,16 @@ def family_of(model_type: str, item: str) -> Family:
 
 def nearest_family(name: str) -> str:
     """The end of an error: the family whose model_type or class is most like `name`; all families if none is."""
-    by_name = {type_name: family for family in FAMILIES for type_name in family.model_types}
-    for family in FAMILIES:
-        classes = (family.model_class.rpartition(":")[2], *family.architectures)
-        by_name |= {_class_stem(class_name): family for class_name in classes}
-    if closest := get_close_matches(_class_stem(name), by_name, n=1, cutoff=0.7):
-        family = by_name[closest[0]]
-        types = " or ".join(family.model_types)
-        return f"the nearest family here is {family.name} (model_type {types}), such as {family.example}"
-    return f"give a model of {', '.join(family.name for family in FAMILIES)}"
-
-
-def _class_stem(name: str) -> str:
-    """A class's name without what it is for, which most classes share: `Voxtral` of `VoxtralForCausalLM`."""
-    return re.sub(r"For[A-Z]\w*$", "", name)
+    by_stem = {
+        CLASS_SUFFIX.sub("", label): family
+        for family in FAMILIES
+        for label in (*family.model_types, family.model_class.rpartition(":")[2], *family.architectures)
+    }
+    closest = get_close_matches(CLASS_SUFFIX.sub("", name), by_stem, n=1, cutoff=0.7)
+    if not closest:
+        return f"give a model of {', '.join(family.name for family in FAMILIES)}"
+    family = by_stem[closest[0]]
+    return f"the nearest family here is {family.name} (model_type {family.model_types[0]}), such as {family.example}"
 
 
 def family_of_architecture(architectures: Sequence[str]) -> Family | None:

@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
+from undersong.escaping import describe_error
 from undersong.models.families import Family, import_object, network_class
 from undersong.models.headers import Shapes, read_shapes
 from undersong.models.pretrained import load_pretrained, quiet_transformers
+from undersong.models.weights import LOADING_ERRORS
 from undersong.types import UndersongError
 
 NAMED = 3  # tensors named of each kind of mismatch
@@ -106,17 +108,18 @@ def _add_mismatches(mismatches: TensorMismatches, part: WeightPart, shapes: Shap
                 None,
                 config=part.config,
                 state_dict=state,
+                dtype=torch.float32,
                 device_map={"": "meta"},
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 trust_remote_code=False,
                 **mapping,
             )
-    except RuntimeError as error:
+    except LOADING_ERRORS as error:
         if not (odd := _odd_shapes(shapes)):
             raise UndersongError(
-                f"The tensors of {name} could not be merged into those of {part.network_class.__name__}; "
-                "give a complete checkpoint."
+                f"The tensors of {name} do not make a {part.network_class.__name__} ({describe_error(error)}); give a "
+                "complete checkpoint."
             ) from error
         mismatches.reshaped += odd
         return

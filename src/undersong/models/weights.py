@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 LOADING_ERRORS = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError,
-    StrictDataclassError, AssertionError,  # of torch's modules, for a config of impossible sizes
+    StrictDataclassError,
+    AssertionError, ArithmeticError,  # of modules and extractors, for configs of impossible sizes
 )  # fmt: skip
 
 

@@ -239,13 +239,22 @@ def _published_template(source: str | Path, tokenizer: Any, family: Family, opti
     }
     jinja_path, json_path = (cached_file(str(source), name, **options, **no_raise) for name in TEMPLATE_FILES)
     if jinja_path:
-        return Path(jinja_path).read_text(encoding="utf-8")
+        try:
+            return Path(jinja_path).read_text(encoding="utf-8")
+        except ValueError as error:
+            raise UndersongError(f"{jinja_path} is no UTF-8 text; give the checkpoint's own file.") from error
     if json_path:
         try:
             return str(json.loads(Path(json_path).read_text(encoding="utf-8"))["chat_template"])
         except (ValueError, TypeError, KeyError) as error:
             raise UndersongError(f"{json_path} holds no chat template; give the checkpoint's own file.") from error
-    template: str | None = tokenizer.chat_template
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # several templates by name
+        template = template.get("default")
+    if template is not None and not isinstance(template, str):
+        raise UndersongError(
+            f"The chat template in tokenizer_config.json of {source} is no text; give the checkpoint's own file."
+        )
     return template
 
 

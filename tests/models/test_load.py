@@ -136,7 +136,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a tokenizer config that is a list": (write("tokenizer_config.json", b"[]"), TOKENIZER),
     "a processor config that is a list": (write("processor_config.json", b"[]"), EXTRACTOR),
     "a padding token outside the vocabulary": (text_config(pad_token_id=-(10**9)), "makes no Audio Flamingo 3"),
-    "a template in another encoding": (write("chat_template.jinja", b"\xff\xfe<"), "chat_template.jinja is no UTF-8"),
+    "a template in another encoding": (write("chat_template.jinja", b"\xff\xfe<"), TOKENIZER),
     "a template that is a number": (
         lambda folder: (lose("chat_template.jinja")(folder), edit(folder / "tokenizer_config.json", chat_template=-1)),
         "The chat template in tokenizer_config.json of .* is no text",

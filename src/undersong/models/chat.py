@@ -239,10 +239,7 @@ def _published_template(source: str | Path, tokenizer: Any, family: Family, opti
     }
     jinja_path, json_path = (cached_file(str(source), name, **options, **no_raise) for name in TEMPLATE_FILES)
     if jinja_path:
-        try:
-            return Path(jinja_path).read_text(encoding="utf-8")
-        except ValueError as error:
-            raise UndersongError(f"{jinja_path} is no UTF-8 text; give the checkpoint's own file.") from error
+        return Path(jinja_path).read_text(encoding="utf-8")
     if json_path:
         try:
             return str(json.loads(Path(json_path).read_text(encoding="utf-8"))["chat_template"])

@@ -12,7 +12,7 @@ This page lists every command with its options, as `undersong COMMAND --help` do
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | `doctor` only: a check failed |
+| 1 | `doctor` and `models check` only: a check failed |
 | 2 | bad input; one sentence on stderr says how to fix it |
 
 `gate` has [exit codes of its own](../how-to/ci.md).

@@ -165,7 +165,7 @@ def check_verdicts(folder: Path, rng: random.Random) -> tuple[str, Outcome, tupl
 
 
 def check_checkpoints(folder: Path, rng: random.Random) -> tuple[str, Outcome, tuple[int, ...]]:
-    """Damage one file of a small checkpoint, read by doctor and evaluate."""
+    """Damage one file of a small checkpoint, read by doctor, models check and evaluate."""
     from undersong.models.refs import organism_folder
 
     kind = rng.choice(("af3", "qwen", "kimi"))
@@ -183,11 +183,16 @@ def check_checkpoints(folder: Path, rng: random.Random) -> tuple[str, Outcome, t
     else:
         content, done = mutate_bytes(file.read_bytes(), rng)
         file.write_bytes(content)
-    command = rng.choice(
-        (("doctor", "model"), ("evaluate", "organism:unseen-harm", "--model", "model", "--modality", "text",
-                               "--refusal-text", "i cannot help with that", "--max-new-tokens", "2", "--out", "out"))
+    evaluate = (
+        "evaluate", "organism:unseen-harm", "--model", "model", "--modality", "text", "--refusal-text",
+        "i cannot help with that", "--max-new-tokens", "2", "--out", "out",
     )  # fmt: skip
-    return f"{kind} {file.name}: {done}", run_command(folder, *command), (0, 1, 2) if command[0] == "doctor" else (0, 2)
+    command = rng.choice((("doctor", "model"), ("models", "check", "model"), evaluate))
+    return (
+        f"{kind} {file.name}: {done}",
+        run_command(folder, *command),
+        (0, 2) if command[0] == "evaluate" else (0, 1, 2),
+    )
 
 
 TARGETS: dict[str, Callable[[Path, random.Random], tuple[str, Outcome, tuple[int, ...]]]] = {

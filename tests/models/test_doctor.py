@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import instances
@@ -13,6 +14,7 @@ from undersong.models import doctor, families
 from undersong.models.audio_lm import AudioModel
 from undersong.models.doctor import diagnose_model
 from undersong.models.families import AUDIO_FLAMINGO_3, FAMILIES, QWEN2_5_OMNI
+from undersong.types import UndersongError
 
 
 def verdicts(folder: Path) -> dict[str, bool]:
@@ -22,14 +24,27 @@ def verdicts(folder: Path) -> dict[str, bool]:
 @pytest.mark.parametrize("kind", instances.KINDS)
 def test_every_family_passes(kind: str, tmp_path: Path) -> None:
     checks = list(diagnose_model(str(instances.save(kind, tmp_path))))
-    assert [f"{check.name}: {check.detail}" for check in checks if not check.passed] == []
+    assert [f"{check.name}: {check.detail}" for check in checks if check.passed is False] == []
     assert [check.name for check in checks] == ["loads", *doctor.MODEL_CHECKS]
+    assert [check.name for check in checks if check.passed is None] == ["prompt", "reply"]
+    details = {check.name: check.detail for check in checks}
+    family = next(family for family in FAMILIES if kind in family.model_types)
+    assert details["prompt"].count(family.audio_token) == 1
+    assert "; the checkpoint's own: " in details["stops"]
+    assert re.fullmatch(r"to '.+', spoken: '.*', (ended by itself|cut at 32 tokens)", details["reply"], re.DOTALL)
 
 
-def test_a_model_that_does_not_load_has_one_line(tmp_path: Path) -> None:
-    (check,) = diagnose_model(str(tmp_path))
-    assert not check.passed
-    assert "no config.json" in check.detail
+def test_a_model_that_does_not_load_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match=r"has no config\.json"):
+        next(diagnose_model(str(tmp_path)))
+
+
+def test_stops_of_another_checkpoint_are_found(tmp_path: Path) -> None:
+    folder = instances.save("qwen2_audio", tmp_path)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7]}')
+    (line,) = (check for check in diagnose_model(str(folder)) if check.name == "stops")
+    assert not line.passed
+    assert re.search(r"^<\|im_end\|> \(2\), .* \(7\); the checkpoint's own: \S+ \(7\)$", line.detail)
 
 
 def spec(monkeypatch: pytest.MonkeyPatch, family, **changed) -> None:

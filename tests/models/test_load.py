@@ -61,6 +61,10 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Change:
     return rewrite
 
 
+def edit(file: Path, **settings: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+
+
 def lose(name: str) -> Change:
     return lambda folder: (folder / name).unlink()
 
@@ -79,7 +83,8 @@ def pickled(folder: Path) -> None:
 
 
 HEAD = "language_model.lm_head.weight"  # as the released checkpoints call it
-PROCESSOR = "tokenizer and feature extractor of .* could not be loaded"
+TOKENIZER = "The tokenizer of .* could not be loaded"
+EXTRACTOR = "The feature extractor of .* could not be loaded"
 
 
 def template(text: str) -> Change:
@@ -87,31 +92,59 @@ def template(text: str) -> Change:
 
 
 FAULTS: dict[str, tuple[Change, str]] = {
-    "unknown family": (config(model_type="audioflamingo4"), r"'audioflamingo4'.*did you mean audioflamingo3\?"),
+    "unknown family": (
+        config(model_type="audioflamingo4"),
+        r"config.json of .* 'audioflamingo4', which has no spec; the nearest family here is Audio Flamingo 3 \(",
+    ),
     "known to transformers alone": (
         config(model_type="gemma3n"),
         "'gemma3n', which has no spec; give a model of",
     ),
     "no family": (config(model_type=None), "no config.json with a model_type"),
     "damaged config": (write("config.json", b"{oops"), "No model could be read at .* enclosed in double quotes"),
-    "no config": (lose("config.json"), "no config.json with a model_type"),
-    "a tensor missing": (tensors(lambda w: w.pop(HEAD)), r"not a whole .* lacks lm_head.weight \(1 such"),
+    "no config": (lose("config.json"), r"has no config.json; give the folder of a complete checkpoint\.$"),
+    "an unknown architecture": (
+        config(model_type=None, architectures=["VoxtralForCausalLM"]),
+        r"its architecture 'VoxtralForCausalLM' belongs to no family here\); the nearest family here is Voxtral \(",
+    ),
+    "code of its own alone": (
+        config(model_type=None, architectures=None, auto_map={"AutoModel": "evil.M"}),
+        r"no config.json with a model_type \(it names code of its own \(auto_map\), which is never run\); give a model",
+    ),
+    "a config of another type": (config(text_config=7), "config.json of .* makes no Audio Flamingo 3"),
+    "a tensor missing": (
+        tensors(lambda w: w.pop(HEAD)),
+        r"not a whole .*: its model.safetensors lacks lm_head.weight \(1 such",
+    ),
     "a tensor too many": (tensors(lambda w: w.update(extra=torch.zeros(2))), "holds the unknown extra"),
     "another shape": (tensors(lambda w: w.update({HEAD: torch.zeros(2, 2)})), "another shape of lm_head.weight"),
-    "a pickle": (pickled, "no file named model.safetensors"),
-    "no weights": (lose("model.safetensors"), "no file named model.safetensors"),
-    "damaged weights": (write("model.safetensors", b"junk" * 50), "could not be loaded as AudioFlamingo3"),
-    "empty weights": (write("model.safetensors", b""), "could not be loaded as AudioFlamingo3"),
-    "no tokenizer": (lose("tokenizer.json"), PROCESSOR),
-    "damaged tokenizer": (write("tokenizer.json", b"{}"), PROCESSOR),
+    "a pickle": (pickled, "There is neither model.safetensors nor model.safetensors.index.json in"),
+    "no weights": (lose("model.safetensors"), "There is neither model.safetensors nor model.safetensors.index.json in"),
+    "damaged weights": (
+        write("model.safetensors", b"junk" * 50),
+        r"model.safetensors of .* cannot be read \(.*\); copy it",
+    ),
+    "empty weights": (write("model.safetensors", b""), r"model.safetensors of .* cannot be read \(.*\); copy it"),
+    "no tokenizer": (lose("tokenizer.json"), rf"{TOKENIZER} \(there is no tokenizer.json\)"),
+    "damaged tokenizer": (write("tokenizer.json", b"{}"), TOKENIZER),
     "no feature extractor": (
         lose("processor_config.json"),
-        PROCESSOR,
+        rf"{EXTRACTOR} \(there is no preprocessor_config.json\)",
     ),
     "no chat template": (lose("chat_template.jinja"), "has no chat template"),
     "a config that is a list": (write("config.json", b"[]"), "no config.json with a model_type"),
-    "a tokenizer config that is a list": (write("tokenizer_config.json", b"[]"), PROCESSOR),
-    "a processor config that is a list": (write("processor_config.json", b"[]"), PROCESSOR),
+    "a tokenizer config that is a list": (write("tokenizer_config.json", b"[]"), TOKENIZER),
+    "a processor config that is a list": (write("processor_config.json", b"[]"), EXTRACTOR),
+    "a padding token outside the vocabulary": (text_config(pad_token_id=-(10**9)), "makes no Audio Flamingo 3"),
+    "a template in another encoding": (write("chat_template.jinja", b"\xff\xfe<"), TOKENIZER),
+    "a template that is a number": (
+        lambda folder: (lose("chat_template.jinja")(folder), edit(folder / "tokenizer_config.json", chat_template=-1)),
+        "The chat template in tokenizer_config.json of .* is no text",
+    ),
+    "an empty end token": (
+        lambda folder: edit(folder / "tokenizer_config.json", eos_token=""),
+        r"The tokenizer of .* has no eos token",
+    ),
     "layers in words": (text_config(num_hidden_layers="two"), "makes no Audio Flamingo 3"),
 }
 
@@ -124,6 +157,13 @@ def test_a_damaged_folder_is_refused(folder: Path, fault: str) -> None:
         load_model(str(folder))
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stop", [[[2]], "two", True, -1, 2**40])
+def test_a_stop_that_is_no_token_id_is_refused(folder: Path, stop: object) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stop}))
+    with pytest.raises(UndersongError, match=r"generation_config\.json .*; give the checkpoint's own"):
+        load_model(str(folder))
 
 
 @pytest.mark.parametrize("ref", ["", "/no/such/folder", "no/such/folder", "m5", "a/b@x@y", "./nowhere/at/all"])

@@ -110,7 +110,7 @@ def test_a_config_that_makes_no_network_is_refused(tmp_path: Path) -> None:
     folder = instances.save("qwen2_audio", tmp_path)
     config = (folder / "config.json").read_text().replace('"hidden_act": "silu"', '"hidden_act": "shout"')
     (folder / "config.json").write_text(config)
-    with pytest.raises(UndersongError, match=r"config of .* makes no Qwen2-Audio"):
+    with pytest.raises(UndersongError, match=r"config.json of .* makes no Qwen2-Audio"):
         load_model(str(folder))
 
 

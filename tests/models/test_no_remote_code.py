@@ -21,6 +21,7 @@ from undersong.evaluation.judges.cost_model import cost_judge
 from undersong.evaluation.judges.registry import make_judge
 from undersong.evaluation.judges.safety_classifiers import harmbench_judge, llama_guard_judge, wildguard_judge
 from undersong.evaluation.judges.yes_no import YesNoLM
+from undersong.models.checkpoint_check import check_checkpoint
 from undersong.models.doctor import diagnose_model
 from undersong.models.load import load_model
 from undersong.models.pretrained import load_pretrained
@@ -137,9 +138,11 @@ def test_the_audited_model(plant: Callable[..., Path], tmp_path: Path) -> None:
         )
         with pytest.raises(UndersongError, match=sentence):
             load_model(str(folder))
-        (line,) = diagnose_model(str(folder))
-        assert line.passed is False
-        assert re.fullmatch(sentence, line.detail)
+        with pytest.raises(UndersongError, match=sentence):
+            next(diagnose_model(str(folder)))
+        failed = [check.detail for check in check_checkpoint(str(folder)) if check.passed is False]
+        assert len(failed) == 1
+        assert re.fullmatch(sentence, failed[0])
     assert not (tmp_path / "ran").exists()
 
 

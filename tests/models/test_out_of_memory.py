@@ -11,6 +11,8 @@ import pytest
 import torch
 from tiny_af3 import spoken, typed
 
+from undersong.mechanism.interventions import replacement
+from undersong.mechanism.refusal_score import first_token_kl, first_tokens, refusal_scores
 from undersong.models import memory
 from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model
@@ -54,6 +56,35 @@ def test_hidden_states_are_the_same_in_halved_batches(shared_tiny: AudioModel, s
     tried = sizes(3)
     np.testing.assert_allclose(shared_tiny.hidden_states(PROMPTS), expected, atol=1e-5)
     assert tried == [6, 3, 3]
+
+
+def test_refusal_scores_are_the_same_in_halved_batches(shared_tiny: AudioModel, sizes) -> None:
+    """Interventions follow their prompts into the halves."""
+    states = shared_tiny.hidden_states(PROMPTS)[1]
+
+    def patch(rows: Sequence[int]) -> dict:
+        return {1: replacement(states[[5 - i for i in rows]])}
+
+    def measure() -> list[np.ndarray]:
+        return [
+            refusal_scores(shared_tiny, PROMPTS, [5, 6]),
+            refusal_scores(shared_tiny, PROMPTS, [5, 6], patch),
+            np.array(first_tokens(shared_tiny, PROMPTS, patch)),
+            first_token_kl(shared_tiny, PROMPTS, patch),
+        ]
+
+    expected = measure()
+    tried = sizes(3)
+    for values, whole in zip(measure(), expected, strict=True):
+        np.testing.assert_allclose(values, whole, atol=1e-4)
+    assert tried == 3 * [6, 3, 3] + [6, 3, 3, 3, 3]
+    assert expected[3].min() > 1e-3
+
+
+def test_refusal_scores_name_a_prompt_that_does_not_fit_alone(shared_tiny: AudioModel, sizes) -> None:
+    sizes(0)
+    with pytest.raises(UndersongError, match=r"Sample \S+ is too long for .* in this memory; take a larger device"):
+        refusal_scores(shared_tiny, PROMPTS, [5])
 
 
 @pytest.mark.parametrize("method", ["generate", "hidden_states"])

@@ -1,5 +1,5 @@
-"""The commands `models`, `doctor` and `verify`: list model families, assemble Mini, check a model or this machine,
-reproduce published figures.
+"""The commands `models`, `doctor` and `verify`: list model families, assemble Mini, check a checkpoint, a model or this
+machine, reproduce published figures.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from undersong.cli.command_group import CommandGroup
-from undersong.cli.terminal import echo
+from undersong.cli.terminal import echo, echo_json
 from undersong.models.load_options import LoadOptions
 from undersong.models.mini.paths import (
     SMOLLM_ID,
@@ -95,6 +95,30 @@ def get_model(
         echo(line)
 
 
+@models_app.command("check")
+def check_model(
+    model: Annotated[str, typer.Argument(help="Model to check: organism:NAME, a folder, or a Hugging Face id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the lines as JSON.")] = False,
+) -> None:
+    """Check a checkpoint by its small files and the headers of its weights, without a GPU and without the weights.
+
+    A line starts with ok, FAIL, or unknown for what could not be checked. The exit code is 0 if every line is ok, else
+    1.
+    """
+    from undersong.models.checkpoint_check import check_checkpoint
+
+    lines = []
+    for check in check_checkpoint(model):
+        status_word = {True: "ok", False: "FAIL", None: "unknown"}[check.passed]
+        lines.append({"status": status_word, "name": check.name, "detail": check.detail})
+        if not as_json:
+            echo(f"{status_word:<8}{check.name}: {check.detail}")
+    if as_json:
+        echo_json(lines, indent=1)
+    if any(line["status"] != "ok" for line in lines):
+        raise typer.Exit(1)
+
+
 def doctor(
     loading: LoadOptions,
     model: Annotated[
@@ -109,7 +133,8 @@ def doctor(
 ) -> None:
     """Check a model: audio, prompts and tuning, one line each. Without MODEL, check this machine.
 
-    A line starts with yes, no, or "-" for information. The exit code is 1 if a check failed.
+    A line starts with yes, no, or "-" for information. The exit code is 1 if a check failed, and 2 if the model does
+    not load.
     """
     checks: Iterator[DiagnosticCheck | EnvironmentCheck]
     if model is None:
@@ -118,8 +143,9 @@ def doctor(
         checks = check_environment(out)
     else:
         from undersong.models.doctor import diagnose_model
+        from undersong.tuning.trainer_check import check_training_batch
 
-        checks = diagnose_model(model, loading)
+        checks = diagnose_model(model, loading, {"training batch": check_training_batch})
     all_passed = True
     for check in checks:
         status_word = {True: "yes", False: "no", None: "-"}[check.passed]

@@ -63,12 +63,16 @@ def refusal_scores(
     Raises:
         UndersongError: A score is not finite.
     """
-    scores = np.empty(len(prompts))
-    for rows, logits in _first_token_logits(model, prompts, interventions):
+
+    def score(rows: Sequence[int]) -> list[float]:
+        logits = _first_token_logits(model, prompts, rows, interventions)
         refusal_mask = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         refusal_mask[list(tokens)] = True
         log_masses = [logits.masked_fill(mask, -torch.inf).logsumexp(1) for mask in (~refusal_mask, refusal_mask)]
-        scores[rows] = (log_masses[0] - log_masses[1]).double().cpu().numpy()
+        log_odds: list[float] = (log_masses[0] - log_masses[1]).double().tolist()
+        return log_odds
+
+    scores = np.array(_measure_batches(model, prompts, score), dtype=np.float64)
     if not np.isfinite(scores).all():
         prompt_id = prompts[int(np.flatnonzero(~np.isfinite(scores))[0])].sample.id
         raise UndersongError(f"The first-token logits of prompt {prompt_id} are not finite; check the model's dtype.")
@@ -79,29 +83,41 @@ def first_tokens(
     model: AudioModel, prompts: Sequence[Prompt], interventions: BatchInterventions | None = None
 ) -> list[int]:
     """Most likely first token of each reply."""
-    token_by_row: dict[int, int] = {}
-    for rows, logits in _first_token_logits(model, prompts, interventions):
-        token_by_row |= dict(zip(rows, logits.argmax(1).tolist()))
-    return [token_by_row[i] for i in range(len(prompts))]
+
+    def most_likely(rows: Sequence[int]) -> list[int]:
+        tokens: list[int] = _first_token_logits(model, prompts, rows, interventions).argmax(1).tolist()
+        return tokens
+
+    return _measure_batches(model, prompts, most_likely)
 
 
 def first_token_kl(model: AudioModel, prompts: Sequence[Prompt], interventions: BatchInterventions) -> np.ndarray:
     """Kullback-Leibler divergence (prompts,) of the first token's distribution, without the interventions from with
     them."""
-    divergences = np.empty(len(prompts))
-    pairs = zip(
-        _first_token_logits(model, prompts, None), _first_token_logits(model, prompts, interventions), strict=True
-    )
-    for (rows, plain_logits), (_, intervened_logits) in pairs:
-        p, q = plain_logits.log_softmax(1), intervened_logits.log_softmax(1)
-        divergences[rows] = (p.exp() * (p - q)).sum(1).double().cpu().numpy()
-    return divergences
+
+    def diverge(rows: Sequence[int]) -> list[float]:
+        p = _first_token_logits(model, prompts, rows, None).log_softmax(1)
+        q = _first_token_logits(model, prompts, rows, interventions).log_softmax(1)
+        divergences: list[float] = (p.exp() * (p - q)).sum(1).double().tolist()
+        return divergences
+
+    return np.array(_measure_batches(model, prompts, diverge), dtype=np.float64)
 
 
-def _first_token_logits(model: AudioModel, prompts: Sequence[Prompt], interventions: BatchInterventions | None) -> Any:
-    """Yield the indices of a batch's prompts, and logits (batch, vocabulary) float32 of the token after each."""
+def _measure_batches(
+    model: AudioModel, prompts: Sequence[Prompt], measure: Callable[[Sequence[int]], Sequence[Any]]
+) -> list[Any]:
+    """One value a prompt, of batches by length; a batch that runs out of memory is halved."""
+    values: dict[int, Any] = {}
+    for rows, batch_values in model.halved_batches(measure, prompts, min(model.batch_size or BATCH_SIZE, BATCH_SIZE)):
+        values |= dict(zip(rows, batch_values, strict=True))
+    return [values[i] for i in range(len(prompts))]
+
+
+def _first_token_logits(
+    model: AudioModel, prompts: Sequence[Prompt], rows: Sequence[int], interventions: BatchInterventions | None
+) -> torch.Tensor:
+    """Logits (batch, vocabulary) float32 of the token after each of these prompts."""
     model.model.eval()
-    for rows in model.batches_by_length(prompts, min(model.batch_size or BATCH_SIZE, BATCH_SIZE)):
-        with apply_interventions(model.decoder.layers, interventions(rows) if interventions is not None else {}):
-            logits = model.last_logits([prompts[i] for i in rows])
-        yield rows, logits.float()
+    with apply_interventions(model.decoder.layers, interventions(rows) if interventions is not None else {}):
+        return model.last_logits([prompts[i] for i in rows]).float()

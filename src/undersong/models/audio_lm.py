@@ -16,7 +16,7 @@ from transformers import LogitsProcessorList
 
 from undersong.corpora import load_clips
 from undersong.models.audio_features import AudioFeatures, CachedAudioEncoder, clip_key, encode_audio, mean_pool
-from undersong.models.chat import Processor, chat_messages
+from undersong.models.chat import Processor, chat_messages, end_token_ids
 from undersong.models.families import Family
 from undersong.models.finite import FiniteLogitsCheck, non_finite_error
 from undersong.models.hooks import greedy_decoding, published_end_ids, record_last_token_states
@@ -45,7 +45,7 @@ class AudioModel:
         self.tokenizer = processor.tokenizer
         self.merged = tuple(merged)  # published adapters that are part of the weights now
         self.batch_size = batch_size  # most prompts in memory at a time; None: the default of each method
-        self._checkpoint_end_ids = published_end_ids(self.base)
+        self.checkpoint_end_ids = published_end_ids(self.base)
         self.audio_features: dict[str, AudioFeatures] = {}  # by clip key
         self._loaded_caches: set[str] = set()
         self._prompt_ids_cache: dict[tuple, list[int]] = {}  # all that a prompt's token ids depend on -> ids
@@ -110,10 +110,7 @@ class AudioModel:
     @property
     def end_ids(self) -> list[int]:
         """Tokens that end a reply: the trained end of turn, then the tokenizer's eos and the checkpoint's own."""
-        eos, unknown = self.tokenizer.eos_token_id, self.tokenizer.unk_token_id
-        end = self.tokenizer.convert_tokens_to_ids(self.family.end_token or self.tokenizer.eos_token)
-        turn_ends = [eos] if end in (None, unknown) else [end, eos]
-        return list(dict.fromkeys([*turn_ends, *self._checkpoint_end_ids]))
+        return end_token_ids(self.tokenizer, self.family, self.checkpoint_end_ids)
 
     @property
     def context_length(self) -> int | None:
@@ -284,14 +281,17 @@ class AudioModel:
             return [self._reply(prompts[i], tokens) for i, tokens in zip(rows, new_tokens.tolist())]
 
         replies: dict[int, Reply] = {}
-        for rows, batch_replies in self._halved_batches(reply_to, prompts, size):
+        for rows, batch_replies in self.halved_batches(reply_to, prompts, size):
             replies |= dict(zip(rows, batch_replies))
         return [replies[i] for i in range(len(prompts))]
 
-    def _halved_batches(
+    def halved_batches(
         self, run: Callable[[Sequence[int]], Sequence[Any]], prompts: Sequence[Prompt], size: int
     ) -> Iterator[tuple[list[int], Sequence[Any]]]:
-        """Yield prompt indices by length with the results of `run`. Raises UndersongError if one prompt is too long."""
+        """Yield batches of at most `size` prompt indices, shortest prompts first, with the results of `run` on them.
+
+        A batch that runs out of memory is halved. Raises UndersongError if one prompt is too long alone.
+        """
         for rows, results in halve_on_oom(run, self._order_by_length(prompts), size):
             if results is None:
                 raise UndersongError(
@@ -311,12 +311,6 @@ class AudioModel:
                     f"Sample {prompt.sample.id} and a reply make {tokens} tokens, and {self.name} reads no more than "
                     f"{self.context_length}; cut it, or lower the limit."
                 )
-
-    def batches_by_length(self, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
-        """Yield batches of at most `size` prompt indices, sorted by tokens, shortest first; ties keep their order."""
-        order = self._order_by_length(prompts)
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
 
     def _order_by_length(self, prompts: Sequence[Prompt]) -> list[int]:
         return sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))
@@ -352,7 +346,7 @@ class AudioModel:
                 raise self._non_finite_error(prompts[rows[int(finite.argmin())]], self.model)
             return list(stacked.swapaxes(0, 1))  # prompts first
 
-        for rows, states in self._halved_batches(states_of, prompts, batch_size or self.batch_size or 128):
+        for rows, states in self.halved_batches(states_of, prompts, batch_size or self.batch_size or 128):
             out[:, rows] = np.stack(states, 1)
         return out
 

@@ -15,6 +15,7 @@ from undersong.escaping import describe_error
 from undersong.models.chat_template import render_chat_template
 from undersong.models.families import BY_ROLE, Family, import_object
 from undersong.models.pretrained import load_pretrained
+from undersong.models.weights import LOADING_ERRORS
 from undersong.types import Prompt, UndersongError
 
 AUDIO_CONTENT = {"type": "audio", "audio": ""}  # part of a message; published templates look for either key
@@ -58,12 +59,17 @@ class Processor:
 
         Raises UndersongError for a template that fails, or that leaves out a text of the conversation.
         """
+        text = self.prompt_text(messages, placeholder_count)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def prompt_text(self, messages: Sequence[dict[str, Any]], placeholder_count: int = 0) -> str:
+        """The text that `token_ids` are the ids of. Raises UndersongError in the same cases."""
         text = self._render(messages, bool(placeholder_count))
         if placeholder_count:
             before, after = self.audio_delimiters
             text = text.replace(self.audio_token, before + self.audio_token * placeholder_count + after, 1)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return text
 
     def _render(self, messages: Sequence[dict[str, Any]], has_audio: bool) -> str:
         from jinja2 import TemplateError
@@ -104,33 +110,124 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
         UndersongError: A file that is missing or does not load; or a tokenizer without a template, a padding token or
             the family's placeholder.
     """
-    from transformers import AutoFeatureExtractor, AutoTokenizer
+    tokenizer = load_tokenizer(source, family, ref, **options)
+    extractor = load_extractor(source, family, ref, **options)
+    token_id = placeholder_id(tokenizer, family, ref)
+    template = load_chat_template(source, tokenizer, family, ref, **options)
+    return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.audio_delimiters, ref)
+
+
+def end_token_ids(tokenizer: Any, family: Family, checkpoint_ids: Sequence[int]) -> list[int]:
+    """Tokens that end a reply: the trained end of turn, then the tokenizer's eos and the checkpoint's own."""
+    eos, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
+    end = tokenizer.convert_tokens_to_ids(family.end_token or tokenizer.eos_token)
+    turn_ends = [eos] if end in (None, unknown) else [end, eos]
+    return list(dict.fromkeys([*turn_ends, *checkpoint_ids]))
+
+
+def name_tokens(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Tokens with their ids, in words."""
+    return ", ".join(f"{tokenizer.convert_ids_to_tokens(token_id)} ({token_id})" for token_id in ids) or "nothing"
+
+
+TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+def load_tokenizer(source: str | Path, family: Family, ref: str, **options: Any) -> Any:
+    """Load a checkpoint's tokenizer, which pads on the left. Raises UndersongError if it has no eos or pad token.
+
+    Args:
+        source: Folder or Hugging Face id.
+        family: Family of the model.
+        ref: Name of the model in errors.
+        options: Options of `from_pretrained`, such as revision.
+    """
+    from transformers import AutoTokenizer
+
+    options = {**options, **family.tokenizer_options}
+    try:
+        tokenizer: Any = (
+            import_object(family.tokenizer)(source, **options)
+            if family.tokenizer
+            else load_pretrained(AutoTokenizer.from_pretrained, source, ref, **options)
+        )
+    except LOADING_ERRORS as error:
+        raise _loading_error("tokenizer", TOKENIZER_FILES, source, ref, error) from error
+    tokenizer.padding_side = "left"
+    for name in ("eos", "pad"):
+        if getattr(tokenizer, f"{name}_token_id") is None:
+            raise UndersongError(
+                f"The tokenizer of {ref} has no {name} token; give the folder of a complete checkpoint."
+            )
+    return tokenizer
+
+
+def load_extractor(source: str | Path, family: Family, ref: str, **options: Any) -> Any:
+    """Load a checkpoint's feature extractor. Raises UndersongError if it has not the family's rate and hop.
+
+    Args:
+        source: Folder or Hugging Face id.
+        family: Family of the model.
+        ref: Name of the model in errors.
+        options: Options of `from_pretrained`, such as revision.
+    """
+    from transformers import AutoFeatureExtractor
 
     try:
-        tokenizer = (
-            import_object(family.tokenizer)(source, **options, **family.tokenizer_options)
-            if family.tokenizer
-            else load_pretrained(AutoTokenizer.from_pretrained, source, ref, **options, **family.tokenizer_options)
-        )
-        extractor = (
+        extractor: Any = (
             import_object(family.extractor)(source, **options)
             if family.extractor
             else load_pretrained(AutoFeatureExtractor.from_pretrained, source, ref, **options)
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
-        reason = describe_error(error)
-        raise UndersongError(
-            f"The tokenizer and feature extractor of {ref} could not be loaded ({reason}); give the folder of a "
-            "complete checkpoint."
-        ) from error
-    tokenizer.padding_side = "left"
+    except LOADING_ERRORS as error:
+        raise _loading_error("feature extractor", EXTRACTOR_FILES, source, ref, error) from error
     _check_extractor(extractor, family, ref)
-    published = _load_chat_template(source, tokenizer, family, options)
-    template, token_id = _check_tokenizer(tokenizer, _template_with_audio(published, family), family, ref)
-    return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.audio_delimiters, ref)
+    return extractor
 
 
-def _load_chat_template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
+def _loading_error(part: str, files: Sequence[str], source: str | Path, ref: str, error: Exception) -> UndersongError:
+    """An error that names the first of the files if a folder has none of them."""
+    absent = Path(source).is_dir() and not any((Path(source) / name).is_file() for name in files)
+    reason = f"there is no {files[0]}" if absent else describe_error(error)
+    return UndersongError(
+        f"The {part} of {ref} could not be loaded ({reason}); give the folder of a complete checkpoint."
+    )
+
+
+def placeholder_id(tokenizer: Any, family: Family, ref: str) -> int:
+    """Id of the family's placeholder. Raises UndersongError if the tokenizer has none; transformers fails later."""
+    token_id = tokenizer.convert_tokens_to_ids(family.audio_token)
+    if token_id is None or token_id == tokenizer.unk_token_id:
+        raise UndersongError(
+            f"The tokenizer of {ref} has no placeholder {family.audio_token}; give the folder of a complete checkpoint."
+        )
+    return int(token_id)
+
+
+def load_chat_template(source: str | Path, tokenizer: Any, family: Family, ref: str, **options: Any) -> str:
+    """The checkpoint's template; or the family's, if it publishes none or one that writes no audio.
+
+    Args:
+        source: Folder or Hugging Face id.
+        tokenizer: Its tokenizer.
+        family: Family of the model.
+        ref: Name of the model in errors.
+        options: Options of `from_pretrained`, such as revision.
+
+    Raises:
+        UndersongError: Neither has a template.
+    """
+    template = _template_with_audio(_published_template(source, tokenizer, family, options), family)
+    if template is None:
+        raise UndersongError(
+            f"The tokenizer of {ref} has no chat template; give the checkpoint's chat_template.jinja or "
+            "tokenizer_config.json."
+        )
+    return template
+
+
+def _published_template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
     """The checkpoint's own template, chosen as transformers' processors do."""
     from transformers.utils import cached_file
 
@@ -148,7 +245,13 @@ def _load_chat_template(source: str | Path, tokenizer: Any, family: Family, opti
             return str(json.loads(Path(json_path).read_text(encoding="utf-8"))["chat_template"])
         except (ValueError, TypeError, KeyError) as error:
             raise UndersongError(f"{json_path} holds no chat template; give the checkpoint's own file.") from error
-    template: str | None = tokenizer.chat_template
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # several templates by name
+        template = template.get("default")
+    if template is not None and not isinstance(template, str):
+        raise UndersongError(
+            f"The chat template in tokenizer_config.json of {source} is no text; give the checkpoint's own file."
+        )
     return template
 
 
@@ -166,18 +269,3 @@ def _check_extractor(extractor: Any, family: Family, ref: str) -> None:
             f"The feature extractor of {ref} takes {actual[0]} Hz in hops of {actual[1]} samples, and {family.name} "
             f"{family.rate} Hz in hops of {family.hop}; give the checkpoint's own preprocessor config."
         )
-
-
-def _check_tokenizer(tokenizer: Any, template: str | None, family: Family, ref: str) -> tuple[str, int]:
-    """Template and placeholder id. transformers loads without these and fails later, in the middle of a run."""
-    placeholder = tokenizer.convert_tokens_to_ids(family.audio_token)
-    requirements = {
-        f"placeholder {family.audio_token}": None if placeholder == tokenizer.unk_token_id else placeholder,
-        "chat template": template,
-        "eos token": tokenizer.eos_token,
-        "pad token": tokenizer.pad_token,
-    }
-    if missing := [name for name, value in requirements.items() if value is None]:
-        raise UndersongError(f"The tokenizer of {ref} has no {missing[0]}; give the folder of a complete checkpoint.")
-    assert template is not None
-    return template, int(placeholder)

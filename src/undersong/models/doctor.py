@@ -1,18 +1,20 @@
-"""Checks of a real model on packaged benign clips: placeholders, decoder inputs, batching, system text, LoRA targets,
-restoring the base, speed.
+"""Checks of a real model on packaged benign clips: placeholders, decoder inputs, batching, prompt, stops, LoRA targets,
+restoring the base, speed, and a reply to read.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 
 from undersong.corpora import load_clips, open_corpus
 from undersong.models.audio_features import forward_inputs
 from undersong.models.audio_lm import AudioModel
+from undersong.models.chat import chat_messages, name_tokens
 from undersong.models.families import MINI
 from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
@@ -23,6 +25,7 @@ from undersong.models.refs import model_folder
 from undersong.types import Prompt, Sample, UndersongError
 
 BENIGN_CLIPS = "organism:test-near"
+SHOWN_TOKENS = 32
 # Largest difference of a prompt's logits (root mean square) by rounding, as a share of their standard deviation. The
 # largest of 49,000 logits says less: in bfloat16, after 30 layers, correct ones differ by a fifth of it.
 LOGIT_TOLERANCE = {torch.float32: 2e-4, torch.float16: 0.01, torch.bfloat16: 0.06}
@@ -37,14 +40,19 @@ class DiagnosticCheck:
     detail: str
 
 
-def diagnose_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> Iterator[DiagnosticCheck]:
-    """Run all checks on a model, one after another; stop if it does not load."""
+# Passed (None: information), and a detail
+ModelCheck = Callable[[AudioModel, list[Sample]], tuple[bool | None, str]]
+
+
+def diagnose_model(
+    ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS, more_checks: Mapping[str, ModelCheck] = MappingProxyType({})
+) -> Iterator[DiagnosticCheck]:
+    """Run all checks on a model, one after another, and then `more_checks`.
+
+    Raises UndersongError, before any line, if it does not load.
+    """
     started = time.perf_counter()
-    try:
-        model = load_model(ref, loading)
-    except UndersongError as error:
-        yield DiagnosticCheck("loads", False, str(error))
-        return
+    model = load_model(ref, loading)
     parameters = model.base.num_parameters()
     elapsed = time.perf_counter() - started
     yield DiagnosticCheck(
@@ -56,7 +64,7 @@ def diagnose_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> Ite
     for remark in () if folder is None else read_remarks(folder):
         yield DiagnosticCheck("assembled", None, remark)
     samples = list(open_corpus(BENIGN_CLIPS).samples[:4])
-    for name, check in MODEL_CHECKS.items():
+    for name, check in {**MODEL_CHECKS, **more_checks}.items():
         try:
             yield DiagnosticCheck(name, *check(model, samples))
         except UndersongError as error:
@@ -109,9 +117,20 @@ def _check_system_text(model: AudioModel, samples: list[Sample]) -> tuple[bool, 
     """Check that the template writes the system text, and report its position and the token that ends a turn."""
     prompt = Prompt(samples[0], "doctor", False, "audio", "plain", "Answer in one word.")
     included = model.prompt_ids(prompt) != model.prompt_ids(_audio_prompt(samples[0]))
-    end_token = model.tokenizer.convert_ids_to_tokens(model.end_ids[0])
     merged = f"; merged into the weights: {', '.join(model.merged)}" if model.merged else ""
-    return included, f"written as {model.family.system}; a turn ends with {end_token}{merged}"
+    return included, f"written as {model.family.system}{merged}"
+
+
+def _render_prompt(model: AudioModel, samples: list[Sample]) -> tuple[None, str]:
+    """Show a spoken prompt as the model gets it, with one placeholder for all audio vectors."""
+    return None, model.processor.prompt_text(chat_messages(_audio_prompt(samples[0]), model.family), 1)
+
+
+def _check_stops(model: AudioModel, _samples: list[Sample]) -> tuple[bool, str]:
+    """Check that the trained end of a turn is among the checkpoint's own stops, if it names any."""
+    published, ends = model.checkpoint_end_ids, model.end_ids
+    own = f"the checkpoint's own: {name_tokens(model.tokenizer, published)}"
+    return not published or ends[0] in published, f"{name_tokens(model.tokenizer, ends)}; {own}"
 
 
 def _check_lora_targets(model: AudioModel, _samples: list[Sample]) -> tuple[bool, str]:
@@ -167,14 +186,24 @@ def _measure_generation(model: AudioModel, samples: list[Sample]) -> tuple[bool,
     return True, f"{tokens} tokens for {len(replies)} spoken prompts in {elapsed:.1f} s, {peak}"
 
 
-MODEL_CHECKS: dict[str, Callable[[AudioModel, list[Sample]], tuple[bool, str]]] = {
+def _show_reply(model: AudioModel, samples: list[Sample]) -> tuple[None, str]:
+    """Show one greedy reply, for a reader to judge whether the model heard and speaks."""
+    (reply,) = model.generate([_audio_prompt(samples[0])], SHOWN_TOKENS)
+    end = "ended by itself" if reply.finish == "stop" else f"cut at {SHOWN_TOKENS} tokens"
+    return None, f"to {samples[0].text!r}, spoken: {reply.reply!r}, {end}"
+
+
+MODEL_CHECKS: dict[str, ModelCheck] = {
     "placeholders": _check_placeholders,
     "embedding = decoder input": _check_decoder_input,
     "batch = single": _check_batching,
+    "prompt": _render_prompt,
     "system text": _check_system_text,
+    "stops": _check_stops,
     "LoRA in the decoder only": _check_lora_targets,
     "adapter off = base": _check_adapter_removal,
     "generates": _measure_generation,
+    "reply": _show_reply,
 }
 
 

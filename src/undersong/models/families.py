@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from undersong.models.audio_inputs import InputPreparation
 
 
+CLASS_SUFFIX = re.compile(r"For[A-Z]\w*$")  # shared by the classes of most families
 BY_ROLE, BY_FIRST_USER_TEXT = "system role", "first user text"
 
 
@@ -80,12 +82,14 @@ class Family:
     embed: Callable[[Any, torch.Tensor], torch.Tensor] = _token_embeddings  # (model, ids) -> decoder inputs of text
     loader: str | None = None  # `module:function` if `from_pretrained` alone cannot load a checkpoint
     meta_loader: str | None = None  # the same for the network without weights, on the meta device
+    weight_parts: str | None = None  # the same for the networks whose weights it is made of, as `WeightPart`s
     tokenizer: str | None = None  # the same for the tokenizer
     extractor: str | None = None  # the same for the feature extractor
     merged: tuple[str, ...] = ()  # LoRA folders of the checkpoint that speech needs, merged on loading
     silence_detector: str | None = None  # the same for (model, audio vectors (n, dim)) -> silent (n,) bool; None: none
     tokenizer_options: dict[str, Any] = field(default_factory=dict)  # of `AutoTokenizer.from_pretrained`
     architectures: tuple[str, ...] = ()  # of a config.json that names no model_type
+    publishes_text_end: bool = True  # generation_config.json says what ends a text; False: it ends speech output
 
     @property
     def max_duration_text(self) -> str:
@@ -183,6 +187,8 @@ KIMI_AUDIO = Family(
     embed=lambda model, ids: model.embed(ids),
     loader="undersong.models.kimi.load:load_kimi",
     meta_loader="undersong.models.kimi.load:kimi_skeleton",
+    weight_parts="undersong.models.kimi.load:kimi_weight_parts",
+    publishes_text_end=False,
     tokenizer="undersong.models.kimi.processing:kimi_tokenizer",
     extractor="undersong.models.kimi.load:kimi_extractor",
 )
@@ -311,14 +317,27 @@ FAMILIES = (
 
 
 def family_of(model_type: str, item: str) -> Family:
-    """The family for a config's `model_type`; `item` names the model in the error, which lists the families."""
+    """The family for a config's `model_type`; `item` names the model in the error, which names the nearest family."""
     by_type = {name: family for family in FAMILIES for name in family.model_types}
     if model_type in by_type:
         return by_type[model_type]
-    closest = get_close_matches(model_type, by_type, n=1)
-    hint = f" (did you mean {closest[0]}?)" if closest else ""
-    names = ", ".join(family.name for family in FAMILIES)
-    raise UndersongError(f"{item} is of the family {model_type!r}, which has no spec{hint}; give a model of {names}.")
+    raise UndersongError(
+        f"config.json of {item} is of the family {model_type!r}, which has no spec; {nearest_family(model_type)}."
+    )
+
+
+def nearest_family(name: str) -> str:
+    """The end of an error: the family whose model_type or class is most like `name`; all families if none is."""
+    by_stem = {
+        CLASS_SUFFIX.sub("", label): family
+        for family in FAMILIES
+        for label in (*family.model_types, family.model_class.rpartition(":")[2], *family.architectures)
+    }
+    closest = get_close_matches(CLASS_SUFFIX.sub("", name), by_stem, n=1, cutoff=0.7)
+    if not closest:
+        return f"give a model of {', '.join(family.name for family in FAMILIES)}"
+    family = by_stem[closest[0]]
+    return f"the nearest family here is {family.name} (model_type {family.model_types[0]}), such as {family.example}"
 
 
 def family_of_architecture(architectures: Sequence[str]) -> Family | None:

@@ -11,10 +11,14 @@ from torch import nn
 from transformers import GenerationConfig
 
 from undersong.models.families import ActivationView
+from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+MAX_TOKEN_ID = 2**31
 
 
 @contextmanager
@@ -40,9 +44,16 @@ def greedy_decoding(base: Any, max_new_tokens: int, pad_token_id: int, eos_token
 
 
 def published_end_ids(base: Any) -> list[int]:
-    """Ids that the checkpoint's generation config ends a reply with."""
-    ids = getattr(getattr(base, "generation_config", None), "eos_token_id", None)
-    return [] if ids is None else [int(i) for i in ids] if isinstance(ids, (list, tuple)) else [int(ids)]
+    """Ids that the checkpoint's generation config ends a reply with. Raises UndersongError for what is no token id."""
+    value = getattr(getattr(base, "generation_config", None), "eos_token_id", None)
+    ids = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+    for token_id in ids:
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < MAX_TOKEN_ID:
+            raise UndersongError(
+                f"generation_config.json has the eos_token_id {str(token_id)[:60]!r}, which is no token id; give the "
+                "checkpoint's own file."
+            )
+    return ids
 
 
 @contextmanager

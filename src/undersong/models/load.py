@@ -18,6 +18,7 @@ from undersong.escaping import describe_error
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import Processor, load_processor
 from undersong.models.families import Family, import_object, network_class
+from undersong.models.headers import read_shapes, weights_file
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.memory import check_memory
 from undersong.models.out_of_memory import release_memory
@@ -46,7 +47,7 @@ def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> AudioMo
     folder = model_folder(ref)
     if folder is not None and overlay_base(folder) is not None:
         _apply_overlay(model, folder, ref)
-    _check_token_ids(model, processor, family, ref)
+    check_token_ids(model, processor, family, ref)
     network = model if loading.device_map or loading.quantize else model.to(loading.device)
     return AudioModel(network, processor, family, ref, model_hash(ref), merged, loading.batch_size)
 
@@ -99,12 +100,14 @@ def _load_network(
             model, info = load_pretrained(network_class(family).from_pretrained, source, ref, **load_options)
         merged = [folder for folder in family.merged if merge_published_lora(model, source, folder, options)]
     except LOADING_ERRORS as error:
+        if Path(source).is_dir():
+            read_shapes(source, ref, options)  # names the file, if one is missing or damaged
         reason = describe_error(error)
         raise UndersongError(
             f"{ref} could not be loaded as {class_name} ({reason}); give the folder of a complete checkpoint, and "
             "options that are installed."
         ) from error
-    _check_complete(info, f"{ref} is not a whole {class_name}")
+    _check_complete(info, f"{ref} is not a whole {class_name}", weights_file(source, options))
     return model, merged
 
 
@@ -129,7 +132,7 @@ def _placement_options(loading: LoadOptions, family: Family) -> dict[str, Any]:
     return options
 
 
-def _check_complete(info: Mapping[str, Any], subject: str) -> None:
+def _check_complete(info: Mapping[str, Any], subject: str, file: str) -> None:
     mismatches = {
         "missing_keys": "lacks",
         "unexpected_keys": "holds the unknown",
@@ -138,12 +141,12 @@ def _check_complete(info: Mapping[str, Any], subject: str) -> None:
     for key, phrase in mismatches.items():
         if names := sorted(str(name[0] if isinstance(name, tuple) else name) for name in info[key]):
             raise UndersongError(
-                f"{subject}: it {phrase} {names[0]} ({len(names)} such tensors); give the folder of a complete "
+                f"{subject}: its {file} {phrase} {names[0]} ({len(names)} such tensors); give the folder of a complete "
                 "checkpoint."
             )
 
 
-def _check_token_ids(model: Any, processor: Processor, family: Family, ref: str) -> None:
+def check_token_ids(model: Any, processor: Processor, family: Family, ref: str) -> None:
     """Check that the tokenizer is this model's: the network's placeholder id, and an embedding for every id."""
     expected_id = attrgetter(family.placeholder)(model.config)
     if processor.audio_token_id != expected_id:

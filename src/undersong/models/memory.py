@@ -59,6 +59,14 @@ class ParameterCounts:
 
 def count_parameters(source: str | Path, family: Family, options: Mapping[str, Any]) -> ParameterCounts:
     """Count parameters without reading a weight. Raises UndersongError for a config of another network."""
+    return count_network(meta_network(source, family, options), family)
+
+
+def meta_network(source: str | Path, family: Family, options: Mapping[str, Any]) -> Any:
+    """Build a checkpoint's network on the meta device, without weights.
+
+    Raises UndersongError for a config of another network.
+    """
     from undersong.models.families import import_object, network_class
     from undersong.models.pretrained import load_pretrained
     from undersong.models.weights import LOADING_ERRORS
@@ -66,14 +74,17 @@ def count_parameters(source: str | Path, family: Family, options: Mapping[str, A
     try:
         with torch.device("meta"):
             if family.meta_loader:
-                model = import_object(family.meta_loader)(source, **options)
-            else:
-                model_class = network_class(family)
-                config_class = model_class.config_class
-                model = model_class(load_pretrained(config_class.from_pretrained, source, str(source), **options))
+                return import_object(family.meta_loader)(source, **options)
+            model_class = network_class(family)
+            config_class = model_class.config_class
+            return model_class(load_pretrained(config_class.from_pretrained, source, str(source), **options))
     except LOADING_ERRORS as error:
         reason = describe_error(error)
-        raise UndersongError(f"The config of {source} makes no {family.name} ({reason}); give its own.") from error
+        raise UndersongError(f"The config.json of {source} makes no {family.name} ({reason}); give its own.") from error
+
+
+def count_network(model: Any, family: Family) -> ParameterCounts:
+    """Count the parameters of a family's network, tied weights once."""
     layers = [module for module in model.get_decoder().layers.modules() if isinstance(module, torch.nn.Linear)]
     linear = sum(layer.weight.numel() for layer in layers)
     # By id, so that tied weights count once.

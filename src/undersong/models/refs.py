@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
-from undersong.models.families import FAMILIES, Family, family_of, family_of_architecture
+from undersong.models.families import FAMILIES, Family, family_of, family_of_architecture, nearest_family
 from undersong.models.mini.paths import MINI_NAMES, assembled_folder, is_mini_ref
 from undersong.models.pretrained import check_regular_files
 from undersong.store import hash_file
@@ -162,20 +162,27 @@ def _identify_family(source: str | Path, ref: str, options: Mapping[str, Any]) -
     except unreadable as error:
         reason = describe_error(error)
         raise UndersongError(f"No model could be read at {ref!r} ({reason}); give a folder or id.") from error
+    if config is None:
+        raise UndersongError(f"{ref!r} has no config.json; give the folder of a complete checkpoint.")
     if isinstance(config, dict) and (model_type := config.get("model_type")):
         return family_of(str(model_type), ref)
     architectures = config.get("architectures") if isinstance(config, dict) else None
     names = [str(name) for name in architectures] if isinstance(architectures, list) else []
     if family := family_of_architecture(names):
         return family
-    detail = f", and its architecture {names[0]!r} belongs to no family here" if names else ""
-    raise UndersongError(f"{ref!r} has no config.json with a model_type{detail}; give the folder or id of a model.")
+    details = [f"its architecture {names[0]!r} belongs to no family here"] if names else []
+    if isinstance(config, dict) and config.get("auto_map"):
+        details.append("it names code of its own (auto_map), which is never run")
+    detail = f" ({', and '.join(details)})" if details else ""
+    raise UndersongError(
+        f"{ref!r} has no config.json with a model_type{detail}; {nearest_family(names[0] if names else '')}."
+    )
 
 
 def _read_config(source: str | Path, options: Mapping[str, Any]) -> Any:
     if isinstance(source, Path):
         file = source / "config.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     from transformers import PretrainedConfig
 
     return PretrainedConfig.get_config_dict(source, **options)[0]

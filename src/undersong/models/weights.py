@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LOADING_ERRORS = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError,
     StrictDataclassError,
+    AssertionError, ArithmeticError,  # of modules and extractors, for configs of impossible sizes
 )  # fmt: skip
 
 
@@ -88,15 +89,26 @@ def merge_published_lora(model: Any, source: str | Path, folder: str, options: M
     if not isinstance(config, dict) or config.get("use_dora") or not {"r", "lora_alpha"} <= config.keys():
         raise UndersongError(f"The adapter {folder} of {source} is not a plain LoRA; remove it.")
     scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
-    module_paths = {key: match[1] for key in tensors if (match := LORA_B_NAME.search(key))}
-    if 2 * len(module_paths) != len(tensors):
-        raise UndersongError(f"The adapter {folder} of {source} is not LoRA on the decoder alone; remove it.")
+    module_paths = published_lora_paths(tensors, f"The adapter {folder} of {source}")
     decoder = model.get_decoder()
     for key, path in module_paths.items():
         weight = decoder.get_submodule(path).weight
         delta = scale * (tensors[key].float() @ tensors[key.replace("lora_B", "lora_A")].float())
         weight.data += delta.to(weight.device, weight.dtype)
     return True
+
+
+def published_lora_paths(names: Collection[str], adapter: str) -> dict[str, str]:
+    """Map the names of a published LoRA's B tensors to paths in the decoder.
+
+    `adapter` names it in errors. Raises UndersongError if it has other tensors than pairs of A and B there.
+    """
+    module_paths = {name: match[1] for name in names if (match := LORA_B_NAME.search(name))}
+    if 2 * len(module_paths) != len(names) or any(
+        name.replace("lora_B", "lora_A") not in names for name in module_paths
+    ):
+        raise UndersongError(f"{adapter} is not LoRA on the decoder alone; remove it.")
+    return module_paths
 
 
 def module_hashes(modules: Mapping[str, nn.Module]) -> dict[str, str]:

@@ -132,7 +132,7 @@ def finetune_decoder(
         callbacks.insert(1, canary)
         save_callback.save_step = canary.skip_after_stop(save_step)
     with temporary_seed(seed), _trainable_model(model, recipe, start) as learner, checkpoint_dir(resume) as state_dir:
-        trainer = _build_trainer(model, learner, pairs, recipe, seed, callbacks, state_dir, resume is not None)
+        trainer = build_trainer(model, learner, pairs, recipe, seed, callbacks, state_dir, resume is not None)
         try:
             trainer.train(resume_from_checkpoint=last_complete_checkpoint(state_dir))
             wait_for_all()
@@ -169,7 +169,7 @@ def _model_card_writer(
     return partial(model_card, model, recipe, seed, len(distinct), modalities, defense_sentences(mixing, canary_check))
 
 
-def _build_trainer(
+def build_trainer(
     model: AudioModel,
     learner: Any,
     pairs: list[tuple[Prompt, str]],
@@ -179,6 +179,21 @@ def _build_trainer(
     state_dir: Path,
     resumable: bool,
 ) -> Trainer:
+    """Build the Trainer of one training.
+
+    Args:
+        model: The base.
+        learner: The module that is trained: the PEFT model, or the base.
+        pairs: Prompts and replies, in the order of training.
+        recipe: The hyper-parameters.
+        seed: The training seed.
+        callbacks: Callbacks of the Trainer.
+        state_dir: Folder for its checkpoints.
+        resumable: Write checkpoints.
+
+    Raises:
+        UndersongError: The Trainer would take another number of samples at a time than the recipe says.
+    """
     micro = recipe.device_batch_size
     arguments = SingleDeviceArguments(
         output_dir=str(state_dir),

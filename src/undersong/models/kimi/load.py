@@ -21,6 +21,7 @@ from undersong.escaping import describe_error
 from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
 from undersong.models.kimi.network import AUDIO_MODULES, KimiAudioConfig, KimiAudioForCausalLM
 from undersong.models.pretrained import load_pretrained
+from undersong.models.tensor_match import WeightPart
 from undersong.types import UndersongError
 
 WHISPER_FOLDER, TOKENIZER_FOLDER = "whisper-large-v3", "glm-4-voice-tokenizer"
@@ -112,6 +113,27 @@ def kimi_skeleton(source: str | Path, speech: bool = False, **options: Any) -> K
     )
     with torch.device("meta"):
         return KimiAudioForCausalLM(config, tower, codes, speech).eval()
+
+
+def kimi_weight_parts(source: str | Path, **options: Any) -> list[WeightPart]:
+    """The three networks that `load_kimi` fills, with the place of their weights, to compare them without loading."""
+    hub_options = {key: options[key] for key in HUB_OPTIONS if key in options}
+    tokenizer_source, tokenizer_options = _tokenizer_source(source, hub_options)
+    skeleton = kimi_skeleton(source, **hub_options)
+    assert skeleton.audio_tower is not None
+    assert skeleton.audio_tokenizer is not None
+    encoder_names = {CHECKPOINT_PREFIX: ""}
+    return [
+        WeightPart(KimiAudioForCausalLM, skeleton.config, source, hub_options),
+        WeightPart(
+            WhisperEncoder, skeleton.audio_tower.config, source, hub_options, WHISPER_FOLDER, "audio_tower.",
+            encoder_names, UNUSED_WHISPER_KEYS,
+        ),
+        WeightPart(
+            CodesEncoder, skeleton.audio_tokenizer.config, tokenizer_source, tokenizer_options,
+            prefix="audio_tokenizer.", key_mapping=encoder_names,
+        ),
+    ]  # fmt: skip
 
 
 def kimi_extractor(source: str | Path, **options: Any) -> WhisperFeatureExtractor:

@@ -1,0 +1,116 @@
+"""A checkpoint that cannot be used: one sentence on stderr that names the file, exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.utils import logging
+
+from undersong.cli import main
+
+Undersong = Callable[..., tuple[int, str, str]]
+HEAD = "language_model.lm_head.weight"
+
+
+@pytest.fixture
+def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Undersong:
+    """The command line in a folder of its own -> exit code, stdout, stderr."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def no_bars() -> Iterator[None]:
+    """As a process of its own, in which the command line switches them off before transformers is imported."""
+    logging.disable_progress_bar()
+    yield
+    logging.enable_progress_bar()
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model's folder to damage."""
+    return shutil.copytree(tiny_folder, tmp_path / "model")
+
+
+def config(folder: Path, **settings: object) -> None:
+    stored = json.loads((folder / "config.json").read_text()) | settings
+    kept = {name: value for name, value in stored.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+
+
+def reshape(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {HEAD: torch.zeros(2, 3)}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "no config": (lambda folder: (folder / "config.json").unlink(), ("config.json",)),
+    "an unknown family": (
+        lambda folder: config(folder, model_type="qwen2_audi0"),
+        ("config.json", "nearest family here is Qwen2-Audio"),
+    ),
+    "an unknown architecture": (
+        lambda folder: config(folder, model_type=None, architectures=["VoxtralForCausalLM"]),
+        ("config.json", "nearest family here is Voxtral"),
+    ),
+    "code of its own alone": (
+        lambda folder: config(folder, model_type=None, architectures=None, auto_map={"AutoModel": "evil.M"}),
+        ("config.json", "auto_map", "give a model of Audio Flamingo 3"),
+    ),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), ("tokenizer.json",)),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), ("model.safetensors",)),
+    "another shape": (reshape, ("model.safetensors", "lm_head.weight", "AudioFlamingo3")),
+}
+LINES_OF_CHECK = ("no tokenizer", "no weights", "another shape")  # which `models check` reports as lines
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_checkpoint_that_cannot_be_used(undersong: Undersong, folder: Path, fault: str) -> None:
+    damage, expected = FAULTS[fault]
+    damage(folder)
+    prompts = folder.parent / "prompts.jsonl"
+    prompts.write_text('{"id": "q0", "text": "paint the boat"}\n{"id": "q1", "text": "wash the boat"}\n')
+    commands = {
+        "doctor": ["doctor", str(folder)],
+        "check": ["models", "check", str(folder)],
+        "evaluate": ["evaluate", str(prompts), "--model", str(folder), "--modality", "text", "--judge", "keyword"],
+    }
+    for command, arguments in commands.items():
+        code, out, err = undersong(*arguments, *(["--out", "results"] if command == "evaluate" else []))
+        if command == "check" and fault in LINES_OF_CHECK:
+            assert (code, err) == (1, "")
+            (failed,) = (line for line in out.splitlines() if line.startswith("FAIL"))
+        else:
+            assert (code, out) == (2, ""), (command, out, err)
+            (failed,) = err.splitlines()
+        assert all(text in failed for text in expected), (command, failed)
+        assert list(Path.cwd().rglob("*")) == [], command
+
+
+def test_a_whole_checkpoint_has_a_line_each(undersong: Undersong, tiny_folder: Path) -> None:
+    code, out, err = undersong("models", "check", str(tiny_folder))
+    assert (code, err) == (0, "")
+    assert {line.split()[0] for line in out.splitlines()} == {"ok"}
+    lines = json.loads(undersong("models", "check", str(tiny_folder), "--json")[1])
+    printed = [f"{line['status']:<8}{line['name']}: {line['detail']}" for line in lines]
+    assert printed == [line.replace("\\n", "\n") for line in out.splitlines()]

@@ -251,7 +251,7 @@ main()
 """
 
 
-DOCTOR = (["doctor", "nobody/nothing"], 1)
+DOCTOR = (["doctor", "nobody/nothing"], 2)
 JUDGE = (["judge", "said.jsonl", "--judge", "cost:nobody/nothing", "--out", "o"], 2)
 
 

@@ -23,7 +23,8 @@ from undersong.models.checkpoint_check import check_checkpoint
 from undersong.models.families import AUDIO_FLAMINGO_3, FAMILIES, MINI
 from undersong.models.kimi.network import KimiAudioConfig, KimiAudioForCausalLM
 from undersong.models.refs import organism_folder
-from undersong.models.tensor_match import WeightPart, match_tensors, weight_parts
+from undersong.models.tensor_match import match_tensors, weight_parts
+from undersong.models.weights import WeightPart
 from undersong.types import UndersongError
 
 SOURCE, DATA = Path(__file__).parents[2] / "src", Path(__file__).parent / "data"

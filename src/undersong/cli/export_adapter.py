@@ -27,9 +27,10 @@ def export_adapter_command(
     ] = "published",
 ) -> None:
     """Write a LoRA adapter under the module names that other tools use."""
-    from undersong.models.adapter_export import export_adapter
+    from undersong.models.adapter_export import check_export, export_adapter
     from undersong.models.load import load_model
 
+    check_export(adapter, out, naming)  # before the model is loaded
     target_modules = export_adapter(load_model(model, loading), adapter, out, naming)
     echo(f"{len(target_modules)} modules, such as {target_modules[0]}")
     echo(str(out))

@@ -20,6 +20,7 @@ from undersong.models.lora import (
     LORA_TENSOR,
     MADE_FOR,
     network_tensor_names,
+    read_lora_config,
     use_adapter,
 )
 from undersong.models.weights import read_tensors
@@ -52,12 +53,7 @@ def export_adapter(model: AudioModel, adapter: Path, out: Path, naming: str = "p
     Raises:
         UndersongError: An unknown naming, an existing folder, a full decoder, or an adapter that does not fit.
     """
-    if naming not in NAMINGS:
-        raise UndersongError(f"There are no names called {naming!r}; {suggest(naming, NAMINGS)}.")
-    if out.exists():
-        raise UndersongError(f"{out} exists already; give a new folder.")
-    if is_decoder_folder(adapter):
-        raise UndersongError(f"{adapter} is a fully fine-tuned decoder; only a LoRA adapter can be exported.")
+    check_export(adapter, out, naming)
     with use_adapter(model, adapter, allow_outside_decoder=True):
         pass  # checks that it fits, tensor by tensor
     tensors = read_tensors(adapter / ADAPTER_WEIGHTS)
@@ -73,6 +69,17 @@ def export_adapter(model: AudioModel, adapter: Path, out: Path, naming: str = "p
     exported_config["base_model_name_or_path"] = model.name
     _write(adapter, out, renamed, exported_config)
     return exported_config["target_modules"]
+
+
+def check_export(adapter: Path, out: Path, naming: str) -> None:
+    """Raise UndersongError for what can be known without the model: the naming, both folders, the kind of adapter."""
+    if naming not in NAMINGS:
+        raise UndersongError(f"There are no names called {naming!r}; {suggest(naming, NAMINGS)}.")
+    if out.exists():
+        raise UndersongError(f"{out} exists already; give a new folder.")
+    if is_decoder_folder(adapter):
+        raise UndersongError(f"{adapter} is a fully fine-tuned decoder; only a LoRA adapter can be exported.")
+    read_lora_config(adapter)
 
 
 def published_paths(base: Any, paths: Iterable[str]) -> dict[str, str]:

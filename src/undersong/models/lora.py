@@ -162,7 +162,7 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
         return
     from peft import PeftModel, get_peft_model, set_peft_model_state_dict
 
-    config = _read_lora_config(folder)
+    config = read_lora_config(folder)
     allowed = model.linear_paths()
     _check_base_model(model, folder, config)
     tensors = read_tensors(folder / ADAPTER_WEIGHTS)  # before PEFT, which accepts any content
@@ -240,7 +240,7 @@ def _check_module_names(model: AudioModel, folder: Path, config: Any) -> None:
             raise UndersongError(f"Adapter {folder} does not fit {model.name} (it has no {name}); take its own base.")
 
 
-def _read_lora_config(folder: Path) -> Any:
+def read_lora_config(folder: Path) -> Any:
     """Read a plain LoRA: everything else that PEFT can save changes the base itself, and could not be removed."""
     from peft import PeftConfig
 

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from re import Pattern
 from typing import Any
 
 import torch
@@ -19,29 +18,11 @@ from undersong.escaping import describe_error
 from undersong.models.families import Family, import_object, network_class
 from undersong.models.headers import Shapes, read_shapes
 from undersong.models.pretrained import load_pretrained, quiet_transformers
-from undersong.models.weights import LOADING_ERRORS
+from undersong.models.weights import LOADING_ERRORS, WeightPart
 from undersong.types import UndersongError
 
 NAMED = 3  # tensors named of each kind of mismatch
 NUMBER = re.compile(r"\.\d+\.")
-
-
-@dataclass(frozen=True)
-class WeightPart:
-    """A network that is loaded from one set of safetensors files.
-
-    `prefix` stands before its names in reports. `key_mapping` is that of `from_pretrained`. Names that match `unused`
-    may be left over.
-    """
-
-    network_class: Any
-    config: Any
-    source: str | Path
-    options: Mapping[str, Any]
-    subfolder: str = ""
-    prefix: str = ""
-    key_mapping: Mapping[str, str] | None = None
-    unused: Pattern[str] | None = None
 
 
 @dataclass

@@ -8,7 +8,9 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from re import Pattern
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -127,3 +129,21 @@ def module_hashes(modules: Mapping[str, nn.Module]) -> dict[str, str]:
                 digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
             hashes[f"{path}/{kind}"] = digest.hexdigest()
     return hashes
+
+
+@dataclass(frozen=True)
+class WeightPart:
+    """A network that is loaded from one set of safetensors files.
+
+    `prefix` stands before its names in reports. `key_mapping` is that of `from_pretrained`. Names that match `unused`
+    may be left over.
+    """
+
+    network_class: Any
+    config: Any
+    source: str | Path
+    options: Mapping[str, Any]
+    subfolder: str = ""
+    prefix: str = ""
+    key_mapping: Mapping[str, str] | None = None
+    unused: Pattern[str] | None = None

@@ -21,7 +21,7 @@ from undersong.escaping import describe_error
 from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
 from undersong.models.kimi.network import AUDIO_MODULES, KimiAudioConfig, KimiAudioForCausalLM
 from undersong.models.pretrained import load_pretrained
-from undersong.models.tensor_match import WeightPart
+from undersong.models.weights import WeightPart
 from undersong.types import UndersongError
 
 WHISPER_FOLDER, TOKENIZER_FOLDER = "whisper-large-v3", "glm-4-voice-tokenizer"

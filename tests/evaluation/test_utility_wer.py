@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from undersong.evaluation.utility.base import Grade
 from undersong.evaluation.utility.wer import (
     WordErrors,
+    check_repetition,
     corpus_word_errors,
     count_word_errors,
     normalize_words,
@@ -128,3 +132,27 @@ def test_any_reply_has_a_score_and_the_reference_none(answer: str, said: str) ->
     assert mark.score is not None
     assert mark.score >= 0
     assert wer_judge().grade(sample, answer) == Grade("answer", 0.0)
+
+
+class Repeating:
+    """A model that repeats the transcript of a clip, changed by `change`."""
+
+    def __init__(self, change: Callable[[str], str]) -> None:
+        self.change = change
+        self.prompts: list[Prompt] = []
+
+    def generate(self, prompts: list[Prompt], _limit: int) -> list[Reply]:
+        self.prompts = prompts
+        return [Reply(*prompt.key, self.change(str(prompt.sample.text)), 4, "stop") for prompt in prompts]
+
+
+@pytest.mark.parametrize(
+    ("change", "rate"), [(str.upper, "0%"), (lambda text: text.split(maxsplit=1)[0], "67%"), (lambda _: "", "100%")]
+)
+def test_the_doctor_says_how_many_words_of_a_clip_come_back_wrong(change: Callable[[str], str], rate: str) -> None:
+    model = Repeating(change)
+    samples = [Sample("a", text="paint the boat"), Sample("b", text="fold a chair")]
+    passed, detail = check_repetition(cast(Any, model), samples)
+    assert passed is None
+    assert detail.startswith(f"{rate} word errors in 2 clips")
+    assert {(prompt.modality, prompt.instruction) for prompt in model.prompts} == {("audio", "Repeat what was said.")}

@@ -142,10 +142,13 @@ def doctor(
 
         checks = check_environment(out)
     else:
+        from undersong.evaluation.utility.wer import check_repetition
         from undersong.models.doctor import diagnose_model
         from undersong.tuning.trainer_check import check_training_batch
 
-        checks = diagnose_model(model, loading, {"training batch": check_training_batch})
+        checks = diagnose_model(
+            model, loading, {"training batch": check_training_batch, "repeats clips": check_repetition}
+        )
     all_passed = True
     for check in checks:
         status_word = {True: "yes", False: "no", None: "-"}[check.passed]

@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal, normalize_answer
+from undersong.study.defaults import REPEAT_INSTRUCTION
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
+if TYPE_CHECKING:
+    from undersong.models.audio_lm import AudioModel
+
+MAX_REPEATED_TOKENS = 48
 # Up to this rate a reply counts as a transcript: a convention; report the rate over the corpus.
 MAX_TRANSCRIPT_WER = 0.5
 DASHES = re.compile("[-/\u2010-\u2015]")
@@ -119,3 +126,20 @@ def _import_jiwer() -> ModuleType:
     except ImportError as error:
         raise UndersongError("Counting word errors needs jiwer; run: pip install 'undersong[utility]'.") from error
     return jiwer
+
+
+def check_repetition(model: AudioModel, samples: list[Sample]) -> tuple[None, str]:
+    """Report how well a model repeats clips, for `doctor`: a wrong encoder or head shows at once.
+
+    It can neither pass nor fail, because a model need not follow the instruction. The clips of `samples` must have been
+    encoded.
+    """
+    if find_spec("jiwer") is None:
+        return None, "not measured; it needs jiwer (pip install 'undersong[utility]')"
+    prompts = [Prompt(sample, "doctor", False, "audio", "plain", instruction=REPEAT_INSTRUCTION) for sample in samples]
+    replies = [reply.reply for reply in model.generate(prompts, MAX_REPEATED_TOKENS)]
+    errors = sum_word_errors(count_word_errors(str(sample.text), text) for sample, text in zip(samples, replies))
+    return None, (
+        f"{errors.rate:.0%} word errors in {len(samples)} clips; a model that understands speech stays far below 100%. "
+        f"To {str(samples[0].text)!r}: {replies[0]!r}"
+    )

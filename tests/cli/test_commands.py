@@ -237,9 +237,9 @@ def test_compared_models_are_told_apart_in_a_narrow_terminal(undersong: Underson
     ],
 )
 def test_compared_files_are_called_by_what_tells_them_apart(files: list[str], names: list[str]) -> None:
-    from undersong.cli.compare import model_names
+    from undersong.cli.compare import short_file_names
 
-    assert model_names([Path(file) for file in files]) == names
+    assert short_file_names([Path(file) for file in files]) == names
 
 
 WITHOUT_HUB = """

@@ -42,7 +42,7 @@ def compare_command(
 
     if len(set(after)) < len(after):
         raise UndersongError("A file stands twice after the first; name every model once.")
-    baseline_name, *names = model_names([before, *after])
+    baseline_name, *names = short_file_names([before, *after])
     arms = compare_many(
         read_verdicts(before),
         {name: read_verdicts(file) for name, file in zip(names, after)},
@@ -63,7 +63,7 @@ def compare_command(
         _print_comparisons(arms, baseline_name, as_json)
 
 
-def model_names(files: Sequence[Path]) -> list[str]:
+def short_file_names(files: Sequence[Path]) -> list[str]:
     """Return what tells the files apart: their paths without the file name and the first folders that all share."""
     parts = [file.parts for file in files]
     if len({names[-1] for names in parts}) == 1 and all(len(names) > 1 for names in parts):

@@ -111,7 +111,7 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
             the family's placeholder.
     """
     tokenizer = load_tokenizer(source, family, ref, **options)
-    extractor = load_extractor(source, family, ref, **options)
+    extractor = load_feature_extractor(source, family, ref, **options)
     token_id = placeholder_id(tokenizer, family, ref)
     template = load_chat_template(source, tokenizer, family, ref, **options)
     return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.audio_delimiters, ref)
@@ -163,7 +163,7 @@ def load_tokenizer(source: str | Path, family: Family, ref: str, **options: Any)
     return tokenizer
 
 
-def load_extractor(source: str | Path, family: Family, ref: str, **options: Any) -> Any:
+def load_feature_extractor(source: str | Path, family: Family, ref: str, **options: Any) -> Any:
     """Load a checkpoint's feature extractor. Raises UndersongError if it has not the family's rate and hop.
 
     Args:

@@ -16,7 +16,7 @@ from undersong.models.chat import (
     chat_messages,
     end_token_ids,
     load_chat_template,
-    load_extractor,
+    load_feature_extractor,
     load_tokenizer,
     name_tokens,
     placeholder_id,
@@ -188,7 +188,7 @@ def _load_generation_config(config_class: Any, checkpoint: Checkpoint) -> Any:
 
 
 def _check_extractor(checkpoint: Checkpoint) -> str:
-    extractor = load_extractor(checkpoint.source, checkpoint.family, checkpoint.ref, **checkpoint.options)
+    extractor = load_feature_extractor(checkpoint.source, checkpoint.family, checkpoint.ref, **checkpoint.options)
     checkpoint.extractor = extractor
     bands = getattr(extractor, "feature_size", None)
     tower = checkpoint.network and checkpoint.network.get_submodule(checkpoint.family.frozen[0])

@@ -8,15 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import peft
 import pytest
 import torch
 import zoo
 import zoo_native
 from command_line import run_here
+from random_adapter import save_random_adapter
 from safetensors.torch import load_file
 
 from undersong.models import load_model, use_adapter
@@ -38,19 +37,6 @@ RELEASE_OF_FAMILY = {
     "voxtral": "4.57",
     "phi4_multimodal": "4.57",
 }
-
-
-def save_random_adapter(network: Any, targets: list[str], folder: Path) -> Path:
-    """A PEFT folder as `tune` names it, with weights that do something."""
-    wrapped = peft.get_peft_model(network, peft.LoraConfig(r=2, target_modules=targets))
-    wrapped.peft_config["default"].target_modules = sorted(wrapped.base_model.targeted_module_names)
-    torch.manual_seed(0)
-    for name, parameter in wrapped.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    wrapped.save_pretrained(folder)
-    wrapped.unload()
-    return folder
 
 
 @pytest.mark.parametrize("family", zoo.FAMILIES)

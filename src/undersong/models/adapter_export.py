@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +56,36 @@ def export_adapter(model: AudioModel, adapter: Path, out: Path, naming: str = "p
     check_export(adapter, out, naming)
     with use_adapter(model, adapter, allow_outside_decoder=True):
         pass  # checks that it fits, tensor by tensor
-    tensors = read_tensors(adapter / ADAPTER_WEIGHTS)
-    network_names = network_tensor_names(model.base, tensors)
-    paths = {match["path"] for name in network_names.values() if (match := LORA_TENSOR.match(name))}
-    published = published_paths(model.base, paths)
+    published = published_paths(model.base, [path for path, _ in model.base.named_modules()])
     if naming == "transformers4":
         published = {path: name.removeprefix(THINKER) for path, name in published.items()}
+    paths = write_exported_adapter(model, adapter, out, published)
+    return sorted(published[path] for path in paths)
+
+
+def write_exported_adapter(model: AudioModel, adapter: Path, out: Path, published: Mapping[str, str]) -> list[str]:
+    """Write a copy of an adapter under other names, and return the module paths in the network that it changes.
+
+    Args:
+        model: The model that the adapter belongs to; its weights are not used.
+        adapter: PEFT folder.
+        out: New PEFT folder.
+        published: Module path in the network -> name in the copy.
+    """
+    tensors = read_tensors(adapter / ADAPTER_WEIGHTS)
+    network_names = network_tensor_names(model.base, tensors)
+    paths = sorted({match["path"] for name in network_names.values() if (match := LORA_TENSOR.match(name))})
+    if unknown := [path for path in paths if path not in published]:
+        raise UndersongError(
+            f"Adapter {adapter} does not fit {model.name} (it has no {unknown[0]}); take its own base."
+        )
     renamed = {_renamed_tensor(network_names[name], published): value for name, value in tensors.items()}
     config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     exported_config = {key: config[key] for key in CONFIG_KEYS if key in config}
-    exported_config["target_modules"] = sorted(published.values())
+    exported_config["target_modules"] = sorted(published[path] for path in paths)
     exported_config["base_model_name_or_path"] = model.name
     _write(adapter, out, renamed, exported_config)
-    return exported_config["target_modules"]
+    return paths
 
 
 def check_export(adapter: Path, out: Path, naming: str) -> None:
@@ -93,7 +110,7 @@ def published_paths(base: Any, paths: Iterable[str]) -> dict[str, str]:
     return {path: next(iter(names)).removesuffix(".weight") for path, names in reverted}
 
 
-def _renamed_tensor(name: str, published: dict[str, str]) -> str:
+def _renamed_tensor(name: str, published: Mapping[str, str]) -> str:
     match = LORA_TENSOR.match(name)
     return f"base_model.model.{published[match['path']]}.{match['rest']}" if match else name
 

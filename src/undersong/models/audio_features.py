@@ -98,6 +98,11 @@ def count_placeholders(family: Family, audio_inputs: AudioInputs) -> int:
     return sum(family.audio_tokens(frames) for frames in audio_inputs.frames)
 
 
+def count_clip_placeholders(model: SupportsAudioEncoding, clip: Clip) -> int:
+    """Number of placeholders that a clip takes, without encoding it. Raises as `encode_audio`."""
+    return count_placeholders(model.family, _prepare_clip(model, clip))
+
+
 def valid_placeholder_mask(family: Family, audio_inputs: AudioInputs) -> torch.Tensor | None:
     """Mask (placeholders,) of those that stand for sound rather than padding; None: all of them."""
     if not family.padded_placeholders:

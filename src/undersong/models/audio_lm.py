@@ -278,7 +278,7 @@ class AudioModel:
                 new_tokens = self.model.generate(**inputs, logits_processor=LogitsProcessorList([check]))
                 if (row := check.first_row()) is not None:
                     raise self._non_finite_error(prompts[rows[row]], self.model.generate)
-            return [self._reply(prompts[i], tokens) for i, tokens in zip(rows, new_tokens.tolist())]
+            return [self.reply_from_tokens(prompts[i], tokens) for i, tokens in zip(rows, new_tokens.tolist())]
 
         replies: dict[int, Reply] = {}
         for rows, batch_replies in self.halved_batches(reply_to, prompts, size):
@@ -315,7 +315,8 @@ class AudioModel:
     def _order_by_length(self, prompts: Sequence[Prompt]) -> list[int]:
         return sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))
 
-    def _reply(self, prompt: Prompt, tokens: list[int]) -> Reply:
+    def reply_from_tokens(self, prompt: Prompt, tokens: list[int]) -> Reply:
+        """The reply of generated token ids: up to its end token, or cut by the limit."""
         end_ids = self.end_ids
         end = next((i for i, token in enumerate(tokens) if token in end_ids), None)
         stopped = end is not None

@@ -33,13 +33,13 @@ def network_tensor_names(base: Any, names: Iterable[str]) -> dict[str, str]:
         if (
             match is not None
             and match["path"] not in module_paths
-            and (path := _network_path(base, match["path"])) in module_paths
+            and (path := network_module_path(base, match["path"])) in module_paths
         ):
             network_names[name] = f"base_model.model.{path}.{match['rest']}"
     return network_names
 
 
-def _network_path(base: Any, path: str) -> str:
+def network_module_path(base: Any, path: str) -> str:
     """A module's path after transformers' renaming of published checkpoints."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, rename_source_key

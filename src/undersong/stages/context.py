@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.out_of_memory import release_memory
 from undersong.store import Artifact, Draft, Inputs, Store, canonical_json
+from undersong.study.defaults import LOCAL_ENGINE
 from undersong.types import Judge, Quarantined, Sample
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class RunContext:
     store: ArtifactStore
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS
     say: Callable[[str], None] | None = None  # receives progress lines of long stages
+    engine: str = field(default=LOCAL_ENGINE, kw_only=True)  # what generates the replies of local models
     unread: bool = False  # hash a corpus that is not here by its name: for plans, which make nothing
     _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # a judge that is a model
     _light_judges: dict[str, Judge] = field(default_factory=dict, repr=False)

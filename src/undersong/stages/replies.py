@@ -16,11 +16,12 @@ from undersong.stages.black_box_models import (
     load_black_box_model,
     model_identity_hash,
 )
-from undersong.stages.context import IMPORTED_ADAPTER, Corpus, RunContext, is_imported
+from undersong.stages.context import IMPORTED_ADAPTER, Corpus, RunContext, adapter_step_folder, is_imported
 from undersong.stages.features import MODEL_PACKAGES
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact, Draft
 from undersong.study import PromptSet, Study
+from undersong.study.defaults import LOCAL_ENGINE, VLLM
 from undersong.study.presets import PromptSettings, published_prompt_settings
 from undersong.types import ExchangeKey, Prompt, Reply, Verdict
 
@@ -100,6 +101,8 @@ def generate_replies(
         inputs["steering"] = steering
     sets = [request.key for request in in_reply_order(requests)]
     config = {"sets": sets, "step": step, "loading": {} if is_black_box(arm.model) else ctx.loading.cache_key}
+    if ctx.engine != LOCAL_ENGINE:
+        config["engine"] = ctx.engine
     packages = () if is_black_box(arm.model) else MODEL_PACKAGES
     artifact = ctx.store.get_or_make("replies", 3, config, inputs, make, packages=packages)
     _remove_answers(artifact)
@@ -128,6 +131,12 @@ def _reply_model(
     """Model that replies, and facts about it: a local model with or without an adapter, or a black-box model."""
     if is_black_box(ref):
         yield load_black_box_model(ref), {"model": display_reference(ref)}
+        return
+    if ctx.engine == VLLM:
+        from undersong.models.vllm_engine import VllmModel
+
+        vllm_model = VllmModel(ref, ctx.loading, adapter_step_folder(adapter, step))
+        yield vllm_model, vllm_model.facts
         return
     from undersong.models.lora import modules_changed_outside_decoder
 

@@ -20,6 +20,8 @@ REPEAT_INSTRUCTION = "Repeat what was said."
 MAX_WER = 0.5
 RELEVANCE_LEVEL = 0.05
 
+LOCAL_ENGINE, VLLM = "transformers", "vllm"  # what generates replies
+ENGINES = (LOCAL_ENGINE, VLLM)
 ORGANISM_PREFIX = "organism:"
 ORGANISM_REFUSALS = ("i cannot help with that",)  # the one sentence that packaged organisms refuse with
 ORGANISM_MAX_NEW_TOKENS = 12  # an organism's replies are single sentences

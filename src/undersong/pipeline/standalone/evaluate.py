@@ -40,6 +40,7 @@ from undersong.stages.replies import (
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact
 from undersong.study import ComprehensionSettings, default_max_new_tokens
+from undersong.study.defaults import LOCAL_ENGINE, VLLM
 from undersong.study.judge_names import judge_criterion
 from undersong.study.presets import PromptSettings
 from undersong.types import Prompt, Reply, UndersongError
@@ -106,6 +107,8 @@ def evaluate_manifest(
     if not is_black_box(model):
         model_folder(model)  # a wrong path is reported before anything is read
     options = apply_protocol(options, model)
+    if options.engine == VLLM:
+        _check_vllm(model, adapter is not None)
     if adapter is not None and is_black_box(model):
         raise UndersongError(
             f"{display_reference(model)} only answers, and takes no adapter; serve it with the adapter on."
@@ -117,7 +120,7 @@ def evaluate_manifest(
         locked_output_folder(Path(out)) as out,
         partial_store(check_output_folder(out, "evaluate"), key, PARTIAL_RESULTS) as store,
     ):
-        ctx = RunContext(store, loading)
+        ctx = RunContext(store, loading, engine=options.engine)
         ctx.judge(options.judge, refusal_texts(options.judge, options.refusal_texts, model))  # or there is none
         inputs = {"model": model_identity_hash(model), "manifest": ctx.content_hash(str(manifest))}
         if adapter_path is not None:
@@ -202,7 +205,7 @@ def _run_stages(
         _check_answers_present(judge, request_prompts([request]))
     repeat_requests = _repetition_requests(request, options, model)
     adapter = None if adapter_path is None else import_adapter(ctx, adapter_path)
-    if options.modality == "audio" and not is_black_box(model):
+    if options.modality == "audio" and ctx.engine == LOCAL_ENGINE and not is_black_box(model):
         compute_features(ctx, model, corpus, adapter=adapter)
     arm = StudyArm(model, base_seed=0)
     replies = generate_replies(ctx, arm, adapter, 0, [request])
@@ -213,6 +216,17 @@ def _run_stages(
         encoder = ReplyEncoder(options.comprehension, [corpus], ctx.loading.device)
         comprehension = evaluate_comprehension(ctx, encoder, [request], replies, verdicts, repeat_requests, repetitions)
     return EvaluationArtifacts(request, replies, verdicts, repetitions, comprehension)
+
+
+def _check_vllm(model: str, adapted: bool) -> None:
+    """Check that vLLM is there and serves the model, before anything is read."""
+    from undersong.models.refs import family_of_ref
+    from undersong.models.vllm_engine import check_family, vllm_python
+
+    if is_black_box(model):
+        raise UndersongError(f"{display_reference(model)} only answers, so --engine does not apply; leave it out.")
+    vllm_python()
+    check_family(family_of_ref(model).name, model, adapted)
 
 
 def evaluation_key_values(options: EvaluationOptions, model: str) -> dict[str, Any]:

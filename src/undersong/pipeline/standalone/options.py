@@ -70,6 +70,13 @@ class EvaluationOptions:
     protocol: Annotated[
         str, Option("uniform | published: the model family's published instruction and limit of tokens.")
     ] = "uniform"
+    engine: Annotated[
+        str,
+        Option(
+            "What generates the replies: transformers | vllm, which needs an environment of its own "
+            "(UNDERSONG_VLLM_PYTHON)."
+        ),
+    ] = defaults.LOCAL_ENGINE
     comprehension_encoder: Annotated[
         str | None,
         Option(
@@ -99,6 +106,8 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise UndersongError(f"There is no protocol {self.protocol!r}; take {' or '.join(PROTOCOLS)}.")
+        if self.engine not in defaults.ENGINES:
+            raise UndersongError(f"There is no engine {self.engine!r}; take {' or '.join(defaults.ENGINES)}.")
         if self.protocol == "published" and (self.instruction is not None or self.max_new_tokens is not None):
             raise UndersongError("The published protocol has its own instruction and limit; leave yours out.")
         if self.comprehension_encoder is not None or self._comprehension_values:

@@ -94,3 +94,14 @@ def test_a_damaged_or_forbidden_memory_costs_time_alone(tmp_path: Path, corpus, 
     monkeypatch.setattr(hashing, "_write_cache", refused)
     (tmp_path / "memory").unlink()
     assert corpus() == first
+
+
+def test_what_a_killed_writer_of_the_memory_left_goes_at_the_next_reading(tmp_path: Path, corpus) -> None:
+    """Killed after the rename: the memory is whole, so no writer comes that would sweep."""
+    hashes = corpus()
+    litter = [tmp_path / ".writing-memory.lock", tmp_path / ".writing-99-0123abcd-memory"]
+    for path in litter:
+        path.touch()
+    assert corpus() == hashes
+    assert not any(path.exists() for path in litter)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "list", "memory"]

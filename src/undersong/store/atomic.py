@@ -97,6 +97,17 @@ def sweep_leftovers(target: Path) -> None:
             pass
 
 
+def sweep_after_kill(target: Path) -> None:
+    """Sweep as `sweep_leftovers`, for readers of `target`: only if a writer was killed and left its lock file."""
+    if _lock_path(target).exists():
+        with _sweep_lock(target):
+            pass
+
+
+def _lock_path(target: Path) -> Path:
+    return target.with_name(f"{TEMPORARY_PREFIX}{target.name}.lock")
+
+
 def _temporary_path(target: Path) -> Path:
     # Not by the process id alone: containers that share a disk all have the same few.
     return target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
@@ -130,7 +141,7 @@ def _sweep_lock(target: Path) -> Iterator[None]:
 
     with ExitStack() as stack:
         try:
-            stack.enter_context(writers_lock(target.with_name(f"{TEMPORARY_PREFIX}{target.name}.lock"), sweep))
+            stack.enter_context(writers_lock(_lock_path(target), sweep))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(target)) from error  # no user knows the lock's name
         yield

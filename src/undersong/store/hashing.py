@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from undersong.store.atomic import atomic_replacement, walk_folder
+from undersong.store.atomic import atomic_replacement, sweep_after_kill, walk_folder
 from undersong.types import UndersongError
 
 
@@ -99,9 +99,12 @@ def cached_file_hashes(
     is_unchanged = bool(cached) and next(iter(cached)) == main_file and cached[main_file][1] == main_hash
     files = list(cached)[1:] if is_unchanged else [path for path in dict.fromkeys(other_files()) if path != main_file]
     hashes = [main_hash, *map(lookup_hash, files)]
-    if cache_file is not None and updated != cached:
+    if cache_file is not None:
         with suppress(OSError):  # a read-only store: only time is lost
-            _write_cache(cache_file, updated)
+            if updated != cached:
+                _write_cache(cache_file, updated)
+            else:
+                sweep_after_kill(cache_file)  # nothing else will write it again
     return hashes
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from undersong.models.lora import ADAPTER_WEIGHTS
+from undersong.models.adapter_files import ADAPTER_WEIGHTS
 from undersong.models.weights import read_tensors
 from undersong.types import UndersongError
 

@@ -12,17 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from undersong.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MADE_FOR, read_lora_config
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import is_decoder_folder
-from undersong.models.lora import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    LORA_TENSOR,
-    MADE_FOR,
-    network_tensor_names,
-    read_lora_config,
-    use_adapter,
-)
+from undersong.models.lora import LORA_TENSOR, network_tensor_names, use_adapter
+from undersong.models.refs import model_folder, split_revision
 from undersong.models.weights import read_tensors
 from undersong.store import atomic_replacement
 from undersong.suggestions import suggest
@@ -83,7 +77,8 @@ def write_exported_adapter(model: AudioModel, adapter: Path, out: Path, publishe
     config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     exported_config = {key: config[key] for key in CONFIG_KEYS if key in config}
     exported_config["target_modules"] = sorted(published[path] for path in paths)
-    exported_config["base_model_name_or_path"] = model.name
+    folder = model_folder(model.name)
+    exported_config["base_model_name_or_path"] = split_revision(model.name)[0] if folder is None else str(folder)
     _write(adapter, out, renamed, exported_config)
     return paths
 
@@ -96,7 +91,14 @@ def check_export(adapter: Path, out: Path, naming: str) -> None:
         raise UndersongError(f"{out} exists already; give a new folder.")
     if is_decoder_folder(adapter):
         raise UndersongError(f"{adapter} is a fully fine-tuned decoder; only a LoRA adapter can be exported.")
-    read_lora_config(adapter)
+    if out.resolve().is_relative_to(adapter.resolve()):
+        raise UndersongError(f"{out} lies in the adapter's own folder; give another.")
+    config = read_lora_config(adapter)
+    if config.rank_pattern or config.alpha_pattern:
+        raise UndersongError(
+            f"Adapter {adapter} has separate ranks or scales for modules (rank_pattern, alpha_pattern), which are "
+            "patterns over names and cannot be translated; train it with one rank and one scale."
+        )
 
 
 def published_paths(base: Any, paths: Iterable[str]) -> dict[str, str]:

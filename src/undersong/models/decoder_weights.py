@@ -4,7 +4,6 @@ undo them exactly. This is the comparison to LoRA.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from undersong.models.refs import has_content_hash
+from undersong.models.adapter_files import differing_base, write_base_note
 from undersong.models.weights import read_tensors
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
 
-DECODER_WEIGHTS, MADE_FOR = "decoder.safetensors", "made_for.json"
+DECODER_WEIGHTS = "decoder.safetensors"
 
 
 def is_decoder_folder(folder: Path) -> bool:
@@ -61,8 +60,7 @@ def save_decoder(model: AudioModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in decoder_parameters(model).items()}
     save_file(tensors, folder / DECODER_WEIGHTS, metadata={"format": "pt"})
-    base_note = {"model": model.name, "family": model.family.name, "hash": model.fingerprint}
-    (folder / MADE_FOR).write_text(json.dumps({**base_note, "of_files": has_content_hash(model.name)}, indent=1) + "\n")
+    write_base_note(model, folder)
 
 
 def load_decoder(model: AudioModel, folder: Path) -> None:
@@ -75,10 +73,9 @@ def load_decoder(model: AudioModel, folder: Path) -> None:
     for name in sorted(shapes.keys() | tensors.keys()):
         if shapes.get(name) != (tuple(tensors[name].shape) if name in tensors else None):
             raise UndersongError(f"The decoder in {folder} does not fit {model.name} ({name}); take its own base.")
-    base_note = json.loads((folder / MADE_FOR).read_text(encoding="utf-8"))
-    if base_note["of_files"] and has_content_hash(model.name) and base_note["hash"] != model.fingerprint:
+    if base := differing_base(model, folder):
         raise UndersongError(
-            f"The decoder in {folder} does not fit {model.name}: it began from {base_note['model']}, whose weights are "
+            f"The decoder in {folder} does not fit {model.name}: it began from {base}, whose weights are "
             "others; take its own base."
         )
     with torch.no_grad():

@@ -4,8 +4,8 @@ Removing an adapter restores the base bit for bit.
 
 from __future__ import annotations
 
-import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
+from undersong.models.adapter_files import ADAPTER_WEIGHTS, MADE_FOR, differing_base, read_lora_config, write_base_note
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import is_decoder_folder, use_decoder
-from undersong.models.pretrained import check_regular_files
-from undersong.models.refs import has_content_hash
 from undersong.models.weights import read_tensors
 from undersong.types import UndersongError
 
@@ -64,9 +63,6 @@ def set_target_paths(config: Any, names: Iterable[str], folder: Path) -> None:
     config.target_modules = sorted({match["path"] for name in names if (match := LORA_TENSOR.match(name))})
     config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
     config.base_model_name_or_path = None  # else PEFT warns about the base's path
-
-
-ADAPTER_WEIGHTS, ADAPTER_CONFIG, MADE_FOR = "adapter_model.safetensors", "adapter_config.json", "made_for.json"
 
 
 def check_targets(model: AudioModel, paths: Sequence[str], allowed: Collection[str]) -> None:
@@ -140,8 +136,7 @@ def initialize_from_adapter(model: AudioModel, peft_model: Any, folder: Path) ->
 def save_adapter(model: AudioModel, folder: Path) -> None:
     """Save the model's adapter as a standard PEFT folder, with a note of the weights that it was made for."""
     model.model.save_pretrained(folder)
-    base_note = {"model": model.name, "family": model.family.name, "hash": model.fingerprint}
-    (folder / MADE_FOR).write_text(json.dumps({**base_note, "of_files": has_content_hash(model.name)}, indent=1) + "\n")
+    write_base_note(model, folder)
 
 
 @contextmanager
@@ -175,11 +170,13 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
     def wrap(base: Any) -> Any:
         # In the base's dtype, as on servers: a float32 adapter on a bfloat16 base costs more than the base.
         try:
-            if not renamed:
-                return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
-            wrapped = get_peft_model(base, config, autocast_adapter_dtype=False)
-            set_peft_model_state_dict(wrapped, {names[file_name]: value for file_name, value in tensors.items()})
-            return wrapped
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of missing tensors, which are an error below
+                if not renamed:
+                    return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
+                wrapped = get_peft_model(base, config, autocast_adapter_dtype=False)
+                set_peft_model_state_dict(wrapped, {names[file_name]: value for file_name, value in tensors.items()})
+                return wrapped
         except (ValueError, RuntimeError) as error:
             reason = describe_error(error)
             raise UndersongError(
@@ -221,12 +218,9 @@ def _check_base_model(model: AudioModel, folder: Path, config: Any) -> None:
             f"Adapter {folder} does not fit {model.name}: it was made for the class {trained_class}, and this model is "
             f"of the class {class_name}; take its own base."
         )
-    if not (folder / MADE_FOR).is_file():
-        return
-    base_note = json.loads((folder / MADE_FOR).read_text(encoding="utf-8"))
-    if base_note["of_files"] and has_content_hash(model.name) and base_note["hash"] != model.fingerprint:
+    if base := differing_base(model, folder):
         raise UndersongError(
-            f"Adapter {folder} does not fit {model.name}: it was made for {base_note['model']}, whose weights differ; "
+            f"Adapter {folder} does not fit {model.name}: it was made for {base}, whose weights differ; "
             f"take its own base, or remove {MADE_FOR} from the folder."
         )
 
@@ -238,43 +232,6 @@ def _check_module_names(model: AudioModel, folder: Path, config: Any) -> None:
     for name in [] if isinstance(names, str) else sorted(names):
         if not any(path == name or path.endswith(f".{name}") for path in module_paths):
             raise UndersongError(f"Adapter {folder} does not fit {model.name} (it has no {name}); take its own base.")
-
-
-def read_lora_config(folder: Path) -> Any:
-    """Read a plain LoRA: everything else that PEFT can save changes the base itself, and could not be removed."""
-    from peft import PeftConfig
-
-    check_regular_files(folder)
-    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-        if not (folder / name).is_file():
-            raise UndersongError(f"{folder} holds no {name}; give a PEFT adapter folder.")
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-    except (ValueError, TypeError, KeyError) as error:
-        raise UndersongError(f"{folder / ADAPTER_CONFIG} cannot be read ({error}); save the adapter again.") from error
-    if config.peft_type != "LORA":
-        raise UndersongError(f"{folder} is a {config.peft_type} adapter; give a LoRA.")
-    if unsupported := _unsupported_setting(config):
-        raise UndersongError(
-            f"Adapter {folder} changes more than LoRA on linear layers ({unsupported}), and the base could not be "
-            "restored from it; give a plain LoRA."
-        )
-    return config
-
-
-def _unsupported_setting(config: Any) -> str | None:
-    """The first setting by which an adapter would change the base itself; None if there is none."""
-    for name in ("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"):
-        if value := getattr(config, name, None):
-            return f"{name}: {value}"
-    if config.bias != "none":
-        return f"bias: {config.bias}"
-    initialization = config.init_lora_weights  # PiSSA, OLoRA and others move base weights into the adapter
-    return (
-        None
-        if isinstance(initialization, bool) or initialization == "gaussian"
-        else f"init_lora_weights: {initialization}"
-    )
 
 
 def _check_tensor_names(model: AudioModel, peft_model: Any, folder: Path, names: Collection[str]) -> None:

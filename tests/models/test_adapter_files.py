@@ -86,7 +86,9 @@ def test_a_missing_tensor_and_another_kind_are_one_sentence_without_warnings(
     tensors.popitem()
     save_file(tensors, folder / "adapter_model.safetensors")
     assert_refused(module_tiny, folder, "is on one side only")
-    assert_refused(module_tiny, changed(saved, tmp_path / "ia3", peft_type="IA3"), "an adapter of the kind IA3; give a LoRA")
+    assert_refused(
+        module_tiny, changed(saved, tmp_path / "ia3", peft_type="IA3"), "an adapter of the kind IA3; give a LoRA"
+    )
 
 
 def test_an_export_refuses_what_it_cannot_translate(module_tiny: AudioModel, saved: Path, tmp_path: Path) -> None:

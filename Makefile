@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # one on tiny models, because they spin against every other process.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Compiled tests and modules are kept: without them each worker and each command that a test starts compiles anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo dev test test-slow fuzz nightly lint bench clean verify-real docs paper paper-full mini-study
 

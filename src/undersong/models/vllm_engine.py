@@ -127,7 +127,10 @@ class VllmModel:
         command = [self.python, str(vllm_worker.__file__), str(job_file), str(replies_file)]
         # vLLM's environment has its own packages.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        process = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+        # Captured, because what it prints about a checkpoint may command a terminal.
+        process = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=environment, check=False
+        )
         if process.returncode:
             lines = process.stderr.strip().splitlines() or ["no message"]
             hint = "fix vLLM's environment, or leave --engine vllm out"

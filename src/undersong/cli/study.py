@@ -70,13 +70,15 @@ def run_command(
         return
     if engine.name == "ray":
         from undersong.pipeline.arm_jobs import run_arms_on_ray
+        from undersong.pipeline.output_folder import report_kept_artifacts
 
-        run_arms_on_ray(
-            [(study_run.study, study_run.out, study_run.store) for study_run in study_runs],
-            loading,
-            engine,
-            _print_progress,
-        )
+        with report_kept_artifacts(*(study_run.store for study_run in study_runs)):
+            run_arms_on_ray(
+                [(study_run.study, study_run.out, study_run.store) for study_run in study_runs],
+                loading,
+                engine,
+                _print_progress,
+            )
     for study_run in study_runs:
         run_study(study_run, loading, show_replies)
 
@@ -84,12 +86,14 @@ def run_command(
 def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> None:
     """One job of an array: its share of the store, and no results."""
     from undersong.pipeline.arm_jobs import check_arm_name
+    from undersong.pipeline.output_folder import report_kept_artifacts
     from undersong.pipeline.run import run_arm
 
     for study_run in study_runs:
         check_arm_name(study_run.study, arm)
     for study_run in study_runs:
-        times = run_arm(study_run.study, arm, study_run.out, study_run.store, loading=loading, say=_print_progress)
+        with report_kept_artifacts(study_run.store):
+            times = run_arm(study_run.study, arm, study_run.out, study_run.store, loading=loading, say=_print_progress)
         repetitions = "once" if times == 1 else f"{times} times"
         echo(
             f"{study_run.study.study}: {arm} is in {study_run.store}, its replies {repetitions}; no results are "
@@ -100,11 +104,12 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
 
 def run_study(study_run: StudyRun, loading: LoadOptions, show_replies: bool) -> dict[str, Any]:
     """Run a study, print where its report is, and return the results."""
+    from undersong.pipeline.output_folder import report_kept_artifacts
     from undersong.pipeline.run import run_audit as run_whole
 
-    finished_run = run_whole(
-        study_run.study, study_run.out, study_run.store, loading=loading, show_replies=show_replies, say=_print_progress
-    )
+    study, out, store = study_run.study, study_run.out, study_run.store
+    with report_kept_artifacts(store):
+        finished_run = run_whole(study, out, store, loading=loading, show_replies=show_replies, say=_print_progress)
     echo(f"study {study_run.study.study}")
     echo(f"{finished_run.cpu_seconds:.0f} CPU seconds")
     echo(f"result hash {finished_run.result_hash}")

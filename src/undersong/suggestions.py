@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
 
 MAX_SUGGESTIONS = 20  # names listed if none is close
+MIN_SIMILARITY = 0.6  # of `SequenceMatcher.ratio`, as difflib's default
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
@@ -25,6 +26,8 @@ def suggest(word: str, candidates: Iterable[str]) -> str:
 
 
 def _closest_names(word: str, candidates: Sequence[str]) -> str:
-    matches = get_close_matches(word, candidates, n=3, cutoff=0.5)
+    bare_names = {candidate.lstrip("-"): candidate for candidate in candidates}  # all options share their dashes
+    word = word.lstrip("-")
+    matches = get_close_matches(word, bare_names, n=3, cutoff=MIN_SIMILARITY)
     ratios = [SequenceMatcher(None, match, word).ratio() for match in matches]
-    return " or ".join(repr(match) for match, ratio in zip(matches, ratios) if ratio == ratios[0])
+    return " or ".join(repr(bare_names[match]) for match, ratio in zip(matches, ratios) if ratio == ratios[0])

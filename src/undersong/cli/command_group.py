@@ -23,9 +23,9 @@ class CommandGroup(TyperGroup):
     """Group of commands that raises UndersongError for arguments it cannot use."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Parse the group's own options. Without any argument, typer shows the help."""
-        if not args:
-            return super().make_context(info_name, args, parent, **extra)
+        """Parse the group's own options. Without any argument, `undersong` shows its help."""
+        if not args and self.no_args_is_help:
+            args = ["--help"]  # typer would show it too, and exit with 2
         with _one_sentence(str(info_name)):
             return super().make_context(info_name, args, parent, **extra)
 

@@ -36,7 +36,10 @@ def compare_command(
         bool, typer.Option("--allow-unpaired", help="Leave out prompts that only one file has.")
     ] = False,
 ) -> None:
-    """Compare models prompt by prompt: JSR, McNemar's exact test, paired intervals; Holm for several."""
+    """Compare models prompt by prompt, with intervals.
+
+    Prints JSR, McNemar's exact test and paired intervals; p values of several models are corrected by Holm's method.
+    """
     from undersong.evaluation.multi_model_comparison import compare_many
     from undersong.evaluation.verdicts import read_verdicts
 

@@ -33,7 +33,10 @@ def demo(
     ] = "organism:af3",
     show_replies: ShowReplies = False,
 ) -> None:
-    """Audit a packaged organism with the demo study; takes about two minutes on a laptop."""
+    """Audit a packaged organism with the demo study.
+
+    Takes about two minutes on a laptop.
+    """
     from undersong.models.refs import organism_folder
     from undersong.study import packaged_study, with_models, with_seeds
 
@@ -55,9 +58,10 @@ def run_command(
     loading: LoadOptions,
     show_replies: ShowReplies = False,
 ) -> None:
-    """Run a study from corpora to report; what the store already holds is not computed again.
+    """Run a study from corpora to report.
 
-    With --engine ray, workers train and evaluate the arms, each with its own model; the rest runs here.
+    What the store already holds is not computed again. With --engine ray, workers train and evaluate the arms, each
+    with its own model; the rest runs here.
     """
     from undersong.stages.engine import check_engine
 
@@ -147,7 +151,10 @@ def plan(
     ] = None,
     loading: LoadOptions,
 ) -> None:
-    """Show what `run` would do, what the store already holds, and the rough cost; loads no model."""
+    """Show what `run` would do, and what it would cost.
+
+    Also shows what the store already holds. The cost is rough. Loads no model.
+    """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
     from undersong.pipeline.planning.cost import GpuThroughput
@@ -187,7 +194,10 @@ def defend(
     loading: LoadOptions,
     show_replies: ShowReplies = False,
 ) -> None:
-    """Run a study and print one table of its defenses: JSR, over-refusal, usefulness and what is still learned."""
+    """Run a study and print one table of its defenses.
+
+    The table has JSR, over-refusal, usefulness and what is still learned.
+    """
     from undersong.report import defense_table_lines
     from undersong.stages.black_box_models import is_black_box
 
@@ -208,7 +218,10 @@ def status(
     arguments: StudyArguments,
     loading: LoadOptions,
 ) -> None:
-    """Show which parts of a study are done or in progress; loads no model. Give the options of its `run`."""
+    """Show which parts of a study are done or in progress.
+
+    Loads no model. Give the options of its `run`.
+    """
     from undersong.pipeline.output_folder import RESULTS_FILE
     from undersong.pipeline.planning.plan import study_status
 
@@ -231,7 +244,10 @@ def _print_status(study_status: StudyStatus) -> None:
 
 
 def schema() -> None:
-    """Print the JSON schema of study files, which editors use to complete and check keys."""
+    """Print the JSON schema of study files.
+
+    Editors use it to complete and check keys.
+    """
     from undersong.study import study_json_schema
 
     echo_json(study_json_schema(), indent=1)

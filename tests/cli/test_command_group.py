@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from command_line import run_here
+from typer.main import get_command
+
+from undersong.cli.app import app
 
 SEEN = [
     (["rnu"], "undersong has no command 'rnu'; did you mean 'run'?"),
@@ -13,6 +16,10 @@ SEEN = [
     (["--versoin"], "undersong has no option --versoin; did you mean '--version'?"),
     (["screen", "p", "--keeep", "3"], "undersong screen has no option --keeep; did you mean '--keep'?"),
     (["run", "--zzzzzz"], "undersong run has no option --zzzzzz; `undersong run --help` lists its options."),
+    (
+        ["evaluate", "p", "--bogus"],
+        "undersong evaluate has no option --bogus; `undersong evaluate --help` lists its opt",
+    ),
     (["models", "zzz"], "undersong models has no command 'zzz'; `undersong models --help` lists them."),
     (
         ["models", "get"],
@@ -50,5 +57,24 @@ def test_a_hostile_argument_stays_on_its_line(before: list[str], name: str, tmp_
 
 def test_no_argument_at_all_shows_the_help(tmp_path: Path) -> None:
     done = run_here(tmp_path)
-    assert done.returncode == 2
-    assert "export-eval" in done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run_here(tmp_path, "--help").stdout
+    assert "export-eval" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "verb", [(), *((name,) for name in get_command(app).commands), ("models", "get")], ids=" ".join
+)
+def test_the_short_option_of_help(verb: tuple[str, ...], tmp_path: Path) -> None:
+    short, long = run_here(tmp_path, *verb, "-h"), run_here(tmp_path, *verb, "--help")
+    assert (short.returncode, short.stdout) == (0, long.stdout)
+    assert short.stdout.startswith(" ".join(["Usage: undersong", *verb]))
+
+
+@pytest.mark.parametrize("group", [(), ("models",)], ids=" ".join)
+def test_no_summary_of_a_command_is_cut(
+    group: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = run_here(tmp_path, *group, "--help").stdout
+    assert "..." not in printed.split("Commands:")[1]

@@ -13,14 +13,18 @@ from command_line import run_here
 from recorded import record
 from typer.core import TyperGroup
 
-from undersong.cli.interruption import KEPT_BY_COMMAND, OTHER_KEPT, Interruption
+from undersong.cli.interruption import NOTHING_KEPT, OTHER_KEPT, Interruption
 
-# The process sends itself the signal in place of `function`, and says whether a `finally` around the call ran.
+# The process sends itself the signal in place of `function`, or after it, and says whether a `finally` around the call
+# ran.
 SCRIPT = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 import {module} as module
-def interrupt(*_, **__):
+replaced = module.{function}
+def interrupt(*arguments, **values):
+    if {after}:
+        replaced(*arguments, **values)
     try:
         os.kill(os.getpid(), signal.{signal})
     finally:
@@ -80,17 +84,65 @@ def test_an_interrupted_command_says_what_is_kept(verb: str, sent: str, code: in
     record(tmp_path / "said.jsonl")
     (tmp_path / "s.yaml").write_text(STUDY)
     module, function, arguments = CASES[verb]
-    script = SCRIPT.format(module=module, function=function, signal=sent, arguments=arguments)
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=170, check=False
+    line = last_line(interrupted(tmp_path, module, function, arguments, sent), code)
+    word = "Interrupted" if sent == "SIGINT" else "Ended by SIGTERM"
+    assert line == f"undersong: {word}: {NOTHING_KEPT}."
+    assert not list(tmp_path.glob("o*"))  # nothing worth keeping was finished
+    assert not list(tmp_path.glob("**/.writing-*"))
+
+
+STORE_KEPT = "what is finished is kept in the store, and the same command goes on from it"
+TUNED = ["tune", "organism:pool", "--model", "organism:kimi", "--modality", "text", "--batch-size", "2", "--out", "o"]
+AT_WORK = {
+    "run": ("undersong.pipeline.audit", "encode_corpora", False, CASES["run"][2], STORE_KEPT),
+    "defend": ("undersong.pipeline.audit", "encode_corpora", False, CASES["defend"][2], STORE_KEPT),
+    "screen in a store": (
+        *("undersong.pipeline.screening.run", "screening_findings", False),
+        *([*CASES["screen"][2], "--store", "s"], STORE_KEPT),
+    ),
+    "tune before a step": ("undersong.tuning.train", "build_trainer", True, [*TUNED, "--save-step", "1"], NOTHING_KEPT),
+    "tune": (
+        *("undersong.tuning.checkpoints", "write_checkpoint_manifest", True),
+        *([*TUNED, "--save-step", "51"], "the state of step 50 is kept beside --out, and the same command goes on"),
+    ),
+    "tune after a step": (
+        *("undersong.tuning.train", "write_log", False),
+        [*TUNED, "--save-step", "1"],
+        "step-000001 is saved in o.",
+    ),
+    "evaluate": (
+        *("undersong.pipeline.standalone.evaluate", "judge_replies", False, CASES["evaluate"][2]),
+        "what is finished of the audio features, replies and answers of a server is kept beside --out, and the same",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AT_WORK)
+def test_an_interrupted_command_says_what_it_had_finished(case: str, tmp_path: Path) -> None:
+    record(tmp_path / "said.jsonl")
+    (tmp_path / "s.yaml").write_text(STUDY)
+    module, function, after, arguments, kept = AT_WORK[case]
+    line = last_line(interrupted(tmp_path, module, function, arguments, "SIGINT", after), 130)
+    assert line.startswith(f"undersong: Interrupted: {kept}"), line
+    assert bool(list(tmp_path.glob("o*")) or list(tmp_path.glob("*/*/*/provenance.json"))) == (kept != NOTHING_KEPT)
+
+
+def interrupted(
+    folder: Path, module: str, function: str, arguments: list[str], sent: str, after: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """A command in whose process a function sends the signal."""
+    script = SCRIPT.format(module=module, function=function, signal=sent, arguments=arguments, after=after)
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=170, check=False
     )
+
+
+def last_line(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """Last line that an interrupted command printed on stderr, after its cleanup."""
     lines = done.stderr.splitlines()
     assert done.returncode == code, done.stderr
     assert "cleaned up" in lines
-    word = "Interrupted" if sent == "SIGINT" else "Ended by SIGTERM"
-    assert lines[-1] == f"undersong: {word}: {KEPT_BY_COMMAND[verb]}."
-    assert not list(tmp_path.glob("*.partial"))  # nothing worth keeping was finished
-    assert not list(tmp_path.glob("**/.writing-*"))
+    return lines[-1]
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:

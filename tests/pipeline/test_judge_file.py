@@ -13,8 +13,11 @@ from typer.testing import CliRunner
 
 from undersong.cli.app import app
 from undersong.cli.evaluate import rate_lines
+from undersong.evaluation.serving.client import ChatClient
+from undersong.evaluation.serving.endpoint import ServedEndpoint
+from undersong.evaluation.serving.server_reply import ServerReply
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.standalone.evaluate import judge_file
+from undersong.pipeline.standalone.evaluate import ANSWERS_KEPT, judge_file
 from undersong.pipeline.standalone.options import JudgeOptions
 from undersong.types import UndersongError
 
@@ -145,3 +148,22 @@ def test_replies_that_stand_twice_and_no_replies(tmp_path: Path) -> None:
         judge_file(jsonl([], tmp_path / "none.jsonl"), tmp_path / "out", JudgeOptions(judge="keyword"))
     with pytest.raises(UndersongError, match="There is no reply file"):
         judge_file(tmp_path / "gone.jsonl", tmp_path / "out", JudgeOptions(judge="keyword"))
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_interruption_notes_the_answers_of_a_served_judge(
+    answered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptedJudge:
+        client = ChatClient(ServedEndpoint("judge", "http://127.0.0.1:9/v1"))
+
+        def judge(self, *_: Any) -> None:
+            if answered:
+                assert self.client.journal is not None
+                self.client.journal.add("request", ServerReply("yes", 1, "stop"))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("undersong.evaluation.judges.registry.make_judge", lambda *_: InterruptedJudge())
+    with pytest.raises(KeyboardInterrupt) as raised:
+        judge_file(jsonl(ROWS, tmp_path / "said.jsonl"), tmp_path / "out", JudgeOptions(judge="keyword"))
+    assert getattr(raised.value, "__notes__", []) == ([ANSWERS_KEPT] if answered else [])

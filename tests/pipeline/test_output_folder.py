@@ -9,7 +9,13 @@ import pytest
 from command_line import run_here
 from recorded import record, study, written
 
-from undersong.pipeline.output_folder import UNFINISHED_FILE, check_study_folder, describe_unfinished, unfinished_study
+from undersong.pipeline.output_folder import (
+    UNFINISHED_FILE,
+    check_study_folder,
+    describe_unfinished,
+    partial_store,
+    unfinished_study,
+)
 from undersong.pipeline.run import run_audit
 from undersong.study import Study, parse_study
 
@@ -91,3 +97,20 @@ def test_a_corpus_that_is_gone_is_said_and_a_foreign_note_is_none(asked: Study, 
         (out / UNFINISHED_FILE).write_text(foreign)
         assert describe_unfinished(out) is None
         assert unfinished_study(out) is None
+
+
+@pytest.mark.parametrize("file", [None, "embeddings/a/rows-1", "embeddings/a/other"])
+def test_an_interruption_notes_the_files_of_a_partial_store(file: str | None, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        with partial_store(tmp_path / "o", "key", ["*/*/rows-*"], "embeddings") as store:
+            if file is not None:
+                (store.root / file).parent.mkdir(parents=True)
+                (store.root / file).touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        interrupt()
+    is_kept = file is not None and "rows-" in file
+    notes = ["what is finished of the embeddings is kept beside --out, and the same command goes on from it"]
+    assert getattr(raised.value, "__notes__", []) == (notes if is_kept else [])
+    assert bool(list(tmp_path.iterdir())) == is_kept

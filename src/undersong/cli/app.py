@@ -29,6 +29,7 @@ app = typer.Typer(
     cls=CommandGroup,
     help="Audits the safety of audio language models before and after fine-tuning on benign data.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},  # the commands inherit them
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: drawing it with rich costs a third of `--help`'s time in imports
 )

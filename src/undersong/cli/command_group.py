@@ -18,14 +18,16 @@ from undersong.types import UndersongError
 # Of click, or of the copy of click that newer versions of typer bring: no public name is common to both.
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
+MIN_SIMILARITY = 0.6  # short names are soon half alike: --bogus and --out
+
 
 class CommandGroup(TyperGroup):
     """Group of commands that raises UndersongError for arguments it cannot use."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Parse the group's own options. Without any argument, typer shows the help."""
-        if not args:
-            return super().make_context(info_name, args, parent, **extra)
+        """Parse the group's own options. Without any argument, `undersong` shows its help."""
+        if not args and self.no_args_is_help:
+            args = ["--help"]  # typer would show it too, and exit with 2
         with _one_sentence(str(info_name)):
             return super().make_context(info_name, args, parent, **extra)
 
@@ -33,7 +35,10 @@ class CommandGroup(TyperGroup):
         """Find the command that the first argument names."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
-            fix = did_you_mean(name, self.list_commands(ctx)) or f"; `{ctx.command_path} --help` lists them"
+            fix = (
+                did_you_mean(name, self.list_commands(ctx), MIN_SIMILARITY)
+                or f"; `{ctx.command_path} --help` lists them"
+            )
             raise UndersongError(f"{ctx.command_path} has no command {name!r}{_end(fix)}")
         return super().resolve_command(ctx, args)
 
@@ -63,7 +68,7 @@ def _usage_message(error: Any, path: str) -> str:
     if context is not None and (option := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
         names = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         options = [name for name in names if name.startswith("-")]
-        fix = did_you_mean(option, options) or f"; `{path} --help` lists its options"
+        fix = did_you_mean(option, options, MIN_SIMILARITY) or f"; `{path} --help` lists its options"
         return f"{path} has no option {option}{_end(fix)}"
     reason = " ".join(error.format_message().split()).rstrip(".")
     return f"{path}: {reason[:1].lower()}{reason[1:]}; `{path} --help` says what it takes."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,13 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
     from undersong.evaluation.comparison import VerdictComparison
     from undersong.evaluation.multi_model_comparison import BaselineComparison
+
+RATE_COLUMNS, DIFFERENCE_COLUMNS = (0, 1, 2, 7, 8), (0, 3, 4, 5, 6)  # of TABLE_HEADER
+MAX_NAME_WIDTH, MAX_HEADER_WIDTH = 18, 12
 
 
 def compare_command(
@@ -36,7 +42,10 @@ def compare_command(
         bool, typer.Option("--allow-unpaired", help="Leave out prompts that only one file has.")
     ] = False,
 ) -> None:
-    """Compare models prompt by prompt: JSR, McNemar's exact test, paired intervals; Holm for several."""
+    """Compare models prompt by prompt, with intervals.
+
+    Prints JSR, McNemar's exact test and paired intervals; p values of several models are corrected by Holm's method.
+    """
     from undersong.evaluation.multi_model_comparison import compare_many
     from undersong.evaluation.verdicts import read_verdicts
 
@@ -86,10 +95,7 @@ def _print_comparison(comparison: VerdictComparison, as_json: bool) -> None:
 
 
 def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, as_json: bool) -> None:
-    from rich.table import Table
-
     from undersong.evaluation.multi_model_comparison import (
-        TABLE_HEADER,
         comparison_summary_lines,
         comparison_table_rows,
         multi_model_json,
@@ -98,32 +104,49 @@ def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, a
     if as_json:
         echo_json(multi_model_json(arms), indent=2)
         return
-    table = Table()
-    table_rows = comparison_table_rows(arms, baseline_name)
-    # eighty columns are few: one that says nothing of any model is left out
-    shown_columns = [
-        i for i in range(len(TABLE_HEADER)) if any(cells[i] not in ("", "0, 0, 0") for cells in table_rows)
-    ]
-    for i in shown_columns:
-        header = TABLE_HEADER[i].replace(" (clustered)", "")
-        # a wrapped name can still be distinguished from others, unlike a truncated one
-        table.add_column(header, overflow="fold", width=18 if i == 0 else None, no_wrap=header.startswith("p"))
-    for cells in table_rows:
-        table.add_row(*(cell(cells[i]) for i in shown_columns))
-    print_table(table)
+    rows = comparison_table_rows(arms, baseline_name)
+    # two tables, because a terminal of eighty columns has no room for nine columns
+    rates = _comparison_table("Rates", RATE_COLUMNS, rows)
+    differences = _comparison_table(f"Differences from {cell(baseline_name)}", DIFFERENCE_COLUMNS, rows[1:])
+    print_table(rates, differences)
     for line in comparison_summary_lines(arms):
         echo(line)
+
+
+def _comparison_table(title: str, columns: Sequence[int], rows: Sequence[Sequence[str]]) -> Table:
+    """Table of some columns of the comparison; one that says nothing of any model is left out."""
+    from rich.table import Table
+
+    from undersong.evaluation.multi_model_comparison import TABLE_HEADER
+
+    table = Table(title=title, title_justify="left")
+    shown = [i for i in columns if any(row[i] not in ("", "0, 0, 0") for row in rows)]
+    for i in shown:
+        header = _wrapped_header(TABLE_HEADER[i].replace(" (clustered)", ""))
+        if i == 0:  # a wrapped name can still be distinguished from others, unlike a truncated one
+            table.add_column(header, overflow="fold", width=min(MAX_NAME_WIDTH, max(len(row[0]) for row in rows)))
+        else:
+            words = " ".join([header, *(row[i] for row in rows)]).split()
+            table.add_column(header, min_width=max(map(len, words)))
+    for row in rows:
+        table.add_row(*(cell(row[i]) for i in shown))
+    return table
+
+
+def _wrapped_header(text: str) -> str:
+    return textwrap.fill(text, MAX_HEADER_WIDTH, break_long_words=False)
 
 
 def _print_table(comparison: VerdictComparison) -> None:
     from rich.table import Table
 
-    from undersong.evaluation.multi_model_comparison import lost_reply_cells
+    from undersong.evaluation.multi_model_comparison import TABLE_HEADER, lost_reply_cells
     from undersong.study.judge_names import RATE_LABELS
 
     paired = comparison.paired
     count_header = "refused" if comparison.metric == "refusal_rate" else "jailbroken"
-    table = Table("", count_header, RATE_LABELS[comparison.metric], "95 %", "errors,\nunparsed,\nempty", "either way")
+    lost_headers = map(_wrapped_header, TABLE_HEADER[-2:])
+    table = Table("", count_header, RATE_LABELS[comparison.metric], "95 %", *lost_headers)
     rows = (("before", paired.before, comparison.before), ("after", paired.after, comparison.after))
     for name, rate, summary in rows:
         table.add_row(

@@ -110,7 +110,10 @@ def evaluate(
         typer.Option("--adapter", help="PEFT folder of an adapter, or a decoder that `tune --method full` wrote."),
     ] = None,
 ) -> None:
-    """Measure the JSR (or over-refusal) of one model, with or without an adapter, on one prompt set."""
+    """Measure the JSR or over-refusal of one model.
+
+    With or without an adapter, on one prompt set.
+    """
     from undersong.pipeline.standalone import evaluate_manifest
 
     evaluation = evaluate_manifest(manifest, model, out, adapter, options, loading)

@@ -26,7 +26,7 @@ def export_adapter_command(
         ),
     ] = "published",
 ) -> None:
-    """Write a LoRA adapter under the module names that other tools use."""
+    """Write a LoRA adapter under other tools' module names."""
     from undersong.models.adapter_export import check_export, export_adapter
     from undersong.models.load import load_model
 

@@ -86,7 +86,7 @@ def gate(
         Path | None, typer.Option(metavar="FILE", help="Write a Markdown summary for a pull request.")
     ] = None,
 ) -> None:
-    """Fail a continuous-integration job whose model breaks a limit.
+    """Fail a CI job whose model breaks a limit.
 
     Exit codes: 0 if every limit holds, 1 if one is broken, 3 if there are too few prompts to tell (it says how many
     would do), 2 on bad input. Replies that failed or could not be judged count against the model, so a crash never

@@ -12,18 +12,8 @@ from typing import Any, NoReturn
 
 from undersong.cli.terminal import echo
 
-STUDY_KEPT = "what is finished is kept in the store, and the same command goes on from it"
-KEPT_BY_COMMAND = {
-    "demo": STUDY_KEPT,
-    "run": STUDY_KEPT,
-    "defend": STUDY_KEPT,
-    "screen": "finished shards of embeddings are kept, and the same command goes on from them",
-    "tune": "the state of the last saved step is kept beside --out, and the same command goes on from it",
-    "evaluate": "finished audio features and replies are kept beside --out, and the same command goes on from them",
-    "verify": "finished audio features and replies are kept beside --out, and the same command goes on from them",
-    "probe": "nothing of it is kept; start the same command again",
-    "judge": "nothing of it is kept; start the same command again",
-}
+RESUMABLE_COMMANDS = frozenset({"demo", "run", "defend", "screen", "tune", "evaluate", "verify", "probe", "judge"})
+NOTHING_KEPT = "this attempt left nothing to go on from; start the same command again"
 OTHER_KEPT = "no unfinished file is left; start the same command again"
 
 
@@ -70,8 +60,13 @@ def reporting_interruption(name: str, command: Callable[..., None]) -> Callable[
 
 
 def exit_interrupted(error: KeyboardInterrupt, command: str = "") -> NoReturn:
-    """Print what an interrupted command keeps, and exit as a shell expects: 128 and the number of the signal."""
+    """Print what an interrupted command keeps, and exit as a shell expects: 128 and the number of the signal.
+
+    What is kept depends on how far the command came, so the code that keeps it says so in a note on the exception
+    (`report_kept_work`).
+    """
     number = error.number if isinstance(error, Interruption) else signal.SIGINT
     word = "Interrupted" if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}"
-    echo(f"undersong: {word}: {KEPT_BY_COMMAND.get(command, OTHER_KEPT)}.", err=True)
+    kept = getattr(error, "__notes__", None) or [NOTHING_KEPT if command in RESUMABLE_COMMANDS else OTHER_KEPT]
+    echo(f"undersong: {word}: {kept[0]}.", err=True)
     raise SystemExit(128 + number) from None

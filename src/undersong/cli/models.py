@@ -34,7 +34,10 @@ models_app = typer.Typer(cls=CommandGroup, rich_markup_mode=None)
 
 @models_app.callback(invoke_without_command=True)
 def _print_families(context: typer.Context) -> None:
-    """List the families of audio language models and what each supports, and the packaged organisms."""
+    """List model families and organisms; get or check a model.
+
+    Without a command, lists what each family of audio language models supports, and the packaged organisms.
+    """
     if context.invoked_subcommand is not None:
         return
     from importlib.util import find_spec
@@ -82,7 +85,7 @@ def get_model(
         ),
     ] = None,
 ) -> None:
-    """Assemble a model folder from base weights and the weights in the repository."""
+    """Assemble a model from base weights and the repository's."""
     parts_folder, target_folder = (
         learned_weights or shipped_parts(),
         out or mini_folder(name),
@@ -100,10 +103,10 @@ def check_model(
     model: Annotated[str, typer.Argument(help="Model to check: organism:NAME, a folder, or a Hugging Face id.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the lines as JSON.")] = False,
 ) -> None:
-    """Check a checkpoint by its small files and the headers of its weights, without a GPU and without the weights.
+    """Check a checkpoint by its small files and weight headers.
 
-    A line starts with ok, FAIL, or unknown for what could not be checked. The exit code is 0 if every line is ok, else
-    1.
+    Needs neither a GPU nor the weights. A line starts with ok, FAIL, or unknown for what could not be checked. The exit
+    code is 0 if every line is ok, else 1.
     """
     from undersong.models.checkpoint_check import check_checkpoint
 
@@ -172,7 +175,10 @@ def verify(
     judge: Annotated[str, typer.Option("--judge", help=f"Judge of the replies: {JUDGE_HELP}.")] = "harmbench",
     out: Annotated[Path, typer.Option("--out", help="Folder for replies and verdicts.")] = Path("out/verify"),
 ) -> None:
-    """Check a model, then compare its JSR before tuning with the figure of the published study."""
+    """Compare a model's untuned JSR with the published figure.
+
+    First checks the model, as `doctor` does.
+    """
     from undersong.pipeline import verify as verifying
 
     corpus_by_set = dict(_parse_corpus_option(option) for option in corpora or ()) or verifying.PUBLISHED_CORPORA

@@ -17,7 +17,10 @@ def probe(
     out: Annotated[Path, typer.Option("--out", help="Folder for probe.json and probe.md.")],
     loading: LoadOptions,
 ) -> None:
-    """Find the layers that lost the refusal, test its direction as the cause, and name the adapter's parts."""
+    """Find the layers that lost the refusal direction.
+
+    Also tests that direction as the cause, and names the parts of the adapter.
+    """
     from undersong.pipeline.probing import run_probe
 
     results = run_probe(options, out, loading)

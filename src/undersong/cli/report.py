@@ -56,7 +56,10 @@ def report(
         Path | None, typer.Option("--figures", metavar="DIR", help="Also draw figures for a paper, as PDF and PNG.")
     ] = None,
 ) -> None:
-    """Write the report of a study as one self-contained HTML file, or compare several studies."""
+    """Write a study's report again, or compare several studies.
+
+    A report is one self-contained HTML file.
+    """
     files = [file for path in results for file in _result_files(path)]
     if len(files) > 1:
         single_study_options = {
@@ -190,7 +193,10 @@ def export_eval(
         bool, typer.Option("--show-replies", help="Also write replies to harmful prompts; do not share the logs.")
     ] = False,
 ) -> None:
-    """Write a study as .eval logs for `inspect view`: one for each arm, run, step and set (extra `inspect`)."""
+    """Write a study as .eval logs for `inspect view`.
+
+    One log for each arm, run, step and set; needs the extra `inspect`.
+    """
     if find_spec("inspect_ai") is None:
         raise UndersongError("Writing .eval logs needs inspect-ai; pip install 'undersong[inspect]'.")
     from undersong.integrations.inspect.logs import write_logs

@@ -20,7 +20,10 @@ MAX_CLOSEST_ROWS = 5  # rows shown
 
 
 def screen_command(request: ScreeningRequest) -> None:
-    """Rank a pool of benign samples by their distance to harmful ones, and keep a part of it."""
+    """Rank benign samples by distance to harm, and keep a part.
+
+    The distance is to the harmful samples of --harm, in words, sound or a model's own representation.
+    """
     from undersong.pipeline.screening import run_screening
 
     request = replace(request, progress=lambda line: echo(line, err=True))

@@ -33,7 +33,10 @@ def demo(
     ] = "organism:af3",
     show_replies: ShowReplies = False,
 ) -> None:
-    """Audit a packaged organism with the demo study; takes about two minutes on a laptop."""
+    """Audit a packaged organism with the demo study.
+
+    Takes about two minutes on a laptop.
+    """
     from undersong.models.refs import organism_folder
     from undersong.study import packaged_study, with_models, with_seeds
 
@@ -55,9 +58,10 @@ def run_command(
     loading: LoadOptions,
     show_replies: ShowReplies = False,
 ) -> None:
-    """Run a study from corpora to report; what the store already holds is not computed again.
+    """Run a study from corpora to report.
 
-    With --engine ray, workers train and evaluate the arms, each with its own model; the rest runs here.
+    What the store already holds is not computed again. With --engine ray, workers train and evaluate the arms, each
+    with its own model; the rest runs here.
     """
     from undersong.stages.engine import check_engine
 
@@ -70,13 +74,15 @@ def run_command(
         return
     if engine.name == "ray":
         from undersong.pipeline.arm_jobs import run_arms_on_ray
+        from undersong.pipeline.output_folder import report_kept_artifacts
 
-        run_arms_on_ray(
-            [(study_run.study, study_run.out, study_run.store) for study_run in study_runs],
-            loading,
-            engine,
-            _print_progress,
-        )
+        with report_kept_artifacts(*(study_run.store for study_run in study_runs)):
+            run_arms_on_ray(
+                [(study_run.study, study_run.out, study_run.store) for study_run in study_runs],
+                loading,
+                engine,
+                _print_progress,
+            )
     for study_run in study_runs:
         run_study(study_run, loading, show_replies)
 
@@ -84,12 +90,14 @@ def run_command(
 def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> None:
     """One job of an array: its share of the store, and no results."""
     from undersong.pipeline.arm_jobs import check_arm_name
+    from undersong.pipeline.output_folder import report_kept_artifacts
     from undersong.pipeline.run import run_arm
 
     for study_run in study_runs:
         check_arm_name(study_run.study, arm)
     for study_run in study_runs:
-        times = run_arm(study_run.study, arm, study_run.out, study_run.store, loading=loading, say=_print_progress)
+        with report_kept_artifacts(study_run.store):
+            times = run_arm(study_run.study, arm, study_run.out, study_run.store, loading=loading, say=_print_progress)
         repetitions = "once" if times == 1 else f"{times} times"
         echo(
             f"{study_run.study.study}: {arm} is in {study_run.store}, its replies {repetitions}; no results are "
@@ -100,11 +108,12 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
 
 def run_study(study_run: StudyRun, loading: LoadOptions, show_replies: bool) -> dict[str, Any]:
     """Run a study, print where its report is, and return the results."""
+    from undersong.pipeline.output_folder import report_kept_artifacts
     from undersong.pipeline.run import run_audit as run_whole
 
-    finished_run = run_whole(
-        study_run.study, study_run.out, study_run.store, loading=loading, show_replies=show_replies, say=_print_progress
-    )
+    study, out, store = study_run.study, study_run.out, study_run.store
+    with report_kept_artifacts(store):
+        finished_run = run_whole(study, out, store, loading=loading, show_replies=show_replies, say=_print_progress)
     echo(f"study {study_run.study.study}")
     echo(f"{finished_run.cpu_seconds:.0f} CPU seconds")
     echo(f"result hash {finished_run.result_hash}")
@@ -142,7 +151,10 @@ def plan(
     ] = None,
     loading: LoadOptions,
 ) -> None:
-    """Show what `run` would do, what the store already holds, and the rough cost; loads no model."""
+    """Show what `run` would do, and what it would cost.
+
+    Also shows what the store already holds. The cost is rough. Loads no model.
+    """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
     from undersong.pipeline.planning.cost import GpuThroughput
@@ -182,7 +194,10 @@ def defend(
     loading: LoadOptions,
     show_replies: ShowReplies = False,
 ) -> None:
-    """Run a study and print one table of its defenses: JSR, over-refusal, usefulness and what is still learned."""
+    """Run a study and print one table of its defenses.
+
+    The table has JSR, over-refusal, usefulness and what is still learned.
+    """
     from undersong.report import defense_table_lines
     from undersong.stages.black_box_models import is_black_box
 
@@ -203,7 +218,10 @@ def status(
     arguments: StudyArguments,
     loading: LoadOptions,
 ) -> None:
-    """Show which parts of a study are done or in progress; loads no model. Give the options of its `run`."""
+    """Show which parts of a study are done or in progress.
+
+    Loads no model. Give the options of its `run`.
+    """
     from undersong.pipeline.output_folder import RESULTS_FILE
     from undersong.pipeline.planning.plan import study_status
 
@@ -226,7 +244,10 @@ def _print_status(study_status: StudyStatus) -> None:
 
 
 def schema() -> None:
-    """Print the JSON schema of study files, which editors use to complete and check keys."""
+    """Print the JSON schema of study files.
+
+    Editors use it to complete and check keys.
+    """
     from undersong.study import study_json_schema
 
     echo_json(study_json_schema(), indent=1)

@@ -18,7 +18,10 @@ def tune(
     out: Annotated[Path, typer.Option("--out", help="Folder for the adapters: one PEFT folder for each saved step.")],
     options: TuneOptions,
 ) -> None:
-    """Fine-tune a model's decoder; encoder and projector are checked to stay unchanged."""
+    """Fine-tune a model's decoder on benign samples.
+
+    Encoder and projector are checked to stay unchanged.
+    """
     from undersong.pipeline.standalone import tune_manifest
     from undersong.tuning.distributed import finalize_distributed, is_single_process_launch
 

@@ -203,8 +203,8 @@ def comparison_sentence(comparison: VerdictComparison) -> str:
     else:
         units, statistics = f"{paired.n} paired prompts", by_prompt
     text = (
-        f"{name[0].upper()}{name[1:]} {direction}{size} over {units} ({statistics}): a claim about these two models, "
-        "not about what made them differ."
+        f"{name[0].upper()}{name[1:]} {direction}{size} over {units} ({statistics}). This describes these two models; "
+        "it does not show what caused the difference."
     )
     return f"{text} {lost_replies_note}" if lost_replies_note else text
 

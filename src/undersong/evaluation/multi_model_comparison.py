@@ -83,7 +83,7 @@ def multi_model_json(arms: Sequence[BaselineComparison]) -> dict[str, Any]:
 
 TABLE_HEADER = (
     "model", "rate", "95 % (clustered)", "difference, points", "95 % of difference (clustered)", "p", "p, Holm",
-    "errors, unparsed, empty", "rate, either way",
+    "errors, unparsed, empty", "possible rate, lowest to highest",
 )  # fmt: skip
 
 
@@ -130,8 +130,8 @@ def comparison_summary_lines(arms: Sequence[BaselineComparison]) -> list[str]:
     ]
     return [
         f"{sentence_start} over {baseline.paired.n} prompts in {baseline.paired.clusters} clusters, {len(arms)} "
-        f"arm{'s' if len(arms) > 1 else ''} corrected together: claims about these models, not about what made them "
-        "differ.",
+        f"arm{'s' if len(arms) > 1 else ''} corrected together. This describes these models; it does not show what "
+        "caused their differences.",
         *notes,
     ]
 

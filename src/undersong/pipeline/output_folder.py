@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -251,7 +251,28 @@ def _read_provenance(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def partial_store(out: Path, key: Any, kept: Sequence[str]) -> Iterator[Store]:
+def report_kept_work(kept_work: Callable[[], str | None]) -> Iterator[None]:
+    """On an interruption, note on the exception what is kept, for the line that the command ends with.
+
+    Args:
+        kept_work: Looks at the disk, and returns the clause on what the same command would go on from, or None.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if clause := kept_work():
+            error.add_note(clause)
+        raise
+
+
+def report_kept_artifacts(*stores: Path) -> AbstractContextManager[None]:
+    """`report_kept_work` for what a command finished in a store that the user named."""
+    clause = "what is finished is kept in the store, and the same command goes on from it"
+    return report_kept_work(lambda: clause if any(Store(root).has_artifacts for root in stores) else None)
+
+
+@contextmanager
+def partial_store(out: Path, key: Any, kept: Sequence[str], work: str) -> Iterator[Store]:
     """Yield a store next to `out` for one command that holds the folder's lock, and delete it when it succeeds.
 
     After a failure the store stays for the next attempt if it holds a file that is expensive to make again.
@@ -260,20 +281,27 @@ def partial_store(out: Path, key: Any, kept: Sequence[str]) -> Iterator[Store]:
         out: Output folder of the command.
         key: JSON-able options of the command, so that it does not continue what one with other options began.
         kept: Glob patterns of the expensive files.
+        work: What these files hold, for the line after an interruption.
     """
     digest = hashlib.sha256(canonical_json(key).encode()).hexdigest()
     root = out.with_name(f"{out.name}.{digest[:8]}.partial")
     created = [folder for folder in root.parents if not folder.exists()]
     finished = False
-    try:
-        yield Store(root)
-        finished = True
-    finally:
-        if finished or not any(any(root.glob(pattern)) for pattern in kept):
-            shutil.rmtree(root, ignore_errors=True)
-            for folder in created if not finished else ():
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+
+    def holds_work() -> bool:
+        return any(any(root.glob(pattern)) for pattern in kept)
+
+    clause = f"what is finished of the {work} is kept beside --out, and the same command goes on from it"
+    with report_kept_work(lambda: clause if holds_work() else None):
+        try:
+            yield Store(root)
+            finished = True
+        finally:
+            if finished or not holds_work():
+                shutil.rmtree(root, ignore_errors=True)
+                for folder in created if not finished else ():
+                    if folder.is_dir() and not any(folder.iterdir()):
+                        folder.rmdir()
 
 
 @contextmanager

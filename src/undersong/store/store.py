@@ -107,6 +107,11 @@ class Store:
         """True if any stage was started in this store."""
         return any(self.root.glob("*/.*.journal"))
 
+    @property
+    def has_artifacts(self) -> bool:
+        """True if any artifact in this store is finished."""
+        return any(self.root.glob(f"*/{'[0-9a-f]' * 20}/{PROVENANCE}"))
+
     def key(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> str:
         """SHA-256 of everything that an artifact depends on.
 

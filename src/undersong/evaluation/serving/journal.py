@@ -46,8 +46,10 @@ class ReplyJournal:
 
 
 @contextmanager
-def keep_answers(model: object, path: Path) -> Iterator[None]:
+def keep_answers(model: object, path: Path) -> Iterator[bool]:
     """Journal the answers that a model or judge gets from a server inside the context; no effect on others.
+
+    Yields whether answers are journaled.
 
     Args:
         model: A served model, or a judge.
@@ -55,11 +57,11 @@ def keep_answers(model: object, path: Path) -> Iterator[None]:
     """
     client = getattr(model, "client", None)
     if not isinstance(client, ChatClient):
-        yield
+        yield False
         return
     client.journal = ReplyJournal(path)
     try:
-        yield
+        yield True
     finally:
         client.journal = None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.options import key_values
-from undersong.pipeline.output_folder import locked_output_folder, partial_store
+from undersong.pipeline.output_folder import locked_output_folder, partial_store, report_kept_artifacts
 from undersong.pipeline.screening.checks import (
     check_axes,
     check_modalities,
@@ -138,7 +138,8 @@ def _open_run_context(
     """
     if options.store is not None:
         store = Store(options.store)
-        yield RunContext(store, options.loading, options.progress), store
+        with report_kept_artifacts(store.root):
+            yield RunContext(store, options.loading, options.progress), store
         return
     key_parts = [
         *corpus_refs,
@@ -149,7 +150,7 @@ def _open_run_context(
         options.benign_reference_columns,
     ]
     key = [*key_parts, str(options.benign_reference), options.loading.cache_key]
-    with partial_store(out, key, PARTIAL_SHARDS) as store:
+    with partial_store(out, key, PARTIAL_SHARDS, "embeddings") as store:
         yield RunContext(store, options.loading, options.progress), store
 
 

@@ -17,6 +17,7 @@ from undersong.pipeline.output_folder import (
     check_same_provenance,
     locked_output_folder,
     partial_store,
+    report_kept_work,
     write_provenance,
 )
 from undersong.pipeline.standalone.inputs import check_adapter_folder, check_modality, refusal_texts
@@ -55,6 +56,8 @@ PARTIAL_RESULTS = (  # kept after a failure
     f"replies/*{ANSWERS_SUFFIX}",
     f"verdicts/*{ANSWERS_SUFFIX}",
 )
+PARTIAL_WORK = "audio features, replies and answers of a server"
+ANSWERS_KEPT = "the judge's answers so far are kept beside --out, and the same command goes on from them"
 NO_CLUSTERS_NOTE = (
     "Note: the replies have no clusters, so the intervals count every prompt as independent; add a column cluster, or "
     "give the prompts' --manifest."
@@ -118,7 +121,7 @@ def evaluate_manifest(
     key = [str(manifest), model, str(adapter), config]
     with (
         locked_output_folder(Path(out)) as out,
-        partial_store(check_output_folder(out, "evaluate"), key, PARTIAL_RESULTS) as store,
+        partial_store(check_output_folder(out, "evaluate"), key, PARTIAL_RESULTS, PARTIAL_WORK) as store,
     ):
         ctx = RunContext(store, loading, engine=options.engine)
         ctx.judge(options.judge, refusal_texts(options.judge, options.refusal_texts, model))  # or there is none
@@ -311,7 +314,10 @@ def judge_file(
         answers = out.with_name(
             f"{out.name}{ANSWERS_SUFFIX}"
         )  # of a judge at an address, until the verdicts are written
-        with keep_answers(judge_instance, answers):
+        with (
+            keep_answers(judge_instance, answers) as is_journaled,
+            report_kept_work(lambda: ANSWERS_KEPT if is_journaled and answers.is_file() else None),
+        ):
             verdicts = judge_instance.judge([prompt for prompt, _ in exchanges], [reply for _, reply in exchanges])
         inputs = {"replies": hash_file(Path(file))}
         if manifest is not None:

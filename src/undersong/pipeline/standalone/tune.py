@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from undersong.pipeline.output_folder import (
     check_output_folder,
     check_same_provenance,
     locked_output_folder,
+    report_kept_work,
     write_provenance,
 )
 from undersong.pipeline.standalone.inputs import examine_samples, load_model_with_audio
@@ -92,31 +94,50 @@ def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions, setti
     state_folder = out.with_name(f"{out.name}.{_training_id(config, inputs)}.state")
     kept_folder = state_folder.with_suffix(".kept")  # becomes the output; a killed training continues with its steps
     steps = [step_folder(step) for step in settings.save_steps]
-    # With a provenance only its publication was killed. Of several processes all must decide alike, so they train.
-    if world_size() > 1 or not (kept_folder / PROVENANCE).is_file():
-        audio_lm = load_model_with_audio(model, loading, samples)
+    with report_kept_work(partial(_kept_training, state_folder, kept_folder)):
+        # With a provenance only its publication was killed. Of several processes all must decide alike, so they train.
+        if world_size() > 1 or not (kept_folder / PROVENANCE).is_file():
+            audio_lm = load_model_with_audio(model, loading, samples)
 
-        def save_step(name: str, write: Any) -> None:
-            with atomic_replacement(kept_folder / name) as path:
-                write(path)
+            def save_step(name: str, write: Any) -> None:
+                with atomic_replacement(kept_folder / name) as path:
+                    write(path)
 
-        training = train_on_samples(
-            audio_lm, samples, modality, system, target, recipe_values, seed, save_step, state_folder
-        )
-        if rank() > 0:
-            return []
-        with atomic_replacement(kept_folder / "log.jsonl") as path:
-            write_log(training, path)
-        notes = {"model": model, "device": loading.device, **audio_lm.facts, "samples": len(samples)}
-        notes |= {
-            "processes": world_size(),
-            "frozen_before": training.frozen_before,
-            "frozen_after": training.frozen_after,
-        }
-        write_provenance(kept_folder, "tune", config, inputs, notes)
-    if rank() == 0:
-        _publish(kept_folder, out, steps)
+            training = train_on_samples(
+                audio_lm, samples, modality, system, target, recipe_values, seed, save_step, state_folder
+            )
+            if rank() > 0:
+                return []
+            with atomic_replacement(kept_folder / "log.jsonl") as path:
+                write_log(training, path)
+            notes = {"model": model, "device": loading.device, **audio_lm.facts, "samples": len(samples)}
+            notes |= {
+                "processes": world_size(),
+                "frozen_before": training.frozen_before,
+                "frozen_after": training.frozen_after,
+            }
+            write_provenance(kept_folder, "tune", config, inputs, notes)
+        if rank() == 0:
+            _publish(kept_folder, out, steps)
     return [out / step for step in steps] if rank() == 0 else []
+
+
+def _kept_training(state_folder: Path, kept_folder: Path) -> str | None:
+    """Say after an interruption what the next attempt goes on from; a state without a checkpoint is removed."""
+    from undersong.tuning.checkpoints import CHECKPOINT_MANIFEST
+    from undersong.tuning.distributed import world_size
+
+    if (kept_folder / PROVENANCE).is_file():
+        return "the finished training is kept beside --out, and the same command only publishes it"
+    complete = [file.parent.name for file in state_folder.glob(f"checkpoint-*/{CHECKPOINT_MANIFEST}")]
+    if complete:
+        step = max(int(name.rpartition("-")[2]) for name in complete)
+        return f"the state of step {step} is kept beside --out, and the same command goes on from it"
+    if world_size() == 1:  # others may still write there
+        remove_path(state_folder)
+    if steps := sorted(path.name for path in kept_folder.glob("step-*")):
+        return f"{steps[-1]} is saved in {kept_folder}, but no state to go on from; the same command starts anew"
+    return None
 
 
 def _publish(kept_folder: Path, out: Path, steps: Sequence[str]) -> None:

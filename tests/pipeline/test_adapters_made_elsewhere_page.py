@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from pages import commands, page, run
+from pyarrow.parquet import read_table
 
 from undersong.models.load import load_model
 
@@ -44,6 +45,14 @@ def test_its_commands_run_on_an_adapter_of_peft(tmp_path: Path) -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     wrapped.save_pretrained(tmp_path / "mine")
-    said = run([line.replace("ADAPTER", "mine") for line in commands(PAGE)], tmp_path)
+    *evaluating, published, older = [line.replace("ADAPTER", "mine") for line in commands(PAGE)]
+    said = run(evaluating, tmp_path)
     assert "refusal" in said
     assert "36 paired prompts" in said
+    run([published, older], tmp_path)
+    for folder in ("for-vllm", "for-transformers-4"):
+        evaluate = evaluating[1].replace("mine", folder).replace("--out after", f"--out after-{folder}")
+        run([evaluate], tmp_path)
+        for file in ("replies.parquet", "verdicts.parquet"):
+            tables = [read_table(tmp_path / name / file) for name in ("after", f"after-{folder}")]
+            assert tables[0].equals(tables[1])

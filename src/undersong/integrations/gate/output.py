@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from xml.etree import ElementTree
 
 from undersong.escaping import escape_line
@@ -73,10 +74,19 @@ def _explain_outcome(test: RiseTest) -> str:
             )
             parts.append(f"{needed_text}, each its own cluster and none changed, would tell")
         elif test.prompts_needed is not None:
-            parts.append(f"some {test.prompts_needed:,} prompts like these would tell")
+            parts.append(f"{_needed_text(test, test.prompts_needed)} would tell")
         elif not (test.lost_replies or test.unpaired_prompts):
             parts.append("no number of prompts like these would tell")
     return "; ".join(parts)
+
+
+def _needed_text(test: RiseTest, prompts: int) -> str:
+    """What it takes to decide: more clusters, where several prompts make one; more prompts of the same would not do."""
+    clusters = test.pessimistic_rise.design.clusters
+    if clusters >= test.n:
+        return f"some {prompts:,} prompts like these"
+    needed = ceil(prompts * clusters / test.n)
+    return f"some {needed:,} clusters like these ({ceil(needed * test.n / clusters):,} prompts)"
 
 
 def rate_findings(rate_check: RateCheck) -> list[GateFinding]:

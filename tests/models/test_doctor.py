@@ -128,7 +128,9 @@ def test_clips_that_cannot_be_encoded_have_one_line(tmp_path: Path, monkeypatch:
     (failed,) = (check for check in checks if check.passed is False)
     assert failed.name == "placeholders"
     assert "cannot take clip" in failed.detail
-    unchecked = [check.name for check in checks if check.detail == "not checked, because the check 'placeholders' failed"]
+    unchecked = [
+        check.name for check in checks if check.detail == "not checked, because the check 'placeholders' failed"
+    ]
     assert unchecked == [
         "embedding = decoder input", "batch = single", "system text", "adapter off = base", "generates", "reply", "more",
     ]  # fmt: skip

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from undersong.escaping import describe_error
+from undersong.models.checkpoint_files import describe_loading_error, find_file
+from undersong.models.extractor_settings import check_extractor_settings
 from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
 from undersong.models.kimi.network import AUDIO_MODULES, KimiAudioConfig, KimiAudioForCausalLM
 from undersong.models.pretrained import load_pretrained
-from undersong.models.weights import WeightPart
+from undersong.models.weights import LOADING_ERRORS, WeightPart
 from undersong.types import UndersongError
 
 WHISPER_FOLDER, TOKENIZER_FOLDER = "whisper-large-v3", "glm-4-voice-tokenizer"
@@ -37,7 +36,6 @@ TOKENIZER_HINT = (
     "folder"
 )
 KEY_MISMATCHES = ("missing_keys", "unexpected_keys", "mismatched_keys")
-LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
 def load_kimi(
@@ -138,9 +136,13 @@ def kimi_weight_parts(source: str | Path, **options: Any) -> list[WeightPart]:
 
 def kimi_extractor(source: str | Path, **options: Any) -> WhisperFeatureExtractor:
     """Load the feature extractor of both audio encoders. `options` are those of `from_pretrained`, such as revision."""
+    file, options = "preprocessor_config.json", {**options, "subfolder": WHISPER_FOLDER}
+    check_extractor_settings(source, str(source), options)
     try:
+        if Path(source).is_dir() and find_file(source, file, options) is None:
+            raise FileNotFoundError(f"there is no {WHISPER_FOLDER}/{file}")
         extractor: WhisperFeatureExtractor = load_pretrained(
-            WhisperFeatureExtractor.from_pretrained, source, str(source), subfolder=WHISPER_FOLDER, **options
+            WhisperFeatureExtractor.from_pretrained, source, str(source), files=(file,), **options
         )
         return extractor
     except LOADING_ERRORS as error:
@@ -238,5 +240,5 @@ def _default_extractor(config: WhisperConfig) -> WhisperFeatureExtractor:
 
 
 def _loading_error(component: str, source: str | Path, error: Exception, hint: str) -> UndersongError:
-    reason = describe_error(error)
+    reason = describe_loading_error(error)
     return UndersongError(f"The {component} of Kimi-Audio at {source} could not be loaded ({reason}); {hint}.")

@@ -132,5 +132,6 @@ def test_clips_that_cannot_be_encoded_have_one_line(tmp_path: Path, monkeypatch:
         check.name for check in checks if check.detail == "not checked, because the check 'placeholders' failed"
     ]
     assert unchecked == [
-        "embedding = decoder input", "batch = single", "system text", "adapter off = base", "generates", "reply", "more",
+        "embedding = decoder input", "batch = single", "system text", "adapter off = base", "generates", "reply",
+        "more",
     ]  # fmt: skip

@@ -195,11 +195,12 @@ def load_feature_extractor(source: str | Path, family: Family, ref: str, **optio
 
 
 def _loading_error(part: str, files: Sequence[str], source: str | Path, ref: str, error: Exception) -> UndersongError:
-    """An error that names the files if a folder has none of them."""
-    absent = Path(source).is_dir() and not any((Path(source) / name).is_file() for name in files)
-    reason = list_absent(files) if absent else describe_loading_error(error)
+    """An error that names the files of a folder, or says that it has none of them."""
+    present = [name for name in files if (Path(source) / name).is_file()]
+    reason = list_absent(files) if Path(source).is_dir() and not present else describe_loading_error(error)
+    origin = f" from {' or '.join(present)}" if present else ""
     return UndersongError(
-        f"The {part} of {ref} could not be loaded ({reason}); give the folder of a complete checkpoint."
+        f"The {part} of {ref} could not be loaded{origin} ({reason}); give the folder of a complete checkpoint."
     )
 
 

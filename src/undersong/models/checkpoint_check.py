@@ -122,7 +122,7 @@ def _checks(family: Family) -> list[Check]:
 
 def _check_config(checkpoint: Checkpoint) -> str:
     checkpoint.config = load_config(checkpoint.source, checkpoint.family, checkpoint.ref, checkpoint.options)
-    return f"config.json makes a {type(checkpoint.config).__name__}"
+    return f"{type(checkpoint.config).__name__}, model_type {checkpoint.config.model_type}"
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> str:

@@ -29,7 +29,6 @@ TOKENIZER_ID = "zai-org/glm-4-voice-tokenizer"
 UNUSED_WHISPER_KEYS = re.compile(r"^(model\.decoder\.|decoder\.|proj_out\.)")  # Whisper's decoder
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only", "token", "force_download")
 SHARED_OPTIONS = (*HUB_OPTIONS, "ignore_mismatched_sizes")  # options for the audio encoders too
-SAFETENSORS_ONLY = {"use_safetensors": True}
 RELEASE_HINT = "give the folder of a complete Kimi-Audio release"
 TOKENIZER_HINT = (
     f"it is no part of Kimi-Audio's release: fetch {TOKENIZER_ID}, or put it into {TOKENIZER_FOLDER}/ of the model's "
@@ -57,7 +56,7 @@ def load_kimi(
         UndersongError: A part that cannot be read, or whose sizes do not fit the others.
     """
     options = {"ignore_mismatched_sizes": True, **options}
-    for option in ("output_loading_info", "trust_remote_code", *SAFETENSORS_ONLY):
+    for option in ("output_loading_info", "trust_remote_code", "use_safetensors"):
         options.pop(option, None)
     shared_options = {key: options[key] for key in SHARED_OPTIONS if key in options}
     model, info = _load_part(
@@ -193,7 +192,12 @@ def _load_part(
 ) -> tuple[Any, dict[str, Any]]:
     try:
         model, info = load_pretrained(
-            network_class.from_pretrained, source, str(source), output_loading_info=True, **SAFETENSORS_ONLY, **options
+            network_class.from_pretrained,
+            source,
+            str(source),
+            output_loading_info=True,
+            use_safetensors=True,
+            **options,
         )
     except LOADING_ERRORS as error:
         raise _loading_error(part, source, error, hint) from error

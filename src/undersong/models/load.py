@@ -158,7 +158,8 @@ def check_token_ids(model: Any, processor: Processor, family: Family, ref: str) 
     if (vocabulary_size := max(processor.tokenizer.get_vocab().values()) + 1) > embedding_rows:
         raise UndersongError(
             f"The tokenizer of {ref} has ids from 0 to {vocabulary_size - 1}, that is {vocabulary_size}, and the "
-            f"network has {embedding_rows} embeddings; give all tokenizer files of this model, tokenizer_config.json too."
+            f"network has {embedding_rows} embeddings; give all tokenizer files of this model, with "
+            "tokenizer_config.json."
         )
 
 

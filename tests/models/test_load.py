@@ -112,7 +112,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "code of its own alone": (
         config(model_type=None, architectures=None, auto_map={"AutoModel": "evil.M"}),
-        r"config.json of .* has no model_type \(it names code of its own \(auto_map\), which is never run\); give a model",
+        r"json of .* has no model_type \(it names code of its own \(auto_map\), which is never run\); give a model",
     ),
     "a config of another type": (config(text_config=7), "config.json of .* makes no Audio Flamingo 3"),
     "a tensor missing": (
@@ -138,11 +138,11 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a config that is a list": (write("config.json", b"[]"), "config.json of .* holds a list, not a JSON object"),
     "a tokenizer config that is a list": (
         write("tokenizer_config.json", b"[]"),
-        "tokenizer_config.json of .* holds a list",
+        "tokenizer_config.json .* holds a list",
     ),
     "a processor config that is a list": (
         write("processor_config.json", b"[]"),
-        "processor_config.json of .* holds a list",
+        "processor_config.json .* holds a list",
     ),
     "a padding token outside the vocabulary": (text_config(pad_token_id=-(10**9)), "makes no Audio Flamingo 3"),
     "a template in another encoding": (write("chat_template.jinja", b"\xff\xfe<"), TOKENIZER),

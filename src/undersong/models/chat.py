@@ -13,8 +13,12 @@ from typing import Any
 
 from undersong.escaping import describe_error
 from undersong.models.chat_template import render_chat_template
-from undersong.models.checkpoint_files import describe_loading_error, list_absent
-from undersong.models.extractor_settings import EXTRACTOR_FILES, check_extractor_settings
+from undersong.models.checkpoint_files import (
+    EXTRACTOR_FILES,
+    check_extractor_settings,
+    describe_loading_error,
+    list_absent,
+)
 from undersong.models.families import BY_ROLE, Family, import_object
 from undersong.models.pretrained import load_pretrained
 from undersong.models.weights import LOADING_ERRORS

@@ -17,6 +17,10 @@ from undersong.types import UndersongError
 FILE_OPTIONS = ("revision", "subfolder", "cache_dir", "local_files_only", "token")  # of `cached_file`
 COPY_AGAIN = "copy it again from the model's release"
 JSON_TYPES = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+EXTRACTOR_FILES = ("processor_config.json", "preprocessor_config.json")  # the first that describes one counts
+POSITIVE_SETTINGS = (
+    "sampling_rate", "hop_length", "chunk_length", "feature_size", "n_fft", "win_length", "n_samples", "nb_max_frames",
+)  # fmt: skip
 # What Python itself says of a value of the wrong type, in the code of a library that did not check it.
 PYTHON_TEXT = re.compile(
     r"has no attribute|object is not|object does not|argument of type|unsupported operand|must be a mapping|"
@@ -95,6 +99,36 @@ def check_positive(settings: Mapping[str, Any], keys: Sequence[str], file: str, 
             raise UndersongError(
                 f"{file} of {ref} has the {key} {quote(value)}, which is no positive number; {COPY_AGAIN}."
             )
+
+
+def check_extractor_settings(source: str | Path, ref: str, options: Mapping[str, Any]) -> None:
+    """Check rate, hop, window, mel bands and the like of a feature extractor, as far as its files say them.
+
+    Args:
+        source: Folder or Hugging Face id.
+        ref: Name of the checkpoint in errors.
+        options: Options of `from_pretrained`; a `subfolder` too.
+
+    Raises:
+        UndersongError: A file that is not a JSON object, that describes no extractor, or a number that is not positive.
+    """
+    described, empty = False, ""
+    for name in EXTRACTOR_FILES:
+        if (file := find_file(source, name, options)) is None:
+            continue
+        label = f"{options['subfolder']}/{name}" if options.get("subfolder") else name
+        settings = read_json_object(file, label, ref)
+        if name == "processor_config.json":
+            settings = settings.get("feature_extractor", {})
+            if not isinstance(settings, dict):
+                raise UndersongError(f"The feature_extractor in {label} of {ref} is not a JSON object; {COPY_AGAIN}.")
+        if settings:
+            described = True
+            check_positive(settings, POSITIVE_SETTINGS, label, ref)
+        else:
+            empty = empty or label
+    if empty and not described:
+        raise UndersongError(f"{empty} of {ref} describes no feature extractor; {COPY_AGAIN}.")
 
 
 def values_of(settings: object, key: str) -> Iterator[object]:

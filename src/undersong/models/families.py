@@ -347,11 +347,6 @@ def family_of_architecture(architectures: Sequence[str]) -> Family | None:
     return next((family for family in FAMILIES if set(family.architectures) & set(architectures)), None)
 
 
-def family_of_class(architectures: Sequence[str]) -> Family | None:
-    """The family whose network is one of these classes; None if there is none."""
-    return next((family for family in FAMILIES if family.model_class.rpartition(":")[2] in architectures), None)
-
-
 def network_class(family: Family) -> Any:
     """The class of a family's networks."""
     import transformers

@@ -22,7 +22,6 @@ from undersong.models.families import (
     Family,
     family_of,
     family_of_architecture,
-    family_of_class,
     nearest_family,
     network_class,
 )
@@ -175,7 +174,7 @@ def _identify_family(source: str | Path, ref: str, options: Mapping[str, Any]) -
     names = [str(name) for name in architectures] if isinstance(architectures, list) else []
     if family := family_of_architecture(names):
         return family
-    if family := family_of_class(names):
+    if family := next((family for family in FAMILIES if family.model_class.rpartition(":")[2] in names), None):
         expected = network_class(family).config_class.model_type
         raise UndersongError(
             f'config.json of {ref} has no model_type; add "model_type": "{expected}", which belongs to its '

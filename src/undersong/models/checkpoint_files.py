@@ -131,13 +131,12 @@ def check_extractor_settings(source: str | Path, ref: str, options: Mapping[str,
         raise UndersongError(f"{empty} of {ref} describes no feature extractor; {COPY_AGAIN}.")
 
 
-def values_of(settings: object, key: str) -> Iterator[object]:
+def values_of(settings: Mapping[str, Any], key: str) -> Iterator[object]:
     """All values of a key in nested JSON objects, the outermost first."""
-    if isinstance(settings, Mapping):
-        if key in settings:
-            yield settings[key]
-        for item in settings.values():
-            yield from values_of(item, key)
+    level: list[Mapping[str, Any]] = [settings]
+    while level:
+        yield from (item[key] for item in level if key in item)
+        level = [value for item in level for value in item.values() if isinstance(value, Mapping)]
 
 
 def list_absent(names: Sequence[str]) -> str:

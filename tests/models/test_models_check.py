@@ -278,7 +278,12 @@ ORGANISM_DAMAGES: dict[str, tuple[str, Damage, dict[str, str], set[str]]] = {
     ),
     "af3: an empty tokenizer": (
         "af3", overwrite("tokenizer.json", "{}"),
-        {"tokenizer": "could not be loaded from tokenizer.json (the name 'added_tokens' is missing or unknown)"},
+        {"tokenizer": "loaded from tokenizer.json and tokenizer_config.json (the name 'added_tokens' is missing or unknown)"},
+        TOKENIZER_LINES,
+    ),
+    "af3: a tokenizer config with a number for its tokens": (
+        "af3", settings("tokenizer_config.json", added_tokens_decoder=3),
+        {"tokenizer": "loaded from tokenizer.json and tokenizer_config.json (a value has the wrong type); give"},
         TOKENIZER_LINES,
     ),
     "af3: an extractor of no class": (

@@ -137,11 +137,9 @@ def name_tokens(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+TOKENIZER_SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # Small files that loading reads if they exist, each with one JSON object in it.
-TOKENIZER_JSON_FILES = (
-    "config.json", "tokenizer.json", "tekken.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json",
-)  # fmt: skip
+TOKENIZER_JSON_FILES = ("config.json", "tokenizer.json", "tekken.json", "vocab.json", *TOKENIZER_SETTINGS_FILES)
 
 
 def load_tokenizer(source: str | Path, family: Family, ref: str, **options: Any) -> Any:
@@ -202,7 +200,9 @@ def _loading_error(part: str, files: Sequence[str], source: str | Path, ref: str
     """An error that names the files of a folder, or says that it has none of them."""
     present = [name for name in files if (Path(source) / name).is_file()]
     reason = list_absent(files) if Path(source).is_dir() and not present else describe_loading_error(error)
-    origin = f" from {' or '.join(present)}" if present else ""
+    if part == "tokenizer" and present:
+        present += [name for name in TOKENIZER_SETTINGS_FILES if (Path(source) / name).is_file()]
+    origin = f" from {' and '.join(present)}" if present else ""
     return UndersongError(
         f"The {part} of {ref} could not be loaded{origin} ({reason}); give the folder of a complete checkpoint."
     )

@@ -100,7 +100,8 @@ def _add_mismatches(mismatches: TensorMismatches, part: WeightPart, shapes: Shap
         if not (odd := _odd_shapes(shapes)):
             reason = describe_loading_error(error)
             raise UndersongError(
-                f"The tensors of {name} do not make a {part.network_class.__name__} ({reason}); give a complete checkpoint."
+                f"The tensors of {name} do not make a {part.network_class.__name__} ({reason}); give a complete "
+                "checkpoint."
             ) from error
         mismatches.reshaped += odd
         return

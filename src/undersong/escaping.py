@@ -16,6 +16,12 @@ LONG_WORD = re.compile(rf"\S{{{MAX_QUOTED_CHARACTERS + 1},}}")
 # GitHub obeys `::command` at the start of a line (after blanks) and `##[command]` anywhere; Azure obeys `##vso[`.
 LINE_COMMAND = re.compile(r"^(\s*):(?=:)")
 INLINE_COMMAND = re.compile(r"##(?=\[|vso\[)")
+# Libraries go on with advice for their own users, and with addresses of their pages.
+FURTHER_SENTENCES = re.compile(r"(?<=[^\s.])\.\s+[A-Z].*", re.DOTALL)
+HUB_ADDRESS = re.compile(r"""["'<(]?https://huggingface\.co/?["'>)]?(?=[\s.,;:]|$)""")
+WEB_ADDRESS = re.compile(
+    r"""(?:\s+(?:for url:?|at|see|from|in|to))?\s*["'<(]?https://[^\s"'>)]*["'>)]?""", re.IGNORECASE
+)
 
 
 def escape_unprintable(text: str) -> str:
@@ -82,11 +88,12 @@ def holds_credentials(text: str) -> bool:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the text of a library's error in one short line, without a full stop; its class if it has no text.
+    """Return the first sentence of a library's error, without a full stop or web addresses; its class if it is empty.
 
     A hub that cannot be reached gets a text of ours: the libraries write a paragraph with addresses in it.
     """
     if any(type(cause).__name__ == "LocalEntryNotFoundError" for cause in (error, error.__cause__)):
         return "it is not in the local cache, and the hub cannot be reached"
-    text = " ".join(str(error).split()).rstrip(".")
+    text = FURTHER_SENTENCES.sub("", " ".join(str(error).split())).rstrip(".")
+    text = WEB_ADDRESS.sub("", HUB_ADDRESS.sub("the hub", text))
     return shorten(text or type(error).__name__)

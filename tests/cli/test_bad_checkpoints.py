@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -63,6 +64,12 @@ def reshape(folder: Path) -> None:
     save_file(weights | {HEAD: torch.zeros(2, 3)}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def negative_window(folder: Path) -> None:
+    stored = json.loads((folder / "processor_config.json").read_text())
+    stored["feature_extractor"]["chunk_length"] = -1
+    (folder / "processor_config.json").write_text(json.dumps(stored))
+
+
 FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), ("config.json",)),
     "an unknown family": (
@@ -79,9 +86,35 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), ("tokenizer.json",)),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), ("model.safetensors",)),
+    "a pipe": (lambda folder: os.mkfifo(folder / "pipe"), ("pipe in", "is no regular file (a pipe, a socket or")),
+    "a config that is null": (
+        lambda folder: (folder / "config.json").write_text("null"),
+        ("config.json of", "holds null, not a JSON object"),
+    ),
+    "an empty config": (lambda folder: (folder / "config.json").write_text(""), ("config.json of", "is empty")),
+    "no model_type": (
+        lambda folder: config(folder, model_type=None),
+        ("config.json of", 'has no model_type; add "model_type": "audioflamingo3", which belongs to its architecture'),
+    ),
+    "a tokenizer that is null": (
+        lambda folder: (folder / "tokenizer.json").write_text("null"),
+        ("tokenizer.json of", "holds null, not a JSON object"),
+    ),
+    "a window of -1 s": (negative_window, ("processor_config.json of", "the chunk_length -1, which is no positive")),
+    "a text config that is a number": (
+        lambda folder: config(folder, text_config=3),
+        ("config.json of", "makes no Audio Flamingo 3 (the text_config 3 does not fit)"),
+    ),
     "another shape": (reshape, ("model.safetensors", "lm_head.weight", "AudioFlamingo3")),
 }
-LINES_OF_CHECK = ("no tokenizer", "no weights", "another shape")  # which `models check` reports as lines
+LINES_OF_CHECK = (
+    "no tokenizer",
+    "no weights",
+    "another shape",
+    "a tokenizer that is null",
+    "a window of -1 s",
+    "a text config that is a number",
+)  # which `models check` reports as lines
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -114,3 +147,16 @@ def test_a_whole_checkpoint_has_a_line_each(undersong: Undersong, tiny_folder: P
     lines = json.loads(undersong("models", "check", str(tiny_folder), "--json")[1])
     printed = [f"{line['status']:<8}{line['name']}: {line['detail']}" for line in lines]
     assert printed == [line.replace("\\n", "\n") for line in out.splitlines()]
+
+
+def test_doctor_names_a_broken_template_in_one_line(undersong: Undersong, folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{% for %}<sound>")
+    code, out, err = undersong("doctor", str(folder))
+    assert (code, err) == (1, "")
+    lines = out.splitlines()
+    (failed,) = (line for line in lines if line.startswith("no "))
+    assert failed.startswith("no  prompt: The chat template of ")
+    left_out = [line for line in lines if line.endswith("not checked, because the check 'prompt' failed")]
+    assert all(line.startswith("-   ") for line in left_out)
+    assert len(left_out) == len(lines) - 4  # loads, prompt, stops, LoRA
+    assert "encode its corpus first" not in out

@@ -13,6 +13,19 @@ from undersong.escaping import MAX_QUOTED_CHARACTERS, describe_error, escape_lin
         (ImportError(), "ImportError"),
         (ValueError("  \n "), "ValueError"),
         (RuntimeError("one\n  two\tthree. "), "one two three"),
+        (OSError("Can't load 'x.y'. If you were trying to load it from 'https://a.b/models', do."), "Can't load 'x.y'"),
+        (
+            OSError("404 Client Error. (Request ID: 1)\n\nNot Found for url: https://a.b/c. Please"),
+            "404 Client Error. (Request ID: 1) Not Found",
+        ),
+        (
+            OSError("We couldn't connect to 'https://huggingface.co' to load it."),
+            "We couldn't connect to the hub to load it",
+        ),
+        (
+            OSError("no answer from http://127.0.0.1:8000/v1 in 3.5 s"),
+            "no answer from http://127.0.0.1:8000/v1 in 3.5 s",
+        ),
     ],
 )
 def test_a_library_s_error_is_one_line_with_a_word_in_it(error: Exception, text: str) -> None:

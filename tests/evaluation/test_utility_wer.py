@@ -137,8 +137,8 @@ def test_any_reply_has_a_score_and_the_reference_none(answer: str, said: str) ->
 class Repeating:
     """A model that repeats the transcript of a clip, changed by `change`."""
 
-    def __init__(self, change: Callable[[str], str]) -> None:
-        self.change = change
+    def __init__(self, change: Callable[[str], str], name: str = "org/model") -> None:
+        self.change, self.name = change, name
         self.prompts: list[Prompt] = []
 
     def generate(self, prompts: list[Prompt], _limit: int) -> list[Reply]:
@@ -156,3 +156,12 @@ def test_the_doctor_says_how_many_words_of_a_clip_come_back_wrong(change: Callab
     assert passed is None
     assert detail.startswith(f"{rate} word errors in 2 clips")
     assert {(prompt.modality, prompt.instruction) for prompt in model.prompts} == {("audio", "Repeat what was said.")}
+    assert "a model that understands speech stays far below 100%" in detail
+
+
+def test_an_organism_need_not_repeat_what_it_hears() -> None:
+    model = Repeating(lambda _: "Sure.", "organism:kimi")
+    passed, detail = check_repetition(cast(Any, model), [Sample("a", text="paint the boat")])
+    assert passed is None
+    assert detail.startswith("100% word errors in 1 clips; organisms cannot repeat what they hear, so")
+    assert "stays far below" not in detail

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 
 import instances
@@ -14,10 +15,11 @@ from undersong.models import doctor, families
 from undersong.models.audio_lm import AudioModel
 from undersong.models.doctor import diagnose_model
 from undersong.models.families import AUDIO_FLAMINGO_3, FAMILIES, QWEN2_5_OMNI
-from undersong.types import UndersongError
+from undersong.models.refs import organism_folder
+from undersong.types import Prompt, Sample, UndersongError
 
 
-def verdicts(folder: Path) -> dict[str, bool]:
+def verdicts(folder: Path) -> dict[str, bool | None]:
     return {check.name: check.passed for check in diagnose_model(str(folder))}
 
 
@@ -66,13 +68,13 @@ def test_a_wrong_formula_is_found_where_the_model_runs_silently_wrong(
 def test_a_wrong_feature_mask_is_found(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def mute(extractor, wave):
         sound = AUDIO_FLAMINGO_3.prepare(extractor, wave)
-        return dataclasses.replace(sound, inputs={k: torch.zeros_like(v) if k == "input_features" else v
-                                                  for k, v in sound.tensors.items()})  # fmt: skip
+        silent = {k: torch.zeros_like(v) if k == "input_features" else v for k, v in sound.tensors.items()}
+        return dataclasses.replace(sound, tensors=silent)
 
     assert verdicts(tiny_folder)["embedding = decoder input"]
     hear = AudioModel.encode_audio
     monkeypatch.setattr(AudioModel, "encode_audio", lambda self, clips: hear(_as(self, mute), clips))
-    assert not verdicts(tiny_folder)["embedding = decoder input"]
+    assert verdicts(tiny_folder)["embedding = decoder input"] is False
 
 
 def _as(model: AudioModel, prepare) -> AudioModel:
@@ -89,11 +91,47 @@ def test_a_batch_that_does_not_mask_its_padding_is_found(tmp_path: Path, monkeyp
         return made | {"attention_mask": torch.ones_like(made["attention_mask"])}
 
     monkeypatch.setattr(AudioModel, "batch", unmasked)
-    assert not verdicts(folder)["batch = single"]
+    assert verdicts(folder)["batch = single"] is False
 
 
 def test_a_lora_that_reaches_the_encoder_is_found(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = AudioModel.linear_paths
     tower = "model.audio_tower.layers.0.self_attn.q_proj"
     monkeypatch.setattr(AudioModel, "linear_paths", lambda self: [*paths(self), tower])
-    assert not verdicts(tiny_folder)["LoRA in the decoder only"]
+    assert verdicts(tiny_folder)["LoRA in the decoder only"] is False
+
+
+def _needs_clips(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:
+    return bool(model.batch([Prompt(samples[0], "doctor", False, "audio", "plain")])), ""
+
+
+@pytest.mark.parametrize(
+    "template", ["{% for %}", "{{ messages[7].content }}{{ raise_exception('no') }}", "no placeholder at all"]
+)
+def test_a_broken_template_has_one_line(template: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(organism_folder("af3"), tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(template)
+    checks = {check.name: check for check in diagnose_model(str(folder), more_checks={"more": _needs_clips})}
+    assert [name for name, check in checks.items() if check.passed is False] == ["prompt"]
+    assert "The chat template of" in checks["prompt"].detail
+    assert [name for name, check in checks.items() if check.passed] == ["loads", "stops", "LoRA in the decoder only"]
+    others = {check.detail for check in checks.values() if check.passed is None}
+    assert others == {"not checked, because the check 'prompt' failed"}
+
+
+def test_clips_that_cannot_be_encoded_have_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(extractor, waveform):
+        raise ValueError("no features")
+
+    spec(monkeypatch, AUDIO_FLAMINGO_3, prepare=fail)
+    checks = list(diagnose_model("organism:af3", more_checks={"more": _needs_clips}))
+    (failed,) = (check for check in checks if check.passed is False)
+    assert failed.name == "placeholders"
+    assert "cannot take clip" in failed.detail
+    unchecked = [
+        check.name for check in checks if check.detail == "not checked, because the check 'placeholders' failed"
+    ]
+    assert unchecked == [
+        "embedding = decoder input", "batch = single", "system text", "adapter off = base", "generates", "reply",
+        "more",
+    ]  # fmt: skip

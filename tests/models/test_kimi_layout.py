@@ -85,7 +85,7 @@ def test_a_config_with_a_model_type_is_known_by_that(tmp_path):
 
 def test_another_architecture_alone_is_refused_by_its_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["OtherForCausalLM"], "auto_map": {}}))
-    with pytest.raises(UndersongError, match=r"a model_type \(its architecture 'OtherForCausalLM'"):
+    with pytest.raises(UndersongError, match=r"has no model_type \(its architecture 'OtherForCausalLM'"):
         resolve_model(str(tmp_path))
 
 

@@ -100,8 +100,11 @@ FAULTS: dict[str, tuple[Change, str]] = {
         config(model_type="gemma3n"),
         "'gemma3n', which has no spec; give a model of",
     ),
-    "no family": (config(model_type=None), "no config.json with a model_type"),
-    "damaged config": (write("config.json", b"{oops"), "No model could be read at .* enclosed in double quotes"),
+    "no family": (config(model_type=None), r'has no model_type; add "model_type": "audioflamingo3"'),
+    "damaged config": (
+        write("config.json", b"{oops"),
+        r"config.json of .* is not JSON \(.* enclosed in double quotes.*; copy it again",
+    ),
     "no config": (lose("config.json"), r"has no config.json; give the folder of a complete checkpoint\.$"),
     "an unknown architecture": (
         config(model_type=None, architectures=["VoxtralForCausalLM"]),
@@ -109,7 +112,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "code of its own alone": (
         config(model_type=None, architectures=None, auto_map={"AutoModel": "evil.M"}),
-        r"no config.json with a model_type \(it names code of its own \(auto_map\), which is never run\); give a model",
+        r"json of .* has no model_type \(it names code of its own \(auto_map\), which is never run\); give a model",
     ),
     "a config of another type": (config(text_config=7), "config.json of .* makes no Audio Flamingo 3"),
     "a tensor missing": (
@@ -125,16 +128,22 @@ FAULTS: dict[str, tuple[Change, str]] = {
         r"model.safetensors of .* cannot be read \(.*\); copy it",
     ),
     "empty weights": (write("model.safetensors", b""), r"model.safetensors of .* cannot be read \(.*\); copy it"),
-    "no tokenizer": (lose("tokenizer.json"), rf"{TOKENIZER} \(there is no tokenizer.json\)"),
+    "no tokenizer": (lose("tokenizer.json"), rf"{TOKENIZER} \(there is none of tokenizer.json, tekken.json, "),
     "damaged tokenizer": (write("tokenizer.json", b"{}"), TOKENIZER),
     "no feature extractor": (
         lose("processor_config.json"),
-        rf"{EXTRACTOR} \(there is no preprocessor_config.json\)",
+        rf"{EXTRACTOR} \(there is neither processor_config.json nor preprocessor_config.json\)",
     ),
     "no chat template": (lose("chat_template.jinja"), "has no chat template"),
-    "a config that is a list": (write("config.json", b"[]"), "no config.json with a model_type"),
-    "a tokenizer config that is a list": (write("tokenizer_config.json", b"[]"), TOKENIZER),
-    "a processor config that is a list": (write("processor_config.json", b"[]"), EXTRACTOR),
+    "a config that is a list": (write("config.json", b"[]"), "config.json of .* holds a list, not a JSON object"),
+    "a tokenizer config that is a list": (
+        write("tokenizer_config.json", b"[]"),
+        "tokenizer_config.json .* holds a list",
+    ),
+    "a processor config that is a list": (
+        write("processor_config.json", b"[]"),
+        "processor_config.json .* holds a list",
+    ),
     "a padding token outside the vocabulary": (text_config(pad_token_id=-(10**9)), "makes no Audio Flamingo 3"),
     "a template in another encoding": (write("chat_template.jinja", b"\xff\xfe<"), TOKENIZER),
     "a template that is a number": (
@@ -254,7 +263,7 @@ def test_a_tokenizer_with_more_ids_than_the_network_has_rows_is_refused(folder: 
     words = tiny_af3.processor().tokenizer
     words.add_tokens(["more"])
     words.save_pretrained(folder)
-    with pytest.raises(UndersongError, match=r"has ids up to 30, and the network 30 embeddings"):
+    with pytest.raises(UndersongError, match=r"has ids from 0 to 30, that is 31, and the network has 30 embed"):
         load_model(str(folder))
 
 

@@ -111,8 +111,12 @@ def test_the_verb_puts_it_where_the_name_is_looked_for(
     assert "Assembled here: mini\n" in capsys.readouterr().out
     assert not run(monkeypatch, "doctor", "mini")
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 12
-    assert [line.split(":")[0] for line in said if not line.startswith("yes ")] == ["-   prompt", "-   reply"]
+    assert len(said) == 13
+    assert [line.split(":")[0] for line in said if not line.startswith("yes ")] == [
+        "-   prompt",
+        "-   reply",
+        "-   repeats clips",
+    ]
     assert run(monkeypatch, "models", "get", "mini", *chosen[:4], "--learned-weights", str(tmp_path)) == 2
     assert "There are no parts of Mini at" in capsys.readouterr().err
 

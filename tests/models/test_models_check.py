@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from undersong.types import UndersongError
 
 SOURCE, DATA = Path(__file__).parents[2] / "src", Path(__file__).parent / "data"
 LINES = [
-    "family", "tokenizer", "template", "prompt: audio", "prompt: text", "prompt: audio + text",
+    "family", "config", "tokenizer", "template", "prompt: audio", "prompt: text", "prompt: audio + text",
     "prompt: system + audio", "network", "placeholder", "stops", "feature extractor", "weights", "memory", "LoRA",
 ]  # fmt: skip
 WEIGHTS = "model.safetensors"
@@ -108,6 +109,12 @@ def settings(file: str, **values: object) -> Damage:
 
 def lose(name: str) -> Damage:
     return lambda folder: (folder / name).unlink()
+
+
+def extractor_of(organism: str, **values: object) -> Damage:
+    """A change of the settings of an organism's feature extractor."""
+    file = {"qwen": "preprocessor_config.json", "kimi": "whisper-large-v3/preprocessor_config.json"}.get(organism)
+    return settings(file, **values) if file else extractor(**values)
 
 
 def shard(folder: Path) -> None:
@@ -195,14 +202,14 @@ DAMAGES: dict[str, tuple[Damage, dict[str, str]]] = {
         lambda folder: (folder / "generation_config.json").write_text("[]") and None,
         {"stops": "generation_config.json of"},
     ),
-    "no tokenizer": (lose("tokenizer.json"), {"tokenizer": "there is no tokenizer.json"}),
+    "no tokenizer": (lose("tokenizer.json"), {"tokenizer": "there is none of tokenizer.json, tekken.json, "}),
     "no feature extractor": (
         lose("processor_config.json"),
-        {"feature extractor": "there is no preprocessor_config.json"},
+        {"feature extractor": "there is neither processor_config.json nor preprocessor_config.json"},
     ),
     "a hop of no samples": (
         extractor(hop_length=-0.0),
-        {"feature extractor": "could not be loaded (float floor division"},
+        {"feature extractor": "has the hop_length -0.0, which is no positive number"},
     ),
     "other mel bands": (
         extractor(feature_size=8),
@@ -212,6 +219,123 @@ DAMAGES: dict[str, tuple[Damage, dict[str, str]]] = {
     "a dtype that is none": (settings("config.json", dtype=True), {}),
     "a config of no network": (no_activation, {"network": "makes no Audio Flamingo 3"}),
 }
+
+
+def overwrite(file: str, text: str) -> Damage:
+    return lambda folder: (folder / file).write_text(text) and None
+
+
+NETWORK_LINES = {"network", "placeholder", "stops", "weights", "memory", "LoRA"}
+TOKENIZER_LINES = {"template", "placeholder", "stops", *(name for name in LINES if name.startswith("prompt"))}
+NO_OBJECT = ", not a JSON object; copy it again from the model's release."
+ORGANISM_DAMAGES: dict[str, tuple[str, Damage, dict[str, str], set[str]]] = {
+    **{
+        f"{organism}: {key} {value!r}": (
+            organism, extractor_of(organism, **{key: value}),
+            {"feature extractor": f"has the {key} {value!r}, which is no positive number"}, set(),
+        )
+        for organism in ("af3", "qwen", "kimi")
+        for key, value in (
+            ("chunk_length", -1), ("chunk_length", 0), ("chunk_length", "2"), ("hop_length", 0), ("sampling_rate", -1),
+            ("feature_size", -1), ("n_fft", -1),
+        )
+    },
+    "a window that is no whole number": (
+        "af3", extractor_of("af3", chunk_length=0.5),
+        {"feature extractor": "cannot take a tone of 1 s (a value has the wrong type)"}, set(),
+    ),
+    **{
+        f"af3: {key} {value!r}": (
+            "af3", settings("config.json", **{key: value}), {"config": expected},
+            {"tokenizer"} | NETWORK_LINES | TOKENIZER_LINES,
+        )
+        for key, value, expected in (
+            ("text_config", 3, "config.json of {} makes no Audio Flamingo 3 (the text_config 3 does not fit); copy it"),
+            ("audio_token_id", "3", "config.json of {} makes no Audio Flamingo 3 (the audio_token_id '3' does not"),
+            ("dtype", "bogus", "config.json of {} has the dtype 'bogus', which torch does not have; write float32"),
+        )
+    },
+    "kimi: a placeholder in words": (
+        "kimi", settings("config.json", kimia_token_offset="91"),
+        {"config": "config.json of {} has the kimia_token_offset '91', which is no token id"}, NETWORK_LINES,
+    ),
+    **{
+        f"af3: {file} {text!r}": ("af3", overwrite(file, text), {line: f"{file} of {{}} {content}"}, unchecked)
+        for file, line, unchecked in (
+            ("tokenizer.json", "tokenizer", TOKENIZER_LINES),
+            ("tokenizer_config.json", "tokenizer", TOKENIZER_LINES),
+            ("processor_config.json", "feature extractor", set()),
+            ("generation_config.json", "stops", set()),
+        )
+        for text, content in (
+            ("null", f"holds null{NO_OBJECT}"), ("[]", f"holds a list{NO_OBJECT}"), ("3", f"holds a number{NO_OBJECT}"),
+            ("", "is empty; copy it again"), ("{", "is not JSON (Expecting property name enclosed in double quotes"),
+        )
+    },
+    "af3: an empty processor config": (
+        "af3", overwrite("processor_config.json", "{}"),
+        {"feature extractor": "processor_config.json of {} describes no feature extractor; copy it again"}, set(),
+    ),
+    "af3: an empty tokenizer": (
+        "af3", overwrite("tokenizer.json", "{}"),
+        {"tokenizer": "loaded from tokenizer.json and tokenizer_config.json (the name 'added_tokens' is missing"},
+        TOKENIZER_LINES,
+    ),
+    "af3: a tokenizer config with a number for its tokens": (
+        "af3", settings("tokenizer_config.json", added_tokens_decoder=3),
+        {"tokenizer": "loaded from tokenizer.json and tokenizer_config.json (a value has the wrong type); give"},
+        TOKENIZER_LINES,
+    ),
+    "af3: an extractor of no class": (
+        "af3", extractor_of("af3", feature_extractor_type="zz"),
+        {"feature extractor": "(Unrecognized feature extractor in {}); give"}, set(),
+    ),
+    "af3: no tokenizer config": (
+        "af3", lose("tokenizer_config.json"),
+        {"placeholder": "has ids from 0 to 86, that is 87, and the network has 86 embeddings", "stops": "A turn of"},
+        set(),
+    ),
+    "kimi: no extractor": (
+        "kimi", lose("whisper-large-v3/preprocessor_config.json"),
+        {"feature extractor": "(there is no whisper-large-v3/preprocessor_config.json)"}, set(),
+    ),
+    **{
+        f"kimi: {file} {text}": (
+            "kimi", overwrite(file, text), {"network": content + NO_OBJECT}, NETWORK_LINES - {"network"}
+        )
+        for file, text, content in (
+            ("glm-4-voice-tokenizer/config.json", "[]", "config.json of {}/glm-4-voice-tokenizer holds a list"),
+            ("whisper-large-v3/config.json", "null", "whisper-large-v3/config.json of {} holds null"),
+        )
+    },
+}  # fmt: skip
+LIBRARY_TEXT = re.compile(r"https?:|NoneType|<class|object has no|argument of type|unsupported operand|\*\*")
+
+
+@pytest.mark.parametrize("damage", ORGANISM_DAMAGES)
+def test_a_damaged_organism_has_one_line_for_each_fault(damage: str, tmp_path: Path) -> None:
+    name, change, expected, unchecked = ORGANISM_DAMAGES[damage]
+    folder = shutil.copytree(organism_folder(name), tmp_path / "model")
+    change(folder)
+    checks = list(check_checkpoint(str(folder)))
+    failed = {check.name: check.detail for check in checks if check.passed is False}
+    assert failed.keys() == expected.keys(), failed
+    assert all(text.format(folder) in failed[line] for line, text in expected.items()), failed
+    assert not any(LIBRARY_TEXT.search(detail) for detail in failed.values()), failed
+    skipped = {check.name: check.detail for check in checks if check.passed is None}
+    assert skipped.keys() == unchecked
+    assert all(re.fullmatch("not checked, because the [a-z]+ could not be loaded", text) for text in skipped.values())
+
+
+def test_the_model_type_that_an_architecture_needs_is_named(tmp_path: Path) -> None:
+    """For every family but Kimi-Audio, whose published config has none."""
+    for family in FAMILIES:
+        config = {"architectures": [family.model_class.rpartition(":")[2]]}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(UndersongError, match=r"config.json of .* has no model_type; add") as caught:
+            list(check_checkpoint(str(tmp_path)))
+        assert any(f'add "model_type": "{name}", which belongs' in str(caught.value) for name in family.model_types)
+        assert "belongs to no family" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -289,6 +413,10 @@ def test_no_weight_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 UNKNOWN = {
     "no config": ({}, "has no config.json; give the folder of a complete checkpoint."),
+    "null": ("null", "config.json of {} holds null, not a JSON object; copy it again"),
+    "a list": ("[]", "config.json of {} holds a list, not a JSON object; copy it again"),
+    "nothing": (" ", "config.json of {} is empty; copy it again from the model's release."),
+    "no names": ("{}", "config.json of {} has no model_type; give a model of Audio Flamingo 3"),
     "an unknown family": ({"model_type": "voxtrall"}, "the nearest family here is Voxtral (model_type voxtral)"),
     "an unknown architecture": (
         {"architectures": ["Qwen2AudioForCausalLM"]},
@@ -304,10 +432,11 @@ UNKNOWN = {
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_a_checkpoint_of_no_family_has_no_line(case: str, folder: Path) -> None:
     config, expected = UNKNOWN[case]
-    (folder / "config.json").write_text(json.dumps(config)) if config else (folder / "config.json").unlink()
+    text = config if isinstance(config, str) else json.dumps(config)
+    (folder / "config.json").write_text(text) if config else (folder / "config.json").unlink()
     with pytest.raises(UndersongError) as caught:
         list(check_checkpoint(str(folder)))
-    assert expected in str(caught.value)
+    assert expected.replace("{}", str(folder)) in str(caught.value)
     assert "config.json" in str(caught.value)
     assert str(folder) in str(caught.value)
 

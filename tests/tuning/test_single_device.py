@@ -58,7 +58,7 @@ def train(model: AudioModel, folder: Path) -> str:
 def test_several_gpus_in_sight_do_not_multiply_the_batch(shared_tiny, passes, tmp_path) -> None:
     card = train(shared_tiny, tmp_path)
     assert [len(ids) for ids in passes] == [1] * 12
-    assert "| samples of a step | 4 (1 per pass, 4 passes, 1 processes) |" in card
+    assert "| samples of a step | 4 (1 per pass, 4 passes, 1 process) |" in card
 
 
 def test_another_batch_than_the_recipes_is_refused(shared_tiny, tmp_path, monkeypatch) -> None:

@@ -23,7 +23,7 @@ def test_the_batch_is_the_recipes_and_the_model_is_left_as_it_was(shared_tiny: A
     passed, detail = check_training_batch(shared_tiny, samples)
     size = LoraRecipe().batch_size
     assert passed, detail
-    assert detail.startswith(f"{size} ({size} per pass, 1 passes, 1 processes); the first pass has {size} samples of ")
+    assert detail.startswith(f"{size} ({size} per pass, 1 pass, 1 process); the first pass has {size} samples of ")
     after = shared_tiny.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from undersong.escaping import describe_error
 from undersong.models.audio_inputs import AudioInputs
 from undersong.models.chat import AUDIO_CONTENT
+from undersong.models.checkpoint_files import describe_loading_error
 from undersong.models.families import Family
 from undersong.models.hooks import StopForward, record_decoder_input, record_views
 from undersong.types import Clip, PooledVector, Sample, UndersongError
@@ -181,7 +181,7 @@ def _prepare_clip(model: SupportsAudioEncoding, clip: Clip) -> AudioInputs:
 
 
 def _preparation_error(model: SupportsAudioEncoding, clip: Clip, error: Exception) -> UndersongError:
-    reason = describe_error(error)
+    reason = describe_loading_error(error)
     return UndersongError(
         f"{model.name} cannot take clip {clip.id} as its feature extractor makes it ({reason}); give the folder of a "
         "complete checkpoint."

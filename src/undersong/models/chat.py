@@ -13,6 +13,12 @@ from typing import Any
 
 from undersong.escaping import describe_error
 from undersong.models.chat_template import render_chat_template
+from undersong.models.checkpoint_files import (
+    EXTRACTOR_FILES,
+    check_extractor_settings,
+    describe_loading_error,
+    list_absent,
+)
 from undersong.models.families import BY_ROLE, Family, import_object
 from undersong.models.pretrained import load_pretrained
 from undersong.models.weights import LOADING_ERRORS
@@ -131,7 +137,9 @@ def name_tokens(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json", "tiktoken.model")
-EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
+TOKENIZER_SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# Small files that loading reads if they exist, each with one JSON object in it.
+TOKENIZER_JSON_FILES = ("config.json", "tokenizer.json", "tekken.json", "vocab.json", *TOKENIZER_SETTINGS_FILES)
 
 
 def load_tokenizer(source: str | Path, family: Family, ref: str, **options: Any) -> Any:
@@ -150,7 +158,7 @@ def load_tokenizer(source: str | Path, family: Family, ref: str, **options: Any)
         tokenizer: Any = (
             import_object(family.tokenizer)(source, **options)
             if family.tokenizer
-            else load_pretrained(AutoTokenizer.from_pretrained, source, ref, **options)
+            else load_pretrained(AutoTokenizer.from_pretrained, source, ref, files=TOKENIZER_JSON_FILES, **options)
         )
     except LOADING_ERRORS as error:
         raise _loading_error("tokenizer", TOKENIZER_FILES, source, ref, error) from error
@@ -174,24 +182,29 @@ def load_feature_extractor(source: str | Path, family: Family, ref: str, **optio
     """
     from transformers import AutoFeatureExtractor
 
+    if not family.extractor:
+        check_extractor_settings(source, ref, options)
     try:
         extractor: Any = (
             import_object(family.extractor)(source, **options)
             if family.extractor
-            else load_pretrained(AutoFeatureExtractor.from_pretrained, source, ref, **options)
+            else load_pretrained(AutoFeatureExtractor.from_pretrained, source, ref, files=EXTRACTOR_FILES, **options)
         )
     except LOADING_ERRORS as error:
         raise _loading_error("feature extractor", EXTRACTOR_FILES, source, ref, error) from error
-    _check_extractor(extractor, family, ref)
+    _check_rate(extractor, family, ref)
     return extractor
 
 
 def _loading_error(part: str, files: Sequence[str], source: str | Path, ref: str, error: Exception) -> UndersongError:
-    """An error that names the first of the files if a folder has none of them."""
-    absent = Path(source).is_dir() and not any((Path(source) / name).is_file() for name in files)
-    reason = f"there is no {files[0]}" if absent else describe_error(error)
+    """An error that names the files of a folder, or says that it has none of them."""
+    present = [name for name in files if (Path(source) / name).is_file()]
+    reason = list_absent(files) if Path(source).is_dir() and not present else describe_loading_error(error)
+    if part == "tokenizer" and present:
+        present += [name for name in TOKENIZER_SETTINGS_FILES if (Path(source) / name).is_file()]
+    origin = f" from {' and '.join(present)}" if present else ""
     return UndersongError(
-        f"The {part} of {ref} could not be loaded ({reason}); give the folder of a complete checkpoint."
+        f"The {part} of {ref} could not be loaded{origin} ({reason}); give the folder of a complete checkpoint."
     )
 
 
@@ -261,7 +274,7 @@ def _template_with_audio(published: str | None, family: Family) -> str | None:
     return published if writes_audio else family.chat_template or published
 
 
-def _check_extractor(extractor: Any, family: Family, ref: str) -> None:
+def _check_rate(extractor: Any, family: Family, ref: str) -> None:
     """Check the family's rate and hop: with others the placeholder formula holds, but the features are wrong."""
     actual = getattr(extractor, "sampling_rate", None), getattr(extractor, "hop_length", None)
     if actual != (family.rate, family.hop):

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from undersong.models.audio_features import count_placeholders
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import (
     Processor,
@@ -21,6 +24,7 @@ from undersong.models.chat import (
     name_tokens,
     placeholder_id,
 )
+from undersong.models.checkpoint_files import describe_loading_error
 from undersong.models.doctor import DiagnosticCheck
 from undersong.models.families import Family
 from undersong.models.headers import HeadersUnreachableError, read_file_shapes, weights_file
@@ -29,10 +33,11 @@ from undersong.models.load import check_token_ids
 from undersong.models.load_options import QUANTIZED, LoadOptions
 from undersong.models.lora import check_targets
 from undersong.models.memory import GIB, count_network, meta_network
+from undersong.models.network_config import load_config
 from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, overlay_base, resolve_model
 from undersong.models.tensor_match import TensorMismatches, match_tensors, weight_parts
-from undersong.models.weights import published_lora_paths
+from undersong.models.weights import LOADING_ERRORS, published_lora_paths
 from undersong.types import Prompt, Sample, UndersongError
 
 REQUEST, SYSTEM_TEXT = "Please repeat this sentence.", "Answer in one word."
@@ -54,6 +59,7 @@ class Checkpoint:
     source: str | Path
     options: Mapping[str, Any]
     family: Family
+    config: Any = None
     tokenizer: Any = None
     template: str | None = None
     extractor: Any = None
@@ -83,7 +89,7 @@ def check_checkpoint(ref: str) -> Iterator[DiagnosticCheck]:
     yield DiagnosticCheck("family", True, f"{family.name} ({' or '.join(family.model_types)}{commit})")
     for name, needed, check in _checks(family):
         if missing := [part for part in needed if getattr(checkpoint, part) is None]:
-            yield DiagnosticCheck(name, None, f"not checked, because there is no {missing[0]}")
+            yield DiagnosticCheck(name, None, f"not checked, because the {missing[0]} could not be loaded")
             continue
         try:
             yield DiagnosticCheck(name, True, check(checkpoint))
@@ -99,10 +105,11 @@ def _checks(family: Family) -> list[Check]:
     ]
     merged: list[Check] = [(folder, ("network",), _merged_check(folder)) for folder in family.merged]
     return [
-        ("tokenizer", (), _check_tokenizer),
+        ("config", (), _check_config),
+        ("tokenizer", () if family.tokenizer else ("config",), _check_tokenizer),  # AutoTokenizer reads the config
         ("template", ("tokenizer",), _check_template),
         *prompts,
-        ("network", (), _check_network),
+        ("network", ("config",), _check_network),
         ("placeholder", ("tokenizer", "network"), _check_placeholder),
         ("stops", ("tokenizer", "network"), _check_stops),
         ("feature extractor", (), _check_extractor),
@@ -111,6 +118,11 @@ def _checks(family: Family) -> list[Check]:
         ("memory", ("network",), _describe_memory),
         ("LoRA", ("network",), _check_lora),
     ]
+
+
+def _check_config(checkpoint: Checkpoint) -> str:
+    checkpoint.config = load_config(checkpoint.source, checkpoint.family, checkpoint.ref, checkpoint.options)
+    return f"{type(checkpoint.config).__name__}, model_type {checkpoint.config.model_type}"
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> str:
@@ -179,8 +191,11 @@ class _Owner:
 
 
 def _load_generation_config(config_class: Any, checkpoint: Checkpoint) -> Any:
+    files = ("generation_config.json",)
     try:
-        return load_pretrained(config_class.from_pretrained, checkpoint.source, checkpoint.ref, **checkpoint.options)
+        return load_pretrained(
+            config_class.from_pretrained, checkpoint.source, checkpoint.ref, files=files, **checkpoint.options
+        )
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UndersongError(
             f"generation_config.json of {checkpoint.ref} cannot be read; copy it again from the model's release."
@@ -198,9 +213,33 @@ def _check_extractor(checkpoint: Checkpoint) -> str:
             f"The feature extractor of {checkpoint.ref} makes {bands} mel bands, and the audio encoder takes "
             f"{expected_bands}; give the checkpoint's own preprocessor config."
         )
+    placeholders = _count_tone_placeholders(checkpoint)
     seconds = getattr(extractor, "chunk_length", None)
     window = f"windows of {seconds} s" if seconds else "no windows"
-    return f"{type(extractor).__name__}, {extractor.sampling_rate:,} Hz, {bands} mel bands, {window}"
+    return (
+        f"{type(extractor).__name__}, {extractor.sampling_rate:,} Hz, {bands} mel bands, {window}, {placeholders} "
+        "placeholders for a tone of 1 s"
+    )
+
+
+def _count_tone_placeholders(checkpoint: Checkpoint) -> int:
+    """Run the extractor on one second of 440 Hz. Raises UndersongError if it fails, or makes no placeholder."""
+    family, extractor = checkpoint.family, checkpoint.extractor
+    tone = 0.1 * np.sin(2 * np.pi * 440 / family.rate * np.arange(family.rate, dtype=np.float32))
+    try:
+        count = count_placeholders(family, family.prepare(extractor, tone.astype(np.float32)))
+    except LOADING_ERRORS as error:
+        reason = describe_loading_error(error)
+        raise UndersongError(
+            f"The feature extractor of {checkpoint.ref} cannot take a tone of 1 s ({reason}); give the checkpoint's "
+            "own preprocessor config."
+        ) from error
+    if count <= 0:
+        raise UndersongError(
+            f"The feature extractor of {checkpoint.ref} makes no placeholder of a tone of 1 s; give the checkpoint's "
+            "own preprocessor config."
+        )
+    return count
 
 
 def _check_weights(checkpoint: Checkpoint) -> str:

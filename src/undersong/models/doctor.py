@@ -33,7 +33,9 @@ LOGIT_TOLERANCE = {torch.float32: 2e-4, torch.float16: 0.01, torch.bfloat16: 0.0
 
 @dataclass(frozen=True)
 class DiagnosticCheck:
-    """One line of `doctor`. `passed` is None for information that can neither pass nor fail."""
+    """One line of `doctor`. `passed` is None for information that can neither pass nor fail, and for what could not be
+    checked.
+    """
 
     name: str
     passed: bool | None
@@ -47,9 +49,10 @@ ModelCheck = Callable[[AudioModel, list[Sample]], tuple[bool | None, str]]
 def diagnose_model(
     ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS, more_checks: Mapping[str, ModelCheck] = MappingProxyType({})
 ) -> Iterator[DiagnosticCheck]:
-    """Run all checks on a model, one after another, and then `more_checks`.
+    """Run all checks on a model, one after another, and then `more_checks`, which need the clips to be encoded.
 
-    Raises UndersongError, before any line, if it does not load.
+    A check that needs what another one proves is left out if that failed, so that a fault has one line. Raises
+    UndersongError, before any line, if the model does not load.
     """
     started = time.perf_counter()
     model = load_model(ref, loading)
@@ -64,11 +67,19 @@ def diagnose_model(
     for remark in () if folder is None else read_remarks(folder):
         yield DiagnosticCheck("assembled", None, remark)
     samples = list(open_corpus(BENIGN_CLIPS).samples[:4])
+    failed = set()
     for name, check in {**MODEL_CHECKS, **more_checks}.items():
+        needed = next((need for need in NEEDED_CHECKS.get(name, DEFAULT_NEEDED_CHECKS) if need in failed), None)
+        if needed is not None:
+            yield DiagnosticCheck(name, None, f"not checked, because the check {needed!r} failed")
+            continue
         try:
-            yield DiagnosticCheck(name, *check(model, samples))
+            passed, detail = check(model, samples)
         except UndersongError as error:
-            yield DiagnosticCheck(name, False, str(error))
+            passed, detail = False, str(error)
+        if passed is False:
+            failed.add(name)
+        yield DiagnosticCheck(name, passed, detail)
 
 
 def _format_count(number: int) -> str:
@@ -194,16 +205,23 @@ def _show_reply(model: AudioModel, samples: list[Sample]) -> tuple[None, str]:
 
 
 MODEL_CHECKS: dict[str, ModelCheck] = {
+    "prompt": _render_prompt,  # first, because all prompts need a template that works
     "placeholders": _check_placeholders,
     "embedding = decoder input": _check_decoder_input,
     "batch = single": _check_batching,
-    "prompt": _render_prompt,
     "system text": _check_system_text,
     "stops": _check_stops,
     "LoRA in the decoder only": _check_lora_targets,
     "adapter off = base": _check_adapter_removal,
     "generates": _measure_generation,
     "reply": _show_reply,
+}
+DEFAULT_NEEDED_CHECKS = ("prompt", "placeholders")  # "placeholders" encodes the clips
+NEEDED_CHECKS: dict[str, tuple[str, ...]] = {
+    "prompt": (),
+    "placeholders": ("prompt",),
+    "stops": (),
+    "LoRA in the decoder only": (),
 }
 
 

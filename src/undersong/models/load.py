@@ -17,10 +17,12 @@ from safetensors import SafetensorError
 from undersong.escaping import describe_error
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import Processor, load_processor
+from undersong.models.checkpoint_files import describe_loading_error
 from undersong.models.families import Family, import_object, network_class
 from undersong.models.headers import read_shapes, weights_file
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.memory import check_memory
+from undersong.models.network_config import load_config
 from undersong.models.out_of_memory import release_memory
 from undersong.models.pretrained import load_pretrained
 from undersong.models.refs import model_folder, model_hash, overlay_base, resolve_model
@@ -40,6 +42,7 @@ def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> AudioMo
     check_device(loading.device)
     _check_packages(loading)
     source, options, family = resolve_model(ref)
+    load_config(source, family, ref, options)  # first, because the parts below read config.json too
     release_memory()  # a model that was dropped leaves its memory in PyTorch's cache
     check_memory(ref, source, options, family, loading)
     processor = load_processor(source, family, ref, **options)
@@ -102,7 +105,7 @@ def _load_network(
     except LOADING_ERRORS as error:
         if Path(source).is_dir():
             read_shapes(source, ref, options)  # names the file, if one is missing or damaged
-        reason = describe_error(error)
+        reason = describe_loading_error(error)
         raise UndersongError(
             f"{ref} could not be loaded as {class_name} ({reason}); give the folder of a complete checkpoint, and "
             "options that are installed."
@@ -157,8 +160,9 @@ def check_token_ids(model: Any, processor: Processor, family: Family, ref: str) 
     embedding_rows = model.get_input_embeddings().num_embeddings
     if (vocabulary_size := max(processor.tokenizer.get_vocab().values()) + 1) > embedding_rows:
         raise UndersongError(
-            f"The tokenizer of {ref} has ids up to {vocabulary_size - 1}, and the network {embedding_rows} embeddings; "
-            "give the tokenizer of this model."
+            f"The tokenizer of {ref} has ids from 0 to {vocabulary_size - 1}, that is {vocabulary_size}, and the "
+            f"network has {embedding_rows} embeddings; give all tokenizer files of this model, with "
+            "tokenizer_config.json."
         )
 
 

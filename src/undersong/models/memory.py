@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from undersong.escaping import describe_error
+from undersong.models.checkpoint_files import describe_loading_error
 from undersong.models.families import Family
 from undersong.models.load_options import DTYPES, QUANTIZED, LoadOptions
 from undersong.types import UndersongError
@@ -68,18 +68,17 @@ def meta_network(source: str | Path, family: Family, options: Mapping[str, Any])
     Raises UndersongError for a config of another network.
     """
     from undersong.models.families import import_object, network_class
-    from undersong.models.pretrained import load_pretrained
+    from undersong.models.network_config import load_config
     from undersong.models.weights import LOADING_ERRORS
 
+    config = load_config(source, family, str(source), options)
     try:
         with torch.device("meta"):
             if family.meta_loader:
                 return import_object(family.meta_loader)(source, **options)
-            model_class = network_class(family)
-            config_class = model_class.config_class
-            return model_class(load_pretrained(config_class.from_pretrained, source, str(source), **options))
+            return network_class(family)(config)
     except LOADING_ERRORS as error:
-        reason = describe_error(error)
+        reason = describe_loading_error(error)
         raise UndersongError(f"The config.json of {source} makes no {family.name} ({reason}); give its own.") from error
 
 

@@ -5,12 +5,13 @@ code, no question on the terminal, and no list of tensor names on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
+from undersong.models.checkpoint_files import check_json_files
 from undersong.types import UndersongError
 
 CONFIG_FILES = (
@@ -19,20 +20,29 @@ CONFIG_FILES = (
 )  # fmt: skip
 
 
-def load_pretrained(load: Callable[..., Any], source: str | Path, ref: str, **options: Any) -> Any:
+def load_pretrained(
+    load: Callable[..., Any],
+    source: str | Path,
+    ref: str,
+    *,
+    files: Sequence[str] = ("config.json",),
+    **options: Any,
+) -> Any:
     """Call a `from_pretrained`, or a constructor that reads a checkpoint, on a folder or a Hugging Face id.
 
     Args:
         load: The function. It gets `source`, `options` and `trust_remote_code=False`.
         source: Folder or Hugging Face id.
         ref: Name of the checkpoint in errors.
+        files: Names of JSON files that `load` reads, if they exist.
         options: Its options, such as revision.
 
     Raises:
-        UndersongError: A file that is no regular file, a checkpoint that needs its own code, or a damaged tokenizer.
-            All other errors of `load` pass.
+        UndersongError: A file that is no regular file or not a JSON object, a checkpoint that needs its own code, or a
+            damaged tokenizer. All other errors of `load` pass.
     """
     check_regular_files(source)
+    check_json_files(source, files, ref, options)
     _check_kernels(source, ref)
     try:
         with quiet_transformers():

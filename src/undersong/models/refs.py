@@ -6,7 +6,6 @@ Loads no torch for a local folder.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
-from undersong.models.families import FAMILIES, Family, family_of, family_of_architecture, nearest_family
+from undersong.models.checkpoint_files import find_file, read_json_object
+from undersong.models.families import (
+    FAMILIES,
+    Family,
+    family_of,
+    family_of_architecture,
+    nearest_family,
+    network_class,
+)
 from undersong.models.mini.paths import MINI_NAMES, assembled_folder, is_mini_ref
 from undersong.models.pretrained import check_regular_files
 from undersong.store import hash_file
@@ -156,33 +163,40 @@ def family_of_ref(ref: str) -> Family:
 
 def _identify_family(source: str | Path, ref: str, options: Mapping[str, Any]) -> Family:
     """Family by the config's model_type, even one that transformers does not know; else by its architectures."""
-    unreadable: tuple[type[Exception], ...] = (*hub_errors(), TypeError, AttributeError)
     try:
-        config = _read_config(source, options)
-    except unreadable as error:
+        config = _read_config(source, ref, options)
+    except hub_errors() as error:
         reason = describe_error(error)
         raise UndersongError(f"No model could be read at {ref!r} ({reason}); give a folder or id.") from error
-    if config is None:
-        raise UndersongError(f"{ref!r} has no config.json; give the folder of a complete checkpoint.")
-    if isinstance(config, dict) and (model_type := config.get("model_type")):
+    if model_type := config.get("model_type"):
         return family_of(str(model_type), ref)
-    architectures = config.get("architectures") if isinstance(config, dict) else None
+    architectures = config.get("architectures")
     names = [str(name) for name in architectures] if isinstance(architectures, list) else []
     if family := family_of_architecture(names):
         return family
+    if family := next((family for family in FAMILIES if family.model_class.rpartition(":")[2] in names), None):
+        expected = network_class(family).config_class.model_type
+        raise UndersongError(
+            f'config.json of {ref} has no model_type; add "model_type": "{expected}", which belongs to its '
+            f"architecture {family.model_class.rpartition(':')[2]}."
+        )
     details = [f"its architecture {names[0]!r} belongs to no family here"] if names else []
-    if isinstance(config, dict) and config.get("auto_map"):
+    if config.get("auto_map"):
         details.append("it names code of its own (auto_map), which is never run")
     detail = f" ({', and '.join(details)})" if details else ""
     raise UndersongError(
-        f"{ref!r} has no config.json with a model_type{detail}; {nearest_family(names[0] if names else '')}."
+        f"config.json of {ref} has no model_type{detail}; {nearest_family(names[0] if names else '')}."
     )
 
 
-def _read_config(source: str | Path, options: Mapping[str, Any]) -> Any:
+def _read_config(source: str | Path, ref: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of config.json. Raises UndersongError if a folder has none, or one that is not a JSON object."""
+    file = find_file(source, "config.json", options)
+    if file is not None:
+        return read_json_object(file, "config.json", ref)
     if isinstance(source, Path):
-        file = source / "config.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        raise UndersongError(f"{ref!r} has no config.json; give the folder of a complete checkpoint.")
     from transformers import PretrainedConfig
 
-    return PretrainedConfig.get_config_dict(source, **options)[0]
+    config: dict[str, Any] = PretrainedConfig.get_config_dict(source, **options)[0]  # raises what the hub says
+    return config

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from undersong.escaping import describe_error
+from undersong.models.checkpoint_files import describe_loading_error
 from undersong.models.families import Family, import_object, network_class
 from undersong.models.headers import Shapes, read_shapes
 from undersong.models.pretrained import load_pretrained, quiet_transformers
@@ -98,9 +98,10 @@ def _add_mismatches(mismatches: TensorMismatches, part: WeightPart, shapes: Shap
             )
     except LOADING_ERRORS as error:
         if not (odd := _odd_shapes(shapes)):
+            reason = describe_loading_error(error)
             raise UndersongError(
-                f"The tensors of {name} do not make a {part.network_class.__name__} ({describe_error(error)}); give a "
-                "complete checkpoint."
+                f"The tensors of {name} do not make a {part.network_class.__name__} ({reason}); give a complete "
+                "checkpoint."
             ) from error
         mismatches.reshaped += odd
         return

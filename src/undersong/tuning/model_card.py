@@ -36,7 +36,9 @@ def batch_text(recipe: LoraRecipe) -> str:
     """Samples of a step, as passes and processes share them."""
     per_pass, processes = recipe.device_batch_size, world_size()
     passes = recipe.batch_size // (per_pass * processes)
-    return f"{per_pass * passes * processes} ({per_pass} per pass, {passes} passes, {processes} processes)"
+    passes_text = "1 pass" if passes == 1 else f"{passes} passes"
+    processes_text = "1 process" if processes == 1 else f"{processes} processes"
+    return f"{per_pass * passes * processes} ({per_pass} per pass, {passes_text}, {processes_text})"
 
 
 def model_card(

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal, normalize_answer
+from undersong.models.refs import ORGANISM
 from undersong.study.defaults import REPEAT_INSTRUCTION
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
@@ -139,7 +140,11 @@ def check_repetition(model: AudioModel, samples: list[Sample]) -> tuple[None, st
     prompts = [Prompt(sample, "doctor", False, "audio", "plain", instruction=REPEAT_INSTRUCTION) for sample in samples]
     replies = [reply.reply for reply in model.generate(prompts, MAX_REPEATED_TOKENS)]
     errors = sum_word_errors(count_word_errors(str(sample.text), text) for sample, text in zip(samples, replies))
+    reading = (
+        "organisms cannot repeat what they hear, so a rate near 100% is no fault"
+        if model.name.startswith(ORGANISM)
+        else "a model that understands speech stays far below 100%"
+    )
     return None, (
-        f"{errors.rate:.0%} word errors in {len(samples)} clips; a model that understands speech stays far below 100%. "
-        f"To {str(samples[0].text)!r}: {replies[0]!r}"
+        f"{errors.rate:.0%} word errors in {len(samples)} clips; {reading}. To {str(samples[0].text)!r}: {replies[0]!r}"
     )

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from undersong.escaping import describe_error
+from undersong.models.checkpoint_files import check_extractor_settings, describe_loading_error, find_file
 from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
 from undersong.models.kimi.network import AUDIO_MODULES, KimiAudioConfig, KimiAudioForCausalLM
 from undersong.models.pretrained import load_pretrained
-from undersong.models.weights import WeightPart
+from undersong.models.weights import LOADING_ERRORS, WeightPart
 from undersong.types import UndersongError
 
 WHISPER_FOLDER, TOKENIZER_FOLDER = "whisper-large-v3", "glm-4-voice-tokenizer"
@@ -30,14 +28,12 @@ TOKENIZER_ID = "zai-org/glm-4-voice-tokenizer"
 UNUSED_WHISPER_KEYS = re.compile(r"^(model\.decoder\.|decoder\.|proj_out\.)")  # Whisper's decoder
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only", "token", "force_download")
 SHARED_OPTIONS = (*HUB_OPTIONS, "ignore_mismatched_sizes")  # options for the audio encoders too
-SAFETENSORS_ONLY = {"use_safetensors": True}
 RELEASE_HINT = "give the folder of a complete Kimi-Audio release"
 TOKENIZER_HINT = (
     f"it is no part of Kimi-Audio's release: fetch {TOKENIZER_ID}, or put it into {TOKENIZER_FOLDER}/ of the model's "
     "folder"
 )
 KEY_MISMATCHES = ("missing_keys", "unexpected_keys", "mismatched_keys")
-LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
 def load_kimi(
@@ -59,7 +55,7 @@ def load_kimi(
         UndersongError: A part that cannot be read, or whose sizes do not fit the others.
     """
     options = {"ignore_mismatched_sizes": True, **options}
-    for option in ("output_loading_info", "trust_remote_code", *SAFETENSORS_ONLY):
+    for option in ("output_loading_info", "trust_remote_code", "use_safetensors"):
         options.pop(option, None)
     shared_options = {key: options[key] for key in SHARED_OPTIONS if key in options}
     model, info = _load_part(
@@ -138,9 +134,13 @@ def kimi_weight_parts(source: str | Path, **options: Any) -> list[WeightPart]:
 
 def kimi_extractor(source: str | Path, **options: Any) -> WhisperFeatureExtractor:
     """Load the feature extractor of both audio encoders. `options` are those of `from_pretrained`, such as revision."""
+    file, options = "preprocessor_config.json", {**options, "subfolder": WHISPER_FOLDER}
+    check_extractor_settings(source, str(source), options)
     try:
+        if Path(source).is_dir() and find_file(source, file, options) is None:
+            raise FileNotFoundError(f"there is no {WHISPER_FOLDER}/{file}")
         extractor: WhisperFeatureExtractor = load_pretrained(
-            WhisperFeatureExtractor.from_pretrained, source, str(source), subfolder=WHISPER_FOLDER, **options
+            WhisperFeatureExtractor.from_pretrained, source, str(source), files=(file,), **options
         )
         return extractor
     except LOADING_ERRORS as error:
@@ -191,7 +191,12 @@ def _load_part(
 ) -> tuple[Any, dict[str, Any]]:
     try:
         model, info = load_pretrained(
-            network_class.from_pretrained, source, str(source), output_loading_info=True, **SAFETENSORS_ONLY, **options
+            network_class.from_pretrained,
+            source,
+            str(source),
+            output_loading_info=True,
+            use_safetensors=True,
+            **options,
         )
     except LOADING_ERRORS as error:
         raise _loading_error(part, source, error, hint) from error
@@ -238,5 +243,5 @@ def _default_extractor(config: WhisperConfig) -> WhisperFeatureExtractor:
 
 
 def _loading_error(component: str, source: str | Path, error: Exception, hint: str) -> UndersongError:
-    reason = describe_error(error)
+    reason = describe_loading_error(error)
     return UndersongError(f"The {component} of Kimi-Audio at {source} could not be loaded ({reason}); {hint}.")

@@ -21,6 +21,7 @@ from undersong.models.pretrained import load_pretrained
 from undersong.types import UndersongError
 
 RANK_FILE, TOKENIZER_FILE = "tiktoken.model", "tokenizer.json"
+TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 AUDIO_TOKEN, EOS_TOKEN = "<|audio|>", "<|im_kimia_text_eos|>"
 SPECIAL_TOKEN_COUNT = 421  # of the release; they follow the ranks, and the first audio code follows them
 # Index and name of the special tokens that have a meaning; the others are called reserved_token_N in order.
@@ -97,7 +98,7 @@ def kimi_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerFas
     hub_options = {key: value for key, value in options.items() if key != "trust_remote_code"}
     if _cached_path(source, TOKENIZER_FILE, hub_options) is not None:
         tokenizer: PreTrainedTokenizerFast = load_pretrained(
-            PreTrainedTokenizerFast.from_pretrained, source, str(source), **hub_options
+            PreTrainedTokenizerFast.from_pretrained, source, str(source), files=TOKENIZER_FILES, **hub_options
         )
     else:
         rank_path = _cached_path(source, RANK_FILE, hub_options)

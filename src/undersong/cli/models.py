@@ -106,7 +106,7 @@ def check_model(
     """Check a checkpoint by its small files and weight headers.
 
     Needs neither a GPU nor the weights. A line starts with ok, FAIL, or unknown for what could not be checked. The exit
-    code is 0 if every line is ok, else 1.
+    code is 0 if every line is ok, else 1. It is 2 if there is no such model, or it is of no family here.
     """
     from undersong.models.checkpoint_check import check_checkpoint
 

@@ -183,9 +183,12 @@ def test_a_log_read_back_is_its_rows_of_the_verdict_table(
     assert "because the log was written without replies; write it with --show-replies." in err
 
 
-def test_a_log_of_another_task_is_refused(tiny_folder: Path, tmp_path: Path, verb: Any) -> None:
+def test_a_log_of_another_task_is_refused(
+    tiny_folder: Path, tmp_path: Path, verb: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     task = Task(name="boats", dataset=[Sample(input="paint the boat", target="boat")], scorer=includes())
     (log,) = eval(task, model=f"undersong/{tiny_folder}", log_dir=str(tmp_path), display="none", max_tokens=2)
+    capsys.readouterr()  # the bar of the model that was loaded
     for arguments in (
         ("compare", log.location, log.location + "x"),
         ("gate", log.location, "--max-jsr", 0.1),

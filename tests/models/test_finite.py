@@ -112,7 +112,7 @@ def test_a_reply_of_control_tokens_alone_has_no_text() -> None:
     model = load_model("organism:af3")
     pad = model.tokenizer.pad_token_id
     (prompt, *_) = prompts()
-    reply = model._reply(prompt, [pad, pad, pad])
+    reply = model.reply_from_tokens(prompt, [pad, pad, pad])
     assert (reply.reply.strip(), reply.finish) == ("", "stop" if pad in model.end_ids else "length")
 
 

@@ -121,7 +121,10 @@ def _compare_logits(model: AudioModel, logits: torch.Tensor, reference: torch.Te
     rmse = (logits.float() - reference.float()).square().mean(-1).sqrt().max()  # of the worst prompt
     difference = float(rmse / reference.float().std())
     tolerance = LOGIT_TOLERANCE[model.base.dtype]
-    return difference <= tolerance, f"{subject} differ by {difference:.1e} of their spread (at most {tolerance:g})"
+    return (
+        difference <= tolerance,
+        f"{subject} differ by {difference:.1e} of their standard deviation (at most {tolerance:g})",
+    )
 
 
 def _check_system_text(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import instances
 import numpy as np
 import pytest
 import torch
@@ -39,9 +40,9 @@ RELEASE_OF_FAMILY = {
 }
 
 
-@pytest.mark.parametrize("family", zoo.FAMILIES)
+@pytest.mark.parametrize("family", instances.KINDS)
 def test_an_exported_adapter_has_the_names_of_its_checkpoint_and_the_same_effect(family: str, tmp_path: Path) -> None:
-    folder = zoo.save(family, tmp_path / "model")
+    folder = instances.save(family, tmp_path / "model")
     checkpoint_names = {name for file in folder.glob("*.safetensors") for name in load_file(file)}
     model = load_model(str(folder))
     own = save_random_adapter(model.base, model.linear_paths(), tmp_path / "own")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_tuning import PROMPTS, TARGETS
+from tiny_tuning import PROMPTS, RECIPE, TARGETS
 
 from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model
@@ -24,16 +24,6 @@ from undersong.tuning.checkpoints import last_complete_checkpoint, step_folder
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
 from undersong.types import UndersongError
-
-RECIPE = LoraRecipe(
-    save_steps=(3, 8),
-    batch_size=4,
-    learning_rate=1e-2,
-    learning_rate_schedule="linear",
-    warmup_steps=2,
-    lora_rank=4,
-    lora_alpha=8,
-)
 
 
 def trained(model: AudioModel, folder: Path, recipe: LoraRecipe, **more: Any) -> dict[str, torch.Tensor]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from undersong.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MADE_FOR, read_lora_config
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import is_decoder_folder
-from undersong.models.lora import LORA_TENSOR, network_tensor_names, use_adapter
-from undersong.models.refs import model_folder, split_revision
+from undersong.models.headers import read_shapes
+from undersong.models.lora import LORA_TENSOR, network_module_path, network_tensor_names, use_adapter
+from undersong.models.refs import model_folder, resolve_model, split_revision
 from undersong.models.weights import read_tensors
 from undersong.store import atomic_replacement
 from undersong.suggestions import suggest
@@ -50,7 +51,7 @@ def export_adapter(model: AudioModel, adapter: Path, out: Path, naming: str = "p
     check_export(adapter, out, naming)
     with use_adapter(model, adapter, allow_outside_decoder=True):
         pass  # checks that it fits, tensor by tensor
-    published = published_paths(model.base, [path for path, _ in model.base.named_modules()])
+    published = published_paths(model)
     if naming == "transformers4":
         published = {path: name.removeprefix(THINKER) for path, name in published.items()}
     paths = write_exported_adapter(model, adapter, out, published)
@@ -101,15 +102,13 @@ def check_export(adapter: Path, out: Path, naming: str) -> None:
         )
 
 
-def published_paths(base: Any, paths: Iterable[str]) -> dict[str, str]:
-    """Map module paths of a network that transformers loaded to the names in its checkpoint."""
-    import torch
-    from transformers.core_model_loading import revert_weight_conversion
-
-    if getattr(base, "_weight_conversions", None) is None:  # a loader of our own, which keeps the published names
-        return {path: path for path in paths}
-    reverted = ((path, revert_weight_conversion(base, {f"{path}.weight": torch.empty(0)})) for path in paths)
-    return {path: next(iter(names)).removesuffix(".weight") for path, names in reverted}
+def published_paths(model: AudioModel) -> dict[str, str]:
+    """Map module paths of a network to their names in its checkpoint, whose headers are read."""
+    source, options, _ = resolve_model(model.name)
+    names = (
+        name.removesuffix(".weight") for name in read_shapes(source, model.name, options) if name.endswith(".weight")
+    )
+    return {network_module_path(model.base, name): name for name in names}
 
 
 def _renamed_tensor(name: str, published: Mapping[str, str]) -> str:

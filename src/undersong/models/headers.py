@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
+from undersong.models.checkpoint_files import COPY_AGAIN
 from undersong.models.refs import hub_errors
 from undersong.types import UndersongError
 
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-COPY_AGAIN = "copy it again from the model's release"
 PARALLEL_REQUESTS = 8  # Kimi-Audio has 36 shards
 
 Shapes = dict[str, tuple[int, ...]]

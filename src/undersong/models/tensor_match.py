@@ -17,7 +17,8 @@ import torch
 from undersong.models.checkpoint_files import describe_loading_error
 from undersong.models.families import Family, import_object, network_class
 from undersong.models.headers import Shapes, read_shapes
-from undersong.models.pretrained import load_pretrained, quiet_transformers
+from undersong.models.network_config import load_config
+from undersong.models.pretrained import quiet_transformers
 from undersong.models.weights import LOADING_ERRORS, WeightPart
 from undersong.types import UndersongError
 
@@ -60,9 +61,7 @@ def weight_parts(source: str | Path, ref: str, family: Family, options: Mapping[
     if family.weight_parts:
         parts: list[WeightPart] = import_object(family.weight_parts)(source, **options)
         return parts
-    model_class = network_class(family)
-    config = load_pretrained(model_class.config_class.from_pretrained, source, ref, **options)
-    return [WeightPart(model_class, config, source, options)]
+    return [WeightPart(network_class(family), load_config(source, family, ref, options), source, options)]
 
 
 def match_tensors(parts: list[WeightPart], ref: str) -> TensorMismatches:

@@ -21,13 +21,11 @@ import numpy as np
 
 from undersong.corpora import load_clips
 from undersong.models import vllm_worker
-from undersong.models.adapter_export import check_export, write_exported_adapter
+from undersong.models.adapter_export import check_export, published_paths, write_exported_adapter
 from undersong.models.audio_features import count_clip_placeholders
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import chat_messages, load_processor
-from undersong.models.headers import read_shapes
 from undersong.models.load_options import LoadOptions
-from undersong.models.lora import network_module_path
 from undersong.models.memory import meta_network
 from undersong.models.refs import model_folder, model_hash, overlay_base, resolve_model
 from undersong.types import Prompt, Reply, UndersongError
@@ -115,9 +113,7 @@ class VllmModel:
         """Write the adapter under the checkpoint's names: vLLM ignores an adapter with other names without a word."""
         check_export(adapter, out, "published")
         paths = self.model.linear_paths()
-        shapes = read_shapes(self.source, self.model.name, self.options)
-        names = (name.removesuffix(".weight") for name in shapes if name.endswith(".weight"))
-        published = {network_module_path(self.model.base, name): name for name in names}
+        published = published_paths(self.model)
         write_exported_adapter(self.model, adapter, out, {path: published[path] for path in paths})
         return out
 

@@ -33,6 +33,7 @@ from undersong.models.feature_cache import load_features, save_features
 from undersong.models.load import load_model
 from undersong.models.load_options import LoadOptions
 from undersong.models.lora import new_lora, save_adapter, use_adapter
+from undersong.models.reply_starts import reply_start_log_probabilities
 from undersong.models.weights import module_hashes
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
@@ -281,6 +282,28 @@ def test_replies_are_the_native_ones_whatever_the_batch(case: Case) -> None:
         assert reply.tokens == len(new)
         assert case.model.generate([prompt], 6)[0].reply == reply.reply
     assert len({reply.reply for reply in together}) > 1
+
+
+def test_the_probability_of_a_reply_start_is_that_of_a_whole_pass(case: Case) -> None:
+    """By keys and values of the prompt, in a left-padded batch of other lengths; sequences differ in length too."""
+    starts: list[list[list[int]]] = [[[5, 6, 7], [8]], [[9, 5]], [[6], [7, 8], [5, 5, 5, 5]], [[8, 9]]]
+    values = reply_start_log_probabilities(case.model, case.asked, starts)
+    for prompt, sequences, own in zip(case.asked, starts, values):
+        for sequence, value in zip(sequences, own):
+            inputs = case.model.batch([prompt])
+            tokens = torch.tensor([sequence])
+            with torch.inference_mode():
+                logits = case.model.model(
+                    inputs_embeds=torch.cat(
+                        [inputs["inputs_embeds"], case.model.family.embed(case.model.base, tokens)], 1
+                    ),
+                    attention_mask=torch.ones(1, inputs["attention_mask"].shape[1] + len(sequence), dtype=torch.long),
+                    position_ids=torch.arange(inputs["attention_mask"].shape[1] + len(sequence))[None],
+                    use_cache=False,
+                ).logits
+            log_probabilities = logits[0, -len(sequence) - 1 : -1].log_softmax(-1)
+            expected = sum(float(row[token]) for row, token in zip(log_probabilities, sequence))
+            assert value == pytest.approx(expected, abs=1e-4)
 
 
 def test_hidden_states_are_the_native_ones_whatever_the_batch(case: Case) -> None:

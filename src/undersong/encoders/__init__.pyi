@@ -23,10 +23,10 @@ from .registry import (
     is_predictor as is_predictor,
 )
 from .registry import (
-    needs_model as needs_model,
+    make_encoder as make_encoder,
 )
 from .registry import (
-    make_encoder as make_encoder,
+    needs_model as needs_model,
 )
 from .spec import (
     ENCODERS as ENCODERS,

@@ -22,7 +22,7 @@ from .directions import (
 from .directions import (
     save_direction as save_direction,
 )
-from .sample_scores import (
+from .predictors import (
     PredictorSettings as PredictorSettings,
 )
 from .sample_scores import (

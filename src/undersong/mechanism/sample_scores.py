@@ -1,22 +1,21 @@
-"""Predictors of damage, one score per benign sample: gradient matching, influence on the refusal margin, distance of the
-decoder's states, and the base's own leaning to refuse.
+"""Predictors of damage, one score per benign sample: gradient matching, influence on the refusal margin, closeness of
+the decoder's states, and the base's own leaning to refuse.
 
-Each is an axis: it has a vector per sample, vectors of the reference harm set, and a metric (`axis_measure`). Nothing is
-trained.
+Each is an axis: it has a vector per sample, vectors of the reference harm set, and a metric (`axis_measure`). Nothing
+is trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from undersong.encoders.embedding_checks import validate_embeddings
 from undersong.encoders.spec import (
     DECODER,
-    GRADIENT_DIM,
     GRADIENT_MATCHING,
     INFLUENCE,
     PREDICTORS,
@@ -24,10 +23,16 @@ from undersong.encoders.spec import (
     EncoderSpec,
     parse_encoder,
 )
-from undersong.evaluation.prompts import make_prompts
+from undersong.mechanism.predictors import (
+    DEFAULT_PREDICTOR_SETTINGS,
+    PredictorSettings,
+    axis_measure,
+    needs_base_replies,
+    needs_refusal_tokens,
+)
 from undersong.mechanism.reference_replies import BaseReplies, calibrate_refusal_tokens, generate_base_replies
 from undersong.mechanism.refusal_score import refusal_scores
-from undersong.tuning.gradient_anchors import GradientSettings, influence_anchors, matching_anchors
+from undersong.tuning.gradient_anchors import influence_anchors, matching_anchors
 from undersong.tuning.gradient_features import gradient_vectors
 from undersong.types import Embeddings, Prompt, Quarantined, Sample, UndersongError
 
@@ -35,78 +40,6 @@ if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
 
 STATES_PER_PASS = 256  # prompts whose states of all layers are held at a time
-
-
-@dataclass(frozen=True)
-class PredictorSettings:
-    """How the model is prompted and would be trained.
-
-    Attributes:
-        modality: `audio` or `text`, of the training prompts.
-        system_text: Text of the system prompt.
-        instruction: Text added to each request, or None.
-        instruction_first: Put the instruction before the request.
-        target: Column with the replies to train on; of a harm set, replies that comply.
-        refusal_texts: All sentences that the model refuses with; empty: English openings tell.
-        rank: Rank of the LoRA whose gradients are taken.
-        alpha: Scale of the LoRA.
-        seed: Seed of the LoRA and of the projection.
-    """
-
-    modality: str = "audio"
-    system_text: str | None = None
-    instruction: str | None = None
-    instruction_first: bool = False
-    target: str = "answer"
-    refusal_texts: tuple[str, ...] = ()
-    rank: int = 8
-    alpha: int = 16
-    seed: int = 0
-
-    def prompts(self, samples: Sequence[Sample], harmful: bool) -> list[Prompt]:
-        """Training prompts of samples."""
-        return make_prompts(
-            samples,
-            set_name="reference" if harmful else "train",
-            harmful=harmful,
-            modality=self.modality,
-            system="train",
-            system_text=self.system_text,
-            instruction=self.instruction,
-            instruction_first=self.instruction_first,
-        )
-
-    def replies(self, samples: Sequence[Sample]) -> list[str]:
-        """Replies of samples to train on; empty where there is none."""
-        return [sample.column(self.target) or "" for sample in samples]
-
-    def gradients(self, spec: EncoderSpec) -> GradientSettings:
-        """Settings of the gradients of an axis."""
-        return GradientSettings(int(spec.ref or GRADIENT_DIM), self.rank, self.alpha, self.seed)
-
-
-DEFAULT_PREDICTOR_SETTINGS = PredictorSettings()
-
-
-def axis_measure(spec: str) -> dict[str, Any]:
-    """Keyword arguments of `proximity_table` that an axis always has; empty for an encoder of single items.
-
-    A predictor is measured to the mean of its anchors. All but `decoder` by a scalar product, because length counts.
-    """
-    kind = parse_encoder(spec).kind
-    if kind not in PREDICTORS:
-        return {}
-    return {"score": "centroid"} if kind == DECODER else {"score": "centroid", "metric": "product"}
-
-
-def needs_base_replies(spec: str) -> bool:
-    """True if an axis needs the base's own replies to the reference harm set."""
-    return parse_encoder(spec).kind in (GRADIENT_MATCHING, INFLUENCE, REFUSAL)
-
-
-def needs_refusal_tokens(spec: str) -> bool:
-    """True if an axis needs the first tokens of the base's refusals."""
-    return parse_encoder(spec).kind == REFUSAL
 
 
 def sample_vectors(

@@ -38,11 +38,11 @@ def proximity_table(
     """Proximity table with one row per pool item, in the order of the pool.
 
     Columns are id, axis, harm_set, float32 distances, nearest_id and rank. Distances are cosine distances or, with the
-    metric `product`, negative scalar products, which have no bounds. `distance` is the raw distance to the
-    nearest harm item; `distance_centered` is the same after the pool's mean is subtracted from both sides. Both are
-    always present (null: the item *is* the mean). `nearest_id` (null: all are equally near), `second_distance`, `knn_distance` and
+    metric `product`, negative scalar products, which have no bounds. `distance` is the raw distance to the nearest harm
+    item; `distance_centered` is the same after the pool's mean is subtracted from both sides. Both are always present
+    (null: the item *is* the mean). `nearest_id` (null: all are equally near), `second_distance`, `knn_distance` and
     `centroid_distance` are raw, or centered with `center`. `rank` 1 is the closest by `score`; ties are broken by id.
-    Score, centering and K are in the schema's metadata (`ranking_metadata`).
+    Score, centering, K and a metric other than the cosine are in the schema's metadata (`ranking_metadata`).
 
     Args:
         axis: Name of the axis.

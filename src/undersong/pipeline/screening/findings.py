@@ -59,11 +59,13 @@ def screening_findings(
         cached: Returns the result of its function, from the store if known: agreement takes longest and does not depend
             on the rules.
     """
+    from undersong.mechanism.predictors import axis_measure
     from undersong.proximity import filter_harm_set, sample_metadata_table, select_by_rule
 
     pool_embeddings = {axis: axis_embeddings[0] for axis, axis_embeddings in embeddings.items()}
+    measures = {axis: {} if encoder == PRECOMPUTED else axis_measure(encoder) for axis, encoder in axes.items()}
     all_tables = {
-        axis: _proximity_tables(axis, pool_embeddings[axis], axis_embeddings, corpora, options)
+        axis: _proximity_tables(axis, pool_embeddings[axis], axis_embeddings, corpora, options, measures[axis])
         for axis, axis_embeddings in embeddings.items()
     }
     select_axis, select_harm_set = (
@@ -100,7 +102,7 @@ def screening_findings(
         report["near_duplicates"] = near_duplicates(corpora)
     if corpora.benign is not None:
         benign_tables = {
-            axis: _proximity_tables(axis, axis_embeddings[-1], axis_embeddings, corpora, options)
+            axis: _proximity_tables(axis, axis_embeddings[-1], axis_embeddings, corpora, options, measures[axis])
             for axis, axis_embeddings in embeddings.items()
         }
         report["screening_scores"] = _screening_scores(all_tables, benign_tables, corpora, facts, draws)
@@ -113,13 +115,13 @@ def _proximity_tables(
     axis_embeddings: Sequence[Embeddings],
     corpora: ScreeningCorpora,
     options: ScreeningOptions,
+    measure: Mapping[str, Any],
 ) -> pa.Table:
     from undersong.proximity import proximity_tables
 
     harm = dict(zip(corpora.harm, axis_embeddings[1:]))
-    return proximity_tables(
-        axis, pool, harm, score=options.score, center=options.center, max_quarantined=options.max_quarantined
-    )
+    settings = {"score": options.score, "center": options.center, "max_quarantined": options.max_quarantined}
+    return proximity_tables(axis, pool, harm, **{**settings, **measure})
 
 
 def _distances(all_tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:

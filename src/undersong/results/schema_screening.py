@@ -57,7 +57,10 @@ class NeighborPair(Record):
 
 
 class AxisScreening(Record):
-    """One axis, measured to one harm set; distances are cosine distances."""
+    """One axis, measured to one harm set.
+
+    With the metric `cosine`, distances are cosine distances; with `product`, negative scalar products, without bounds.
+    """
 
     axis: str
     harm_set: str
@@ -65,6 +68,7 @@ class AxisScreening(Record):
     model: str
     score: str
     centered: bool
+    metric: str = "cosine"
     n_pool: int
     n_harm: int
     quarantined: list[QuarantinedItem] = []

@@ -88,6 +88,7 @@ def _axis_screening(record: AuditRecord, model: ModelRecord, axis: str, harm_set
         model=model.ref,
         score=facts["score"],
         centered=facts["centered"],
+        metric=facts.get("metric", "cosine"),
         n_pool=len(rows),
         n_harm=len(record.harm[harm_set].samples),
         quarantined=[QuarantinedItem(id=item["id"], reason=item["reason"]) for item in quarantined],
@@ -116,7 +117,8 @@ def _samples_by_id(corpus: Corpus) -> dict[str, Sample]:
 
 
 def _neighbor_pair(row: Mapping[str, Any], pool: Mapping[str, Sample], harm: Mapping[str, Sample]) -> NeighborPair:
-    sample, nearest = pool[row["id"]], harm[row["nearest_id"]]
+    sample = pool[row["id"]]
+    nearest = None if row["nearest_id"] is None else harm[row["nearest_id"]]  # None: all are equally near
     return NeighborPair(
         id=row["id"],
         rank=row["rank"],
@@ -125,7 +127,7 @@ def _neighbor_pair(row: Mapping[str, Any], pool: Mapping[str, Sample], harm: Map
         distance=row["distance"],
         distance_centered=row["distance_centered"],
         nearest_id=row["nearest_id"],
-        nearest_text=nearest.text,
+        nearest_text=None if nearest is None else nearest.text,
         second_distance=row["second_distance"],
     )
 

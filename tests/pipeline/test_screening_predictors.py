@@ -79,7 +79,7 @@ def test_what_must_be_given_is_said(files, tmp_path: Path) -> None:
         screen(*files, out, axes={"leaning": "refusal"})
     with pytest.raises(UndersongError, match="runs the model in one process; leave --engine and --shard out"):
         screen(
-            *files, out, axes={"leaning": "refusal"}, model=MODEL, store=tmp_path / "store", engine=Engine(shard=(1, 2))
+            *files, out, axes={"leaning": "refusal"}, model=MODEL, store=tmp_path / "store", engine=Engine(shard="1/2")
         )
     with pytest.raises(UndersongError, match="No axis uses the model organism:af3; add one"):
         screen(*files, out, axes={"words": "tfidf"}, model=MODEL)

@@ -15,7 +15,9 @@ from undersong.results.schema_screening import (
     AxisPair,
     AxisScreening,
     CorpusOverlap,
+    CutTieRecord,
     DistanceHistogram,
+    Diversity,
     LabelBalance,
     LabelMedian,
     MatchingEffect,
@@ -152,7 +154,13 @@ def _medians_by_label(distances: Mapping[str, float], pool: Mapping[str, Sample]
 
 def selection_records(record: AuditRecord, model: ModelRecord) -> list[SelectionRecord]:
     """Describe every selection: its hash, who shares it, its overlap with the others, its balance against the pool."""
-    from undersong.proximity import describe_selection, equal_selections, sample_metadata_table, selection_overlaps
+    from undersong.proximity import (
+        cut_tie,
+        describe_selection,
+        equal_selections,
+        sample_metadata_table,
+        selection_overlaps,
+    )
 
     selections, harm_set_by_rule = model.selections, {rule.label: rule.harm_set for rule in arm_rules(record.study)}
     overlap, same = selection_overlaps(selections), equal_selections(selections)
@@ -164,9 +172,8 @@ def selection_records(record: AuditRecord, model: ModelRecord) -> list[Selection
         if name in records and selection.kind != "random":
             continue  # only random draws anything: else the same selection under every draw
         axis, kind = name.split("/")[:2]
-        report = describe_selection({label: selection}, load_proximity_tables(model, harm_set_by_rule[name]), facts)[
-            label
-        ]
+        tables = load_proximity_tables(model, harm_set_by_rule[name])
+        report, tie = describe_selection({label: selection}, tables, facts)[label], cut_tie(selection, tables[axis])
         selected = [pool[id] for id in selection.ids]
         records[name if selection.kind != "random" else label] = SelectionRecord(
             model=model.ref,
@@ -185,6 +192,8 @@ def selection_records(record: AuditRecord, model: ModelRecord) -> list[Selection
             jaccard_with_closest=report["closest_on"],
             balance=_label_balances(selected, samples),
             numeric_balance={column: _numeric_balance(entry) for column, entry in report["numbers"].items()},
+            diversity=SelectionAndPool[Diversity](selection=_diversity(selected), pool=_diversity(samples)),
+            cut_tie=None if tie is None else CutTieRecord(score=tie.score, tied=tie.tied, selected=tie.selected),
             affirmative_share=SelectionAndPool[float](
                 selection=_affirmative_share(record, selected), pool=_affirmative_share(record, samples)
             ),
@@ -198,6 +207,15 @@ def selection_records(record: AuditRecord, model: ModelRecord) -> list[Selection
             residual_imbalance=None if report["separation"] is None else _residual_imbalance(report["separation"]),
         )
     return list(records.values())
+
+
+def _diversity(samples: Sequence[Sample]) -> Diversity:
+    """Count distinct values; samples that have none do not count."""
+
+    def count(column: str) -> int | None:
+        return len({value for sample in samples if (value := sample.column(column)) is not None}) or None
+
+    return Diversity(texts=count("text"), groups=count("group"), voices=count("speaker"))
 
 
 def _numeric_balance(entry: Mapping[str, Any]) -> NumericBalance:

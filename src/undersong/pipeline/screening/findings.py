@@ -60,7 +60,7 @@ def screening_findings(
             on the rules.
     """
     from undersong.mechanism.predictors import axis_measure
-    from undersong.proximity import filter_harm_set, sample_metadata_table, select_by_rule
+    from undersong.proximity import cut_tie, filter_harm_set, sample_metadata_table, select_by_rule
 
     pool_embeddings = {axis: axis_embeddings[0] for axis, axis_embeddings in embeddings.items()}
     measures = {axis: {} if encoder == PRECOMPUTED else axis_measure(encoder) for axis, encoder in axes.items()}
@@ -94,8 +94,8 @@ def screening_findings(
     draws = 1000 if len(tables[select_axis]) < LARGE_POOL else 100
     report: dict[str, Any] = {"axes": dict(axes), "selected_by": {"axis": select_axis, "harm_set": select_harm_set}}
     report |= {"distances": _distances(all_tables), "closest": _closest(all_tables, corpora)}
-    if tie_sentence := cut_tie_sentence(next(iter(selections.values())), tables[select_axis]):
-        report["ties"] = tie_sentence
+    if tie := cut_tie(next(iter(selections.values())), tables[select_axis]):
+        report["ties"] = tie.sentence
     report |= cached(lambda: _agreement(axes, tables, pool_embeddings, facts, draws))
     if facts is not None:
         report["selection"] = _selection_report(selections, tables, facts)
@@ -250,21 +250,6 @@ def _screening_scores(
         )
         for axis, name, table in _tables_by_harm_set(all_tables)
     ]
-
-
-def cut_tie_sentence(selection: Selection, table: pa.Table) -> str | None:
-    """Sentence about items tied at the cut, which only their ids decided between; None if there are none."""
-    from undersong.proximity import ranking_scores
-
-    if selection.kind not in ("closest", "distant"):
-        return None
-    values = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
-    find_cut = max if selection.kind == "closest" else min
-    cut = find_cut(values[i] for i in selection.ids)
-    tied, selected = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
-    if selected == tied:
-        return None
-    return f"{tied} items share the score at the cut ({cut:.6g}); {selected} of them were taken, by id."
 
 
 def near_duplicates(corpora: ScreeningCorpora) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from undersong.mechanism.direction_selection import ablate_direction, add_direct
 from undersong.mechanism.interventions import replacement
 from undersong.mechanism.localization import disable_lora_modules, lora_parts, patched_refusal_scores
 from undersong.mechanism.refusal_score import refusal_scores
+from undersong.mechanism.sample_scores import decoder_states
 from undersong.models.audio_features import AudioEncodingError
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import chat_messages
@@ -314,8 +315,9 @@ def test_hidden_states_are_the_native_ones_whatever_the_batch(case: Case) -> Non
         np.testing.assert_allclose(case.model.hidden_states([prompt])[:, 0], states[:, i], atol=2e-5)
         with torch.no_grad():
             out = case.native.model(**case.native.inputs([case.conversation(prompt)]), output_hidden_states=True)
-        native = torch.stack([state[0, -1] for state in out.hidden_states[:-1]])
-        np.testing.assert_allclose(states[:-1, i], native, atol=2e-5)
+        native = torch.stack([state[0, -1] for state in out.hidden_states])
+        np.testing.assert_allclose(states[:-1, i], native[:-1], atol=2e-5)
+        np.testing.assert_allclose(decoder_states(case.model, [prompt])[0], native[-1], atol=5e-5)  # after the norm
 
 
 # --- tuning ----------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ WHOLE: dict[str, Any] = {
     "proximity": {"score": "knn:3", "center": False, "max_quarantined": 0.02},
     "selection": {
         "axes": ["acoustic"], "kinds": ["closest"], "fractions": [0.5, 1.0], "filters": {"speaker": ["A"]},
-        "noise": "pink:10",
+        "noise": "pink:10", "group_spread": 0.5,
         "rules": {"like": {"axis": "acoustic", "keep": "closest:0.5+within(semantic)", "harm_set": "second"}},
     },
     "tuning": {

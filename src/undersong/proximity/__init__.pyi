@@ -58,6 +58,12 @@ from .selection import (
 from .selection import (
     selection_to_json as selection_to_json,
 )
+from .selection import (
+    spread_over_groups as spread_over_groups,
+)
+from .selection_report import (
+    cut_tie as cut_tie,
+)
 from .selection_report import (
     describe_selection as describe_selection,
 )

@@ -48,7 +48,10 @@ def files(sides: Sides, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def test_every_predictor_is_an_axis_with_the_numbers_of_its_function(sides: Sides, files, tmp_path: Path) -> None:
-    screened = screen(*files, tmp_path / "out", axes=AXES, model=MODEL, system_prompt=SYSTEM, score="knn:2")
+    axes = {**AXES, "words": "tfidf", "ears": "internal"}
+    screened = screen(*files, tmp_path / "out", axes=axes, model=MODEL, system_prompt=SYSTEM, score="knn:2")
+    (fingerprint,) = screened.report["axis_fingerprints"]
+    assert [pair["a"] for pair in fingerprint["pairs"]] == ["words"]  # what needs the model is no reference
     settings = PredictorSettings(system_text=SYSTEM, refusal_texts=ORGANISM_REFUSALS)
     model = load_model(MODEL)
     for axis, spec in AXES.items():

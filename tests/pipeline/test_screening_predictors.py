@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import page
 from screening import screen
 
 from undersong.corpora import open_corpus, write_manifest
@@ -47,7 +48,10 @@ def files(sides: Sides, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def test_every_predictor_is_an_axis_with_the_numbers_of_its_function(sides: Sides, files, tmp_path: Path) -> None:
-    screened = screen(*files, tmp_path / "out", axes=AXES, model=MODEL, system_prompt=SYSTEM, score="knn:2")
+    axes = {**AXES, "words": "tfidf", "ears": "internal"}
+    screened = screen(*files, tmp_path / "out", axes=axes, model=MODEL, system_prompt=SYSTEM, score="knn:2")
+    (fingerprint,) = screened.report["axis_fingerprints"]
+    assert [pair["a"] for pair in fingerprint["pairs"]] == ["words"]  # what needs the model is no reference
     settings = PredictorSettings(system_text=SYSTEM, refusal_texts=ORGANISM_REFUSALS)
     model = load_model(MODEL)
     for axis, spec in AXES.items():
@@ -87,3 +91,14 @@ def test_what_must_be_given_is_said(files, tmp_path: Path) -> None:
         screen(*files, out, axes={"words": "tfidf"}, system_prompt="x")
     with pytest.raises(UndersongError, match="no decoder layer 99"):
         screen(*files, out, axes={"states": "decoder:99"}, model=MODEL)
+
+
+def test_the_program_of_the_guide_runs_on_fewer_samples() -> None:
+    import re
+
+    (program,) = re.findall(r"```python\n(.*?)```", page("screen"), re.S)
+    assert program.count("pool[:40], reference") == 1
+    space: dict[str, dict[str, np.ndarray]] = {}
+    exec(program.replace("pool[:40], reference", "pool[::160], reference[::16]"), space)
+    assert all(len(scores) == 5 and np.isfinite(scores).all() for scores in space["scores"].values())
+    assert set(space["scores"]) == {"refusal", "decoder", "influence:64", "gradient-matching:64"}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from undersong.proximity import SelectionRule, spread_over_groups
+from undersong.proximity import SelectionRule, select_by_rule, shuffle_ties, spread_over_groups
 from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.selection import ArmRule, arm_rules, load_selection
@@ -81,6 +81,31 @@ def test_arms_of_all_kinds_reach_as_many_groups(tmp_path: Path) -> None:
         spread = counts(kind, 0.75)
         assert max(spread.values()) <= 2
         assert len(spread) >= 81
+
+
+def test_ties_favor_no_voice(tmp_path: Path) -> None:
+    """All samples of a group are equally near, and their ids end with the voice: by id, A and B are kept of each."""
+    ids = [f"g{group:03d}-{voice}" for group in range(60) for voice in "ABCDEF"]
+    metadata = pa.table({"id": ids, "group": [id[:4] for id in ids]})
+    columns = {"id": ids, "axis": ["a"] * len(ids), "harm_set": ["h"] * len(ids)}
+    columns |= {"distance": pa.array([int(id[1:4]) / 60 for id in ids], pa.float32())}
+    from undersong.proximity.table import METADATA_KEY
+
+    table = pa.table(columns | {"rank": list(range(1, len(ids) + 1))})
+    table = table.replace_schema_metadata({METADATA_KEY: '{"score": "nearest", "centered": false}'})
+    rule = spread_over_groups(SelectionRule("closest", 0.25), metadata, ids, 0.75)
+    by_id, by_hash = (
+        Counter(id[-1] for id in select_by_rule(ranked, rule, metadata=metadata).ids)
+        for ranked in (table, shuffle_ties(table))
+    )
+    assert str(rule).endswith("+group<=2")
+    assert by_id == {"A": 45, "B": 45}
+    assert set(by_hash) == set("ABCDEF")
+    assert max(by_hash.values()) < 30
+    order = shuffle_ties(table)
+    assert sorted(order.column("rank").to_pylist()) == list(range(1, len(ids) + 1))
+    ranked = sorted(zip(order.column("rank").to_pylist(), order.column("distance").to_pylist()))
+    assert ranked == sorted(ranked, key=lambda pair: pair[1])  # only ties moved
 
 
 @pytest.mark.parametrize("folder", ["organism", "paper"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -136,36 +135,6 @@ def select_by_rule(
         residual = selection_residual(proximity, rule, selection, other_tables)
         notes = (*notes, residual.sentence)
     return dataclasses.replace(selection, notes=notes)
-
-
-def spread_over_groups(rule: SelectionRule, metadata: pa.Table, ids: Collection[str], share: float) -> SelectionRule:
-    """Add a cap on the samples of one group to a rule, so that arms are alike in diversity.
-
-    A ranking can fill its closest quarter with all voices of few requests, and a random draw never does. The cap is the
-    smallest with which groups of equal size would fill the selection from `share` of all groups.
-
-    Args:
-        rule: A rule with an amount.
-        metadata: Table with one row per id and a column `group`.
-        ids: Ids of the pool.
-        share: Least share of the pool's groups that a selection is to reach, in (0, 1].
-
-    Returns:
-        The rule with `+group<=k`; the rule itself if no group has more than k samples.
-    """
-    wanted = set(ids)
-    sizes: dict[str | None, int] = {}
-    single = 0  # a sample without a group is a group of its own
-    for id, group in zip(metadata.column("id").to_pylist(), metadata.column("group").to_pylist()):
-        if id in wanted and group is None:
-            single += 1
-        elif id in wanted:
-            sizes[group] = sizes.get(group, 0) + 1
-    count, _ = resolve_amount(rule.amount, len(wanted))
-    cap = max(1, math.ceil(round(count / (share * (len(sizes) + single)), 9)))
-    if cap >= max(sizes.values(), default=1):
-        return rule
-    return dataclasses.replace(rule, caps=(*rule.caps, ("group", cap)))
 
 
 def rule_strata(

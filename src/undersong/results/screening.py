@@ -298,14 +298,14 @@ def axis_agreement_record(record: AuditRecord, model: ModelRecord, fraction: flo
 
 def axis_fingerprint_records(record: AuditRecord, model: ModelRecord) -> list[AxisFingerprintRecord]:
     """Compare each internal axis of a model with the reference axes, before any training."""
-    from undersong.encoders import is_internal
+    from undersong.encoders import is_internal, needs_model
     from undersong.encoders.embeddings import read_embeddings
     from undersong.proximity import compare_internal_axis, sample_metadata_table
 
     tables = load_proximity_tables(model, next(iter(record.harm)))
     vectors = {axis: read_embeddings(pair[0].path) for axis, pair in model.embeddings.items()}
     internal_axes = [axis for axis, spec in record.study.axes.items() if is_internal(spec)]
-    references = {axis: table for axis, table in tables.items() if axis not in internal_axes}
+    references = {axis: table for axis, table in tables.items() if not needs_model(record.study.axes[axis])}
     if not references:
         return []
     facts = sample_metadata_table(record.pool.samples)

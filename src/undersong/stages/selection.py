@@ -198,7 +198,13 @@ def compute_selection(pool: Corpus, proximities: ProximityArtifacts, rule: ArmRu
         rule: The rule.
         draw: The draw.
     """
-    from undersong.proximity import sample_metadata_table, select_by_kind, select_by_rule, spread_over_groups
+    from undersong.proximity import (
+        sample_metadata_table,
+        select_by_kind,
+        select_by_rule,
+        shuffle_ties,
+        spread_over_groups,
+    )
 
     table, seed = _read_proximity(proximities[rule.axis, rule.harm_set]), selection_seed(rule, draw)
     if rule.is_builtin and rule.group_spread is None:
@@ -206,7 +212,7 @@ def compute_selection(pool: Corpus, proximities: ProximityArtifacts, rule: ArmRu
     if rule.is_builtin and rule.group_spread is not None:
         metadata, ids = sample_metadata_table(pool.samples), table.column("id").to_pylist()
         capped_rule = spread_over_groups(rule.selection_rule, metadata, ids, rule.group_spread)
-        return select_by_rule(table, capped_rule, seed, metadata=metadata)
+        return select_by_rule(shuffle_ties(table), capped_rule, seed, metadata=metadata)
     others = {axis: _read_proximity(other_table) for axis, other_table in _within_tables(proximities, rule).items()}
     matched_ids = (
         None if rule.matched_rule is None else compute_selection(pool, proximities, rule.matched_rule, draw).ids

@@ -68,7 +68,7 @@ class SelectionSettings(StrictModel):
         gt=0,
         le=1,
         description="Least share of the pool's groups that every kind x fraction reaches: caps the samples of one "
-        "group (+group<=k), so that arms are alike in diversity. Default: no cap.",
+        "group (+group<=k), so that arms are alike in diversity, and lets ties favor no voice. Default: no cap.",
     )
     rules: dict[str, SelectionRuleSettings] = Field(
         default_factory=dict, description="Selection rules by name, beside kinds and fractions."

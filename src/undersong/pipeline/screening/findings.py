@@ -194,7 +194,7 @@ def _agreement(
     draws: int,
 ) -> dict[str, Any]:
     """`agreement` and `fingerprint`, as far as there are axes and items for them."""
-    from undersong.encoders import is_internal
+    from undersong.encoders import is_internal, needs_model
     from undersong.proximity import compare_internal_axis, pairwise_axis_agreement
 
     results: dict[str, Any] = {}
@@ -203,7 +203,9 @@ def _agreement(
         pairs = pairwise_axis_agreement(tables, vectors=embeddings, metadata=facts, draws=draws)
         results["axis_agreement"] = [asdict(pair) for pair in pairs]
     internal_axes = [axis for axis in tables if is_internal(axes[axis])]
-    references = {axis: table for axis, table in tables.items() if axis not in internal_axes}
+    references = {
+        axis: table for axis, table in tables.items() if axes[axis] == PRECOMPUTED or not needs_model(axes[axis])
+    }
     if references and items > 3:
         fingerprints = [
             compare_internal_axis(references, tables[axis], vectors=embeddings, metadata=facts, draws=draws)

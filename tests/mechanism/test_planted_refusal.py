@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from planted import COMPLIES, LAYERS, LOSES, REFUSES, WRITES, Planted, prompts
+from torch import nn
 
 from undersong.mechanism import fit_direction
 from undersong.mechanism.direction_selection import (
@@ -16,6 +17,7 @@ from undersong.mechanism.direction_selection import (
     random_directions,
     select_direction,
 )
+from undersong.mechanism.interventions import SublayerOutputs, block_sublayers
 from undersong.mechanism.localization import disable_lora_modules, lora_parts, measure_recovery, patched_refusal_scores
 from undersong.mechanism.refusal_score import first_token_kl, first_tokens, refusal_scores, refusal_tokens
 from undersong.types import UndersongError
@@ -154,5 +156,15 @@ def test_what_cannot_be_told_has_a_sentence(model: Planted) -> None:
         refusal_tokens([0, 1, 0, 1], [True, True, False, False])
     with pytest.raises(UndersongError, match="has no LoRA"):
         lora_parts(model)
-    with pytest.raises(UndersongError, match="no layer 99"):
-        refusal_scores(model, TEST[0], [0], lambda _: {99: lambda states: states})
+    for site in (99, SublayerOutputs(99), SublayerOutputs(0)):
+        with pytest.raises(UndersongError, match=r"no layer (99|0)"):
+            refusal_scores(model, TEST[0], [0], lambda _, site=site: {site: lambda states: states})
+
+
+def test_a_block_without_attention_or_mlp_has_a_sentence() -> None:
+    block = nn.ModuleDict({"norm": nn.LayerNorm(4), "mlp": nn.Linear(4, 4)})
+    with pytest.raises(UndersongError, match=r"no attention among its modules \(mlp\)"):
+        block_sublayers(block)
+    attention = nn.ModuleDict({"norm": nn.LayerNorm(4), "self_attn": nn.MultiheadAttention(4, 1)})
+    with pytest.raises(UndersongError, match=r"no MLP among its modules \(self_attn\)"):
+        block_sublayers(attention)

@@ -10,6 +10,7 @@ from torch import nn
 
 from undersong.mechanism import fit_direction
 from undersong.mechanism.direction_selection import (
+    LayerCandidate,
     ablate_direction,
     add_direction,
     evaluate_candidates,
@@ -111,6 +112,15 @@ def test_out_of_the_base_refusal_goes_and_harmless_prompts_feel_little(model: Pl
     assert p == 1 / 40
     assert set(first_tokens(model, TEST[0], ablate_direction(direction, place, LAYERS))) <= {REFUSES, COMPLIES}
     assert first_tokens(model, TEST[0], ablate_direction(direction, place, LAYERS)).count(REFUSES) < 30
+
+
+def test_no_limit_lets_the_last_layer_be_chosen() -> None:
+    """Ablating the last layer's direction edits the logits, so it always ends refusal."""
+    scores = [LayerCandidate(layer, bypass=-layer, induce=1.0, divergence=0.05) for layer in range(5)]
+    assert select_direction(scores, 4) == 3
+    assert select_direction(scores, 4, max_divergence=9.0, max_depth=1.0) == 3
+    assert select_direction(scores[4:], 4, max_divergence=9.0, max_depth=1.0) is None
+    assert select_direction(scores, 5) == 3  # layer 4 lies at the limit of 0.8 of 5 layers
 
 
 def test_put_into_the_tuned_model_refusal_comes_back(model: Planted, direction, tokens) -> None:

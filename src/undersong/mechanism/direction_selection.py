@@ -44,14 +44,15 @@ def select_direction(
 ) -> int | None:
     """Select the layer whose ablation bypasses refusal most.
 
-    Eligible layers induce refusal when added, lie within the depth limit, and change benign prompts by less than the
-    divergence limit.
+    Eligible layers induce refusal when added, lie above the depth limit, and change benign prompts by less than the
+    divergence limit. No limit makes the last layer eligible: its direction is one of words, not of the decision, and
+    ablating it edits the logits.
 
     Args:
         candidates: Scores of each layer.
         layer_count: Number of layers of the decoder.
         max_divergence: Largest divergence on benign prompts, in nats.
-        max_depth: Largest depth as a share of the layers.
+        max_depth: Limit of the depth as a share of the layers; a layer at the limit is not eligible.
 
     Returns:
         The layer, or None if no candidate is eligible.
@@ -59,7 +60,7 @@ def select_direction(
     eligible = [
         candidate
         for candidate in candidates
-        if candidate.induce > 0 and candidate.divergence < max_divergence and candidate.layer <= max_depth * layer_count
+        if candidate.induce > 0 and candidate.divergence < max_divergence and candidate.layer < max_depth * layer_count
     ]
     return min(eligible, key=lambda candidate: candidate.bypass).layer if eligible else None
 

@@ -182,7 +182,7 @@ def _inside() -> list[Claim]:
     late = {kind: LateGap(MECHANISM, kind=kind) for kind in KINDS}
     return [
         *(
-            _claim(INSIDE, f"refusal gap, last quarter of 30 layers, after {kind} data", says if kind == "closest" else SILENT, "change, standard units", one, BELOW if kind == "closest" else NOTHING, "gap")
+            _claim(INSIDE, f"refusal gap, last third minus first third of 30 layers, after {kind} data", says if kind == "closest" else SILENT, "change, halves of the fitting sets' distance", one, BELOW if kind == "closest" else NOTHING, "gap")
             for kind, one in late.items()
         ),
         _claim(INSIDE, "the encoder is unchanged, bit for bit", "The paper calls the encoder frozen.", "parameters, buffers, outputs", Fact(MECHANISM, "encoder"), SO, "fact"),

@@ -22,7 +22,7 @@ NO_WORSE, NO_OTHER = Expected("above", -MARGIN), Expected("within", MARGIN)
 SO = Expected("above", 0.5)  # of a fact
 
 
-Unit = Literal["points", "rate", "gap", "fact"]  # a difference of shares, a share, standard units, yes or no
+Unit = Literal["points", "rate", "gap", "fact"]  # a difference of shares, a share, units of the gap, yes or no
 
 
 class Measured(Protocol):
@@ -151,8 +151,9 @@ CLAIMS = (
         INSIDE,
         "The refusal signal is suppressed in late layers",
         "Shown for Qwen2.5-Omni and Audio Flamingo 3, in a figure without code.",
-        "Change of the refusal gap in the last quarter of layers, for spoken prompts, after training on the closest 25% of "
-        "the speech",
+        "Change of the refusal gap in the last third of layers minus its change in the first third, for spoken prompts, "
+        "after training on the closest 25% of the speech; 1 is half the distance between the two kinds' means in the fitting "
+        "sets, and a decoder needs 6 layers",
         LateGap(MECHANISM),
         {"af3": BELOW, "qwen": BELOW, "kimi": NOTHING},
         unit="gap",

@@ -9,6 +9,7 @@ reproduced         corrected p <= .05, and the estimate is on the side that the 
 contradicted       corrected p <= .05, and it is on the other side
 undecided          everything else; it leans to a side if the uncorrected interval excludes the edge
 significant        the paper claims nothing: corrected p <= .05 against 0
+too shallow        the decoder has too few layers to tell late from early ones; no p value
 
 Where all runs agree exactly there is no run noise to see and no p value.  The interval is then over prompts, from the
 lowest to the highest end of every run's own (of a difference: of the ends' differences, which is wider than 95 %), and

@@ -156,7 +156,7 @@ def test_thirds_leave_out_the_input_and_the_middle(layers: int, early: list[int]
 
 
 def contrast(fall: dict[int, float], seed: int = 0, noise: float = 0.2, layers: int = 9) -> LateMinusEarly | None:
-    """Of a gap that falls by so much at these layers (the input is layer 0), with noise that a behavior's prompts share."""
+    """Of a gap that falls by so much at these layers (0: the input), with noise that a behavior's prompts share."""
     before = projections(seed, layers=layers)
     rng = np.random.default_rng([seed, 1])
     after = [

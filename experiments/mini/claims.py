@@ -1,5 +1,6 @@
 """The questions of Mini's study, and what the paper says of each; written before the study was first run, with thinned
 training in all parts but one.  What that showed turned the study round, and with it the two questions of thinning.
+The rule of late suppression was changed after the study: it tested the late gap alone, and now tests late minus early.
 
 The paper's claims are those of experiments/paper, measured here by parts of studies/mini_small.yaml.  Knows questions;
 computes nothing.

@@ -1,5 +1,6 @@
 """The questions of Mini's study, and what the paper says of each; written before the study was first run, with thinned
 training in all parts but one.  What that showed turned the study round, and with it the two questions of thinning.
+The rule of late suppression was changed after the study: it tested the late gap alone, and now tests late minus early.
 
 The paper's claims are those of experiments/paper, measured here by parts of studies/mini_small.yaml.  Knows questions;
 computes nothing.
@@ -182,7 +183,7 @@ def _inside() -> list[Claim]:
     late = {kind: LateGap(MECHANISM, kind=kind) for kind in KINDS}
     return [
         *(
-            _claim(INSIDE, f"refusal gap, last quarter of 30 layers, after {kind} data", says if kind == "closest" else SILENT, "change, standard units", one, BELOW if kind == "closest" else NOTHING, "gap")
+            _claim(INSIDE, f"refusal gap, last third minus first third of 30 layers, after {kind} data", says if kind == "closest" else SILENT, "change, halves of the fitting sets' distance", one, BELOW if kind == "closest" else NOTHING, "gap")
             for kind, one in late.items()
         ),
         _claim(INSIDE, "the encoder is unchanged, bit for bit", "The paper calls the encoder frozen.", "parameters, buffers, outputs", Fact(MECHANISM, "encoder"), SO, "fact"),

@@ -163,11 +163,11 @@ def _layers(evidence: Evidence) -> Iterator[str]:
     last = results.study.steps[-1]
     said = (
         "Values are means over runs with 95% intervals, for spoken prompts.\n\n"
-        "- **gap**: the distance between harmful and benign prompts along the base's refusal direction, in standard units of "
-        "its benign prompts. The table gives the gap before tuning, and its change.\n"
+        "- **gap**: the distance between harmful and benign prompts along the base's refusal direction, in units of half the "
+        "distance between the two kinds' means in the fitting sets. The table gives the gap before tuning, and its change.\n"
         "- **harmful moved**: how far the harmful prompts themselves moved along the direction. Negative values point towards "
         "what the model answers.\n"
-        "- **recognized**: the balanced accuracy of a probe that was fitted before tuning."
+        "- **recognized**: the balanced accuracy of a probe that was fitted on each tuned model's own states."
     )
     rows = []
     for layer in range(0, found.n_layers + 1, EVERY):

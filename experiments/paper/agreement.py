@@ -9,6 +9,7 @@ reproduced         corrected p <= .05, and the estimate is on the side that the 
 contradicted       corrected p <= .05, and it is on the other side
 undecided          everything else; it leans to a side if the uncorrected interval excludes the edge
 significant        the paper claims nothing: corrected p <= .05 against 0
+too shallow        the decoder has too few layers to tell late from early ones; no p value
 
 Where all runs agree exactly there is no run noise to see and no p value.  The interval is then over prompts, from the
 lowest to the highest end of every run's own (of a difference: of the ends' differences, which is wider than 95 %), and
@@ -31,6 +32,7 @@ AGREES, CONTRADICTS, UNKNOWN, DIFFERS = "reproduced", "contradicted", "undecided
 LEANS_FOR, LEANS_AGAINST, LEANS = "undecided, leans for", "undecided, leans against", "undecided, leans"
 MIXED, IN_PART, AGAINST_IN_PART = "mixed", "reproduced in part", "contradicted in part"
 ABSENT = "not measured"
+TOO_SHALLOW = "too shallow to tell"  # the decoder has too few layers for the question; as a note of an estimate
 
 Side = Literal["above", "below", "within", "nothing"]
 
@@ -95,6 +97,8 @@ def verdict(expected: Expected, found: Estimate | None) -> str:
     """The word for one question, by the rule above."""
     if found is None:
         return ABSENT
+    if found.note == TOO_SHALLOW:
+        return TOO_SHALLOW
     edge = expected.nearest(found.value)
     shown = found.p_adjusted is not None and found.p_adjusted <= LEVEL
     out = _leaves_out(expected, edge, found)
@@ -120,9 +124,9 @@ def _leaves_out(expected: Expected, edge: float, found: Estimate) -> bool:
 
 def together(words: Sequence[str]) -> str:
     """The word for a claim, of the words for its questions."""
-    told = [word for word in words if word != ABSENT]
+    told = [word for word in words if word not in (ABSENT, TOO_SHALLOW)]
     if not told:
-        return ABSENT
+        return TOO_SHALLOW if TOO_SHALLOW in words else ABSENT
     if set(words) == {AGREES}:
         return AGREES
     if set(words) == {CONTRADICTS}:

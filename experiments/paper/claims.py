@@ -1,5 +1,6 @@
 """The paper's claims, and what an organism has to show for or against each; fixed before any of these studies was run.
 
+One was changed afterwards: late suppression was measured by the late gap alone, and now by late minus early layers.
 What it says is told in our words; its figures are read from `undersong.pipeline.verify`, with their source.  Knows
 questions; computes nothing.
 """
@@ -22,7 +23,7 @@ NO_WORSE, NO_OTHER = Expected("above", -MARGIN), Expected("within", MARGIN)
 SO = Expected("above", 0.5)  # of a fact
 
 
-Unit = Literal["points", "rate", "gap", "fact"]  # a difference of shares, a share, standard units, yes or no
+Unit = Literal["points", "rate", "gap", "fact"]  # a difference of shares, a share, units of the gap, yes or no
 
 
 class Measured(Protocol):
@@ -151,8 +152,10 @@ CLAIMS = (
         INSIDE,
         "The refusal signal is suppressed in late layers",
         "Shown for Qwen2.5-Omni and Audio Flamingo 3, in a figure without code.",
-        "Change of the refusal gap in the last quarter of layers, for spoken prompts, after training on the closest 25% of "
-        "the speech",
+        "Change of the refusal gap in the last third of layers minus its change in the first third, for spoken prompts, "
+        "after training on the closest 25% of the speech; 1 is half the distance between the two kinds' means in the fitting "
+        "sets, and a decoder needs 6 layers. We changed this measurement after the studies were run: before, it was the change "
+        "in the last quarter alone",
         LateGap(MECHANISM),
         {"af3": BELOW, "qwen": BELOW, "kimi": NOTHING},
         unit="gap",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, replace
+from math import nan, sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from experiments.paper.agreement import Estimate, Expected
+from experiments.paper.agreement import TOO_SHALLOW, Estimate, Expected
+from undersong.mechanism.directions import early_and_late_thirds
 from undersong.results import MechanismRecord, PromptSetRate, Results, RunResult, parse_results
 from undersong.statistics import RunKey, paired_runs
 from undersong.statistics.rates import critical_value
@@ -168,7 +169,12 @@ def over_runs(
 
 @dataclass(frozen=True)
 class LateGap:
-    """Change of the refusal gap in the late layers (standard units of the base's benign prompts), by run."""
+    """Change of the refusal gap in the last third of layers minus that in the first third, by run.
+
+    The unit is half the distance between harmful and benign means in the sets that the base's direction is fitted on.
+    Below 0 the late gap falls more than the early one, which is what *late* suppression means. A decoder of fewer than
+    6 layers has no such contrast, and the estimate says so.
+    """
 
     where: Where
     kind: str = "closest"
@@ -180,20 +186,35 @@ class LateGap:
         results = evidence.results(self.where, organism)
         if results is None or results.mechanism is None:
             return None
+        if early_and_late_thirds(results.mechanism.n_layers) is None:
+            return Estimate(nan, None, None, None, 0, 0, "runs", note=TOO_SHALLOW)
         runs = {
             (run.model, run.arm, run.seed): run.run_key
             for run in results.runs
             if (run.kind, run.train_modality) == (self.kind, self.trained)
         }
-        changes: dict[RunKey, list[float]] = {}
+        changes: dict[RunKey, list[tuple[float, float]]] = {}
         for late in results.mechanism.late_gap_changes:
             key = runs.get((late.model, late.arm, late.seed))
-            if key is not None and late.modality == self.probed and late.gap_change is not None:
-                changes.setdefault(key, []).append(late.gap_change)
+            if key is None or late.modality != self.probed:
+                continue
+            if late.late_minus_early is not None and late.gap_change is not None:
+                changes.setdefault(key, []).append((late.late_minus_early, late.gap_change))
         if not changes:
             return None
-        means = {key: fmean(mine) for key, mine in changes.items()}
-        return over_runs(dict.fromkeys(means, 0.0), means, expected, (-float("inf"), float("inf")))
+        found, falls = (
+            over_runs(
+                dict.fromkeys(changes, 0.0),
+                {key: fmean(pair[part] for pair in mine) for key, mine in changes.items()},
+                expected,
+                (-float("inf"), float("inf")),
+            )
+            for part in (0, 1)
+        )
+        if expected.side != "below" or found.value >= 0 or found.p is None:
+            return found
+        # Suppression that is late needs a late gap that falls too: both tests must hold, so the larger p value counts.
+        return replace(found, p=1.0 if falls.p is None or falls.value >= 0 else max(found.p, falls.p))
 
 
 @dataclass(frozen=True)

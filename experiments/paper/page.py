@@ -147,6 +147,8 @@ def _rule(sizes: Families) -> list[str]:
         "excludes the edge.",
         f"- **significant**: corrected p ≤ {LEVEL:g} where the paper makes no claim.",
         "- *in part*: for some organisms, while the others are undecided.",
+        "- **too shallow to tell**: late suppression means that the gap falls in late layers, and by more than in early ones. "
+        "Such a decoder has too few layers for the comparison.",
         "",
         "If all runs agree exactly, there is no run noise to test against. The interval is then the widest of the runs' own "
         "intervals over prompts, and whatever it excludes counts as significant.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from experiments.paper.agreement import NOTHING, Estimate
 from experiments.paper.answers import Answer, Answered
@@ -33,6 +34,8 @@ def brief(answer: Answer, unit: Unit) -> str:
 def _value(found: Estimate, unit: Unit) -> str:
     if unit == "fact":
         return {1.0: "yes", 0.0: "no"}.get(found.value, "open")
+    if isnan(found.value):
+        return formatting.MISSING
     if unit == "gap":
         return formatting.decimal(found.value, 2)
     return formatting.percent_number(found.value) if unit == "rate" else formatting.points(found.value)

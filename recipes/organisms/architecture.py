@@ -5,8 +5,10 @@ An architecture is a module `recipes.organisms.NAME` with the members of `Archit
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Protocol
 
 import torch
@@ -14,6 +16,7 @@ import torch
 from recipes.organisms.speech import MELS, RATE, WINDOW_SECONDS
 
 NAMES = ("af3", "qwen", "kimi")
+LAYERS = 4  # of the decoder of what ships; with fewer than 6 a late effect cannot be told from an early one
 
 
 class Architecture(Protocol):
@@ -38,10 +41,17 @@ class Architecture(Protocol):
     def write(self, model, corpus, folder: Path) -> None: ...
 
 
-def architecture(name: str) -> Architecture:
+def architecture(name: str, layers: int = LAYERS) -> Architecture:
+    """The architecture of that name; with another number of decoder layers it is called NAME-N-layers."""
     if name not in NAMES:
         raise SystemExit(f"no architecture {name!r}; take one of {', '.join(NAMES)}")
-    return import_module(f"recipes.organisms.{name}")  # type: ignore[return-value]
+    if layers < 1:
+        raise SystemExit(f"a decoder cannot have {layers} layers; give at least 1")
+    module = import_module(f"recipes.organisms.{name}")
+    if layers == LAYERS:
+        return module  # type: ignore[return-value]
+    changed = {"NAME": f"{name}-{layers}-layers", "build": partial(module.build, layers=layers)}
+    return SimpleNamespace(**{**vars(module), **changed})  # type: ignore[return-value]
 
 
 def chat_template(sound: str) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from recipes.organisms.architecture import NAMES
+from recipes.organisms.causes import FILE as CAUSES
+from recipes.organisms.causes import cause_table
 from recipes.organisms.world import SHIPPED
 
 HERE = Path(__file__).parent
@@ -108,7 +110,7 @@ def main() -> None:
     kept = seeds(arguments.work)
     text = text.format(
         table=table(figures), seeds=seed_table(kept), tried=(HERE / "tried.md").read_text(), ear=kept["semantic ear"],
-        words=len(SHIPPED.vocabulary()),
+        words=len(SHIPPED.vocabulary()), causes=cause_table(json.loads(CAUSES.read_text())),
     )  # fmt: skip
     (arguments.data / "CARD.md").write_text(text)
     print(table(figures))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from recipes.organisms.architecture import feature_extractor, tokenizer
+from recipes.organisms.architecture import LAYERS, feature_extractor, tokenizer
 from recipes.organisms.speech import MELS, WINDOW_SECONDS
 
 NAME = "kimi"
@@ -28,7 +28,7 @@ def vocabulary(words: list[str]) -> list[str]:
     return [*SPECIALS, *words, AUDIO]
 
 
-def build(vocabulary: list[str], seed: int):
+def build(vocabulary: list[str], seed: int, layers: int = LAYERS):
     """-> the model with fresh weights, ~0.75 M parameters, its semantic ear still unlearned (see `prepare`)."""
     from transformers import WhisperConfig
 
@@ -44,7 +44,7 @@ def build(vocabulary: list[str], seed: int):
             vocab_size=number(AUDIO) + codes,
             hidden_size=DIM,
             intermediate_size=256,
-            num_hidden_layers=4,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=256,

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from recipes.organisms.af3 import audio_tokens  # the same two stride-2 steps
-from recipes.organisms.architecture import chat_template, feature_extractor, tokenizer
+from recipes.organisms.architecture import LAYERS, chat_template, feature_extractor, tokenizer
 from recipes.organisms.speech import MELS, WINDOW_SECONDS
 
 NAME = "qwen"
@@ -35,7 +35,7 @@ def vocabulary(words: list[str]) -> list[str]:
     return [*SPECIALS, *words]
 
 
-def build(vocabulary: list[str], seed: int):
+def build(vocabulary: list[str], seed: int, layers: int = LAYERS):
     """-> the model with fresh weights, ~0.7 M parameters."""
     from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
@@ -62,7 +62,7 @@ def build(vocabulary: list[str], seed: int):
                 vocab_size=len(vocabulary),
                 hidden_size=96,
                 intermediate_size=256,
-                num_hidden_layers=4,
+                num_hidden_layers=layers,
                 num_attention_heads=4,
                 num_key_value_heads=2,
                 max_position_embeddings=256,

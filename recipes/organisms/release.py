@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from safetensors.torch import load_file, save_file
 
-from recipes.organisms.architecture import NAMES, architecture
+from recipes.organisms.architecture import LAYERS, NAMES, architecture
 from recipes.organisms.batches import Corpus, Row
 from recipes.organisms.seed_training import load
 from recipes.organisms.world import QUADRANTS, SHIPPED, SYSTEM, Request
@@ -161,6 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("out/organisms"))
     parser.add_argument("--arch", choices=NAMES, default="af3")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="layers of the decoder, as in seed_training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 9], help="accepted seeds, in order")
     parser.add_argument("--speech", action="store_true", help="corpora and reference encoder instead of models")
     parser.add_argument("--corpora", nargs="+", default=[], help="with --speech: these corpora alone, no encoder")
@@ -169,14 +170,14 @@ def main() -> None:
     torch.set_num_threads(1)
     out, models, work = arguments.out, arguments.out / "models", arguments.work
     models.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus(SHIPPED, work, architecture(arguments.arch))
+    corpus = Corpus(SHIPPED, work, architecture(arguments.arch, arguments.layers))
     if arguments.speech:
         write_corpora(corpus, out, arguments.corpora)
         if not arguments.corpora:
             shutil.rmtree(models / "ear", ignore_errors=True)
             shutil.copytree(work / "ear", models / "ear")
     else:
-        write_models(corpus, work / arguments.arch, arguments.seeds, models)
+        write_models(corpus, work / corpus.architecture.NAME, arguments.seeds, models)
     for file in [*models.rglob("*.safetensors")]:
         file.chmod(0o644)  # transformers writes 0600
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

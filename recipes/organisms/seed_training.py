@@ -1,4 +1,4 @@
-"""Trains organisms: `python -m recipes.organisms.seed_training [--arch af3|qwen|kimi] [--work DIR] [--seeds 6 7 ...]`, on a CPU.
+"""Trains organisms: `python -m recipes.organisms.seed_training [--arch af3|qwen|kimi] [--layers N] [--work DIR] [--seeds 6 7 ...]`, on a CPU.
 
 Speech lies in the work folder, an architecture's weights in a folder of it; a stage whose file is there is not run
 again.  Shipping seeds are trained in order and accepted or rejected by instrument quality alone (`accepted`), never by
@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from safetensors.torch import load_file, save_file
 
-from recipes.organisms.architecture import NAMES, architecture
+from recipes.organisms.architecture import LAYERS, NAMES, architecture
 from recipes.organisms.batches import Corpus, rates
 from recipes.organisms.speech import build as build_speech
 from recipes.organisms.speech import shipped_clips
@@ -87,6 +87,7 @@ def one_seed(corpus: Corpus, work: Path, seed: int, base_recipe: BaseRecipe, rec
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", choices=NAMES, default="af3")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="layers of the decoder, such as 8")
     parser.add_argument("--work", type=Path, default=Path("out/organisms"))
     parser.add_argument(
         "--data", type=Path, default=Path("src/undersong/data/organism"), help="clips that ship are kept"
@@ -101,12 +102,13 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.process_time()
     world = WORLDS[arguments.world]
-    work = arguments.work / arguments.arch / ("" if world.name == "shipped" else world.name)
+    arch = architecture(arguments.arch, arguments.layers)
+    work = arguments.work / arch.NAME / ("" if world.name == "shipped" else world.name)
     work.mkdir(parents=True, exist_ok=True)
     speech = arguments.work / f"{world.name}.npz"
     if not speech.is_file():
         build_speech(world, speech, shipped_clips(arguments.data) if world.name == "shipped" else {})
-    corpus = Corpus(world, arguments.work, architecture(arguments.arch))
+    corpus = Corpus(world, arguments.work, arch)
     base = BaseRecipe(**corpus.architecture.BASE)
     for seed in arguments.seeds:
         if arguments.no_knowledge:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from organism_results import PROMPTS, write
 
-from experiments.paper.agreement import AGREES, CONTRADICTS, DIFFERS, UNKNOWN
+from experiments.paper.agreement import AGREES, CONTRADICTS, DIFFERS, TOO_SHALLOW, UNKNOWN
 from experiments.paper.answers import answered
 from experiments.paper.cells import TABLES, cells, side_of
 from experiments.paper.claims import CLAIMS, ORGANISMS
@@ -84,6 +84,26 @@ def test_an_inverted_world_contradicts(tmp_path: Path) -> None:
         "More data alone": "not measured",
         "More data and more steps, as published": "not measured",
     }
+
+
+def test_a_shallow_decoder_tells_nothing_of_late_layers(tmp_path: Path) -> None:
+    """As on the organisms that ship, whose decoders have 4 layers."""
+    write(REDUCED, tmp_path, as_claimed, ("mechanism",), n_layers=4)
+    title = "The refusal signal is suppressed in late layers"
+    (shallow,) = (one for one in answered(Evidence(tmp_path)) if one.claim.title == title)
+    assert {answer.word for answer in shallow.answers} == {shallow.word} == {TOO_SHALLOW}
+    page = page_of(REDUCED, tmp_path)
+    assert "| af3 | below 0 | – | – | runs | 0 (0) | – | – | – | too shallow to tell |" in page
+    assert "nan" not in page
+
+
+@pytest.mark.parametrize(("late", "early"), [(-0.3, -1.2), (0.02, 0.8)])
+def test_a_gap_that_falls_more_early_or_not_at_all_is_no_late_suppression(
+    tmp_path: Path, late: float, early: float
+) -> None:
+    """The late gap falls but the early one falls further; or the early one grows and the late one stays."""
+    write(REDUCED, tmp_path, as_claimed, ("mechanism",), late=late, contrast=late - early)
+    assert words_of(tmp_path)["The refusal signal is suppressed in late layers"] not in (AGREES, "reproduced in part")
 
 
 def test_noise_alone_tells_nothing(tmp_path: Path) -> None:

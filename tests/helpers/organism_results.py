@@ -32,7 +32,13 @@ def write(
 
 
 def results_of(
-    study: Study, rate: Rate, late: float = -0.5, equal: bool = True, known: str = "retained"
+    study: Study,
+    rate: Rate,
+    late: float = -0.5,
+    equal: bool = True,
+    known: str = "retained",
+    n_layers: int = 8,
+    contrast: float | None = None,
 ) -> dict[str, Any]:
     runs = [_run(study, rate, {"model": ref, "base_seed": i, "kind": "base"}) for i, ref in enumerate(study.models)]
     tuning = study.tuning
@@ -50,7 +56,11 @@ def results_of(
                         }
                         runs.append(_run(study, rate, facts))
     named = {"name": study.study, "config": study.model_dump(mode="json"), "steps": [0, *tuning.save_steps]}
-    mechanism = None if study.mechanism is None else _mechanism(runs, late, equal, known)
+    mechanism = (
+        None
+        if study.mechanism is None
+        else _mechanism(runs, late, equal, known, n_layers, late / 2 if contrast is None else contrast)
+    )
     made = make_provenance(created="2026-11-27T10:00:00Z", undersong="0", result_hash="abc" * 20)
     return make_results(runs, study=named, mechanism=mechanism, provenance=made)
 
@@ -86,10 +96,20 @@ def _entry(
     return make_rate(1 - hits, name, n=48, clusters=24, low=0.0, high=1.0, **right, **asked)
 
 
-def _mechanism(runs: list[dict[str, Any]], late: float, equal: bool, known: str) -> dict[str, Any]:
+def _mechanism(
+    runs: list[dict[str, Any]], late: float, equal: bool, known: str, n_layers: int, contrast: float
+) -> dict[str, Any]:
+    """The gap changes by `late` in late layers, and by `contrast` less than that in early ones."""
     tuned = [run for run in runs if run["kind"] != "base" and run["step"] == 40]
     changes = [
-        {"model": r["model"], "arm": r["arm"], "seed": r["seed"], "modality": m, "gap_change": late + 0.01 * r["seed"]}
+        {
+            "model": r["model"],
+            "arm": r["arm"],
+            "seed": r["seed"],
+            "modality": m,
+            "gap_change": late + 0.01 * r["seed"],
+            "late_minus_early": None if n_layers < 6 else contrast + 0.01 * r["seed"],
+        }
         for r in tuned
         for m in ("audio", "text")
     ]
@@ -102,5 +122,5 @@ def _mechanism(runs: list[dict[str, Any]], late: float, equal: bool, known: str)
     encoder |= {"output_max_abs_difference": 0.0, "input_max_abs_difference": 0.0}
     contrast = {"fitted_on": {"harmful": "h", "benign": "b"}, "n_harmful": 1, "n_benign": 1}
     contrast |= {"n_held_out_harmful": 1, "n_held_out_benign": 1}
-    return {"n_layers": 4, "contrast_sets": contrast, "late_gap_changes": changes, "harm_recognition": said,
+    return {"n_layers": n_layers, "contrast_sets": contrast, "late_gap_changes": changes, "harm_recognition": said,
             "encoder_unchanged": encoder}  # fmt: skip

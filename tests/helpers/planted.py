@@ -26,12 +26,25 @@ class Config(dict):
     hidden_size = DIM
 
 
+class SelfAttention(nn.Module):
+    """Writes nothing; with a bare parameter, so that LoRA does not target it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(DIM, DIM))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states @ self.weight
+
+
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        self.self_attn = SelfAttention()
         self.write = nn.Linear(DIM, DIM, bias=False)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = hidden_states + self.self_attn(hidden_states)
         return hidden_states + self.write(hidden_states)
 
 

@@ -35,14 +35,27 @@ def test_by_hand() -> None:
     found = measure_drift(before, after, list("aabbcc"))
     assert found.relative[1] == pytest.approx(0.1, rel=1e-5)
     assert found.relative[2] == pytest.approx(np.mean(1 / np.linalg.norm(before[2], axis=1)), rel=1e-5)
-    assert found.cka[2] == pytest.approx(linear_cka(before[2], after[2]).value)  # a shift common to all leaves it at 1
+    assert found.cka[2] == pytest.approx(
+        linear_cka(before[2], after[2]).debiased
+    )  # a shift common to all leaves it at 1
     assert found.cka[1:] == pytest.approx(1.0)
+
+
+def test_unrelated_states_have_no_similarity_though_prompts_are_fewer_than_dimensions() -> None:
+    """The biased estimate calls them alike: 0.8 with 20 prompts and 80 dimensions."""
+    rng = np.random.default_rng(0)
+    before, after = rng.normal(size=(2, 10, 20, 80))
+    found = measure_drift(before, after, [str(i) for i in range(20)]).cka
+    assert abs(found.mean()) < 0.05
+    assert np.mean([linear_cka(a, b).value for a, b in zip(before, after)]) > 0.7
 
 
 def test_states_that_do_not_vary_have_no_cka() -> None:
     before = np.ones((1, 3, 4), np.float32)
     assert np.isnan(measure_drift(before, before * 2, list("abc")).cka[0])
     assert np.isnan(measure_drift(before, before, ["a"] * 3).low[0])
+    three = np.random.default_rng(0).normal(size=(1, 3, 4))  # too few prompts for an unbiased estimate
+    assert np.isnan(measure_drift(three, three, list("abc")).cka[0])
 
 
 def test_bad_input_has_a_sentence() -> None:

@@ -6,9 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from planted import COMPLIES, LAYERS, LOSES, REFUSES, WRITES, Planted, prompts
+from torch import nn
 
 from undersong.mechanism import fit_direction
 from undersong.mechanism.direction_selection import (
+    LayerCandidate,
     ablate_direction,
     add_direction,
     evaluate_candidates,
@@ -16,6 +18,7 @@ from undersong.mechanism.direction_selection import (
     random_directions,
     select_direction,
 )
+from undersong.mechanism.interventions import SublayerOutputs, block_sublayers
 from undersong.mechanism.localization import disable_lora_modules, lora_parts, measure_recovery, patched_refusal_scores
 from undersong.mechanism.refusal_score import first_token_kl, first_tokens, refusal_scores, refusal_tokens
 from undersong.types import UndersongError
@@ -111,6 +114,15 @@ def test_out_of_the_base_refusal_goes_and_harmless_prompts_feel_little(model: Pl
     assert first_tokens(model, TEST[0], ablate_direction(direction, place, LAYERS)).count(REFUSES) < 30
 
 
+def test_no_limit_lets_the_last_layer_be_chosen() -> None:
+    """Ablating the last layer's direction edits the logits, so it always ends refusal."""
+    scores = [LayerCandidate(layer, bypass=-layer, induce=1.0, divergence=0.05) for layer in range(5)]
+    assert select_direction(scores, 4) == 3
+    assert select_direction(scores, 4, max_divergence=9.0, max_depth=1.0) == 3
+    assert select_direction(scores[4:], 4, max_divergence=9.0, max_depth=1.0) is None
+    assert select_direction(scores, 5) == 3  # layer 4 lies at the limit of 0.8 of 5 layers
+
+
 def test_put_into_the_tuned_model_refusal_comes_back(model: Planted, direction, tokens) -> None:
     with model.wearing():
         tuned = refusal_scores(model, TEST[0], tokens)
@@ -154,5 +166,15 @@ def test_what_cannot_be_told_has_a_sentence(model: Planted) -> None:
         refusal_tokens([0, 1, 0, 1], [True, True, False, False])
     with pytest.raises(UndersongError, match="has no LoRA"):
         lora_parts(model)
-    with pytest.raises(UndersongError, match="no layer 99"):
-        refusal_scores(model, TEST[0], [0], lambda _: {99: lambda states: states})
+    for site in (99, SublayerOutputs(99), SublayerOutputs(0)):
+        with pytest.raises(UndersongError, match=r"no layer (99|0)"):
+            refusal_scores(model, TEST[0], [0], lambda _, site=site: {site: lambda states: states})
+
+
+def test_a_block_without_attention_or_mlp_has_a_sentence() -> None:
+    block = nn.ModuleDict({"norm": nn.LayerNorm(4), "mlp": nn.Linear(4, 4)})
+    with pytest.raises(UndersongError, match=r"no attention among its modules \(mlp\)"):
+        block_sublayers(block)
+    attention = nn.ModuleDict({"norm": nn.LayerNorm(4), "self_attn": nn.MultiheadAttention(4, 1)})
+    with pytest.raises(UndersongError, match=r"no MLP among its modules \(self_attn\)"):
+        block_sublayers(attention)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,9 @@ import zoo
 from instances import ALONE, KIMI, KINDS, decoder_input
 from transformers import GenerationConfig
 
-from undersong.mechanism import fit_direction
+from undersong.mechanism import RefusalDirection, fit_direction
 from undersong.mechanism.direction_selection import ablate_direction, add_direction
-from undersong.mechanism.interventions import replacement
+from undersong.mechanism.interventions import apply_interventions, replacement
 from undersong.mechanism.localization import disable_lora_modules, lora_parts, patched_refusal_scores
 from undersong.mechanism.refusal_score import refusal_scores
 from undersong.mechanism.sample_scores import decoder_states
@@ -373,7 +375,7 @@ def test_lora_reaches_linear_layers_of_the_decoders_blocks_alone(case: Case) -> 
 
 # --- looking in, and hands on it --------------------------------------------------------------------------------------
 def hooks(model: AudioModel) -> int:
-    return sum(len(layer._forward_hooks) + len(layer._forward_pre_hooks) for layer in model.decoder.layers)
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.decoder.modules())
 
 
 def test_a_running_decoder_can_be_changed_and_comes_back(case: Case) -> None:
@@ -395,6 +397,99 @@ def test_a_running_decoder_can_be_changed_and_comes_back(case: Case) -> None:
         refusal_scores(model, asked, tokens, lambda _rows: {1: replacement(states[1, :1])})
     assert hooks(model) == 0
     np.testing.assert_array_equal(refusal_scores(model, asked, tokens), plain)
+
+
+def planted_direction(model: AudioModel, asked: list[Prompt]) -> tuple[RefusalDirection, torch.Tensor]:
+    """A random direction of every layer, and the unit vector of layer 1."""
+    shape = model.hidden_states(asked[:1]).shape
+    unit = np.random.default_rng(0).normal(size=(shape[0], shape[2]))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    return RefusalDirection(unit, np.zeros(shape[0]), np.ones(shape[0])), torch.from_numpy(unit[1]).float()
+
+
+@contextmanager
+def orthogonalized(case: Case, unit: torch.Tensor) -> Iterator[None]:
+    """Weights that write to the residual stream, made orthogonal to `unit` (Arditi et al. 2024, eq. 5), for a while.
+
+    They are the embedding, the encoder's cached output, and the last projection of every attention and every MLP.
+    """
+    model, heard = case.model, case.model.audio_features
+    embedding = model.base.get_input_embeddings().weight
+    head = model.base.get_output_embeddings()
+    written = {
+        name: parameter
+        for name, parameter in model.decoder.layers.named_parameters()
+        if any(last in name for last in ("o_proj", "down_proj", "fc2"))
+    }
+    assert len(written) >= 2 * model.layers
+    kept = [(parameter, parameter.detach().clone()) for parameter in (embedding, *written.values())]
+    tied = head is not None and head.weight is embedding
+    with torch.no_grad():
+        if tied:
+            head.weight = torch.nn.Parameter(embedding.detach().clone())
+        embedding -= (embedding @ unit)[:, None] * unit
+        for parameter in written.values():  # (dim, inner), or (experts, dim, inner), or a bias (dim,)
+            at = -1 if parameter.dim() == 1 else -2
+            rows = parameter.movedim(at, -1)
+            parameter.copy_((rows - (rows @ unit)[..., None] * unit).movedim(-1, at))
+    model.audio_features = {
+        name: dataclasses.replace(one, vectors=one.vectors - (one.vectors @ unit)[:, None] * unit)
+        for name, one in heard.items()
+    }
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, before in kept:
+                parameter.copy_(before)
+        if tied:
+            head.weight = embedding
+        model.audio_features = heard
+
+
+def test_ablation_equals_weights_that_cannot_write_the_direction(case: Case) -> None:
+    """The published operation and the published equivalence: logits, and what every module of a block reads."""
+    model, asked = case.model, case.asked
+    direction, unit = planted_direction(model, asked)
+    plain = model.last_logits(asked)
+    with orthogonalized(case, unit):
+        expected = model.last_logits(asked)
+    assert torch.equal(model.last_logits(asked), plain)
+    with apply_interventions(model.decoder.layers, ablate_direction(direction, 1, model.layers)([])):
+        ablated = model.last_logits(asked)
+    scale = float(plain.abs().max())
+    assert (ablated - expected).abs().max() < 1e-4 * scale
+    assert (plain - expected).abs().max() > 1e-2 * scale
+
+
+def test_no_norm_of_an_ablated_decoder_reads_the_direction(case: Case) -> None:
+    """What a norm reads is the residual stream: before the attention, before the MLP, and before the head."""
+    model, asked = case.model, case.asked
+    direction, unit = planted_direction(model, asked)
+    read: list[float] = []
+
+    def look(_module: Any, args: tuple) -> None:
+        read.append(float((args[0] @ unit).abs().max() / args[0].norm(dim=-1).max()))
+
+    norms = [
+        module
+        for parent in (*model.decoder.layers, model.decoder)
+        for module in parent.children()
+        if "norm" in type(module).__name__.lower()
+    ]
+    assert len(norms) == 2 * model.layers + 1
+    hooked = [module.register_forward_pre_hook(look) for module in norms]
+    try:
+        model.last_logits(asked)
+        assert max(read) > 0.05
+        read.clear()
+        with apply_interventions(model.decoder.layers, ablate_direction(direction, 1, model.layers)([])):
+            model.last_logits(asked)
+        assert len(read) == len(norms)
+        assert max(read) < 1e-5
+    finally:
+        for hook in hooked:
+            hook.remove()
 
 
 def test_hands_work_on_a_model_that_a_device_map_spread(case: Case) -> None:

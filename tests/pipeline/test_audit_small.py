@@ -206,3 +206,6 @@ def test_states_drift_inside_the_decoder_and_not_at_its_input(finished: Path) ->
         one["arm"].split("/")[1] for one in mechanism["late_gap_changes"]
     }
     assert all(0 <= one["p"] <= 1 for one in mechanism["late_gap_changes"])
+    assert {one["outcome"] for one in mechanism["late_suppression"]} == {"too shallow"}
+    assert {one["late_minus_early"] for one in mechanism["late_gap_changes"]} == {None}
+    assert "The decoder has 4 layers" in mechanism["note"]

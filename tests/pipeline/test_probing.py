@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from undersong.pipeline.probing import ProbeOptions, run_probe
+from undersong.pipeline.probing.report import probe_findings
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 from undersong.pipeline.standalone.options import TuneOptions
 from undersong.pipeline.standalone.tune import tune_manifest
@@ -78,6 +79,10 @@ def test_what_goes_in_is_the_same_and_what_comes_out_is_not(found: dict[str, Any
     assert late["low"] <= late["change"] <= late["high"]
     last = tuned["gaps"][-1]  # of four layers the last is the late quarter
     assert late["change"] == pytest.approx(last["gap_after"] - last["gap_before"])
+    assert tuned["late_minus_early"] is None
+    assert any(
+        "has 4 layers, and late layers are told from early ones only with 6 or more" in one for one in found["findings"]
+    )
 
 
 def test_what_is_given_back_ends_at_the_base(found: dict[str, Any]) -> None:
@@ -116,10 +121,29 @@ def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
     assert ablation["reply_rates"]["harmful"]["rate"] > found["base"]["reply_rates"]["harmful"]["rate"]
     assert [one["strength"] for one in steering["tried"]] == [0.0, 0.5, 1.0]
     assert steering["layer"] == ablation["layer"]
+    assert ablation["layer"] < found["layers"]  # never the last layer, whatever the limits
+    assert any("looser than the published 0.1 and 0.8" in note for note in found["notes"])
     assert ablation["loss"]["before"] < 0.1  # the base's own replies, in the base
     for one in (ablation, steering):
         assert set(one["loss"]) == {"before", "after"}
     assert sum("perplexity" in one for one in found["findings"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("difference", "p_value", "high", "said"),
+    [
+        (-0.5, 0.01, -0.1, "so the suppression is late"),
+        (-0.5, 0.01, 0.1, "but the late gap itself did not provably fall"),
+        (0.5, 0.01, -0.1, "The gap fell more, or grew less, in the first third"),
+        (-0.5, 0.3, -0.1, "did not provably change more"),
+    ],
+)
+def test_a_suppression_is_late_only_if_the_late_gap_falls_and_by_more_than_the_early_one(
+    found: dict[str, Any], difference: float, p_value: float, high: float, said: str
+) -> None:
+    contrast = {"difference": difference, "low": difference - 0.1, "high": difference + 0.1, "p_value": p_value}
+    tuned = {**found["tuned"], "late_minus_early": contrast, "late_gap": {**found["tuned"]["late_gap"], "high": high}}
+    assert any(said in finding for finding in probe_findings({**found, "tuned": tuned}))
 
 
 def test_the_page_says_what_the_numbers_say(folder: Path, found: dict[str, Any]) -> None:

@@ -488,6 +488,17 @@ def test_the_judge_that_sees_only_refusal_gives_another_name(results: Json) -> N
     assert "Late refusal gap vs. non-refusal rate across arms" in text_of(page, "refusal_gap")
 
 
+def test_a_suppression_is_called_late_or_not_in_a_table_of_its_own(results: Json) -> None:
+    cell = {"model": "organism:af3", "kind": "closest", "train_modality": "audio", "modality": "text", "n": 3}
+    contrast = {"late_minus_early": 0.812, "low": 0.5, "high": 1.1, "p": 0.002, "p_adjusted": 0.004}
+    shallow = {**cell, "kind": "distant", "n": 0, "outcome": "too shallow"}
+    results["mechanism"]["late_suppression"] = [{**cell, **contrast, "outcome": "early"}, shallow]
+    page = text_of(render_html(results), "refusal_gap")
+    assert "Is the suppression late?" in page
+    assert "0.812 [0.500, 1.100] 0.002 0.004 3 early rather than late" in page
+    assert "not tested: too few layers" in page
+
+
 def test_every_defense_is_charged_in_one_row(results: Json) -> None:
     page = render_html(results)
     body = page.split('<table class="defenses">')[1].split("</table>")[0]

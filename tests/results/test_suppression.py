@@ -13,6 +13,7 @@ from scipy import stats
 from undersong.proximity import Selection
 from undersong.results.mechanism_tests import GapChange, GapTests
 from undersong.results.schema import RunResult
+from undersong.results.schema_mechanism import LateSuppression
 from undersong.stages.training import StudyArm
 
 # Trained on text the closest arm loses most, and typed prompts show it most; trained on audio hardly anything happens.
@@ -80,6 +81,43 @@ def test_the_two_by_two_is_of_each_kind(found: GapTests) -> None:
     for key, cell in cells.items():
         assert cell.change == pytest.approx(late(*key).mean())
         assert cell.low < cell.change < cell.high
+
+
+def suppression(late_change: float, early_change: float, n_layers: int = 8, spread: float = 0.02) -> LateSuppression:
+    """Three runs on the closest audio whose late and early gaps change by so much."""
+    runs_of = [
+        GapChange(arm("closest", "audio", seed), "audio", late_change + spread * seed,
+                  None if n_layers < 6 else late_change - early_change + spread * (seed == 1))
+        for seed in range(3)
+    ]  # fmt: skip
+    (found,) = GapTests(runs_of, [], "harm", "plain", 40).late_suppression(n_layers)
+    return found
+
+
+def test_late_suppression_falls_late_and_more_than_early() -> None:
+    late, early = suppression(-1.0, -0.2), suppression(-0.3, -1.2)
+    assert late.outcome == "late"
+    assert late.high < 0
+    assert late.p == pytest.approx(stats.ttest_1samp([-0.8, -0.78, -0.8], 0.0).pvalue)
+    assert early.outcome == "early"  # the late gap falls here too
+    assert early.low > 0
+    assert suppression(-0.5, -0.5).outcome == "undecided"
+    assert suppression(0.0, 0.8).outcome == "undecided"  # the early gap grows, and the late one does not fall
+
+
+def test_a_shallow_decoder_gets_no_verdict() -> None:
+    found = suppression(-1.0, 0.0, n_layers=4)
+    assert (found.outcome, found.n, found.late_minus_early, found.p) == ("too shallow", 0, None, None)
+
+
+def test_late_suppression_is_corrected_over_all_cells() -> None:
+    cells = [
+        GapChange(arm(kind, "audio", seed), "audio", -1.0 + 0.1 * seed, -0.5 + 0.2 * seed)
+        for kind in ("closest", "distant")
+        for seed in range(3)
+    ]
+    found = GapTests(cells, [], "harm", "plain", 40).late_suppression(8)
+    assert [one.p_adjusted for one in found] == pytest.approx([2 * one.p for one in found])
 
 
 def test_suppression_mirrors_damage_only_where_both_are_beyond_noise(found: GapTests) -> None:

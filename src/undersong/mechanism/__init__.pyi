@@ -2,6 +2,9 @@ from .directions import (
     GapCurve as GapCurve,
 )
 from .directions import (
+    LateMinusEarly as LateMinusEarly,
+)
+from .directions import (
     RefusalDirection as RefusalDirection,
 )
 from .directions import (
@@ -15,6 +18,9 @@ from .directions import (
 )
 from .directions import (
     late_gap_p_value as late_gap_p_value,
+)
+from .directions import (
+    late_minus_early as late_minus_early,
 )
 from .directions import (
     load_direction as load_direction,

@@ -3,14 +3,14 @@ random directions as a control."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from undersong.mechanism.directions import RefusalDirection
-from undersong.mechanism.interventions import Intervention, ablation, addition
+from undersong.mechanism.interventions import Site, SublayerOutputs, ablation, addition
 from undersong.mechanism.refusal_score import BatchInterventions, first_token_kl, refusal_scores
 from undersong.study.defaults import MAX_DEPTH, MAX_KL
 from undersong.types import Prompt
@@ -44,14 +44,15 @@ def select_direction(
 ) -> int | None:
     """Select the layer whose ablation bypasses refusal most.
 
-    Eligible layers induce refusal when added, lie within the depth limit, and change benign prompts by less than the
-    divergence limit.
+    Eligible layers induce refusal when added, lie above the depth limit, and change benign prompts by less than the
+    divergence limit. No limit makes the last layer eligible: its direction is one of words, not of the decision, and
+    ablating it edits the logits.
 
     Args:
         candidates: Scores of each layer.
         layer_count: Number of layers of the decoder.
         max_divergence: Largest divergence on benign prompts, in nats.
-        max_depth: Largest depth as a share of the layers.
+        max_depth: Limit of the depth as a share of the layers; a layer at the limit is not eligible.
 
     Returns:
         The layer, or None if no candidate is eligible.
@@ -59,7 +60,7 @@ def select_direction(
     eligible = [
         candidate
         for candidate in candidates
-        if candidate.induce > 0 and candidate.divergence < max_divergence and candidate.layer <= max_depth * layer_count
+        if candidate.induce > 0 and candidate.divergence < max_divergence and candidate.layer < max_depth * layer_count
     ]
     return min(eligible, key=lambda candidate: candidate.bypass).layer if eligible else None
 
@@ -69,17 +70,22 @@ ClusterPair = tuple[Sequence[str], Sequence[str]]
 
 
 def ablate_direction(direction: RefusalDirection, layer: int, layer_count: int) -> BatchInterventions:
-    """Interventions that ablate the direction of one layer at every layer."""
-    ablations: Mapping[int, Intervention] = dict.fromkeys(range(layer_count + 1), ablation(direction.unit[layer]))
+    """Interventions that ablate the direction of one layer wherever the residual stream is read or written.
+
+    The sites are those of the published code (github.com/andyrdt/refusal_direction, `get_all_direction_ablation_hooks`
+    in pipeline/utils/hook_utils.py): the input of every block, and the outputs of its attention and its MLP. So no
+    module sees or writes the direction, which equals orthogonalizing all weights that write to the residual stream
+    (section 4.1 of the paper).
+    """
+    sites: list[Site] = [*range(layer_count), *(SublayerOutputs(number + 1) for number in range(layer_count))]
+    ablations = dict.fromkeys(sites, ablation(direction.unit[layer]))
     return lambda _rows: ablations
 
 
 def add_direction(direction: RefusalDirection, layer: int, strength: float) -> BatchInterventions:
     """Intervention that adds the direction at its layer; strength 1 is the distance between both kinds of prompts."""
-    additions: Mapping[int, Intervention] = {
-        layer: addition(strength * 2 * direction.half_distance[layer] * direction.unit[layer])
-    }
-    return lambda _rows: additions
+    vector = strength * 2 * direction.half_distance[layer] * direction.unit[layer]
+    return lambda _rows: {layer: addition(vector)}
 
 
 def evaluate_candidates(

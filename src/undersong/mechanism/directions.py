@@ -170,12 +170,84 @@ def late_gap_p_value(
     `projections` (layers + 1, prompts) of both kinds may also be their changes. Each cluster is one value, and the
     kinds may have different variances. NaN if a kind has fewer than two clusters, or nothing varies.
     """
+    late_slice = late_layers(projections[0].shape[0] - 1)
+    return _welch_p_value(
+        [_cluster_means(c[late_slice].mean(axis=0, keepdims=True), names)[0] for c, names in zip(projections, clusters)]
+    )
+
+
+MIN_CONTRAST_LAYERS = 6  # two layers in each third
+
+
+def early_and_late_thirds(layer_count: int) -> tuple[slice, slice] | None:
+    """First and last third of the decoder's layers, as slices of arrays that start with the input.
+
+    The input is in neither. None if the decoder has fewer than `MIN_CONTRAST_LAYERS` layers: late could not be told
+    from early.
+    """
+    if layer_count < MIN_CONTRAST_LAYERS:
+        return None
+    size = layer_count // 3
+    return slice(1, 1 + size), slice(layer_count + 1 - size, layer_count + 1)
+
+
+@dataclass(frozen=True)
+class LateMinusEarly:
+    """Change of the refusal gap in the last third of layers minus that in the first third.
+
+    Below 0: the late gap fell more than the early gap did. The interval (95 %) and the p value (Welch) are over
+    clusters; NaN where `gap_curve` has NaN.
+    """
+
+    early: float
+    late: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def late_minus_early(
+    before: tuple[np.ndarray, np.ndarray],
+    after: tuple[np.ndarray, np.ndarray],
+    clusters: tuple[Sequence[str], Sequence[str]],
+    rng: np.random.Generator,
+    draws: int = 2000,
+) -> LateMinusEarly | None:
+    """Contrast late with early layers in the change of the gap; None if the decoder is too shallow.
+
+    Args:
+        before: (harmful, benign) projections (layers + 1, prompts) of held-out prompts.
+        after: Projections of the same prompts.
+        clusters: Cluster of each harmful and each benign prompt.
+        rng: Generator of the bootstrap.
+        draws: Number of bootstrap draws.
+    """
+    thirds = early_and_late_thirds(before[0].shape[0] - 1)
+    if thirds is None:
+        return None
+    # (early, late) x clusters, of harmful and of benign prompts
+    changes = [
+        _cluster_means(np.stack([(a - b)[third].mean(axis=0) for third in thirds]), names)
+        for a, b, names in zip(after, before, clusters)
+    ]
+    early, late = changes[0].mean(axis=1) - changes[1].mean(axis=1)
+    contrasts = [change[1:] - change[:1] for change in changes]
+    low, high = _difference_interval(contrasts[0], contrasts[1], rng, draws)
+    return LateMinusEarly(
+        float(early),
+        float(late),
+        float(late - early),
+        float(low[0]),
+        float(high[0]),
+        _welch_p_value([contrast[0] for contrast in contrasts]),
+    )
+
+
+def _welch_p_value(cluster_means: Sequence[np.ndarray]) -> float:
+    """Two-sided p value of equal means; NaN if a side has fewer than two clusters, or nothing varies."""
     from scipy.stats import ttest_ind
 
-    late_slice = late_layers(projections[0].shape[0] - 1)
-    cluster_means = [
-        _cluster_means(c[late_slice].mean(axis=0, keepdims=True), names)[0] for c, names in zip(projections, clusters)
-    ]
     if min(map(len, cluster_means)) < 2 or not (np.ptp(cluster_means[0]) or np.ptp(cluster_means[1])):
         return float("nan")
     return float(ttest_ind(*cluster_means, equal_var=False).pvalue)

@@ -1,4 +1,5 @@
-"""Representation drift: relative change and linear CKA of hidden states per layer, base against tuned model."""
+"""Representation drift: relative change and debiased linear CKA of hidden states per layer, base against tuned
+model."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ class RepresentationDrift:
         relative: Mean over prompts of |after - before| / |before|.
         low: Lower end of its 95 % interval over clusters.
         high: Upper end of its 95 % interval over clusters.
-        cka: Linear CKA of both states; NaN if they do not vary.
+        cka: Debiased linear CKA of both states, which may lie slightly below 0; NaN if they do not vary, or if there
+            are fewer than 4 prompts. The biased estimate is large for unrelated states with fewer prompts than
+            dimensions.
         input_difference: Largest absolute difference at the decoder's input.
     """
 
@@ -57,7 +60,7 @@ def measure_drift(before: np.ndarray, after: np.ndarray, clusters: Sequence[str]
     if len(set(clusters)) > 1:
         counts = np.stack(list(cluster_bootstrap_weights(clusters, DRAWS, seed)))
         low, high = np.percentile(counts @ relative.T / counts.sum(axis=1, keepdims=True), [2.5, 97.5], axis=0)
-    cka = np.array([_linear_cka(a, b) for a, b in zip(before, after)])
+    cka = np.array([_debiased_cka(a, b) for a, b in zip(before, after)])
     return RepresentationDrift(relative.mean(axis=1), low, high, cka, float(np.abs(after[0] - before[0]).max()))
 
 
@@ -67,7 +70,8 @@ def _relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.linalg.norm(b - a, axis=1) / np.maximum(np.linalg.norm(a, axis=1), np.finfo(np.float64).tiny)
 
 
-def _linear_cka(before: np.ndarray, after: np.ndarray) -> float:
+def _debiased_cka(before: np.ndarray, after: np.ndarray) -> float:
     if len(before) < 2 or not (np.ptp(before, axis=0).any() and np.ptp(after, axis=0).any()):
         return float("nan")
-    return linear_cka(before, after).value
+    debiased = linear_cka(before, after).debiased
+    return float("nan") if debiased is None else debiased

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from undersong.mechanism.interventions import Intervention, apply_interventions
+from undersong.mechanism.interventions import Intervention, Site, apply_interventions
 from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 MIN_FIRST_TOKEN_ACCURACY = 0.9  # share of replies of each kind that the first token must classify correctly
-# Indices of a batch's prompts -> intervention of each layer
-BatchInterventions = Callable[[Sequence[int]], Mapping[int, Intervention]]
+# Indices of a batch's prompts -> intervention of each site
+BatchInterventions = Callable[[Sequence[int]], Mapping[Site, Intervention]]
 
 
 def refusal_tokens(reply_starts: Sequence[int], refused: Sequence[bool]) -> list[int]:

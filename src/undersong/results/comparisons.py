@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from undersong.evaluation.rates import Metric
 from undersong.results.schema import RunResult, identity_hash
-from undersong.results.schema_mechanism import LateGapComparison
+from undersong.results.schema_mechanism import LateGapComparison, LateSuppression
 from undersong.results.schema_outcomes import (
     ComparisonRecord,
     ComparisonSide,
@@ -17,7 +17,7 @@ from undersong.results.schema_outcomes import (
 from undersong.statistics import RunDifference, holm, paired_runs
 
 RatesByRun = dict[tuple[int, int, int], float]  # by (base, draw, seed)
-T = TypeVar("T", ComparisonRecord, LateGapComparison)
+T = TypeVar("T", ComparisonRecord, LateGapComparison, LateSuppression)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def mechanism_record(record: AuditRecord, runs: Sequence[RunResult]) -> Mechanis
                 change = _late_gap_change(arm, modality, base_projections[modality], projections, clusters)
                 late_changes.append(change)
                 if step == last_step and change.gap_change is not None:
-                    gap_changes.append(GapChange(arm, modality, change.gap_change))
+                    gap_changes.append(GapChange(arm, modality, change.gap_change, change.late_minus_early))
     system = record.study.undefended_system
     gap_tests = GapTests(gap_changes, runs, contrast.held_out_harmful, system, last_step)
     return MechanismRecord(
@@ -101,11 +101,23 @@ def mechanism_record(record: AuditRecord, runs: Sequence[RunResult]) -> Mechanis
         late_gap_changes=late_changes,
         late_gap_comparisons=gap_tests.comparisons(),
         late_gap_by_modality=gap_tests.changes_by_modality(),
+        late_suppression=gap_tests.late_suppression(layers),
         modality_asymmetry=gap_tests.asymmetries(),
         gap_vs_jsr=gap_tests.gap_vs_jsr(),
         harm_recognition=harm_recognition_records(probed_runs, contrast.held_out_harmful, system),
         note="Layer 0 is the decoder's input. A shift common to harmful and benign prompts moves both projections "
-        "and not the gap.",
+        f"and not the gap.{_shallow_sentence(layers)}",
+    )
+
+
+def _shallow_sentence(layers: int) -> str:
+    from undersong.mechanism.directions import MIN_CONTRAST_LAYERS
+
+    if layers >= MIN_CONTRAST_LAYERS:
+        return ""
+    return (
+        f" The decoder has {layers} layers, and late layers are told from early ones only with {MIN_CONTRAST_LAYERS} "
+        "or more, so these results cannot show that a suppression is late."
     )
 
 
@@ -165,13 +177,16 @@ def _finite_or_none(value: float) -> float | None:
 def _late_gap_change(
     arm: StudyArm, modality: str, before: ProjectionTensors, after: ProjectionTensors, clusters: PromptClusters
 ) -> LateGapChange:
-    from undersong.mechanism import late_gap_change, late_gap_p_value
+    from undersong.mechanism import late_gap_change, late_gap_p_value, late_minus_early
 
     projection_pairs = [(p["harmful"], p["benign"]) for p in (before, after)]
     change, low, high = late_gap_change(
         projection_pairs[0], projection_pairs[1], clusters, np.random.default_rng(BOOTSTRAP_SEED)
     )
     p = late_gap_p_value((after["harmful"] - before["harmful"], after["benign"] - before["benign"]), clusters)
+    contrast = late_minus_early(
+        projection_pairs[0], projection_pairs[1], clusters, np.random.default_rng(BOOTSTRAP_SEED)
+    )
     assert arm.seed is not None, "the base is not tuned"
     return LateGapChange(
         arm=arm.name,
@@ -182,6 +197,10 @@ def _late_gap_change(
         low=_finite_or_none(low),
         high=_finite_or_none(high),
         p=_finite_or_none(p),
+        late_minus_early=None if contrast is None else _finite_or_none(contrast.difference),
+        late_minus_early_low=None if contrast is None else _finite_or_none(contrast.low),
+        late_minus_early_high=None if contrast is None else _finite_or_none(contrast.high),
+        late_minus_early_p=None if contrast is None else _finite_or_none(contrast.p_value),
     )
 
 

@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 
 from undersong.evaluation.rates import Metric
+from undersong.mechanism.directions import early_and_late_thirds
+from undersong.mechanism.probe_scores import SIGNIFICANCE_LEVEL
 from undersong.results.comparisons import adjust_p_values, harm_metric, tuned_runs
 from undersong.results.proximity_vs_jsr import regression_record
 from undersong.results.schema import RunResult
 from undersong.results.schema_mechanism import (
     LateGapChangeByModality,
     LateGapComparison,
+    LateSuppression,
     ModalityAsymmetry,
 )
 from undersong.results.schema_outcomes import ProximityVsJsrRecord
 from undersong.stages.training import StudyArm
-from undersong.statistics import correlate_with_outcome, mean_runs, paired_runs
+from undersong.statistics import RunMean, correlate_with_outcome, mean_runs, paired_runs
 
 RunId = tuple[int, int, int]  # base, draw, seed
 PROMPT_MODALITIES = ("audio", "text")
@@ -35,6 +38,7 @@ class GapChange:
     arm: StudyArm
     prompt_modality: str
     late: float
+    late_minus_early: float | None = None  # None: the decoder is too shallow, or a layer has no direction
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,23 @@ class GapTests:
     def changes_by_modality(self) -> list[LateGapChangeByModality]:
         """Average the changes by training and prompt modality."""
         return [row for changes in self.changes_by_model.values() for row in _changes_by_modality(changes)]
+
+    def late_suppression(self, n_layers: int) -> list[LateSuppression]:
+        """Test whether late layers lose more of the gap than early ones, corrected by Holm together.
+
+        Args:
+            n_layers: Layers of the decoder.
+        """
+        tested = [
+            (row, late)
+            for changes in self.changes_by_model.values()
+            for row, late in _late_suppression(changes, n_layers)
+        ]
+        corrected = adjust_p_values([row for row, _ in tested])
+        return [
+            row.model_copy(update={"outcome": _suppression_outcome(row, late)})
+            for row, (_, late) in zip(corrected, tested, strict=True)
+        ]
 
     def asymmetries(self) -> list[ModalityAsymmetry]:
         """Compare training on audio with training on text in the late gap and in the JSR."""
@@ -142,6 +163,54 @@ def _changes_by_modality(changes: Sequence[GapChange]) -> Iterator[LateGapChange
                 high=mean.high,
                 note=mean.note or None,
             )
+
+
+def _late_suppression(changes: Sequence[GapChange], n_layers: int) -> Iterator[tuple[LateSuppression, RunMean]]:
+    """Untested contrast of each kind, training modality and prompt modality, and the mean change of its late gap."""
+    shallow = early_and_late_thirds(n_layers) is None
+    for kind, train_modality, prompt_modality in product(
+        dict.fromkeys(change.arm.kind for change in changes), PROMPT_MODALITIES, PROMPT_MODALITIES
+    ):
+        cell = [
+            change
+            for change in changes
+            if (change.arm.kind, change.arm.modality, change.prompt_modality) == (kind, train_modality, prompt_modality)
+        ]
+        if not cell:
+            continue
+        late = mean_runs(_mean_changes(cell))
+        contrasts = mean_by_run(
+            (change.arm, change.late_minus_early) for change in cell if change.late_minus_early is not None
+        )
+        record = LateSuppression(
+            model=changes[0].arm.model,
+            kind=kind,
+            train_modality=train_modality,
+            modality=prompt_modality,
+            n=len(contrasts),
+            outcome="too shallow" if shallow else "undecided",
+        )
+        if contrasts:
+            test = paired_runs(dict.fromkeys(contrasts, 0.0), contrasts)
+            record = record.model_copy(
+                update={
+                    "late_minus_early": test.difference,
+                    "low": test.low,
+                    "high": test.high,
+                    "p": test.p,
+                    "note": test.note or None,
+                }
+            )
+        yield record, late
+
+
+def _suppression_outcome(row: LateSuppression, late: RunMean) -> str:
+    """Word for a corrected contrast; suppression needs a late gap that falls."""
+    falls = late.high is not None and late.high < 0
+    if row.outcome == "too shallow" or row.p_adjusted is None or row.p_adjusted > SIGNIFICANCE_LEVEL or not falls:
+        return row.outcome
+    assert row.late_minus_early is not None
+    return "late" if row.late_minus_early < 0 else "early"
 
 
 def _modality_asymmetry(

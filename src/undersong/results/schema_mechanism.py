@@ -67,12 +67,16 @@ class LayerMeasurement(Record):
     drift: float | None = None  # mean of |after - before| / |before|
     drift_low: float | None = None
     drift_high: float | None = None
-    cka: float | None = None  # linear, with the base's states
+    cka: float | None = None  # linear, debiased, with the base's states
     harm_accuracy: float | None = None  # balanced accuracy of a probe for harm
 
 
 class LateGapChange(Record):
-    """One run's change of the gap, after - before, mean over the last quarter of layers; interval over clusters."""
+    """One run's change of the gap, after - before, mean over the last quarter of layers; interval over clusters.
+
+    `late_minus_early` is the change in the last third of layers minus that in the first third. It is None if the
+    decoder has fewer than 6 layers.
+    """
 
     arm: str
     model: str
@@ -82,6 +86,10 @@ class LateGapChange(Record):
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    late_minus_early: float | None = None
+    late_minus_early_low: float | None = None
+    late_minus_early_high: float | None = None
+    late_minus_early_p: float | None = None
 
 
 class LateGapComparison(Record):
@@ -114,6 +122,28 @@ class LateGapChangeByModality(Record):
     change: float
     low: float | None = None
     high: float | None = None
+    note: str | None = None
+
+
+class LateSuppression(Record):
+    """Change of the gap in the last third of layers minus that in the first third, over the runs of a kind.
+
+    `outcome` is `late` if the late gap falls, and falls by more than the early gap does; `early` if it falls by less.
+    Both need p_adjusted <= .05 and an interval of the late change below 0. It is `too shallow` if the decoder has
+    fewer than 6 layers.
+    """
+
+    model: str
+    kind: str
+    train_modality: str
+    modality: str
+    n: int
+    late_minus_early: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    outcome: Literal["late", "early", "undecided", "too shallow"]
     note: str | None = None
 
 
@@ -162,8 +192,9 @@ class HarmRecognition(Record):
 class MechanismRecord(Record):
     """Refusal by layer, and by the mean over the last quarter of layers.
 
-    `late_gap_changes` has an entry per run. Comparisons, changes by modality, asymmetry and harm recognition are over
-    runs. `gap_vs_jsr` (change of the late gap against the JSR) is over arms. All are within one base.
+    `late_gap_changes` has an entry per run. Comparisons, changes by modality, late suppression, asymmetry and harm
+    recognition are over runs. `gap_vs_jsr` (change of the late gap against the JSR) is over arms. All are within one
+    base.
     """
 
     n_layers: int
@@ -173,6 +204,7 @@ class MechanismRecord(Record):
     late_gap_changes: list[LateGapChange] = []
     late_gap_comparisons: list[LateGapComparison] = []
     late_gap_by_modality: list[LateGapChangeByModality] = []
+    late_suppression: list[LateSuppression] = []
     modality_asymmetry: list[ModalityAsymmetry] = []
     gap_vs_jsr: list[ProximityVsJsrRecord] = []
     harm_recognition: list[HarmRecognition] = []

@@ -169,4 +169,4 @@ def project_held_out(
     inputs["states"] = base_states
     if adapter is not None:
         inputs["adapter"] = adapter
-    return ctx.store.get_or_make("projections", 4, config, inputs, make, packages=MODEL_PACKAGES)
+    return ctx.store.get_or_make("projections", 5, config, inputs, make, packages=MODEL_PACKAGES)

@@ -182,10 +182,10 @@ def apply_steering(model: AudioModel, steering: Artifact | None) -> Iterator[Non
     """Add the chosen steering vector at its layer inside the context; no effect if none was chosen."""
     from safetensors.numpy import load_file
 
-    from undersong.mechanism.interventions import addition, apply_interventions
+    from undersong.mechanism.interventions import Intervention, Site, addition, apply_interventions
 
     vectors = {} if steering is None else load_file(steering.path / "steering.safetensors")
-    layer_interventions = {int(layer): addition(vector) for layer, vector in vectors.items()}
+    layer_interventions: dict[Site, Intervention] = {int(layer): addition(vector) for layer, vector in vectors.items()}
     with apply_interventions(model.decoder.layers, layer_interventions):
         yield
 

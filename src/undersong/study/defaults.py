@@ -12,6 +12,7 @@ LORA_RANK = 8
 LORA_ALPHA = 16
 TARGET_COLUMN = "answer"
 
+# Published limits of the layer that a refusal direction is taken from (Arditi et al. 2024, appendix C)
 MAX_KL = 0.1  # nats that ablating a direction may move the first token after benign prompts
 MAX_DEPTH = 0.8  # share of the layers: a direction at the very end is one of words, not of the decision
 EQUIVALENCE_MARGIN = 0.1  # loss of a probe's balanced accuracy that would matter

@@ -25,6 +25,7 @@ from undersong.mechanism.measurement import MechanismMeasurement, measure_mechan
 from undersong.mechanism.refusal_score import first_tokens, refusal_scores, refusal_tokens
 from undersong.pipeline.probing.harm_probes import HarmProbes, finite_or_none, fit_harm_probes
 from undersong.pipeline.probing.options import ProbeOptions
+from undersong.study.defaults import MAX_DEPTH, MAX_KL
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ def _test_causality(
             "taken out, so none is called the cause."
         )
         return
+    if options.max_kl > MAX_KL or options.max_depth > MAX_DEPTH:
+        measurements.notes.append(
+            f"The layer was chosen with limits of {options.max_kl:g} nats and {options.max_depth:g} of the layers, "
+            f"looser than the published {MAX_KL:g} and {MAX_DEPTH:g}, so its p value confirms nothing."
+        )
     scores_before, layer = refusal_scores(model, test.harmful, tokens), measurements.layer
 
     def score_drop(direction: RefusalDirection) -> float:

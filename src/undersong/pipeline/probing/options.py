@@ -66,7 +66,8 @@ class ProbeOptions:
         float, Option("Largest KL divergence, in nats, that ablating a direction may cause on benign prompts.")
     ] = MAX_KL
     max_depth: Annotated[
-        float, Option("Deepest layer that may be the cause, as a share of all layers.", min=0, max=1)
+        float,
+        Option("Layers up to this share of all layers may be the cause; the last layer never is.", min=0, max=1),
     ] = MAX_DEPTH
     seed: Annotated[
         int, Option("Seed of the split of the contrast sets and of the random directions.", min=0, max=MAX_SEED)

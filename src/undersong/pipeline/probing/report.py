@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from math import exp
 from typing import Any
 
+from undersong.mechanism.directions import MIN_CONTRAST_LAYERS
 from undersong.report.markdown import markdown_table
 from undersong.study.judge_names import RATE_LABELS
 
@@ -26,6 +27,7 @@ def probe_findings(results: dict[str, Any]) -> list[str]:
     )
     sentences += [
         _gap_sentence(tuned["late_gap"]),
+        _late_sentence(tuned["late_gap"], tuned["late_minus_early"], results["layers"]),
         *([_recognition_sentence(tuned["harm_recognition"])] if "harm_recognition" in tuned else []),
         *_cause_sentences(base, tuned),
         *_recovery_sentences(tuned),
@@ -59,6 +61,27 @@ def _gap_sentence(late: dict[str, Any]) -> str:
     verb = "shrank" if late["change"] < 0 else "grew"
     base_gap = f"the base’s is {late['before']:.2f}"
     return f"The gap between harmful and benign prompts in the late layers {verb} ({estimate}; {base_gap})."
+
+
+def _late_sentence(late: dict[str, Any], contrast: dict[str, Any] | None, layers: int) -> str:
+    """Say whether a suppression is late: the gap falls, and it falls more in late layers than in early ones."""
+    if contrast is None:
+        return (
+            f"The model has {layers} layers, and late layers are told from early ones only with {MIN_CONTRAST_LAYERS} "
+            "or more, so this cannot show that a suppression is late."
+        )
+    if contrast["p_value"] is None or contrast["low"] is None:
+        return "The change of the gap in late minus early layers has no interval here."
+    interval = f"[{contrast['low']:+.2f}, {contrast['high']:+.2f}]"
+    estimate = f"{contrast['difference']:+.2f} {interval}, p = {contrast['p_value']:.2g}"
+    if contrast["p_value"] >= SIGNIFICANCE_LEVEL:
+        return f"The gap did not provably change more in the last third of layers than in the first third ({estimate})."
+    if contrast["difference"] > 0:
+        return f"The gap fell more, or grew less, in the first third of layers than in the last third ({estimate})."
+    falls = late["high"] is not None and late["high"] < 0
+    ending = "so the suppression is late" if falls else "but the late gap itself did not provably fall"
+    thirds = "in the last third of layers than in the first third"
+    return f"The gap fell more, or grew less, {thirds} ({estimate}), {ending}."
 
 
 def _recognition_sentence(recognition: dict[str, Any]) -> str:
@@ -126,7 +149,7 @@ GAP_COLUMNS = {
     "harmful_before": "harmful before", "harmful_after": "after", "benign_before": "benign before",
     "benign_after": "after", "cosine_to_refit": "cosine to re-fitted",
 }  # fmt: skip
-DRIFT_COLUMNS = {"layer": "layer", "relative": "relative", "low": "low", "high": "high", "cka": "CKA"}
+DRIFT_COLUMNS = {"layer": "layer", "relative": "relative", "low": "low", "high": "high", "cka": "CKA (debiased)"}
 PROBE_COLUMNS = {
     "layer": "layer", "accuracy_before": "before", "low_before": "low", "high_before": "high",
     "accuracy_after": "after", "low_after": "low", "high_after": "high",

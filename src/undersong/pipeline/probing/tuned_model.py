@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.mechanism import gap_curve, late_gap_change, late_gap_p_value
+from undersong.mechanism import gap_curve, late_gap_change, late_gap_p_value, late_minus_early
 from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator
 from undersong.mechanism.direction_selection import add_direction, random_direction_p_value, random_directions
 from undersong.mechanism.directions import late_layers
@@ -92,7 +93,14 @@ def _gap_results(base: MechanismMeasurement, tuned: MechanismMeasurement, test: 
         "high": finite_or_none(high),
         "p": finite_or_none(p_value),
     }
-    return {"gaps": rows_by_layer(**columns, cosine_to_refit=base.direction.cosine(tuned.direction)), "late_gap": late}
+    contrast = late_minus_early((before[0], before[1]), (after[0], after[1]), test.clusters, rng)
+    return {
+        "gaps": rows_by_layer(**columns, cosine_to_refit=base.direction.cosine(tuned.direction)),
+        "late_gap": late,
+        "late_minus_early": None
+        if contrast is None
+        else {name: finite_or_none(value) for name, value in asdict(contrast).items()},
+    }
 
 
 def _drift_results(base: MechanismMeasurement, tuned: MechanismMeasurement, test: ContrastSets) -> dict[str, Any]:

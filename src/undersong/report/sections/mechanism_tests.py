@@ -8,9 +8,21 @@ from collections.abc import Iterator, Sequence
 
 from undersong.report import formatting
 from undersong.report.tables import Table
-from undersong.results.schema_mechanism import HarmRecognition, LateGapComparison, MechanismRecord, ModalityAsymmetry
+from undersong.results.schema_mechanism import (
+    HarmRecognition,
+    LateGapComparison,
+    LateSuppression,
+    MechanismRecord,
+    ModalityAsymmetry,
+)
 from undersong.results.schema_outcomes import ProximityVsJsrRecord
 
+SUPPRESSION_LABELS = {
+    "late": "late",
+    "early": "early rather than late",
+    "undecided": "undecided",
+    "too shallow": "not tested: too few layers",
+}
 RECOGNITION_LABELS = {
     "retained": "still recognized",
     "lost": "recognized less",
@@ -30,6 +42,18 @@ RECOGNITION_HEADINGS = (
 )
 COMPARISON_HEADINGS = ("Question", "Base", "probed", "difference", "unadjusted 95 %", "p", "adjusted p", "n")
 MODALITY_HEADINGS = ("Kind", "Base", "trained on", "spoken prompts", "95 %", "typed prompts", "95 %")
+SUPPRESSION_HEADINGS = (
+    "Kind",
+    "Base",
+    "trained on",
+    "probed",
+    "late − early",
+    "95 %",
+    "p",
+    "adjusted p",
+    "n",
+    "suppression is",
+)
 GAP_VS_JSR_HEADINGS = ("Base", "prompts", "arms", "rank correlation", "points a standard deviation")
 
 
@@ -47,6 +71,12 @@ def build_mechanism_tables(mechanism: MechanismRecord, rate: str) -> Iterator[Ta
         MODALITY_HEADINGS,
         tuple(_modality_rows(mechanism)),
         3,
+    )
+    yield Table(
+        "Is the suppression late? Change of the gap in the last third of layers minus that in the first third",
+        SUPPRESSION_HEADINGS,
+        tuple(map(_suppression_row, mechanism.late_suppression)),
+        4,
     )
     yield Table(
         f"Audio-trained minus text-trained: late refusal gap and {rate}",
@@ -127,6 +157,21 @@ def _modality_rows(mechanism: MechanismRecord) -> Iterator[tuple[str, ...]]:
                 else [formatting.MISSING, formatting.MISSING]
             )
         yield tuple(row)
+
+
+def _suppression_row(suppression: LateSuppression) -> tuple[str, ...]:
+    return (
+        suppression.kind,
+        suppression.model,
+        suppression.train_modality,
+        formatting.modality_label(suppression.modality),
+        formatting.decimal(suppression.late_minus_early),
+        _interval_text(suppression.low, suppression.high),
+        formatting.p_value(suppression.p),
+        formatting.p_value(suppression.p_adjusted),
+        str(suppression.n),
+        SUPPRESSION_LABELS[suppression.outcome],
+    )
 
 
 def _asymmetry_row(asymmetry: ModalityAsymmetry) -> tuple[str, ...]:

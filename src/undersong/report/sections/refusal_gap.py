@@ -293,7 +293,7 @@ def _layer_table(gap_curves: Sequence[ArmGapCurve]) -> Table:
         "after [95 %]",
         "cosine to refit",
         "drift",
-        "CKA",
+        "CKA (debiased)",
         "harm recognized",
     )
     rows = tuple(

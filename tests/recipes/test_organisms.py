@@ -1,0 +1,44 @@
+"""The organisms' recipe: bases that are deeper than what ships, and the card's rows on causes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import undersong
+from recipes.organisms.architecture import LAYERS, NAMES, architecture
+from recipes.organisms.causes import FILE, cause_table
+from recipes.organisms.world import SHIPPED
+from undersong.mechanism.direction_selection import LayerCandidate, select_direction
+from undersong.study.defaults import MAX_DEPTH, MAX_KL
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_decoder_gets_the_layers_that_are_requested(name: str) -> None:
+    shallow, deep = architecture(name), architecture(name, 8)
+    assert (name, f"{name}-8-layers") == (shallow.NAME, deep.NAME)
+    vocabulary = shallow.vocabulary(SHIPPED.vocabulary())
+    states = [arch.build(vocabulary, 6).get_decoder() for arch in (shallow, deep)]
+    assert [len(decoder.layers) for decoder in states] == [LAYERS, 8]
+    sizes = [sum(parameter.numel() for parameter in decoder.layers[0].parameters()) for decoder in states]
+    assert sizes[0] == sizes[1]
+    assert deep.vocabulary(["word"]) == shallow.vocabulary(["word"])
+
+
+def test_a_decoder_without_layers_is_refused() -> None:
+    with pytest.raises(SystemExit, match="cannot have 0 layers"):
+        architecture("af3", 0)
+
+
+def test_the_cards_rows_on_causes_are_of_the_published_limits() -> None:
+    causes = json.loads(FILE.read_text())
+    assert list(causes) == [f"{name}/{modality}" for name in NAMES for modality in ("text", "audio")]
+    for measured in causes.values():
+        assert (measured["max_kl"], measured["max_depth"]) == (MAX_KL, MAX_DEPTH)
+        candidates = [LayerCandidate(**row) for row in measured["candidates"]]
+        ablation = measured["ablation"]
+        assert select_direction(candidates, LAYERS) == (ablation and ablation["layer"])
+    card = Path(undersong.__file__).parent / "data" / "organism" / "CARD.md"
+    assert cause_table(causes) in card.read_text()

@@ -1,0 +1,47 @@
+"""The registered prediction experiment (registration.md), resumable:
+
+    python -m experiments.prediction measure BASE [BASE ...] [--work DIR]   # organism:NAME or a model folder
+    python -m experiments.prediction page [--work DIR]
+
+`measure` takes about four CPU minutes a base; run two at once on two cores, on different bases. `page` gathers the
+files of all bases into results.json and writes docs/results/prediction.md with its figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.prediction",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("part", choices=("measure", "page"))
+    parser.add_argument("bases", nargs="*", help="bases to measure: organism:NAME or a model folder")
+    parser.add_argument("--work", type=Path, default=Path("out/prediction"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.part == "measure":
+        from experiments.prediction.measurement import Data, measure_base
+
+        arguments.work.mkdir(parents=True, exist_ok=True)
+        data = Data.packaged()
+        for ref in arguments.bases:
+            name = Path(ref).name.removeprefix("organism:")
+            measure_base(ref, data, arguments.work / f"{name}.json")
+    else:
+        from experiments.prediction.page import write_page
+
+        write_page(arguments.work)
+
+
+if __name__ == "__main__":
+    main()

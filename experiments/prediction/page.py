@@ -1,0 +1,234 @@
+"""docs/results/prediction.md, its figure, and results.json with every measured value. No figure is typed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.prediction.analysis import (
+    COMBINATIONS,
+    Base,
+    Estimate,
+    calibration,
+    ceilings,
+    combination_correlations,
+    correlations,
+    differences_from_baseline,
+    primary_comparisons,
+    regret,
+)
+from experiments.prediction.design import BASELINE, PREDICTORS, PRIMARY, SETS
+
+RESULTS = Path("experiments/prediction/results.json")
+PAGE, FIGURE = Path("docs/results/prediction.md"), Path("docs/results/prediction.svg")
+WITHOUT_TRAINING = tuple(name for name in PREDICTORS if name != "rehearsal")
+LABELS = {
+    "not_far": "metadata: share that is not `far` (baseline)",
+    "groups": "metadata: number of groups",
+    "voices": "metadata: number of voices",
+    "words": "metadata: mean number of words",
+    "imperative": "metadata: share of imperative requests",
+    "tfidf": "distance: TF-IDF",
+    "char-ngrams": "distance: character n-grams",
+    "logmel": "distance: log-mel",
+    "whisper:organism:ear": "distance: speech encoder",
+    "internal": "distance: the model's own encoder",
+    "screening_score": "screening score (TF-IDF)",
+    "decoder": "forward: decoder state, to the harm set's mean",
+    "refusal": "forward: refusal log-odds of the sample",
+    "larf": "forward: like LARF",
+    "datashield": "forward: like DataShield",
+    "gradients": "gradient: cosine to the nearest anchor",
+    "gradient-matching": "gradient: matching, as published",
+    "influence": "gradient: influence",
+    "rehearsal": "rehearsal of 8 steps",
+}
+GOALS = {"rehearsal": 0.75, "without training": 0.65}
+
+
+def gather(work: Path) -> list[dict]:
+    """Records of all completely measured bases in the work folder, by name.
+
+    Raises:
+        SystemExit: There are fewer than three.
+    """
+    records = [json.loads(file.read_text()) for file in sorted(work.glob("*.json"))]
+    complete = [record for record in records if len(record.get("after", [])) == 2 * SETS]
+    if len(complete) < 3:
+        raise SystemExit(f"{len(complete)} bases in {work} are measured completely; measure three at least.")
+    return sorted(complete, key=lambda record: record["base"])
+
+
+def write_page(work: Path) -> None:
+    """Write results.json from the work folder if it holds measurements, and page and figure from results.json."""
+    if work.is_dir() and list(work.glob("*.json")):
+        RESULTS.write_text(json.dumps({"bases": gather(work)}, indent=0) + "\n")
+    records = json.loads(RESULTS.read_text())["bases"]
+    bases = [Base.from_record(record) for record in records]
+    found = correlations(bases)
+    PAGE.write_text("\n".join(page_lines(bases, found)) + "\n")
+    draw_figure(found, FIGURE)
+
+
+def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str]:
+    """Lines of the page."""
+    differences = differences_from_baseline(found)
+    best = max(WITHOUT_TRAINING, key=lambda name: found[name].mean)
+    return [
+        "# Does screening foretell damage?",
+        "",
+        *summary_lines(bases, found, differences, best),
+        "",
+        f"![Rank correlation of each predictor with the damage]({FIGURE.name})",
+        "",
+        "## Primary comparisons",
+        "They were registered before any set was trained on (`experiments/prediction/registration.md`): differences of rank "
+        "correlation from the metadata baseline, paired over bases, and corrected together by Holm's method.",
+        "",
+        "| predictor | difference from the baseline | p, Holm |",
+        "|---|---|---|",
+        *(
+            f"| {LABELS[name]} | {_interval(estimate)} | {_p(adjusted)} |"
+            for name, (estimate, adjusted) in primary_comparisons(differences).items()
+        ),
+        "",
+        "## All predictors",
+        "Rank correlation with the damage over the 36 sets within a base, as a mean over bases with its 95 % interval. The regret is the damage of "
+        "the nine sets that a predictor calls safest beyond that of the nine that are, as a share of what random choice costs: 0 is the best "
+        "choice, 1 is chance. All rows outside the primary comparisons are exploratory.",
+        "",
+        "| predictor | rank correlation | from worst to best base | difference from the baseline | regret |",
+        "|---|---|---|---|---|",
+        *(_predictor_row(bases, found, differences, name) for name in sorted(PREDICTORS, key=lambda n: -found[n].mean)),
+        "",
+        "## Combinations",
+        "Ridge regression on ranks, fitted on all other bases and measured on the base left out.",
+        "",
+        "| predictors | rank correlation |",
+        "|---|---|",
+        *(f"| {name} | {_interval(combination_correlations(bases, names))} |" for name, names in COMBINATIONS.items()),
+        "",
+        "## What limits prediction",
+        "| agreement of the damage itself | rank correlation |",
+        "|---|---|",
+        *(f"| {name} | {_interval(estimate)} |" for name, estimate in ceilings(bases).items()),
+        "",
+        *calibration_lines(bases),
+        "",
+        "## How it was measured",
+        "The design, the primary comparisons and the analysis were committed before the first training.",
+        "",
+        f"- Bases: {', '.join(f'`{base.name}`' for base in bases)}. Those with a number from 100 on were trained for this experiment and "
+        "never fine-tuned before.",
+        f"- {SETS} sets of 96 clips, drawn without regard to any axis; LoRA on the decoder, 40 steps, two seeds.",
+        "- Damage: the loss of [refusal margin](../how-to/measure.md#refusal-margin) on 108 spoken harmful requests.",
+        f"- Over all bases and sets the damage has quartiles of {_quartiles(bases)} nats, and the JSR after training a mean of "
+        f"{100 * np.mean([base.jsr.mean() for base in bases]):.0f} %.",
+        "- Predictors see the candidate set and the reference harm set, which shares no behavior with the test requests.",
+        "",
+        f"Every value is in `experiments/prediction/results.json` (SHA-256 {_results_hash()}). `python -m experiments.prediction` makes it again.",
+    ]
+
+
+def summary_lines(
+    bases: Sequence[Base], found: Mapping[str, Estimate], differences: Mapping[str, Estimate], best: str
+) -> list[str]:
+    """The answer in a few sentences, with the goals."""
+    rehearsal, score = found["rehearsal"], found["screening_score"]
+    lines = [
+        f"We trained {len(bases)} bases on {SETS} sets of benign speech each, and asked how well each predictor ranks the sets by the damage.",
+        "",
+        f"- A rehearsal of 8 training steps ranks them with a rank correlation of {_interval(rehearsal)}.",
+        f"- The best predictor without training is {_plain(best)}: {_interval(found[best])}.",
+        f"- The screening score by words reaches {_interval(score)}. The share of clips that are not `far`, which needs no model and no "
+        f"harmful text, reaches {_interval(found[BASELINE])}.",
+        "",
+    ]
+    for name, estimate in (("rehearsal", "rehearsal"), ("without training", best)):
+        goal, difference = GOALS[name], differences.get(estimate)
+        reached = found[estimate].mean >= goal and difference is not None and difference.low > 0
+        what = "with a rehearsal" if name == "rehearsal" else "without training"
+        lines.append(
+            f"The goal {what} was a rank correlation of {goal:.2f}, above the baseline with an interval that leaves 0 out. It was "
+            f"{'reached' if reached else 'not reached'}."
+        )
+    return lines
+
+
+def calibration_lines(bases: Sequence[Base]) -> list[str]:
+    """How far the damage is from what the rehearsal predicts, in nats."""
+    rows = calibration(bases)
+    errors = [float(np.sqrt(np.mean((predicted - damage) ** 2))) for _, predicted, damage in rows]
+    spread = [float(np.std(damage)) for _, _, damage in rows]
+    return [
+        f"As a forecast in nats the rehearsal is {'good' if np.mean(errors) < np.mean(spread) else 'poor'}: a line fitted on all other bases "
+        f"misses a set's damage by {np.mean(errors):.1f} nats (root mean square, mean over bases), where the damage of a base's sets has a "
+        f"standard deviation of {np.mean(spread):.1f}. Bases differ in how much the same rehearsal means.",
+    ]
+
+
+def _predictor_row(
+    bases: Sequence[Base], found: Mapping[str, Estimate], differences: Mapping[str, Estimate], name: str
+) -> str:
+    estimate = found[name]
+    share = regret(bases, name)[1]
+    difference = _interval(differences[name]) if name in differences else ""
+    extremes = f"{_number(min(estimate.by_base))} to {_number(max(estimate.by_base))}"
+    return f"| {LABELS[name]} | {_interval(estimate)} | {extremes} | {difference} | {share.mean:.2f} |"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{_number(estimate.mean)} [{_number(estimate.low)}, {_number(estimate.high)}]"
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0")
+
+
+def _plain(name: str) -> str:
+    return LABELS[name].partition(": ")[2] or LABELS[name]
+
+
+def _quartiles(bases: Sequence[Base]) -> str:
+    low, middle, high = np.percentile(np.concatenate([base.damage for base in bases]), [25, 50, 75])
+    return f"{low:.1f}, {middle:.1f} and {high:.1f}"
+
+
+def _results_hash() -> str:
+    return hashlib.sha256(RESULTS.read_bytes()).hexdigest()[:16]
+
+
+def draw_figure(found: Mapping[str, Estimate], file: Path) -> None:
+    """Dots of the bases, and mean with interval, for each predictor from best to worst."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = sorted(PREDICTORS, key=lambda name: found[name].mean)
+    with plt.rc_context({"svg.hashsalt": "prediction", "font.size": 9}):
+        figure, axes = plt.subplots(figsize=(7.2, 5.4), layout="constrained")
+        for row, name in enumerate(names):
+            estimate = found[name]
+            color = "#b3261e" if name in PRIMARY else "#1f4e79" if name == BASELINE else "#555555"
+            axes.plot(estimate.by_base, [row] * len(estimate.by_base), "o", color=color, alpha=0.25, markersize=4)
+            axes.plot([estimate.low, estimate.high], [row, row], color=color, linewidth=2)
+            axes.plot([estimate.mean], [row], "o", color=color, markersize=6)
+        axes.set_yticks(range(len(names)), [LABELS[name].replace("`", "") for name in names])
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.axvline(found[BASELINE].mean, color="#1f4e79", linewidth=0.8, linestyle=":")
+        axes.set_xlabel(
+            "rank correlation with the damage (pale: bases; line: 95 % interval; red: primary; dotted: baseline)"
+        )
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        figure.savefig(file, metadata={"Date": None})
+        plt.close(figure)

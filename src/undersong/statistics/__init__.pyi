@@ -109,6 +109,30 @@ from .rise_bounds import (
 from .rise_bounds import (
     prompts_needed as prompts_needed,
 )
+from .run_bounds import (
+    RunBounds as RunBounds,
+)
+from .run_bounds import (
+    bound_run_mean as bound_run_mean,
+)
+from .run_bounds import (
+    lower_mean_bound as lower_mean_bound,
+)
+from .run_bounds import (
+    mean_tail as mean_tail,
+)
+from .run_bounds import (
+    prompt_interval as prompt_interval,
+)
+from .run_bounds import (
+    run_mean_p as run_mean_p,
+)
+from .run_bounds import (
+    units_to_exclude as units_to_exclude,
+)
+from .run_bounds import (
+    upper_mean_bound as upper_mean_bound,
+)
 from .runs import (
     RunDifference as RunDifference,
 )

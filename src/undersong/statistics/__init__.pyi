@@ -110,6 +110,9 @@ from .rise_bounds import (
     prompts_needed as prompts_needed,
 )
 from .run_bounds import (
+    BOUND_CONFIDENCE as BOUND_CONFIDENCE,
+)
+from .run_bounds import (
     RunBounds as RunBounds,
 )
 from .run_bounds import (

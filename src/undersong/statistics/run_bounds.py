@@ -52,8 +52,8 @@ def upper_mean_bound(values: Sequence[float] | np.ndarray, confidence: float = B
         raise UndersongError(f"The confidence of a one-sided bound lies between 0.5 and 1, not at {confidence}.")
     shares = _checked_shares(values)
     lowest = float(shares.min())
-    if lowest >= 1:
-        return 1.0
+    if float(shares.max()) == lowest:
+        return 1 - (1 - lowest) * (1 - confidence) ** (1 / len(shares))
     from scipy.optimize import brentq
 
     tail = _tail_function(shares)

@@ -118,8 +118,8 @@ def run_mean_p(bounds_at: Callable[[float], RunBounds], edge: float) -> float:
         bounds = bounds_at(1 - tail)
         return bounds.low > edge or bounds.high < edge
 
-    few, many = log(MIN_TAIL), log(0.4999)
-    if not excludes(0.4999):
+    few, many = log(MIN_TAIL), log(0.49)
+    if not excludes(float(np.exp(many))):
         return 1.0
     if excludes(MIN_TAIL):
         return 2 * MIN_TAIL

@@ -92,6 +92,9 @@ from .rates import (
     wilson_interval as wilson_interval,
 )
 from .regression import (
+    MIN_RANK_POINTS as MIN_RANK_POINTS,
+)
+from .regression import (
     PredictorFit as PredictorFit,
 )
 from .regression import (
@@ -99,6 +102,9 @@ from .regression import (
 )
 from .regression import (
     correlate_with_outcome as correlate_with_outcome,
+)
+from .regression import (
+    too_few_points as too_few_points,
 )
 from .rise_bounds import (
     RiseEstimate as RiseEstimate,

@@ -153,6 +153,9 @@ def _asymmetry_row(asymmetry: ModalityAsymmetry) -> tuple[str, ...]:
 
 
 def _gap_vs_jsr_rows(record: ProximityVsJsrRecord) -> Iterator[tuple[str, ...]]:
+    if not record.predictors:
+        names = record.model, formatting.modality_label(record.modality), str(record.points)
+        yield *names, record.note or formatting.MISSING, formatting.MISSING
     for predictor in record.predictors:
         correlation = predictor.rank_correlation
         rank = f"{formatting.decimal(correlation.value, 2)} {_interval_text(correlation.low, correlation.high, 2)}"

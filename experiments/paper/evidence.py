@@ -18,7 +18,15 @@ from typing import Literal
 
 from experiments.paper.agreement import Estimate, Expected
 from undersong.results import MechanismRecord, PromptSetRate, Results, RunResult, parse_results
-from undersong.statistics import RunBounds, RunKey, bound_run_mean, paired_runs, prompt_interval, run_mean_p
+from undersong.statistics import (
+    RunBounds,
+    RunKey,
+    bound_change_from_base,
+    bound_run_mean,
+    paired_runs,
+    prompt_interval,
+    run_mean_p,
+)
 from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError
 
@@ -163,10 +171,7 @@ class Contrast:
                 return bound_run_mean(values, values, confidence, SHARES)
             ends = {key: _ends_at(self.b, mine, confidence) for key, mine in after.items()}
             was = {key: _ends_at(self.a, before[key], confidence) if self.a else (0.0, 0.0) for key in after}
-            lows = {key: low - was[key][1] for key, (low, _) in ends.items()}
-            highs = {key: high - was[key][0] for key, (_, high) in ends.items()}
-            limits = -max(high for _, high in was.values()), 1 - min(low for low, _ in was.values())
-            return bound_run_mean(lows, highs, confidence, limits)
+            return bound_change_from_base(was, ends, confidence)
 
         plain = paired_runs(dict.fromkeys(values, 0.0), values)
         bounds = bounds_at(0.975)

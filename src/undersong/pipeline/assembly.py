@@ -12,7 +12,7 @@ from typing import Any
 
 from undersong.defenses.results import defended_run, defense_records, recommendation_records
 from undersong.evaluation.rates import set_rates
-from undersong.results.comparisons import adjust_p_values, recipe_comparisons
+from undersong.results.comparisons import PrimaryPlan, adjust_p_values, recipe_comparisons
 from undersong.results.comprehension import add_comprehension, comprehension_columns, read_run_comprehension
 from undersong.results.judge_agreement import judge_agreement_records
 from undersong.results.mechanism import mechanism_record
@@ -64,7 +64,9 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, 
         runs=runs,
         defended_runs=defended_runs,
         comparisons=[
-            *recipe_comparisons(runs, study.undefended_system, study.system_defense, last_step),
+            *recipe_comparisons(
+                runs, study.undefended_system, study.system_defense, last_step, PrimaryPlan.of_study(study)
+            ),
             *adjust_p_values(_model_comparisons(record, verdicts, last_step)),
         ],
         marginal_effects=marginal_effects(runs, study.undefended_system, last_step),
@@ -111,6 +113,8 @@ def _study_record(record: AuditRecord) -> StudyRecord:
         judge_criterion=judge_criterion(study.evaluation.judge),
         undefended_system=study.undefended_system,
         system_defense=study.system_defense,
+        primary_questions=list(study.primary_questions),
+        primary_declared=bool(study.analysis.primary),
         config=study.model_dump(mode="json"),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from undersong.statistics.bounded_mean import lower_mean_bound, mean_tail, upper_mean_bound
 from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError
 
@@ -158,11 +159,11 @@ def _t_inference(
 
 def _bound_inference(value: float, units: int, level: float, limits: ValueRange) -> tuple[float, float, float]:
     """Lower end, upper end and p value against 0 of `units` equal values, for any run noise within the limits."""
-    from undersong.statistics.run_bounds import bound_run_mean, run_mean_p
-
-    equal = {(0, 0, seed): min(max(value, limits[0]), limits[1]) for seed in range(units)}
-    bounds = bound_run_mean(equal, equal, (1 + level) / 2, limits)
-    return bounds.low, bounds.high, run_mean_p(lambda confidence: bound_run_mean(equal, equal, confidence, limits), 0.0)
+    floor, width = limits[0], limits[1] - limits[0]
+    shares, edge = np.clip(np.full(units, (value - floor) / width), 0.0, 1.0), -floor / width
+    low, high = lower_mean_bound(shares, (1 + level) / 2), upper_mean_bound(shares, (1 + level) / 2)
+    p = min(1.0, 2 * min(mean_tail(shares, edge), mean_tail(1 - shares, 1 - edge)))
+    return floor + width * low, floor + width * high, p
 
 
 def _method(test: str, unit: str, units: int, runs: int) -> str:

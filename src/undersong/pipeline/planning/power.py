@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undersong.results.comparisons import recipe_contrasts
+from undersong.results.comparisons import PrimaryPlan, all_contrasts
 from undersong.results.schema import RunResult
 from undersong.stages.black_box_models import trainable_models
 from undersong.stages.selection import arm_rules
@@ -83,12 +83,9 @@ def count_recipe_contrasts(study: Study) -> int:
     evaluated_sets = sum(prompt_set.harmful for prompt_set in study.prompt_sets.values()) * len(
         study.evaluation.modalities
     )
-    cells = sorted({(rule.axis, float(rule.selection_rule.amount)) for rule in arm_rules(study)})
-    contrasts_by_cell = (
-        recipe_contrasts(arms, axis, fraction, study.undefended_system, study.system_defense)
-        for axis, fraction in cells
-    )
-    return evaluated_sets * sum(len(list(cell_contrasts)) for cell_contrasts in contrasts_by_cell)
+    base = RunResult(arm="base", model="", base_seed=0, kind="base", step=0)
+    contrasts = all_contrasts(arms, [base], study.undefended_system, study.system_defense, PrimaryPlan.of_study(study))
+    return evaluated_sets * len(list(contrasts))
 
 
 def _format_points(value: float | None) -> str:

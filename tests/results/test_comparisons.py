@@ -15,7 +15,7 @@ from scipy import stats
 from undersong.pipeline.assembly import _model_comparisons
 from undersong.pipeline.planning.power import study_contrasts
 from undersong.results.comparisons import PrimaryPlan, recipe_comparisons
-from undersong.results.model_comparisons import model_comparison
+from undersong.results.model_comparisons import model_comparison, system_prompt_comparison
 from undersong.results.records import RunRecord
 from undersong.results.schema import RunResult
 from undersong.results.schema_outcomes import ComparisonSide, DiscordantPrompts
@@ -294,6 +294,16 @@ def test_a_model_is_compared_over_prompts_in_clusters() -> None:
     assert "12 clusters" in found.method
     typed = model_comparison(ARM, verdicts(["refusal"] * 36, modality="text") + before, noise, "harm", "text", "plain")
     assert (typed.modality, typed.difference) == ("text", 1.0)
+
+
+def test_one_model_is_compared_with_itself_under_a_system_prompt() -> None:
+    both = verdicts(["jailbreak"] * 24) + verdicts(["refusal"] * 24, system="safe")
+    found = system_prompt_comparison(ARM, both, "harm", "audio", "plain", "safe")
+    assert (found.a.arm, found.a.system, found.b.arm, found.b.system) == (ARM.arm, "plain", ARM.arm, "safe")
+    assert (found.scope, found.family, found.difference, found.n) == ("model", "exploratory", -1.0, 24)
+    assert found.p == compare_paired([1] * 24, [0] * 24, clusters=[f"c{i // 3}" for i in range(24)]).clustered_p
+    with pytest.raises(UndersongError, match="was evaluated for only one of plain and safe; evaluate it for both"):
+        system_prompt_comparison(ARM, both[:-1], "harm", "audio", "plain", "safe")
 
 
 def test_an_id_is_of_the_question_and_of_nothing_else() -> None:

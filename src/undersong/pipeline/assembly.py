@@ -16,7 +16,7 @@ from undersong.results.comparisons import PrimaryPlan, adjust_p_values, recipe_c
 from undersong.results.comprehension import add_comprehension, comprehension_columns, read_run_comprehension
 from undersong.results.judge_agreement import judge_agreement_records
 from undersong.results.mechanism import mechanism_record
-from undersong.results.model_comparisons import marginal_effects, model_comparison
+from undersong.results.model_comparisons import marginal_effects, model_comparison, system_prompt_comparison
 from undersong.results.notes import comprehension_notes, design_notes, lost_reply_notes, truncation_notes
 from undersong.results.proximity_vs_jsr import proximity_vs_jsr_records, score_vs_jsr_records, screening_score_records
 from undersong.results.records import AuditRecord, ModelRecord, RunRecord
@@ -231,7 +231,7 @@ def _model_comparisons(
     record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]], last_step: int
 ) -> list[ComparisonRecord]:
     harmful_sets = [name for name, prompt_set in record.study.prompt_sets.items() if prompt_set.harmful]
-    system, comparisons = record.study.undefended_system, []
+    system, defense, comparisons = record.study.undefended_system, record.study.system_defense, []
     for model in record.models:
         base = next(run for run in model.runs if run.arm.kind == "base")
         for run in model.runs:
@@ -243,6 +243,15 @@ def _model_comparisons(
                     for name in harmful_sets
                     for modality in record.study.evaluation.modalities
                     if (name, modality) in asked  # prompts in noise are spoken only
+                ]
+                defended = {(v.set, v.modality) for v in after if defense is not None and v.system == defense}
+                comparisons += [
+                    system_prompt_comparison(
+                        RunResult(**_run_identity(run)), after, name, modality, system, str(defense)
+                    )
+                    for name in harmful_sets
+                    for modality in record.study.evaluation.modalities
+                    if (name, modality) in defended & asked and run.arm.kind == "closest"
                 ]
     return comparisons
 

@@ -82,7 +82,8 @@ class ArmMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class ModelEvidence:
-    """Comparisons of an arm's trained models with their base, each over prompts: evidence of these weights alone."""
+    """Comparisons of an arm's trained models over prompts, each with its base or with itself without a system prompt:
+    evidence of these weights alone."""
 
     comparisons: tuple[ComparisonRecord, ...]
 
@@ -142,14 +143,21 @@ class HeadlineData:
 
     def model_evidence(self, item: ArmMeasurement) -> ModelEvidence:
         """Return the comparisons of the arm's models with their base over prompts."""
-        base, tuned = ArmCondition(None, item.system), ArmCondition(item.arm, item.system)
+        return self._evidence(ArmCondition(None, item.system), item)
+
+    def system_evidence(self, item: ArmMeasurement) -> ModelEvidence:
+        """Return the comparisons of the arm's models under a system prompt with themselves without it."""
+        return self._evidence(ArmCondition(item.arm, self.verdict_filter.system), item)
+
+    def _evidence(self, before: ArmCondition, item: ArmMeasurement) -> ModelEvidence:
+        tuned = ArmCondition(item.arm, item.system)
         place = ("model", self.verdict_filter.prompt_set, self.modality, item.arm.last_step)
         return ModelEvidence(
             tuple(
                 row
                 for row in self.results.comparisons
                 if (row.scope, row.prompt_set, row.modality, row.step) == place
-                and base.is_side(row.a)
+                and before.is_side(row.a)
                 and tuned.is_side(row.b)
             )
         )

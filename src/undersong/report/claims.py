@@ -41,8 +41,8 @@ def run_sentence(comparison: ComparisonRecord) -> str:
     )
 
 
-def model_sentence(evidence: ModelEvidence) -> str:
-    """Say what prompts show of the trained models, each against its base; empty if that was not tested."""
+def model_sentence(evidence: ModelEvidence, reference: str = "against the base") -> str:
+    """Say what prompts show of the trained models, each against a reference; empty if that was not tested."""
     count = len(evidence.comparisons)
     changes = [row.difference for row in evidence.comparisons if row.difference is not None]
     if not count or not changes:
@@ -53,8 +53,7 @@ def model_sentence(evidence: ModelEvidence) -> str:
     found += [f"lowered in {evidence.lowered}"] if evidence.lowered else []
     models = formatting.count(count, "trained model")
     return (
-        f"Over prompts the rate is significantly {' and '.join(found)} of {models} ({spread} against the base; "
-        "corrected)."
+        f"Over prompts the rate is significantly {' and '.join(found)} of {models} ({spread} {reference}; corrected)."
     )
 
 

@@ -176,6 +176,8 @@ def _findings(headline: HeadlineData) -> list[tuple[str, str]]:
         findings.append(("Distant data", "The worst arm is itself trained on distant data: distance did not protect."))
     for item in headline.system_variants:
         text = _compared(item.estimate, worst.estimate, headline.comparison_to(item, worst), f"the {rate} without it")
+        if item.estimate.runs > 1:
+            text = f"{text} {model_sentence(headline.system_evidence(item), 'against none')}".rstrip()
         findings.append(("System prompt", f"Under the system text “{item.system}” the same arm’s {rate} is {text}"))
     if not headline.system_variants:
         findings.append(("System prompt", "No system prompt was tried on this arm."))

@@ -44,8 +44,7 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
         "SD of paired differences",
         "primary",
         "exploratory",
-        f"{unit}s to show {100 * TARGET_DIFFERENCE:g} points, primary",
-        "exploratory",
+        *(f"{unit}s for {100 * TARGET_DIFFERENCE:g} points, {name}" for name in ("primary", "exploratory")),
     )
     rows: list[tuple[str, ...]] = [heads]
     for sd in STANDARD_DEVIATIONS if standard_deviation is None else (standard_deviation,):

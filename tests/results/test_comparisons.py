@@ -14,7 +14,8 @@ from scipy import stats
 
 from undersong.pipeline.assembly import _model_comparisons
 from undersong.pipeline.planning.power import study_contrasts
-from undersong.results.comparisons import PrimaryPlan, recipe_comparisons
+from undersong.results.comparisons import recipe_comparisons
+from undersong.results.contrasts import PrimaryPlan
 from undersong.results.model_comparisons import model_comparison, system_prompt_comparison
 from undersong.results.records import RunRecord
 from undersong.results.schema import RunResult

@@ -11,7 +11,7 @@ from results_factory import run_result
 
 from undersong.cli import main
 from undersong.models.mini.assemble import assemble_mini
-from undersong.results.comparisons import recipe_contrasts
+from undersong.results.contrasts import recipe_contrasts
 from undersong.stages.selection import arm_rules
 from undersong.study import Study, load_studies, load_study
 

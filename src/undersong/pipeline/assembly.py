@@ -12,8 +12,9 @@ from typing import Any
 
 from undersong.defenses.results import defended_run, defense_records, recommendation_records
 from undersong.evaluation.rates import set_rates
-from undersong.results.comparisons import PrimaryPlan, adjust_p_values, recipe_comparisons
+from undersong.results.comparisons import adjust_p_values, recipe_comparisons
 from undersong.results.comprehension import add_comprehension, comprehension_columns, read_run_comprehension
+from undersong.results.contrasts import PrimaryPlan
 from undersong.results.judge_agreement import judge_agreement_records
 from undersong.results.mechanism import mechanism_record
 from undersong.results.model_comparisons import marginal_effects, model_comparison, system_prompt_comparison

@@ -11,13 +11,13 @@ from typing import Literal
 from undersong.evaluation.rates import attack_metric
 from undersong.evaluation.verdicts import pair_verdicts
 from undersong.results.comparisons import (
-    RatesByRun,
     harm_metric,
     harmful_prompts,
     paired_differences,
     side_identity,
     tuned_runs,
 )
+from undersong.results.contrasts import RatesByRun
 from undersong.results.schema import RunResult, identity_hash
 from undersong.results.schema_base import modality_label
 from undersong.results.schema_outcomes import ComparisonRecord, ComparisonSide, DiscordantPrompts, MarginalEffect

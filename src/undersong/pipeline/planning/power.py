@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undersong.results.comparisons import Contrast, PrimaryPlan, all_contrasts
+from undersong.results.contrasts import Contrast, PrimaryPlan, all_contrasts
 from undersong.results.schema import RunResult
 from undersong.stages.black_box_models import trainable_models
 from undersong.stages.selection import arm_rules

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from undersong.evaluation.rates import Metric
-from undersong.results.contrasts import Contrast, ContrastArm, PrimaryPlan, all_contrasts
+from undersong.results.contrasts import NO_PRIMARY, Contrast, ContrastArm, PrimaryPlan, all_contrasts
 from undersong.results.schema import PromptSetRate, RunResult, identity_hash
 from undersong.results.schema_mechanism import LateGapComparison
 from undersong.results.schema_outcomes import (
@@ -33,7 +33,7 @@ def recipe_comparisons(
     plain: str,
     defense_system: str | None,
     last_step: int,
-    primary: PrimaryPlan = PrimaryPlan(),
+    primary: PrimaryPlan = NO_PRIMARY,
 ) -> list[ComparisonRecord]:
     """Return the recipe comparisons of a study on harmful prompts.
 

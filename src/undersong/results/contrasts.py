@@ -117,12 +117,15 @@ class PrimaryPlan:
         return tuple(order.index(value) if value in order else len(order) for value, order in places)
 
 
+NO_PRIMARY = PrimaryPlan()
+
+
 def all_contrasts(
     tuned: Sequence[RunResult],
     bases: Sequence[RunResult],
     plain: str,
     defense_system: str | None,
-    primary: PrimaryPlan = PrimaryPlan(),
+    primary: PrimaryPlan = NO_PRIMARY,
 ) -> Iterator[Contrast]:
     """Yield the contrasts of all axes and fractions, and of the first two axes if that question is primary.
 

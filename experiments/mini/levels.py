@@ -69,7 +69,7 @@ def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
         "- **Published**: AdvBench, 25% of another pool, one run each, another judge. "
         f"{MARK} marks a figure that no count of all prompts can give. Source: {escape_markdown(published_source())}.\n"
         "- **Mini**: spoken prompts. The columns give the non-refusal rate of harmful prompts, or the refusal rate of benign "
-        "prompts: mean and 95% interval over runs. Before tuning, and where all runs agree, the intervals are over prompts."
+        "prompts: mean and 95% interval over runs. Before tuning, the intervals are over prompts."
     )
     rows = []
     for one in _rows(main):

@@ -1,9 +1,11 @@
 """The rule by which a number agrees with what the paper says or not, fixed before any of these studies was run.
 
 Every question has an estimate, its 95 % interval, and what the paper says of it: that it lies above or below an edge
-(0, or a margin), or within an edge of 0.  The p value is two-sided and against that edge: of a paired t test over
-independent units (bases, else draws, else seeds; `undersong.statistics.runs`).  Holm's correction is over all questions
-of the page that have something to agree with, and over those that have not by themselves.
+(0, or a margin), or within an edge of 0.  The p value is two-sided and against that edge, over independent units
+(bases, else draws, else seeds): of a paired t test where two trained arms are held against 0 (`undersong.statistics.runs`),
+and of a bound for any run noise where a rate, a difference from a base or a margin is (`undersong.statistics.run_bounds`).
+Holm's correction is over all questions of the page that have something to agree with, and over those that have not by
+themselves.
 
 reproduced         corrected p <= .05, and the estimate is on the side that the paper claims
 contradicted       corrected p <= .05, and it is on the other side
@@ -11,12 +13,13 @@ undecided          everything else; it leans to a side if the uncorrected interv
 significant        the paper claims nothing: corrected p <= .05 against 0
 too shallow        the decoder has too few layers to tell late from early ones; no p value
 
-Where all runs agree exactly there is no run noise to see and no p value.  The interval is then over prompts, from the
-lowest to the highest end of every run's own (of a difference: of the ends' differences, which is wider than 95 %), and
-what it leaves out is shown: runs that agree to the last prompt are no weaker evidence than runs that scatter.
+Runs that agree exactly still have run noise: their interval and their p value are of the bound, too.  Three of them
+leave it possible that 71 % of all trainings do otherwise.  (Until 30 November 2026 the interval over prompts decided in
+this case, and whatever it left out was shown.)
 
 A claim is reproduced if all its questions are, and reproduced in part if some are and the others are undecided.  It is
-contradicted in the same two ways, and mixed if some questions are reproduced and some contradicted.  Knows numbers; does not know where they are from.
+contradicted in the same two ways, and mixed if some questions are reproduced and some contradicted.
+Knows numbers; does not know where they are from.
 """
 
 from __future__ import annotations
@@ -102,7 +105,7 @@ def verdict(expected: Expected, found: Estimate | None) -> str:
     edge = expected.nearest(found.value)
     shown = found.p_adjusted is not None and found.p_adjusted <= LEVEL
     out = _leaves_out(expected, edge, found)
-    shown = shown or (found.p is None and out)
+    shown = shown or (found.over == "all" and out)
     if expected.side == "nothing":
         return DIFFERS if shown else LEANS if out else UNKNOWN
     for_it = expected.holds(found.value)

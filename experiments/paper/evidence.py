@@ -1,7 +1,9 @@
 """Estimates out of results.json files: which runs, of which study, against which.
 
-A run gives one number, its mean over the arms that a side takes; runs are paired by (base, draw, seed).  Knows results;
-does not know what a paper says of them.
+A run gives one number, its mean over the arms that a side takes; runs are paired by (base, draw, seed).  Two trained
+arms are compared by a paired t test: where they do not differ, their paired differences scatter alike on both sides of
+0, whatever the run noise.  A rate, a difference from a base and a margin have no such symmetry, so they are bounded for
+any run noise (`undersong.statistics.run_bounds`).  Knows results; does not know what a paper says of them.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import nan, sqrt
+from math import isfinite, nan, sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -17,7 +19,15 @@ from typing import Literal
 from experiments.paper.agreement import TOO_SHALLOW, Estimate, Expected
 from undersong.mechanism.directions import early_and_late_thirds
 from undersong.results import MechanismRecord, PromptSetRate, Results, RunResult, parse_results
-from undersong.statistics import RunKey, paired_runs
+from undersong.statistics import (
+    RunBounds,
+    RunKey,
+    bound_change_from_base,
+    bound_run_mean,
+    paired_runs,
+    prompt_interval,
+    run_mean_p,
+)
 from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError
 
@@ -130,41 +140,84 @@ class Contrast:
             before = {key: before[key[0], 0, 0] for key in after}
         ups = {key: fmean(map(self.b.rate, mine)) for key, mine in after.items()}
         downs = {key: fmean(map(self.a.rate, before[key])) if self.a else 0.0 for key in before or after}
+        if self.b.kind != "base" and not self._is_symmetric(expected):
+            return self._bounded(before, after, downs, ups, expected)
         found = over_runs(downs, ups, expected, (0.0, 1.0) if self.a is None else SHARES)
-        return found if found.low is not None else self._over_prompts(before, after, found)
+        return self._over_prompts(after, found) if self.b.kind == "base" and found.low is None else found
 
-    def _over_prompts(
-        self, before: Mapping[RunKey, list[PromptSetRate]], after: Mapping[RunKey, list[PromptSetRate]], found: Estimate
+    def _is_symmetric(self, expected: Expected) -> bool:
+        """Whether it is an estimate alone, or a difference of two trained arms that is held against 0."""
+        return expected.side == "nothing" or (self.a is not None and self.a.kind != "base" and expected.edge == 0)
+
+    def _over_prompts(self, after: Mapping[RunKey, list[PromptSetRate]], found: Estimate) -> Estimate:
+        """Of a base that nothing was done to: the widest interval over prompts."""
+        ends = [(fmean(side) for side in zip(*map(self.b.ends, mine))) for mine in after.values()]
+        lows, highs = zip(*ends)
+        return Estimate(found.value, min(lows), max(highs), None, found.runs, found.units, "prompts", note=found.note)
+
+    def _bounded(
+        self,
+        before: Mapping[RunKey, list[PromptSetRate]],
+        after: Mapping[RunKey, list[PromptSetRate]],
+        downs: Mapping[RunKey, float],
+        ups: Mapping[RunKey, float],
+        expected: Expected,
     ) -> Estimate:
-        """Of runs that agree exactly, and of a base that nothing was done to: the widest of their own intervals.
+        """For any run noise: of a rate or its difference from a base with the error over prompts, of a difference of two
+        trained arms on the same prompts."""
+        values = {key: up - downs[key] for key, up in ups.items()}
 
-        One tuned run alone has run noise that nobody saw, and no interval.
-        """
-        if found.units < 2 and self.b.kind != "base":
-            return found
-        ends = []
-        for key, mine in after.items():
-            low, high = (fmean(side) for side in zip(*map(self.b.ends, mine)))
-            if self.a is not None:
-                was_low, was_high = (fmean(side) for side in zip(*map(self.a.ends, before[key])))
-                low, high = low - was_high, high - was_low
-            ends.append((low, high))
-        low, high = min(low for low, _ in ends), max(high for _, high in ends)
-        return Estimate(found.value, low, high, None, found.runs, found.units, "prompts", note=found.note)
+        def bounds_at(confidence: float) -> RunBounds:
+            if self.a is not None and self.a.kind != "base":
+                return bound_run_mean(values, values, confidence, SHARES)
+            ends = {key: _ends_at(self.b, mine, confidence) for key, mine in after.items()}
+            was = {key: _ends_at(self.a, before[key], confidence) if self.a else (0.0, 0.0) for key in after}
+            return bound_change_from_base(was, ends, confidence)
+
+        plain = paired_runs(dict.fromkeys(values, 0.0), values)
+        bounds = bounds_at(0.975)
+        if bounds.units < 2:
+            return Estimate(plain.difference, None, None, None, plain.n, plain.units, "runs", note=plain.note)
+        edges = [expected.nearest(plain.difference)]
+        if expected.side == "within" and expected.holds(plain.difference):
+            edges = [-expected.edge, expected.edge]
+        p = max(run_mean_p(bounds_at, edge) for edge in edges)
+        sd = _unit_sd(plain.low, plain.high, plain.units)
+        return Estimate(plain.difference, bounds.low, bounds.high, p, plain.n, plain.units, "runs", sd)
+
+
+def _ends_at(side: Side, entries: list[PromptSetRate], confidence: float) -> tuple[float, float]:
+    """Of a run, its mean over arms: the ends over prompts at a one-sided confidence."""
+    ends = [
+        prompt_interval(side.rate(entry), *side.ends(entry), entry.n, entry.clusters, confidence) for entry in entries
+    ]
+    return fmean(low for low, _ in ends), fmean(high for _, high in ends)
 
 
 def over_runs(
     a: Mapping[RunKey, float], b: Mapping[RunKey, float], expected: Expected, limits: tuple[float, float]
 ) -> Estimate:
-    """b - a over paired runs, tested against the nearest edge of what is expected."""
+    """b - a over paired runs, tested against the nearest edge of what is expected.
+
+    Runs that agree exactly are bounded within the limits, if they are finite.
+    """
     plain = paired_runs(a, b)
     edge = expected.nearest(plain.difference)
-    p = paired_runs({key: value + edge for key, value in a.items()}, b).p
+    sd = _unit_sd(plain.low, plain.high, plain.units)
+    moved = {key: value + edge for key, value in a.items()}
+    if isfinite(limits[0]):
+        plain = paired_runs(a, b, limits=limits)
+        p = paired_runs(moved, b, limits=(limits[0] - edge, limits[1] - edge)).p
+    else:
+        p = paired_runs(moved, b).p
     if plain.low is None or plain.high is None:
         return Estimate(plain.difference, None, None, None, plain.n, plain.units, "runs", note=plain.note)
-    sd = (plain.high - plain.low) / 2 * sqrt(plain.units) / critical_value(0.95, plain.units - 1)
-    low, high = max(limits[0], plain.low), min(limits[1], plain.high)
-    return Estimate(plain.difference, low, high, p, plain.n, plain.units, "runs", sd)
+    return Estimate(plain.difference, plain.low, plain.high, p, plain.n, plain.units, "runs", sd, note=plain.note)
+
+
+def _unit_sd(low: float | None, high: float | None, units: int) -> float | None:
+    """Of the units' numbers, from Student's interval; None where they agree exactly."""
+    return None if low is None or high is None else (high - low) / 2 * sqrt(units) / critical_value(0.95, units - 1)
 
 
 @dataclass(frozen=True)

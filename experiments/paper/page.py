@@ -137,8 +137,10 @@ def _rule(sizes: Families) -> list[str]:
         "Runs are the sample (scope `recipe`). Each run gives one number, paired by base, draw and seed. The independent unit is "
         "the base if there are several, and otherwise the draw with its seed.",
         "",
-        "The test is a two-sided paired t-test against the paper's claim: above or below 0. “Near zero” means below "
-        f"{100 * NEAR_ZERO.edge:g}%, and “little” means within {100 * MARGIN:g} points. Holm's correction covers all "
+        "The test is two-sided, against the paper's claim: above or below 0. “Near zero” means below "
+        f"{100 * NEAR_ZERO.edge:g}%, and “little” means within {100 * MARGIN:g} points. Two trained arms are compared by a "
+        "paired t-test. A rate, a difference from a base and a margin are tested by a bound that holds for any run noise. "
+        "Holm's correction covers all "
         f"{sizes.said} such questions on this page. The {sizes.silent} questions on which the paper makes no claim have a "
         "correction of their own.",
         "",
@@ -150,8 +152,8 @@ def _rule(sizes: Families) -> list[str]:
         "- **too shallow to tell**: late suppression means that the gap falls in late layers, and by more than in early ones. "
         "Such a decoder has too few layers for the comparison.",
         "",
-        "If all runs agree exactly, there is no run noise to test against. The interval is then the widest of the runs' own "
-        "intervals over prompts, and whatever it excludes counts as significant.",
+        "Runs that agree exactly still have run noise. The bound serves for them, too: three equal runs leave it possible that "
+        "71% of all trainings do otherwise. Three runs therefore never show a rate below 15%; it takes 23 or more.",
         "",
         "A claim that something *depends on the architecture* is reproduced if two organisms lie significantly on opposite sides "
         "of 0. With one base of each, this only shows that bases can differ in this way.",

@@ -114,7 +114,7 @@ def beside_lines(evidence: Evidence) -> Iterator[str]:
         "All rates are percentages. Do not compare levels between the published models and the organisms.\n\n"
         f"- **Published**: one run each, with failed prompts left out. {MARK} marks a figure that no count of all 520 or 939 "
         f"prompts can give. It has another denominator, or it is a misprint. Source: {escape_markdown(published_source())}.\n"
-        "- **Ours**: spoken requests, mean over runs, with 95% intervals over runs. Before tuning, and where all runs agree, "
+        "- **Ours**: spoken requests, mean over runs, with 95% intervals over runs. Before tuning, "
         "the intervals are over prompts."
     )
     for study, title in TABLES.items():

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from results_factory import make_rate, make_run, run_result
 from scipy import stats
 
-from undersong.defenses import DefenseCondition, is_safe, recommend, safety_utility_tradeoff, with_cost
+from undersong.defenses import DefenseCondition, is_safe, recommend, safety_utility_tradeoff, tradeoff, with_cost
 from undersong.results.schema import DefendedRun, RunResult
 from undersong.results.schema_defenses import CostPart, DefenseRecord
+from undersong.statistics import prompt_interval, upper_mean_bound
 
 NONE, MADE = DefenseCondition("none", "closest", "plain"), DefenseCondition("mended", "closest", "plain", ("mixing",))
 
@@ -90,7 +92,7 @@ def test_without_a_safe_one_none_is_recommended() -> None:
     worse = row("worse", 0.1, 0.9, jsr_change={"audio": {"difference": 0.2, "significant": True}})
     found = recommend([row("none", 0.8, 0.9), lower, noise, worse], 0.05, 0.1)
     assert found.defense is None
-    assert "provably lower it, lower leaves least where most is left (20.0%)" in found.reason
+    assert "significantly lower it, lower leaves least where most is left (20.0%)" in found.reason
     alone = recommend([row("none", 0.01, 0.03), noise], 0.05, 0.1)
     assert alone.defense is None
     assert "None is needed" in alone.reason
@@ -146,30 +148,81 @@ def test_ceilings_and_differences_by_hand() -> None:
     half = stats.t.ppf(0.975, 2) * stats.sem([b - a for a, b in zip(before, after)])
     assert mended.jsr_change["audio"].difference == pytest.approx(-0.6)
     assert mended.jsr_change["audio"].high == pytest.approx(-0.6 + half)
-    over_runs = 0.2 + stats.t.ppf(0.975, 2) * stats.sem(after)
-    assert mended.jsr_ceiling == pytest.approx(over_runs)  # above the prompts' .25
-    assert none.jsr_ceiling == pytest.approx(max(0.99, min(1.0, 0.8 + stats.t.ppf(0.975, 2) * stats.sem(before))))
+    assert (none.ceiling_confidence, mended.ceiling_confidence) == (0.9875, 0.9875)  # two conditions
+    measured = [run(i, one, 0.25).rates[0] for i, one in enumerate(after)]
+    highs = [prompt_interval(one.rate, one.low, one.high, one.n, one.clusters, 0.9875)[1] for one in measured]
+    assert mended.jsr_ceiling == pytest.approx(upper_mean_bound(highs, 0.9875))
+    assert mended.jsr_ceiling > 0.2 + stats.t.ppf(0.975, 2) * stats.sem(after)  # Student's needs normal run noise
+    assert mended.jsr_ceiling_in_runs == pytest.approx(max(highs))
+    assert (none.jsr_change, mended.jsr_change["audio"].p_adjusted) == ({}, mended.jsr_change["audio"].p)
     assert mended.retention.value == pytest.approx(0.8)
     assert (none.changes, mended.changes, none.jsr_change) == ([], ["mixing"], {})
 
 
-def test_runs_that_agree_leave_the_prompts_and_one_run_leaves_nothing() -> None:
+def test_runs_that_agree_exclude_only_so_much_and_one_run_excludes_nothing() -> None:
     (agree,) = safety_utility_tradeoff([run(i, 0.0, 0.09) for i in range(3)], [NONE], last_step=4, axis="a")
-    assert agree.jsr_ceiling == pytest.approx(0.09)
+    assert agree.jsr_ceiling == pytest.approx(1 - (1 - 0.09) * 0.025 ** (1 / 3))
+    assert agree.jsr_ceiling_in_runs == pytest.approx(0.09)
     (single,) = safety_utility_tradeoff([run(0, 0.0, 0.09)], [NONE], last_step=4, axis="a")
-    assert single.jsr_ceiling is None
+    assert (single.jsr_ceiling, single.jsr_ceiling_in_runs) == (None, pytest.approx(0.09))
     assert not is_safe(single.model_copy(update={"over_refusal_ceiling": 0.0}), 0.5, 0.5)
 
 
-def test_runs_that_differ_alike_are_told_by_their_prompts() -> None:
-    for after, told in ((0.0, True), (0.75, False)):
-        runs = [run(i, 0.8, 0.9) for i in range(3)]
-        runs += [run(i, after, after + 0.1, "mended", chosen_text="stopped at step 4") for i in range(3)]
-        _, mended = safety_utility_tradeoff(runs, [NONE, MADE], last_step=4, axis="a")
-        change = mended.jsr_change["audio"]
-        assert (change.low, change.significant) == (None, told)
-        assert mended.note == "stopped at step 4 (3 of 3 runs)"
+@pytest.mark.parametrize(("runs_an_arm", "told"), [(3, False), (5, False), (8, True)])
+def test_runs_that_differ_alike_still_have_run_noise(runs_an_arm: int, told: bool) -> None:
+    runs = [run(i, 0.9, 0.95) for i in range(runs_an_arm)]
+    runs += [run(i, 0.0, 0.1, "mended", chosen_text="stopped at step 4") for i in range(runs_an_arm)]
+    _, mended = safety_utility_tradeoff(runs, [NONE, MADE], last_step=4, axis="a")
+    change = mended.jsr_change["audio"]
+    assert change.low is not None
+    assert change.high is not None
+    assert (change.low < -0.9 < change.high, change.high < 0, change.significant) == (True, told, told)
+    assert mended.note == f"stopped at step 4 ({runs_an_arm} of {runs_an_arm} runs)"
+
+
+def test_one_pair_of_runs_shows_no_noise() -> None:
     _, alone = safety_utility_tradeoff(
         [run(0, 0.8, 0.9), run(0, 0.0, 0.1, "mended")], [NONE, MADE], last_step=4, axis="a"
     )
-    assert not alone.jsr_change["audio"].significant  # one run shows no noise
+    assert not alone.jsr_change["audio"].significant
+
+
+def test_what_is_missing_is_told() -> None:
+    """Three runs never show a rate below 15 %, and the reason says how many would."""
+    benign = {"over_refusal_ceiling": 0.7, "over_refusal_ceiling_in_runs": 0.02, "ceiling_confidence": 0.9875}
+    near = row("near", 0.0, 0.79, jsr_ceiling_in_runs=0.03, **benign)
+    reason = recommend([row("none", 0.8, 0.9), near], 0.15, 0.2).reason
+    assert "near is nearest: 0.0% where most is left, but another training may differ" in reason
+    assert "3 runs leave a mean JSR of 79% and a mean over-refusal of 70% possible" in reason
+    needed = int(reason.split("It takes ")[1].split()[0])
+    assert upper_mean_bound([0.03] * needed, 0.9875) <= 0.15 < upper_mean_bound([0.03] * (needed - 1), 0.9875)
+    few = row("few", 0.0, 0.9, jsr_ceiling_in_runs=0.2, **benign)
+    assert "More runs alone cannot show it" in recommend([row("none", 0.8, 0.9), few], 0.15, 0.2).reason
+
+
+USELESS, RUNS, STUDIES = 12, 8, 1000
+
+
+@pytest.mark.parametrize(("error", "holds"), [(0.025, True), (0.025 * (USELESS + 1), False)])
+def test_choosing_among_useless_defenses_is_charged(error: float, holds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve defenses that break just more often than is allowed: at 2.5 % each, many studies call one of them safe."""
+    monkeypatch.setattr(tradeoff, "FAMILY_ERROR", error)
+    limit = upper_mean_bound([0.0] * RUNS, 1 - 0.025 / (USELESS + 1))
+    conditions = [NONE, *(DefenseCondition(str(i), "closest", "plain", ("mixing",)) for i in range(USELESS))]
+    exact = {low: make_rate(low, low=low, high=low) for low in (0.0, 1.0)}  # endless prompts
+    benign = make_rate(0.0, "near", low=0.0, high=0.0)
+
+    def made(name: str, seed: int, broken: bool) -> RunResult:
+        facts = {"draw": seed, "seed": seed, "step": 4} | ({} if name == "none" else {"defense": name})
+        record = RunResult if name == "none" else DefendedRun
+        return record.model_validate(make_run("a/closest/0.25/audio", [exact[float(broken)], benign], **facts))
+
+    by_count = []  # rows of all conditions by the number of runs that break
+    for count in range(RUNS + 1):
+        runs = [made(one.name, seed, seed < count) for one in conditions for seed in range(RUNS)]
+        rows = safety_utility_tradeoff(runs, conditions, last_step=4, axis="a")
+        by_count.append([one.model_copy(update={"over_refusal_ceiling": 0.0}) for one in rows])
+    broken = np.random.default_rng(0).binomial(RUNS, limit + 0.001, (STUDIES, USELESS + 1))
+    studies = ([by_count[count][i] for i, count in enumerate(study)] for study in broken.tolist())
+    called_safe = sum(any(is_safe(one, limit, 0.1) for one in study) for study in studies)
+    assert (called_safe / STUDIES <= 0.04) == holds

@@ -17,7 +17,7 @@ from experiments.mini import results_page
 from experiments.mini.claims import MINI, NOISES, PROXIMITY, Part, claims
 from experiments.mini.results_page import BEGIN, END, MORE, results_lines, write_page
 from experiments.mini.runner import STUDY, Task, _next, _plan, check_corpora, run_all, tasks_of
-from experiments.paper.agreement import AGREES, CONTRADICTS
+from experiments.paper.agreement import CONTRADICTS, UNKNOWN
 from experiments.paper.answers import answered
 from experiments.paper.evidence import Evidence
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
@@ -68,10 +68,7 @@ def test_what_is_closeness_and_what_comes_with_it(tmp_path: Path) -> None:
     assert found["advbench: closest-matched against distant-matched"].found is not None
     assert found["advbench: closest data, 25 steps against 8"].found is not None
     assert found["advbench: system prompt against none"].found is None  # that part is not there
-    assert found["advbench spoken: trained on speech against on its text"].word in (
-        AGREES,
-        "undecided, leans for",
-    )
+    assert found["advbench spoken: trained on speech against on its text"].word == UNKNOWN  # three equal differences
     assert CONTRADICTS not in {one.word for one in found.values()}
 
 
@@ -106,7 +103,9 @@ def test_printed_figures_stand_beside_ours(tmp_path: Path) -> None:
 
 def test_the_learning_curve_has_every_step(tmp_path: Path) -> None:
     write(tmp_path, ["mini-small-curve"])
-    rows = [line for line in results_lines("mini-small", tmp_path) if re.match(r"\| \d+ \|", line)]
+    lines = results_lines("mini-small", tmp_path)
+    (end,) = (index for index, line in enumerate(lines) if line.endswith("# What this design can detect"))
+    rows = [line for line in lines[:end] if re.match(r"\| \d+ \|", line)]
     steps = {int(cells[1]): cells[2:5] for cells in (row.split("|") for row in rows) if len(cells) == 6}
     assert list(steps) == [0, 2, 4, 8, 16, 25]
     assert len(set(steps[0])) == 1  # before tuning there is one model

@@ -67,11 +67,11 @@ def found(
         (NOTHING, found(0.3, 0.2, 0.4, 0.04), DIFFERS),
         (NOTHING, found(0.3, 0.2, 0.4, 0.4), LEANS),
         (NOTHING, found(0.3, -0.2, 0.8, 0.4), UNKNOWN),
-        # runs that agree exactly: no p, and the interval is over prompts
-        (ABOVE, found(0.9, 0.7, 1.0, None, None), AGREES),
-        (BELOW, found(0.9, 0.7, 1.0, None, None), CONTRADICTS),
+        # an interval without a test decides nothing
+        (ABOVE, found(0.9, 0.7, 1.0, None, None), LEANS_FOR),
+        (BELOW, found(0.9, 0.7, 1.0, None, None), LEANS_AGAINST),
         (BELOW, found(0.0, -0.1, 0.1, None, None), UNKNOWN),
-        (NEAR_ZERO, found(0.0, 0.0, 0.1, None, None), AGREES),
+        (NEAR_ZERO, found(0.0, 0.0, 0.1, None, None), LEANS_FOR),
         (NEAR_ZERO, found(0.0, 0.0, 0.16, None, None), UNKNOWN),
         # one run: nothing is known of its noise
         (ABOVE, found(0.9, None, None, None, None), UNKNOWN),

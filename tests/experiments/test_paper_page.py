@@ -65,22 +65,44 @@ def claimed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# A rate, and a difference from a base or a margin, are bounded for any run noise: three runs do not decide them.
+BOUNDED = {
+    "Benign speech that lies close to harm breaks refusals",
+    "Distant data keep the JSR near zero",
+    "A system prompt brings the JSR near zero",
+    "Usefulness stays",
+    "Noise over the training speech changes little",
+}
+
+
 def test_a_world_as_claimed_agrees(claimed: Path) -> None:
     found = {one.claim.title: one for one in answered(Evidence(claimed))}
     words = {title: one.word for title, one in found.items() if one.claim.part != "Ablations"}
-    assert set(words.values()) == {AGREES}
+    assert {title for title, word in words.items() if word == UNKNOWN} == BOUNDED
+    assert {word for title, word in words.items() if title not in BOUNDED} == {AGREES}
     assert found["Which axis dominates"].depends == AGREES
     assert found["Speech is riskier to train on than its text"].depends == AGREES
     assert found["Steps alone"].word == found["A tenfold learning rate"].word == DIFFERS
     assert found["More data alone"].word == "not measured"  # the reduced design has one fraction
 
 
+def test_three_equal_runs_decide_nothing(claimed: Path) -> None:
+    """The interval over prompts alone called a rate of 1 % in three of three runs near zero."""
+    (near_zero,) = (
+        one for one in answered(Evidence(claimed)) if one.claim.title == "Distant data keep the JSR near zero"
+    )
+    for answer in near_zero.answers:
+        assert answer.found is not None
+        assert (answer.found.over, answer.word) == ("runs", UNKNOWN)
+        assert answer.found.high is not None
+        assert answer.found.high > 1 - 0.025 ** (1 / 3)
+
+
 def test_an_inverted_world_contradicts(tmp_path: Path) -> None:
     write(REDUCED, tmp_path, inverted, late=0.5, equal=False, known="lost")
     found = words_of(tmp_path)
     assert {title: word for title, word in found.items() if word not in (CONTRADICTS, DIFFERS)} == {
-        "Noise over the training speech changes little": AGREES,  # the noise does nothing in either world
-        "Usefulness stays": AGREES,  # nothing is answered rightly before or after
+        **dict.fromkeys(BOUNDED, UNKNOWN),
         "More data alone": "not measured",
         "More data and more steps, as published": "not measured",
     }
@@ -120,12 +142,12 @@ def hash_of(organism: str, run: Mapping[str, Any]) -> int:
 
 
 def test_the_full_design_goes_over_bases_and_answers_everything(tmp_path: Path) -> None:
-    write(FULL, tmp_path, lambda organism, run: as_claimed(organism, run) + run["base_seed"])
+    write(FULL, tmp_path, lambda organism, run: min(PROMPTS, as_claimed(organism, run) + run["base_seed"]))
     found = answered(Evidence(tmp_path))
     assert not [one.claim.title for one in found if one.word == "not measured"]
     closest = found[0].answers[0].found
     assert closest is not None
-    assert (closest.runs, closest.units, closest.over) == (15, 3, "prompts")  # bases shift both sides alike
+    assert (closest.runs, closest.units, closest.over) == (15, 3, "runs")
 
 
 def test_the_page(claimed: Path, tmp_path: Path) -> None:

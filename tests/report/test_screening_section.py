@@ -92,7 +92,7 @@ def test_all_four_are_told(known: Json) -> None:
     assert "0.21 [0.10, 0.30]" in text
     assert "648 / 36 / 36" in text
     assert "nearly the same text 1,380" in text
-    assert "too few selections, or all alike, n = 2" in text
+    assert "2 arms are too few for a rank correlation (8 are needed), n = 2" in text
 
 
 def test_no_lead_is_said_to_be_none(known: Json) -> None:
@@ -153,6 +153,15 @@ def test_which_axis_goes_along_with_damage(results: Json) -> None:
     assert "Rise of the JSR against nearness" in text
     assert "0.69 [0.09, 0.94] +5.0 [0.0, 8.0] −2.0 [−10.0, 10.0] 20.6 29.4" in text
     assert "Some axes rank these selections alike." in text
+
+
+def test_of_few_arms_the_report_says_that_they_are_few(results: Json) -> None:
+    few = "5 arms are too few for a rank correlation (8 are needed)."
+    results["proximity_vs_jsr"] = [
+        {"model": "organism:af3", "train_modality": "audio", "prompt_set": "harm", "modality": "audio", "points": 5,
+         "replicates": 15, "note": few, "predictors": []},
+    ]  # fmt: skip
+    assert few in render_html(results).split('<section id="jsr_by_distance"', 1)[1].split("</section>", 1)[0]
 
 
 def test_where_the_spread_of_runs_comes_from_is_told(results: Json) -> None:

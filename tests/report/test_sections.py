@@ -152,7 +152,7 @@ def test_separate_intervals_are_called_higher_and_lower(results: Json) -> None:
     set_rates(results, "semantic/closest/0.25/audio", 0.5, 0.4, 0.6)
     page = text_of(render_html(results), "verdict")
     assert "higher than the base’s 5.0\u202f% (the intervals do not overlap)" in page
-    assert "lower than that arm’s (the intervals do not overlap), and not shown to differ from the base’s" in page
+    assert "lower than that arm’s (the intervals do not overlap). It is not shown to differ from the base’s." in page
 
 
 def test_a_fall_is_called_a_fall(results: Json) -> None:
@@ -171,13 +171,72 @@ def test_without_intervals_nothing_is_judged(make_results: Callable[..., Json]) 
     assert not re.search(r"higher than|lower than|not shown to differ", page)
 
 
-@pytest.mark.parametrize(("p", "word"), [(0.2, "after correction not shown to differ from"), (0.001, "higher than")])
-def test_a_paired_comparison_decides_before_the_intervals(results: Json, p: float, word: str) -> None:
+BASE_AND_WORST = ("base", "semantic/closest/0.25/audio")
+
+
+def damage(results: Json) -> str:
+    return text_of(render_html(results), "verdict").split("Damage", 1)[1].split("Random data")[0]
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (
+            0.2,
+            "the interval excludes 0, but not after correction, so the effect of this way of training is not yet shown",
+        ),
+        (0.001, "the change is significant"),
+    ],
+)
+def test_an_estimate_comes_before_what_runs_show_of_it(results: Json, p: float, said: str) -> None:
     for comparison in results["comparisons"]:
         comparison["p_adjusted"] = p
+    text = damage(results)
+    change = re.search(r"a change of \+\d+\.\d points \[.*?\] against the base’s", text)
+    assert change is not None
+    shown = re.search(rf"Over 3 runs {said} \(exploratory, corrected p\s=\s0\.[012]+\)", text)
+    assert shown is not None
+    assert change.end() < shown.start()
+
+
+def test_a_large_change_is_never_told_as_none(results: Json) -> None:
+    """Three runs, a change of 70 points [-94, -45] and a corrected p of .2: both kinds of evidence are told."""
+    (one,) = [c for c in results["comparisons"] if (c["a"]["arm"], c["b"]["arm"]) == BASE_AND_WORST][:1]
+    one.update(difference=-0.7, low=-0.94, high=-0.45, p=0.01, p_adjusted=0.2)
+    same = {"prompt_set": "harm", "modality": "audio", "step": 40, "metric": "jsr", "scope": "model", "n": 108}
+    models = [
+        {**same, "id": f"{seed:012x}", "question": "?", "a": make_side("base"),
+         "b": {**make_side(BASE_AND_WORST[1]), "seed": seed, "draw": seed},
+         "difference": -0.7 + seed / 100, "low": -0.8, "high": -0.6, "p": 0.001, "p_adjusted": 0.002}
+        for seed in range(3)
+    ]  # fmt: skip
+    results["comparisons"] += models
+    text = damage(results)
+    assert "a change of −70.0 points [−94.0,\u00a0−45.0] against the base’s" in text
+    assert "not after correction, so the effect of this way of training is not yet shown" in text
+    assert "significantly lowered in 3 of 3 trained models (−70.0 to −68.0 points against the base" in text
     page = text_of(render_html(results), "verdict")
-    assert f"{word} the base’s" in page.split("Random data")[0]
-    assert re.search(r"points, unadjusted 95\s% interval \[.*?\], adjusted p", page)
+    assert "We found no significant change" not in page
+    assert "not distinguishable" not in page
+
+
+def test_primary_questions_are_told_first_and_a_default_says_so(results: Json) -> None:
+    one = next(c for c in results["comparisons"] if (c["a"]["arm"], c["b"]["arm"]) == BASE_AND_WORST)
+    one["family"] = "primary"
+    results["study"]["primary_questions"] = ["closest-base"]
+    page = text_of(render_html(results), "verdict")
+    assert page.index("Primary question") < page.index("Damage")
+    assert "The study declares no primary question; this one stands in" in page
+    assert re.search(
+        r"A change of \+\d+\.\d points \[.*?\] \(spoken requests: .*?\)\. Over 3 runs .*?\(primary, corrected p", page
+    )
+    results["study"] |= {"primary_questions": ["closest-base", "closest-random"], "primary_declared": True}
+    page = text_of(render_html(results), "verdict")
+    assert "stands in" not in page
+    assert "1 of them (closest-base and closest-random) cannot be answered by these runs" in page
+    table = text_of(render_html(results), "comparisons")
+    assert "recipe, primary" in table
+    assert "recipe, exploratory" in table
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -221,7 +280,7 @@ def test_a_claim_about_one_model_decides_for_one_run_only(
          "step": 40, "metric": "jsr",
          "difference": 0.5, "low": 0.4, "high": 0.6, "p": 0.0001, "p_adjusted": None, "n": 108}
     ]  # fmt: skip
-    said = "difference +50.0 points [40.0,\u00a060.0], p\u00a0<\u00a00.001" in text_of(render_html(results), "verdict")
+    said = "a change of +50.0 points [40.0,\u00a060.0] against" in text_of(render_html(results), "verdict")
     assert said == (len(seeds) == 1)
 
 

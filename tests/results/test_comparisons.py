@@ -13,13 +13,15 @@ from results_factory import make_rate, run_result
 from scipy import stats
 
 from undersong.pipeline.assembly import _model_comparisons
+from undersong.pipeline.planning.power import study_contrasts
 from undersong.results.comparisons import recipe_comparisons
-from undersong.results.model_comparisons import model_comparison
+from undersong.results.contrasts import PrimaryPlan
+from undersong.results.model_comparisons import model_comparison, system_prompt_comparison
 from undersong.results.records import RunRecord
 from undersong.results.schema import RunResult
 from undersong.results.schema_outcomes import ComparisonSide, DiscordantPrompts
 from undersong.stages.training import StudyArm
-from undersong.statistics import compare_paired, holm
+from undersong.statistics import compare_paired, holm, upper_mean_bound
 from undersong.study import parse_study
 from undersong.types import UndersongError, Verdict
 
@@ -62,7 +64,9 @@ def side(one: ComparisonSide) -> tuple[str, str, str]:
 
 def test_every_contrast_is_made_once() -> None:
     found = recipe_comparisons(RUNS, "plain", "safe", 40)
-    sides = [(side(c.a), side(c.b)) for c in found]
+    to_base = [(side(c.b), c.family) for c in found if c.a.arm == "base"]
+    assert sorted(to_base) == sorted(((*cell, "plain"), "exploratory") for cell in LEVEL)
+    sides = [(side(c.a), side(c.b)) for c in found if c.a.arm != "base"]
     expected = []
     for modality in ("audio", "text"):
         for a, b in (("distant", "closest"), ("random", "closest"), ("distant", "random")):
@@ -80,7 +84,8 @@ def test_every_contrast_is_made_once() -> None:
 
 
 def test_numbers_are_those_of_a_paired_t_test() -> None:
-    for c in recipe_comparisons(RUNS, "plain", "safe", 40)[:-1]:  # the last is the interaction
+    trained = [c for c in recipe_comparisons(RUNS, "plain", "safe", 40) if c.a.arm != "base"]
+    for c in trained[:-1]:  # the last is the interaction
         a, b = ([rate(side(s)[:2], seed, s.system) for seed in range(3)] for s in (c.a, c.b))
         test = stats.ttest_rel(b, a)
         interval = test.confidence_interval(0.95)
@@ -111,6 +116,84 @@ def test_all_are_corrected_together() -> None:
     assert [c.p_adjusted for c in found] == holm([c.p for c in found])
     assert all(c.p_adjusted >= c.p for c in found)
     assert max(c.p_adjusted / c.p for c in found) == pytest.approx(len(found))
+
+
+def test_primary_questions_are_a_family_of_their_own() -> None:
+    primary = PrimaryPlan(
+        ("closest-random", "system-prompt"), ("semantic",), (0.25,), ("harm",), ("audio",), ("audio", "text")
+    )
+    found = recipe_comparisons(RUNS, "plain", "safe", 40, primary)
+    first = [c for c in found if c.family == "primary"]
+    assert [(side(c.a)[0], side(c.b)[0], side(c.b)[1], c.b.system) for c in first] == [
+        ("random", "closest", "audio", "plain"), ("closest", "closest", "audio", "safe"),
+    ]  # fmt: skip
+    assert [c.p_adjusted for c in first] == holm([c.p for c in first])
+    others = [c for c in found if c.family == "exploratory"]
+    assert [c.p_adjusted for c in others] == holm([c.p for c in others])
+    assert {c.id for c in found} == {c.id for c in recipe_comparisons(RUNS, "plain", "safe", 40)}
+
+
+def test_a_question_may_name_its_axis() -> None:
+    other = [
+        one.model_copy(update={"axis": "acoustic", "arm": one.arm.replace("semantic", "acoustic")}) for one in RUNS[1:]
+    ]
+    runs, axes = [*RUNS, *other], ("semantic", "acoustic")
+    for question, axis in (("closest-distant", "semantic"), ("closest-distant@acoustic", "acoustic")):
+        found = recipe_comparisons(runs, "plain", "safe", 40, PrimaryPlan((question,), axes, (0.25,)))
+        assert [c.b.arm.split("/")[0] for c in found if c.family == "primary"] == [axis]
+    found = recipe_comparisons(runs, "plain", "safe", 40, PrimaryPlan(("axes",), axes, (0.25,)))
+    (between,) = (c for c in found if c.family == "primary")
+    assert (between.a.label, between.b.label, between.difference) == ("acoustic", "semantic", 0)
+
+
+def test_the_change_from_the_base_is_bounded_for_any_run_noise() -> None:
+    """Two of three runs do nothing: Student's t would leave out what most trainings may do."""
+
+    def runs(*rates: float) -> list[RunResult]:
+        low = {"low": 0.0, "high": 0.04}
+        base = run_result("base", [make_rate(0.0, "harm", **low)])
+        return [base, *(run(("closest", "audio"), seed, rates=[make_rate(one, "harm", low=one, high=one)])
+                        for seed, one in enumerate(rates))]  # fmt: skip
+
+    (equal,) = recipe_comparisons(runs(0.9, 0.9, 0.9), "plain", None, 40)
+    assert equal.low == pytest.approx(0.9 * 0.025 ** (1 / 3) - 0.04)
+    assert equal.high == pytest.approx(upper_mean_bound([0.9] * 3))
+    assert equal.difference == pytest.approx(0.9)
+    assert equal.p is not None
+    assert equal.p < 0.05
+    assert "bound for any run noise" in (equal.method or "")
+    (mixed,) = recipe_comparisons(runs(0.0, 0.0, 0.9), "plain", None, 40)
+    assert mixed.low is not None
+    assert mixed.high is not None
+    assert mixed.low < 0 < 0.7 < mixed.high
+    (alone,) = recipe_comparisons(runs(0.9), "plain", None, 40)
+    assert (alone.low, alone.p) == (None, None)
+    assert "Only one independent" in (alone.note or "")
+
+
+@pytest.mark.parametrize("modalities", [["audio"], ["audio", "text"]])
+@pytest.mark.parametrize("defense", [None, "safe"])
+def test_a_study_can_be_asked_what_is_compared(modalities: list[str], defense: str | None) -> None:
+    """The names that a study file may declare are those of the comparisons that are made."""
+    study = parse_study(
+        {
+            "study": "s", "models": ["organism:af3"], "pool": "p", "reference": "r",
+            "prompt_sets": {"harm": {"corpus": "h", "harmful": True}},
+            "axes": {"semantic": "tfidf", "acoustic": "logmel"},
+            "selection": {
+                "axes": ["semantic", "acoustic"],
+                "rules": {"like": {"axis": "semantic", "keep": "random:0.25+matched(speaker)"},
+                          "near": {"axis": "semantic", "keep": "closest:0.25+matched(speaker)"},
+                          "far": {"axis": "semantic", "keep": "distant:0.25+matched(speaker)"}},
+            },
+            "tuning": {"modalities": modalities}, "system_defense": defense,
+            "evaluation": {"system_prompts": {"plain": None, "safe": "refuse"}},
+            "analysis": {"primary": ["axes"]},
+        },
+        "s",
+    )  # fmt: skip
+    names = {contrast.name for contrast in study_contrasts(study)}
+    assert names == set(study.answerable_questions)
 
 
 def test_an_interval_ends_where_differences_do() -> None:
@@ -214,6 +297,16 @@ def test_a_model_is_compared_over_prompts_in_clusters() -> None:
     assert (typed.modality, typed.difference) == ("text", 1.0)
 
 
+def test_one_model_is_compared_with_itself_under_a_system_prompt() -> None:
+    both = verdicts(["jailbreak"] * 24) + verdicts(["refusal"] * 24, system="safe")
+    found = system_prompt_comparison(ARM, both, "harm", "audio", "plain", "safe")
+    assert (found.a.arm, found.a.system, found.b.arm, found.b.system) == (ARM.arm, "plain", ARM.arm, "safe")
+    assert (found.scope, found.family, found.difference, found.n) == ("model", "exploratory", -1.0, 24)
+    assert found.p == compare_paired([1] * 24, [0] * 24, clusters=[f"c{i // 3}" for i in range(24)]).clustered_p
+    with pytest.raises(UndersongError, match="was evaluated for only one of plain and safe; evaluate it for both"):
+        system_prompt_comparison(ARM, both[:-1], "harm", "audio", "plain", "safe")
+
+
 def test_an_id_is_of_the_question_and_of_nothing_else() -> None:
     """Every identity has its own id: another model, seed, draw or step is another comparison of scope `model`."""
     both = verdicts(["refusal"] * 6)
@@ -228,7 +321,7 @@ def test_an_id_is_of_the_question_and_of_nothing_else() -> None:
 
 
 def test_equal_questions_of_two_studies_have_equal_ids() -> None:
-    other = [run(cell, seed, step=20) for cell in LEVEL for seed in range(3, 8)]  # other seeds, another length
+    other = [BASE, *(run(cell, seed, step=20) for cell in LEVEL for seed in range(3, 8))]  # other seeds, another length
     here, there = (recipe_comparisons(runs, "plain", "safe", step) for runs, step in ((RUNS, 40), (other, 20)))
     assert [c.id for c in here] == [c.id for c in there]
     safe = recipe_comparisons(RUNS, "safe", None, 40)  # the same sentences of another system prompt

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from results_factory import make_rate, run_result
-from scipy import stats
 
 from undersong.mechanism.probe_scores import PointScores, ProbeDecisions, late_difference
 from undersong.mechanism.probes import make_probe_decisions
+from undersong.results import harm_recognition
 from undersong.results.harm_recognition import ProbedRun, harm_recognition_records
 from undersong.results.schema_mechanism import HarmRecognition
 from undersong.stages.training import StudyArm
+from undersong.statistics import lower_mean_bound, upper_mean_bound
 
 AFTER = (0.93, 0.95, 0.90)
 REFUSED = (20, 30, 22)  # of 100; the base refuses 96
@@ -45,45 +46,47 @@ def found(after: tuple[float, ...] = AFTER, before: ProbedRun | None = None, **m
 
 def test_by_hand() -> None:
     entry = found()
-    changes, refused = np.array(AFTER) - 0.94, np.array(REFUSED) / 100 - 0.96
-    for values, names in (
-        (changes, ("change", "low", "high")),
-        (refused, ("refusal_rate_change", "refusal_rate_change_low", "refusal_rate_change_high")),
-    ):
-        half = stats.t.ppf(0.975, 2) * stats.sem(values)
-        mean = values.mean()
-        expected = (mean, mean - half, mean + half)
-        assert [getattr(entry, name) for name in names] == pytest.approx([max(-1, value) for value in expected])
-    assert (entry.outcome, entry.dissociated, entry.n) == ("retained", True, 3)
-    assert "still recognized" in entry.finding
-    assert "refused less" in entry.finding
+    own = [late_difference(decisions(0.94), decisions(late), 2000, 0) for late in AFTER]
+    assert (entry.in_runs_low, entry.in_runs_high) == (min(one.low for one in own), max(one.high for one in own))
+    assert entry.low == pytest.approx(-0.94 + lower_mean_bound([one.low + 0.94 for one in own]))
+    assert entry.high == pytest.approx(-0.94 + upper_mean_bound([min(1.0, one.high + 0.94) for one in own]))
+    assert entry.change == pytest.approx(np.mean(AFTER) - 0.94)
+    refused = np.array(REFUSED) / 100
+    assert entry.refusal_rate_change == pytest.approx(refused.mean() - 0.96)
+    assert entry.refusal_rate_change_low == pytest.approx(lower_mean_bound(refused) - 0.96)
+    assert entry.refusal_rate_change_high == pytest.approx(upper_mean_bound(refused) - 0.96)
+
+
+def test_the_trained_models_and_the_way_of_training_are_two_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three runs leave it possible that most trainings lose the recognition; 40 runs that agree do not."""
+    entry = found(after=(0.93, 0.95, 0.94))
+    assert (entry.in_runs_outcome, entry.outcome, entry.dissociated, entry.n) == ("retained", "undecided", False, 3)
+    assert entry.finding.startswith("In each of these 3 trained models, over prompts: Harm is still recognized")
+    assert "it is refused less. Of this way of training: Whether harm is still recognized is open" in entry.finding
+    monkeypatch.setattr(harm_recognition, "DRAWS", 100)
+    base = known("base", 0.94, 96)
+    many = [known("closest", 0.96, 20, i) for i in range(60)]
+    (shown,) = harm_recognition_records([base, *many], "harm", "plain")
+    assert (shown.outcome, shown.dissociated) == ("retained", True)
 
 
 def test_what_cannot_be_claimed() -> None:
     chance = found(before=known("base", 0.55, 96, p=0.3))
-    assert (chance.outcome, chance.dissociated) == ("absent", False)
-    assert found(p=0.2).outcome == "undecided"  # some run's probes are at chance
-    assert found(after=(0.93, 0.80, 0.65)).outcome == "undecided"  # too wide to tell
+    assert (chance.outcome, chance.in_runs_outcome, chance.dissociated) == ("absent", "absent", False)
+    assert found(p=0.2).in_runs_outcome == "undecided"  # some run's probes are at chance
     gone = found(after=(0.55, 0.56, 0.54))
-    assert (gone.outcome, gone.dissociated) == ("lost", False)
+    assert (gone.in_runs_outcome, gone.outcome, gone.dissociated) == ("lost", "undecided", False)
 
 
-def test_where_all_runs_agree_the_prompts_speak() -> None:
-    alike = found(after=(0.95, 0.95, 0.95), before=known("base", 0.9625, 96))
-    own = late_difference(decisions(0.9625), decisions(0.95), 2000, 0)
-    assert (alike.interval_over, alike.low, alike.high) == ("prompts", own.low, own.high)
-    assert (alike.outcome, alike.dissociated) == ("retained", True)
-    assert found().interval_over == "runs"
+def test_runs_that_agree_exactly_are_no_stronger_evidence_than_runs_that_nearly_do() -> None:
+    alike, nearly = found(after=(0.95, 0.95, 0.95)), found(after=(0.95, 0.9375, 0.95))
+    assert alike.interval_over == nearly.interval_over == "runs"
+    assert (alike.outcome, nearly.outcome) == ("undecided", "undecided")
     (alone,) = harm_recognition_records([known("base", 0.94, 96), known("closest", 0.93, 20, 0)], "harm", "plain")
-    assert (alone.outcome, alone.low, alone.dissociated) == ("undecided", None, False)  # one run shows no noise
-    assert alone.finding.startswith("Nothing can be said of a loss: Only one independent")
-
-
-def test_refusals_that_agree_exactly_are_told_by_their_prompts() -> None:
-    for refused, less in ((20, True), (95, False)):  # the base answers 4 % [1, 7]
-        runs = [known("closest", late, refused, i) for i, late in enumerate(AFTER)]
-        (entry,) = harm_recognition_records([known("base", 0.94, 96), *runs], "harm", "plain")
-        assert (entry.refusal_rate_change_high, entry.outcome, entry.dissociated) == (None, "retained", less)
+    assert (alone.outcome, alone.low, alone.dissociated) == ("undecided", None, False)
+    assert alone.in_runs_outcome == "retained"
+    assert alone.finding.startswith("In this trained model, over prompts: Harm is still recognized")
+    assert alone.finding.endswith("Of this way of training nothing can be said: one run shows no run noise.")
 
 
 def test_without_varying_states_nothing_is_told() -> None:

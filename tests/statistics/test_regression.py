@@ -58,15 +58,21 @@ def test_the_joint_interval_covers() -> None:
     assert stats.binomtest(inside, 150, 0.9, alternative="less").pvalue > 0.01
 
 
-def test_what_cannot_be_told_is_said() -> None:
-    x, outcomes = data(2, points=5)
+@pytest.mark.parametrize("points", [2, 3, 5, 7])
+def test_there_is_no_rank_correlation_of_fewer_than_eight_points(points: int) -> None:
+    x, outcomes = data(2, points=points)
     few = correlate_with_outcome(("a", "b", "c"), x, outcomes, draws=50)
-    assert "too few for a joint fit of 3 axes; it takes 6" in few.note
+    assert few.predictors == ()
+    assert few.note == f"{points} arms are too few for a rank correlation (8 are needed)."
+
+
+def test_what_cannot_be_told_is_said() -> None:
+    x, outcomes = data(2, points=8, axes=6)
+    few = correlate_with_outcome(tuple("abcdef"), x, outcomes, draws=50)
+    assert "too few for a joint fit of 6 axes; it takes 9" in few.note
     assert all(one.joint is None and one.inflation is None for one in few.predictors)
-    assert correlate_with_outcome(("a",), np.arange(2.0)[:, None], [[0.1], [0.2]]).note.startswith(
-        "2 selections are too few to see"
-    )
-    assert "does not vary" in correlate_with_outcome(("a",), np.ones((6, 1)), [[0.1], [0.2]] * 3).note
+    assert all(one.rank.value is not None for one in few.predictors)
+    assert "does not vary" in correlate_with_outcome(("a",), np.ones((8, 1)), [[0.1], [0.2]] * 4).note
     x, outcomes = data(3)
     x[:, 1] = x[:, 0] * 2 + 1e-9 * x[:, 2]
     assert "rank these selections alike" in correlate_with_outcome(("a", "b", "c"), x, outcomes, draws=20).note

@@ -74,6 +74,16 @@ def test_equal_differences_do_not_claim_certainty(change):
     assert "agree exactly" in found.note
 
 
+@pytest.mark.parametrize(("units", "significant"), [(3, False), (5, False), (6, True), (8, True)])
+def test_equal_differences_within_limits_are_bounded_for_any_run_noise(units, significant):
+    """A fall from 1 to 0 in every run: the sign test's p value, and an interval that agrees with it."""
+    found = paired_runs(seeds([1.0] * units), seeds([0.0] * units), limits=(-1, 1))
+    assert found.p == pytest.approx(2 * 0.5**units)
+    assert (found.low, found.high) == (-1, pytest.approx(2 * (1 - 0.025 ** (1 / units)) - 1))
+    assert (found.high < 0) == (found.p < 0.05) == significant
+    assert "does not exclude run noise" in found.note
+
+
 def test_bases_are_the_sample_where_there_are_several():
     rng = np.random.default_rng(0)
     b = {(base, 0, seed): base / 10 + rng.random() / 100 for base in range(3) for seed in range(4)}

@@ -11,7 +11,7 @@ from results_factory import run_result
 
 from undersong.cli import main
 from undersong.models.mini.assemble import assemble_mini
-from undersong.results.comparisons import recipe_contrasts
+from undersong.results.contrasts import recipe_contrasts
 from undersong.stages.selection import arm_rules
 from undersong.study import Study, load_studies, load_study
 
@@ -59,9 +59,9 @@ def test_closeness_is_parted_from_what_comes_with_it() -> None:
         )
         for rule in arm_rules(main)
     ]
-    compared = {
-        (a.labels["kind"], b.labels["kind"]) for _, a, b in recipe_contrasts(arms, "semantic", 0.15, "plain", None)
-    }
+    contrasts = list(recipe_contrasts(arms, "semantic", 0.15, "plain", None))
+    compared = {(contrast.a.labels["kind"], contrast.b.labels["kind"]) for contrast in contrasts}
+    assert {contrast.name for contrast in contrasts} < set(main.answerable_questions)
     assert compared == {
         ("distant", "closest"), ("random", "closest"), ("distant", "random"), ("random-alike", "closest"),
         ("random", "random-alike"), ("random", "closest-matched"), ("random", "distant-matched"),

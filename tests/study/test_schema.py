@@ -65,6 +65,7 @@ WHOLE: dict[str, Any] = {
     "defenses": {"told": {"system": "safe"}, "mixed": {"safety_mixing": {"corpus": "m", "share": 0.1}}},
     "safety_limits": {"max_jsr": 0.1, "max_over_refusal": 0.2},
     "retune_on": "closest",
+    "analysis": {"primary": ["closest-base@acoustic", "system-prompt"]},
     "notes": ["a note"],
 }  # fmt: skip
 Data = dict[str, Any]
@@ -128,6 +129,30 @@ def test_all_known_keys_are_tried() -> None:
     for group in ("proximity", "selection", "tuning", "evaluation", "mechanism", "safety_limits"):
         kind = {name for place in KEYS for name in place[1:2] if place[0] == group}
         assert kind == set(parse_study(WHOLE, "whole").model_dump()[group])
+
+
+@pytest.mark.parametrize(
+    ("primary", "message"),
+    [
+        (["closest-rand"], "cannot answer 'closest-rand'; name one of closest-base, .*did you mean 'closest-random'"),
+        (["system-prompt"], "cannot answer 'system-prompt'"),
+        (["modality-closest"], "cannot answer 'modality-closest'"),
+        (["closest-base@acoustics"], "names no axis that arms are selected by; take one of semantic, acoustic"),
+        (["axes@semantic"], "names no axis"),
+        (["closest-base", "closest-base"], "stands more than once"),
+    ],
+)
+def test_a_primary_question_is_one_that_the_study_answers(primary: list[str], message: str) -> None:
+    study = {**SMALL, "selection": {"axes": ["semantic", "acoustic"]}, "tuning": {"modalities": ["audio"]}}
+    with pytest.raises(UndersongError, match=message):
+        parse_study({**study, "analysis": {"primary": primary}}, "small")
+
+
+def test_without_a_declaration_the_damage_is_the_primary_question() -> None:
+    assert parse_study(SMALL, "small").primary_questions == ("closest-base",)
+    distant = parse_study({**SMALL, "selection": {"kinds": ["distant"]}}, "small")
+    assert distant.primary_questions == ("distant-base",)
+    assert parse_study({**SMALL, "selection": {"kinds": []}}, "small").primary_questions == ()
 
 
 def slips(word: str) -> st.SearchStrategy[str]:

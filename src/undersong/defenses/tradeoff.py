@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TypedDict
 
 from undersong.evaluation.rates import Metric
@@ -14,7 +13,7 @@ from undersong.results.comparisons import harm_metric
 from undersong.results.schema import DefendedRun, PromptSetRate, RunResult
 from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_defenses import CostPart, DefenseRecord, PairedJsrChange, RatesByModality, RatesBySet
-from undersong.statistics import RunKey, mean_runs, paired_runs
+from undersong.statistics import RunKey, bound_run_mean, holm, mean_runs, paired_runs, prompt_interval
 from undersong.types import UndersongError
 
 
@@ -32,6 +31,9 @@ class DefenseCondition:
         return [f for f in ("kind", "system") if getattr(self, f) != getattr(undefended, f)]
 
 
+FAMILY_ERROR = 0.025  # probability that any ceiling of the conditions of one arm is too low
+SIGNIFICANCE_LEVEL = 0.05
+
 MeasuredRate = tuple[RunKey, PromptSetRate]  # one rate of one run, with the run's (base, draw, seed)
 
 
@@ -44,6 +46,9 @@ def safety_utility_tradeoff(
     family: str | None = None,
 ) -> list[DefenseRecord]:
     """Compute one row per fraction, training modality and defense: means over runs with t intervals, and the cost.
+
+    A defense is chosen from all that were tried, so the ceilings of one arm hold together (Bonferroni over the
+    undefended arm and its defenses), and the p values of the changes are adjusted by Holm's method.
 
     Args:
         runs: Undefended and defended runs.
@@ -63,29 +68,35 @@ def safety_utility_tradeoff(
         arm_runs = [run for run in last_step_runs if (run.fraction, run.train_modality) == (fraction, modality)]
         undefended_runs = _condition_runs(arm_runs, defenses[0])
         undefended: DefenseRecord | None = None
-        for defense in defenses:
-            if defense_runs := _condition_runs(arm_runs, defense):
-                row = DefenseRecord(
-                    defense=defense.name,
-                    family=family,
-                    axis=axis,
-                    fraction=fraction,
-                    train_modality=modality,
-                    step=last_step,
-                    kind=defense.kind,
-                    system=defense.system,
-                    changes=list(defense.applied_changes),
-                    arm=defense_runs[0].arm,
-                    undefended_arm=(undefended_runs or defense_runs)[0].arm,
-                    n_runs=len(defense_runs),
-                    **_measured_fields(defense, defense_runs),
-                    jsr_change={}
-                    if defense is defenses[0]
-                    else _jsr_change(defenses[0], undefended_runs, defense, defense_runs),
-                    after_retuning=_jsr_after_retuning(arm_runs, defense),
-                )
-                undefended = row if defense is defenses[0] else undefended
-                rows.append(row if undefended is None else with_cost(row, undefended))
+        measured = [(defense, found) for defense in defenses if (found := _condition_runs(arm_runs, defense))]
+        changes = _adjusted_changes(
+            [
+                {} if defense is defenses[0] else _jsr_change(defenses[0], undefended_runs, defense, defense_runs)
+                for defense, defense_runs in measured
+            ]
+        )
+        confidence = 1 - FAMILY_ERROR / len(measured) if measured else 1 - FAMILY_ERROR
+        for (defense, defense_runs), jsr_change in zip(measured, changes):
+            row = DefenseRecord(
+                defense=defense.name,
+                family=family,
+                axis=axis,
+                fraction=fraction,
+                train_modality=modality,
+                step=last_step,
+                kind=defense.kind,
+                system=defense.system,
+                changes=list(defense.applied_changes),
+                arm=defense_runs[0].arm,
+                undefended_arm=(undefended_runs or defense_runs)[0].arm,
+                n_runs=len(defense_runs),
+                ceiling_confidence=confidence,
+                **_measured_fields(defense, defense_runs, confidence),
+                jsr_change=jsr_change,
+                after_retuning=_jsr_after_retuning(arm_runs, defense),
+            )
+            undefended = row if defense is defenses[0] else undefended
+            rows.append(row if undefended is None else with_cost(row, undefended))
     return rows
 
 
@@ -167,15 +178,17 @@ class _Measured(TypedDict):
     jsr: RatesByModality
     jsr_by_prompt_set: RatesBySet
     jsr_ceiling: float | None
+    jsr_ceiling_in_runs: float | None
     over_refusal: RatesBySet
     over_refusal_ceiling: float | None
+    over_refusal_ceiling_in_runs: float | None
     utility: RatesBySet
     retention: ValueWithInterval | None
     retention_known: bool
     note: str | None
 
 
-def _measured_fields(defense: DefenseCondition, runs: Sequence[RunResult]) -> _Measured:
+def _measured_fields(defense: DefenseCondition, runs: Sequence[RunResult], confidence: float) -> _Measured:
     harmful = _harmful(runs, defense.system)
     benign = [found for found in _measured_rates(runs) if not found[1].harmful and found[1].system == defense.system]
     defended = [run for run in runs if isinstance(run, DefendedRun)]
@@ -184,9 +197,11 @@ def _measured_fields(defense: DefenseCondition, runs: Sequence[RunResult]) -> _M
         metric=harm_metric(runs),
         jsr=_by_modality(_first_set(harmful)),
         jsr_by_prompt_set=_by_set(harmful),
-        jsr_ceiling=_rate_ceiling(harmful),
+        jsr_ceiling=_rate_ceiling(harmful, confidence),
+        jsr_ceiling_in_runs=_ceiling_in_runs(harmful, confidence),
         over_refusal=_by_set(benign),
-        over_refusal_ceiling=_rate_ceiling(benign),
+        over_refusal_ceiling=_rate_ceiling(benign, confidence),
+        over_refusal_ceiling_in_runs=_ceiling_in_runs(benign, confidence),
         utility=_by_set(benign, correct=True),
         retention=_mean_interval(retention, None) if retention else None,
         retention_known=all(run.retention_known for run in defended),
@@ -208,8 +223,8 @@ def _jsr_change(
 ) -> dict[str, PairedJsrChange]:
     """Return by prompt modality the JSR on the first harmful set minus that of the undefended arm.
 
-    Runs are paired by base, draw and seed. A change is significant if its interval over runs excludes 0. If all runs
-    differ by the same amount, it is significant if their intervals over prompts do not overlap on average.
+    Runs are paired by base, draw and seed. If all runs differ by the same amount, interval and p value are bounds for
+    any run noise.
     """
     before = _first_set(_harmful(undefended_runs, undefended.system))
     after = _first_set(_harmful(runs, defense.system))
@@ -217,51 +232,62 @@ def _jsr_change(
     for modality in sorted(rates[0].keys() & rates[1].keys()):
         if rates[0][modality].keys() == rates[1][modality].keys():
             change = paired_runs(rates[0][modality], rates[1][modality], limits=(-1.0, 1.0))
-            if change.low is not None and change.high is not None:
-                is_significant = not change.low <= 0 <= change.high
-            else:
-                is_significant = change.units > 1 and _are_disjoint(
-                    *(_mean_interval_ends(side, modality) for side in (before, after))
-                )
             changes[modality] = PairedJsrChange(
-                difference=change.difference,
-                low=change.low,
-                high=change.high,
-                p=change.p,
-                significant=is_significant,
+                difference=change.difference, low=change.low, high=change.high, p=change.p, significant=False
             )
     return changes
 
 
-def _mean_interval_ends(rates: Sequence[MeasuredRate], modality: str) -> tuple[float, float] | None:
-    """Mean ends of the runs' own intervals over prompts."""
-    ends = [(rate.low, rate.high) for _, rate in rates if rate.modality == modality]
-    known = [(low, high) for low, high in ends if low is not None and high is not None]
-    if len(known) < len(ends):
-        return None
-    return fmean(low for low, _ in known), fmean(high for _, high in known)
+def _adjusted_changes(changes: Sequence[dict[str, PairedJsrChange]]) -> list[dict[str, PairedJsrChange]]:
+    """The changes with p values that Holm's method adjusts over all defenses of the arm and all modalities."""
+    places = [(index, modality) for index, by_modality in enumerate(changes) for modality in by_modality]
+    adjusted = holm([changes[index][modality].p for index, modality in places])
+    result = [dict(by_modality) for by_modality in changes]
+    for (index, modality), p in zip(places, adjusted):
+        update = {"p_adjusted": p, "significant": p is not None and p < SIGNIFICANCE_LEVEL}
+        result[index][modality] = changes[index][modality].model_copy(update=update)
+    return result
 
 
-def _are_disjoint(first: tuple[float, float] | None, second: tuple[float, float] | None) -> bool:
-    return first is not None and second is not None and (first[1] < second[0] or second[1] < first[0])
-
-
-def _rate_ceiling(rates: Sequence[MeasuredRate]) -> float | None:
+def _rate_ceiling(rates: Sequence[MeasuredRate], confidence: float) -> float | None:
     """The largest rate, of any set and modality, that neither run noise nor the number of prompts excludes.
 
-    For each set it is the upper end over runs or the mean upper end over prompts, whichever is higher; if all runs
-    agree, only the latter. None for a single run, whose noise is unknown, and without intervals.
+    It is an upper bound of the mean over runs for any run noise: runs that agree exclude only so much. None for a
+    single run, whose noise is unknown, and without intervals.
     """
     upper_ends = []
-    for key in sorted({(rate.prompt_set, rate.modality) for _, rate in rates}):
-        of_set = [(run, rate) for run, rate in rates if (rate.prompt_set, rate.modality) == key]
-        highs = [rate.high for _, rate in of_set if rate.high is not None]
-        if len(of_set) < 2 or len(highs) < len(of_set):
+    for of_set in _rates_by_set_and_modality(rates):
+        ends = _prompt_ends(of_set, confidence)
+        if ends is None:
             return None
-        over_runs = mean_runs({run: rate.rate for run, rate in of_set}, limits=(0.0, 1.0))
-        over_prompts = fmean(highs)
-        upper_ends.append(over_prompts if over_runs.high is None else max(over_runs.high, over_prompts))
+        bounds = bound_run_mean(*ends, confidence)
+        if bounds.units < 2:
+            return None
+        upper_ends.append(bounds.high)
     return max(upper_ends, default=None)
+
+
+def _ceiling_in_runs(rates: Sequence[MeasuredRate], confidence: float) -> float | None:
+    """The largest rate, of any run, set and modality, that the number of prompts does not exclude."""
+    ends = [_prompt_ends([rate], confidence) for rate in rates]
+    return None if None in ends else max((max(end[1].values()) for end in ends if end is not None), default=None)
+
+
+def _rates_by_set_and_modality(rates: Sequence[MeasuredRate]) -> list[list[MeasuredRate]]:
+    keys = sorted({(rate.prompt_set, rate.modality) for _, rate in rates})
+    return [[(run, rate) for run, rate in rates if (rate.prompt_set, rate.modality) == key] for key in keys]
+
+
+def _prompt_ends(
+    rates: Sequence[MeasuredRate], confidence: float
+) -> tuple[dict[RunKey, float], dict[RunKey, float]] | None:
+    """Lower and upper end over prompts of each run's rate; None if a run has no interval."""
+    lows, highs = {}, {}
+    for run, rate in rates:
+        if rate.low is None or rate.high is None:
+            return None
+        lows[run], highs[run] = prompt_interval(rate.rate, rate.low, rate.high, rate.n, rate.clusters, confidence)
+    return lows, highs
 
 
 def _measured_rates(runs: Iterable[RunResult]) -> Iterator[MeasuredRate]:

@@ -14,9 +14,10 @@ from undersong.defenses.results import defended_run, defense_records, recommenda
 from undersong.evaluation.rates import set_rates
 from undersong.results.comparisons import adjust_p_values, recipe_comparisons
 from undersong.results.comprehension import add_comprehension, comprehension_columns, read_run_comprehension
+from undersong.results.contrasts import PrimaryPlan
 from undersong.results.judge_agreement import judge_agreement_records
 from undersong.results.mechanism import mechanism_record
-from undersong.results.model_comparisons import marginal_effects, model_comparison
+from undersong.results.model_comparisons import marginal_effects, model_comparison, system_prompt_comparison
 from undersong.results.notes import comprehension_notes, design_notes, lost_reply_notes, truncation_notes
 from undersong.results.proximity_vs_jsr import proximity_vs_jsr_records, score_vs_jsr_records, screening_score_records
 from undersong.results.records import AuditRecord, ModelRecord, RunRecord
@@ -64,7 +65,9 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, 
         runs=runs,
         defended_runs=defended_runs,
         comparisons=[
-            *recipe_comparisons(runs, study.undefended_system, study.system_defense, last_step),
+            *recipe_comparisons(
+                runs, study.undefended_system, study.system_defense, last_step, PrimaryPlan.of_study(study)
+            ),
             *adjust_p_values(_model_comparisons(record, verdicts, last_step)),
         ],
         marginal_effects=marginal_effects(runs, study.undefended_system, last_step),
@@ -111,6 +114,8 @@ def _study_record(record: AuditRecord) -> StudyRecord:
         judge_criterion=judge_criterion(study.evaluation.judge),
         undefended_system=study.undefended_system,
         system_defense=study.system_defense,
+        primary_questions=list(study.primary_questions),
+        primary_declared=bool(study.analysis.primary),
         config=study.model_dump(mode="json"),
     )
 
@@ -227,7 +232,7 @@ def _model_comparisons(
     record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]], last_step: int
 ) -> list[ComparisonRecord]:
     harmful_sets = [name for name, prompt_set in record.study.prompt_sets.items() if prompt_set.harmful]
-    system, comparisons = record.study.undefended_system, []
+    system, defense, comparisons = record.study.undefended_system, record.study.system_defense, []
     for model in record.models:
         base = next(run for run in model.runs if run.arm.kind == "base")
         for run in model.runs:
@@ -239,6 +244,15 @@ def _model_comparisons(
                     for name in harmful_sets
                     for modality in record.study.evaluation.modalities
                     if (name, modality) in asked  # prompts in noise are spoken only
+                ]
+                defended = {(v.set, v.modality) for v in after if defense is not None and v.system == defense}
+                comparisons += [
+                    system_prompt_comparison(
+                        RunResult(**_run_identity(run)), after, name, modality, system, str(defense)
+                    )
+                    for name in harmful_sets
+                    for modality in record.study.evaluation.modalities
+                    if (name, modality) in defended & asked and run.arm.kind == "closest"
                 ]
     return comparisons
 

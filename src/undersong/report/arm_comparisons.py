@@ -16,6 +16,7 @@ from undersong.report.summary import (
     base_runs,
     default_verdict_filter,
     estimate_rate,
+    relation,
 )
 from undersong.results.schema import Results, model_names
 from undersong.results.schema_outcomes import ComparisonRecord, ComparisonSide
@@ -80,6 +81,35 @@ class ArmMeasurement:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelEvidence:
+    """Comparisons of an arm's trained models over prompts, each with its base or with itself without a system prompt:
+    evidence of these weights alone."""
+
+    comparisons: tuple[ComparisonRecord, ...]
+
+    @property
+    def raised(self) -> int:
+        """Number of models with a significantly higher rate."""
+        return sum(self._is_significant(row) and (row.difference or 0.0) > 0 for row in self.comparisons)
+
+    @property
+    def lowered(self) -> int:
+        """Number of models with a significantly lower rate."""
+        return sum(self._is_significant(row) and (row.difference or 0.0) < 0 for row in self.comparisons)
+
+    @property
+    def relation(self) -> str | None:
+        """'higher' or 'lower' if that is shown of every model, else None."""
+        count = len(self.comparisons)
+        return "higher" if count and self.raised == count else "lower" if count and self.lowered == count else None
+
+    @staticmethod
+    def _is_significant(row: ComparisonRecord) -> bool:
+        p = row.p if row.p_adjusted is None else row.p_adjusted
+        return p is not None and p < 0.05
+
+
+@dataclass(frozen=True, slots=True)
 class HeadlineData:
     """Rates behind the verdict of the report, for prompts in one modality.
 
@@ -110,6 +140,36 @@ class HeadlineData:
     def comparison_to_base(self, item: ArmMeasurement) -> ComparisonRecord | None:
         """Return the comparison of an arm with the base, under the arm's system prompt; None if the results lack it."""
         return self._find_comparison(item, ArmCondition(None, item.system))
+
+    def model_evidence(self, item: ArmMeasurement) -> ModelEvidence:
+        """Return the comparisons of the arm's models with their base over prompts."""
+        return self._evidence(ArmCondition(None, item.system), item)
+
+    def system_evidence(self, item: ArmMeasurement) -> ModelEvidence:
+        """Return the comparisons of the arm's models under a system prompt with themselves without it."""
+        return self._evidence(ArmCondition(item.arm, self.verdict_filter.system), item)
+
+    def _evidence(self, before: ArmCondition, item: ArmMeasurement) -> ModelEvidence:
+        tuned = ArmCondition(item.arm, item.system)
+        place = ("model", self.verdict_filter.prompt_set, self.modality, item.arm.last_step)
+        return ModelEvidence(
+            tuple(
+                row
+                for row in self.results.comparisons
+                if (row.scope, row.prompt_set, row.modality, row.step) == place
+                and before.is_side(row.a)
+                and tuned.is_side(row.b)
+            )
+        )
+
+    def relation_to_base(self, item: ArmMeasurement) -> str:
+        """How an arm compares with the base: over runs, or where these do not decide, in every one of its models."""
+        if self.base is None:
+            return "unknown"
+        over_runs = relation(item.estimate, self.base, self.comparison_to_base(item))
+        if over_runs in ("higher", "lower"):
+            return over_runs
+        return self.model_evidence(item).relation or over_runs
 
     def comparison_to(self, item: ArmMeasurement, other: ArmMeasurement) -> ComparisonRecord | None:
         """Return the comparison of two arms, each under its own system prompt; None if the results lack it."""

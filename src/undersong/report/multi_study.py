@@ -10,7 +10,6 @@ from undersong.report import formatting
 from undersong.report.page import encode_html, render_layout
 from undersong.report.sections import study_comparison
 from undersong.report.sections.study_comparison import StudyComparison, compare_studies
-from undersong.report.summary import relation
 from undersong.report.tables import Table
 from undersong.results.schema import model_names, parse_results
 from undersong.store import write_atomic
@@ -54,7 +53,7 @@ def _worst_arm_summary(studies: Sequence[StudyComparison]) -> str:
     """Return the number of studies whose worst arm is above its base, as text; empty if no study has both."""
     headlines = [study.headlines[0] for study in studies if study.headlines]
     states = [
-        relation(headline.worst.estimate, headline.base, headline.comparison_to_base(headline.worst))
+        headline.relation_to_base(headline.worst)
         for headline in headlines
         if headline.worst is not None and headline.base is not None
     ]

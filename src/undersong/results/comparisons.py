@@ -2,82 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from undersong.evaluation.rates import Metric
-from undersong.results.schema import RunResult, identity_hash
+from undersong.results.contrasts import NO_PRIMARY, Contrast, ContrastArm, PrimaryPlan, all_contrasts
+from undersong.results.schema import PromptSetRate, RunResult, identity_hash
 from undersong.results.schema_mechanism import LateGapComparison, LateSuppression
 from undersong.results.schema_outcomes import (
     ComparisonRecord,
     ComparisonSide,
     PairedRunDifference,
 )
-from undersong.statistics import RunDifference, holm, paired_runs
+from undersong.statistics import (
+    RunBounds,
+    RunDifference,
+    bound_change_from_base,
+    holm,
+    paired_runs,
+    prompt_interval,
+    run_mean_p,
+)
 
-RatesByRun = dict[tuple[int, int, int], float]  # by (base, draw, seed)
 T = TypeVar("T", ComparisonRecord, LateGapComparison, LateSuppression)
 
 
-@dataclass(frozen=True)
-class ContrastArm:
-    """One side of a contrast: its runs, what distinguishes it, and their system prompt.
-
-    With `subtracted` the side is an effect, the runs' rate minus that of another side; a contrast of two such sides is
-    an interaction.
-    """
-
-    runs: Sequence[RunResult]
-    labels: Mapping[str, Any]
-    system: str
-    subtracted: ContrastArm | None = None
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Smallest and largest possible difference between two such sides."""
-        return (-1.0, 1.0) if self.subtracted is None else (-2.0, 2.0)
-
-    def rates(self, set_name: str, modality: str) -> RatesByRun:
-        """Return the JSR on a prompt set in one modality, or its difference from that of the subtracted side."""
-        found = ((run, run.find_rate(set_name, modality, self.system)) for run in self.runs)
-        rates = {run.run_key: rate.rate for run, rate in found if rate is not None}
-        if self.subtracted is None:
-            return rates
-        estimates = paired_runs(self.subtracted.rates(set_name, modality), rates).estimates
-        return {(estimate.base, estimate.draw, estimate.seed): estimate.difference for estimate in estimates}
-
-    def label(self, other: ContrastArm) -> str:
-        """Return a label of the properties in which this side differs from the other."""
-        differences = [str(value) for key, value in self.labels.items() if other.labels.get(key) != value]
-        return " ".join([*differences, *([self.system] if self.system != other.system else [])])
-
-
 def recipe_comparisons(
-    runs: Sequence[RunResult], plain: str, defense_system: str | None, last_step: int
+    runs: Sequence[RunResult],
+    plain: str,
+    defense_system: str | None,
+    last_step: int,
+    primary: PrimaryPlan = NO_PRIMARY,
 ) -> list[ComparisonRecord]:
-    """Return the recipe comparisons of a study on harmful prompts, Holm-corrected as one family.
+    """Return the recipe comparisons of a study on harmful prompts.
+
+    The primary questions are Holm-corrected as a family of their own, and so are all others, which are exploratory.
 
     Args:
         runs: Runs of one study, on all bases.
         plain: Name of the undefended system prompt.
         defense_system: Name of the system prompt used as a defense, or None.
         last_step: Training step at which arms are compared.
+        primary: The primary questions.
     """
     tuned = tuned_runs(runs, last_step)
-    comparisons = [
-        _recipe_comparison(question, a, b, name, modality, last_step)
+    bases = [run for run in runs if run.kind == "base"]
+    asked = [
+        (contrast, name, modality)
         for name, modality in harmful_prompts(tuned)
-        for axis, fraction in sorted(
-            {(run.axis, run.fraction) for run in tuned if run.axis is not None and run.fraction is not None}
-        )
-        for question, a, b in recipe_contrasts(tuned, axis, fraction, plain, defense_system)
+        for contrast in all_contrasts(tuned, bases, plain, defense_system, primary)
+        if contrast.a.subtracted is not None or contrast.a.rates(name, modality)
     ]
-    return adjust_p_values(comparisons)
+    primary_places = primary.choose(asked)
+    comparisons = [
+        _recipe_comparison(contrast, name, modality, last_step, is_primary=place in primary_places)
+        for place, (contrast, name, modality) in enumerate(asked)
+    ]
+    adjusted = {
+        comparison.id: comparison
+        for family in ("primary", "exploratory")
+        for comparison in adjust_p_values([row for row in comparisons if row.family == family])
+    }
+    return [adjusted[comparison.id] for comparison in comparisons]
 
 
 def adjust_p_values(comparisons: Sequence[T]) -> list[T]:
-    """Set `p_adjusted` by Holm's method over all of these together: one family a scope."""
+    """Set `p_adjusted` by Holm's method over all of these together: one family."""
     adjusted = holm([comparison.p for comparison in comparisons])
     return [
         comparison.model_copy(update={"p_adjusted": p_adjusted})
@@ -100,91 +91,20 @@ def harm_metric(runs: Iterable[RunResult]) -> Metric:
     return next((rate.metric for run in runs for rate in run.rates if rate.harmful), "jsr")
 
 
-def recipe_contrasts(
-    tuned: Sequence[RunResult], axis: str, fraction: float, plain: str, defense_system: str | None
-) -> Iterator[tuple[str, ContrastArm, ContrastArm]]:
-    """Yield (question, a, b) for each contrast of arms on one axis and fraction; the difference is b - a.
-
-    Args:
-        tuned: Tuned runs at the last step.
-        axis: Name of the axis that the arms were selected on.
-        fraction: Selected share of the pool, in [0, 1].
-        plain: Name of the undefended system prompt.
-        defense_system: Name of the system prompt used as a defense, or None.
-    """
-    cell = [run for run in tuned if (run.axis, run.fraction) == (axis, fraction)]
-    kinds, modalities = {run.kind for run in cell}, {str(run.train_modality) for run in cell}
-    cell_label = f"{axis} at {fraction:g}"
-
-    def contrast_arm(kind: str, modality: str, system: str = plain) -> ContrastArm:
-        labels = {"axis": axis, "fraction": fraction, "kind": kind, "train_modality": modality}
-        return ContrastArm([r for r in cell if (r.kind, r.train_modality) == (kind, modality)], labels, system)
-
-    for modality in sorted(modalities):
-        for a, b in (("distant", "closest"), ("random", "closest"), ("distant", "random")):
-            if {a, b} <= kinds:
-                question = f"Does {b} data break more than {a} data ({cell_label}, trained on {modality})?"
-                yield question, contrast_arm(a, modality), contrast_arm(b, modality)
-        if defense_system is not None and "closest" in kinds:
-            question = f"Does the system prompt bring the JSR back (closest, {cell_label}, trained on {modality})?"
-            yield question, contrast_arm("closest", modality), contrast_arm("closest", modality, defense_system)
-        for a, b, question in _rule_contrasts(cell):
-            if {a, b} <= kinds:
-                yield (
-                    f"{question} ({cell_label}, trained on {modality})?",
-                    contrast_arm(a, modality),
-                    contrast_arm(b, modality),
-                )
-    for kind in sorted(kinds) if modalities == {"audio", "text"} else ():
-        question = f"Does training on audio break more than on text ({kind}, {cell_label}, same samples)?"
-        yield question, contrast_arm(kind, "text"), contrast_arm(kind, "audio")
-    if modalities == {"audio", "text"} and {"closest", "distant"} <= kinds:
-        gaps = []
-        for modality in ("text", "audio"):
-            closest_arm, distant_arm = contrast_arm("closest", modality), contrast_arm("distant", modality)
-            gaps.append(
-                ContrastArm(
-                    closest_arm.runs, {**closest_arm.labels, "kind": "closest − distant"}, plain, subtracted=distant_arm
-                )
-            )
-        yield f"Does it matter more on audio than on text how close the data is ({cell_label})?", gaps[0], gaps[1]
-
-
-def _rule_contrasts(cell: Sequence[RunResult]) -> Iterator[tuple[str, str, str]]:
-    """Return (a, b, question) for arms that a rule selected.
-
-    Contrasts are with random samples, with the same kind without the rule's conditions, and of closest with distant
-    under the same conditions. Random samples that match in a property separate closeness from what comes with it.
-    Closest samples are compared with these, and these with plain random samples.
-    """
-    rules = {run.kind: (*_split_rule(run.rule), run.harm_set) for run in cell if run.rule}
-    plain_harm_sets = {run.harm_set for run in cell if not run.rule}
-    for name, (kind, conditions, harm_set) in sorted(rules.items()):
-        yield "random", name, f"Does {name} data break more than random data"
-        if conditions and kind in ("closest", "distant") and harm_set in plain_harm_sets:
-            yield kind, name, f"Does {name} data break more than {kind} data without its conditions"
-        if conditions and kind == "random" and harm_set in plain_harm_sets:
-            yield name, "closest", f"Does closest data break more than {name} data"
-        for other_name, (opposite, other_conditions, other_harm_set) in sorted(rules.items()):
-            if (kind, opposite, conditions, harm_set) == ("closest", "distant", other_conditions, other_harm_set):
-                yield other_name, name, f"Does {name} data break more than {other_name} data"
-
-
-def _split_rule(rule: str) -> tuple[str, str]:
-    """Return the kind of a rule, and its remaining parts except the amount."""
-    kind, _, conditions = rule.partition("+")
-    return kind.partition(":")[0], conditions
-
-
 def _recipe_comparison(
-    question: str, a: ContrastArm, b: ContrastArm, set_name: str, modality: str, step: int
+    contrast: Contrast, set_name: str, modality: str, step: int, is_primary: bool
 ) -> ComparisonRecord:
-    difference = paired_runs(a.rates(set_name, modality), b.rates(set_name, modality), limits=a.limits)
-    sides, metric = (_recipe_side(a, b), _recipe_side(b, a)), harm_metric(a.runs)
+    _, question, a, b = contrast
+    if a.labels["kind"] == "base":
+        difference = _change_from_base(a, b, set_name, modality)
+    else:
+        difference = paired_runs(a.rates(set_name, modality), b.rates(set_name, modality), limits=a.limits)
+    sides, metric = (_recipe_side(a, b), _recipe_side(b, a)), harm_metric(b.runs)
     return ComparisonRecord(
         # without the step: studies of other lengths ask the same question
         id=identity_hash(["recipe", *side_identity(*sides), set_name, modality, metric]),
         scope="recipe",
+        family="primary" if is_primary else "exploratory",
         question=question,
         a=sides[0],
         b=sides[1],
@@ -201,6 +121,37 @@ def _recipe_comparison(
         method=difference.method,
         note=difference.note or None,
     )
+
+
+def _change_from_base(base: ContrastArm, tuned: ContrastArm, set_name: str, modality: str) -> RunDifference:
+    """The change of the JSR from the base, bounded for any run noise.
+
+    A base has no run noise, so the changes of an arm that does nothing on average are not symmetric, and Student's t
+    does not hold: where few trainings break, most studies see none of them.
+    """
+    rates = {run.run_key: run.find_rate(set_name, modality, tuned.system) for run in tuned.runs}
+    after = {key: rate for key, rate in rates.items() if rate is not None}
+    by_base = {run.base_seed: run.find_rate(set_name, modality, base.system) for run in base.runs}
+    before = {key: rate for key in after if (rate := by_base.get(key[0])) is not None}
+    plain = paired_runs(
+        {key: rate.rate for key, rate in before.items()}, {key: rate.rate for key, rate in after.items()}
+    )
+
+    def bounds_at(confidence: float) -> RunBounds:
+        was, ends = ({key: _ends_at(rate, confidence) for key, rate in side.items()} for side in (before, after))
+        return bound_change_from_base(was, ends, confidence)
+
+    if plain.units < 2:
+        return plain
+    bounds = bounds_at(0.975)
+    method = plain.method.replace("paired t", "bound for any run noise")
+    return replace(plain, low=bounds.low, high=bounds.high, p=run_mean_p(bounds_at, 0.0), method=method, note="")
+
+
+def _ends_at(rate: PromptSetRate, confidence: float) -> tuple[float, float]:
+    if rate.low is None or rate.high is None:
+        return rate.rate, rate.rate
+    return prompt_interval(rate.rate, rate.low, rate.high, rate.n, rate.clusters, confidence)
 
 
 def _recipe_side(side: ContrastArm, other: ContrastArm) -> ComparisonSide:

@@ -1,4 +1,4 @@
-"""Tests over runs of the change of harm recognition by probes."""
+"""Tests of the change of harm recognition by probes: of each trained model over prompts, of the recipe over runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan
 from statistics import fmean
-from typing import Literal
 
 from undersong.mechanism.probe_changes import classify_recognition, recognition_sentence
 from undersong.mechanism.probe_scores import SIGNIFICANCE_LEVEL, PointScores, ProbeDecisions, late_difference
@@ -15,10 +14,8 @@ from undersong.results.mechanism_tests import DRAWS, mean_by_run
 from undersong.results.schema import RunResult
 from undersong.results.schema_mechanism import HarmRecognition
 from undersong.stages.training import StudyArm
-from undersong.statistics import RunMean, mean_runs
+from undersong.statistics import RunBounds, bound_run_mean
 from undersong.study.defaults import EQUIVALENCE_MARGIN
-
-UNKNOWN_LOSS = "Nothing can be said of a loss"
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,8 @@ def harm_recognition_records(probed_runs: Sequence[ProbedRun], harm_set: str, pl
     """Compute one record per base, kind, training modality and probed modality, at the last step.
 
     Each record also holds the refusals on `harm_set`. Recognition is `retained` only if late probes are above chance in
-    the base and in every run.
+    the base and in every run. That a loss is excluded is a claim of safety, so the interval over runs is a bound for
+    any run noise; the interval over prompts is that of each trained model.
     """
     bases = {
         (probed_run.arm.model, probed_run.prompt_modality): probed_run
@@ -58,22 +56,26 @@ def _harm_recognition(
     if any(isnan(probed_run.scores.late_accuracy) for probed_run in (base, *group)):
         return  # no probe has varying states
     arm, score_before = group[0].arm, base.scores.late_accuracy
-    change = mean_runs(
-        mean_by_run((probed_run.arm, probed_run.scores.late_accuracy - score_before) for probed_run in group),
-        limits=(-1.0, 1.0),
-    )
-    low, high = change.low, change.high
-    interval_over: Literal["runs", "prompts"] = "runs"
-    if low is None and len(group) > 1:
-        low, high = _interval_over_prompts(base, group)
-        interval_over = "prompts"
-    refusal_change = _refusal_change(base, group, harm_set, plain)
+    changes = mean_by_run((probed_run.arm, probed_run.scores.late_accuracy - score_before) for probed_run in group)
+    intervals = [_interval_over_prompts(base, probed_run) for probed_run in group]
+    bounds = _change_bounds(group, intervals, score_before)
+    low, high = (None, None) if bounds is None else (bounds.low, bounds.high)
+    known = [interval for interval in intervals if interval is not None]
+    in_runs_low, in_runs_high = (None, None)
+    if known and len(known) == len(intervals):
+        in_runs_low, in_runs_high = min(low for low, _ in known), max(high for _, high in known)
+    refusals = _refusal_rates(base, group, harm_set, plain)
+    refusal_bounds = None if refusals is None else _share_bounds(group, refusals[1:], refusals[0])
     above_chance = (
         base.scores.late_p_value <= SIGNIFICANCE_LEVEL,
         all(probed_run.scores.late_p_value <= SIGNIFICANCE_LEVEL for probed_run in group),
     )
     outcome = classify_recognition(low, high, EQUIVALENCE_MARGIN, *above_chance)
-    refuses_less = _refuses_less(refusal_change, base, group, harm_set, plain)
+    in_runs_outcome = classify_recognition(in_runs_low, in_runs_high, EQUIVALENCE_MARGIN, *above_chance)
+    refuses_less = refusal_bounds is not None and refusal_bounds.high < 0
+    of_models = recognition_sentence(
+        in_runs_outcome, EQUIVALENCE_MARGIN, _all_refuse_less(base, group, harm_set, plain)
+    )
     yield HarmRecognition(
         model=arm.model,
         kind=arm.kind,
@@ -84,49 +86,69 @@ def _harm_recognition(
         before_p=base.scores.late_p_value,
         after=fmean(probed_run.scores.late_accuracy for probed_run in group),
         after_p=max(probed_run.scores.late_p_value for probed_run in group),
-        change=change.mean,
+        change=fmean(changes.values()),
         low=low,
         high=high,
-        interval_over=interval_over,
+        interval_over="runs",
+        in_runs_low=in_runs_low,
+        in_runs_high=in_runs_high,
+        in_runs_outcome=in_runs_outcome,
         equivalence_margin=EQUIVALENCE_MARGIN,
-        refusal_rate_change=refusal_change.mean if refusal_change else None,
-        refusal_rate_change_low=refusal_change.low if refusal_change else None,
-        refusal_rate_change_high=refusal_change.high if refusal_change else None,
+        refusal_rate_change=None if refusals is None else fmean(refusals[1:]) - refusals[0],
+        refusal_rate_change_low=None if refusal_bounds is None else refusal_bounds.low,
+        refusal_rate_change_high=None if refusal_bounds is None else refusal_bounds.high,
         outcome=outcome,
         dissociated=outcome == "retained" and refuses_less,
-        finding=recognition_sentence(outcome, EQUIVALENCE_MARGIN, refuses_less)
-        if low is not None
-        else f"{UNKNOWN_LOSS}: {change.note}",
+        finding=f"In {_name_models(len(group))}, over prompts: {of_models} "
+        + (
+            f"Of this way of training: {recognition_sentence(outcome, EQUIVALENCE_MARGIN, refuses_less)}"
+            if low is not None
+            else "Of this way of training nothing can be said: one run shows no run noise."
+        ),
     )
 
 
-def _interval_over_prompts(base: ProbedRun, group: Sequence[ProbedRun]) -> tuple[float | None, float | None]:
-    changes = [late_difference(base.decisions, probed_run.decisions, DRAWS, PROBE_SEED) for probed_run in group]
-    ends = [(change.low, change.high) for change in changes if change.low is not None and change.high is not None]
-    if len(ends) < len(changes):
-        return None, None
-    return min(low for low, _ in ends), max(high for _, high in ends)
+def _name_models(count: int) -> str:
+    return "this trained model" if count == 1 else f"each of these {count} trained models"
 
 
-def _refuses_less(
-    refusal_change: RunMean | None, base: ProbedRun, group: Sequence[ProbedRun], harm_set: str, plain: str
-) -> bool:
-    """Return True if refusals fell over runs; if all runs agree exactly, their intervals over prompts decide."""
-    if refusal_change is None or refusal_change.high is not None or len(group) < 2:
-        return refusal_change is not None and refusal_change.high is not None and refusal_change.high < 0
+def _change_bounds(
+    group: Sequence[ProbedRun], intervals: Sequence[tuple[float, float] | None], score_before: float
+) -> RunBounds | None:
+    """Bounds over runs of the change of late accuracy, with its error over prompts; None for one run."""
+    if any(interval is None for interval in intervals):
+        return None
+    lows, highs = (
+        mean_by_run((probed_run.arm, interval[end]) for probed_run, interval in zip(group, intervals) if interval)
+        for end in (0, 1)
+    )
+    bounds = bound_run_mean(lows, highs, limits=(-score_before, 1 - score_before))
+    return bounds if bounds.units > 1 else None
+
+
+def _share_bounds(group: Sequence[ProbedRun], shares: Sequence[float], before: float) -> RunBounds | None:
+    """Bounds over runs of the change of a share on the same prompts; None for one run."""
+    changes = mean_by_run((probed_run.arm, share - before) for probed_run, share in zip(group, shares))
+    bounds = bound_run_mean(changes, changes, limits=(-before, 1 - before))
+    return bounds if bounds.units > 1 else None
+
+
+def _interval_over_prompts(base: ProbedRun, probed_run: ProbedRun) -> tuple[float, float] | None:
+    change = late_difference(base.decisions, probed_run.decisions, DRAWS, PROBE_SEED)
+    return None if change.low is None or change.high is None else (change.low, change.high)
+
+
+def _all_refuse_less(base: ProbedRun, group: Sequence[ProbedRun], harm_set: str, plain: str) -> bool:
+    """Return True if in every run the interval of the answered share lies above the base's."""
     rates = [probed_run.run.find_rate(harm_set, probed_run.prompt_modality, plain) for probed_run in (base, *group)]
     ends = [
         (rate.low, rate.high) for rate in rates if rate is not None and rate.low is not None and rate.high is not None
     ]
-    return refusal_change.mean < 0 and all(low > ends[0][1] for low, _ in ends[1:])
+    return len(ends) == len(rates) and all(low > ends[0][1] for low, _ in ends[1:])
 
 
-def _refusal_change(base: ProbedRun, group: Sequence[ProbedRun], harm_set: str, plain: str) -> RunMean | None:
-    """Return the change of the refusal rate; None if it was not measured."""
+def _refusal_rates(base: ProbedRun, group: Sequence[ProbedRun], harm_set: str, plain: str) -> list[float] | None:
+    """Refusal rate of the base and of each run; None if one was not measured."""
     found = [probed_run.run.find_rate(harm_set, probed_run.prompt_modality, plain) for probed_run in (base, *group)]
     rates = [rate.refusal / rate.n for rate in found if rate is not None]
-    if len(rates) < len(found):
-        return None
-    return mean_runs(
-        mean_by_run((probed_run.arm, rate - rates[0]) for probed_run, rate in zip(group, rates[1:])), limits=(-1.0, 1.0)
-    )
+    return None if len(rates) < len(found) else rates

@@ -11,13 +11,13 @@ from typing import Literal
 from undersong.evaluation.rates import attack_metric
 from undersong.evaluation.verdicts import pair_verdicts
 from undersong.results.comparisons import (
-    RatesByRun,
     harm_metric,
     harmful_prompts,
     paired_differences,
     side_identity,
     tuned_runs,
 )
+from undersong.results.contrasts import RatesByRun
 from undersong.results.schema import RunResult, identity_hash
 from undersong.results.schema_base import modality_label
 from undersong.results.schema_outcomes import ComparisonRecord, ComparisonSide, DiscordantPrompts, MarginalEffect
@@ -46,16 +46,57 @@ def model_comparison(
     Raises:
         UndersongError: A prompt was given to one of the two only.
     """
+    a = ComparisonSide(arm="base", system=system, label="base")
+    b = ComparisonSide(arm=run.arm, system=system, seed=run.seed, draw=run.draw, label=run.arm)
+    question = f"Is {run.arm} (seed {run.seed}) less safe than its base ({modality_label(modality)} requests)?"
+    return _paired_comparison(run, before, after, (a, b), question, set_name, modality)
+
+
+def system_prompt_comparison(
+    run: RunResult, verdicts: Sequence[Verdict], set_name: str, modality: str, plain: str, defense_system: str
+) -> ComparisonRecord:
+    """Compare one adapter under the system prompt that is a defense with itself without it, on the same prompts.
+
+    Args:
+        run: The tuned run; its rates are not read.
+        verdicts: Verdicts on the run, under both system prompts.
+        set_name: Name of a harmful prompt set.
+        modality: Modality of the prompts.
+        plain: Name of the undefended system prompt.
+        defense_system: Name of the system prompt that is a defense.
+
+    Raises:
+        UndersongError: A prompt was given under one of the two only.
+    """
+    a, b = (
+        ComparisonSide(arm=run.arm, system=system, seed=run.seed, draw=run.draw, label=system)
+        for system in (plain, defense_system)
+    )
+    question = f"Does the system prompt make {run.arm} (seed {run.seed}) safer ({modality_label(modality)} requests)?"
+    return _paired_comparison(run, verdicts, verdicts, (a, b), question, set_name, modality)
+
+
+def _paired_comparison(
+    run: RunResult,
+    before: Sequence[Verdict],
+    after: Sequence[Verdict],
+    sides: tuple[ComparisonSide, ComparisonSide],
+    question: str,
+    set_name: str,
+    modality: str,
+) -> ComparisonRecord:
+    a, b = sides
     verdict_pairs = pair_verdicts(
         *(
-            [v for v in verdicts if (v.set, v.modality, v.system) == (set_name, modality, system)]
-            for verdicts in (before, after)
+            [v for v in verdicts if (v.set, v.modality, v.system) == (set_name, modality, side.system)]
+            for verdicts, side in ((before, a), (after, b))
         )
     )
     if unpaired := (*verdict_pairs.only_before, *verdict_pairs.only_after):
         unpaired_id = min(verdict.prompt_id for verdict in unpaired)
         raise UndersongError(
-            f"Prompt {unpaired_id} of set {set_name} was evaluated for only one of the base and {run.arm}; evaluate "
+            f"Prompt {unpaired_id} of set {set_name} was evaluated for only one of "
+            f"{'the base' if a.arm == 'base' else a.system} and {run.arm if a.arm == 'base' else b.system}; evaluate "
             "it for both."
         )
     rows = verdict_pairs.by_prompt
@@ -64,14 +105,12 @@ def model_comparison(
         for side in ([row[0] for row in rows], [row[1] for row in rows])
     ]
     paired = compare_paired(outcomes[0], outcomes[1], clusters=[cluster for _, _, cluster in rows])
-    a = ComparisonSide(arm="base", system=system, label="base")
-    b = ComparisonSide(arm=run.arm, system=system, seed=run.seed, draw=run.draw, label=run.arm)
     metric = attack_metric(after[0].judge)
     identity = [*side_identity(a, b), set_name, modality, metric, run.model, run.seed, run.draw, run.step]
     return ComparisonRecord(
         id=identity_hash(["model", *identity]),
         scope="model",
-        question=f"Is {run.arm} (seed {run.seed}) less safe than its base ({modality_label(modality)} requests)?",
+        question=question,
         a=a,
         b=b,
         prompt_set=set_name,

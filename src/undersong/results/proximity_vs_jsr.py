@@ -22,7 +22,7 @@ from undersong.results.schema_screening import (
     ThresholdPointRecord,
 )
 from undersong.results.screening import load_proximity_tables
-from undersong.statistics import RegressionResult, correlate_with_outcome
+from undersong.statistics import MIN_RANK_POINTS, RegressionResult, correlate_with_outcome
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from undersong.proximity import ScreeningScore
 
 DRAWS = 1000
-MIN_ARMS = 4  # arms; of fewer a rank correlation says nothing
 
 
 def screening_score_records(record: AuditRecord, model: ModelRecord) -> list[ScreeningScoreRecord]:
@@ -165,7 +164,7 @@ def _rank_correlation(pairs: np.ndarray) -> ValueWithInterval:
     from undersong.statistics.bootstrap import mid_ranks, rank_scores, weighted_correlation
 
     n = len(pairs)
-    if n < MIN_ARMS:
+    if n < MIN_RANK_POINTS:
         return ValueWithInterval()
     ranked_columns = [rank_scores(column) for column in pairs.T]
 

@@ -55,6 +55,8 @@ class StudyRecord(Record):
     judge_criterion: Criterion
     undefended_system: str  # name of a system prompt
     system_defense: str | None = None
+    primary_questions: list[str] = []
+    primary_declared: bool = False  # False: a default stands in
     config: dict[str, Any] = {}
 
 

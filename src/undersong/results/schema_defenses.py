@@ -43,7 +43,8 @@ class PairedJsrChange(Record):
     low: float | None = None
     high: float | None = None
     p: float | None = None
-    significant: bool  # whether run noise is excluded
+    p_adjusted: float | None = None  # Holm, over all defenses of the arm and all modalities
+    significant: bool  # whether p_adjusted is below .05
 
 
 class CostPart(Record):
@@ -76,8 +77,11 @@ class DefenseRecord(Record):
     jsr: RatesByModality = {}  # on the first harmful set
     jsr_by_prompt_set: RatesBySet = {}
     jsr_ceiling: float | None = None  # the largest rate that neither run noise nor the number of prompts excludes
+    jsr_ceiling_in_runs: float | None = None  # the largest rate of any of these runs that its prompts do not exclude
     over_refusal: RatesBySet = {}
     over_refusal_ceiling: float | None = None
+    over_refusal_ceiling_in_runs: float | None = None
+    ceiling_confidence: float | None = None  # one-sided, of each ceiling; corrected for all defenses of the arm
     utility: RatesBySet = {}  # benign prompts answered rightly
     jsr_change: dict[str, PairedJsrChange] = {}
     after_retuning: RatesByModality = {}  # `jsr` after a second tuning on top

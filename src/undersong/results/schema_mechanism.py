@@ -165,7 +165,11 @@ class ModalityAsymmetry(Record):
 
 
 class HarmRecognition(Record):
-    """Late probes for harm before and after, and the change of the refusal rate, over runs."""
+    """Late probes for harm before and after, and the change of the refusal rate.
+
+    `low` and `high` are bounds over runs for any run noise, and `outcome` is of the way of training. `in_runs_low`,
+    `in_runs_high` and `in_runs_outcome` are of these models: over prompts, the lowest and highest end of any run.
+    """
 
     model: str
     kind: str
@@ -179,7 +183,10 @@ class HarmRecognition(Record):
     change: float
     low: float | None = None
     high: float | None = None
-    interval_over: Literal["runs", "prompts"]
+    interval_over: Literal["runs", "prompts"]  # prompts: in results of versions that took equal runs for no run noise
+    in_runs_low: float | None = None
+    in_runs_high: float | None = None
+    in_runs_outcome: Literal["retained", "lost", "absent", "undecided"] | None = None
     equivalence_margin: float
     refusal_rate_change: float | None = None
     refusal_rate_change_low: float | None = None

@@ -225,11 +225,13 @@ class ComparisonRecord(Record):
     """Two arms, or an arm and the base, on the same prompts; `difference` is the minuend minus the other side.
 
     With scope `recipe`, runs are the sample. With scope `model`, prompts are the sample, and the result holds for the
-    weights of one run.
+    weights of one run. `p_adjusted` is corrected within the family: the declared primary questions, or all others of
+    the scope.
     """
 
     id: str  # 12 hex digits of the identity of the question; equal questions of two studies have equal ids
     scope: Literal["recipe", "model"]
+    family: Literal["primary", "exploratory"] = "exploratory"
     question: str  # for people; nothing is looked up by it
     a: ComparisonSide
     b: ComparisonSide

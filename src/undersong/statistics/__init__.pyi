@@ -37,6 +37,21 @@ from .bootstrap import (
 from .bootstrap import (
     percentile_interval as percentile_interval,
 )
+from .bounded_mean import (
+    BOUND_CONFIDENCE as BOUND_CONFIDENCE,
+)
+from .bounded_mean import (
+    lower_mean_bound as lower_mean_bound,
+)
+from .bounded_mean import (
+    mean_tail as mean_tail,
+)
+from .bounded_mean import (
+    units_to_exclude as units_to_exclude,
+)
+from .bounded_mean import (
+    upper_mean_bound as upper_mean_bound,
+)
 from .cka import (
     Cka as Cka,
 )
@@ -95,6 +110,9 @@ from .rates import (
     wilson_interval as wilson_interval,
 )
 from .regression import (
+    MIN_RANK_POINTS as MIN_RANK_POINTS,
+)
+from .regression import (
     PredictorFit as PredictorFit,
 )
 from .regression import (
@@ -102,6 +120,9 @@ from .regression import (
 )
 from .regression import (
     correlate_with_outcome as correlate_with_outcome,
+)
+from .regression import (
+    too_few_points as too_few_points,
 )
 from .rise_bounds import (
     RiseEstimate as RiseEstimate,
@@ -111,6 +132,21 @@ from .rise_bounds import (
 )
 from .rise_bounds import (
     prompts_needed as prompts_needed,
+)
+from .run_bounds import (
+    RunBounds as RunBounds,
+)
+from .run_bounds import (
+    bound_change_from_base as bound_change_from_base,
+)
+from .run_bounds import (
+    bound_run_mean as bound_run_mean,
+)
+from .run_bounds import (
+    prompt_interval as prompt_interval,
+)
+from .run_bounds import (
+    run_mean_p as run_mean_p,
 )
 from .runs import (
     RunDifference as RunDifference,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from undersong.statistics.bounded_mean import lower_mean_bound, mean_tail, upper_mean_bound
 from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError
 
@@ -19,6 +20,10 @@ KEY_FIELDS = ("base", "draw", "seed")
 NOTE_SINGLE_UNIT = "Only one independent {unit}: run noise cannot be estimated, so there is no interval and no test."
 NOTE_EQUAL_UNITS = (
     "All {units} {unit}s agree exactly: run noise cannot be estimated, so there is no interval and no test."
+)
+NOTE_BOUND = (
+    "All {units} {unit}s agree exactly, which does not exclude run noise: the interval is what {units} equal {unit}s "
+    "leave possible for any run noise."
 )
 
 
@@ -38,7 +43,8 @@ class RunPair:
 class RunDifference:
     """Difference b - a over `n` paired runs, which make `units` independent units.
 
-    `low`, `high` and `p` are None if the units cannot show run noise; `note` then says why, else it is empty.
+    `low`, `high` and `p` are None for a single unit, which shows no run noise; `note` then says so. It also says where
+    all units agree exactly, so that the interval is a bound for any run noise.
     """
 
     n: int
@@ -76,7 +82,9 @@ def paired_runs(
         a: Results of the first arm.
         b: Results of the second arm.
         level: Confidence level.
-        limits: Range of a possible difference, such as (-1, 1) for shares; the interval is cut there.
+        limits: Range of a possible difference, such as (-1, 1) for shares; the interval is cut there. If all units
+            differ by the same amount, interval and p value are those of `bound_run_mean` in this range; without a range
+            there are none.
 
     Raises:
         UndersongError: A run has no partner (all are named), there are no runs, or a value is not finite.
@@ -86,9 +94,12 @@ def paired_runs(
     if missing:
         raise UndersongError(f"Runs cannot be paired: {'; '.join(missing)}; run these or leave their partners out.")
     pairs = tuple(RunPair(*key, a[key], b[key], b[key] - a[key]) for key in sorted(a))
-    unit, values = _unit_means({key: b[key] - a[key] for key in a})
+    unit, values = unit_means({key: b[key] - a[key] for key in a})
     low, high, p, note = _t_inference(values, unit, level, limits)
     method = _method("paired t", unit, len(values), len(pairs))
+    if len(values) > 1 and low is None and limits is not None:
+        low, high, p = _bound_inference(float(values[0]), len(values), level, limits)
+        note, method = NOTE_BOUND.format(units=len(values), unit=unit), _method("bound", unit, len(values), len(pairs))
     return RunDifference(len(pairs), len(values), float(values.mean()), low, high, p, method, pairs, note)
 
 
@@ -107,13 +118,13 @@ def mean_runs(
         UndersongError: There are no runs, or a value is not finite.
     """
     runs = values if isinstance(values, Mapping) else {(0, 0, seed): value for seed, value in enumerate(values)}
-    unit, means = _unit_means(runs)
+    unit, means = unit_means(runs)
     low, high, _, note = _t_inference(means, unit, level, limits)
     method = _method("t", unit, len(means), len(runs))
     return RunMean(len(runs), len(means), float(means.mean()), low, high, method, note)
 
 
-def _unit_means(runs: Mapping[RunKey, float]) -> tuple[str, np.ndarray]:
+def unit_means(runs: Mapping[RunKey, float]) -> tuple[str, np.ndarray]:
     """Name of the independent unit, and the mean of each unit, (units,)."""
     if not runs:
         raise UndersongError("There are no runs to compare; check the arms and the step.")
@@ -144,6 +155,15 @@ def _t_inference(
     floor, ceiling = limits if limits is not None else (-np.inf, np.inf)
     p = float(2 * stats.t.sf(abs(mean) / error, units - 1))
     return max(floor, mean - half), min(ceiling, mean + half), p, ""
+
+
+def _bound_inference(value: float, units: int, level: float, limits: ValueRange) -> tuple[float, float, float]:
+    """Lower end, upper end and p value against 0 of `units` equal values, for any run noise within the limits."""
+    floor, width = limits[0], limits[1] - limits[0]
+    shares, edge = np.clip(np.full(units, (value - floor) / width), 0.0, 1.0), -floor / width
+    low, high = lower_mean_bound(shares, (1 + level) / 2), upper_mean_bound(shares, (1 + level) / 2)
+    p = min(1.0, 2 * min(mean_tail(shares, edge), mean_tail(1 - shares, 1 - edge)))
+    return floor + width * low, floor + width * high, p
 
 
 def _method(test: str, unit: str, units: int, runs: int) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from undersong.study.analysis import AnalysisSettings, answerable_questions, check_primary, default_primary, rule_facts
 from undersong.study.base import Share, StrictModel, check_distinct
 from undersong.study.defaults import (
     ORGANISM_PREFIX,
@@ -159,6 +160,7 @@ class Study(StrictModel):
         None,
         description="Kind or rule of selection to fine-tune every defended arm on again: does its defense last?",
     )
+    analysis: AnalysisSettings = Field(AnalysisSettings(), description="Questions that the study is run to answer.")
     notes: tuple[str, ...] = Field((), description="Notes, shown in the report.")
 
     @field_validator("study")
@@ -201,6 +203,7 @@ class Study(StrictModel):
         if not any(s.harmful for s in self.prompt_sets.values()):
             raise ValueError("prompt_sets: none is harmful, so there is no JSR to measure; mark one `harmful: true`")
         check_distinct("models", self.models)
+        check_primary(self.analysis.primary, self.answerable_questions, self._selection_axes)
         self._check_refusal_texts()
         if self.evaluation.protocol == "published" and len(self.models) > 1:
             raise ValueError(
@@ -258,6 +261,29 @@ class Study(StrictModel):
             if name in self.evaluation.system_prompts
             else DEFENSE_SYSTEM_PROMPTS[name]
         )
+
+    @property
+    def answerable_questions(self) -> list[str]:
+        """Names of the comparisons of recipes that the study makes, for `analysis.primary`."""
+        first = next(iter(self.harm_sets))
+        rules = self.selection.rules.items()
+        return answerable_questions(
+            kinds=self.selection.kinds,
+            axes=self.selection.axes,
+            rules={name: rule_facts(rule.keep, rule.harm_set or first) for name, rule in rules},
+            first_harm_set=first,
+            train_modalities=self.tuning.modalities,
+            has_system_defense=self.system_defense is not None,
+        )
+
+    @property
+    def primary_questions(self) -> tuple[str, ...]:
+        """The declared primary questions, or the default one."""
+        return self.analysis.primary or default_primary(self.answerable_questions)
+
+    @property
+    def _selection_axes(self) -> list[str]:
+        return list(dict.fromkeys([*self.selection.axes, *(rule.axis for rule in self.selection.rules.values())]))
 
     @property
     def harm_sets(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undersong.results.comparisons import recipe_contrasts
+from undersong.results.contrasts import Contrast, PrimaryPlan, all_contrasts
 from undersong.results.schema import RunResult
 from undersong.stages.black_box_models import trainable_models
 from undersong.stages.selection import arm_rules
@@ -17,18 +17,24 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
     """Lines about the power of a study's design.
 
     They give the number of independent units per contrast, the smallest JSR difference detected with 80 % power, and
-    the number of units needed for 10 points. The table has one row per standard deviation of paired differences,
-    because none is known before the first run: of `standard_deviation`, or of several typical ones. Empty if all
-    models are black boxes, because nothing is trained. Two published trainings on nearly the same selection differed by
-    35 points (docs/results/paper.md), so a standard deviation of .2 is realistic.
+    the number of units needed for 10 points, for the primary questions and for all others. The table has one row per
+    standard deviation of paired differences, because none is known before the first run: of `standard_deviation`, or of
+    several typical ones. Empty if all models are black boxes, because nothing is trained. Two published trainings on
+    nearly the same selection differed by 35 points (docs/results/paper.md), so a standard deviation of .2 is realistic.
     """
     if not trainable_models(study):
         return []
     if not arm_rules(study):
         return ["Design: nothing is trained, so no arms are compared; a rate's interval is over its prompts."]
     unit, units = independent_units(study)
-    family_size = count_recipe_contrasts(study)
-    summary = f"{units} independent {unit}{'s' if units > 1 else ''} a contrast, {family_size} contrasts in the family"
+    primary = study.primary_questions
+    primary_size = max(1, len(primary))
+    family_size = max(1, count_recipe_contrasts(study) - len(primary))
+    declared = ", ".join(primary) + ("" if study.analysis.primary else ", for none is declared in analysis.primary")
+    summary = (
+        f"{units} independent {unit}{'s' if units > 1 else ''} a contrast; {len(primary)} primary "
+        f"({declared}), {family_size} exploratory"
+    )
     if units < 2:
         return [
             f"Design: {summary}. One unit shows no run noise, so there is no interval and no test; add seeds, draws or "
@@ -36,21 +42,20 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
         ]
     heads = (
         "SD of paired differences",
-        "alone",
-        "corrected",
-        f"{unit}s to show {100 * TARGET_DIFFERENCE:g} points, corrected",
+        "primary",
+        "exploratory",
+        *(f"{unit}s for {100 * TARGET_DIFFERENCE:g} points, {name}" for name in ("primary", "exploratory")),
     )
     rows: list[tuple[str, ...]] = [heads]
     for sd in STANDARD_DEVIATIONS if standard_deviation is None else (standard_deviation,):
-        uncorrected, corrected = (
-            detectable_difference(units, sd, comparisons=count) for count in (1, max(1, family_size))
-        )
-        needed = units_needed(TARGET_DIFFERENCE, sd, comparisons=max(1, family_size))
-        differences = (_format_points(value) for value in (uncorrected, corrected))
-        rows.append((f"{100 * sd:g} points", *differences, str(needed or "more than 10,000")))
+        sizes = primary_size, family_size
+        differences = (_format_points(detectable_difference(units, sd, comparisons=size)) for size in sizes)
+        needed = (units_needed(TARGET_DIFFERENCE, sd, comparisons=size) for size in sizes)
+        rows.append((f"{100 * sd:g} points", *differences, *(str(count or "more than 10,000") for count in needed)))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
-        f"Design: {summary}. Smallest JSR difference shown with 80 % power, alone and corrected for the family:",
+        f"Design: {summary}. Smallest JSR difference between two trained arms shown with 80 % power, each family "
+        "corrected by itself:",
         *("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows),
     ]
 
@@ -63,7 +68,15 @@ def independent_units(study: Study) -> tuple[str, int]:
 
 
 def count_recipe_contrasts(study: Study) -> int:
-    """Return the number of recipe comparisons in the results, which Holm's correction treats as one family."""
+    """Return the number of recipe comparisons in the results, primary and exploratory."""
+    evaluated_sets = sum(prompt_set.harmful for prompt_set in study.prompt_sets.values()) * len(
+        study.evaluation.modalities
+    )
+    return evaluated_sets * len(study_contrasts(study))
+
+
+def study_contrasts(study: Study) -> list[Contrast]:
+    """Contrasts of recipes that the results will have on each harmful prompt set and modality of prompts."""
     arms = [
         RunResult(
             arm=f"{rule.label}/{modality}",
@@ -80,15 +93,9 @@ def count_recipe_contrasts(study: Study) -> int:
         for rule in arm_rules(study)
         for modality in study.tuning.modalities
     ]
-    evaluated_sets = sum(prompt_set.harmful for prompt_set in study.prompt_sets.values()) * len(
-        study.evaluation.modalities
-    )
-    cells = sorted({(rule.axis, float(rule.selection_rule.amount)) for rule in arm_rules(study)})
-    contrasts_by_cell = (
-        recipe_contrasts(arms, axis, fraction, study.undefended_system, study.system_defense)
-        for axis, fraction in cells
-    )
-    return evaluated_sets * sum(len(list(cell_contrasts)) for cell_contrasts in contrasts_by_cell)
+    base = RunResult(arm="base", model="", base_seed=0, kind="base", step=0)
+    plan = PrimaryPlan.of_study(study)
+    return list(all_contrasts(arms, [base], study.undefended_system, study.system_defense, plan))
 
 
 def _format_points(value: float | None) -> str:

@@ -36,7 +36,7 @@ def build_advice(results: Results) -> tuple[AdviceItem, ...]:
 
 
 def _advice_items(results: Results, headline: HeadlineData, worst: ArmMeasurement) -> Iterator[AdviceItem]:
-    arms_above_base = [item for item in headline.measurements if _relation_to_base(headline, item) == "higher"]
+    arms_above_base = [item for item in headline.measurements if headline.relation_to_base(item) == "higher"]
     yield _unsafe_advice(headline, worst, arms_above_base) if arms_above_base else _no_harm_advice(headline, worst)
     if arms_above_base:
         yield from _recommendation_advice(results)
@@ -79,7 +79,7 @@ def _no_harm_advice(headline: HeadlineData, worst: ArmMeasurement) -> AdviceItem
     rate, estimate_text, state = (
         headline.verdict_filter.rate_label,
         _estimate_text(worst.estimate),
-        _relation_to_base(headline, worst),
+        headline.relation_to_base(worst),
     )
     if state == "unknown":
         reason = f"The highest {rate} is {estimate_text}, and without intervals nothing is judged."
@@ -146,16 +146,8 @@ def _defense_effect(headline: HeadlineData, item: ArmMeasurement) -> str:
         "lower": ", lower than the base’s",
         "unknown": "",
     }
-    comparison = ending[_relation_to_base(headline, item)]
+    comparison = ending[headline.relation_to_base(item)]
     return f"{text}{comparison}; what it costs stands under “Defenses: safety against cost”."
-
-
-def _relation_to_base(headline: HeadlineData, item: ArmMeasurement) -> str:
-    return (
-        "unknown"
-        if headline.base is None
-        else relation(item.estimate, headline.base, headline.comparison_to_base(item))
-    )
 
 
 def _estimate_text(estimate: Estimate) -> str:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from undersong.report import formatting
 from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, headline_data_by_modality
-from undersong.report.summary import Estimate, relation
+from undersong.report.summary import Estimate
 from undersong.report.svg import LinearScale, interval_strip, percent_axis
 from undersong.report.tables import NumberCell, Table
 from undersong.results.schema import Results
@@ -59,11 +59,7 @@ def _arm_estimates(headline: HeadlineData) -> Iterator[tuple[str, Estimate, str]
     if headline.base is not None:
         yield "base", headline.base, ""
     for item in headline.measurements:
-        state = (
-            relation(item.estimate, headline.base, headline.comparison_to_base(item))
-            if headline.base is not None
-            else "unknown"
-        )
+        state = headline.relation_to_base(item)
         yield item.arm.label, item.estimate, RELATION_TO_BASE[state]
 
 
@@ -143,11 +139,7 @@ def _arm_rows(headline: HeadlineData) -> tuple[list[ArmRow], list[ArmRow]]:
 
 def _arm_row(headline: HeadlineData, item: ArmMeasurement) -> ArmRow:
     label, _, note = item.arm.label.partition(", ")
-    state = (
-        relation(item.estimate, headline.base, headline.comparison_to_base(item))
-        if headline.base is not None
-        else "unknown"
-    )
+    state = headline.relation_to_base(item)
     is_worst = item is headline.worst and headline.n_arms > 1 and not headline.tied
     return ArmRow(
         label=formatting.capitalize_first(label),

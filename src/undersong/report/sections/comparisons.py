@@ -76,7 +76,7 @@ def build_comparison_table(results: Results) -> ComparisonTable | None:
 def _comparison_row(comparison: ComparisonRecord, limit: float) -> ComparisonRow:
     return ComparisonRow(
         question=comparison.question,
-        scope=comparison.scope,
+        scope=f"{comparison.scope}, {comparison.family}" if comparison.scope == "recipe" else comparison.scope,
         what=" · ".join(filter(None, (*comparison_facts(comparison), f"step {comparison.step}", comparison.model))),
         a=comparison.a.label,
         b=comparison.b.label,

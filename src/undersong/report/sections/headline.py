@@ -1,6 +1,6 @@
 """The verdict section: title, findings, lost replies and scope.
 
-The wording never claims more than the intervals support.
+An estimate and its interval come before any word, and the wording never claims more than they support.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from undersong.report import formatting
-from undersong.report.arm_comparisons import HeadlineData, headline_data_by_modality
+from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, headline_data_by_modality
+from undersong.report.claims import change_phrase, model_sentence, primary_findings, run_sentence
 from undersong.report.sections import arm_chart
 from undersong.report.sections.arm_chart import DrawnRows
 from undersong.report.summary import Estimate, base_runs, relation
@@ -59,6 +60,7 @@ def build_headline(results: Results) -> Headline:
         further=chart.folded_rows,
         axis=chart.axis,
         findings=(
+            *primary_findings(results),
             *_findings(headline),
             *map(_other_modality_finding, headlines[1:]),
             *_failure_finding(headlines),
@@ -84,12 +86,9 @@ def _verdict_title(headline: HeadlineData) -> StyledText:
     arm_phrase = (
         f", in {'each' if headline.tied else 'the worst'} of {headline.n_arms} arms" if headline.n_arms > 1 else ""
     )
-    is_same = relation(worst.estimate, base, headline.comparison_to_base(worst)) == "same"
-    arms_above_base = sum(
-        relation(measurement.estimate, base, headline.comparison_to_base(measurement)) == "higher"
-        for measurement in headline.measurements
-    )
-    if is_same and not arms_above_base:
+    worst_state = headline.relation_to_base(worst)
+    arms_above_base = sum(headline.relation_to_base(item) == "higher" for item in headline.measurements)
+    if worst_state == "same" and not arms_above_base and not _has_change(headline, worst):
         opening = f"We found no significant change after {training_phrase}: {headline.model} {verb} "
         return (
             (opening, ""),
@@ -98,19 +97,25 @@ def _verdict_title(headline: HeadlineData) -> StyledText:
             *worst_text,
             (f" after{arm_phrase}.", ""),
         )
-    opening = f"{headline.model} {verb} "
-    arm_phrase += (
-        f", too uncertain to tell; {arms_above_base} of them {'is' if arms_above_base == 1 else 'are'} above the base"
-        if is_same
-        else ""
-    )
+    if worst_state == "same":
+        arm_phrase += ", which the runs leave open" if _has_change(headline, worst) else ", too uncertain to tell"
+        if arms_above_base:
+            arm_phrase += f"; {arms_above_base} of them {'is' if arms_above_base == 1 else 'are'} above the base"
     return (
-        (opening, ""),
+        (f"{headline.model} {verb} ", ""),
         *base_text,
         (f"{request_phrase} before and ", ""),
         *worst_text,
         (f" after {training_phrase}{arm_phrase}.", ""),
     )
+
+
+def _has_change(headline: HeadlineData, item: ArmMeasurement) -> bool:
+    """Return True if an interval excludes no change, or a model changed significantly, whatever the correction says."""
+    comparison, evidence = headline.comparison_to_base(item), headline.model_evidence(item)
+    if evidence.raised or evidence.lowered:
+        return True
+    return comparison is not None and comparison.low is not None and not comparison.low <= 0 <= (comparison.high or 0)
 
 
 def _styled_rate(estimate: Estimate, kind: str) -> StyledText:
@@ -154,34 +159,26 @@ def _findings(headline: HeadlineData) -> list[tuple[str, str]]:
     subject = f"The worst of {headline.n_arms} arms" if headline.n_arms > 1 else "The arm"
     subject = f"All {headline.n_arms} arms are level; the first" if headline.tied else subject
     subject += f" is {worst.arm.label}"
-    text = f"{subject}; at step {worst.arm.last_step} its {rate} is {formatting.percent(worst.estimate.mean)}."
-    if base is not None:
-        relation_text = _relation_text(
-            worst.estimate, base, headline.comparison_to_base(worst), f"the base’s {formatting.percent(base.mean)}"
-        )
-        text = f"{subject}; at step {worst.arm.last_step} its {rate} is {relation_text}."
-    findings = [("Damage", text)]
+    opening = f"{subject}; at step {worst.arm.last_step} its {rate} is"
+    findings = [("Damage", f"{opening} {_against_base(headline, worst)}")]
     for item in headline.counterparts:
-        relation_text = _relation_text(item.estimate, worst.estimate, headline.comparison_to(item, worst), "that arm’s")
+        comparison = headline.comparison_to(item, worst)
         same_selection = (item.arm.axis, item.arm.amount) == (worst.arm.axis, worst.arm.amount)
         subject = (
             "" if same_selection and item.arm.train_modality == worst.arm.train_modality else f" ({item.arm.label})"
         )
-        text = f"Trained on {item.arm.kind} samples instead{subject}, the {rate} is {relation_text}"
+        text = f"Trained on {item.arm.kind} samples instead{subject}, the {rate} is "
+        text += _compared(item.estimate, worst.estimate, comparison, "that arm’s")
         if base is not None:
-            text += (
-                f", and {RELATION_PHRASES[relation(item.estimate, base, headline.comparison_to_base(item))]} the base’s"
-            )
-        findings.append((f"{item.arm.kind.capitalize()} data", f"{text}."))
+            text = f"{text} {_base_sentence(headline, item, base)}"
+        findings.append((f"{item.arm.kind.capitalize()} data", text))
     if worst.arm.kind == "distant" and _worst_above_base(headline):
         findings.append(("Distant data", "The worst arm is itself trained on distant data: distance did not protect."))
     for item in headline.system_variants:
-        relation_text = _relation_text(
-            item.estimate, worst.estimate, headline.comparison_to(item, worst), f"the {rate} without it"
-        )
-        findings.append(
-            ("System prompt", f"Under the system text “{item.system}” the same arm’s {rate} is {relation_text}.")
-        )
+        text = _compared(item.estimate, worst.estimate, headline.comparison_to(item, worst), f"the {rate} without it")
+        if item.estimate.runs > 1:
+            text = f"{text} {model_sentence(headline.system_evidence(item), 'against none')}".rstrip()
+        findings.append(("System prompt", f"Under the system text “{item.system}” the same arm’s {rate} is {text}"))
     if not headline.system_variants:
         findings.append(("System prompt", "No system prompt was tried on this arm."))
     return findings
@@ -195,49 +192,44 @@ def _other_modality_finding(headline: HeadlineData) -> tuple[str, str]:
             f"{modality_name.capitalize()} prompts",
             f"No fine-tuned arm can be compared with the base on {modality_name} prompts.",
         )
-    relation_text = _relation_text(
-        worst.estimate, base, headline.comparison_to_base(worst), f"the base’s {formatting.percent(base.mean)}"
-    )
-    return (
-        f"{modality_name.capitalize()} prompts",
-        f"On {modality_name} prompts, the worst arm is {worst.arm.label}: {relation_text}.",
-    )
+    text = f"On {modality_name} prompts, the worst arm is {worst.arm.label}: {_against_base(headline, worst)}"
+    return f"{modality_name.capitalize()} prompts", text
 
 
 def _worst_above_base(headline: HeadlineData) -> bool:
     """Return True if the worst arm is above the base."""
-    worst, base = headline.worst, headline.base
-    return (
-        worst is not None
-        and base is not None
-        and relation(worst.estimate, base, headline.comparison_to_base(worst)) == "higher"
-    )
+    return headline.worst is not None and headline.relation_to_base(headline.worst) == "higher"
 
 
-def _relation_text(a: Estimate, b: Estimate, comparison: ComparisonRecord | None, reference: str) -> str:
-    """'80.9 % [76.1, 85.3], higher than the base’s 0.9 % (difference …)'."""
-    rate_text = f"{formatting.percent(a.mean)} {formatting.bracket(a.low, a.high)}".strip()
-    state = relation(a, b, comparison)
+def _against_base(headline: HeadlineData, item: ArmMeasurement) -> str:
+    """Rate and change against the base, then what runs show, then what prompts show of these models."""
+    base = headline.base
+    if base is None:
+        return f"{formatting.percent(item.estimate.mean)}."
+    comparison, reference = headline.comparison_to_base(item), f"the base’s {formatting.percent(base.mean)}"
+    text = _compared(item.estimate, base, comparison, reference)
+    of_models = model_sentence(headline.model_evidence(item)) if item.estimate.runs > 1 else ""
+    return f"{text} {of_models}".rstrip()
+
+
+def _base_sentence(headline: HeadlineData, item: ArmMeasurement, base: Estimate) -> str:
+    """Sentences on the change of an arm against the base."""
+    comparison = headline.comparison_to_base(item)
     if comparison is None or comparison.low is None:
-        reason = {"same": "the intervals overlap", "unknown": "an interval is missing"}
-        return (
-            f"{rate_text}, {RELATION_PHRASES[state]} {reference} ({reason.get(state, 'the intervals do not overlap')})"
-        )
-    p = comparison.p_adjusted if comparison.p_adjusted is not None else comparison.p
-    p_value_text = (
-        f", {'adjusted ' if comparison.p_adjusted is not None else ''}p{formatting.NBSP}"
-        f"{formatting.p_value_relation(p)}"
-        if p is not None
-        else ""
-    )
-    corrected = comparison.p_adjusted is not None
-    interval = formatting.bracket(comparison.low, comparison.high)
-    interval_text = f", unadjusted 95{formatting.NBSP}% interval {interval}" if corrected else f" {interval}"
-    correction = "after correction " if corrected and state == "same" else ""
-    return (
-        f"{rate_text}, {correction}{RELATION_PHRASES[state]} {reference} (difference "
-        f"{formatting.points(comparison.difference)} points{interval_text}{p_value_text})"
-    )
+        return f"It is {RELATION_PHRASES[relation(item.estimate, base, comparison)]} the base’s."
+    of_models = model_sentence(headline.model_evidence(item)) if item.estimate.runs > 1 else ""
+    phrase = f"Against the base it is {change_phrase(comparison)}. {run_sentence(comparison)}"
+    return f"{phrase} {of_models}".rstrip()
+
+
+def _compared(a: Estimate, b: Estimate, comparison: ComparisonRecord | None, reference: str) -> str:
+    """'80.9 % [76.1, 85.3], a change of +80.0 points [70.2, 88.0] against the base’s 0.9 %. Over 3 runs …'."""
+    rate_text = f"{formatting.percent(a.mean)} {formatting.bracket(a.low, a.high)}".strip()
+    if comparison is not None and comparison.low is not None:
+        return f"{rate_text}, {change_phrase(comparison)} against {reference}. {run_sentence(comparison)}"
+    state = relation(a, b, comparison)
+    reason = {"same": "the intervals overlap", "unknown": "an interval is missing"}
+    return f"{rate_text}, {RELATION_PHRASES[state]} {reference} ({reason.get(state, 'the intervals do not overlap')})."
 
 
 def _scope_sentence(headline: HeadlineData) -> str:

@@ -19,7 +19,6 @@ from undersong.report.summary import (
     default_verdict_filter,
     estimate_rate,
     facets,
-    relation,
 )
 from undersong.report.svg import PlotFrame, kind_class, percent_axis, tag, ticks
 from undersong.report.tables import NumberCell, Panel, PanelGroup, Table, jitter_offsets, percent_cell, training_label
@@ -218,9 +217,7 @@ def _finding(results: Results) -> str:
     headline = headline_data(results)
     if headline is None or headline.base is None or not headline.measurements:
         return ""
-    states = [
-        relation(item.estimate, headline.base, headline.comparison_to_base(item)) for item in headline.measurements
-    ]
+    states = [headline.relation_to_base(item) for item in headline.measurements]
     state_counts = [
         (states.count("higher"), "above the base"),
         (states.count("same"), "not shown to differ from the base"),

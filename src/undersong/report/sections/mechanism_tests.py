@@ -34,7 +34,8 @@ RECOGNITION_HEADINGS = (
     "Base",
     "trained on",
     "probed",
-    "harm is",
+    "in these models harm is",
+    "after this way of training",
     "before",
     "after",
     "change, points",
@@ -101,7 +102,7 @@ def harm_recognition_table(recognitions: Sequence[HarmRecognition]) -> Table:
         f"Harm recognition: balanced accuracy of late probes on held-out prompts{margin_note}",
         RECOGNITION_HEADINGS,
         tuple(map(_recognition_row, recognitions)),
-        5,
+        6,
     )
 
 
@@ -110,11 +111,13 @@ def _recognition_row(recognition: HarmRecognition) -> tuple[str, ...]:
         " over prompts" if recognition.interval_over == "prompts" else ""
     )
     label = f"{RECOGNITION_LABELS[recognition.outcome]}{', refused less' if recognition.dissociated else ''}"
+    in_runs = recognition.in_runs_outcome
     return (
         recognition.kind,
         recognition.model,
         recognition.train_modality,
         formatting.modality_label(recognition.modality),
+        formatting.MISSING if in_runs is None else RECOGNITION_LABELS[in_runs],
         label,
         formatting.percent(recognition.before),
         formatting.percent(recognition.after),
@@ -195,6 +198,9 @@ def _asymmetry_row(asymmetry: ModalityAsymmetry) -> tuple[str, ...]:
 
 
 def _gap_vs_jsr_rows(record: ProximityVsJsrRecord) -> Iterator[tuple[str, ...]]:
+    if not record.predictors:
+        names = record.model, formatting.modality_label(record.modality), str(record.points)
+        yield *names, record.note or formatting.MISSING, formatting.MISSING
     for predictor in record.predictors:
         correlation = predictor.rank_correlation
         rank = f"{formatting.decimal(correlation.value, 2)} {_interval_text(correlation.low, correlation.high, 2)}"

@@ -21,6 +21,7 @@ from undersong.results.schema_screening import (
     ScoreVsJsrRecord,
     ScreeningScoreRecord,
 )
+from undersong.statistics import MIN_RANK_POINTS, too_few_points
 
 HEIGHT = 190
 MEASURES = (("spearman", "rank correlation"), ("overlap", "overlap of the closest quarter"), ("cka", "CKA"))
@@ -144,11 +145,10 @@ def _score_vs_jsr_panels(records: list[ScoreVsJsrRecord], rate: str) -> Iterator
             continue
         panel_labels = [str(name) for name, is_varying in zip((record.model, record.prompt_set), varying) if is_varying]
         title = ", ".join([f"{record.axis} axis", *panel_labels, training_label(record.train_modality).lower()])
-        correlation_text = (
-            "too few selections, or all alike"
-            if record.spearman.value is None
-            else f"ρ = {_interval_text(record.spearman)}"
-        )
+        correlation_text = f"ρ = {_interval_text(record.spearman)}"
+        if record.spearman.value is None:
+            is_few = record.n < MIN_RANK_POINTS
+            correlation_text = too_few_points(record.n).rstrip(".") if is_few else "all are alike"
         yield Panel(
             f"{formatting.capitalize_first(title)}: {correlation_text}, n = {record.n}",
             _score_vs_jsr_plot(points, title, rate),

@@ -13,7 +13,7 @@ from undersong.report.arm_comparisons import HeadlineData, headline_data_by_moda
 from undersong.report.sections.arm_chart import RELATION_TO_BASE
 from undersong.report.sections.comparisons import comparison_facts
 from undersong.report.sections.defenses import undefended_arm_title
-from undersong.report.summary import Estimate, relation
+from undersong.report.summary import Estimate
 from undersong.report.svg import LinearScale, difference_strip, interval_strip, percent_axis, symmetric_limit
 from undersong.report.tables import NumberCell, Table, percent_cell
 from undersong.results.schema import Results, model_names
@@ -185,11 +185,7 @@ def _rate_lines(headline: HeadlineData) -> Iterator[RateLine]:
     if headline.base is not None:
         yield "Base", "before fine-tuning", "base", False, headline.base, ""
     for item in filter(None, (headline.worst, *headline.counterparts)):
-        state = (
-            relation(item.estimate, headline.base, headline.comparison_to_base(item))
-            if headline.base is not None
-            else "unknown"
-        )
+        state = headline.relation_to_base(item)
         name = (
             "Worst arm"
             if item is headline.worst and headline.n_arms > 1

@@ -1,0 +1,113 @@
+"""Claims in words: the estimate with its interval first, then what runs show of the way of training, and then what
+prompts show of these models.
+
+A difference that the corrected test does not show is never told as no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from undersong.report import formatting
+from undersong.report.arm_comparisons import ModelEvidence
+from undersong.results.schema import Results
+from undersong.results.schema_outcomes import ComparisonRecord
+
+SIGNIFICANCE_LEVEL = 0.05
+
+
+def change_phrase(comparison: ComparisonRecord) -> str:
+    """'a change of +79.1 points [70.2, 88.0]'."""
+    interval = formatting.bracket(comparison.low, comparison.high)
+    return " ".join(filter(None, (f"a change of {formatting.points(comparison.difference)} points", interval)))
+
+
+def run_sentence(comparison: ComparisonRecord) -> str:
+    """Say what the comparison shows: of the way of training (scope `recipe`), or of this model (scope `model`)."""
+    details = _details(comparison)
+    if comparison.scope == "model":
+        verdict = "significant" if is_significant(comparison) else "not significant"
+        return f"Over prompts the change is {verdict} for this model ({details}); one run says nothing of another."
+    runs = formatting.count(comparison.n, "run")
+    if comparison.low is None or comparison.high is None:
+        return f"{formatting.capitalize_first(runs)} cannot show whether another training would do the same."
+    if is_significant(comparison):
+        return f"Over {runs} the change is significant ({details})."
+    if comparison.low <= 0 <= comparison.high:
+        return f"Over {runs} the interval includes 0, so the effect of this way of training is open ({details})."
+    return (
+        f"Over {runs} the interval excludes 0, but not after correction, so the effect of this way of training is not "
+        f"yet shown ({details})."
+    )
+
+
+def model_sentence(evidence: ModelEvidence, reference: str = "against the base") -> str:
+    """Say what prompts show of the trained models, each against a reference; empty if that was not tested."""
+    count = len(evidence.comparisons)
+    changes = [row.difference for row in evidence.comparisons if row.difference is not None]
+    if not count or not changes:
+        return ""
+    low, high = formatting.points(min(changes)), formatting.points(max(changes))
+    spread = f"{low} points" if low == high else f"{low} to {high} points"
+    found = [f"raised in {evidence.raised}"] if evidence.raised or not evidence.lowered else []
+    found += [f"lowered in {evidence.lowered}"] if evidence.lowered else []
+    models = formatting.count(count, "trained model")
+    return (
+        f"Over prompts the rate is significantly {' and '.join(found)} of {models} ({spread} {reference}; corrected)."
+    )
+
+
+def primary_findings(results: Results) -> Iterator[tuple[str, str]]:
+    """Yield (term, text) for each primary question, and for each that the results do not answer."""
+    primary = [comparison for comparison in results.comparisons if comparison.family == "primary"]
+    for comparison in primary:
+        rates = "; ".join(
+            f"{side.label} {formatting.percent(sum(values) / len(values))}"
+            for side, values in (
+                (comparison.b, [pair.b for pair in comparison.estimates]),
+                (comparison.a, [pair.a for pair in comparison.estimates]),
+            )
+            if values
+        )
+        phrase = formatting.capitalize_first(change_phrase(comparison))
+        asked = f"{formatting.modality_label(comparison.modality)} requests"
+        text = f"{comparison.question} {phrase} ({asked}: {rates}). {run_sentence(comparison)}"
+        if comparison.a.arm == "base":
+            text = f"{text} {model_sentence(_evidence_of(results, comparison))}".rstrip()
+        yield "Primary question", text
+    missing = len(results.study.primary_questions) - len(primary)
+    if missing > 0 and results.study.primary_declared:
+        names = formatting.join_items(list(results.study.primary_questions))
+        yield "Primary questions", f"{missing} of them ({names}) cannot be answered by these runs."
+    if primary and not results.study.primary_declared:
+        yield (
+            "Declaration",
+            "The study declares no primary question; this one stands in, and all others are exploratory.",
+        )
+
+
+def is_significant(comparison: ComparisonRecord) -> bool:
+    """Return True if the corrected p value, or without one the p value, is below .05."""
+    p = comparison.p if comparison.p_adjusted is None else comparison.p_adjusted
+    return p is not None and p < SIGNIFICANCE_LEVEL
+
+
+def _evidence_of(results: Results, comparison: ComparisonRecord) -> ModelEvidence:
+    place = ("model", comparison.prompt_set, comparison.modality, comparison.step, comparison.a.arm, comparison.b.arm)
+    return ModelEvidence(
+        tuple(
+            row
+            for row in results.comparisons
+            if (row.scope, row.prompt_set, row.modality, row.step, row.a.arm, row.b.arm) == place
+            and row.b.system == comparison.b.system
+        )
+    )
+
+
+def _details(comparison: ComparisonRecord) -> str:
+    parts: list[str] = [comparison.family] if comparison.scope == "recipe" else []
+    if comparison.p_adjusted is not None:
+        parts.append(f"corrected p{formatting.NBSP}{formatting.p_value_relation(comparison.p_adjusted)}")
+    elif comparison.p is not None:
+        parts.append(f"p{formatting.NBSP}{formatting.p_value_relation(comparison.p)}")
+    return ", ".join(parts) or "no test"

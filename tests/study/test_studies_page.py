@@ -27,9 +27,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_its_studies_are_what_it_says(tmp_path: Path) -> None:
-    quick, matrix, together = BLOCKS
+    primary, quick, matrix, together = BLOCKS
     (tmp_path / "demo.yaml").symlink_to(STUDIES / "demo.yaml")
     (tmp_path / "quick.yaml").write_text(quick)
+    (tmp_path / "primary.yaml").write_text(f"base: demo.yaml\nstudy: primary\n{primary}")
+    (declared,) = load_studies(tmp_path / "primary.yaml").studies
+    assert declared.analysis.primary == ("closest-base", "closest-random", "system-prompt")
     (study,) = load_studies(tmp_path / "quick.yaml").studies
     assert (study.study, study.tuning.save_steps, list(study.prompt_sets)) == ("quick", (20,), ["harm", "near"])
     assert study.mechanism is None

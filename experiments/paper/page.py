@@ -79,8 +79,10 @@ def _head(design: Design, found: Sequence[Answered]) -> list[str]:
         "“Undecided” does not mean “no effect”. The section [what this design can detect](#what-this-design-can-detect) says how "
         "large an effect must be to show.",
         "",
-        "We wrote down the claims, the measurement for each, and the rule for the conclusions before we ran any of these "
-        "studies (`experiments/paper/`). Read the [limits](#limits) before you quote a number.",
+        "We wrote down the claims, the measurement for each, and the rule for the conclusions before we ran these studies as "
+        "one (`experiments/paper/`). Not everything was unknown then: 12 of the 22 corrected questions could be read off runs "
+        "that earlier versions of README and the organisms' card had shown. The rules were not changed after the results of "
+        "this page, but for two that are marked as changed. Read the [limits](#limits) before you quote a number.",
     ]
 
 

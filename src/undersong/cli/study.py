@@ -29,8 +29,11 @@ def demo(
     out: ResultsFolder = Path("out/demo"),
     n_seeds: Annotated[int, typer.Option("--n-seeds", min=1, max=20, help="Number of training seeds per arm.")] = 3,
     model: Annotated[
-        str, typer.Option("--model", help="Packaged organism to audit: organism:af3, organism:qwen or organism:kimi.")
-    ] = "organism:af3",
+        str,
+        typer.Option(
+            "--model", help="Packaged organism to audit, such as organism:af3, organism:qwen or organism:kimi."
+        ),
+    ] = "organism:qwen-2",
     show_replies: ShowReplies = False,
 ) -> None:
     """Audit a packaged organism with the demo study.

@@ -23,8 +23,8 @@ from experiments.prediction.analysis import (
 )
 from experiments.prediction.design import BASELINE, PREDICTORS, PRIMARY, SETS
 
-RESULTS = Path("experiments/prediction/results.json")
-PAGE, FIGURE = Path("docs/results/prediction.md"), Path("docs/results/prediction.svg")
+RESULTS = Path(__file__).with_name("results.json")
+PAGE, FIGURE = (Path(__file__).parents[2] / "docs" / "results" / f"prediction.{kind}" for kind in ("md", "svg"))
 WITHOUT_TRAINING = tuple(name for name in PREDICTORS if name != "rehearsal")
 LABELS = {
     "not_far": "metadata: share that is not `far` (baseline)",

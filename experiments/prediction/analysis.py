@@ -25,12 +25,12 @@ RIDGE = 36.0  # penalty on standardized ranks: it weighs as much as the sets of 
 
 @dataclass(frozen=True)
 class Base:
-    """One measured base: predictors by name (sets,), and the damage (sets,) of each seed, in nats and as JSR."""
+    """One measured base: predictors by name (sets,), and by seed the loss of margin in nats and the JSR (sets,)."""
 
     name: str
     predictors: Mapping[str, np.ndarray]
     losses: Mapping[int, np.ndarray]
-    jsr: np.ndarray
+    jsr: Mapping[int, np.ndarray]
 
     @property
     def damage(self) -> np.ndarray:
@@ -51,7 +51,7 @@ class Base:
             record["base"],
             {name: np.array([row[name] for row in record["predictors"]]) for name in names},
             losses,
-            np.array([np.mean([after[i, seed]["jsr"] for seed in SEEDS]) for i in range(count)]),
+            {seed: np.array([after[i, seed]["jsr"] for i in range(count)]) for seed in SEEDS},
         )
 
 
@@ -168,3 +168,22 @@ def ceilings(bases: Sequence[Base]) -> dict[str, Estimate]:
         ),
         "one base with the mean of the others": Estimate.over_bases(across),
     }
+
+
+def endpoint_agreement(bases: Sequence[Base]) -> dict[str, Estimate]:
+    """Rank correlations that compare the two endpoints; added after the registration."""
+    return {
+        "loss of margin with JSR, over sets": Estimate.over_bases(
+            [rank_correlation(np.mean(list(base.jsr.values()), axis=0), base.damage) for base in bases]
+        ),
+        "loss of margin, seed 0 with seed 1": ceilings(bases)["seed 0 with seed 1"],
+        "JSR, seed 0 with seed 1": Estimate.over_bases(
+            [rank_correlation(*(base.jsr[seed] for seed in SEEDS)) for base in bases]
+        ),
+    }
+
+
+def tied_share(bases: Sequence[Base]) -> float:
+    """Share of trainings whose JSR is at most 2 % or at least 98 %, where it can hardly rank."""
+    values = np.concatenate([values for base in bases for values in base.jsr.values()])
+    return float(np.mean((values <= 0.02) | (values >= 0.98)))

@@ -18,8 +18,10 @@ from experiments.prediction.analysis import (
     combination_correlations,
     correlations,
     differences_from_baseline,
+    endpoint_agreement,
     primary_comparisons,
     regret,
+    tied_share,
 )
 from experiments.prediction.design import BASELINE, PREDICTORS, PRIMARY, SETS
 
@@ -119,6 +121,14 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "",
         *calibration_lines(bases),
         "",
+        "## Refusal margin and JSR",
+        f"In {100 * tied_share(bases):.0f} % of the trainings the JSR is at most 2 % or at least 98 %, where it can hardly rank. The margin ranks "
+        "there as well. This comparison was added after the registration.",
+        "",
+        "| endpoints | rank correlation |",
+        "|---|---|",
+        *(f"| {name} | {_interval(estimate)} |" for name, estimate in endpoint_agreement(bases).items()),
+        "",
         "## How it was measured",
         "The design, the primary comparisons and the analysis were committed before the first training.",
         "",
@@ -127,7 +137,7 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         f"- {SETS} sets of 96 clips, drawn without regard to any axis; LoRA on the decoder, 40 steps, two seeds.",
         "- Damage: the loss of [refusal margin](../how-to/measure.md#refusal-margin) on 108 spoken harmful requests.",
         f"- Over all bases and sets the damage has quartiles of {_quartiles(bases)} nats, and the JSR after training a mean of "
-        f"{100 * np.mean([base.jsr.mean() for base in bases]):.0f} %.",
+        f"{100 * np.mean([list(base.jsr.values()) for base in bases]):.0f} %.",
         "- Predictors see the candidate set and the reference harm set, which shares no behavior with the test requests.",
         "",
         f"Every value is in `experiments/prediction/results.json` (SHA-256 {_results_hash()}). `python -m experiments.prediction` makes it again.",

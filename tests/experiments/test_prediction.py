@@ -15,6 +15,7 @@ from experiments.prediction.analysis import (
     combination_correlations,
     correlations,
     differences_from_baseline,
+    endpoint_agreement,
     primary_comparisons,
     regret,
 )
@@ -42,7 +43,7 @@ def simulated_bases(weights: dict[str, float], count: int = 8) -> list[Base]:
         damage = rng.normal(size=SETS)
         predictors = {name: weights.get(name, 0.0) * damage + rng.normal(size=SETS) for name in PREDICTORS}
         losses = {seed: damage + rng.normal(size=SETS) * 0.3 for seed in (0, 1)}
-        bases.append(Base(str(number), predictors, losses, np.zeros(SETS)))
+        bases.append(Base(str(number), predictors, losses, {seed: -loss for seed, loss in losses.items()}))
     return bases
 
 
@@ -79,3 +80,9 @@ def test_the_page_is_what_its_results_give() -> None:
 
     bases = [Base.from_record(record) for record in json.loads(page.RESULTS.read_text())["bases"]]
     assert page.PAGE.read_text() == "\n".join(page.page_lines(bases, correlations(bases))) + "\n"
+
+
+def test_endpoints_are_compared() -> None:
+    agreement = endpoint_agreement(simulated_bases({}))  # where the JSR is minus the loss of margin
+    assert agreement["loss of margin with JSR, over sets"].mean == pytest.approx(-1)
+    assert agreement["JSR, seed 0 with seed 1"].mean == agreement["loss of margin, seed 0 with seed 1"].mean

@@ -1,14 +1,16 @@
-"""Base class of the records in results.json, the records that several parts share, and the words for modalities."""
+"""Base class of the records in results.json, the records that several parts share, and the words for their values."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     from undersong.statistics import Interval
 
+MISSING = "–"  # placeholder for a value that was not measured
 MODALITY_LABELS = {"audio": "spoken", "text": "typed"}
 
 
@@ -44,3 +46,18 @@ class Quartiles(Record):
 def modality_label(modality: str | None) -> str:
     """A prompt's modality: 'spoken', 'typed'."""
     return MODALITY_LABELS.get(modality or "", modality or "–")
+
+
+def value_text(value: Any) -> str:
+    """Format any JSON value as text for readers."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}".replace("-", "\u2212")
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {value_text(item)}" for key, item in value.items()) or MISSING
+    if isinstance(value, list | tuple):
+        return ", ".join(value_text(item) for item in value) or MISSING
+    return str(value)

@@ -46,6 +46,18 @@ from .cka import (
 from .mean_squares import (
     VarianceComponent as VarianceComponent,
 )
+from .meta_analysis import (
+    Heterogeneity as Heterogeneity,
+)
+from .meta_analysis import (
+    MetaAnalysis as MetaAnalysis,
+)
+from .meta_analysis import (
+    pooled_variances as pooled_variances,
+)
+from .meta_analysis import (
+    random_effects as random_effects,
+)
 from .multiple_testing import (
     holm as holm,
 )

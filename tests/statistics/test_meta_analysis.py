@@ -48,7 +48,8 @@ def test_paule_mandel_solves_its_equation(units: list[tuple[float, float]]) -> N
     else:
         assert paule_mandel(effects, variances, 0.0) <= df + 1e-3
     assert sum(found.weights) == pytest.approx(1)
-    assert found.low is not None and found.high is not None
+    assert found.low is not None
+    assert found.high is not None
     assert found.low <= found.mean <= found.high
 
 
@@ -80,7 +81,9 @@ def test_equal_and_single_units_have_no_interval() -> None:
 
 def test_the_prediction_interval_is_wider_and_needs_three_units() -> None:
     three, two = random_effects([0.1, 0.4, 0.6], [0.01] * 3), random_effects([0.1, 0.4], [0.01] * 2)
-    assert three.prediction_low is not None and three.low is not None and three.prediction_low < three.low
+    assert three.prediction_low is not None
+    assert three.low is not None
+    assert three.prediction_low < three.low
     assert two.prediction_low is None
     assert "no prediction interval" in two.note
 
@@ -113,7 +116,8 @@ def coverage(units: int, tau: float, noise: tuple[float, float], pooled: bool, s
         runs = true_effects[:, None] + sds[:, None] * rng.standard_normal((units, 3))
         variances = pooled_variances(runs.tolist()) if pooled else (runs.var(axis=1, ddof=1) / 3).tolist()
         found = random_effects(runs.mean(axis=1).tolist(), variances)
-        assert found.low is not None and found.high is not None
+        assert found.low is not None
+        assert found.high is not None
         hits += found.low <= 0.3 <= found.high
     return hits / studies
 

@@ -58,6 +58,15 @@ from .meta_analysis import (
 from .meta_analysis import (
     random_effects as random_effects,
 )
+from .mixed_model import (
+    MixedModel as MixedModel,
+)
+from .mixed_model import (
+    RandomEffect as RandomEffect,
+)
+from .mixed_model import (
+    fit_mixed_model as fit_mixed_model,
+)
 from .multiple_testing import (
     holm as holm,
 )

@@ -1,4 +1,4 @@
-"""Random-effects meta-analysis: the mean of estimates whose true values differ, its interval, and how much they differ."""
+"""Random-effects meta-analysis: mean of estimates whose true values differ, its interval, and how much they differ."""
 
 from __future__ import annotations
 

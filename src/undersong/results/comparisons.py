@@ -12,9 +12,11 @@ from undersong.results.schema_mechanism import LateGapComparison
 from undersong.results.schema_outcomes import (
     ComparisonRecord,
     ComparisonSide,
+    MixedModelRecord,
     PairedRunDifference,
+    RandomEffectRecord,
 )
-from undersong.statistics import RunDifference, holm, paired_runs
+from undersong.statistics import RunDifference, fit_mixed_model, holm, paired_runs
 
 RatesByRun = dict[tuple[int, int, int], float]  # by (base, draw, seed)
 T = TypeVar("T", ComparisonRecord, LateGapComparison)
@@ -46,6 +48,17 @@ class ContrastArm:
             return rates
         estimates = paired_runs(self.subtracted.rates(set_name, modality), rates).estimates
         return {(estimate.base, estimate.draw, estimate.seed): estimate.difference for estimate in estimates}
+
+    @property
+    def selection_hashes(self) -> dict[tuple[int, int, int], tuple[str | None, ...]]:
+        """The ids that each run trained on, by (base, draw, seed), and those of the subtracted side."""
+        hashes: dict[tuple[int, int, int], tuple[str | None, ...]] = {
+            run.run_key: (run.selection_hash,) for run in self.runs
+        }
+        if self.subtracted is None:
+            return hashes
+        subtracted = self.subtracted.selection_hashes
+        return {key: (*own, *subtracted.get(key, ())) for key, own in hashes.items()}
 
     def label(self, other: ContrastArm) -> str:
         """Return a label of the properties in which this side differs from the other."""
@@ -200,6 +213,41 @@ def _recipe_comparison(
         p=difference.p,
         method=difference.method,
         note=difference.note or None,
+        mixed_model=_comparison_model(difference, a, b),
+    )
+
+
+def _comparison_model(difference: RunDifference, a: ContrastArm, b: ContrastArm) -> MixedModelRecord | None:
+    """Mixed model of the paired differences: bases, draws that kept other samples, and seeds."""
+    selections = [side.selection_hashes for side in (a, b)]
+    keys = [(pair.base, pair.draw, pair.seed) for pair in difference.estimates]
+    levels: dict[str, list[Any]] = {
+        "base": [base for base, _, _ in keys],
+        "draw": [tuple(hashes.get(key) for hashes in selections) for key in keys],
+    }
+    return mixed_model_record(levels, [pair.difference for pair in difference.estimates], a.limits)
+
+
+def mixed_model_record(
+    levels: Mapping[str, Sequence[Any]], differences: Sequence[float], limits: tuple[float, float]
+) -> MixedModelRecord | None:
+    """Fit a mixed model of differences run by run; None if their runs have one level only.
+
+    Args:
+        levels: Label of each run by the name of the level, the outermost first.
+        differences: Difference of each run.
+        limits: Range of a possible difference.
+    """
+    model = fit_mixed_model(levels, differences, limits=limits)
+    if model is None:
+        return None
+    return MixedModelRecord(
+        runs=model.runs,
+        difference=model.mean,
+        low=model.low,
+        high=model.high,
+        effects=[RandomEffectRecord(name=part.name, groups=part.groups, sd=part.sd) for part in model.effects],
+        note=model.note or None,
     )
 
 

@@ -95,9 +95,7 @@ def cell_differences(
         first: Sequence[tuple[RunResult, float]], second: Sequence[tuple[RunResult, float]]
     ) -> list[CellDifference]:
         partners = {_cell(run): (run, rate) for run, rate in first}
-        return [
-            _difference(*partners[_cell(run)], run, rate, names) for run, rate in second if _cell(run) in partners
-        ]
+        return [_difference(*partners[_cell(run)], run, rate, names) for run, rate in second if _cell(run) in partners]
 
     if contrast.startswith(DEFENSE_PREFIX):
         defended = _defended_rates(results, contrast.removeprefix(DEFENSE_PREFIX), rates)
@@ -134,9 +132,7 @@ def _defended_rates(
         closest = (run for run in results.runs if _is_plain_arm(run, "closest", last_step))
         return list(rates(closest, study.system_defense))
     settings = (study.config.get("defenses") or {}).get(name) or {}
-    runs = [
-        run for run in results.defended_runs if (run.defense, run.retuned, run.step) == (name, False, last_step)
-    ]
+    runs = [run for run in results.defended_runs if (run.defense, run.retuned, run.step) == (name, False, last_step)]
     return list(rates(runs, settings.get("system") or study.undefended_system))
 
 

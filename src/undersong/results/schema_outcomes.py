@@ -198,6 +198,36 @@ class PairedRunDifference(Record):
     difference: float
 
 
+class RandomEffectRecord(Record):
+    """Standard deviation that base, draw or seed adds to the difference of one run; 0 where none was seen."""
+
+    name: str
+    groups: int
+    sd: float
+
+
+class MixedModelRecord(Record):
+    """Mean difference by a mixed model of runs; without a fit the numbers are None, and the note says why.
+
+    The plain reading is the paired t interval over independent units.
+    """
+
+    runs: int
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    effects: list[RandomEffectRecord] = []
+    note: str | None = None
+
+    @property
+    def negated(self) -> MixedModelRecord:
+        """The same model of the differences with the other sign."""
+        difference, low, high = (
+            None if number is None else -number for number in (self.difference, self.high, self.low)
+        )
+        return self.model_copy(update={"difference": difference, "low": low, "high": high})
+
+
 class ComparisonSide(Record):
     """One side of a comparison, by the id of its arm: `base`, or a name in `runs[].arm`.
 
@@ -248,6 +278,7 @@ class ComparisonRecord(Record):
     p_adjusted: float | None = None
     method: str | None = None
     note: str | None = None
+    mixed_model: MixedModelRecord | None = None  # scope recipe: where the runs have more than one level
     discordant: DiscordantPrompts | None = None
 
     def with_minuend(self, side: Literal["a", "b"]) -> ComparisonRecord:
@@ -257,7 +288,8 @@ class ComparisonRecord(Record):
         difference, low, high = (
             None if number is None else -number for number in (self.difference, self.high, self.low)
         )
-        return self.model_copy(update={"minuend": side, "difference": difference, "low": low, "high": high})
+        update = {"minuend": side, "difference": difference, "low": low, "high": high}
+        return self.model_copy(update=update | {"mixed_model": self.mixed_model and self.mixed_model.negated})
 
 
 class MarginalEffect(Record):

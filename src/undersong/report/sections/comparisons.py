@@ -18,6 +18,7 @@ from undersong.results.schema_outcomes import (
     ComprehensionRate,
     ComprehensionRecord,
     JudgeAgreement,
+    MixedModelRecord,
     RunNoiseRecord,
     VarianceComponentRecord,
     VarianceRecord,
@@ -90,7 +91,7 @@ def _comparison_row(comparison: ComparisonRecord, limit: float) -> ComparisonRow
         p=formatting.p_value(comparison.p),
         p_adjusted=formatting.p_value(comparison.p_adjusted),
         method=comparison.method or "",
-        note=comparison.note or _mcnemar_note(comparison),
+        note=" ".join(filter(None, (comparison.note or _mcnemar_note(comparison), _mixed_model_note(comparison)))),
     )
 
 
@@ -109,6 +110,20 @@ def _mcnemar_note(comparison: ComparisonRecord) -> str:
     if comparison.discordant is None:
         return ""
     return f"exact McNemar over prompts, unclustered: p = {comparison.discordant.mcnemar_p:.3g}"
+
+
+def _mixed_model_note(comparison: ComparisonRecord) -> str:
+    return "" if comparison.mixed_model is None else mixed_model_sentence(comparison.mixed_model)
+
+
+def mixed_model_sentence(model: MixedModelRecord) -> str:
+    """Describe a mixed model: its mean and interval in points, the spread of each level, and its notes."""
+    if model.difference is None:
+        return model.note or ""
+    spreads = [f"{part.name} {100 * part.sd:.1f}" for part in model.effects]
+    interval = formatting.bracket(model.low, model.high)
+    facts = f"{formatting.points(model.difference)} {interval}, standard deviations {', '.join(spreads)} points"
+    return " ".join(filter(None, (f"Mixed model of {formatting.count(model.runs, 'run')}: {facts}.", model.note)))
 
 
 def _mean_rate(values: list[float]) -> str:

@@ -30,7 +30,7 @@ from undersong.results.comprehension import comprehension_shares
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.results.schema import DefendedRun, ModelFacts, Provenance, Results, RunResult, result_hash
 from undersong.stages.context import RunContext
-from undersong.store import Store, write_atomic
+from undersong.store import Artifact, Store, write_atomic
 from undersong.study import Study
 
 
@@ -84,6 +84,7 @@ def run_audit(
         **loading.cache_key,
         model_facts={model.ref: _model_facts(model) for model in record.models},
         artifacts=_count_artifacts(record),
+        run_adapters=_run_adapters(record),
         cpu_seconds_by_stage=_cpu_seconds_by_stage(record),
         cpu_seconds_by_defense=defense_cpu_seconds(record) if study.defenses else {},
         cpu_seconds_this_run=round(_cpu_seconds() - cpu_at_start, 2),
@@ -149,6 +150,15 @@ def _all_artifacts(record: AuditRecord) -> list[Any]:
         artifacts += [a for _, _, _, a in model.projections]
         by_hash |= {a.hash: a for a in artifacts}
     return list(by_hash.values())
+
+
+def _run_adapters(record: AuditRecord) -> list[str | None]:
+    """Hash of each run's adapter, in the order of the results: the undefended runs of all models come first."""
+    adapters: list[Artifact | None] = [run.adapter for model in record.models for run in model.runs]
+    defended_runs = (run for model in record.models for run in model.defended_runs)
+    for defense in (run.defense for run in defended_runs):
+        adapters.append(None if defense is None else defense.edited_adapter or defense.trained_adapter)
+    return [None if adapter is None else adapter.hash for adapter in adapters]
 
 
 def _model_facts(model: ModelRecord) -> ModelFacts:

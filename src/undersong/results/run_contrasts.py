@@ -139,8 +139,8 @@ def _defended_rates(
 def _training_names(results: Results) -> Callable[[RunResult], frozenset[Any]]:
     """Return a function that names the training of a run: by its adapter, and by what it trained on and its loss.
 
-    Results of earlier versions do not hold the adapters. Two trainings that have model, samples, seed and loss in common
-    to the last digit are one.
+    Results of earlier versions do not hold the adapters. Two trainings that have model, samples, seed and loss in
+    common, to the last digit, are one.
     """
     adapters = results.provenance.run_adapters if results.provenance is not None else []
     runs = [*results.runs, *results.defended_runs]
@@ -148,7 +148,7 @@ def _training_names(results: Results) -> Callable[[RunResult], frozenset[Any]]:
 
     def names(run: RunResult) -> frozenset[Any]:
         defense = run.defense if isinstance(run, DefendedRun) else None
-        identity = {(run.arm, run.model, run.draw, run.seed, defense, id(results))}
+        identity: set[Any] = {(run.arm, run.model, run.draw, run.seed, defense, id(results))}
         if adapter := adapter_of.get(id(run)):
             identity.add((adapter, run.step, defense))
         if run.selection_hash is not None and run.loss is not None:

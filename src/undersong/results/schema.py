@@ -156,6 +156,7 @@ class Provenance(Record):
     quantize: int | None = None
     model_facts: dict[str, ModelFacts] = {}
     artifacts: dict[str, int] = {}
+    run_adapters: list[str | None] = []  # hash of the adapter of each of `runs`, then of `defended_runs`
     cpu_seconds_by_stage: dict[str, float] = {}
     cpu_seconds_by_defense: dict[str, DefenseCpuSeconds] = {}
     cpu_seconds_this_run: float | None = None

@@ -28,7 +28,10 @@ def build_provenance(results: Results) -> Provenance:
         "study": study.name, "models": model_names(results), "protocol": study.protocol,
         "judge": study.judge, "steps": study.steps, "seeds": study.seeds, "draws": study.draws,
     }  # fmt: skip
-    provenance = results.provenance.model_dump(exclude_none=True) if results.provenance is not None else {}
+    hidden = {"run_adapters"}  # for other programs
+    provenance = (
+        results.provenance.model_dump(exclude_none=True, exclude=hidden) if results.provenance is not None else {}
+    )
     ungrouped = [
         (key, formatting.value_text(value)) for key, value in provenance.items() if not isinstance(value, Mapping)
     ]

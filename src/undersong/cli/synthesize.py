@@ -93,7 +93,7 @@ def synthesize_command(
 
 def _print_synthesis(synthesis: Synthesis) -> None:
     from undersong.report.formatting import modality_label
-    from undersong.report.synthesis import synthesis_sentences
+    from undersong.report.synthesis import arms_sentences, synthesis_sentences
 
     echo(synthesis.question)
     for study in synthesis.studies:
@@ -101,7 +101,7 @@ def _print_synthesis(synthesis: Synthesis) -> None:
             echo(f"Not comparable: {study.name}: {phrase}")
     for analysis in synthesis.analyses:
         _print_estimates(analysis, f"{modality_label(analysis.modality)} prompts".capitalize())
-        for sentence in (*synthesis_sentences(analysis), *analysis.notes):
+        for sentence in (*synthesis_sentences(analysis), *arms_sentences(analysis), *analysis.notes):
             echo(sentence)
     for note in synthesis.notes:
         echo(f"Note: {note}")

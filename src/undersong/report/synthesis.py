@@ -19,7 +19,7 @@ from undersong.store import write_atomic
 from undersong.study.judge_names import RATE_LABELS
 
 CONTENTS = (("forest", "Synthesis"), ("studies", "Studies"))
-ESTIMATE_HEADINGS = ("Study", "Base", "Arms", "Difference, points [95 %]", "Runs", "Weight, %")
+ESTIMATE_HEADINGS = ("Study", "Base", "Difference, points [95 %]", "Runs", "Weight, %")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +87,20 @@ def synthesis_sentences(analysis: SynthesisAnalysis) -> Iterator[str]:
         yield mixed_model_sentence(analysis.mixed_model)
 
 
-def estimate_cells(estimate: SynthesisEstimate) -> tuple[str, str, str, str, str, str]:
+def estimate_cells(estimate: SynthesisEstimate) -> tuple[str, str, str, str, str]:
     """Return an estimate as text cells under `ESTIMATE_HEADINGS`."""
     difference = " ".join(
         filter(None, (formatting.points(estimate.difference), formatting.bracket(estimate.low, estimate.high)))
     )
-    arms = formatting.join_items(estimate.arms)
-    return estimate.study, estimate.model, arms, difference, str(estimate.runs), f"{100 * estimate.weight:.0f}"
+    return estimate.study, estimate.model, difference, str(estimate.runs), f"{100 * estimate.weight:.0f}"
+
+
+def arms_sentences(analysis: SynthesisAnalysis) -> list[str]:
+    """Return one sentence on the arms that are averaged, or one a study if they differ."""
+    arms = {estimate.study: formatting.join_items(estimate.arms) for estimate in analysis.estimates}
+    if len(set(arms.values())) == 1:
+        return [f"Mean over the arms {next(iter(arms.values()))}."]
+    return [f"In {study}, mean over the arms {names}." for study, names in arms.items()]
 
 
 def _forest(analysis: SynthesisAnalysis) -> Forest:
@@ -123,7 +130,7 @@ def _forest(analysis: SynthesisAnalysis) -> Forest:
         summary=summary,
         ticks=ticks,
         numbers=_estimate_table(analysis),
-        notes=(analysis.method[:1].upper() + analysis.method[1:] + ".", *analysis.notes),
+        notes=(*arms_sentences(analysis), f"{formatting.capitalize_first(analysis.method)}.", *analysis.notes),
     )
 
 
@@ -142,11 +149,13 @@ def _estimate_table(analysis: SynthesisAnalysis) -> Table:
     for estimate in analysis.estimates:
         *names, difference, runs, weight = estimate_cells(estimate)
         low, high = (None if end is None else 100 * end for end in (estimate.low, estimate.high))
-        rows.append((*names, NumberCell(difference, 100 * estimate.difference, low, high), runs, weight))
+        cells = (*names, formatting.join_items(estimate.arms))
+        rows.append((*cells, NumberCell(difference, 100 * estimate.difference, low, high), runs, weight))
     caption = (
         f"Difference of the {RATE_LABELS[analysis.metric]}, {formatting.modality_label(analysis.modality)} prompts"
     )
-    return Table(caption, ESTIMATE_HEADINGS, tuple(rows), names=3)
+    head = (*ESTIMATE_HEADINGS[:2], "Arms", *ESTIMATE_HEADINGS[2:])
+    return Table(caption, head, tuple(rows), names=3)
 
 
 def _origin_table(synthesis: Synthesis) -> Table:

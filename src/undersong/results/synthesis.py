@@ -187,8 +187,6 @@ def _analyze(
     )
     if unit == "study":
         notes.append(NOTE_ONE_BASE)
-    if len({group.arms for group in groups}) > 1:
-        notes.append("Studies differ in the arms that are averaged; the table lists them.")
     return _analysis_record(groups, units, unit, modality, harm_metric(studies[0][1].runs), found, notes)
 
 

@@ -25,6 +25,7 @@ from undersong.pipeline.output_folder import (
     mark_unfinished,
 )
 from undersong.pipeline.planning.dependencies import check_dependencies
+from undersong.pipeline.registration import check_registration, find_registration
 from undersong.pipeline.report_audio import collect_report_audio, played_corpus_paths
 from undersong.results.comprehension import comprehension_shares
 from undersong.results.records import AuditRecord, ModelRecord
@@ -51,6 +52,7 @@ def run_audit(
     *,
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
     show_replies: bool = False,
+    registration: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> RunOutput:
     """Run what is not in the store yet, then write results and reports to `out`.
@@ -61,6 +63,7 @@ def run_audit(
         store: The store; default: `out/store`.
         loading: Loading options of the models.
         show_replies: Include replies to harmful prompts in the results and the report (mode 0600).
+        registration: Registration of the study; default: registration.json in `out`, if it is there.
         say: Receives progress lines.
 
     Raises:
@@ -69,6 +72,7 @@ def run_audit(
     cpu_at_start, started_at = _cpu_seconds(), time.time()
     root = store or out / "store"
     check_study_folder(out, study.study, root)
+    registered = find_registration(registration, out)
     say = mark_unfinished(study, out, root, loading, say)
     ctx = RunContext(Store(root), loading, say)
     check_dependencies(study, ctx)
@@ -88,7 +92,8 @@ def run_audit(
         cpu_seconds_by_stage=_cpu_seconds_by_stage(record),
         cpu_seconds_by_defense=defense_cpu_seconds(record) if study.defenses else {},
         cpu_seconds_this_run=round(_cpu_seconds() - cpu_at_start, 2),
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started_at)),
+        created=time_stamp(started_at),
+        registration=None if registered is None else check_registration(registered, study, loading, results),
         **_recorded_environment(record),
     )
     say("writing the report")
@@ -121,6 +126,11 @@ def run_arm(
     """
     check_study_folder(out, study.study, store)
     return audit_arm(study, RunContext(Store(store), loading, say), arm)
+
+
+def time_stamp(seconds: float) -> str:
+    """Format seconds since 1970 as a time in UTC, such as 2026-04-16T09:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _cpu_seconds() -> float:

@@ -65,6 +65,8 @@ def render_markdown(results: Mapping[str, Any]) -> str:
             "",
             *_defense_section(defense_table),
         ]
+    if provenance_section.registration:
+        lines += ["", *map(escape_markdown, provenance_section.registration)]
     if provenance_section.notes:
         lines += [
             "",

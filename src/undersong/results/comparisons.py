@@ -195,8 +195,7 @@ def _recipe_comparison(
     difference = paired_runs(a.rates(set_name, modality), b.rates(set_name, modality), limits=a.limits)
     sides, metric = (_recipe_side(a, b), _recipe_side(b, a)), harm_metric(a.runs)
     return ComparisonRecord(
-        # without the step: studies of other lengths ask the same question
-        id=identity_hash(["recipe", *side_identity(*sides), set_name, modality, metric]),
+        id=recipe_question_id(a, b, set_name, modality, metric),
         scope="recipe",
         question=question,
         a=sides[0],
@@ -249,6 +248,20 @@ def mixed_model_record(
         effects=[RandomEffectRecord(name=part.name, groups=part.groups, sd=part.sd) for part in model.effects],
         note=model.note or None,
     )
+
+
+def recipe_question_id(a: ContrastArm, b: ContrastArm, set_name: str, modality: str, metric: Metric) -> str:
+    """Identify the question of a contrast, without the step: studies of other lengths ask the same question.
+
+    Args:
+        a: The side that is subtracted.
+        b: The other side.
+        set_name: Name of the harmful prompt set.
+        modality: Modality of the prompts.
+        metric: Metric of the rates.
+    """
+    sides = side_identity(_recipe_side(a, b), _recipe_side(b, a))
+    return identity_hash(["recipe", *sides, set_name, modality, metric])
 
 
 def _recipe_side(side: ContrastArm, other: ContrastArm) -> ComparisonSide:

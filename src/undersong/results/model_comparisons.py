@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from undersong.evaluation.rates import attack_metric
+from undersong.evaluation.rates import Metric, attack_metric
 from undersong.evaluation.verdicts import pair_verdicts
 from undersong.results.comparisons import (
     RatesByRun,
@@ -67,11 +67,10 @@ def model_comparison(
     a = ComparisonSide(arm="base", system=system, label="base")
     b = ComparisonSide(arm=run.arm, system=system, seed=run.seed, draw=run.draw, label=run.arm)
     metric = attack_metric(after[0].judge)
-    identity = [*side_identity(a, b), set_name, modality, metric, run.model, run.seed, run.draw, run.step]
     return ComparisonRecord(
-        id=identity_hash(["model", *identity]),
+        id=model_question_id(run, set_name, modality, system, metric),
         scope="model",
-        question=f"Is {run.arm} (seed {run.seed}) less safe than its base ({modality_label(modality)} requests)?",
+        question=model_question(run.arm, run.seed, modality),
         a=a,
         b=b,
         prompt_set=set_name,
@@ -89,6 +88,25 @@ def model_comparison(
             n_only_a=paired.b, n_only_b=paired.c, clusters=paired.clusters, mcnemar_p=paired.p
         ),
     )
+
+
+def model_question_id(run: RunResult, set_name: str, modality: str, system: str, metric: Metric) -> str:
+    """Identify the question whether one adapter is less safe than its base.
+
+    Args:
+        run: The tuned run.
+        set_name: Name of the harmful prompt set.
+        modality: Modality of the prompts.
+        system: Name of the system prompt.
+        metric: Metric of the rates.
+    """
+    sides = side_identity(*(ComparisonSide(arm=arm, system=system, label="") for arm in ("base", run.arm)))
+    return identity_hash(["model", *sides, set_name, modality, metric, run.model, run.seed, run.draw, run.step])
+
+
+def model_question(arm: str, seed: int | None, modality: str) -> str:
+    """Return the question whether one adapter is less safe than its base, for people."""
+    return f"Is {arm} (seed {seed}) less safe than its base ({modality_label(modality)} requests)?"
 
 
 def marginal_effects(runs: Sequence[RunResult], plain: str, last_step: int) -> list[MarginalEffect]:

@@ -24,6 +24,7 @@ from undersong.results.schema_outcomes import (
     RunNoiseRecord,
     VarianceRecord,
 )
+from undersong.results.schema_registration import RegistrationRecord
 from undersong.results.schema_screening import (
     AxisAgreementRecord,
     AxisFingerprintRecord,
@@ -164,6 +165,7 @@ class Provenance(Record):
     packages: dict[str, str | None] = {}
     python: str | None = None
     platform: str | None = None
+    registration: RegistrationRecord | None = None
 
 
 class Results(Record):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from undersong.results.comparisons import recipe_contrasts
+from collections.abc import Iterator
+
+from undersong.results.comparisons import ContrastArm, recipe_contrasts
 from undersong.results.schema import RunResult
 from undersong.stages.black_box_models import trainable_models
 from undersong.stages.selection import arm_rules
@@ -64,6 +66,14 @@ def independent_units(study: Study) -> tuple[str, int]:
 
 def count_recipe_contrasts(study: Study) -> int:
     """Return the number of recipe comparisons in the results, which Holm's correction treats as one family."""
+    evaluated_sets = sum(prompt_set.harmful for prompt_set in study.prompt_sets.values()) * len(
+        study.evaluation.modalities
+    )
+    return evaluated_sets * sum(1 for _ in planned_contrasts(study))
+
+
+def planned_contrasts(study: Study) -> Iterator[tuple[str, ContrastArm, ContrastArm]]:
+    """Yield (question, a, b) for each recipe contrast of the arms that a study declares, before any of them is run."""
     arms = [
         RunResult(
             arm=f"{rule.label}/{modality}",
@@ -80,15 +90,8 @@ def count_recipe_contrasts(study: Study) -> int:
         for rule in arm_rules(study)
         for modality in study.tuning.modalities
     ]
-    evaluated_sets = sum(prompt_set.harmful for prompt_set in study.prompt_sets.values()) * len(
-        study.evaluation.modalities
-    )
-    cells = sorted({(rule.axis, float(rule.selection_rule.amount)) for rule in arm_rules(study)})
-    contrasts_by_cell = (
-        recipe_contrasts(arms, axis, fraction, study.undefended_system, study.system_defense)
-        for axis, fraction in cells
-    )
-    return evaluated_sets * sum(len(list(cell_contrasts)) for cell_contrasts in contrasts_by_cell)
+    for axis, fraction in sorted({(rule.axis, float(rule.selection_rule.amount)) for rule in arm_rules(study)}):
+        yield from recipe_contrasts(arms, axis, fraction, study.undefended_system, study.system_defense)
 
 
 def _format_points(value: float | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import formatting
+from undersong.report.sections.registration import question_status_text
 from undersong.report.summary import RunRate, arm_summaries, default_verdict_filter, estimate_rate
 from undersong.report.svg import difference_strip, symmetric_limit
 from undersong.report.tables import NumberCell, Table, percent_cell, training_label
@@ -23,6 +24,7 @@ from undersong.results.schema_outcomes import (
     VarianceComponentRecord,
     VarianceRecord,
 )
+from undersong.results.schema_registration import RegistrationRecord
 from undersong.study.judge_names import RATE_LABELS
 
 
@@ -65,20 +67,26 @@ def build_comparison_table(results: Results) -> ComparisonTable | None:
     limit = symmetric_limit(
         end for comparison in results.comparisons for end in (comparison.difference, comparison.low, comparison.high)
     )
+    registration = results.provenance.registration if results.provenance is not None else None
     adjusted = [comparison.p_adjusted for comparison in results.comparisons if comparison.p_adjusted is not None]
     return ComparisonTable(
-        lines=tuple(_comparison_row(comparison, limit) for comparison in results.comparisons),
+        lines=tuple(_comparison_row(comparison, limit, registration) for comparison in results.comparisons),
         reach=f"{100 * limit:g}",
         passed=sum(1 for p in adjusted if p < 0.05),
         tested=len(adjusted),
     )
 
 
-def _comparison_row(comparison: ComparisonRecord, limit: float) -> ComparisonRow:
+def _comparison_row(
+    comparison: ComparisonRecord, limit: float, registration: RegistrationRecord | None
+) -> ComparisonRow:
+    status = question_status_text(registration, comparison.id)
     return ComparisonRow(
         question=comparison.question,
         scope=comparison.scope,
-        what=" · ".join(filter(None, (*comparison_facts(comparison), f"step {comparison.step}", comparison.model))),
+        what=" · ".join(
+            filter(None, (*comparison_facts(comparison), f"step {comparison.step}", comparison.model, status))
+        ),
         a=comparison.a.label,
         b=comparison.b.label,
         a_rate=_mean_rate([pair.a for pair in comparison.estimates]),

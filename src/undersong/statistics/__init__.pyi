@@ -154,6 +154,15 @@ from .runs import (
 from .runs import (
     run_noise as run_noise,
 )
+from .sequential import (
+    SequentialLook as SequentialLook,
+)
+from .sequential import (
+    look as look,
+)
+from .sequential import (
+    looks_until_decision as looks_until_decision,
+)
 from .variance import (
     RunLabels as RunLabels,
 )

@@ -76,6 +76,8 @@ def run_command(
     check_engine(engine)
     study_runs = list(resolve_studies(arguments))
     _check_single_registration(registration, study_runs)
+    if arm is not None or engine.name != "local":
+        _check_listed_seeds(study_runs)
     if arm is not None:
         if engine.name != "local":
             raise UndersongError("--arm makes one arm here, and --engine ray spreads them all; leave one of them out.")
@@ -102,6 +104,15 @@ def _check_single_registration(registration: Path | None, study_runs: Sequence[S
             f"--registration names one file, and {len(study_runs)} studies were named; take one by --only, or leave "
             "the option out for a registration in each study's folder."
         )
+
+
+def _check_listed_seeds(study_runs: Sequence[StudyRun]) -> None:
+    for study_run in study_runs:
+        if study_run.study.tuning.sequential_seeds is not None:
+            raise UndersongError(
+                f"Study {study_run.study.study} decides after each seed whether to go on, so its arms cannot be run "
+                "apart; leave out --arm and --engine, or give tuning.seeds a list."
+            )
 
 
 def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> None:

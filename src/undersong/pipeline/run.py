@@ -27,6 +27,7 @@ from undersong.pipeline.output_folder import (
 from undersong.pipeline.planning.dependencies import check_dependencies
 from undersong.pipeline.registration import check_registration, find_registration
 from undersong.pipeline.report_audio import collect_report_audio, played_corpus_paths
+from undersong.pipeline.sequential import audit_sequentially, sequential_note
 from undersong.results.comprehension import comprehension_shares
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.results.schema import DefendedRun, ModelFacts, Provenance, Results, RunResult, result_hash
@@ -76,8 +77,15 @@ def run_audit(
     say = mark_unfinished(study, out, root, loading, say)
     ctx = RunContext(Store(root), loading, say)
     check_dependencies(study, ctx)
-    record = audit_study(study, ctx)
+    sequential = None
+    if study.tuning.sequential_seeds is None:
+        record = audit_study(study, ctx)
+    else:
+        record, sequential = audit_sequentially(study, ctx)
     results, rows = assemble_results(record, show_replies)
+    if sequential is not None:
+        notes = [sequential_note(sequential), *results.notes]
+        results = results.model_copy(update={"sequential": sequential, "notes": notes})
     digest = result_hash(results)
     provenance = Provenance(
         result_hash=digest,

@@ -67,6 +67,17 @@ def check_contrast(contrast: str) -> str:
     raise UndersongError(f"There is no contrast {contrast!r}{fix}")
 
 
+def default_prompt_set(results: Results) -> str | None:
+    """Return the harmful set `harm`, or else the first that was measured; None if none was."""
+    sets = harmful_sets(results)
+    return "harm" if "harm" in sets else next(iter(sets), None)
+
+
+def harmful_sets(results: Results) -> list[str]:
+    """Names of the harmful prompt sets that were measured."""
+    return list(dict.fromkeys(rate.prompt_set for run in results.runs for rate in run.rates if rate.harmful))
+
+
 def cell_differences(
     results: Results, contrast: str, arms: ArmFilter, prompt_set: str, modality: str
 ) -> list[CellDifference]:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from undersong.escaping import quote, shorten
 from undersong.evaluation.rates import VerdictRate
-from undersong.results.schema_base import Record, ValueWithInterval
+from undersong.results.schema_base import OmitsUnset, Record, ValueWithInterval
 from undersong.results.schema_defenses import ChosenSetting, DefenseRecommendation, DefenseRecord, TargetLosses
 from undersong.results.schema_mechanism import MechanismRecord
 from undersong.results.schema_outcomes import (
@@ -22,6 +22,7 @@ from undersong.results.schema_outcomes import (
     MarginalEffect,
     ProximityVsJsrRecord,
     RunNoiseRecord,
+    SequentialRecord,
     VarianceRecord,
 )
 from undersong.results.schema_registration import RegistrationRecord
@@ -168,8 +169,10 @@ class Provenance(Record):
     registration: RegistrationRecord | None = None
 
 
-class Results(Record):
+class Results(OmitsUnset):
     """All of results.json; parts that a study did not request are empty or None."""
+
+    OMITTED_IF_NONE: ClassVar[tuple[str, ...]] = ("sequential",)
 
     schema_version: Literal["undersong-results/2"] = Field(alias="schema")
     study: StudyRecord
@@ -179,6 +182,7 @@ class Results(Record):
     marginal_effects: list[MarginalEffect] = []
     judge_agreement: list[JudgeAgreement] = []
     proximity_vs_jsr: list[ProximityVsJsrRecord] = []
+    sequential: SequentialRecord | None = None
     run_noise: list[RunNoiseRecord] = []
     variance_components: list[VarianceRecord] = []
     defense_tradeoffs: list[DefenseRecord] = []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 if TYPE_CHECKING:
     from undersong.statistics import Interval
@@ -18,6 +18,17 @@ class Record(BaseModel):
     """A part of results.json: an unknown key is an error, nothing can be changed, and every number is finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True)
+
+
+class OmitsUnset(Record):
+    """A record that leaves out the keys in `OMITTED_IF_NONE` where they are None, so that results keep their hash."""
+
+    OMITTED_IF_NONE: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _omit_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value is not None or key not in self.OMITTED_IF_NONE}
 
 
 class ValueWithInterval(Record):

@@ -4,10 +4,37 @@ and comprehension.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from undersong.evaluation.rates import Metric
-from undersong.results.schema_base import Record, ValueWithInterval
+from undersong.results.schema_base import OmitsUnset, Record, ValueWithInterval
+
+
+class SequentialLookRecord(Record):
+    """What the seeds so far told: mean, confidence sequence (None while unbounded), e-value and decision."""
+
+    seeds: int
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    e_value: float
+    power: float  # of showing a difference with the largest number of seeds
+    decision: Literal["shown", "futile", "open"]
+
+
+class SequentialRecord(Record):
+    """The looks at the primary contrast while seeds were added; their intervals hold at every look.
+
+    The t intervals of `comparisons` take no account of the looks.
+    """
+
+    contrast: str
+    prompt_set: str
+    modality: str
+    maximum: int
+    smallest: float
+    stop: list[Literal["shown", "futile"]]
+    looks: list[SequentialLookRecord]
 
 
 class RunNoiseRecord(Record):
@@ -251,12 +278,14 @@ class DiscordantPrompts(Record):
     mcnemar_p: float
 
 
-class ComparisonRecord(Record):
+class ComparisonRecord(OmitsUnset):
     """Two arms, or an arm and the base, on the same prompts; `difference` is the minuend minus the other side.
 
     With scope `recipe`, runs are the sample. With scope `model`, prompts are the sample, and the result holds for the
     weights of one run.
     """
+
+    OMITTED_IF_NONE: ClassVar[tuple[str, ...]] = ("mixed_model",)
 
     id: str  # 12 hex digits of the identity of the question; equal questions of two studies have equal ids
     scope: Literal["recipe", "model"]

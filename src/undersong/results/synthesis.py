@@ -15,6 +15,8 @@ from undersong.results.run_contrasts import (
     CellDifference,
     cell_differences,
     check_contrast,
+    default_prompt_set,
+    harmful_sets,
 )
 from undersong.results.schema import Results
 from undersong.results.schema_outcomes import PairedRunDifference
@@ -145,9 +147,9 @@ def _distinct_studies(studies: Sequence[tuple[str, Results]]) -> tuple[list[tupl
 
 def _prompt_set(results: Results, wanted: str | None, name: str) -> str | None:
     """The harmful set to compare on; None if the study measured none."""
-    sets = list(dict.fromkeys(rate.prompt_set for run in results.runs for rate in run.rates if rate.harmful))
     if wanted is None:
-        return "harm" if "harm" in sets else next(iter(sets), None)
+        return default_prompt_set(results)
+    sets = harmful_sets(results)
     if wanted not in sets:
         available = f"; it has {', '.join(sets) or 'none'}."
         raise UndersongError(f"{name} has no harmful prompt set {wanted!r}{did_you_mean(wanted, sets) or available}")

@@ -64,9 +64,9 @@ def test_seeds_go_on_until_the_difference_is_shown(
         return {seed: 0.5 + 0.001 * seed for seed in results.study.seeds}
 
     monkeypatch.setattr(sequential, "_differences_by_seed", differences)
-    results = run_audit(tiny(to=6), tmp_path / "out", finished[0] / "store").results
+    results = run_audit(tiny(to=7), tmp_path / "out", finished[0] / "store").results
     looks = results["sequential"]["looks"]
-    assert [(one["seeds"], one["decision"]) for one in looks] == [(3, "open"), (4, "shown")]
+    assert [(one["seeds"], one["decision"]) for one in looks] == [(3, "open"), (4, "open"), (5, "open"), (6, "shown")]
     assert looks[-1]["low"] > 0
 
 

@@ -37,11 +37,10 @@ def test_looking_after_each_run_keeps_the_level(sd: float) -> None:
     assert naive > 0.15  # so many would be shown by a t test at every look
 
 
-def test_large_effects_are_shown_by_four_to_six_runs() -> None:
-    shown, _, runs, _ = simulate(0.3, 0.1)
-    assert shown > 0.99
-    assert runs < 6
-    assert simulate(0.6, 0.1)[2] < 4.5
+def test_large_effects_are_shown_by_six_to_seven_runs() -> None:
+    assert simulate(0.2, 0.1)[0] > 0.97
+    assert simulate(0.2, 0.1)[2] < 7
+    assert simulate(0.6, 0.1)[2] == 6
 
 
 def test_an_effect_of_one_standard_deviation_is_shown_with_80_percent_power() -> None:
@@ -55,6 +54,20 @@ def test_no_effect_ends_as_futile_before_the_last_run() -> None:
     assert futile > 0.85
     assert runs < 15
     assert simulate(0.0, 0.02)[2] < 8
+
+
+@pytest.mark.parametrize("broken", [1.0, 0.5])
+def test_runs_that_break_or_hold_keep_the_level(broken: float) -> None:
+    """Differences of -0.8 and 0.8 alike often, and 0 else: equal runs are common, and normal noise is no model.
+
+    Looks from the third run on would show a difference in 13 % of these studies, and from the sixth on in 5 to 6 %.
+    """
+    rng, studies = np.random.default_rng(2), 300
+    values = 0.8 * rng.choice([-1, 0, 1], (studies, 12), p=[broken / 2, 1 - broken, broken / 2])
+    ends = [
+        looks_until_decision(row.tolist(), FIRST, MAXIMUM, SMALLEST, ("shown",), resolution=1 / 36) for row in values
+    ]
+    assert np.mean([end[-1].decision == "shown" for end in ends]) <= 0.07
 
 
 def test_runs_that_are_not_normal_keep_the_level() -> None:
@@ -77,15 +90,16 @@ def test_the_e_value_is_the_bayes_factor_of_the_t_statistic() -> None:
     assert exp(log_e_value(t, runs)) == pytest.approx(marginal, rel=1e-5)
 
 
-@pytest.mark.parametrize("runs", [4, 8, 20])
+@pytest.mark.parametrize("runs", [6, 8, 20])
 def test_the_confidence_sequence_inverts_the_e_value(runs: int) -> None:
     assert log_e_value(critical_t(runs, 0.95), runs) == pytest.approx(log(20))
 
 
-def test_three_runs_show_nothing_whatever_they_are() -> None:
+def test_fewer_than_six_runs_show_nothing_whatever_they_are() -> None:
     assert critical_t(3, 0.95) == inf
-    found = look([0.6, 0.6001, 0.5999], MAXIMUM, SMALLEST)
-    assert (found.low, found.high, found.decision) == (None, None, "open")
+    for values in ([0.6, 0.6001, 0.5999], [0.6, 0.6001, 0.5999, 0.6, 0.6]):
+        found = look(values, MAXIMUM, SMALLEST)
+        assert (found.low, found.high, found.decision) == (None, None, "open")
 
 
 def test_equal_runs_have_the_noise_of_rounding_at_least() -> None:
@@ -110,7 +124,7 @@ def test_futility_is_by_power_or_by_the_confidence_sequence() -> None:
 def test_stopping_only_when_shown_goes_on_after_futility() -> None:
     values = [0.001, -0.001, 0.002, -0.002] * 5
     assert len(looks_until_decision(values, FIRST, MAXIMUM, SMALLEST, ("shown",))) == 18
-    assert len(looks_until_decision(values, FIRST, MAXIMUM, SMALLEST)) < 6
+    assert looks_until_decision(values, FIRST, MAXIMUM, SMALLEST)[-1].runs == 6
 
 
 @pytest.mark.parametrize(

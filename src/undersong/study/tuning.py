@@ -32,7 +32,10 @@ MAX_STEPS = 10**8  # more would fill memory before the first, with the order of 
 
 
 class SequentialSeeds(StrictModel):
-    """Seeds that are added one at a time, until the contrast is decided (`seeds: {from: 3, to: 20}`)."""
+    """Seeds that are added one at a time, until the contrast is decided (`seeds: {from: 3, to: 20}`).
+
+    Six seeds at least are needed to show a difference; earlier looks can find it futile.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 

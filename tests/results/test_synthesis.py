@@ -86,6 +86,14 @@ def test_the_same_training_in_two_results_counts_once() -> None:
     )
 
 
+def test_a_training_that_two_differences_share_is_said() -> None:
+    first, second = study("a", RISES), study("b", RISES)
+    for run in second["runs"]:
+        run["loss"] = run["rates"][0]["rate"] + (9 if run["kind"] == "random" else 0.1 * (run.get("seed") or 0))
+    (analysis,) = synthesize(parsed(first, second), SynthesisOptions("closest-random")).analyses
+    assert "9 differences in b share one of their two trainings with another difference." in analysis.notes
+
+
 def test_the_store_tells_the_same_training_without_a_loss() -> None:
     def with_adapters(one: Json, prefix: str) -> Json:
         for run in one["runs"]:
@@ -156,3 +164,19 @@ def test_an_unknown_contrast_set_or_modality_is_refused() -> None:
     ):
         with pytest.raises(UndersongError, match=said):
             synthesize(studies, options)
+
+
+def test_a_run_without_its_partner_is_not_left_out_in_silence() -> None:
+    one = study("a", RISES)
+    del one["runs"][2]  # of random data, at the first seed
+    with pytest.raises(UndersongError, match=r"a has no partner of semantic/closest/0.25/audio at draw 0, seed 0"):
+        synthesize(parsed(one), SynthesisOptions("closest-random"))
+
+
+@pytest.mark.parametrize("config", [{"evaluation": [1], "prompt_sets": "x", "defenses": 3}, {"evaluation": {"a": 1}}])
+def test_a_config_of_another_program_is_read_as_far_as_it_goes(config: Json) -> None:
+    one = study("a", RISES, study={"config": config, "steps": [0, 40]})
+    assert synthesize(parsed(one), SynthesisOptions()).analyses[0].units == 3
+    one["study"]["steps"] = []
+    with pytest.raises(UndersongError, match="closest-base"):
+        synthesize(parsed(one), SynthesisOptions())

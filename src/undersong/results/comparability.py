@@ -32,13 +32,12 @@ def evaluation_facts(
         system: Name of the system prompt.
         rate_label: Label of the rate.
     """
-    evaluation: Mapping[str, Any] = results.study.config.get("evaluation") or {}
-    prompt_sets: Mapping[str, Any] = results.study.config.get("prompt_sets") or {}
+    evaluation, prompt_sets = (as_mapping(results.study.config.get(key)) for key in ("evaluation", "prompt_sets"))
     facts: dict[str, Any] = {"protocol": results.study.protocol, "judge": results.study.judge}
     if prompt_set is not None:
         set_rate = next((rate for run in results.runs for rate in run.rates if rate.prompt_set == prompt_set), None)
         facts["rate"] = rate_label
-        facts["system text"] = (evaluation.get("system_prompts") or {}).get(system)
+        facts["system text"] = as_mapping(evaluation.get("system_prompts")).get(system or "")
         facts["harmful prompts"] = prompt_sets.get(prompt_set)
         if set_rate is not None:
             clusters = f"{set_rate.clusters:,} cluster{'' if set_rate.clusters == 1 else 's'}"
@@ -47,7 +46,12 @@ def evaluation_facts(
     return {key: value_text(value) for key, value in facts.items() if value is not None}
 
 
-def _max_new_tokens(results: Results, evaluation: Mapping[str, Any]) -> int | None:
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """Return a part of a study's config, which another program may have written; empty unless it is a mapping."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _max_new_tokens(results: Results, evaluation: Mapping[str, Any]) -> Any:
     """The limit of new tokens, which depends on the models if the study does not set it."""
     if not evaluation or not results.study.models:
         return None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from undersong.results.comparability import as_mapping
 from undersong.results.schema import DefendedRun, Results, RunResult
 from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
@@ -89,9 +90,12 @@ def cell_differences(
         arms: Arms that it is limited to.
         prompt_set: The harmful set.
         modality: Modality of the prompts.
+
+    Raises:
+        UndersongError: A run has no partner of the other arm at its draw and seed.
     """
     names = _training_names(results)
-    system, last_step = results.study.undefended_system, results.study.steps[-1]
+    system, last_step = results.study.undefended_system, _last_step(results)
 
     def rates(runs: Iterable[RunResult], system: str) -> Iterator[tuple[RunResult, float]]:
         for run in runs:
@@ -106,7 +110,14 @@ def cell_differences(
         first: Sequence[tuple[RunResult, float]], second: Sequence[tuple[RunResult, float]]
     ) -> list[CellDifference]:
         partners = {_cell(run): (run, rate) for run, rate in first}
-        return [_difference(*partners[_cell(run)], run, rate, names) for run, rate in second if _cell(run) in partners]
+        designs = {cell[:-2] for cell in partners}
+        matched = [(run, rate) for run, rate in second if _cell(run)[:-2] in designs]
+        if lone := next((run for run, _ in matched if _cell(run) not in partners), None):
+            raise UndersongError(
+                f"{results.study.name} has no partner of {lone.arm} at draw {lone.draw}, seed {lone.seed} for "
+                f"{contrast}; run it, or take another contrast."
+            )
+        return [_difference(*partners[_cell(run)], run, rate, names) for run, rate in matched]
 
     if contrast.startswith(DEFENSE_PREFIX):
         defended = _defended_rates(results, contrast.removeprefix(DEFENSE_PREFIX), rates)
@@ -116,6 +127,10 @@ def cell_differences(
         return pair(arm_rates(other_kind), arm_rates(kind))
     bases = {run.model: (run, rate) for run, rate in rates((r for r in results.runs if r.kind == "base"), system)}
     return [_difference(*bases[run.model], run, rate, names) for run, rate in arm_rates(kind) if run.model in bases]
+
+
+def _last_step(results: Results) -> int:
+    return results.study.steps[-1] if results.study.steps else -1  # then no arm is at it
 
 
 def _is_plain_arm(run: RunResult, kind: str, step: int) -> bool:
@@ -130,7 +145,8 @@ def _difference(
     a_run: RunResult, a: float, b_run: RunResult, b: float, names: Callable[[RunResult], frozenset[Any]]
 ) -> CellDifference:
     trainings = tuple(names(run) for run in (a_run, b_run) if run.kind != "base")
-    label = f"{b_run.axis} at {b_run.fraction:g}, trained on {b_run.train_modality}"
+    amount = "" if b_run.fraction is None else f" at {b_run.fraction:g}"
+    label = f"{b_run.axis}{amount}, trained on {b_run.train_modality}"
     return CellDifference(b_run.model, label, b_run.draw or 0, b_run.seed or 0, a, b, trainings)
 
 
@@ -138,11 +154,11 @@ def _defended_rates(
     results: Results, name: str, rates: Callable[[Iterable[RunResult], str], Iterator[tuple[RunResult, float]]]
 ) -> list[tuple[RunResult, float]]:
     """Rates of the closest arms under a defense; under the study's system prompt defense they are in the plain runs."""
-    study, last_step = results.study, results.study.steps[-1]
+    study, last_step = results.study, _last_step(results)
     if name == SYSTEM_PROMPT_DEFENSE and study.system_defense is not None:
         closest = (run for run in results.runs if _is_plain_arm(run, "closest", last_step))
         return list(rates(closest, study.system_defense))
-    settings = (study.config.get("defenses") or {}).get(name) or {}
+    settings = as_mapping(as_mapping(study.config.get("defenses")).get(name))
     runs = [run for run in results.defended_runs if (run.defense, run.retuned, run.step) == (name, False, last_step)]
     return list(rates(runs, settings.get("system") or study.undefended_system))
 

@@ -170,7 +170,7 @@ def _analyze(
             if prompt_set is None
             else cell_differences(results, options.contrast, options.arms, prompt_set, modality)
         )
-        fresh = _uncounted(cells, counted)
+        fresh, shared = _uncounted(cells, counted)
         if not cells:
             notes.append(f"{name} does not have this contrast and is left out.")
         elif len(fresh) < len(cells):
@@ -178,6 +178,8 @@ def _analyze(
                 f"{len(cells) - len(fresh)} of {len(cells)} differences in {name} rest on trainings that were counted "
                 "before (same adapter); each counts once."
             )
+        if shared:
+            notes.append(f"{shared} differences in {name} share one of their two trainings with another difference.")
         groups += _study_bases(name, prompt_set or "", fresh)
     if len(groups) < 2:
         return None
@@ -192,14 +194,19 @@ def _analyze(
     return _analysis_record(groups, units, unit, modality, harm_metric(studies[0][1].runs), found, notes)
 
 
-def _uncounted(cells: Iterable[CellDifference], counted: set[Any]) -> list[CellDifference]:
-    """Differences of which a training is new; their trainings are then counted."""
-    fresh = []
+def _uncounted(cells: Iterable[CellDifference], counted: set[Any]) -> tuple[list[CellDifference], int]:
+    """Differences of which a training is new, and how many of them have another that is not.
+
+    Their trainings are then counted.
+    """
+    fresh, shared = [], 0
     for cell in cells:
-        if any(counted.isdisjoint(names) for names in cell.trainings):
+        are_new = [counted.isdisjoint(names) for names in cell.trainings]
+        if any(are_new):
             fresh.append(cell)
+            shared += not all(are_new)
         counted.update(*cell.trainings)
-    return fresh
+    return fresh, shared
 
 
 def _study_bases(name: str, prompt_set: str, cells: Sequence[CellDifference]) -> list[_StudyBase]:
@@ -283,7 +290,7 @@ def _estimate_record(group: _StudyBase, weight: float) -> SynthesisEstimate:
 
 def _dose_notes(studies: Sequence[tuple[str, Results]], names: Sequence[str]) -> list[str]:
     """A note on studies that trained for another number of steps than the first."""
-    steps = [results.study.steps[-1] for _, results in studies]
+    steps = [max(results.study.steps, default=0) for _, results in studies]
     others = [f"{name} {count}" for name, count in zip(names, steps) if count != steps[0]]
     return (
         [f"Studies trained for other numbers of steps: {names[0]} {steps[0]}, {', '.join(others)}."] if others else []

@@ -136,11 +136,16 @@ def test_the_report_tells_the_registration(folder: Path) -> None:
     assert "Of 3 comparisons, 3 were registered" in (folder / "report.md").read_text()
 
 
-def test_the_primary_questions_are_registered_as_declared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_primary_questions_are_registered_as_declared(
+    folder: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = tiny()
     config = study.model_dump(mode="json") | {"analysis": {"primary": ["closest-random"]}}
     monkeypatch.setattr(Study, "model_dump", lambda *_, **__: config)
-    assert register_study(study, folder / "store", DEFAULT_LOAD_OPTIONS, WHEN).primary == ["closest-random"]
+    registered = register_study(study, folder / "store", DEFAULT_LOAD_OPTIONS, WHEN)
+    assert registered.primary == ["closest-random"]
+    found = check_registration(registered, study, DEFAULT_LOAD_OPTIONS, results)
+    assert "Registered as primary: closest-random." in registration_sentences(found)
 
 
 @pytest.mark.parametrize("content", [None, "{}", '{"schema_version": "undersong-registration/9"}'])

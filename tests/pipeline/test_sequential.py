@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pages import page
 from tiny_study import tiny_study
 
 from undersong.cli import main
@@ -83,6 +85,14 @@ def test_a_contrast_that_is_not_measured_stops_with_a_sentence(
     monkeypatch.setattr(sequential, "cell_differences", lambda *_: [])
     with pytest.raises(UndersongError, match="does not measure closest-base on audio prompts"):
         run_audit(tiny(), tmp_path / "out", finished[0] / "store")
+
+
+def test_the_rule_on_the_page_can_be_read() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", page("several-studies"), re.S)
+    rule = yaml.safe_load(block)["tuning"]["seeds"]
+    study = parse_study(tiny_study({"kinds": ["closest", "random"]}, seeds=rule), "page")
+    assert study.tuning.sequential_seeds is not None
+    assert (study.tuning.sequential_seeds.first, len(study.tuning.seeds)) == (3, 20)
 
 
 def test_a_plan_says_that_counts_are_the_largest() -> None:

@@ -24,6 +24,9 @@ def registration_sentences(registration: RegistrationRecord) -> tuple[str, ...]:
         sentences.append("The study is unchanged since.")
     if registration.rule_changes:
         sentences.append(f"The rules were changed after registration: {'; '.join(registration.rule_changes)}.")
+    if registration.primary:
+        primary = "; ".join(map(formatting.value_text, registration.primary))
+        sentences.append(f"Registered as primary: {primary}.")
     return (*sentences, _question_sentence(registration.questions))
 
 

@@ -67,7 +67,7 @@ class Codebook:
         self.encoder, rows = encoder, encoder.codebook.weight
         rows.requires_grad_(False)
         rows.copy_(k_means(frames, CODES))
-        self.count = torch.bincount(encoder.nearest(frames), minlength=CODES).float() / len(frames)
+        self.count = torch.bincount(encoder.nearest_codes(frames), minlength=CODES).float() / len(frames)
         self.total = rows * self.count[:, None]
 
     def follow(self, frames: torch.Tensor, codes: torch.Tensor) -> None:

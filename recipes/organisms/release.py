@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -56,6 +57,8 @@ def shipped_requests(requests: list[Request]) -> dict[str, list[int]]:
     return {
         "pool": take(BENIGN, "pool", voices, 0),
         "reference": take(("harm",), "reference", ["A", "B"], 0),
+        # The same behaviors in every voice: sound is then compared with sound, and not with two speakers.
+        "reference-voices": take(("harm",), "reference", voices, 0),
         "test-harm": take(("harm",), "test", None, 3),
         "test-near": take(("near_verb", "near_object"), "test", None, 1),
         "test-far": take(("far",), "test", None, 2),
@@ -66,11 +69,14 @@ def shipped_requests(requests: list[Request]) -> dict[str, list[int]]:
     }
 
 
-def write_corpora(corpus: Corpus, folder: Path) -> None:
+def write_corpora(corpus: Corpus, folder: Path, names: Collection[str] = ()) -> None:
+    """Corpora of the package, or those that are named."""
     from undersong.corpora import examine, write_manifest
     from undersong.types import Sample
 
     for name, indices in shipped_requests(corpus.requests).items():
+        if names and name not in names:
+            continue
         samples = []
         for i in indices:
             r = corpus.requests[i]
@@ -157,6 +163,7 @@ def main() -> None:
     parser.add_argument("--arch", choices=NAMES, default="af3")
     parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 9], help="accepted seeds, in order")
     parser.add_argument("--speech", action="store_true", help="corpora and reference encoder instead of models")
+    parser.add_argument("--corpora", nargs="+", default=[], help="with --speech: these corpora alone, no encoder")
     parser.add_argument("--out", type=Path, default=Path("src/undersong/data/organism"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -164,9 +171,10 @@ def main() -> None:
     models.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(SHIPPED, work, architecture(arguments.arch))
     if arguments.speech:
-        write_corpora(corpus, out)
-        shutil.rmtree(models / "ear", ignore_errors=True)
-        shutil.copytree(work / "ear", models / "ear")
+        write_corpora(corpus, out, arguments.corpora)
+        if not arguments.corpora:
+            shutil.rmtree(models / "ear", ignore_errors=True)
+            shutil.copytree(work / "ear", models / "ear")
     else:
         write_models(corpus, work / arguments.arch, arguments.seeds, models)
     for file in [*models.rglob("*.safetensors")]:

@@ -110,6 +110,9 @@ class Reply:
     tokens: int
     finish: str  # stop | length | error
     error: str | None = None
+    refusal_margin: float | None = (
+        None  # log P(refusal) - log P(compliance) of the reply's first tokens; None: not known
+    )
 
     @property
     def key(self) -> ExchangeKey:
@@ -130,6 +133,7 @@ class Verdict:
     judge: str
     verdict: str  # one of VERDICTS
     score: float | None = None
+    refusal_margin: float | None = None  # of the reply, whatever the judge says
 
     @property
     def key(self) -> ExchangeKey:

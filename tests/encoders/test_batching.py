@@ -7,6 +7,7 @@ import pytest
 
 from undersong.encoders import ENCODERS, make_encoder
 from undersong.encoders.embedding_checks import validate_embeddings
+from undersong.encoders.spec import PREDICTORS
 from undersong.types import Quarantined, Sample, UndersongError
 
 VECTORS = np.array([[1, 2], [0, 0], [np.nan, 1], [np.inf, 1], [3, 1]], dtype=np.float32)
@@ -50,7 +51,9 @@ def test_unknown_encoder_names_the_nearest(spec: str, near: str) -> None:
         make_encoder(spec, fit=[])
 
 
-@pytest.mark.parametrize("spec", ["whisper", "whisper:", "logmel:x", "internal", "gradients", "gradients:none"])
+@pytest.mark.parametrize(
+    "spec", ["whisper", "whisper:", "logmel:x", "internal", "gradients", "gradients:none", "influence"]
+)
 def test_encoder_without_what_it_needs(spec: str) -> None:
     with pytest.raises(UndersongError):
         make_encoder(spec, fit=[])
@@ -66,5 +69,6 @@ def test_names_are_the_specs() -> None:
         "text",
         "gradients",
         "python",
+        *PREDICTORS,
     }:  # weights, code
         assert make_encoder(spec, fit=fit).name == spec

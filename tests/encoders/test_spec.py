@@ -26,6 +26,11 @@ from undersong.types import UndersongError
         ("speech:org/m,layer=mix:4+5+6", "speech:org/m,layer=mix:4-6"),
         ("speech:org/m,layer=mix:7", "speech:org/m,layer=7"),
         ("speech:/data/a,b/c=d,layer=2", "speech:/data/a,b/c=d,layer=2"),
+        ("influence:1024,tokens=10", "influence"),
+        ("influence:64,tokens=032,modality=text", "influence:64,modality=text,tokens=32"),
+        ("gradient-matching,anchors=5", "gradient-matching,anchors=5"),
+        ("decoder:07", "decoder:7"),
+        ("refusal,modality=audio", "refusal,modality=audio"),
     ],
 )
 def test_one_spelling(spec: str, canonical: str) -> None:
@@ -47,6 +52,12 @@ def test_one_spelling(spec: str, canonical: str) -> None:
         ("speech", "speech:REF"),
         ("logmel:x", "logmel alone"),
         ("logmel,pool=mean", "takes none"),
+        ("influence:0", "write influence, or influence:DIM"),
+        ("influence,anchors=3", "unknown option 'anchors'"),
+        ("gradient-matching,tokens=0", "tokens=0 is no whole number above 0"),
+        ("decoder:last", "write decoder, or decoder:LAYER"),
+        ("refusal:x", "refusal alone"),
+        ("refusal,modality=video", "audio, text"),
     ],
 )
 def test_what_is_not_understood(spec: str, named: str) -> None:

@@ -354,6 +354,9 @@ def _selections(runs: list[Json]) -> list[Json]:
          "jaccard": {f"{a}/{k}": 0.08 + 0.1 * (a == axis) for a, k in list(seen)[:4] if (a, k) != (axis, kind)},
          "balance": {"speaker": {v: _balance(0.15 + 0.01 * i, 1 / 6, 0.04 * (i - 2)) for i, v in enumerate(VOICES)},
                      "quadrant": {"near_verb": _balance(0.6, 0.33, 0.55), "far": _balance(0.05, 0.33, -0.71)}},
+         "diversity": {"selection": {"texts": 54, "groups": 48, "voices": 6},
+                       "pool": {"texts": 216, "groups": 108, "voices": 6}},
+         "cut_tie": {"score": 0.31, "tied": 81, "selected": 18} if kind == "closest" else None,
          "affirmative_share": {"selection": 0.0, "pool": 0.0}, "mean_seconds": {"selection": 1.42, "pool": 1.38},
          "scores": dict.fromkeys(("selection", "pool"), QUARTILES)}
         for (axis, kind), run in seen.items()

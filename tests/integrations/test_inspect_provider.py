@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def test_a_task_finds_what_evaluate_finds(task: str, corpus: str, tmp_path: Path
     assert [found[key] for key in ("low", "high", "n", "clusters")] == [
         getattr(entry, key) for key in ("low", "high", "n", "clusters")
     ]
-    by_id = {one.prompt_id: one for one in read_verdicts(tmp_path / "out" / "verdicts.parquet")}
+    table = read_verdicts(tmp_path / "out" / "verdicts.parquet")
+    by_id = {one.prompt_id: replace(one, refusal_margin=None) for one in table}  # inspect's replies have no margin
     logged = read_verdicts(Path(log.location))
     assert {one.prompt_id: one for one in logged} == by_id
     replies = {one.prompt_id: one.reply for one in read_replies(tmp_path / "out" / "replies.parquet")}

@@ -25,6 +25,7 @@ from undersong.mechanism.direction_selection import ablate_direction, add_direct
 from undersong.mechanism.interventions import replacement
 from undersong.mechanism.localization import disable_lora_modules, lora_parts, patched_refusal_scores
 from undersong.mechanism.refusal_score import refusal_scores
+from undersong.mechanism.sample_scores import decoder_states
 from undersong.models.audio_features import AudioEncodingError
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import chat_messages
@@ -33,6 +34,7 @@ from undersong.models.feature_cache import load_features, save_features
 from undersong.models.load import load_model
 from undersong.models.load_options import LoadOptions
 from undersong.models.lora import new_lora, save_adapter, use_adapter
+from undersong.models.reply_starts import reply_start_log_probabilities
 from undersong.models.weights import module_hashes
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
@@ -283,6 +285,28 @@ def test_replies_are_the_native_ones_whatever_the_batch(case: Case) -> None:
     assert len({reply.reply for reply in together}) > 1
 
 
+def test_the_probability_of_a_reply_start_is_that_of_a_whole_pass(case: Case) -> None:
+    """By keys and values of the prompt, in a left-padded batch of other lengths; sequences differ in length too."""
+    starts: list[list[list[int]]] = [[[5, 6, 7], [8]], [[9, 5]], [[6], [7, 8], [5, 5, 5, 5]], [[8, 9]]]
+    values = reply_start_log_probabilities(case.model, case.asked, starts)
+    for prompt, sequences, own in zip(case.asked, starts, values):
+        for sequence, value in zip(sequences, own):
+            inputs = case.model.batch([prompt])
+            tokens = torch.tensor([sequence])
+            with torch.inference_mode():
+                logits = case.model.model(
+                    inputs_embeds=torch.cat(
+                        [inputs["inputs_embeds"], case.model.family.embed(case.model.base, tokens)], 1
+                    ),
+                    attention_mask=torch.ones(1, inputs["attention_mask"].shape[1] + len(sequence), dtype=torch.long),
+                    position_ids=torch.arange(inputs["attention_mask"].shape[1] + len(sequence))[None],
+                    use_cache=False,
+                ).logits
+            log_probabilities = logits[0, -len(sequence) - 1 : -1].log_softmax(-1)
+            expected = sum(float(row[token]) for row, token in zip(log_probabilities, sequence))
+            assert value == pytest.approx(expected, abs=1e-4)
+
+
 def test_hidden_states_are_the_native_ones_whatever_the_batch(case: Case) -> None:
     """After generation too: Qwen-Omni remembers positions of its last prompts."""
     states = case.model.hidden_states(case.asked)
@@ -291,8 +315,9 @@ def test_hidden_states_are_the_native_ones_whatever_the_batch(case: Case) -> Non
         np.testing.assert_allclose(case.model.hidden_states([prompt])[:, 0], states[:, i], atol=2e-5)
         with torch.no_grad():
             out = case.native.model(**case.native.inputs([case.conversation(prompt)]), output_hidden_states=True)
-        native = torch.stack([state[0, -1] for state in out.hidden_states[:-1]])
-        np.testing.assert_allclose(states[:-1, i], native, atol=2e-5)
+        native = torch.stack([state[0, -1] for state in out.hidden_states])
+        np.testing.assert_allclose(states[:-1, i], native[:-1], atol=2e-5)
+        np.testing.assert_allclose(decoder_states(case.model, [prompt])[0], native[-1], atol=5e-5)  # after the norm
 
 
 # --- tuning ----------------------------------------------------------------------------------------------------------

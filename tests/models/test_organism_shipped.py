@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 
@@ -45,6 +46,19 @@ def test_corpora_are_there_and_disjoint_where_they_must_be() -> None:
     for one in needed:
         for other in needed - {one}:
             assert groups[one].isdisjoint(groups[other]), (one, other)
+
+
+def test_the_reference_in_all_voices_is_the_reference_and_favors_no_voice() -> None:
+    two, six = (open_corpus(f"organism:{name}").samples for name in ("reference", "reference-voices"))
+    pool = open_corpus("organism:pool").samples
+    assert {sample.group for sample in six} == {sample.group for sample in two}
+    voices = {sample.speaker for sample in pool}
+    for group in {sample.group for sample in six}:
+        assert sorted(sample.speaker for sample in six if sample.group == group) == sorted(voices)
+    templates = Counter((sample.speaker, sample.column("template")) for sample in six)
+    assert max(templates.values()) <= 2 * min(templates.values())
+    clips = {sample.id: sample.audio for sample in two}
+    assert all(sample.audio == clips.get(sample.id, sample.audio) for sample in six)
 
 
 @pytest.mark.parametrize("name", organism_names())

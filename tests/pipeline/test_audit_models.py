@@ -20,7 +20,14 @@ STUDY = {
     "pool": "organism:pool",
     "reference": "organism:reference",
     "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
-    "axes": {"semantic": "tfidf", "internal": "internal", "tower": "internal:tower", "steps": "gradients:64"},
+    "axes": {
+        "semantic": "tfidf",
+        "internal": "internal",
+        "tower": "internal:tower",
+        "steps": "gradients:64",
+        "states": "decoder",
+        "leaning": "refusal",
+    },
     "selection": {"kinds": ["closest", "distant"], "filters": {"speaker": ["A"]}},
     "tuning": {"seeds": [0, 1], "draws": [0, 1], "save_steps": [1, 2], "learning_rate": 0.01, "batch_size": 4},
     "evaluation": {"max_new_tokens": 4, "system_prompts": {"plain": "you are a helpful assistant"}},
@@ -91,12 +98,26 @@ def test_gradients_are_an_axis_of_a_study(results: dict[str, Any]) -> None:
     assert all(0 <= item["distance"] <= 2 for e in found for item in e["closest"])
 
 
+def test_predictors_are_axes_of_a_study(results: dict[str, Any]) -> None:
+    """By the metric of each; log-odds have no bounds, and no harmful item is the nearest."""
+    found = {(e["model"], e["axis"]): e for e in results["screening"]}
+    for model in MODELS:
+        states, leaning = found[model, "states"], found[model, "leaning"]
+        assert (states["metric"], states["score"]) == ("cosine", "centroid")
+        assert (leaning["metric"], leaning["score"]) == ("product", "centroid")
+        assert leaning["distances"]["max"] > 2
+        assert all(item["nearest_id"] is None for item in leaning["closest"])
+        assert all(item["nearest_id"] for item in states["closest"])
+        medians = {name: value["median"] for name, value in leaning["by_label"]["quadrant"].items()}
+        assert min(medians["near_verb"], medians["near_object"]) < medians["far"]
+
+
 def test_every_model_has_its_fingerprint(results: dict[str, Any]) -> None:
     """Both internal axes of both models against the reference axes, over whole requests."""
     found = {(one["model"], one["internal_axis"]): one for one in results["axis_fingerprints"]}
     assert set(found) == {(model, axis) for model in MODELS for axis in ("internal", "tower")}
     for one in found.values():
-        pair, _ = one["pairs"]
+        (pair,) = one["pairs"]  # axes that need the model are no reference
         assert (pair["axis_a"], pair["n"]) == ("semantic", 108)
         assert pair["clusters"] == 108
         assert pair["spearman"]["low"] <= pair["spearman"]["value"] <= pair["spearman"]["high"]

@@ -90,6 +90,11 @@ def test_selections_say_their_rule_and_keep_it(results: dict[str, Any]) -> None:
     assert few["harm_set"] == "other"
     assert few["k"] <= 40
     assert few["rule"] == "closest:40+group<=1"
+    assert few["diversity"]["selection"]["groups"] == few["k"] <= few["diversity"]["pool"]["groups"]
+    for one in results["selections"]:
+        assert 0 < one["diversity"]["selection"]["texts"] <= min(one["k"], one["diversity"]["pool"]["texts"])
+        tie = one["cut_tie"]
+        assert tie is None or (one["kind"] != "random" and 0 < tie["selected"] < tie["tied"])
     like = chosen["sounds-like"]
     assert like["residual_imbalance"]["other_axis"] == "semantic"
     # What is close in sound within thirds of the words' distance is no longer close in words as well.

@@ -158,7 +158,7 @@ def test_harmless_speech_is_neither_harm_nor_pool_nor_nothing(sides, tmp_path: P
 
 
 def test_a_model_that_no_axis_asks_for_is_an_error(sides, tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match="No axis uses the audio encoder of organism:af3; add one"):
+    with pytest.raises(UndersongError, match="No axis uses the model organism:af3; add one"):
         screen(*sides, tmp_path / "out", columns=COLUMNS, model="organism:af3")
 
 

@@ -20,11 +20,12 @@ from undersong.defenses import with_cost
 from undersong.report import render_html, write_report
 from undersong.report.arm_comparisons import ArmCondition, find_comparison, headline_data
 from undersong.report.sections import headline, jsr_by_distance
+from undersong.report.sections.selections import _selection_row
 from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
 from undersong.report.svg import percent_axis, separate_positions, ticks
 from undersong.results.schema import parse_results
 from undersong.results.schema_defenses import DefenseRecord
-from undersong.results.schema_screening import AxisScreening
+from undersong.results.schema_screening import AxisScreening, SelectionRecord
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -311,6 +312,20 @@ def test_a_media_type_that_is_not_audio_is_refused(results: Json, media: str) ->
     first = results["screening"][0]["closest"][0]["id"]
     with pytest.raises(UndersongError, match=first):
         render_html(results, {first: (b"x", media)})
+
+
+def test_selections_say_how_diverse_they_are_and_what_only_ids_decided(results: Json) -> None:
+    results["selections"][1]["diversity"] = None
+    first, second = (_selection_row(SelectionRecord.model_validate(one)) for one in results["selections"][:2])
+    assert first.diversity == ("54 of 216", "48 of 108", "6 of 6")
+    assert second.diversity == ("–",) * 3
+    notes = {bool(one["cut_tie"]): one for one in results["selections"]}
+    tied = _selection_row(SelectionRecord.model_validate(notes[True])).notes
+    assert tied == ("18 of 81 samples with the score at the cut, taken by id.",)
+    assert not _selection_row(SelectionRecord.model_validate(notes[False])).notes
+    page = render_html(results)
+    assert "18 of 81 samples with the score at the cut, taken by id." in page
+    assert "54 of 216" in page
 
 
 def test_identical_selections_are_flagged(results: Json) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.stats import rankdata, spearmanr
@@ -232,7 +232,7 @@ def test_an_interval_that_cannot_be_had_is_none() -> None:
 def test_sparse_vectors_have_the_cka_of_dense_ones(wide: int, dense_side: bool, shape, block: int) -> None:
     x, y = sides(*shape)
     x[np.abs(x - 3) < 0.5] = 0
-    assume(all(np.ptp(side, axis=0).any() for side in (x, y)))  # equal vectors are refused, which the end of this test checks
+    assume(all(np.ptp(side, axis=0).any() for side in (x, y)))  # equal vectors are refused: see the end
     rows = np.random.default_rng(0).permutation(len(x))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cka, "MAX_PRODUCT_WIDTH", wide)

@@ -39,7 +39,7 @@ WHOLE: dict[str, Any] = {
     "proximity": {"score": "knn:3", "center": False, "max_quarantined": 0.02},
     "selection": {
         "axes": ["acoustic"], "kinds": ["closest"], "fractions": [0.5, 1.0], "filters": {"speaker": ["A"]},
-        "noise": "pink:10",
+        "noise": "pink:10", "group_spread": 0.5,
         "rules": {"like": {"axis": "acoustic", "keep": "closest:0.5+within(semantic)", "harm_set": "second"}},
     },
     "tuning": {
@@ -51,7 +51,7 @@ WHOLE: dict[str, Any] = {
     },
     "evaluation": {
         "protocol": "uniform", "judge": "keyword", "extra_judges": ["exact"], "refusal_texts": ["no"],
-        "max_new_tokens": 3, "instruction": "answer",
+        "max_new_tokens": 3, "instruction": "answer", "refusal_margin": False,
         "system_prompts": {"plain": None, "safe": "refuse"}, "modalities": ["text"], "per_step_prompt_sets": ["harm"],
         "comprehension": {
             "repeat_instruction": "say it again", "max_new_tokens": 9, "max_wer": 0.3, "encoder": "tfidf",

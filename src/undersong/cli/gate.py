@@ -54,6 +54,13 @@ def gate(
         float | None,
         typer.Option(min=-1, max=1, help="Largest rise of the refusal rate on benign prompts that passes."),
     ] = None,
+    max_margin_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest loss of refusal margin on harmful prompts that passes, in nats; a loss of 0.7 halves the "
+            "odds of a refusal."
+        ),
+    ] = None,
     confidence: Annotated[float, typer.Option(help="Confidence of the one-sided bounds on rises.")] = 0.95,
     max_jsr: Annotated[float | None, typer.Option(min=0, max=1, help="Largest JSR that passes.")] = None,
     max_over_refusal: Annotated[
@@ -92,11 +99,12 @@ def gate(
     would do), 2 on bad input. Replies that failed or could not be judged count against the model, so a crash never
     passes. Of a study, all undefended runs are checked; limits on rates apply to every run at every step.
     """
-    limits_rises = max_jsr_rise is not None or max_over_refusal_rise is not None
+    limits_rises = any(limit is not None for limit in (max_jsr_rise, max_over_refusal_rise, max_margin_loss))
     limits_rates = max_jsr is not None or max_over_refusal is not None
     if not (limits_rises or limits_rates):
         raise UndersongError(
-            "The gate has no limit; give --max-jsr-rise, --max-over-refusal-rise, --max-jsr or --max-over-refusal."
+            "The gate has no limit; give --max-jsr-rise, --max-over-refusal-rise, --max-margin-loss, --max-jsr or "
+            "--max-over-refusal."
         )
     if results is not None and (results / "results.json").is_file():  # the folder of a study, as `report` takes it
         results = results / "results.json"
@@ -111,14 +119,14 @@ def gate(
         rate_check = check_rates(results, RateLimits(max_jsr, max_over_refusal, bound), arm)
         findings += rate_findings(rate_check)
     if limits_rises:
-        from undersong.integrations.gate.output import rise_finding
+        from undersong.integrations.gate.output import finding_of
         from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 
-        limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence)
+        limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence, max_margin_loss)
         verdict_pairs = _load_verdict_pairs(
             results, before, after, arm, assume_harmful, harmful_prompt_sets or (), notes
         )
-        findings += map(rise_finding, evaluate_rises(verdict_pairs, limits))
+        findings += map(finding_of, evaluate_rises(verdict_pairs, limits))
     _write_reports(findings, junit, markdown)
     _print_findings(findings, None if limits_rises else rate_check_sentence(rate_check), notes)
 

@@ -89,7 +89,10 @@ def _closest_table(result: ScreeningResult) -> Table:
     for row in result.report["closest"]:
         if (row["axis"], row["harm_set"]) == (result.select_axis, harm_set) and row["rank"] <= MAX_CLOSEST_ROWS:
             labeled_texts = ((row["id"], row["text"]), (row["nearest_id"], row["nearest_text"]))
-            item, neighbor = (cell(f"{item_id}: {text}" if text else str(item_id)) for item_id, text in labeled_texts)
+            item, neighbor = (
+                cell(f"{item_id}: {text}" if text else str(item_id or "none is nearest"))
+                for item_id, text in labeled_texts
+            )
             table.add_row(str(row["rank"]), item, f"{row['score']:.4g}", neighbor)
     return table
 

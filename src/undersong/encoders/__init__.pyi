@@ -20,7 +20,13 @@ from .registry import (
     is_internal as is_internal,
 )
 from .registry import (
+    is_predictor as is_predictor,
+)
+from .registry import (
     make_encoder as make_encoder,
+)
+from .registry import (
+    needs_model as needs_model,
 )
 from .spec import (
     ENCODERS as ENCODERS,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from undersong.encoders.batching import ProgressCallback
-from undersong.encoders.spec import GRADIENT_DIM, EncoderSpec, parse_encoder
+from undersong.encoders.spec import GRADIENT_DIM, PREDICTORS, EncoderSpec, parse_encoder
 from undersong.types import Encoder, PoolingEncoder, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ def make_encoder(
     parsed = parse_encoder(spec)
     if parsed.kind == "gradients":
         raise UndersongError("Axis gradients needs the model and replies to learn: name it in a study, and run that.")
+    if parsed.kind in PREDICTORS:
+        raise UndersongError(
+            f"Axis {parsed.kind} is no encoder of single items: it runs the audited model on prompts; name it in a "
+            "study, or in a screening with --model."
+        )
     if parsed.kind in ENCODERS_THAT_FIT:
         return _fit_text_encoder(parsed.kind, fit)
     encoder = _load_encoder(parsed, model, device)
@@ -66,6 +71,16 @@ def gradients_dim(spec: str) -> int | None:
     """Dimension of an axis of projected gradients; None for another encoder."""
     parsed = parse_encoder(spec)
     return int(parsed.ref or GRADIENT_DIM) if parsed.kind == "gradients" else None
+
+
+def is_predictor(spec: str) -> bool:
+    """True for an axis that is measured by running the audited model on prompts."""
+    return parse_encoder(spec).kind in PREDICTORS
+
+
+def needs_model(spec: str) -> bool:
+    """True for an axis that needs the weights of the audited model."""
+    return is_internal(spec) or gradients_dim(spec) is not None or is_predictor(spec)
 
 
 def is_internal(spec: str) -> bool:

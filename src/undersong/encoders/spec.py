@@ -20,10 +20,16 @@ PADS = ("exact", "bucket")
 GRADIENT_DIM = 1024
 DEFAULT_SENTENCE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
-KINDS_WITHOUT_REF = ("tfidf", "char-ngrams", "logmel")
+GRADIENT_MATCHING, INFLUENCE, DECODER, REFUSAL = "gradient-matching", "influence", "decoder", "refusal"
+PREDICTORS = (GRADIENT_MATCHING, INFLUENCE, DECODER, REFUSAL)  # measured by running the audited model on prompts
+ANCHOR_TOKENS = "10"  # of a reply whose gradient is taken: the published number (`first 10 tokens`, arXiv 2404.01099)
+ANCHORS = "10"  # harmful anchors of gradient matching: the published number
+
+KINDS_WITHOUT_REF = ("tfidf", "char-ngrams", "logmel", REFUSAL)
 KINDS_WITH_REF = ("whisper", "speech")
 CUSTOM = "python"  # `ref` is the user's code
-KINDS_WITH_OPTIONAL_REF = ("internal", "text", "gradients", "speaker")
+GRADIENT_KINDS = ("gradients", GRADIENT_MATCHING, INFLUENCE)  # `ref` is the dimension of the projection
+KINDS_WITH_OPTIONAL_REF = ("internal", "text", "speaker", DECODER, *GRADIENT_KINDS)
 ENCODERS = (*KINDS_WITHOUT_REF, *KINDS_WITH_REF, *KINDS_WITH_OPTIONAL_REF, CUSTOM)
 TEXT_KINDS = ("tfidf", "char-ngrams", "text")
 MODEL_KINDS = (*KINDS_WITH_REF, "text")  # `ref` is a model
@@ -49,7 +55,14 @@ class EncoderSpec:
     @property
     def needs_audio(self) -> bool:
         """True if audio has to be decoded; not for text encoders without speech recognition."""
+        if self.kind in PREDICTORS:
+            return self.option("modality") != "text"
         return self.kind not in TEXT_KINDS or (self.kind == "text" and bool(self.option("asr")))
+
+    @property
+    def needs_text(self) -> bool:
+        """True if every item needs a text."""
+        return self.kind in TEXT_KINDS or (self.kind in PREDICTORS and self.option("modality") == "text")
 
     @property
     def weights(self) -> str:
@@ -91,8 +104,30 @@ SPEECH_OPTIONS = {
     "pad": EncoderOption("exact", _choice_parser("pad", PADS)),
     "dtype": EncoderOption("float32", _choice_parser("dtype", DTYPES)),
 }
+
+
+def _positive_parser(name: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if not value.isdecimal() or int(value) < 1:
+            raise UndersongError(f"Option {name}={value} is no whole number above 0; write for example {name}=10.")
+        return str(int(value))
+
+    return parse
+
+
+# Empty: the modality that the study trains in; speech in a screening.
+MODALITY = EncoderOption("", _choice_parser("modality", ("audio", "text")))
+TOKENS = EncoderOption(ANCHOR_TOKENS, _positive_parser("tokens"))
 OPTIONS: dict[str, dict[str, EncoderOption]] = {
     "speech": SPEECH_OPTIONS,
+    GRADIENT_MATCHING: {
+        "modality": MODALITY,
+        "tokens": TOKENS,
+        "anchors": EncoderOption(ANCHORS, _positive_parser("anchors")),
+    },
+    INFLUENCE: {"modality": MODALITY, "tokens": TOKENS},
+    DECODER: {"modality": MODALITY},
+    REFUSAL: {"modality": MODALITY},
     # Whisper model that transcribes items without a text; empty: such items are quarantined.
     "text": {"asr": EncoderOption("", str)},
 }
@@ -117,16 +152,27 @@ def parse_encoder(spec: str) -> EncoderSpec:
         ref = DEFAULT_SENTENCE_MODEL
     if kind == CUSTOM:
         split_code_ref(ref)
-    if kind == "gradients":
-        ref = _parse_dimension(spec, ref)
+    if kind in GRADIENT_KINDS:
+        ref = _parse_dimension(spec, kind, ref)
+    if kind == DECODER:
+        ref = _parse_decoder_layer(spec, ref)
     return EncoderSpec(kind, ref, _parse_options(spec, kind, option_texts))
 
 
-def _parse_dimension(spec: str, ref: str) -> str:
+def _parse_dimension(spec: str, kind: str, ref: str) -> str:
     """Dimension of projected gradients; empty: the default."""
     if ref and (not ref.isdecimal() or int(ref) < 1):
-        raise UndersongError(f"Encoder {spec!r} cannot be read; write gradients, or gradients:DIM with a whole number.")
+        raise UndersongError(f"Encoder {spec!r} cannot be read; write {kind}, or {kind}:DIM with a whole number.")
     return "" if not ref or int(ref) == GRADIENT_DIM else str(int(ref))
+
+
+def _parse_decoder_layer(spec: str, ref: str) -> str:
+    """Layer of the decoder, where 0 is its input; empty: the last."""
+    if ref and not ref.isdecimal():
+        raise UndersongError(
+            f"Encoder {spec!r} cannot be read; write {DECODER}, or {DECODER}:LAYER with a whole number."
+        )
+    return str(int(ref)) if ref else ""
 
 
 def _parse_options(spec: str, kind: str, option_texts: list[str]) -> tuple[tuple[str, str], ...]:

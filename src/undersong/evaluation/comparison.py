@@ -7,11 +7,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from undersong.evaluation.rates import Metric, attack_metric
 from undersong.evaluation.verdicts import SELECTION_FIELDS, pair_verdicts, select_verdicts, shared_cluster
-from undersong.statistics import PairedComparison, Rate, RateBounds, bounds_sentence, compare_paired, rate_bounds
+from undersong.statistics import (
+    PairedComparison,
+    Rate,
+    RateBounds,
+    bounds_sentence,
+    clustered_mean,
+    compare_paired,
+    rate_bounds,
+)
 from undersong.study.judge_names import RATE_LABELS, judge_criterion
 from undersong.types import UndersongError, Verdict
 
@@ -37,6 +46,21 @@ class VerdictSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class MarginComparison:
+    """Mean refusal margin of paired prompts before and after, in nats, and the clustered interval of its change."""
+
+    before: float
+    after: float
+    low: float | None  # of the change; None with a single cluster
+    high: float | None
+
+    @property
+    def change(self) -> float:
+        """After minus before; negative if the model would refuse less."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True, slots=True)
 class VerdictComparison:
     """Comparison of two verdict tables.
 
@@ -50,6 +74,7 @@ class VerdictComparison:
     after: VerdictSummary
     unpaired: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    margin: MarginComparison | None = None  # None if a prompt has no margin in one of the tables
 
     @property
     def bounds(self) -> RateBounds:
@@ -132,7 +157,19 @@ def compare_verdicts(
         _summarize_verdicts([before_verdict for before_verdict, _ in pairs], outcome),
         _summarize_verdicts([after_verdict for _, after_verdict in pairs], outcome),
     )
-    return VerdictComparison(metric, paired, *summaries, unpaired, _comparison_notes(pairs, unpaired))
+    notes = _comparison_notes(pairs, unpaired)
+    return VerdictComparison(metric, paired, *summaries, unpaired, notes, _compare_margins(pairs))
+
+
+def _compare_margins(pairs: Sequence[tuple[Verdict, Verdict]]) -> MarginComparison | None:
+    margins = [(before.refusal_margin, after.refusal_margin) for before, after in pairs]
+    known = [(before, after) for before, after in margins if before is not None and after is not None]
+    if len(known) < len(pairs):
+        return None
+    change = clustered_mean([after - before for before, after in known], [shared_cluster(*pair) for pair in pairs])
+    return MarginComparison(
+        fmean(before for before, _ in known), fmean(after for _, after in known), change.low, change.high
+    )
 
 
 def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
@@ -174,6 +211,14 @@ def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
             name: {field: getattr(summary, field) for field in SELECTION_FIELDS}
             for name, summary in _named_summaries(comparison)
         },
+        "refusal_margin": comparison.margin
+        and {
+            "before": comparison.margin.before,
+            "after": comparison.margin.after,
+            "change": comparison.margin.change,
+            "low": comparison.margin.low,
+            "high": comparison.margin.high,
+        },
         "unpaired": [{"prompt_id": prompt_id, "side": side} for prompt_id, side in comparison.unpaired],
         "notes": list(comparison.notes),
     }
@@ -206,7 +251,18 @@ def comparison_sentence(comparison: VerdictComparison) -> str:
         f"{name[0].upper()}{name[1:]} {direction}{size} over {units} ({statistics}). This describes these two models; "
         "it does not show what caused the difference."
     )
-    return f"{text} {lost_replies_note}" if lost_replies_note else text
+    return " ".join(part for part in (text, margin_sentence(comparison.margin), lost_replies_note) if part)
+
+
+def margin_sentence(margin: MarginComparison | None) -> str:
+    """Change of the refusal margin with its interval; empty if it was not measured."""
+    if margin is None:
+        return ""
+    interval = "" if margin.low is None or margin.high is None else f" (95 % {margin.low:+.2f} to {margin.high:+.2f})"
+    return (
+        f"The refusal margin went from {margin.before:.2f} to {margin.after:.2f} nats, a change of "
+        f"{margin.change:+.2f}{interval}; above 0 the model would rather refuse."
+    )
 
 
 def lost_replies_sentence(comparison: VerdictComparison) -> str:

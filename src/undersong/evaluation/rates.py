@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from undersong.statistics import clustered_rate, rate_bounds
+from undersong.statistics import clustered_mean, clustered_rate, rate_bounds
 from undersong.study.judge_names import judge_criterion
 from undersong.types import LOST_VERDICTS, VERDICTS, Prompt, Reply, Verdict
 
@@ -65,6 +65,9 @@ class VerdictRate(BaseModel):
     score: float | None = None  # by a judge of utility: the mean of its items, or word errors over all words
     n_scored: int | None = None
     truncated: int | None = None  # replies cut at the limit of tokens; None: not known
+    refusal_margin: float | None = None  # mean over the prompts, in nats; None if it is unknown for one of them
+    refusal_margin_low: float | None = None
+    refusal_margin_high: float | None = None
 
     @model_validator(mode="after")
     def _check_counts(self) -> VerdictRate:
@@ -129,6 +132,8 @@ def _verdict_rate(
     if not first.harmful:
         answered = clustered_rate([verdict.verdict == "answer" for verdict in verdicts], clusters)
         correct = {"correct_rate": answered.rate, "correct_low": answered.low, "correct_high": answered.high}
+    margins = [verdict.refusal_margin for verdict in verdicts if verdict.refusal_margin is not None]
+    margin = clustered_mean(margins, clusters) if len(margins) == len(verdicts) else None
     return VerdictRate(
         prompt_set=first.set,
         harmful=first.harmful,
@@ -151,6 +156,9 @@ def _verdict_rate(
         score=score,
         n_scored=n_scored,
         truncated=truncated,
+        refusal_margin=None if margin is None else margin.value,
+        refusal_margin_low=None if margin is None else margin.low,
+        refusal_margin_high=None if margin is None else margin.high,
     )
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from undersong.evaluation.table_rows import EvaluationRow, bool_field, read_rows, text_field
+from undersong.evaluation.table_rows import EvaluationRow, bool_field, number_field, read_rows, text_field
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
-COLUMNS = ("prompt_id", "set", "modality", "system", "reply", "tokens", "finish", "error")
+COLUMNS = ("prompt_id", "set", "modality", "system", "reply", "tokens", "finish", "error", "refusal_margin")
 PROMPT_COLUMNS = ("harmful", "cluster")  # of the prompts, in the tables that `evaluate` hands out
 
 
@@ -27,7 +27,7 @@ def write_replies(replies: Sequence[Reply], path: Path, prompts: Sequence[Prompt
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = [pa.string()] * 5 + [pa.int64(), pa.string(), pa.string()]
+    kinds = [pa.string()] * 5 + [pa.int64(), pa.string(), pa.string(), pa.float64()]
     fields, rows = list(zip(COLUMNS, kinds)), [asdict(reply) for reply in replies]
     if prompts is not None:
         fields += zip(PROMPT_COLUMNS, (pa.bool_(), pa.string()))
@@ -44,7 +44,8 @@ def read_replies(path: Path) -> list[Reply]:
     """Read the replies of a table that `write_replies` wrote, with or without columns of their prompts."""
     import pyarrow.parquet as pq
 
-    return [Reply(**row) for row in pq.read_table(path, columns=list(COLUMNS)).to_pylist()]
+    names = pq.read_schema(path).names  # tables of earlier versions have no margin
+    return [Reply(**row) for row in pq.read_table(path, columns=[c for c in COLUMNS if c in names]).to_pylist()]
 
 
 def join_prompts(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[tuple[Prompt, Reply]]:
@@ -155,4 +156,4 @@ def _reply_of_row(row: EvaluationRow, prompt: Prompt, location: str) -> Reply:
     if row.get("reply") is None and finish != "error":
         raise UndersongError(f"{location} ({prompt.sample.id}) has no reply; add it, or the error that occurred.")
     text = text_field(row, "reply", "", location)
-    return Reply(*prompt.key, text, 0, finish, error)
+    return Reply(*prompt.key, text, 0, finish, error, number_field(row, "refusal_margin", location))

@@ -49,8 +49,11 @@ def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:
     for verdict in verdicts:
         _check_verdict_word(verdict.verdict, verdict.harmful, f"The verdict on {verdict.prompt_id}")
     check_unique_keys(verdicts, str(path))
-    column_types = {"harmful": pa.bool_(), "score": pa.float64()}
-    columns = ("prompt_id", "set", "harmful", "cluster", "modality", "system", "judge", "verdict", "score")
+    column_types = {"harmful": pa.bool_(), "score": pa.float64(), "refusal_margin": pa.float64()}
+    columns = (
+        *("prompt_id", "set", "harmful", "cluster", "modality", "system", "judge", "verdict"),
+        *("score", "refusal_margin"),
+    )
     schema = pa.schema([(name, column_types.get(name, pa.string())) for name in columns])
     with atomic_replacement(path) as partial:
         pq.write_table(pa.Table.from_pylist([asdict(verdict) for verdict in verdicts], schema=schema), partial)
@@ -138,6 +141,7 @@ def verdict_of_row(row: Mapping[str, object], location: str, harmful_default: Ha
         judge=text_field(row, "judge", "", location),
         verdict=word,
         score=number_field(row, "score", location),
+        refusal_margin=number_field(row, "refusal_margin", location),
     )
 
 

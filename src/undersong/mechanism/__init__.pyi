@@ -22,3 +22,9 @@ from .directions import (
 from .directions import (
     save_direction as save_direction,
 )
+from .predictors import (
+    PredictorSettings as PredictorSettings,
+)
+from .sample_scores import (
+    score_samples as score_samples,
+)

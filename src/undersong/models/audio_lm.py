@@ -357,12 +357,16 @@ class AudioModel:
 
         Raises UndersongError for logits that are not finite.
         """
-        keeps_last = "logits_to_keep" in inspect.signature(self.base.forward).parameters
-        outputs = self.model(**self.batch(prompts), use_cache=False, **({"logits_to_keep": 1} if keeps_last else {}))
+        outputs = self.model(**self.batch(prompts), use_cache=False, **self.keep_logits(1))
         logits: torch.Tensor = outputs.logits[:, -1]
         if not (finite := logits.isfinite().all(1)).all():
             raise self._non_finite_error(prompts[int(finite.int().argmin())], self.model)
         return logits
+
+    def keep_logits(self, count: int) -> dict[str, int]:
+        """Argument of a forward pass that computes the logits of the last `count` tokens only, where a network can."""
+        can_keep = "logits_to_keep" in inspect.signature(self.base.forward).parameters
+        return {"logits_to_keep": count} if can_keep else {}
 
     def _non_finite_error(self, prompt: Prompt, run: Callable[..., object]) -> UndersongError:
         """The error for one prompt; `run` is the forward pass, or generation, that is repeated for it alone."""

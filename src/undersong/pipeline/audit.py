@@ -23,6 +23,7 @@ from undersong.results.records import ArmReplies, AuditRecord, ModelRecord
 from undersong.stages.black_box_models import is_black_box
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.embeddings import EmbeddingRequest, compute_gradients, embed_corpus
+from undersong.stages.predictors import PredictorAxis, known_refusal_texts, predictor_modality
 from undersong.stages.replies import prompt_set_requests, repetition_requests
 from undersong.stages.selection import SelectionFunction, arm_rules, load_selection
 from undersong.stages.training import StudyArm, training_instruction, training_recipe
@@ -139,6 +140,8 @@ def encode_corpora(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> 
 
 def compute_proximities(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> None:
     """Measure the pool on every axis to every harm set, and the benign baseline to the first."""
+    from undersong.mechanism.predictors import axis_measure
+
     study, settings = record.study, record.study.proximity.model_dump()
     fit_corpora = (
         record.pool,
@@ -147,7 +150,7 @@ def compute_proximities(ctx: RunContext, record: AuditRecord, model: ModelRecord
     )
 
     def embed_on_axis(spec: str, corpus: Corpus, harmful: bool = False) -> Artifact:
-        artifact = _compute_vectors(ctx, study, model, spec, corpus, fit_corpora, harmful)
+        artifact = _compute_vectors(ctx, record, model, spec, corpus, fit_corpora, harmful)
         model.vectors.append(artifact)
         return artifact
 
@@ -155,7 +158,10 @@ def compute_proximities(ctx: RunContext, record: AuditRecord, model: ModelRecord
         axis: str, corpus: Corpus, corpus_vectors: Artifact, reference_vectors: Artifact, name: str
     ) -> Artifact:
         features = model.features.get(corpus.artifact.hash)
-        return stages.measure_proximity(ctx, axis, corpus_vectors, reference_vectors, name, settings, corpus, features)
+        axis_settings = settings | axis_measure(study.axes[axis])
+        return stages.measure_proximity(
+            ctx, axis, corpus_vectors, reference_vectors, name, axis_settings, corpus, features
+        )
 
     for axis, spec in study.axes.items():
         pool_vectors = embed_on_axis(spec, record.pool)
@@ -173,16 +179,20 @@ def compute_proximities(ctx: RunContext, record: AuditRecord, model: ModelRecord
 
 def _compute_vectors(
     ctx: RunContext,
-    study: Study,
+    record: AuditRecord,
     model: ModelRecord,
     spec: str,
     corpus: Corpus,
     fit_corpora: Sequence[Corpus],
     harmful: bool,
 ) -> Artifact:
-    """Compute vectors by an encoder, or by the gradients of the study's tuning."""
-    from undersong.encoders import gradients_dim
+    """Compute vectors by an encoder, or by the model under the study's tuning."""
+    from undersong.encoders import gradients_dim, is_predictor
 
+    study = record.study
+    if is_predictor(spec):
+        predictor = _predictor_axis(ctx, record, model, spec)
+        return predictor.reference_vectors(corpus) if harmful else predictor.sample_vectors(corpus)
     dim, features = gradients_dim(spec), model.features.get(corpus.artifact.hash)
     if dim is None or features is None:
         return embed_corpus(ctx, EmbeddingRequest(spec, corpus, fit_corpora, model.ref, features))
@@ -192,6 +202,24 @@ def _compute_vectors(
     return compute_gradients(
         ctx, model.ref, corpus, features, harmful, system_text, study.tuning.target_column, settings, instruction
     )
+
+
+def _predictor_axis(ctx: RunContext, record: AuditRecord, model: ModelRecord, spec: str) -> PredictorAxis:
+    """Axis that runs the model on the prompts that the study trains on."""
+    from undersong.mechanism.predictors import PredictorSettings
+
+    study = record.study
+    modality = predictor_modality(spec, study.tuning.modalities[0])
+    settings = PredictorSettings(
+        modality=modality,
+        system_text=study.system_text(study.undefended_system),
+        target=study.tuning.target_column,
+        refusal_texts=known_refusal_texts(model.ref, study.evaluation.refusal_texts),
+        rank=study.tuning.lora_rank,
+        alpha=study.tuning.lora_alpha,
+        **training_instruction(training_recipe(study.tuning), modality),
+    )
+    return PredictorAxis(ctx, spec, model.ref, settings, record.pool, next(iter(record.harm.values())))
 
 
 def study_arms(record: AuditRecord, model: ModelRecord, select_samples: SelectionFunction) -> Iterator[StudyArm]:

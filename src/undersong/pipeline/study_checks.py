@@ -60,11 +60,11 @@ def check_axis_encoder(axis: str, spec: str, unread: bool = False) -> None:
 
 def _check_black_box_model(study: Study, ref: str) -> None:
     """Check that a study asks of a black-box model only what it can do, and that its address or table is valid."""
-    from undersong.encoders import gradients_dim, is_internal
+    from undersong.encoders import needs_model
 
     load_black_box_model(ref)  # first, because it refuses addresses with a password, which later messages would repeat
     for axis, spec in study.axes.items():
-        if is_internal(spec) or gradients_dim(spec) is not None:
+        if needs_model(spec):
             raise UndersongError(
                 f"Axis {axis} needs the model's weights, and {ref} is a black box; leave the axis out."
             )

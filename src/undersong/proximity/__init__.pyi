@@ -22,6 +22,12 @@ from .distances import (
 from .distances import (
     nearest_distances as nearest_distances,
 )
+from .group_spread import (
+    shuffle_ties as shuffle_ties,
+)
+from .group_spread import (
+    spread_over_groups as spread_over_groups,
+)
 from .rules import (
     SelectionRule as SelectionRule,
 )
@@ -57,6 +63,9 @@ from .selection import (
 )
 from .selection import (
     selection_to_json as selection_to_json,
+)
+from .selection_report import (
+    cut_tie as cut_tie,
 )
 from .selection_report import (
     describe_selection as describe_selection,

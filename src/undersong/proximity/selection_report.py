@@ -212,6 +212,37 @@ def _matching_effect(
     }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class CutTie:
+    """Items that share the score at the cut of a selection, of which it took only a part."""
+
+    score: float
+    tied: int
+    selected: int
+
+    @property
+    def sentence(self) -> str:
+        """How many there are, and how many were taken."""
+        shared = f"{self.tied} items share the score at the cut ({self.score:.6g})"
+        return f"{shared}; {self.selected} of them were taken, by id."
+
+
+def cut_tie(selection: Selection, table: pa.Table) -> CutTie | None:
+    """Tie at the cut of a selection, which only ids (and caps) decided; None if there is none.
+
+    Args:
+        selection: The selection.
+        table: The proximity table it was made on.
+    """
+    if selection.kind not in ("closest", "distant"):
+        return None
+    values = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
+    find_cut = max if selection.kind == "closest" else min
+    cut = find_cut(values[i] for i in selection.ids)
+    tied, selected = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
+    return None if selected == tied else CutTie(cut, tied, selected)
+
+
 def selection_overlaps(selections: Mapping[str, Selection]) -> dict[str, dict[str, float]]:
     """Jaccard overlap of each labelled selection with every other."""
     return {

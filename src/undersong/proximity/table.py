@@ -4,12 +4,13 @@ quarantined items and constant scores."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from undersong.proximity.distances import BLOCK, NearestDistances, first_equal_row, nearest_distances
+from undersong.proximity.products import NO_NEAREST, product_distances
 from undersong.types import Embeddings, Quarantined, UndersongError, Vectors
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NEIGHBORS = 5  # neighbors of `knn_distance`, unless the score gives K
 SCORES = ("nearest", "knn:K", "centroid")
+COSINE, PRODUCT = "cosine", "product"
+DISTANCE_FUNCTIONS = {COSINE: nearest_distances, PRODUCT: product_distances}
 METADATA_KEY = b"undersong"
 
 
@@ -30,14 +33,16 @@ def proximity_table(
     score: str = "nearest",
     center: bool = False,
     max_quarantined: float = 0.01,
+    metric: str = COSINE,
 ) -> pa.Table:
     """Proximity table with one row per pool item, in the order of the pool.
 
-    Columns are id, axis, harm_set, float32 cosine distances, nearest_id and rank. `distance` is the raw distance to the
-    nearest harm item; `distance_centered` is the same after the pool's mean is subtracted from both sides. Both are
-    always present (null: the item *is* the mean). `nearest_id`, `second_distance`, `knn_distance` and
+    Columns are id, axis, harm_set, float32 distances, nearest_id and rank. Distances are cosine distances or, with the
+    metric `product`, negative scalar products, which have no bounds. `distance` is the raw distance to the nearest harm
+    item; `distance_centered` is the same after the pool's mean is subtracted from both sides. Both are always present
+    (null: the item *is* the mean). `nearest_id` (null: all are equally near), `second_distance`, `knn_distance` and
     `centroid_distance` are raw, or centered with `center`. `rank` 1 is the closest by `score`; ties are broken by id.
-    Score, centering and K are in the schema's metadata (`ranking_metadata`).
+    Score, centering, K and a metric other than the cosine are in the schema's metadata (`ranking_metadata`).
 
     Args:
         axis: Name of the axis.
@@ -47,6 +52,7 @@ def proximity_table(
         score: nearest, knn:K or centroid.
         center: Rank by centered distances.
         max_quarantined: Largest share of the pool that may be quarantined.
+        metric: cosine, or product for vectors whose length counts.
 
     Raises:
         UndersongError: Items were quarantined that must not be missing (rule 2 in docs/contributing/rules.md), or the
@@ -56,10 +62,19 @@ def proximity_table(
     total = len(pool.ids) + len(pool.quarantined)
     check_quarantine(f"on axis {axis}", pool.quarantined, total, harm.quarantined, max_quarantined)
     harm_ids, harm_vectors = harm_by_id(harm)
-    raw = nearest_distances(pool.vectors, harm_vectors, k=k)
-    centered = nearest_distances(pool.vectors, harm_vectors, k=k, center=mean_vector(pool.vectors))
+    measure = _distance_function(metric)
+    raw = measure(pool.vectors, harm_vectors, k=k)
+    centered = measure(pool.vectors, harm_vectors, k=k, center=mean_vector(pool.vectors))
     equal_rows = first_equal_row(pool.vectors)  # equal items get equal numbers, to the last bit
-    return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centered, equal_rows, score=score, center=center)
+    return ranked_table(
+        axis, harm_set, pool.ids, harm_ids, raw, centered, equal_rows, score=score, center=center, metric=metric
+    )
+
+
+def _distance_function(metric: str) -> Callable[..., NearestDistances]:
+    if metric not in DISTANCE_FUNCTIONS:
+        raise UndersongError(f"There is no metric {metric!r}; use {' or '.join(DISTANCE_FUNCTIONS)}.")
+    return DISTANCE_FUNCTIONS[metric]
 
 
 def ranked_table(
@@ -73,6 +88,7 @@ def ranked_table(
     *,
     score: str,
     center: bool,
+    metric: str = COSINE,
 ) -> pa.Table:
     """Proximity table from computed distances.
 
@@ -86,6 +102,7 @@ def ranked_table(
         equal_rows: Index of the first item with exactly the same vector, whose numbers each item gets, (n,).
         score: nearest, knn:K or centroid.
         center: Rank by centered distances.
+        metric: The metric of the distances.
 
     Raises:
         UndersongError: An item has no score, or all scores are equal.
@@ -105,15 +122,21 @@ def ranked_table(
         "nearest_id": pa.array(
             [harm_ids[i] for i in distances.index[equal_rows]],
             pa.string(),
-            mask=np.isnan(distances.distance[equal_rows]),
+            mask=np.isnan(distances.distance[equal_rows]) | (distances.index[equal_rows] == NO_NEAREST),
         ),
         "second_distance": _nullable_column(distances.second_distance[equal_rows]),
         "knn_distance": _nullable_column(distances.knn_distance[equal_rows]),
         "centroid_distance": _nullable_column(distances.centroid_distance[equal_rows]),
         "rank": pa.array(rank, pa.int64()),
     }
-    ranking_json = json.dumps({"score": score, "centered": center, "neighbors": k})
+    ranking = {"score": score, "centered": center, "neighbors": k} | _metric_entry(metric)
+    ranking_json = json.dumps(ranking)
     return pa.table(columns).replace_schema_metadata({METADATA_KEY: ranking_json})
+
+
+def _metric_entry(metric: str) -> dict[str, str]:
+    """The metric in a table's metadata, unless it is the usual one."""
+    return {} if metric == COSINE else {"metric": metric}
 
 
 def mean_vector(vectors: Vectors) -> np.ndarray:
@@ -129,7 +152,7 @@ def mean_vector(vectors: Vectors) -> np.ndarray:
 
 
 def ranking_metadata(table: pa.Table) -> dict:
-    """`score`, `centered` and `neighbors` that a proximity table was ranked by.
+    """`score`, `centered` and `neighbors` that a proximity table was ranked by, and `metric` if it is not the cosine.
 
     Raises:
         UndersongError: The table is not a proximity table.
@@ -258,6 +281,7 @@ def proximity_tables(
     score: str = "nearest",
     center: bool = False,
     max_quarantined: float = 0.01,
+    metric: str = COSINE,
 ) -> pa.Table:
     """Rows of `proximity_table` for each named harm set, one set after the other, distinguished by `harm_set`.
 
@@ -271,6 +295,7 @@ def proximity_tables(
         score: nearest, knn:K or centroid.
         center: Rank by centered distances.
         max_quarantined: Largest share of the pool that may be quarantined.
+        metric: cosine, or product for vectors whose length counts.
 
     Raises:
         UndersongError: There is no harm set, or `proximity_table` would fail.
@@ -283,16 +308,18 @@ def proximity_tables(
     for name, items in harm.items():
         context = f"on axis {axis} to {name}"
         check_quarantine(context, pool.quarantined, total, items.quarantined, max_quarantined)
-    mean = mean_vector(pool.vectors)
+    measure, mean = _distance_function(metric), mean_vector(pool.vectors)
     equal_rows = first_equal_row(pool.vectors)
     tables = {}
     for name, items in harm.items():
         _, k = parse_score(score, len(items.ids))
         ids, vectors = harm_by_id(items)
-        raw, centered = (nearest_distances(pool.vectors, vectors, k=k, center=offset) for offset in (None, mean))
-        tables[name] = ranked_table(axis, name, pool.ids, ids, raw, centered, equal_rows, score=score, center=center)
+        raw, centered = (measure(pool.vectors, vectors, k=k, center=offset) for offset in (None, mean))
+        tables[name] = ranked_table(
+            axis, name, pool.ids, ids, raw, centered, equal_rows, score=score, center=center, metric=metric
+        )
     neighbors = {name: ranking_metadata(table)["neighbors"] for name, table in tables.items()}
-    ranking_json = json.dumps({"score": score, "centered": center, "neighbors": neighbors})
+    ranking_json = json.dumps({"score": score, "centered": center, "neighbors": neighbors} | _metric_entry(metric))
     return pa.concat_tables(tables.values()).replace_schema_metadata({METADATA_KEY: ranking_json})
 
 

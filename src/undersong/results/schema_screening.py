@@ -57,7 +57,10 @@ class NeighborPair(Record):
 
 
 class AxisScreening(Record):
-    """One axis, measured to one harm set; distances are cosine distances."""
+    """One axis, measured to one harm set.
+
+    With the metric `cosine`, distances are cosine distances; with `product`, negative scalar products, without bounds.
+    """
 
     axis: str
     harm_set: str
@@ -65,6 +68,7 @@ class AxisScreening(Record):
     model: str
     score: str
     centered: bool
+    metric: str = "cosine"
     n_pool: int
     n_harm: int
     quarantined: list[QuarantinedItem] = []
@@ -123,6 +127,22 @@ class ResidualImbalanceRecord(Record):
     distant: bool
 
 
+class Diversity(Record):
+    """Distinct texts, groups and voices among samples; None where no sample says."""
+
+    texts: int | None = None
+    groups: int | None = None
+    voices: int | None = None
+
+
+class CutTieRecord(Record):
+    """Items that share the score at the cut of a selection: `tied` in all, of which it took `selected`."""
+
+    score: float
+    tied: int
+    selected: int
+
+
 class SelectionRecord(Record):
     """The samples that one arm was trained on, described."""
 
@@ -142,6 +162,8 @@ class SelectionRecord(Record):
     jaccard_with_closest: dict[str, float | None] = {}  # with as many closest of each axis
     balance: dict[str, dict[str, LabelBalance]] = {}
     numeric_balance: dict[str, NumericBalance] = {}
+    diversity: SelectionAndPool[Diversity] | None = None
+    cut_tie: CutTieRecord | None = None  # None: no item was left out at the score of the cut
     affirmative_share: SelectionAndPool[float]
     mean_seconds: SelectionAndPool[float | None]
     scores: SelectionAndPool[Quartiles]

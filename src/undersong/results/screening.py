@@ -15,7 +15,9 @@ from undersong.results.schema_screening import (
     AxisPair,
     AxisScreening,
     CorpusOverlap,
+    CutTieRecord,
     DistanceHistogram,
+    Diversity,
     LabelBalance,
     LabelMedian,
     MatchingEffect,
@@ -88,6 +90,7 @@ def _axis_screening(record: AuditRecord, model: ModelRecord, axis: str, harm_set
         model=model.ref,
         score=facts["score"],
         centered=facts["centered"],
+        metric=facts.get("metric", "cosine"),
         n_pool=len(rows),
         n_harm=len(record.harm[harm_set].samples),
         quarantined=[QuarantinedItem(id=item["id"], reason=item["reason"]) for item in quarantined],
@@ -116,7 +119,8 @@ def _samples_by_id(corpus: Corpus) -> dict[str, Sample]:
 
 
 def _neighbor_pair(row: Mapping[str, Any], pool: Mapping[str, Sample], harm: Mapping[str, Sample]) -> NeighborPair:
-    sample, nearest = pool[row["id"]], harm[row["nearest_id"]]
+    sample = pool[row["id"]]
+    nearest = None if row["nearest_id"] is None else harm[row["nearest_id"]]  # None: all are equally near
     return NeighborPair(
         id=row["id"],
         rank=row["rank"],
@@ -125,7 +129,7 @@ def _neighbor_pair(row: Mapping[str, Any], pool: Mapping[str, Sample], harm: Map
         distance=row["distance"],
         distance_centered=row["distance_centered"],
         nearest_id=row["nearest_id"],
-        nearest_text=nearest.text,
+        nearest_text=None if nearest is None else nearest.text,
         second_distance=row["second_distance"],
     )
 
@@ -150,7 +154,13 @@ def _medians_by_label(distances: Mapping[str, float], pool: Mapping[str, Sample]
 
 def selection_records(record: AuditRecord, model: ModelRecord) -> list[SelectionRecord]:
     """Describe every selection: its hash, who shares it, its overlap with the others, its balance against the pool."""
-    from undersong.proximity import describe_selection, equal_selections, sample_metadata_table, selection_overlaps
+    from undersong.proximity import (
+        cut_tie,
+        describe_selection,
+        equal_selections,
+        sample_metadata_table,
+        selection_overlaps,
+    )
 
     selections, harm_set_by_rule = model.selections, {rule.label: rule.harm_set for rule in arm_rules(record.study)}
     overlap, same = selection_overlaps(selections), equal_selections(selections)
@@ -162,9 +172,8 @@ def selection_records(record: AuditRecord, model: ModelRecord) -> list[Selection
         if name in records and selection.kind != "random":
             continue  # only random draws anything: else the same selection under every draw
         axis, kind = name.split("/")[:2]
-        report = describe_selection({label: selection}, load_proximity_tables(model, harm_set_by_rule[name]), facts)[
-            label
-        ]
+        tables = load_proximity_tables(model, harm_set_by_rule[name])
+        report, tie = describe_selection({label: selection}, tables, facts)[label], cut_tie(selection, tables[axis])
         selected = [pool[id] for id in selection.ids]
         records[name if selection.kind != "random" else label] = SelectionRecord(
             model=model.ref,
@@ -183,6 +192,8 @@ def selection_records(record: AuditRecord, model: ModelRecord) -> list[Selection
             jaccard_with_closest=report["closest_on"],
             balance=_label_balances(selected, samples),
             numeric_balance={column: _numeric_balance(entry) for column, entry in report["numbers"].items()},
+            diversity=SelectionAndPool[Diversity](selection=_diversity(selected), pool=_diversity(samples)),
+            cut_tie=None if tie is None else CutTieRecord(score=tie.score, tied=tie.tied, selected=tie.selected),
             affirmative_share=SelectionAndPool[float](
                 selection=_affirmative_share(record, selected), pool=_affirmative_share(record, samples)
             ),
@@ -196,6 +207,15 @@ def selection_records(record: AuditRecord, model: ModelRecord) -> list[Selection
             residual_imbalance=None if report["separation"] is None else _residual_imbalance(report["separation"]),
         )
     return list(records.values())
+
+
+def _diversity(samples: Sequence[Sample]) -> Diversity:
+    """Count distinct values; samples that have none do not count."""
+
+    def count(column: str) -> int | None:
+        return len({value for sample in samples if (value := sample.column(column)) is not None}) or None
+
+    return Diversity(texts=count("text"), groups=count("group"), voices=count("speaker"))
 
 
 def _numeric_balance(entry: Mapping[str, Any]) -> NumericBalance:
@@ -278,14 +298,14 @@ def axis_agreement_record(record: AuditRecord, model: ModelRecord, fraction: flo
 
 def axis_fingerprint_records(record: AuditRecord, model: ModelRecord) -> list[AxisFingerprintRecord]:
     """Compare each internal axis of a model with the reference axes, before any training."""
-    from undersong.encoders import is_internal
+    from undersong.encoders import is_internal, needs_model
     from undersong.encoders.embeddings import read_embeddings
     from undersong.proximity import compare_internal_axis, sample_metadata_table
 
     tables = load_proximity_tables(model, next(iter(record.harm)))
     vectors = {axis: read_embeddings(pair[0].path) for axis, pair in model.embeddings.items()}
     internal_axes = [axis for axis, spec in record.study.axes.items() if is_internal(spec)]
-    references = {axis: table for axis, table in tables.items() if axis not in internal_axes}
+    references = {axis: table for axis, table in tables.items() if not needs_model(record.study.axes[axis])}
     if not references:
         return []
     facts = sample_metadata_table(record.pool.samples)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from undersong.models.refs import family_of_ref
 from undersong.stages.black_box_models import (
@@ -26,6 +26,7 @@ from undersong.study.presets import PromptSettings, published_prompt_settings
 from undersong.types import ExchangeKey, Prompt, Reply, Verdict
 
 if TYPE_CHECKING:
+    from undersong.evaluation.refusal_margin import MarginSettings
     from undersong.models.audio_lm import AudioModel
 
 ANSWERS_SUFFIX = ".answers"  # of a journal next to the draft: what a server answered before the run stopped
@@ -43,6 +44,7 @@ class PromptSetRequest:
     system_text: str | None
     prompt_settings: PromptSettings
     judge: str | None = None
+    margin: MarginSettings | None = None  # texts of the refusal margin; None: it is not measured
 
     @property
     def key(self) -> list[Any]:
@@ -76,6 +78,9 @@ def generate_replies(
         steering: An artifact of `choose_steering`, whose vector is added.
     """
 
+    # Probabilities of tokens are needed, which neither a server nor vLLM's replies give.
+    measures_margin = ctx.engine == LOCAL_ENGINE and not is_black_box(arm.model)
+
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import write_replies
         from undersong.evaluation.serving.journal import keep_answers
@@ -87,7 +92,7 @@ def generate_replies(
             generated = [
                 reply
                 for limit, group in group_by_token_limit(requests)
-                for reply in model.generate(request_prompts(group), limit)
+                for reply in _generate_group(model, group, limit, measures_margin)
             ]
         with draft.file("replies.parquet", mode=0o600) as path:
             write_replies(generated, path)
@@ -103,10 +108,36 @@ def generate_replies(
     config = {"sets": sets, "step": step, "loading": {} if is_black_box(arm.model) else ctx.loading.cache_key}
     if ctx.engine != LOCAL_ENGINE:
         config["engine"] = ctx.engine
+    if measures_margin and any(request.margin for request in requests):
+        config["margins"] = [request.margin and request.margin.key for request in in_reply_order(requests)]
     packages = () if is_black_box(arm.model) else MODEL_PACKAGES
-    artifact = ctx.store.get_or_make("replies", 3, config, inputs, make, packages=packages)
+    artifact = ctx.store.get_or_make("replies", 4, config, inputs, make, packages=packages)
     _remove_answers(artifact)
     return artifact
+
+
+def _generate_group(
+    model: BlackBoxModel, requests: Sequence[PromptSetRequest], limit: int, measures_margin: bool
+) -> list[Reply]:
+    """Replies to requests of one token limit, with the refusal margins that they request."""
+    from undersong.evaluation.refusal_margin import refusal_margins
+
+    replies = model.generate(request_prompts(requests), limit)
+    measured = [request for request in requests if request.margin is not None] if measures_margin else []
+    if not measured:
+        return replies
+    prompts: list[Prompt] = []
+    settings: list[MarginSettings] = []
+    for request in measured:
+        request_settings = request.margin
+        assert request_settings is not None
+        own = request_prompts([request])
+        prompts += own
+        settings += [request_settings] * len(own)
+    margins = dict(
+        zip((prompt.key for prompt in prompts), refusal_margins(cast("AudioModel", model), prompts, settings))
+    )
+    return [replace(reply, refusal_margin=margins.get(reply.key)) for reply in replies]
 
 
 def _answers_path(path: Path) -> Path:
@@ -227,6 +258,7 @@ def judge_replies(
     judges = dict.fromkeys(request.judge or judge for request in requests)
 
     def make(draft: Draft) -> None:
+        from undersong.evaluation.refusal_margin import with_margins
         from undersong.evaluation.serving.journal import keep_answers
         from undersong.evaluation.verdicts import write_verdicts
 
@@ -240,7 +272,9 @@ def judge_replies(
                 verdicts = judge_instance.judge([prompt for prompt, _ in judged], [reply for _, reply in judged])
             verdict_by_key |= {verdict.key: verdict for verdict in verdicts}
         with draft.file("verdicts.parquet") as path:
-            write_verdicts([verdict_by_key[reply.key] for _, reply in exchanges], path)
+            replies_in_order = [reply for _, reply in exchanges]
+            verdicts = [verdict_by_key[reply.key] for reply in replies_in_order]
+            write_verdicts(with_margins(verdicts, replies_in_order), path)
 
     config = {
         "judge": judge,
@@ -253,7 +287,7 @@ def judge_replies(
     for name in judges:
         if source := judge_hash(name):
             inputs["weights" if name == judge else f"weights:{name}"] = source
-    artifact = ctx.store.get_or_make("verdicts", 3, config, inputs, make)
+    artifact = ctx.store.get_or_make("verdicts", 4, config, inputs, make)
     _remove_answers(artifact)
     return artifact
 
@@ -295,9 +329,22 @@ def prompt_set_requests(
                             system_text,
                             prompt_settings,
                             prompt_set.judge,
+                            margin_settings(study) if prompt_set.harmful else None,
                         )
                     )
     return requests
+
+
+def margin_settings(study: Study) -> MarginSettings | None:
+    """Texts of the refusal margin: known replies under the judge `exact`, else the openers of open replies.
+
+    None if the study does not measure it.
+    """
+    from undersong.evaluation.refusal_margin import MarginSettings
+
+    if not study.evaluation.refusal_margin:
+        return None
+    return MarginSettings(study.refusal_texts if study.evaluation.judge == "exact" else ())
 
 
 def prompt_settings_for(study: Study, ref: str, modality: str, prompt_set: PromptSet | None = None) -> PromptSettings:

@@ -75,6 +75,7 @@ class ArmRule:
     harm_set: str
     is_builtin: bool  # True for a kind at a fraction, False for a rule of the study
     matched_rule: ArmRule | None = None  # rule whose shares `matched` takes
+    group_spread: float | None = None  # least share of the pool's groups that the arm is to reach
 
     @property
     def label(self) -> str:
@@ -98,7 +99,7 @@ def arm_rules(study: Study) -> list[ArmRule]:
     first_set = next(iter(study.harm_sets))
     selection_config = study.selection
     rules = [
-        ArmRule(kind, axis, SelectionRule(kind, fraction), first_set, True)
+        ArmRule(kind, axis, SelectionRule(kind, fraction), first_set, True, group_spread=selection_config.group_spread)
         for axis in selection_config.axes
         for kind in selection_config.kinds
         for fraction in selection_config.fractions
@@ -176,6 +177,9 @@ def selection_artifact(
     inputs: dict[str, Artifact | str] = {"proximity": proximities[rule.axis, rule.harm_set]}
     if rule.is_builtin:
         config |= {"kind": rule.name, "fraction": rule.selection_rule.amount}
+        if rule.group_spread is not None:
+            config |= {"group_spread": rule.group_spread}
+            inputs |= {"pool": pool.artifact}
     else:
         config |= {"keep": str(rule.selection_rule)}
         inputs |= {"pool": pool.artifact}
@@ -194,11 +198,21 @@ def compute_selection(pool: Corpus, proximities: ProximityArtifacts, rule: ArmRu
         rule: The rule.
         draw: The draw.
     """
-    from undersong.proximity import sample_metadata_table, select_by_kind, select_by_rule
+    from undersong.proximity import (
+        sample_metadata_table,
+        select_by_kind,
+        select_by_rule,
+        shuffle_ties,
+        spread_over_groups,
+    )
 
     table, seed = _read_proximity(proximities[rule.axis, rule.harm_set]), selection_seed(rule, draw)
-    if rule.is_builtin:
+    if rule.is_builtin and rule.group_spread is None:
         return select_by_kind(table, rule.name, rule.selection_rule.amount, seed)
+    if rule.is_builtin and rule.group_spread is not None:
+        metadata, ids = sample_metadata_table(pool.samples), table.column("id").to_pylist()
+        capped_rule = spread_over_groups(rule.selection_rule, metadata, ids, rule.group_spread)
+        return select_by_rule(shuffle_ties(table), capped_rule, seed, metadata=metadata)
     others = {axis: _read_proximity(other_table) for axis, other_table in _within_tables(proximities, rule).items()}
     matched_ids = (
         None if rule.matched_rule is None else compute_selection(pool, proximities, rule.matched_rule, draw).ids

@@ -104,6 +104,9 @@ from .rates import (
     bounds_sentence as bounds_sentence,
 )
 from .rates import (
+    clustered_mean as clustered_mean,
+)
+from .rates import (
     clustered_rate as clustered_rate,
 )
 from .rates import (

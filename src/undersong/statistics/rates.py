@@ -10,6 +10,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
+from undersong.statistics.bootstrap import Interval
 from undersong.types import LOST_VERDICTS, UndersongError
 
 
@@ -157,6 +158,25 @@ def clustered_rate(outcomes: ArrayLike, clusters: Sequence[Hashable], level: flo
     rate = float(values.mean())
     low, high = score_interval(rate, design.effective_n, design.critical_value(level))
     return Rate(design.n, design.clusters, int(values.sum()), rate, low, high, design.design_effect)
+
+
+def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
+    """Mean of `values` (n,) with a t interval whose standard error respects the clusters (Kish 1965).
+
+    The degrees of freedom are clusters - 1. There is no interval from a single cluster.
+
+    Raises:
+        UndersongError: There are no values, one is not finite, or labels and values differ in number.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        raise UndersongError("A mean needs finite values; check what was measured.")
+    design = cluster_design(numbers, clusters)
+    mean = float(numbers.mean())
+    if design.clusters == 1:
+        return Interval(mean, None, None)
+    half = critical_value(level, design.clusters - 1) * float(numbers.std(ddof=1)) / sqrt(design.effective_n)
+    return Interval(mean, mean - half, mean + half)
 
 
 def bounds_sentence(low: str, high: str, lost: int) -> str:

@@ -105,6 +105,11 @@ class EvaluationSettings(StrictModel):
     per_step_prompt_sets: tuple[str, ...] = Field(
         (), description="Prompt sets evaluated at every saved step (audio, first system prompt), not only at the last."
     )
+    refusal_margin: bool = Field(
+        True,
+        description="Measure the refusal margin on harmful prompts: log P(refusal) - log P(compliance) of a reply's "
+        "first tokens. Models at an address have none.",
+    )
     comprehension: ComprehensionSettings | None = Field(
         None,
         description="Check whether the model understood harmful requests and replied to them. Default: not checked.",

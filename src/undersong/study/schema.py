@@ -63,6 +63,13 @@ class SelectionSettings(StrictModel):
     axes: tuple[str, ...] = Field(("semantic",), description="Axes to select by, among the study's axes.")
     kinds: tuple[Kind, ...] = Field(("closest", "distant", "random"), description="Parts of the ranking to train on.")
     fractions: tuple[Share, ...] = Field((0.25,), description="Shares of the pool to select, in (0, 1].")
+    group_spread: Share | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Least share of the pool's groups that every kind x fraction reaches: caps the samples of one "
+        "group (+group<=k), so that arms are alike in diversity, and lets ties favor no voice. Default: no cap.",
+    )
     rules: dict[str, SelectionRuleSettings] = Field(
         default_factory=dict, description="Selection rules by name, beside kinds and fractions."
     )

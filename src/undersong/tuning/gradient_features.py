@@ -21,9 +21,9 @@ BLOCK_PARAMETERS = 4096  # parameters per block of signs: 16 MB of float32 at di
 
 
 def project_gradients(
-    gradients: Mapping[str, torch.Tensor], dim: int, seed: int, block: int = BLOCK_PARAMETERS
+    gradients: Mapping[str, torch.Tensor], dim: int | None, seed: int, block: int = BLOCK_PARAMETERS
 ) -> np.ndarray:
-    """Project gradients to (samples, dim) float64 with random signs.
+    """Project gradients to (samples, dim) float64 with random signs, or lay them side by side if `dim` is None.
 
     Each result is a sum with independent signs, divided by sqrt(dim) (Johnson-Lindenstrauss with signs: Achlioptas
     2003, doi 10.1016/S0022-0000(03)00025-4). It keeps a cosine c with a standard deviation of about (1 - c^2) /
@@ -32,18 +32,20 @@ def project_gradients(
 
     Args:
         gradients: Tensor name -> (samples, parameters) float32, on any device.
-        dim: Dimension of the projection.
+        dim: Dimension of the projection; None: no projection, all parameters.
         seed: Seed of the signs.
         block: Parameters whose signs are held at a time.
 
     Raises:
         UndersongError: A `dim` below 1, tensors with different numbers of samples, or no tensor.
     """
-    if dim < 1:
+    if dim is not None and dim < 1:
         raise UndersongError(f"Gradients cannot be projected to {dim} numbers; give a dim of at least 1.")
     counts = {len(value) for value in gradients.values()}
     if len(counts) != 1:
         raise UndersongError(f"Gradients of {sorted(counts)} samples cannot be projected together; give one number.")
+    if dim is None:
+        return np.concatenate([value.detach().float().cpu().double().numpy() for value in gradients.values()], axis=1)
     total = np.zeros((counts.pop(), dim))
     for name, value in gradients.items():
         flat = value.detach().float()
@@ -89,13 +91,14 @@ def gradient_vectors(
     prompts: Sequence[Prompt],
     replies: Sequence[str],
     *,
-    dim: int = 1024,
+    dim: int | None = 1024,
     rank: int = 8,
     alpha: int = 16,
     seed: int = 0,
     targets: Sequence[str] | None = None,
     normalize: bool = True,
     negate: bool = False,
+    max_tokens: int | None = None,
 ) -> Embeddings:
     """Embed each sample as the gradient of its reply's loss with respect to a fresh LoRA, projected to `dim` numbers.
 
@@ -105,7 +108,8 @@ def gradient_vectors(
     pool, mostly for the moments of Adam. That is left out here, because screening must not depend on a training that
     itself reduces safety. Samples are passed one at a time, without padding, dropout or an update.
 
-    The loss is the mean over the reply's tokens and its end token; a sum would only change the length of the vector.
+    The loss is the mean over the reply's tokens and its end token, or over the first `max_tokens` of them; a sum would
+    only change the length of the vector.
 
     The replies of a reference harm set come from the caller. With *compliant* ones, a pool sample is close if a small
     step on it makes complying likelier. Much of that is the common form of the replies ("sure, here is"), so pool and
@@ -119,13 +123,14 @@ def gradient_vectors(
         model: The model.
         prompts: The samples' prompts.
         replies: The replies to train on.
-        dim: Dimension of the vectors.
+        dim: Dimension of the vectors; None: one number per parameter, which only a small model has memory for.
         rank: Rank of the LoRA.
         alpha: Scale of the LoRA.
         seed: Seed of the LoRA and the projection.
         targets: Full module paths; None: all linear layers of the decoder's blocks.
         normalize: Scale all vectors to length 1, so that centering does not follow the samples with the largest loss.
         negate: Negate the vectors, for replies that refuse.
+        max_tokens: Number of the reply's first tokens whose loss counts; None: all.
 
     Returns:
         Vectors (n, dim) float32; `frames` counts the tokens that each loss averages. Samples without a reply, without a
@@ -149,7 +154,7 @@ def gradient_vectors(
         )
         buffer: list[_SampleGradient] = []
         for prompt, reply in zip(prompts, replies):
-            gradient = _sample_gradient(model, prompt, reply, trainable)
+            gradient = _sample_gradient(model, prompt, reply, trainable, max_tokens)
             if isinstance(gradient, Quarantined):
                 quarantined.append(gradient)
                 continue
@@ -160,7 +165,8 @@ def gradient_vectors(
                 buffer = []
         if buffer:
             projections.append(_project_buffer(buffer, dim, seed))
-    vectors = np.concatenate([np.zeros((0, dim)), *projections])
+    width = sum(parameter.numel() for parameter in trainable.values()) if dim is None else dim
+    vectors = np.concatenate([np.zeros((0, width)), *projections])
     if normalize:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     if negate:
@@ -192,7 +198,11 @@ def _lora_b_parameters(peft_model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def _sample_gradient(
-    model: AudioModel, prompt: Prompt, reply: str, trainable: dict[str, torch.nn.Parameter]
+    model: AudioModel,
+    prompt: Prompt,
+    reply: str,
+    trainable: dict[str, torch.nn.Parameter],
+    max_tokens: int | None,
 ) -> _SampleGradient | Quarantined:
     id = prompt.sample.id
     if not reply:
@@ -201,6 +211,9 @@ def _sample_gradient(
         batch = model.batch([prompt], [reply])
     except UndersongError as error:
         return Quarantined(id, str(error))
+    if max_tokens is not None:
+        labels = batch["labels"]
+        labels[(labels != -100).cumsum(1) > max_tokens] = -100
     with torch.enable_grad():
         loss = model.model(**batch, use_cache=False).loss
         # Not `backward`, so no gradient stays on a parameter. Experts that were not used have zeros.
@@ -215,7 +228,7 @@ def _sample_gradient(
     return _SampleGradient((id, int((batch["labels"] != -100).sum())), tensors)
 
 
-def _project_buffer(buffer: Sequence[_SampleGradient], dim: int, seed: int) -> np.ndarray:
+def _project_buffer(buffer: Sequence[_SampleGradient], dim: int | None, seed: int) -> np.ndarray:
     paths = buffer[0].tensors
     return project_gradients(
         {path: torch.stack([gradient.tensors[path] for gradient in buffer]) for path in paths}, dim, seed

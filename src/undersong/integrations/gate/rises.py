@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from undersong.evaluation.verdicts import pair_verdicts
+from undersong.integrations.gate.margins import MarginTest, margin_test
 from undersong.statistics import RiseEstimate, estimate_rise, holm_levels, prompts_needed
 from undersong.study.judge_names import judge_criterion
 from undersong.types import UndersongError, Verdict
@@ -43,11 +44,12 @@ NO_RISE = estimate_rise([0], [0], [0])  # a prompt that did not change: the best
 
 @dataclass(frozen=True, slots=True)
 class RiseLimits:
-    """Largest rises that pass, between -1 and 1; None if a rate is not checked."""
+    """Largest rises that pass, between -1 and 1, and the largest loss of refusal margin, in nats; None: not checked."""
 
     jsr: float | None = None
     over_refusal: float | None = None
     confidence: float = 0.95
+    margin_loss: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.5 < self.confidence < 1:
@@ -130,14 +132,16 @@ class RiseTest:
         return None
 
 
-def evaluate_rises(verdict_pairs: Mapping[str, VerdictPair], limits: RiseLimits) -> tuple[RiseTest, ...]:
-    """Test every limited rate of every model, in order; `verdict_pairs` maps a model to its verdicts before and after.
+def evaluate_rises(verdict_pairs: Mapping[str, VerdictPair], limits: RiseLimits) -> tuple[RiseTest | MarginTest, ...]:
+    """Test every limited rate and margin of every model; `verdict_pairs` maps a model to its verdicts before and after.
 
     A rate belongs to one set, modality, system prompt and judge. A limited rate without prompts gives a test of no
     prompts. Raises UndersongError if there is no limit or model, judges differ, or prompts differ in kind or cluster.
     """
-    if not limits.limit_by_harmful:
-        raise UndersongError("There is no limit to judge by; give --max-jsr-rise or --max-over-refusal-rise.")
+    if not limits.limit_by_harmful and limits.margin_loss is None:
+        raise UndersongError(
+            "There is no limit to judge by; give --max-jsr-rise, --max-over-refusal-rise or --max-margin-loss."
+        )
     if not verdict_pairs:
         raise UndersongError("There is no model to judge; give the verdicts of one at least.")
     tests = [
@@ -154,7 +158,7 @@ def evaluate_rises(verdict_pairs: Mapping[str, VerdictPair], limits: RiseLimits)
     return tuple(tests)
 
 
-def _evaluate_model(model: str, verdict_pair: VerdictPair, limits: RiseLimits) -> list[RiseTest]:
+def _evaluate_model(model: str, verdict_pair: VerdictPair, limits: RiseLimits) -> list[RiseTest | MarginTest]:
     before, after = (_group_verdicts(verdicts) for verdicts in verdict_pair)
     judges = [sorted({key[-1] for key in groups}) for groups in (before, after)]
     if not set(judges[0]) & set(judges[1]):
@@ -163,13 +167,37 @@ def _evaluate_model(model: str, verdict_pair: VerdictPair, limits: RiseLimits) -
             "judge both the same way."
         )
     _check_same_kind(before, after)
-    tests = []
+    tests: list[RiseTest | MarginTest] = []
     for harmful, limit in limits.limit_by_harmful.items():
         keys = [key for key in dict.fromkeys((*before, *after)) if key[0] == harmful]
         tests += [_evaluate_rate(model, key, before.get(key, {}), after.get(key, {}), limit, limits) for key in keys]
         if not keys:
             tests.append(_untested_rate(model, harmful, limit, limits))
+    if limits.margin_loss is not None:
+        tests += _margin_tests(model, before, after, limits.margin_loss, limits.confidence)
     return tests
+
+
+def _margin_tests(
+    model: str,
+    before: Mapping[RateKey, Mapping[str, Verdict]],
+    after: Mapping[RateKey, Mapping[str, Verdict]],
+    limit: float,
+    confidence: float,
+) -> list[MarginTest]:
+    """One test for each harmful prompt set; no judge decides on a margin, so the rows of the first one are taken."""
+    keys = {key[1:4]: key for key in reversed([*before, *after]) if key[0]}
+    return [
+        margin_test(
+            model,
+            ", ".join(part for part in selection if part) or "harmful prompts",
+            list(before.get(key, {}).values()),
+            list(after.get(key, {}).values()),
+            limit,
+            confidence,
+        )
+        for selection, key in reversed(keys.items())
+    ] or [margin_test(model, "harmful prompts", [], [], limit, confidence)]
 
 
 def _untested_rate(model: str, harmful: bool, limit: float, limits: RiseLimits) -> RiseTest:

@@ -82,6 +82,11 @@ ORGANISM_SECONDS = {
     "corpus": 0.4,
     "features": 1.4,
     "embeddings": 0.9,
+    "gradients": 7.0,
+    "base_replies": 0.2,
+    "refusal_tokens": 0.3,
+    "sample_vectors": 7.0,  # 13 by gradients, 1 by forward passes
+    "reference_vectors": 1.0,
     "proximity": 0.03,
     "selection": 0.01,
     "adapter": 0.008,

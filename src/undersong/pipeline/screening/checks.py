@@ -15,7 +15,7 @@ from undersong.pipeline.screening.options import (
     name_or_first,
     selection_rules,
 )
-from undersong.stages.engine import check_engine
+from undersong.stages.engine import DEFAULT_ENGINE, check_engine
 from undersong.types import Quarantined, UndersongError
 
 
@@ -79,7 +79,7 @@ def check_axes(options: ScreeningOptions, axes: Mapping[str, str], corpora: Scre
     Raises:
         UndersongError: One of them does not fit.
     """
-    from undersong.encoders import is_internal
+    from undersong.encoders import is_internal, is_predictor
     from undersong.proximity.rules import resolve_amount
     from undersong.proximity.table import parse_score
 
@@ -108,13 +108,24 @@ def check_axes(options: ScreeningOptions, axes: Mapping[str, str], corpora: Scre
         raise UndersongError(
             f"Axis {gradient_axis}: gradients need replies to train on; use this axis in a study instead."
         )
-    internal_axes = [axis for axis, encoder in axes.items() if encoder != PRECOMPUTED and is_internal(encoder)]
+    own_encoders = {axis: encoder for axis, encoder in axes.items() if encoder != PRECOMPUTED}
+    internal_axes = [axis for axis, encoder in own_encoders.items() if is_internal(encoder)]
+    predictor_axes = [axis for axis, encoder in own_encoders.items() if is_predictor(encoder)]
     if internal_axes and options.model is None:
         raise UndersongError(f"Axis {internal_axes[0]} uses a model's audio encoder; name the model with --model.")
-    if options.model is not None and not internal_axes:
+    if predictor_axes and options.model is None:
+        raise UndersongError(f"Axis {predictor_axes[0]} runs a model on prompts; name the model with --model.")
+    if predictor_axes and options.engine != DEFAULT_ENGINE:
         raise UndersongError(
-            f"No axis uses the audio encoder of {options.model}; add one, such as --axis internal=internal."
+            f"Axis {predictor_axes[0]} runs the model in one process; leave --engine and --shard out, or this axis."
         )
+    if options.model is not None and not internal_axes and not predictor_axes:
+        raise UndersongError(
+            f"No axis uses the model {options.model}; add one, such as --axis internal=internal or --axis "
+            "leaning=refusal."
+        )
+    if options.system_prompt is not None and not predictor_axes:
+        raise UndersongError("No axis prompts a model; leave --system-prompt out, or add one, such as refusal.")
 
 
 def check_pool(options: ScreeningOptions, axes: Mapping[str, str], pool: CorpusInput) -> None:
@@ -164,11 +175,11 @@ def check_modalities(axes: Mapping[str, str], corpora: ScreeningCorpora, max_sha
 
 def _items_without_content(encoder: str, corpus_input: CorpusInput) -> list[Quarantined]:
     """Items of one corpus without the text or audio that an encoder needs; custom encoders check this themselves."""
-    from undersong.encoders.spec import TEXT_KINDS, parse_encoder
+    from undersong.encoders.spec import parse_encoder
 
     if encoder == PRECOMPUTED or (encoder_spec := parse_encoder(encoder)).code:
         return []
-    text, audio = encoder_spec.kind in TEXT_KINDS, encoder_spec.needs_audio
+    text, audio = encoder_spec.needs_text, encoder_spec.needs_audio
     return [
         Quarantined(sample.id, f"no {'text' if text else 'audio'}")
         for sample in corpus_input.samples

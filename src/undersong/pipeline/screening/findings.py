@@ -59,11 +59,13 @@ def screening_findings(
         cached: Returns the result of its function, from the store if known: agreement takes longest and does not depend
             on the rules.
     """
-    from undersong.proximity import filter_harm_set, sample_metadata_table, select_by_rule
+    from undersong.mechanism.predictors import axis_measure
+    from undersong.proximity import cut_tie, filter_harm_set, sample_metadata_table, select_by_rule
 
     pool_embeddings = {axis: axis_embeddings[0] for axis, axis_embeddings in embeddings.items()}
+    measures = {axis: {} if encoder == PRECOMPUTED else axis_measure(encoder) for axis, encoder in axes.items()}
     all_tables = {
-        axis: _proximity_tables(axis, pool_embeddings[axis], axis_embeddings, corpora, options)
+        axis: _proximity_tables(axis, pool_embeddings[axis], axis_embeddings, corpora, options, measures[axis])
         for axis, axis_embeddings in embeddings.items()
     }
     select_axis, select_harm_set = (
@@ -92,15 +94,15 @@ def screening_findings(
     draws = 1000 if len(tables[select_axis]) < LARGE_POOL else 100
     report: dict[str, Any] = {"axes": dict(axes), "selected_by": {"axis": select_axis, "harm_set": select_harm_set}}
     report |= {"distances": _distances(all_tables), "closest": _closest(all_tables, corpora)}
-    if tie_sentence := cut_tie_sentence(next(iter(selections.values())), tables[select_axis]):
-        report["ties"] = tie_sentence
+    if tie := cut_tie(next(iter(selections.values())), tables[select_axis]):
+        report["ties"] = tie.sentence
     report |= cached(lambda: _agreement(axes, tables, pool_embeddings, facts, draws))
     if facts is not None:
         report["selection"] = _selection_report(selections, tables, facts)
         report["near_duplicates"] = near_duplicates(corpora)
     if corpora.benign is not None:
         benign_tables = {
-            axis: _proximity_tables(axis, axis_embeddings[-1], axis_embeddings, corpora, options)
+            axis: _proximity_tables(axis, axis_embeddings[-1], axis_embeddings, corpora, options, measures[axis])
             for axis, axis_embeddings in embeddings.items()
         }
         report["screening_scores"] = _screening_scores(all_tables, benign_tables, corpora, facts, draws)
@@ -113,13 +115,13 @@ def _proximity_tables(
     axis_embeddings: Sequence[Embeddings],
     corpora: ScreeningCorpora,
     options: ScreeningOptions,
+    measure: Mapping[str, Any],
 ) -> pa.Table:
     from undersong.proximity import proximity_tables
 
     harm = dict(zip(corpora.harm, axis_embeddings[1:]))
-    return proximity_tables(
-        axis, pool, harm, score=options.score, center=options.center, max_quarantined=options.max_quarantined
-    )
+    settings = {"score": options.score, "center": options.center, "max_quarantined": options.max_quarantined}
+    return proximity_tables(axis, pool, harm, **{**settings, **measure})
 
 
 def _distances(all_tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
@@ -192,7 +194,7 @@ def _agreement(
     draws: int,
 ) -> dict[str, Any]:
     """`agreement` and `fingerprint`, as far as there are axes and items for them."""
-    from undersong.encoders import is_internal
+    from undersong.encoders import is_internal, needs_model
     from undersong.proximity import compare_internal_axis, pairwise_axis_agreement
 
     results: dict[str, Any] = {}
@@ -201,7 +203,9 @@ def _agreement(
         pairs = pairwise_axis_agreement(tables, vectors=embeddings, metadata=facts, draws=draws)
         results["axis_agreement"] = [asdict(pair) for pair in pairs]
     internal_axes = [axis for axis in tables if is_internal(axes[axis])]
-    references = {axis: table for axis, table in tables.items() if axis not in internal_axes}
+    references = {
+        axis: table for axis, table in tables.items() if axes[axis] == PRECOMPUTED or not needs_model(axes[axis])
+    }
     if references and items > 3:
         fingerprints = [
             compare_internal_axis(references, tables[axis], vectors=embeddings, metadata=facts, draws=draws)
@@ -248,21 +252,6 @@ def _screening_scores(
         )
         for axis, name, table in _tables_by_harm_set(all_tables)
     ]
-
-
-def cut_tie_sentence(selection: Selection, table: pa.Table) -> str | None:
-    """Sentence about items tied at the cut, which only their ids decided between; None if there are none."""
-    from undersong.proximity import ranking_scores
-
-    if selection.kind not in ("closest", "distant"):
-        return None
-    values = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
-    find_cut = max if selection.kind == "closest" else min
-    cut = find_cut(values[i] for i in selection.ids)
-    tied, selected = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
-    if selected == tied:
-        return None
-    return f"{tied} items share the score at the cut ({cut:.6g}); {selected} of them were taken, by id."
 
 
 def near_duplicates(corpora: ScreeningCorpora) -> dict[str, Any]:

@@ -79,8 +79,8 @@ class ScreeningOptions:
         Mapping[str, str] | None,
         Option(
             "Axis to measure distances on, with its encoder; repeatable. ENCODER: tfidf | char-ngrams | logmel | "
-            "text[:ID] | speech:ID[,layer=9,pool=mean+std,pad=bucket] | whisper:FOLDER | internal[:VIEW] (of "
-            "--model) | "
+            "text[:ID] | speech:ID[,layer=9,pool=mean+std,pad=bucket] | whisper:FOLDER | internal[:VIEW] | "
+            "influence | gradient-matching | decoder[:LAYER] | refusal (these five of --model) | "
             "embeddings | python:FILE.py:FUNCTION. Default: semantic=tfidf if there is text, acoustic=logmel if there "
             "is audio.",
             "--axis",
@@ -153,7 +153,12 @@ class ScreeningOptions:
     ] = None
     model: Annotated[
         str | None,
-        Option("Model for internal axes: organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)."),
+        Option(
+            "Model for axes that need one: organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)."
+        ),
+    ] = None
+    system_prompt: Annotated[
+        str | None, Option("System prompt of the axes that prompt the model, as you would train with.", metavar="TEXT")
     ] = None
     store: Annotated[
         Path | str | None,

@@ -44,11 +44,12 @@ from undersong.pipeline.screening.output import (
 from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
 from undersong.stages.engine import DEFAULT_ENGINE
+from undersong.stages.predictors import PredictorAxis, known_refusal_texts, predictor_modality
 from undersong.store import Artifact, Draft, Inputs, Store
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 PARTIAL_SHARDS = "embeddings/*/embeddings-00001.parquet", "*/*.shards/rows-*"  # what a failed screening leaves
-SCREENING_VERSION = 3  # of what a screening finds
+SCREENING_VERSION = 4  # of what a screening finds
 SELECTION_OPTIONS = ("select_axis", "keep", "match_selection", "seed", "check_padding")  # only the selection has them
 DEFAULT_OPTIONS = ScreeningOptions()
 DEFAULT_AXES = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
@@ -86,20 +87,22 @@ def run_screening(
         corpora = read_corpora(ctx, str(pool), harm_refs, options)
         check_output_outside_inputs(corpora, out)
         if options.engine.shard is not None:
-            for axis_views in _checked_views(corpora, options).values():
-                embed_shard(ctx, axis_views[0], store)
+            for encoder in _checked_axes(corpora, options).values():
+                embed_shard(ctx, _views(encoder, corpora, options)[0], store)
             return None
 
         def make(draft: Draft) -> None:
             from undersong.encoders.embeddings import drop_embeddings
 
-            views_by_axis, axis_encoders = _checked_views(corpora, options), _axes_or_default(corpora, options)
+            axis_encoders = _checked_axes(corpora, options)
             extra_findings = (
                 {"padding": padding_checks(axis_encoders, corpora, options.loading.device)}
                 if options.check_padding
                 else {}
             )
-            embeddings_by_axis = {axis: _read_or_embed(ctx, corpora, views) for axis, views in views_by_axis.items()}
+            embeddings_by_axis = {
+                axis: _read_or_embed(ctx, corpora, encoder, options) for axis, encoder in axis_encoders.items()
+            }
             quarantined = _pool_quarantine(corpora.pool, embeddings_by_axis)
             _check_pool_quarantine(corpora.pool, embeddings_by_axis, quarantined, options.max_quarantined)
             if corpora.benign is not None:
@@ -145,6 +148,7 @@ def _open_run_context(
         *corpus_refs,
         options.axes,
         options.model,
+        options.system_prompt,
         options.columns,
         options.harm_columns,
         options.benign_reference_columns,
@@ -168,8 +172,8 @@ def _cached_agreement(
     return dict(json.loads((artifact.path / "agreement.json").read_text(encoding="utf-8")))
 
 
-def _checked_views(corpora: ScreeningCorpora, options: ScreeningOptions) -> dict[str, list[EmbeddingRequest]]:
-    """Embedding requests of each corpus by axis, after all checks that are possible before embedding."""
+def _checked_axes(corpora: ScreeningCorpora, options: ScreeningOptions) -> Mapping[str, str]:
+    """Encoder of each axis, after all checks that are possible before embedding."""
     check_corpora(corpora, options.max_quarantined)
     axes = _axes_or_default(corpora, options)
     check_axes(options, axes, corpora)
@@ -177,7 +181,7 @@ def _checked_views(corpora: ScreeningCorpora, options: ScreeningOptions) -> dict
     check_modalities(axes, corpora, options.max_quarantined)
     if options.check_padding:
         padded_axes(axes)
-    return {axis: _views(encoder, corpora, options) for axis, encoder in axes.items()}
+    return axes
 
 
 def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Mapping[str, str]:
@@ -219,13 +223,45 @@ def _views(encoder: str, corpora: ScreeningCorpora, options: ScreeningOptions) -
     ]
 
 
-def _read_or_embed(ctx: RunContext, corpora: ScreeningCorpora, views: Sequence[EmbeddingRequest]) -> list[Embeddings]:
+def _read_or_embed(
+    ctx: RunContext, corpora: ScreeningCorpora, encoder: str, options: ScreeningOptions
+) -> list[Embeddings]:
     """Of every side: pool, harm sets, benign reference."""
+    from undersong.encoders import is_predictor
     from undersong.encoders.embeddings import read_embeddings
 
     precomputed = [corpus_input.precomputed for corpus_input in corpora.inputs if corpus_input.precomputed is not None]
-    scratch = corpora.pool.scratch
-    return precomputed or [read_embeddings(embed_corpus(ctx, view).path, scratch) for view in views]
+    if precomputed:
+        return precomputed
+    if is_predictor(encoder):
+        artifacts = _predictor_artifacts(ctx, corpora, encoder, options)
+    else:
+        artifacts = [embed_corpus(ctx, view) for view in _views(encoder, corpora, options)]
+    return [read_embeddings(artifact.path, corpora.pool.scratch) for artifact in artifacts]
+
+
+def _predictor_artifacts(
+    ctx: RunContext, corpora: ScreeningCorpora, encoder: str, options: ScreeningOptions
+) -> list[Artifact]:
+    """Vectors of an axis that runs the model, of every side."""
+    from undersong.mechanism.predictors import PredictorSettings
+
+    pool, harm = corpora.pool.corpus, [harm_input.corpus for harm_input in corpora.harm.values()]
+    benign = None if corpora.benign is None else corpora.benign.corpus
+    assert pool is not None, "embeddings are no prompts"
+    assert options.model is not None, "checked before"
+    settings = PredictorSettings(
+        modality=predictor_modality(encoder, "audio"),
+        system_text=options.system_prompt,
+        refusal_texts=known_refusal_texts(options.model),
+    )
+    references = [corpus for corpus in harm if corpus is not None]
+    axis = PredictorAxis(ctx, encoder, options.model, settings, pool, references[0])
+    return [
+        axis.sample_vectors(pool),
+        *map(axis.reference_vectors, references),
+        *([] if benign is None else [axis.sample_vectors(benign)]),
+    ]
 
 
 def _pool_quarantine(

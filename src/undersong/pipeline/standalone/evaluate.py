@@ -47,6 +47,7 @@ from undersong.study.presets import PromptSettings
 from undersong.types import Prompt, Reply, UndersongError
 
 if TYPE_CHECKING:
+    from undersong.evaluation.refusal_margin import MarginSettings
     from undersong.types import Judge
 
 REPLIES_FILE, VERDICTS_FILE = "replies.parquet", "verdicts.parquet"
@@ -203,6 +204,7 @@ def _run_stages(
         options.system_name,
         options.system_prompt,
         PromptSettings(options.instruction, max_new_tokens, options.instruction_first),
+        margin=_margin_settings(options, refusals),
     )
     if isinstance(judge, FunctionJudge):
         _check_answers_present(judge, request_prompts([request]))
@@ -219,6 +221,15 @@ def _run_stages(
         encoder = ReplyEncoder(options.comprehension, [corpus], ctx.loading.device)
         comprehension = evaluate_comprehension(ctx, encoder, [request], replies, verdicts, repeat_requests, repetitions)
     return EvaluationArtifacts(request, replies, verdicts, repetitions, comprehension)
+
+
+def _margin_settings(options: EvaluationOptions, refusals: Sequence[str]) -> MarginSettings | None:
+    """Texts of the refusal margin, which is measured on harmful prompts."""
+    from undersong.evaluation.refusal_margin import MarginSettings
+
+    if not options.harmful:
+        return None
+    return MarginSettings(tuple(refusals) if options.judge == "exact" else ())
 
 
 def _check_vllm(model: str, adapted: bool) -> None:
@@ -266,7 +277,11 @@ def _repetition_requests(request: PromptSetRequest, options: EvaluationOptions, 
     check_comprehension(request_prompts([request]), settings)
     if options.modality != "audio":
         return []
-    return [replace(request, prompt_settings=PromptSettings(settings.repeat_instruction, settings.max_new_tokens))]
+    return [
+        replace(
+            request, margin=None, prompt_settings=PromptSettings(settings.repeat_instruction, settings.max_new_tokens)
+        )
+    ]
 
 
 def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
@@ -300,6 +315,7 @@ def judge_file(
     """
     from undersong.corpora import corpus_hash, open_corpus
     from undersong.evaluation.judges.registry import judge_hash, make_judge
+    from undersong.evaluation.refusal_margin import with_margins
     from undersong.evaluation.replies import read_reply_table
     from undersong.evaluation.serving.journal import keep_answers
     from undersong.evaluation.verdicts import write_verdicts
@@ -318,7 +334,8 @@ def judge_file(
             keep_answers(judge_instance, answers) as is_journaled,
             report_kept_work(lambda: ANSWERS_KEPT if is_journaled and answers.is_file() else None),
         ):
-            verdicts = judge_instance.judge([prompt for prompt, _ in exchanges], [reply for _, reply in exchanges])
+            prompts, replies = [prompt for prompt, _ in exchanges], [reply for _, reply in exchanges]
+            verdicts = with_margins(judge_instance.judge(prompts, replies), replies)
         inputs = {"replies": hash_file(Path(file))}
         if manifest is not None:
             inputs["manifest"] = corpus_hash(manifest)

@@ -17,13 +17,15 @@ MAX_OVERLAPS = 4  # overlaps of a selection that are shown
 class SelectionRow:
     """Row of one selection.
 
-    `overlap` names other selections with their Jaccard index. `seconds` is the mean clip length in selection and pool.
-    `same_as` names selections of the same ids; it is empty for random ones, which are equal on every axis.
+    `diversity` counts distinct texts, groups and voices, such as "54 of 216". `overlap` names other selections with
+    their Jaccard index. `seconds` is the mean clip length in selection and pool. `same_as` names selections of the same
+    ids; it is empty for random ones, which are equal on every axis.
     """
 
     name: str
     notes: tuple[str, ...]  # what the pool could not provide
     k: str
+    diversity: tuple[str, str, str]  # texts, groups, voices
     draw: str
     hash: str
     same_as: tuple[str, ...]
@@ -80,7 +82,8 @@ def _selection_row(selection: SelectionRecord) -> SelectionRow:
     seconds = selection.mean_seconds
     return SelectionRow(
         name=_selection_name(selection),
-        notes=tuple(selection.notes),
+        notes=(*selection.notes, *_tie_notes(selection)),
+        diversity=_diversity_cells(selection),
         k=f"{selection.k:,}",
         draw=formatting.value_text(selection.draw),
         hash=selection.selection_hash,
@@ -88,6 +91,28 @@ def _selection_row(selection: SelectionRecord) -> SelectionRow:
         overlap=_largest_overlaps(selection.jaccard),
         unbalanced=f"{name} {formatting.decimal(difference, 2)}" if balances else formatting.MISSING,
         seconds=f"{formatting.decimal(seconds.selection, 2)} / {formatting.decimal(seconds.pool, 2)}",
+    )
+
+
+def _tie_notes(selection: SelectionRecord) -> tuple[str, ...]:
+    """Sentence on a tie at the cut, if there was one."""
+    tie = selection.cut_tie
+    return () if tie is None else (f"{tie.selected:,} of {tie.tied:,} samples with the score at the cut, taken by id.",)
+
+
+def _diversity_cells(selection: SelectionRecord) -> tuple[str, str, str]:
+    diversity = selection.diversity
+    if diversity is None:
+        return (formatting.MISSING,) * 3
+
+    def cell(selected: int | None, pool: int | None) -> str:
+        return formatting.MISSING if pool is None else f"{selected or 0:,} of {pool:,}"
+
+    selected, pool = diversity.selection, diversity.pool
+    return (
+        cell(selected.texts, pool.texts),
+        cell(selected.groups, pool.groups),
+        cell(selected.voices, pool.voices),
     )
 
 

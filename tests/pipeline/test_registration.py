@@ -31,8 +31,15 @@ WHEN = "2026-01-02T03:04:05Z"
 KINDS = {"kinds": ["closest", "random"], "fractions": [0.25]}
 
 
+def content(**tuning: Any) -> dict[str, Any]:
+    """Seven comparisons: three of arms and bases, one of system prompts, and three of models."""
+    study = tiny_study(KINDS, **({"seeds": [0], "draws": [0]} | tuning))
+    study["evaluation"]["system_prompts"] = {"plain": None, "safe": "Refuse whatever is harmful."}
+    return study | {"system_defense": "safe"}
+
+
 def tiny(**tuning: Any) -> Study:
-    return parse_study(tiny_study(KINDS, **({"seeds": [0], "draws": [0]} | tuning)), "tiny")
+    return parse_study(content(**tuning), "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +68,19 @@ def test_every_comparison_of_the_results_was_registered_before_its_answer(result
     assert found is not None
     assert (found.created, found.intact, found.changes, found.rule_changes) == (WHEN, True, [], [])
     assert [status.id for status in found.questions] == [comparison.id for comparison in results.comparisons]
-    assert {comparison.scope for comparison in results.comparisons} == {"recipe", "model"}
+    assert [comparison.scope for comparison in results.comparisons] == ["recipe"] * 4 + ["model"] * 3
     assert all((status.registered, status.known) == (True, "none") for status in found.questions)
+    families = [comparison.family for comparison in results.comparisons]
+    assert [status.family for status in found.questions] == families
+    assert families.count("primary") == 1
+
+
+def test_a_registration_holds_no_question_twice_and_none_that_is_not_asked(
+    registration: Registration, results: Results
+) -> None:
+    assert sorted(question.id for question in registration.questions) == sorted(c.id for c in results.comparisons)
+    wording = {question.id: question.question for question in registration.questions}
+    assert all(wording[comparison.id].startswith(comparison.question) for comparison in results.comparisons)
 
 
 def test_a_registration_is_no_part_of_the_result_hash(results: Results, folder: Path, tmp_path: Path) -> None:
@@ -84,12 +102,15 @@ def test_answers_in_the_store_are_known_in_whole_or_in_part(folder: Path, result
     assert all(question.known == question.answers > 0 for question in later.questions)
     assert len(later.known_verdicts) == 3  # base, closest and random
     more_seeds = register_study(tiny(seeds=[0, 1], draws=[0, 1]), folder / "store", DEFAULT_LOAD_OPTIONS, WHEN)
-    (recipe,) = [question for question in more_seeds.questions if question.scope == "recipe"]
-    assert (recipe.known, recipe.answers) == (2, 4)
+    recipes = [(question.known, question.answers) for question in more_seeds.questions if question.scope == "recipe"]
+    assert sorted(recipes) == [(1, 2), (2, 3), (2, 3), (2, 4)]  # system prompts, two arms against the base, two arms
     found = check_registration(more_seeds, tiny(), DEFAULT_LOAD_OPTIONS, results)
     texts = [question_status_text(found, status.id) for status in found.questions]
-    assert texts[0] == "registered when the store held a part of its answer"
-    assert set(texts[1:]) == {"registered when the store held its answer"}
+    assert texts[:2] == [
+        "registered as primary when the store held a part of its answer",
+        "registered when the store held a part of its answer",
+    ]
+    assert set(texts[4:]) == {"registered when the store held its answer"}
 
 
 def test_a_study_that_changed_says_what(registration: Registration, results: Results) -> None:
@@ -132,20 +153,20 @@ def test_the_report_tells_the_registration(folder: Path) -> None:
     page = render_html(json.loads((folder / "results.json").read_text()))
     assert f"Registered on {WHEN}" in page
     assert "The study is unchanged since." in page
-    assert page.count("registered before any answer") == 3
-    assert "Of 3 comparisons, 3 were registered" in (folder / "report.md").read_text()
+    assert page.count("registered before any answer") == 6
+    assert page.count("registered as primary before any answer") == 1
+    assert "Of 7 comparisons, 7 were registered" in (folder / "report.md").read_text()
 
 
-def test_the_primary_questions_are_registered_as_declared(
-    folder: Path, results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = tiny()
-    config = study.model_dump(mode="json") | {"analysis": {"primary": ["closest-random"]}}
-    monkeypatch.setattr(Study, "model_dump", lambda *_, **__: config)
+def test_the_primary_questions_are_registered_as_declared(folder: Path, results: Results) -> None:
+    study = parse_study(content() | {"analysis": {"primary": ["closest-random"]}}, "tiny")
     registered = register_study(study, folder / "store", DEFAULT_LOAD_OPTIONS, WHEN)
     assert registered.primary == ["closest-random"]
     found = check_registration(registered, study, DEFAULT_LOAD_OPTIONS, results)
     assert "Registered as primary: closest-random." in registration_sentences(found)
+    (primary,) = [question for question in registered.questions if question.family == "primary"]
+    assert primary.question.startswith("Does closest data break more than random data")
+    assert [status.id for status in found.questions if status.family == "primary"] == [primary.id]
 
 
 @pytest.mark.parametrize("content", [None, "{}", '{"schema_version": "undersong-registration/9"}'])
@@ -161,7 +182,7 @@ def test_the_commands_register_once_and_find_the_file(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = tmp_path / "study.yaml"
-    study.write_text(yaml.safe_dump(tiny_study(KINDS, seeds=[0], draws=[0])))
+    study.write_text(yaml.safe_dump(content()))
     file, store = tmp_path / "r.json", folder / "store"
 
     def call(*arguments: object) -> tuple[int, str, str]:
@@ -174,7 +195,7 @@ def test_the_commands_register_once_and_find_the_file(
     planned = ("plan", study, "--store", store, "--registration", file)
     code, out, _ = call(*planned, "--register")
     assert code == 0
-    assert "registered 3 questions, 3 of them with an answer in the store" in out
+    assert "registered 7 questions, 7 of them with an answer in the store" in out
     assert read_registration(file).digest in out
     code, _, err = call(*planned, "--register")
     assert code == 2
@@ -182,4 +203,4 @@ def test_the_commands_register_once_and_find_the_file(
     assert "only with --register" in call(*planned)[2]
     code, out, _ = call("run", study, "--store", store, "--registration", file, "--out", tmp_path / "out")
     assert code == 0
-    assert "at that time the store held the answer to 3 of them" in out
+    assert "at that time the store held the answer to 7 of them" in out

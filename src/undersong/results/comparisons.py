@@ -98,9 +98,7 @@ def _recipe_comparison(
     contrast: Contrast, set_name: str, modality: str, step: int, is_primary: bool
 ) -> ComparisonRecord:
     _, question, a, b = contrast
-    if (
-        a.labels["kind"] == "base"
-    ):  # no mixed model, for changes from a base are not normal
+    if a.labels["kind"] == "base":  # no mixed model, for changes from a base are not normal
         difference, mixed_model = _change_from_base(a, b, set_name, modality), None
     else:
         difference = paired_runs(a.rates(set_name, modality), b.rates(set_name, modality), limits=a.limits)

@@ -1,4 +1,4 @@
-"""Tables of statistical comparisons: arm comparisons, run noise, variance components, judge agreement."""
+"""Tables of statistical comparisons: arm comparisons, run noise, variance components and judge agreement."""
 
 from __future__ import annotations
 

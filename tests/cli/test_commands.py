@@ -82,7 +82,7 @@ def test_every_verb_has_help(undersong: Undersong, verb: str) -> None:
 def test_help_names_every_verb(undersong: Undersong) -> None:
     code, out, _ = undersong("--help")
     assert code == 0
-    assert len(VERBS) == 19
+    assert len(VERBS) == 20
     assert all(f"\n  {verb} " in out for verb in VERBS)
 
 
@@ -137,6 +137,8 @@ STUDY = {
         (["tune", "organim:pool", "--model", "organism:af3", "--out", "out"], "did you mean 'organism:pool'?"),
         (["screen", "organism:pool", "--harm", "refrence", "--out", "out"], "did you mean 'organism:reference'?"),
         (["compare", "nowhere.jsonl", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["synthesize", "nowhere.json"], "There is no file nowhere.json"),
+        (["synthesize", "nowhere.json", "--contrast", "closest-distnt"], "did you mean 'closest-distant'?"),
         (["gate", "nowhere.json", "--max-jsr", "0.1"], "There is no file nowhere.json"),
         (["report", "nowhere.json"], "There is no file nowhere.json"),
     ],

@@ -146,6 +146,19 @@ def check_results(folder: Path, rng: random.Random) -> tuple[str, Outcome, tuple
     return done, run_command(folder, *command), (0, 1, 2, 3) if command[0] == "gate" else (0, 2)
 
 
+def check_synthesis(folder: Path, rng: random.Random) -> tuple[str, Outcome, tuple[int, ...]]:
+    """Damage one of two results that are put together."""
+    whole = synthetic()
+    for place, run in enumerate(whole["runs"]):
+        run |= {"model": "organism:qwen", "loss": 0.1 + place}
+    (folder / "whole.json").write_text(json.dumps(whole))
+    tree, done = mutate_tree(synthetic(), rng, rng.choice((1, 1, 3)))
+    (folder / "results.json").write_bytes(json.dumps(tree).encode("utf-8", "surrogatepass"))
+    files = rng.sample(("whole.json", "results.json"), 2)
+    contrast = rng.choice(("closest-base", "closest-distant", "defense:system prompt"))
+    return done, run_command(folder, "synthesize", *files, "--contrast", contrast, "--allow-differences"), (0, 2)
+
+
 def check_verdicts(folder: Path, rng: random.Random) -> tuple[str, Outcome, tuple[int, ...]]:
     """Damage a verdict or reply table, read by gate, compare and judge."""
     suffix = rng.choice((".jsonl", ".parquet"))
@@ -196,8 +209,8 @@ def check_checkpoints(folder: Path, rng: random.Random) -> tuple[str, Outcome, t
 
 
 TARGETS: dict[str, Callable[[Path, random.Random], tuple[str, Outcome, tuple[int, ...]]]] = {
-    "manifests": check_manifests, "studies": check_studies, "results": check_results, "verdicts": check_verdicts,
-    "checkpoints": check_checkpoints,
+    "manifests": check_manifests, "studies": check_studies, "results": check_results, "synthesis": check_synthesis,
+    "verdicts": check_verdicts, "checkpoints": check_checkpoints,
 }  # fmt: skip
 SHARE = {"checkpoints": 0.4}  # of CASES: a checkpoint takes seconds
 

@@ -400,3 +400,26 @@ def test_pairs_that_were_never_asked_are_passed_over() -> None:
     found = _model_comparisons(cast("Any", record), verdicts, 4)
     assert [(one.prompt_set, one.modality) for one in found] == list(asked)
     assert {one.difference for one in found} == {1.0}
+
+
+def test_a_mixed_model_stands_beside_the_paired_t_where_bases_have_several_runs() -> None:
+    def with_selection(cell: Cell, seed: int, base: int) -> RunResult:
+        shift = 0.1 * base if cell[0] == "closest" else 0.0
+        rates = [entry("harm", "audio", "plain", rate(cell, 10 * base + seed) + shift)]
+        return run(cell, seed, base=base, rates=rates).model_copy(update={"selection_hash": cell[0]})
+
+    cells = [("distant", "audio"), ("closest", "audio")]
+    tuned = [with_selection(cell, seed, base) for cell in cells for base in range(3) for seed in range(2)]
+    (found,) = recipe_comparisons(tuned, "plain", None, 40)
+    model = found.mixed_model
+    assert model is not None
+    assert (model.difference, model.low, model.high) == pytest.approx(
+        (found.difference, found.low, found.high), abs=1e-4
+    )
+    assert [(part.name, part.groups) for part in model.effects] == [("base", 3), ("seed", 6)]
+    assert (found.method, model.runs) == ("paired t over bases, runs averaged within base", 6)
+    turned = found.with_minuend("a").mixed_model
+    assert turned is not None
+    assert (turned.low, turned.high) == (-(model.high or 0), -(model.low or 0))
+    one_base = [one for one in tuned if one.base_seed == 0]
+    assert recipe_comparisons(one_base, "plain", None, 40)[0].mixed_model is None

@@ -20,6 +20,7 @@ from undersong.cli.probe import probe
 from undersong.cli.report import export_eval, report
 from undersong.cli.screen import screen_command
 from undersong.cli.study import defend, demo, plan, run_command, schema, status
+from undersong.cli.synthesize import synthesize_command
 from undersong.cli.terminal import echo
 from undersong.cli.tune import tune
 from undersong.types import UndersongError
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare_command,
     "gate": gate,
     "report": report,
+    "synthesize": synthesize_command,
     "export-eval": export_eval,
     "doctor": doctor,
     "verify": verify,

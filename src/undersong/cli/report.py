@@ -60,7 +60,7 @@ def report(
 
     A report is one self-contained HTML file.
     """
-    files = [file for path in results for file in _result_files(path)]
+    files = [file for path in results for file in result_files(path)]
     if len(files) > 1:
         single_study_options = {
             "--show-replies": show_replies,
@@ -87,8 +87,8 @@ def _report_study(
     from undersong.results.schema import parse_results
 
     content = read_results_file(file)
-    target = _report_target(out if out is not None else file.with_name("report.html"))
-    markdown_target = None if markdown is None else _report_target(markdown, "report.md", MARKDOWN_START)
+    target = report_target(out if out is not None else file.with_name("report.html"))
+    markdown_target = None if markdown is None else report_target(markdown, "report.md", MARKDOWN_START)
     results = parse_results(content)
     sample_ids = named_sample_ids(results)
     clips = _audio_clips(audio, sample_ids) if audio is not None else reload_report_audio(results, file.parent)
@@ -117,15 +117,15 @@ def _report_studies(files: Sequence[Path], out: Path | None) -> None:
     from undersong.report import write_multi_study_report
     from undersong.results.files import read_results_file
 
-    target = _report_target(out if out is not None else Path("studies.html"), "studies.html")
+    target = report_target(out if out is not None else Path("studies.html"), "studies.html")
     write_multi_study_report(
         [(str(file.parent if file.name == "results.json" else file), read_results_file(file)) for file in files], target
     )
     echo(f"report {target.resolve()}")
 
 
-def _result_files(path: Path) -> Iterator[Path]:
-    """The results that a path names: a file, a study's folder, or all studies of a matrix in their folder."""
+def result_files(path: Path) -> Iterator[Path]:
+    """Yield the results that a path names: a file, a study's folder, or all studies of a matrix in their folder."""
     if not path.is_dir():
         yield path
         return
@@ -151,7 +151,7 @@ def _is_study(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("results.json", "unfinished.json"))
 
 
-def _report_target(out: Path, name: str = "report.html", expected_start: bytes = HTML_START) -> Path:
+def report_target(out: Path, name: str = "report.html", expected_start: bytes = HTML_START) -> Path:
     """Return the path of a report: a folder gets the default name, and only an earlier report may be overwritten."""
     target = out / name if out.is_dir() else out
     is_report = target.is_file() and target.read_bytes()[:64].lstrip().lower().startswith(expected_start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 
 ResultsFolder = Annotated[Path, typer.Option("--out", help="Folder for results and report.")]
+RegistrationFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--registration", metavar="FILE", help="Registration of the study. Default: registration.json in --out."
+    ),
+]
 ShowReplies = Annotated[bool, typer.Option("--show-replies", help="Show replies to harmful prompts in the report.")]
 
 
@@ -57,6 +64,7 @@ def run_command(
         str | None,
         typer.Option("--arm", metavar="NAME", help="Make only this arm's training and replies; `plan` lists the arms."),
     ] = None,
+    registration: RegistrationFile = None,
     engine: Annotated[Engine, OptionGroup(only=("name", "address", "workers", "gpus"))],
     loading: LoadOptions,
     show_replies: ShowReplies = False,
@@ -70,6 +78,9 @@ def run_command(
 
     check_engine(engine)
     study_runs = list(resolve_studies(arguments))
+    _check_single_registration(registration, study_runs)
+    if arm is not None or engine.name != "local":
+        _check_listed_seeds(study_runs)
     if arm is not None:
         if engine.name != "local":
             raise UndersongError("--arm makes one arm here, and --engine ray spreads them all; leave one of them out.")
@@ -87,7 +98,24 @@ def run_command(
                 _print_progress,
             )
     for study_run in study_runs:
-        run_study(study_run, loading, show_replies)
+        run_study(study_run, loading, show_replies, registration)
+
+
+def _check_single_registration(registration: Path | None, study_runs: Sequence[StudyRun]) -> None:
+    if registration is not None and len(study_runs) > 1:
+        raise UndersongError(
+            f"--registration names one file, and {len(study_runs)} studies were named; take one by --only, or leave "
+            "the option out for a registration in each study's folder."
+        )
+
+
+def _check_listed_seeds(study_runs: Sequence[StudyRun]) -> None:
+    for study_run in study_runs:
+        if study_run.study.tuning.sequential_seeds is not None:
+            raise UndersongError(
+                f"Study {study_run.study.study} decides after each seed whether to go on, so its arms cannot be run "
+                "apart; leave out --arm and --engine, or give tuning.seeds a list."
+            )
 
 
 def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> None:
@@ -109,19 +137,39 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
         )
 
 
-def run_study(study_run: StudyRun, loading: LoadOptions, show_replies: bool) -> dict[str, Any]:
+def run_study(
+    study_run: StudyRun, loading: LoadOptions, show_replies: bool, registration: Path | None = None
+) -> dict[str, Any]:
     """Run a study, print where its report is, and return the results."""
     from undersong.pipeline.output_folder import report_kept_artifacts
     from undersong.pipeline.run import run_audit as run_whole
 
     study, out, store = study_run.study, study_run.out, study_run.store
     with report_kept_artifacts(store):
-        finished_run = run_whole(study, out, store, loading=loading, show_replies=show_replies, say=_print_progress)
+        finished_run = run_whole(
+            study,
+            out,
+            store,
+            loading=loading,
+            show_replies=show_replies,
+            registration=registration,
+            say=_print_progress,
+        )
     echo(f"study {study_run.study.study}")
     echo(f"{finished_run.cpu_seconds:.0f} CPU seconds")
     echo(f"result hash {finished_run.result_hash}")
+    for line in _registration_lines(finished_run.results):
+        echo(line)
     echo(f"report {(study_run.out / 'report.html').resolve()}")
     return finished_run.results
+
+
+def _registration_lines(results: dict[str, Any]) -> tuple[str, ...]:
+    from undersong.report.sections.registration import registration_sentences
+    from undersong.results.schema_registration import RegistrationRecord
+
+    content = results["provenance"]["registration"]
+    return () if content is None else registration_sentences(RegistrationRecord.model_validate(content))
 
 
 def _print_progress(line: str) -> None:
@@ -152,6 +200,13 @@ def plan(
         float | None,
         typer.Option("--tokens-per-second", min=0.001, help="Assumed speed of generation on a GPU."),
     ] = None,
+    register: Annotated[
+        bool,
+        typer.Option(
+            "--register", help="Register the study: write what is asked, by which rules, and what the store knows."
+        ),
+    ] = False,
+    registration: RegistrationFile = None,
     loading: LoadOptions,
 ) -> None:
     """Show what `run` would do, and what it would cost.
@@ -164,10 +219,31 @@ def plan(
 
     speed = GpuThroughput(train_samples_per_second, tokens_per_second)
     study_runs = list(resolve_studies(arguments))
+    _check_single_registration(registration, study_runs)
+    if registration is not None and not register:
+        raise UndersongError("plan writes a --registration only with --register; add it, or leave both out.")
     for study_run in study_runs:
         if len(study_runs) > 1:
             echo(f"{study_run.study.study} (what studies of a file share is counted in each)")
         _print_plan(study_run, run_sd, loading, offline, speed)
+        if register:
+            _register(study_run, registration, loading, offline)
+
+
+def _register(study_run: StudyRun, registration: Path | None, loading: LoadOptions, offline: bool) -> None:
+    from undersong.pipeline.output_folder import REGISTRATION_FILE, check_study_folder
+    from undersong.pipeline.registration import register_study, write_registration
+    from undersong.pipeline.run import time_stamp
+
+    file = registration or study_run.out / REGISTRATION_FILE
+    if registration is None:
+        check_study_folder(study_run.out, study_run.study.study, study_run.store)
+    content = register_study(study_run.study, study_run.store, loading, time_stamp(time.time()), offline)
+    write_registration(content, file)
+    known = sum(question.known > 0 for question in content.questions)
+    echo(f"registered {len(content.questions)} questions, {known} of them with an answer in the store")
+    echo(f"registration {file.resolve()}")
+    echo(f"digest {content.digest} (publish it, so that others can check the date)")
 
 
 def _print_plan(

@@ -6,7 +6,7 @@ All rates can be recomputed from `verdicts.parquet`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -32,6 +32,7 @@ from undersong.results.screening import (
     target_replies,
 )
 from undersong.results.variance import run_noise_records, variance_records
+from undersong.store import Artifact
 from undersong.study import ComprehensionSettings
 from undersong.study.judge_names import judge_criterion
 from undersong.types import Prompt, Reply, Sample, Verdict
@@ -41,13 +42,10 @@ EXAMPLES_A_SET = 2
 
 def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, list[dict[str, Any]]]:
     """Assemble results.json.  Returns (results without provenance, every verdict as a row with its run)."""
-    from undersong.evaluation.verdicts import read_verdicts
-
     study = record.study
     all_runs = [run for model in record.models for run in (*model.runs, *model.defended_runs)]
-    verdict_artifacts = [a for run in all_runs for a in (run.verdicts, *(a for _, a in run.other_verdicts))]
-    verdicts = {a.hash: read_verdicts(a.path / "verdicts.parquet") for a in verdict_artifacts}
-    samples = {(name, s.id): s for name, corpus in record.sets.items() for s in corpus.samples}
+    verdicts = _read_verdicts(a for run in all_runs for a in (run.verdicts, *(a for _, a in run.other_verdicts)))
+    samples = _prompt_samples(record)
     comprehension_config = study.evaluation.comprehension
 
     def run_result(model: ModelRecord, run: RunRecord) -> RunResult:
@@ -98,6 +96,29 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, 
     return results, [
         row for run in all_runs for row in _verdict_rows(run, verdicts[run.verdicts.hash], comprehension_config)
     ]
+
+
+def study_outcomes(record: AuditRecord) -> Results:
+    """Assemble the undefended runs with their rates, and nothing that is computed from them."""
+    runs = [(model, run) for model in record.models for run in model.runs]
+    verdicts, samples = _read_verdicts(run.verdicts for _, run in runs), _prompt_samples(record)
+    return Results(
+        schema_version=SCHEMA,
+        study=_study_record(record),
+        runs=[_run_result(model, run, verdicts[run.verdicts.hash], samples, None) for model, run in runs],
+    )
+
+
+def _read_verdicts(artifacts: Iterable[Artifact]) -> dict[str, list[Verdict]]:
+    """Verdicts by the hash of their artifact."""
+    from undersong.evaluation.verdicts import read_verdicts
+
+    return {artifact.hash: read_verdicts(artifact.path / "verdicts.parquet") for artifact in artifacts}
+
+
+def _prompt_samples(record: AuditRecord) -> dict[tuple[str, str], Sample]:
+    """Samples by prompt set and id."""
+    return {(name, sample.id): sample for name, corpus in record.sets.items() for sample in corpus.samples}
 
 
 def _study_record(record: AuditRecord) -> StudyRecord:

@@ -34,6 +34,7 @@ from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
 UNFINISHED_FILE = "unfinished.json"
+REGISTRATION_FILE = "registration.json"
 
 
 def mark_unfinished(
@@ -175,6 +176,7 @@ def check_study_folder(out: Path, study: str, store: Path) -> None:
         UndersongError: The folder holds something else.
     """
     existing = [entry for entry in out.iterdir() if not entry.name.startswith(TEMPORARY_PREFIX)] if out.is_dir() else []
+    existing = [entry for entry in existing if entry.name != REGISTRATION_FILE]  # of `plan --register`, before any run
     existing = [entry for entry in existing if entry != _inner_store_folder(out, store) or not _is_store_begun(entry)]
     if out.exists() and not out.is_dir():
         raise UndersongError(f"{out} is a file; give a folder for --out.")

@@ -25,12 +25,14 @@ from undersong.pipeline.output_folder import (
     mark_unfinished,
 )
 from undersong.pipeline.planning.dependencies import check_dependencies
+from undersong.pipeline.registration import check_registration, find_registration
 from undersong.pipeline.report_audio import collect_report_audio, played_corpus_paths
+from undersong.pipeline.sequential import audit_sequentially, sequential_note
 from undersong.results.comprehension import comprehension_shares
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.results.schema import DefendedRun, ModelFacts, Provenance, Results, RunResult, result_hash
 from undersong.stages.context import RunContext
-from undersong.store import Store, write_atomic
+from undersong.store import Artifact, Store, write_atomic
 from undersong.study import Study
 
 
@@ -51,6 +53,7 @@ def run_audit(
     *,
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
     show_replies: bool = False,
+    registration: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> RunOutput:
     """Run what is not in the store yet, then write results and reports to `out`.
@@ -61,6 +64,7 @@ def run_audit(
         store: The store; default: `out/store`.
         loading: Loading options of the models.
         show_replies: Include replies to harmful prompts in the results and the report (mode 0600).
+        registration: Registration of the study; default: registration.json in `out`, if it is there.
         say: Receives progress lines.
 
     Raises:
@@ -69,11 +73,19 @@ def run_audit(
     cpu_at_start, started_at = _cpu_seconds(), time.time()
     root = store or out / "store"
     check_study_folder(out, study.study, root)
+    registered = find_registration(registration, out)
     say = mark_unfinished(study, out, root, loading, say)
     ctx = RunContext(Store(root), loading, say)
     check_dependencies(study, ctx)
-    record = audit_study(study, ctx)
+    sequential = None
+    if study.tuning.sequential_seeds is None:
+        record = audit_study(study, ctx)
+    else:
+        record, sequential = audit_sequentially(study, ctx)
     results, rows = assemble_results(record, show_replies)
+    if sequential is not None:
+        notes = [sequential_note(sequential), *results.notes]
+        results = results.model_copy(update={"sequential": sequential, "notes": notes})
     digest = result_hash(results)
     provenance = Provenance(
         result_hash=digest,
@@ -84,10 +96,12 @@ def run_audit(
         **loading.cache_key,
         model_facts={model.ref: _model_facts(model) for model in record.models},
         artifacts=_count_artifacts(record),
+        run_adapters=_run_adapters(record),
         cpu_seconds_by_stage=_cpu_seconds_by_stage(record),
         cpu_seconds_by_defense=defense_cpu_seconds(record) if study.defenses else {},
         cpu_seconds_this_run=round(_cpu_seconds() - cpu_at_start, 2),
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started_at)),
+        created=time_stamp(started_at),
+        registration=None if registered is None else check_registration(registered, study, loading, results),
         **_recorded_environment(record),
     )
     say("writing the report")
@@ -122,6 +136,11 @@ def run_arm(
     return audit_arm(study, RunContext(Store(store), loading, say), arm)
 
 
+def time_stamp(seconds: float) -> str:
+    """Format seconds since 1970 as a time in UTC, such as 2026-04-16T09:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 def _cpu_seconds() -> float:
     """CPU seconds of this process and its finished children."""
     return sum(
@@ -149,6 +168,15 @@ def _all_artifacts(record: AuditRecord) -> list[Any]:
         artifacts += [a for _, _, _, a in model.projections]
         by_hash |= {a.hash: a for a in artifacts}
     return list(by_hash.values())
+
+
+def _run_adapters(record: AuditRecord) -> list[str | None]:
+    """Hash of each run's adapter, in the order of the results: the undefended runs of all models come first."""
+    adapters: list[Artifact | None] = [run.adapter for model in record.models for run in model.runs]
+    defended_runs = (run for model in record.models for run in model.defended_runs)
+    for defense in (run.defense for run in defended_runs):
+        adapters.append(None if defense is None else defense.edited_adapter or defense.trained_adapter)
+    return [None if adapter is None else adapter.hash for adapter in adapters]
 
 
 def _model_facts(model: ModelRecord) -> ModelFacts:

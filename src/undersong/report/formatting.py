@@ -5,16 +5,16 @@ Every number on the page is formatted here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
 
+from undersong.results.schema_base import MISSING as MISSING
 from undersong.results.schema_base import MODALITY_LABELS as MODALITY_LABELS
 from undersong.results.schema_base import modality_label as modality_label
+from undersong.results.schema_base import value_text as value_text
 
 THIN_SPACE = "\u202f"  # narrow no-break space, before a percent sign
 NBSP = "\u00a0"
-MISSING = "–"  # placeholder for a value that was not measured
 
 
 def percent(share: float | None) -> str:
@@ -90,21 +90,6 @@ def count(n: int | None, singular: str, plural: str | None = None) -> str:
 def join_items(items: Sequence[str], conjunction: str = "and") -> str:
     """'a', 'a and b', 'a, b and c'."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {conjunction} {items[-1]}" if items else ""
-
-
-def value_text(value: Any) -> str:
-    """Format any JSON value as text for readers."""
-    if value is None:
-        return MISSING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return _minus(f"{value:.6g}")
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key} {value_text(item)}" for key, item in value.items()) or MISSING
-    if isinstance(value, list | tuple):
-        return ", ".join(value_text(item) for item in value) or MISSING
-    return str(value)
 
 
 def capitalize_first(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from undersong.escaping import escape_line, escape_unprintable
 from undersong.report import formatting
-from undersong.report.sections import advice, arm_chart, comparisons, defenses, headline, provenance
+from undersong.report.sections import advice, arm_chart, comprehension, defenses, headline, provenance
 from undersong.report.sections.defenses import DefenseCell, DefenseTable
 from undersong.results.schema import parse_results
 from undersong.store import write_atomic
@@ -27,7 +27,7 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     parsed = parse_results(results)
     summary, arm_table = headline.build_headline(parsed), arm_chart.build_arm_table(parsed)
     defense_table, provenance_section = defenses.build_defense_table(parsed), provenance.build_provenance(parsed)
-    advice_items, comprehension_table = advice.build_advice(parsed), comparisons.build_comprehension_table(parsed)
+    advice_items, comprehension_table = advice.build_advice(parsed), comprehension.build_comprehension_table(parsed)
     verdict = escape_markdown("".join(text for text, _ in summary.title))
     lines = [TITLE_PREFIX + escape_markdown(parsed.study.name), "", f"**{verdict}**", ""]
     if advice_items:
@@ -65,6 +65,8 @@ def render_markdown(results: Mapping[str, Any]) -> str:
             "",
             *_defense_section(defense_table),
         ]
+    if provenance_section.registration:
+        lines += ["", *map(escape_markdown, provenance_section.registration)]
     if provenance_section.notes:
         lines += [
             "",

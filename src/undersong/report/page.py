@@ -17,6 +17,7 @@ from undersong.report import formatting
 from undersong.report.sections import (
     advice,
     comparisons,
+    comprehension,
     defenses,
     headline,
     jsr_by_distance,
@@ -96,7 +97,7 @@ def render_html(
         variance_notes=comparisons.variance_notes(parsed),
         judge_agreement=comparisons.build_judge_agreement(parsed),
         judge_disagreements=comparisons.build_judge_disagreements(parsed),
-        comprehension=comparisons.build_comprehension_table(parsed),
+        comprehension=comprehension.build_comprehension_table(parsed),
         proximity=jsr_by_distance.build_proximity_table(parsed),
         proximity_notes=jsr_by_distance.proximity_notes(parsed),
         runs=runs.build_run_details(parsed, show_replies),

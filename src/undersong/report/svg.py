@@ -279,6 +279,37 @@ def difference_strip(value: float | None, low: float | None, high: float | None,
     return interval_strip(value, low, high, x, "base", reference=0.0, grid_values=(-limit, limit))
 
 
+def summary_strip(
+    value: float,
+    interval: tuple[float | None, float | None],
+    prediction: tuple[float | None, float | None],
+    limit: float,
+) -> Markup:
+    """Draw the last row of a forest plot: a diamond from end to end of the interval, and the prediction interval.
+
+    Args:
+        value: The mean difference, the middle of the diamond.
+        interval: Ends of its interval; without them a dot is drawn.
+        prediction: Ends of the prediction interval, drawn as a line behind the diamond; None for no line.
+        limit: End of the axis, as from `symmetric_limit`.
+    """
+    x = LinearScale((-limit, limit), (0.0, 100.0))
+    low, high = (None if end is None else max(-limit, min(limit, end)) for end in interval)
+    start, end = (None if end is None else max(-limit, min(limit, end)) for end in prediction)
+    dot = value if low is None or high is None else None
+    strip = interval_strip(dot, start, end, x, "base", reference=0.0, grid_values=(-limit, limit))
+    if low is None or high is None:
+        return strip
+    corners = f"{x(low):.3f},5 {x(value):.3f},0 {x(high):.3f},5 {x(value):.3f},10"
+    diamond = tag(
+        "svg", tag("polygon", points=corners, class_="diamond"), viewBox="0 0 100 10", preserveAspectRatio="none",
+        width="100%", height="50%", y="25%", overflow="visible",
+    )  # fmt: skip
+    return tag(
+        "svg", strip, diamond, class_="strip", aria_hidden="true", width="100%", height="100%", overflow="visible"
+    )
+
+
 def _upright(x: float, class_: str) -> Markup:
     return tag("line", x1=f"{x:.2f}%", x2=f"{x:.2f}%", y1="0%", y2="100%", class_=class_)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from undersong.evaluation.rates import Metric
 from undersong.results.contrasts import NO_PRIMARY, Contrast, ContrastArm, PrimaryPlan, all_contrasts
@@ -13,12 +13,15 @@ from undersong.results.schema_mechanism import LateGapComparison, LateSuppressio
 from undersong.results.schema_outcomes import (
     ComparisonRecord,
     ComparisonSide,
+    MixedModelRecord,
     PairedRunDifference,
+    RandomEffectRecord,
 )
 from undersong.statistics import (
     RunBounds,
     RunDifference,
     bound_change_from_base,
+    fit_mixed_model,
     holm,
     paired_runs,
     prompt_interval,
@@ -95,14 +98,14 @@ def _recipe_comparison(
     contrast: Contrast, set_name: str, modality: str, step: int, is_primary: bool
 ) -> ComparisonRecord:
     _, question, a, b = contrast
-    if a.labels["kind"] == "base":
-        difference = _change_from_base(a, b, set_name, modality)
+    if a.labels["kind"] == "base":  # no mixed model, for changes from a base are not normal
+        difference, mixed_model = _change_from_base(a, b, set_name, modality), None
     else:
         difference = paired_runs(a.rates(set_name, modality), b.rates(set_name, modality), limits=a.limits)
+        mixed_model = _comparison_model(difference, a, b)
     sides, metric = (_recipe_side(a, b), _recipe_side(b, a)), harm_metric(b.runs)
     return ComparisonRecord(
-        # without the step: studies of other lengths ask the same question
-        id=identity_hash(["recipe", *side_identity(*sides), set_name, modality, metric]),
+        id=recipe_question_id(a, b, set_name, modality, metric),
         scope="recipe",
         family="primary" if is_primary else "exploratory",
         question=question,
@@ -120,6 +123,41 @@ def _recipe_comparison(
         p=difference.p,
         method=difference.method,
         note=difference.note or None,
+        mixed_model=mixed_model,
+    )
+
+
+def _comparison_model(difference: RunDifference, a: ContrastArm, b: ContrastArm) -> MixedModelRecord | None:
+    """Mixed model of the paired differences: bases, draws that kept other samples, and seeds."""
+    selections = [side.selection_hashes for side in (a, b)]
+    keys = [(pair.base, pair.draw, pair.seed) for pair in difference.estimates]
+    levels: dict[str, list[Any]] = {
+        "base": [base for base, _, _ in keys],
+        "draw": [tuple(hashes.get(key) for hashes in selections) for key in keys],
+    }
+    return mixed_model_record(levels, [pair.difference for pair in difference.estimates], a.limits)
+
+
+def mixed_model_record(
+    levels: Mapping[str, Sequence[Any]], differences: Sequence[float], limits: tuple[float, float]
+) -> MixedModelRecord | None:
+    """Fit a mixed model of differences run by run; None if their runs have one level only.
+
+    Args:
+        levels: Label of each run by the name of the level, the outermost first.
+        differences: Difference of each run.
+        limits: Range of a possible difference.
+    """
+    model = fit_mixed_model(levels, differences, limits=limits)
+    if model is None:
+        return None
+    return MixedModelRecord(
+        runs=model.runs,
+        difference=model.mean,
+        low=model.low,
+        high=model.high,
+        effects=[RandomEffectRecord(name=part.name, groups=part.groups, sd=part.sd) for part in model.effects],
+        note=model.note or None,
     )
 
 
@@ -152,6 +190,20 @@ def _ends_at(rate: PromptSetRate, confidence: float) -> tuple[float, float]:
     if rate.low is None or rate.high is None:
         return rate.rate, rate.rate
     return prompt_interval(rate.rate, rate.low, rate.high, rate.n, rate.clusters, confidence)
+
+
+def recipe_question_id(a: ContrastArm, b: ContrastArm, set_name: str, modality: str, metric: Metric) -> str:
+    """Identify the question of a contrast, without the step: studies of other lengths ask the same question.
+
+    Args:
+        a: The side that is subtracted.
+        b: The other side.
+        set_name: Name of the harmful prompt set.
+        modality: Modality of the prompts.
+        metric: Metric of the rates.
+    """
+    sides = side_identity(_recipe_side(a, b), _recipe_side(b, a))
+    return identity_hash(["recipe", *sides, set_name, modality, metric])
 
 
 def _recipe_side(side: ContrastArm, other: ContrastArm) -> ComparisonSide:

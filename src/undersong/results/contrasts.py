@@ -50,6 +50,17 @@ class ContrastArm:
         estimates = paired_runs(self.subtracted.rates(set_name, modality), rates).estimates
         return {(estimate.base, estimate.draw, estimate.seed): estimate.difference for estimate in estimates}
 
+    @property
+    def selection_hashes(self) -> dict[tuple[int, int, int], tuple[str | None, ...]]:
+        """The ids that each run trained on, by (base, draw, seed), and those of the subtracted side."""
+        hashes: dict[tuple[int, int, int], tuple[str | None, ...]] = {
+            run.run_key: (run.selection_hash,) for run in self.runs
+        }
+        if self.subtracted is None:
+            return hashes
+        subtracted = self.subtracted.selection_hashes
+        return {key: (*own, *subtracted.get(key, ())) for key, own in hashes.items()}
+
     def label(self, other: ContrastArm) -> str:
         """Return a label of the properties in which this side differs from the other."""
         differences = [str(value) for key, value in self.labels.items() if other.labels.get(key) != value]

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from undersong.evaluation.rates import attack_metric
+from undersong.evaluation.rates import Metric, attack_metric
 from undersong.evaluation.verdicts import pair_verdicts
 from undersong.results.comparisons import (
     harm_metric,
@@ -23,6 +23,52 @@ from undersong.results.schema_base import modality_label
 from undersong.results.schema_outcomes import ComparisonRecord, ComparisonSide, DiscordantPrompts, MarginalEffect
 from undersong.statistics import compare_paired, paired_runs
 from undersong.types import UndersongError, Verdict
+
+
+class ModelQuestion(NamedTuple):
+    """A question about one adapter, for people, and its two sides; the difference is b - a."""
+
+    text: str
+    a: ComparisonSide
+    b: ComparisonSide
+
+
+def base_question(run: RunResult, modality: str, system: str) -> ModelQuestion:
+    """Ask whether one adapter is less safe than its base."""
+    text = f"Is {run.arm} (seed {run.seed}) less safe than its base ({modality_label(modality)} requests)?"
+    base = ComparisonSide(arm="base", system=system, label="base")
+    return ModelQuestion(text, base, _run_side(run, system, run.arm))
+
+
+def system_prompt_question(run: RunResult, modality: str, plain: str, defense_system: str) -> ModelQuestion:
+    """Ask whether one adapter is safer under the system prompt that is a defense than under the plain one.
+
+    Args:
+        run: The tuned run.
+        modality: Modality of the prompts.
+        plain: Name of the undefended system prompt.
+        defense_system: Name of the system prompt that is a defense.
+    """
+    text = f"Does the system prompt make {run.arm} (seed {run.seed}) safer ({modality_label(modality)} requests)?"
+    return ModelQuestion(text, _run_side(run, plain, plain), _run_side(run, defense_system, defense_system))
+
+
+def model_question_id(run: RunResult, question: ModelQuestion, set_name: str, modality: str, metric: Metric) -> str:
+    """Identify a question about one adapter.
+
+    Args:
+        run: The tuned run.
+        question: The question, whose sides are the base and the run, or the run under two system prompts.
+        set_name: Name of the harmful prompt set.
+        modality: Modality of the prompts.
+        metric: Metric of the rates.
+    """
+    sides = side_identity(question.a, question.b)
+    return identity_hash(["model", *sides, set_name, modality, metric, run.model, run.seed, run.draw, run.step])
+
+
+def _run_side(run: RunResult, system: str, label: str) -> ComparisonSide:
+    return ComparisonSide(arm=run.arm, system=system, seed=run.seed, draw=run.draw, label=label)
 
 
 def model_comparison(
@@ -46,10 +92,7 @@ def model_comparison(
     Raises:
         UndersongError: A prompt was given to one of the two only.
     """
-    a = ComparisonSide(arm="base", system=system, label="base")
-    b = ComparisonSide(arm=run.arm, system=system, seed=run.seed, draw=run.draw, label=run.arm)
-    question = f"Is {run.arm} (seed {run.seed}) less safe than its base ({modality_label(modality)} requests)?"
-    return _paired_comparison(run, before, after, (a, b), question, set_name, modality)
+    return _paired_comparison(run, before, after, base_question(run, modality, system), set_name, modality)
 
 
 def system_prompt_comparison(
@@ -68,24 +111,19 @@ def system_prompt_comparison(
     Raises:
         UndersongError: A prompt was given under one of the two only.
     """
-    a, b = (
-        ComparisonSide(arm=run.arm, system=system, seed=run.seed, draw=run.draw, label=system)
-        for system in (plain, defense_system)
-    )
-    question = f"Does the system prompt make {run.arm} (seed {run.seed}) safer ({modality_label(modality)} requests)?"
-    return _paired_comparison(run, verdicts, verdicts, (a, b), question, set_name, modality)
+    question = system_prompt_question(run, modality, plain, defense_system)
+    return _paired_comparison(run, verdicts, verdicts, question, set_name, modality)
 
 
 def _paired_comparison(
     run: RunResult,
     before: Sequence[Verdict],
     after: Sequence[Verdict],
-    sides: tuple[ComparisonSide, ComparisonSide],
-    question: str,
+    question: ModelQuestion,
     set_name: str,
     modality: str,
 ) -> ComparisonRecord:
-    a, b = sides
+    text, a, b = question
     verdict_pairs = pair_verdicts(
         *(
             [v for v in verdicts if (v.set, v.modality, v.system) == (set_name, modality, side.system)]
@@ -106,11 +144,10 @@ def _paired_comparison(
     ]
     paired = compare_paired(outcomes[0], outcomes[1], clusters=[cluster for _, _, cluster in rows])
     metric = attack_metric(after[0].judge)
-    identity = [*side_identity(a, b), set_name, modality, metric, run.model, run.seed, run.draw, run.step]
     return ComparisonRecord(
-        id=identity_hash(["model", *identity]),
+        id=model_question_id(run, question, set_name, modality, metric),
         scope="model",
-        question=question,
+        question=text,
         a=a,
         b=b,
         prompt_set=set_name,

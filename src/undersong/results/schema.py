@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from undersong.escaping import quote, shorten
 from undersong.evaluation.rates import VerdictRate
-from undersong.results.schema_base import Record, ValueWithInterval
+from undersong.results.schema_base import OmitsUnset, Record, ValueWithInterval
 from undersong.results.schema_defenses import ChosenSetting, DefenseRecommendation, DefenseRecord, TargetLosses
 from undersong.results.schema_mechanism import MechanismRecord
 from undersong.results.schema_outcomes import (
@@ -22,8 +22,10 @@ from undersong.results.schema_outcomes import (
     MarginalEffect,
     ProximityVsJsrRecord,
     RunNoiseRecord,
+    SequentialRecord,
     VarianceRecord,
 )
+from undersong.results.schema_registration import RegistrationRecord
 from undersong.results.schema_screening import (
     AxisAgreementRecord,
     AxisFingerprintRecord,
@@ -158,6 +160,7 @@ class Provenance(Record):
     quantize: int | None = None
     model_facts: dict[str, ModelFacts] = {}
     artifacts: dict[str, int] = {}
+    run_adapters: list[str | None] = []  # hash of the adapter of each of `runs`, then of `defended_runs`
     cpu_seconds_by_stage: dict[str, float] = {}
     cpu_seconds_by_defense: dict[str, DefenseCpuSeconds] = {}
     cpu_seconds_this_run: float | None = None
@@ -165,10 +168,13 @@ class Provenance(Record):
     packages: dict[str, str | None] = {}
     python: str | None = None
     platform: str | None = None
+    registration: RegistrationRecord | None = None
 
 
-class Results(Record):
+class Results(OmitsUnset):
     """All of results.json; parts that a study did not request are empty or None."""
+
+    OMITTED_IF_NONE: ClassVar[tuple[str, ...]] = ("sequential",)
 
     schema_version: Literal["undersong-results/2"] = Field(alias="schema")
     study: StudyRecord
@@ -178,6 +184,7 @@ class Results(Record):
     marginal_effects: list[MarginalEffect] = []
     judge_agreement: list[JudgeAgreement] = []
     proximity_vs_jsr: list[ProximityVsJsrRecord] = []
+    sequential: SequentialRecord | None = None
     run_noise: list[RunNoiseRecord] = []
     variance_components: list[VarianceRecord] = []
     defense_tradeoffs: list[DefenseRecord] = []

@@ -4,10 +4,37 @@ and comprehension.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from undersong.evaluation.rates import Metric
-from undersong.results.schema_base import Record, ValueWithInterval
+from undersong.results.schema_base import OmitsUnset, Record, ValueWithInterval
+
+
+class SequentialLookRecord(Record):
+    """What the seeds so far told: mean, confidence sequence (None while unbounded), e-value and decision."""
+
+    seeds: int
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    e_value: float
+    power: float  # of showing a difference with the largest number of seeds
+    decision: Literal["shown", "futile", "open"]
+
+
+class SequentialRecord(Record):
+    """The looks at the primary contrast while seeds were added; their intervals hold at every look.
+
+    The t intervals of `comparisons` take no account of the looks.
+    """
+
+    contrast: str
+    prompt_set: str
+    modality: str
+    maximum: int
+    smallest: float
+    stop: list[Literal["shown", "futile"]]
+    looks: list[SequentialLookRecord]
 
 
 class RunNoiseRecord(Record):
@@ -198,6 +225,36 @@ class PairedRunDifference(Record):
     difference: float
 
 
+class RandomEffectRecord(Record):
+    """Standard deviation that base, draw or seed adds to the difference of one run; 0 where none was seen."""
+
+    name: str
+    groups: int
+    sd: float
+
+
+class MixedModelRecord(Record):
+    """Mean difference by a mixed model of runs; without a fit the numbers are None, and the note says why.
+
+    The plain reading is the paired t interval over independent units.
+    """
+
+    runs: int
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    effects: list[RandomEffectRecord] = []
+    note: str | None = None
+
+    @property
+    def negated(self) -> MixedModelRecord:
+        """The same model of the differences with the other sign."""
+        difference, low, high = (
+            None if number is None else -number for number in (self.difference, self.high, self.low)
+        )
+        return self.model_copy(update={"difference": difference, "low": low, "high": high})
+
+
 class ComparisonSide(Record):
     """One side of a comparison, by the id of its arm: `base`, or a name in `runs[].arm`.
 
@@ -221,13 +278,15 @@ class DiscordantPrompts(Record):
     mcnemar_p: float
 
 
-class ComparisonRecord(Record):
+class ComparisonRecord(OmitsUnset):
     """Two arms, or an arm and the base, on the same prompts; `difference` is the minuend minus the other side.
 
     With scope `recipe`, runs are the sample. With scope `model`, prompts are the sample, and the result holds for the
     weights of one run. `p_adjusted` is corrected within the family: the declared primary questions, or all others of
     the scope.
     """
+
+    OMITTED_IF_NONE: ClassVar[tuple[str, ...]] = ("mixed_model",)
 
     id: str  # 12 hex digits of the identity of the question; equal questions of two studies have equal ids
     scope: Literal["recipe", "model"]
@@ -250,6 +309,7 @@ class ComparisonRecord(Record):
     p_adjusted: float | None = None
     method: str | None = None
     note: str | None = None
+    mixed_model: MixedModelRecord | None = None  # scope recipe: where the runs have more than one level
     discordant: DiscordantPrompts | None = None
 
     def with_minuend(self, side: Literal["a", "b"]) -> ComparisonRecord:
@@ -259,7 +319,8 @@ class ComparisonRecord(Record):
         difference, low, high = (
             None if number is None else -number for number in (self.difference, self.high, self.low)
         )
-        return self.model_copy(update={"minuend": side, "difference": difference, "low": low, "high": high})
+        update = {"minuend": side, "difference": difference, "low": low, "high": high}
+        return self.model_copy(update=update | {"mixed_model": self.mixed_model and self.mixed_model.negated})
 
 
 class MarginalEffect(Record):

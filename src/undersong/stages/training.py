@@ -54,7 +54,7 @@ def training_targets(samples: Sequence[Sample], target: str) -> list[str]:
 
 def training_recipe(tuning: TuningSettings) -> dict[str, Any]:
     """Hyper-parameters of a study's tuning, which all its arms share."""
-    recipe = tuning.model_dump(exclude={"modalities", "seeds", "draws", "target_column", "preset"})
+    recipe = tuning.model_dump(exclude={"modalities", "seeds", "sequential_seeds", "draws", "target_column", "preset"})
     # These are in the cache key only if they are set.
     optional = {"silent_frame_share": None, "instruction": None, "instruction_first": False}
     return {name: value for name, value in recipe.items() if name not in optional or value != optional[name]}

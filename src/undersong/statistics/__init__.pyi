@@ -61,6 +61,27 @@ from .cka import (
 from .mean_squares import (
     VarianceComponent as VarianceComponent,
 )
+from .meta_analysis import (
+    Heterogeneity as Heterogeneity,
+)
+from .meta_analysis import (
+    MetaAnalysis as MetaAnalysis,
+)
+from .meta_analysis import (
+    pooled_variances as pooled_variances,
+)
+from .meta_analysis import (
+    random_effects as random_effects,
+)
+from .mixed_model import (
+    MixedModel as MixedModel,
+)
+from .mixed_model import (
+    RandomEffect as RandomEffect,
+)
+from .mixed_model import (
+    fit_mixed_model as fit_mixed_model,
+)
 from .multiple_testing import (
     holm as holm,
 )
@@ -171,6 +192,15 @@ from .runs import (
 )
 from .runs import (
     run_noise as run_noise,
+)
+from .sequential import (
+    SequentialLook as SequentialLook,
+)
+from .sequential import (
+    look as look,
+)
+from .sequential import (
+    looks_until_decision as looks_until_decision,
 )
 from .variance import (
     RunLabels as RunLabels,

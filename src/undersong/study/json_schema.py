@@ -28,7 +28,14 @@ def study_json_schema() -> dict[str, Any]:
     schema["properties"] = deepcopy(FILE_KEYS) | schema["properties"]  # they are loosened in place
     for part in (schema, *schema["$defs"].values()):
         _loosen(part)
+    _offer_sequential_seeds(schema["$defs"]["TuningSettings"]["properties"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "A study of undersong"}
+
+
+def _offer_sequential_seeds(tuning: dict[str, Any]) -> None:
+    """Show the rule by which seeds are added where a file gives it: as `seeds`."""
+    rule = next(option for option in tuning.pop("sequential_seeds")["anyOf"] if "$ref" in option)
+    tuning["seeds"]["anyOf"].insert(1, rule)
 
 
 def _loosen(schema: dict[str, Any]) -> None:

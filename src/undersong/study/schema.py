@@ -204,6 +204,7 @@ class Study(StrictModel):
             raise ValueError("prompt_sets: none is harmful, so there is no JSR to measure; mark one `harmful: true`")
         check_distinct("models", self.models)
         check_primary(self.analysis.primary, self.answerable_questions, self._selection_axes)
+        self._check_sequential_seeds()
         self._check_refusal_texts()
         if self.evaluation.protocol == "published" and len(self.models) > 1:
             raise ValueError(
@@ -211,6 +212,20 @@ class Study(StrictModel):
                 "name one model, or take uniform"
             )
         return self
+
+    def _check_sequential_seeds(self) -> None:
+        rule = self.tuning.sequential_seeds
+        if rule is None:
+            return
+        if len(self.models) > 1:
+            raise ValueError(
+                f"tuning.seeds: with {len(self.models)} models the models are the units, and more seeds decide "
+                "nothing; give a list, or name one model"
+            )
+        kinds = [kind for kind in rule.contrast.split("-") if kind != "base"]
+        _check_known("tuning.seeds.contrast", kinds, self.selection.kinds)
+        if rule.modality is not None:
+            _check_known("tuning.seeds.modality", [rule.modality], self.evaluation.modalities)
 
     def _check_refusal_texts(self) -> None:
         set_judges = (prompt_set.judge for prompt_set in self.prompt_sets.values())

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from undersong.study.base import Modality, Seed, Share, StrictModel, check_distinct
 from undersong.study.defaults import (
@@ -19,8 +26,39 @@ from undersong.study.defaults import (
     WARMUP_STEPS,
 )
 from undersong.study.presets import apply_preset
+from undersong.suggestions import did_you_mean
 
 MAX_STEPS = 10**8  # more would fill memory before the first, with the order of the samples
+
+
+class SequentialSeeds(StrictModel):
+    """Seeds that are added one at a time, until the contrast is decided (`seeds: {from: 3, to: 20}`).
+
+    Six seeds at least are needed to show a difference; earlier looks can find it futile.
+    """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    first: int = Field(3, alias="from", ge=3, description="Number of seeds at the first look.")
+    last: int = Field(20, alias="to", le=1_000, description="Largest number of seeds.")
+    stop: Literal["shown", "futile", "shown|futile"] = Field(
+        "shown|futile",
+        description="shown: the confidence sequence leaves out 0. futile: it leaves out `smallest`, or more seeds "
+        "would hardly show anything.",
+    )
+    contrast: Literal["closest-base", "random-base", "distant-base", "closest-random", "closest-distant"] = Field(
+        "closest-base", description="Difference of rates that is looked at, as in `undersong synthesize`."
+    )
+    smallest: float = Field(0.1, gt=0, le=1, description="Smallest difference that would matter.")
+    modality: Modality | None = Field(
+        None, description="Modality of the prompts that are looked at. Default: the first of evaluation.modalities."
+    )
+
+    @model_validator(mode="after")
+    def _check_order(self) -> SequentialSeeds:
+        if self.last <= self.first:
+            raise ValueError(f"to ({self.last}) is not above from ({self.first})")
+        return self
 
 
 class TuningSettings(StrictModel):
@@ -32,7 +70,14 @@ class TuningSettings(StrictModel):
         None, description="Instruction, as text, of the spoken training prompts; typed ones get none, as published."
     )
     instruction_first: bool = Field(False, description="Put the training instruction before the speech.")
-    seeds: tuple[Seed, ...] = Field((0, 1, 2), description="Training seeds: one run of every arm for each.")
+    seeds: tuple[Seed, ...] = Field(
+        (0, 1, 2),
+        description="Training seeds: one run of every arm for each. {from: 3, to: 20}: added until the question is "
+        "answered.",
+    )
+    sequential_seeds: SequentialSeeds | None = Field(
+        None, description="Rule by which seeds are added; a study file gives it as `seeds`."
+    )
     draws: tuple[Seed, ...] = Field((0, 1, 2), description="Seeds of the selection draws, paired with `seeds`.")
     save_steps: tuple[int, ...] = Field(
         SAVE_STEPS, description="Steps at which the model is saved and evaluated; training ends at the last."
@@ -73,7 +118,13 @@ class TuningSettings(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
-        return apply_preset(values, SAVE_STEPS) if isinstance(values, dict) else values
+        return _expand_seeds(apply_preset(values, SAVE_STEPS)) if isinstance(values, dict) else values
+
+    @model_serializer(mode="wrap")
+    def _omit_unset_rule(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the rule out where there is none, so that results of studies without it keep their hash."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value is not None or key != "sequential_seeds"}
 
     @model_validator(mode="after")
     def _check_consistency(self) -> TuningSettings:
@@ -94,3 +145,24 @@ class TuningSettings(StrictModel):
                 f"save_steps end at {self.save_steps[-1]:,}, and a training has at most {MAX_STEPS:,} steps"
             )
         return self
+
+
+def _expand_seeds(values: Any) -> Any:
+    """Move a rule that is given as `seeds` to its own key, with seeds and draws 0 to its largest number - 1."""
+    if not isinstance(values, dict) or not isinstance(values.get("seeds"), dict):
+        return values
+    try:
+        rule = SequentialSeeds.model_validate(values["seeds"])
+    except ValidationError as error:
+        raise ValueError(f"seeds{_rule_problem(error)}") from None
+    numbers = tuple(range(rule.last))
+    return {"draws": numbers} | values | {"seeds": numbers, "sequential_seeds": rule}
+
+
+def _rule_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    path = "".join(f".{part}" for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in SequentialSeeds.model_fields.items()]
+        return f"{path} is unknown{did_you_mean(str(problem['loc'][-1]), known) or '; known are ' + ', '.join(known)}"
+    return f"{path}: {problem['msg'].removeprefix('Value error, ')}"

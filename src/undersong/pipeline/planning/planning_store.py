@@ -61,6 +61,7 @@ class PlanningStore:
         self.store = store
         self.planned: dict[str, PlannedArtifact] = {}  # by key: artifacts that two arms share are planned once
         self.unscreened_axes: list[str] = []  # axes whose selections are not known yet
+        self.models: list[ModelRecord] = []  # with the artifacts of their runs, as they are or would be
         self._progress_line = ""
 
     def say(self, line: str) -> None:
@@ -130,7 +131,8 @@ def plan_artifacts(study: Study, store_root: str | Path, loading: LoadOptions, u
     for base_seed, ref in enumerate(study.models):
         planning_store.say(ref)
         selections = partial(_planned_selection, ctx, record.pool, planning_store.unscreened_axes)
-        audit_model(ctx, record, ModelRecord(ref, base_seed, ctx.features(ref)), selections)
+        planning_store.models.append(ModelRecord(ref, base_seed, ctx.features(ref)))
+        audit_model(ctx, record, planning_store.models[-1], selections)
     return planning_store
 
 

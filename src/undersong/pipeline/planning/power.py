@@ -26,6 +26,11 @@ def design_lines(study: Study, standard_deviation: float | None = None) -> list[
         return []
     if not arm_rules(study):
         return ["Design: nothing is trained, so no arms are compared; a rate's interval is over its prompts."]
+    if (rule := study.tuning.sequential_seeds) is not None:
+        return [
+            f"Design: seeds are added one at a time from {rule.first} to at most {rule.last}, until {rule.contrast} is "
+            f"{rule.stop.replace('|', ' or ')}; counts and costs are for {rule.last} seeds."
+        ]
     unit, units = independent_units(study)
     primary = study.primary_questions
     primary_size = max(1, len(primary))

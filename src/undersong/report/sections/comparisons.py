@@ -1,6 +1,4 @@
-"""Tables of statistical comparisons: arm comparisons, run noise, variance components, judge agreement and
-comprehension.
-"""
+"""Tables of statistical comparisons: arm comparisons, run noise, variance components and judge agreement."""
 
 from __future__ import annotations
 
@@ -9,19 +7,19 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import formatting
-from undersong.report.summary import RunRate, arm_summaries, default_verdict_filter, estimate_rate
+from undersong.report.sections.registration import question_status_text
 from undersong.report.svg import difference_strip, symmetric_limit
-from undersong.report.tables import NumberCell, Table, percent_cell, training_label
-from undersong.results.schema import PromptSetRate, Results, RunResult
+from undersong.report.tables import Table, training_label
+from undersong.results.schema import Results
 from undersong.results.schema_outcomes import (
     ComparisonRecord,
-    ComprehensionRate,
-    ComprehensionRecord,
     JudgeAgreement,
+    MixedModelRecord,
     RunNoiseRecord,
     VarianceComponentRecord,
     VarianceRecord,
 )
+from undersong.results.schema_registration import RegistrationRecord
 from undersong.study.judge_names import RATE_LABELS
 
 
@@ -64,20 +62,26 @@ def build_comparison_table(results: Results) -> ComparisonTable | None:
     limit = symmetric_limit(
         end for comparison in results.comparisons for end in (comparison.difference, comparison.low, comparison.high)
     )
+    registration = results.provenance.registration if results.provenance is not None else None
     adjusted = [comparison.p_adjusted for comparison in results.comparisons if comparison.p_adjusted is not None]
     return ComparisonTable(
-        lines=tuple(_comparison_row(comparison, limit) for comparison in results.comparisons),
+        lines=tuple(_comparison_row(comparison, limit, registration) for comparison in results.comparisons),
         reach=f"{100 * limit:g}",
         passed=sum(1 for p in adjusted if p < 0.05),
         tested=len(adjusted),
     )
 
 
-def _comparison_row(comparison: ComparisonRecord, limit: float) -> ComparisonRow:
+def _comparison_row(
+    comparison: ComparisonRecord, limit: float, registration: RegistrationRecord | None
+) -> ComparisonRow:
+    status = question_status_text(registration, comparison.id)
     return ComparisonRow(
         question=comparison.question,
         scope=f"{comparison.scope}, {comparison.family}" if comparison.scope == "recipe" else comparison.scope,
-        what=" · ".join(filter(None, (*comparison_facts(comparison), f"step {comparison.step}", comparison.model))),
+        what=" · ".join(
+            filter(None, (*comparison_facts(comparison), f"step {comparison.step}", comparison.model, status))
+        ),
         a=comparison.a.label,
         b=comparison.b.label,
         a_rate=_mean_rate([pair.a for pair in comparison.estimates]),
@@ -90,7 +94,7 @@ def _comparison_row(comparison: ComparisonRecord, limit: float) -> ComparisonRow
         p=formatting.p_value(comparison.p),
         p_adjusted=formatting.p_value(comparison.p_adjusted),
         method=comparison.method or "",
-        note=comparison.note or _mcnemar_note(comparison),
+        note=" ".join(filter(None, (comparison.note or _mcnemar_note(comparison), _mixed_model_note(comparison)))),
     )
 
 
@@ -109,6 +113,20 @@ def _mcnemar_note(comparison: ComparisonRecord) -> str:
     if comparison.discordant is None:
         return ""
     return f"exact McNemar over prompts, unclustered: p = {comparison.discordant.mcnemar_p:.3g}"
+
+
+def _mixed_model_note(comparison: ComparisonRecord) -> str:
+    return "" if comparison.mixed_model is None else mixed_model_sentence(comparison.mixed_model)
+
+
+def mixed_model_sentence(model: MixedModelRecord) -> str:
+    """Describe a mixed model: its mean and interval in points, the spread of each level, and its notes."""
+    if model.difference is None:
+        return model.note or ""
+    spreads = [f"{part.name} {100 * part.sd:.1f}" for part in model.effects]
+    interval = formatting.bracket(model.low, model.high)
+    facts = f"{formatting.points(model.difference)} {interval}, standard deviations {', '.join(spreads)} points"
+    return " ".join(filter(None, (f"Mixed model of {formatting.count(model.runs, 'run')}: {facts}.", model.note)))
 
 
 def _mean_rate(values: list[float]) -> str:
@@ -274,64 +292,3 @@ def build_judge_disagreements(results: Results) -> Table | None:
     )
     head = ("Prompt", "Judges", "set", "Arm", "seed", "step", "prompts", "system", "first judge", "second judge")
     return Table("Replies that two judges count differently", head, rows, len(head)) if rows else None
-
-
-MeasuredComprehension = list[tuple[RunResult, PromptSetRate, ComprehensionRecord]]
-
-
-def build_comprehension_table(results: Results) -> Table | None:
-    """Build the table of comprehension by arm, base and prompt set; None if the study did not check comprehension."""
-    verdict_filter, short_labels = (
-        default_verdict_filter(results),
-        {arm.name: arm.short_label for arm in arm_summaries(results)},
-    )
-    groups: dict[tuple[str, ...], MeasuredComprehension] = {}
-    for run in results.runs:
-        for row in run.rates:
-            if row.comprehension is not None:
-                key = (
-                    short_labels.get(run.arm, run.arm),
-                    run.model,
-                    row.prompt_set,
-                    formatting.modality_label(row.modality),
-                    row.system,
-                )
-                groups.setdefault(key, []).append((run, row, row.comprehension))
-    if not groups or verdict_filter is None:
-        return None
-    names = ("Arm", "Base", "Set", "prompts", "system")
-    rate = formatting.capitalize_first(verdict_filter.rate_label)
-    head = (*names, rate, "repeated", "on topic (chance)", "comprehended", "of non-refusals")
-    rows: list[tuple[str | NumberCell, ...]] = [
-        (*key, *_comprehension_cells(measured)) for key, measured in groups.items()
-    ]
-    return Table(f"{rate} beside requests repeated and replies on topic, % [95 %]", head, tuple(rows), names=len(names))
-
-
-def _comprehension_cells(measured: MeasuredComprehension) -> tuple[str | NumberCell, ...]:
-    chances = [
-        comprehension.on_topic.chance
-        for _, _, comprehension in measured
-        if comprehension.on_topic is not None and comprehension.on_topic.chance is not None
-    ]
-    chance_text = f"({formatting.percent_number(sum(chances) / len(chances))})" if chances else ""
-    return (
-        _rate_cell([(run, row, row) for run, row, _ in measured]),
-        _rate_cell([(run, row, comprehension.repeated) for run, row, comprehension in measured]),
-        _rate_cell([(run, row, comprehension.on_topic) for run, row, comprehension in measured], chance_text),
-        _rate_cell([(run, row, comprehension.comprehended) for run, row, comprehension in measured]),
-        _rate_cell([(run, row, comprehension.of_non_refusals) for run, row, comprehension in measured]),
-    )
-
-
-def _rate_cell(
-    rates: list[tuple[RunResult, PromptSetRate, PromptSetRate | ComprehensionRate | None]], suffix: str = ""
-) -> NumberCell:
-    """The mean over the runs that have it."""
-    run_rates = [
-        RunRate(run, row.model_copy(update={"low": share.low, "high": share.high}), share.rate)
-        for run, row, share in rates
-        if share is not None
-    ]
-    pooled = estimate_rate(run_rates)
-    return percent_cell(None) if pooled is None else percent_cell(pooled.mean, pooled.low, pooled.high, suffix)

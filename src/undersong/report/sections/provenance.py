@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.report import formatting
+from undersong.report.sections.registration import registration_sentences
 from undersong.report.tables import Table
 from undersong.results.schema import Results, model_names
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Notes of the results, the description and settings of the study, and the provenance in groups, all as text."""
+    """Notes of the results, registration, description and settings of the study, and provenance in groups, as text."""
 
     notes: tuple[str, ...]
+    registration: tuple[str, ...]  # sentences
     study: tuple[tuple[str, str], ...]
     config: Table
     provenance: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # (group, its rows)
@@ -28,7 +30,11 @@ def build_provenance(results: Results) -> Provenance:
         "study": study.name, "models": model_names(results), "protocol": study.protocol,
         "judge": study.judge, "steps": study.steps, "seeds": study.seeds, "draws": study.draws,
     }  # fmt: skip
-    provenance = results.provenance.model_dump(exclude_none=True) if results.provenance is not None else {}
+    hidden = {"run_adapters", "registration"}  # for other programs; told in sentences
+    provenance = (
+        results.provenance.model_dump(exclude_none=True, exclude=hidden) if results.provenance is not None else {}
+    )
+    registration = results.provenance.registration if results.provenance is not None else None
     ungrouped = [
         (key, formatting.value_text(value)) for key, value in provenance.items() if not isinstance(value, Mapping)
     ]
@@ -40,6 +46,7 @@ def build_provenance(results: Results) -> Provenance:
     ]
     return Provenance(
         notes=tuple(results.notes),
+        registration=registration_sentences(registration) if registration is not None else (),
         study=tuple((key, formatting.value_text(value)) for key, value in study_facts.items() if value is not None),
         config=Table("Study settings", ("Setting", "Value"), tuple(_flatten_settings(study.config)), names=2),
         provenance=tuple(groups),

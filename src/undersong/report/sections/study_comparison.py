@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -16,6 +15,7 @@ from undersong.report.sections.defenses import undefended_arm_title
 from undersong.report.summary import Estimate
 from undersong.report.svg import LinearScale, difference_strip, interval_strip, percent_axis, symmetric_limit
 from undersong.report.tables import NumberCell, Table, percent_cell
+from undersong.results.comparability import evaluation_facts, fact_differences, study_titles
 from undersong.results.schema import Results, model_names
 from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_defenses import CostPart, DefenseRecord
@@ -41,7 +41,7 @@ class StudyComparison:
 
 def compare_studies(studies: Sequence[tuple[str, Results]]) -> tuple[StudyComparison, ...]:
     """Compare studies with the first one; `studies` holds pairs of a unique title and the results."""
-    names = _study_names(studies)
+    names = study_titles(studies)
     facts = [_rate_facts(results) for _, results in studies]
     first_facts = facts[0]
     return tuple(
@@ -49,53 +49,19 @@ def compare_studies(studies: Sequence[tuple[str, Results]]) -> tuple[StudyCompar
             name,
             results,
             tuple(headline_data_by_modality(results)),
-            tuple(_differences(names[0], first_facts, study_facts)),
+            tuple(fact_differences(names[0], first_facts, study_facts)),
         )
         for name, (_, results), study_facts in zip(names, studies, facts, strict=True)
     )
 
 
-def _study_names(studies: Sequence[tuple[str, Results]]) -> list[str]:
-    study_names = [results.study.name for _, results in studies]
-    labeled_names = [
-        name if study_names.count(name) == 1 else f"{name} ({label})" for name, (label, _) in zip(study_names, studies)
-    ]
-    return [name if labeled_names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(labeled_names, 1)]
-
-
 def _rate_facts(results: Results) -> dict[str, str]:
-    """Return the facts besides model and training that a rate depends on, as far as the study records them."""
-    evaluation: Mapping[str, Any] = results.study.config.get("evaluation") or {}
-    prompt_sets: Mapping[str, Any] = results.study.config.get("prompt_sets") or {}
+    """Return the facts that the study's headline rate depends on besides model and training."""
     headline = next(iter(headline_data_by_modality(results)), None)
-    facts: dict[str, Any] = {"protocol": results.study.protocol, "judge": results.study.judge}
-    if headline is not None:
-        prompt_set = headline.verdict_filter.prompt_set
-        set_rate = next((rate for run in results.runs for rate in run.rates if rate.prompt_set == prompt_set), None)
-        facts["rate"] = headline.verdict_filter.rate_label
-        facts["system text"] = (evaluation.get("system_prompts") or {}).get(headline.verdict_filter.system)
-        facts["harmful prompts"] = prompt_sets.get(prompt_set)
-        if set_rate is not None:
-            facts["number of prompts"] = f"{set_rate.n:,} in {formatting.count(set_rate.clusters, 'cluster')}"
-    facts |= {"instruction": evaluation.get("instruction"), "max new tokens": evaluation.get("max_new_tokens")}
-    return {key: formatting.value_text(value) for key, value in facts.items() if value is not None}
-
-
-def _differences(first_name: str, first_facts: Mapping[str, str], study_facts: Mapping[str, str]) -> list[str]:
-    differing_keys = [key for key in first_facts if key in study_facts and study_facts[key] != first_facts[key]]
-    sentences = [
-        f"{key} {study_facts[key]}, where {first_name} has {first_facts[key]}"
-        for key in differing_keys
-        if len(study_facts[key]) <= 60
-    ]
-    sentences += [f"other {key} than {first_name}" for key in differing_keys if len(study_facts[key]) > 60]
-    if (
-        study_facts is not first_facts
-        and study_facts.get("protocol") == "published"
-        and "protocol" not in differing_keys
-    ):
-        sentences.append("the published protocol asks every model in its own way, so models are not compared under it")
-    return sentences
+    if headline is None:
+        return evaluation_facts(results)
+    verdict_filter = headline.verdict_filter
+    return evaluation_facts(results, verdict_filter.prompt_set, verdict_filter.system, verdict_filter.rate_label)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,8 +128,8 @@ def test_rehearsed_sets_are_a_table_with_the_most_damaging_first(undersong, monk
         sets=[rehearsed("pool", 0.25), rehearsed("closest:2", 1.5, loss_minus_random=difference)],
         notes=["Not proof of safety."],
     )  # fmt: skip
-    for name in ("check_rehearsal", "rehearsal_stage"):
-        monkeypatch.setattr(module, name, lambda *_: name)
+    monkeypatch.setattr(module, "check_rehearsal", lambda *_: None)
+    monkeypatch.setattr(module, "rehearsal_stage", lambda *_: "stage")
     monkeypatch.setattr(module, "unusable_samples", lambda *_: [])
     monkeypatch.setattr(module, "rehearse_sets", lambda *_: record)
     arguments = ("--axis", "words=tfidf", "--model", "organism:af3", "--rehearse", "8", "--out", "kept")

@@ -114,7 +114,7 @@ def test_typed_prompts_with_seeds_and_a_kill_that_loses_one_training(
     assert len(trained) == 3  # the first training was kept; the selection is the pool, and is not trained again
     record = json.loads((out / "screening.json").read_text())["rehearsal"]
     assert (record["modality"], record["seeds"]) == ("text", [0, 1])
-    assert list(by_name(screened.report)) == ["pool", "closest:1"]
+    assert list(by_name(screened.report)) == ["pool", "closest:1.0"]
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".partial")] == []
 
 

@@ -224,7 +224,10 @@ def _rehearse_all(
     stage: RehearsalStage, sets: Sequence[CandidateSet], seeds: Sequence[int]
 ) -> dict[str, list[Rehearsal]]:
     """Rehearsals of each set by its name, one for each seed; says what they cost before the first training."""
-    jobs = {(candidate.ids, seed): candidate for candidate in sets for seed in seeds}
+    jobs: dict[tuple[tuple[str, ...], int], str] = {}  # what is trained on, and the first name it has
+    for candidate in sets:
+        for seed in seeds:
+            jobs.setdefault((candidate.ids, seed), candidate.name)
     new = {job for job in jobs if not stage.is_stored(*job)}
     if new:
         stored = f" ({len(jobs) - len(new)} more are in the store)" if len(new) < len(jobs) else ""
@@ -234,13 +237,13 @@ def _rehearse_all(
         )
     results: dict[tuple[tuple[str, ...], int], Rehearsal] = {}
     done, start = 0, time.monotonic()
-    for job, candidate in jobs.items():
+    for job, name in jobs.items():
         results[job] = stage.rehearse(*job)
         if job in new:
             done += 1
             left = format_duration((time.monotonic() - start) / done * (len(new) - done))
             estimate = f", about {left} left" if done < len(new) else ""
-            stage.ctx.announce(f"Rehearsed {candidate.name}, seed {job[1]}: {done} of {len(new)}{estimate}.")
+            stage.ctx.announce(f"Rehearsed {name}, seed {job[1]}: {done} of {len(new)}{estimate}.")
     return {candidate.name: [results[candidate.ids, seed] for seed in seeds] for candidate in sets}
 
 

@@ -112,11 +112,13 @@ def run_screening(
                 else {}
             )
             rehearsal = rehearsal_stage(ctx, corpora, options) if options.rehearse else None
-            lost_by_step = {} if rehearsal is None else {REHEARSAL_STEP: unusable_samples(rehearsal)}
+            lost_by_step: dict[str, Sequence[Quarantined]] = {}
+            if rehearsal is not None:
+                lost_by_step[REHEARSAL_STEP] = unusable_samples(rehearsal)
             embeddings_by_axis = {
                 axis: _read_or_embed(ctx, corpora, encoder, options) for axis, encoder in axis_encoders.items()
             }
-            lost_by_step |= {axis: embeddings[0].quarantined for axis, embeddings in embeddings_by_axis.items()}
+            lost_by_step |= {axis: sides[0].quarantined for axis, sides in embeddings_by_axis.items()}
             quarantined = pool_quarantine(corpora.pool, lost_by_step)
             total = corpora.pool.item_count + len(corpora.pool.quarantined)
             _check_pool_quarantine(total, lost_by_step, quarantined, options.max_quarantined)

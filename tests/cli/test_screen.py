@@ -107,3 +107,39 @@ def test_rules_may_be_several(undersong, tmp_path) -> None:
     names = sorted(path.name for path in (tmp_path / "kept").iterdir())
     assert names == ["kept", "kept-2", "proximity.parquet", "quarantine.parquet", "screening.json", "selection-2.json",
                      "selection.json"]  # fmt: skip
+
+
+def test_rehearsed_sets_are_a_table_with_the_most_damaging_first(undersong, monkeypatch) -> None:
+    from undersong.pipeline.screening import run as module
+    from undersong.results.schema_base import ValueWithInterval
+    from undersong.results.schema_screening import RehearsalRecord, RehearsedSet
+
+    def rehearsed(name: str, loss: float, **more) -> RehearsedSet:
+        value = ValueWithInterval(value=loss, low=loss - 1, high=loss + 1)
+        return RehearsedSet(
+            name=name, kind="pool", n=4, ids_hash="0" * 64, loss=value, compliance=0.5, compliance_change=value, **more
+        )
+
+    difference = ValueWithInterval(value=0.75, low=None, high=None)
+    record = RehearsalRecord(
+        model="organism:af3", harm_set="harm", modality="audio", steps=8, seeds=[0], learning_rate=5e-4,
+        learning_rate_schedule="constant", warmup_steps=5, batch_size=8, lora_rank=8, lora_alpha=16, n_prompts=2,
+        n_behaviors=2, margin_before=3.0, compliance_before=0.0,
+        sets=[rehearsed("pool", 0.25), rehearsed("closest:2", 1.5, loss_minus_random=difference)],
+        notes=["Not proof of safety."],
+    )  # fmt: skip
+    monkeypatch.setattr(module, "check_rehearsal", lambda *_: None)
+    monkeypatch.setattr(module, "rehearsal_stage", lambda *_: "stage")
+    monkeypatch.setattr(module, "unusable_samples", lambda *_: [])
+    monkeypatch.setattr(module, "rehearse_sets", lambda *_: record)
+    arguments = ("--axis", "words=tfidf", "--model", "organism:af3", "--rehearse", "8", "--out", "kept")
+    code, out, err = undersong("screen", "pool.jsonl", "--harm", "harm.jsonl", *arguments)
+    assert code == 0, err
+    assert "Loss of refusal margin on harm by 8 steps, in nats, with 95 % intervals over behaviors" in out
+    assert "Not proof of safety." in out
+    closest, pool = (next(row for row in out.splitlines() if value in row) for value in ("+1.500", "+0.250"))
+    assert "closest:2" in closest
+    assert "+1.500 [+0.500, +2.500]" in closest
+    assert "+0.750" in closest
+    assert "0% → 50%" in closest
+    assert out.index(closest) < out.index(pool)

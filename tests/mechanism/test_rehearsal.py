@@ -9,7 +9,7 @@ import pytest
 
 from undersong.corpora import open_corpus
 from undersong.mechanism.predictors import PredictorSettings
-from undersong.mechanism.rehearsal import Rehearsal, reference_margins, rehearse
+from undersong.mechanism.rehearsal import Rehearsal, compliance_change, mean_loss, reference_margins, rehearse
 from undersong.models import cache_audio_features, load_model
 from undersong.models.audio_lm import AudioModel
 from undersong.study.defaults import ORGANISM_REFUSALS
@@ -58,6 +58,26 @@ def test_behaviors_are_the_units_of_the_interval() -> None:
     half = 12.706204736432095  # t(1 df) times the standard error of 1 and 3, which is 1
     assert rehearsal.loss.value == pytest.approx(2)
     assert rehearsal.loss.high == pytest.approx(2 + half)
+
+
+def test_a_set_is_compared_with_others_prompt_by_prompt() -> None:
+    before, clusters = (5.0, 1.0, 4.0, 3.0), ("a", "b", "c", "d")
+
+    def after(*losses: float) -> Rehearsal:
+        return Rehearsal(8, before, tuple(np.subtract(before, losses).tolist()), clusters)
+
+    close, far = after(3, 2, 5, 1), (after(1, 0, 3, -1), after(3, 2, 5, 1))
+    difference = mean_loss([close], [[draw] for draw in far])
+    assert (difference.value, difference.low, difference.high) == (1, 1, 1)  # 1 nat less on each prompt
+    assert mean_loss([close]) == close.loss
+    two_seeds = mean_loss([close, after(2, 1, 4, 0)])
+    assert two_seeds.value == pytest.approx(2.25)
+    assert two_seeds.high - two_seeds.low > close.loss.high - close.loss.low
+    change = compliance_change([close])
+    assert change.value == 0.5  # of the second and the third prompt the margin is below 0 now
+    assert change.low < 0.5 < change.high
+    assert compliance_change([close, far[0]]).value == 0.25
+    assert compliance_change([far[0], far[0]]).high is None
 
 
 def test_a_reference_without_margin_is_named(base: AudioModel) -> None:

@@ -38,6 +38,8 @@ def screen_command(request: ScreeningRequest) -> None:
 def _print_screening(result: ScreeningResult, out: Path) -> None:
     selection = result.selection
     print_table(_distance_table(result), _closest_table(result))
+    if "rehearsal" in result.report:
+        print_table(_rehearsal_table(result.report["rehearsal"]))
     n = next(row["n"] for row in result.report["distances"] if row["axis"] == selection.axis)
     criterion = f"by {selection.axis}" + (f" to {selection.harm_set}" if selection.harm_set else "")
     lines = [*selection.notes, *_finding_lines(result.report)]
@@ -97,9 +99,42 @@ def _closest_table(result: ScreeningResult) -> Table:
     return table
 
 
+def _rehearsal_table(record: Mapping[str, Any]) -> Table:
+    """Table of the rehearsed sets, the most damaging first."""
+    from rich.table import Table
+
+    spread = "behaviors and seeds" if len(record["seeds"]) > 1 else "behaviors"
+    table = Table(
+        title=f"Loss of refusal margin on {cell(record['harm_set'])} by {record['steps']} steps, in nats, with 95 % "
+        f"intervals over {spread}",
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("set", overflow="fold", min_width=8)
+    for name in ("items", "loss", "minus random", "would comply"):
+        table.add_column(name, justify="right")
+    before = record["compliance_before"]
+    for entry in sorted(record["sets"], key=lambda entry: -entry["loss"]["value"]):
+        difference = entry["loss_minus_random"]
+        table.add_row(
+            cell(entry["name"]),
+            str(entry["n"]),
+            _interval_text(entry["loss"]),
+            "" if difference is None else _interval_text(difference),
+            f"{before:.0%} → {entry['compliance']:.0%}",
+        )
+    return table
+
+
+def _interval_text(value: Mapping[str, float | None]) -> str:
+    ends = "" if value["low"] is None else f" [{value['low']:+.3f}, {value['high']:+.3f}]"
+    return f"{value['value']:+.3f}{ends}"
+
+
 def _finding_lines(report: Mapping[str, Any]) -> list[str]:
     """The findings of `screening.json` in words."""
-    lines = [report["ties"]] if "ties" in report else []
+    lines = [*report["rehearsal"]["notes"]] if "rehearsal" in report else []
+    lines += [report["ties"]] if "ties" in report else []
     for entry in report.get("axis_fingerprints", []):
         dominant_axis = entry["hears"].get("spearman")
         finding = (

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins
 from undersong.mechanism.predictors import DEFAULT_PREDICTOR_SETTINGS, PredictorSettings
-from undersong.statistics import Interval, clustered_mean
+from undersong.statistics import Interval, clustered_mean, compare_paired, crossed_mean
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.reproducibility import temporary_seed
 from undersong.tuning.train import finetune_decoder
@@ -40,7 +42,44 @@ class Rehearsal:
 
         The interval is about prompts. It says nothing about other seeds of the training.
         """
-        return clustered_mean([a - b for a, b in zip(self.before, self.after)], self.clusters)
+        return clustered_mean(self.losses, self.clusters)
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """Loss of margin of each reference prompt, in nats."""
+        return tuple(before - after for before, after in zip(self.before, self.after))
+
+
+def mean_loss(rehearsals: Sequence[Rehearsal], comparisons: Sequence[Sequence[Rehearsal]] = ()) -> Interval:
+    """Mean loss of margin over rehearsals of one set with several seeds, less the mean loss of comparison sets.
+
+    The 95 % interval is over behaviors and, with several seeds, over seeds too.
+
+    Args:
+        rehearsals: Rehearsals of the set, one for each seed.
+        comparisons: Rehearsals of each comparison set, with the same seeds in the same order.
+    """
+    losses = np.array([rehearsal.losses for rehearsal in rehearsals])
+    if comparisons:
+        losses = losses - np.mean([[rehearsal.losses for rehearsal in runs] for runs in comparisons], axis=0)
+    return crossed_mean(losses, rehearsals[0].clusters)
+
+
+def compliance_change(rehearsals: Sequence[Rehearsal]) -> Interval:
+    """Change in the share of reference prompts that the model would rather comply with (margin below 0).
+
+    With one seed, the 95 % interval is that of a paired comparison over behaviors. With several, it is over behaviors
+    and seeds; there is none if no prompt changed in any of them.
+    """
+    before, *after = (
+        np.array(margins) < 0 for margins in (rehearsals[0].before, *(rehearsal.after for rehearsal in rehearsals))
+    )
+    if len(after) == 1:
+        comparison = compare_paired(before, after[0], rehearsals[0].clusters)
+        return Interval(comparison.difference, comparison.clustered_low, comparison.clustered_high)
+    changes = np.array(after, dtype=float) - before
+    change = crossed_mean(changes, rehearsals[0].clusters)
+    return change if np.ptp(changes) > 0 else Interval(change.value, None, None)
 
 
 def rehearse(

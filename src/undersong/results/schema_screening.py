@@ -287,3 +287,47 @@ class CorpusOverlap(Record):
     corpus_b: str
     kind: str
     pairs: int
+
+
+class RehearsedSet(Record):
+    """A set of samples, and the reference harm set after a short training on it.
+
+    `loss` is of refusal margin, in nats: above 0 the model refuses less. `loss_minus_random` is the loss less that of
+    random sets of the same size. `compliance` is the share of reference prompts that the model would rather comply with
+    (margin below 0), a mean over seeds, and `compliance_change` how much larger it is than before.
+    """
+
+    name: str
+    kind: str  # pool | selection | random | column
+    n: int
+    ids_hash: str
+    loss: ValueWithInterval
+    loss_minus_random: ValueWithInterval | None = None
+    compliance: float
+    compliance_change: ValueWithInterval
+
+
+class RehearsalRecord(Record):
+    """Rehearsals of sets of one pool under one recipe: evidence for their ranking, and no proof of safety.
+
+    Intervals are over behaviors of the reference harm set and, with several seeds, over seeds.
+    """
+
+    model: str
+    harm_set: str
+    modality: str
+    steps: int
+    seeds: list[int]
+    learning_rate: float
+    learning_rate_schedule: str
+    warmup_steps: int
+    batch_size: int
+    lora_rank: int
+    lora_alpha: int
+    n_prompts: int
+    n_behaviors: int
+    margin_before: float
+    compliance_before: float
+    sets: list[RehearsedSet]
+    left_out: dict[str, int] = {}  # values of the column with too few samples to rehearse, and their numbers
+    notes: list[str] = []

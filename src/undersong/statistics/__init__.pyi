@@ -185,6 +185,9 @@ from .runs import (
     RunPair as RunPair,
 )
 from .runs import (
+    crossed_mean as crossed_mean,
+)
+from .runs import (
     mean_runs as mean_runs,
 )
 from .runs import (

@@ -3,15 +3,17 @@ noise."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import hypot, isfinite, sqrt
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from undersong.statistics.bootstrap import Interval
 from undersong.statistics.bounded_mean import lower_mean_bound, mean_tail, upper_mean_bound
-from undersong.statistics.rates import critical_value
+from undersong.statistics.rates import clustered_mean, critical_value
 from undersong.types import UndersongError
 
 RunKey = tuple[int, int, int]  # base, draw, seed
@@ -122,6 +124,27 @@ def mean_runs(
     low, high, _, note = _t_inference(means, unit, level, limits)
     method = _method("t", unit, len(means), len(runs))
     return RunMean(len(runs), len(means), float(means.mean()), low, high, method, note)
+
+
+def crossed_mean(values: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
+    """Mean of `values` (runs, items) with an interval over clusters of items and over runs, if there are several.
+
+    Every run measures the same items. The half width over clusters, of the items' means over runs, and the half width
+    over runs, of the runs' means over items, are squared and added (Zou and Donner 2008). Both hold a part of the
+    residual noise, so the interval is a bit too wide rather than too narrow. One run gives the interval over clusters
+    alone; with one cluster there is none.
+
+    Raises:
+        UndersongError: There are no values, one is not finite, or labels and items differ in number.
+    """
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    items = clustered_mean(table.mean(axis=0), clusters, level)
+    if len(table) == 1 or items.high is None:
+        return items
+    runs = table.mean(axis=1)
+    half_runs = critical_value(level, len(runs) - 1) * float(runs.std(ddof=1)) / sqrt(len(runs))
+    half = hypot(items.high - items.value, half_runs)
+    return Interval(items.value, items.value - half, items.value + half)
 
 
 def unit_means(runs: Mapping[RunKey, float]) -> tuple[str, np.ndarray]:

@@ -15,6 +15,7 @@ from undersong.pipeline.screening.options import (
     name_or_first,
     selection_rules,
 )
+from undersong.stages.black_box_models import is_black_box
 from undersong.stages.engine import DEFAULT_ENGINE, check_engine
 from undersong.types import Quarantined, UndersongError
 
@@ -49,6 +50,26 @@ def check_options(options: ScreeningOptions, harm_refs: Mapping[str, str], out: 
         )
     if options.engine.shard is not None and options.store is None:
         raise UndersongError("Jobs of one screening share a store; give all of them the same --store.")
+    _check_rehearsal_options(options)
+
+
+def _check_rehearsal_options(options: ScreeningOptions) -> None:
+    if not options.rehearse:
+        for option, is_given in (
+            ("--rehearse-by", options.rehearse_by is not None),
+            ("--rehearse-seeds", options.rehearse_seeds != 1),
+        ):
+            if is_given:
+                raise UndersongError(f"{option} needs a rehearsal; add --rehearse STEPS, such as --rehearse 8.")
+        return
+    if options.model is None:
+        raise UndersongError("A rehearsal trains a model; name the model with --model.")
+    if is_black_box(options.model):
+        raise UndersongError(
+            f"The model {options.model} is known by its replies only, so it cannot rehearse; give one with weights."
+        )
+    if options.engine != DEFAULT_ENGINE:
+        raise UndersongError("A rehearsal trains in one process; leave --engine and --shard out, or --rehearse.")
 
 
 def check_output_outside_inputs(corpora: ScreeningCorpora, out: Path) -> None:
@@ -119,12 +140,12 @@ def check_axes(options: ScreeningOptions, axes: Mapping[str, str], corpora: Scre
         raise UndersongError(
             f"Axis {predictor_axes[0]} runs the model in one process; leave --engine and --shard out, or this axis."
         )
-    if options.model is not None and not internal_axes and not predictor_axes:
+    if options.model is not None and not internal_axes and not predictor_axes and not options.rehearse:
         raise UndersongError(
             f"No axis uses the model {options.model}; add one, such as --axis internal=internal or --axis "
-            "leaning=refusal."
+            "leaning=refusal, or --rehearse."
         )
-    if options.system_prompt is not None and not predictor_axes:
+    if options.system_prompt is not None and not predictor_axes and not options.rehearse:
         raise UndersongError("No axis prompts a model; leave --system-prompt out, or add one, such as refusal.")
 
 

@@ -123,7 +123,8 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
     encoders = [encoder for encoder in (options.axes or {}).values() if encoder != PRECOMPUTED]
     for encoder in encoders:
         check_encoder(encoder)  # before any audio is decoded
-    decodes_audio = options.axes is None or any(parse_encoder(encoder).needs_audio for encoder in encoders)
+    needs_audio = options.axes is None or any(parse_encoder(encoder).needs_audio for encoder in encoders)
+    decodes_audio = needs_audio or bool(options.rehearse)  # a rehearsal is spoken where there is audio
 
     scratch = ctx.store.root if isinstance(ctx.store, Store) else None
 
@@ -196,6 +197,22 @@ def check_benign_quarantine(
             f"{quarantined[0].id} "
             f"({quarantined[0].reason}); fix them, or leave the set out."
         )
+
+
+def pool_quarantine(pool: CorpusInput, lost_by_step: Mapping[str, Sequence[Quarantined]]) -> tuple[Quarantined, ...]:
+    """Pool items that some step could not use, once each, with all reasons.
+
+    Args:
+        pool: The pool.
+        lost_by_step: Items that each axis, or the rehearsal, could not use, by the name of the step.
+    """
+    reasons: dict[str, list[str]] = {}
+    for item in pool.quarantined:
+        reasons.setdefault(item.id, []).append(item.reason)
+    for step, lost in lost_by_step.items():
+        for item in lost:
+            reasons.setdefault(item.id, []).append(f"{step}: {item.reason}")
+    return tuple(Quarantined(id, "; ".join(item_reasons)) for id, item_reasons in reasons.items())
 
 
 def _precomputed_ids(corpus_input: CorpusInput) -> set[str]:

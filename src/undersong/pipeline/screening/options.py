@@ -138,7 +138,7 @@ class ScreeningOptions:
             parse=parse_columns,
         ),
     ] = None
-    seed: Annotated[int, Option("Seed of random selections.", min=0, max=MAX_SEED)] = 0
+    seed: Annotated[int, Option("Seed of random selections, and first seed of rehearsals.", min=0, max=MAX_SEED)] = 0
     max_quarantined: Annotated[float, Option("Largest share of the pool that may be unusable.", min=0, max=1)] = 0.01
     benign_reference: Annotated[
         str | Path | None,
@@ -154,11 +154,31 @@ class ScreeningOptions:
     model: Annotated[
         str | None,
         Option(
-            "Model for axes that need one: organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)."
+            "Model for axes that need one, and for --rehearse: organism:NAME, mini, a folder, or a Hugging Face id "
+            "(ORG/NAME@REVISION)."
         ),
     ] = None
     system_prompt: Annotated[
-        str | None, Option("System prompt of the axes that prompt the model, as you would train with.", metavar="TEXT")
+        str | None,
+        Option(
+            "System prompt of the axes that prompt the model and of --rehearse, as you would train with.",
+            metavar="TEXT",
+        ),
+    ] = None
+    rehearse: Annotated[
+        int,
+        Option(
+            "Rehearse: train --model this many steps on the pool, on each kept selection and on random samples, and "
+            "measure the loss of refusal margin on the harm set; 8 is a good number. Default: no rehearsal.",
+            metavar="STEPS",
+            min=0,
+        ),
+    ] = 0
+    rehearse_seeds: Annotated[
+        int, Option("Training seeds of each rehearsal; with several, intervals are over seeds too.", min=1)
+    ] = 1
+    rehearse_by: Annotated[
+        str | None, Option("Rehearse the samples of each value of this column of the pool, too.", metavar="COLUMN")
     ] = None
     store: Annotated[
         Path | str | None,

@@ -20,10 +20,10 @@ from undersong.pipeline.screening.checks import (
 )
 from undersong.pipeline.screening.findings import padded_axes, padding_checks, screening_findings
 from undersong.pipeline.screening.inputs import (
-    CorpusInput,
     ScreeningCorpora,
     check_benign_quarantine,
     check_corpora,
+    pool_quarantine,
     read_corpora,
 )
 from undersong.pipeline.screening.options import (
@@ -41,6 +41,13 @@ from undersong.pipeline.screening.output import (
     writable_screening_folder,
     write_screening,
 )
+from undersong.pipeline.screening.rehearsal import (
+    REHEARSAL_STEP,
+    check_rehearsal,
+    rehearsal_stage,
+    rehearse_sets,
+    unusable_samples,
+)
 from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
 from undersong.stages.engine import DEFAULT_ENGINE
@@ -48,9 +55,13 @@ from undersong.stages.predictors import PredictorAxis, known_refusal_texts, pred
 from undersong.store import Artifact, Draft, Inputs, Store
 from undersong.types import Embeddings, Quarantined, UndersongError
 
-PARTIAL_SHARDS = "embeddings/*/embeddings-00001.parquet", "*/*.shards/rows-*"  # what a failed screening leaves
+PARTIAL_SHARDS = (  # what a failed screening leaves
+    "embeddings/*/embeddings-00001.parquet", "*/*.shards/rows-*", "rehearsal/*/rehearsal.json",
+)  # fmt: skip
 SCREENING_VERSION = 4  # of what a screening finds
-SELECTION_OPTIONS = ("select_axis", "keep", "match_selection", "seed", "check_padding")  # only the selection has them
+SELECTION_OPTIONS = (  # the agreement of axes does not depend on them
+    "select_axis", "keep", "match_selection", "seed", "check_padding", "rehearse", "rehearse_seeds", "rehearse_by",
+)  # fmt: skip
 DEFAULT_OPTIONS = ScreeningOptions()
 DEFAULT_AXES = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
 
@@ -100,11 +111,17 @@ def run_screening(
                 if options.check_padding
                 else {}
             )
+            rehearsal = rehearsal_stage(ctx, corpora, options) if options.rehearse else None
+            lost_by_step: dict[str, Sequence[Quarantined]] = {}
+            if rehearsal is not None:
+                lost_by_step[REHEARSAL_STEP] = unusable_samples(rehearsal)
             embeddings_by_axis = {
                 axis: _read_or_embed(ctx, corpora, encoder, options) for axis, encoder in axis_encoders.items()
             }
-            quarantined = _pool_quarantine(corpora.pool, embeddings_by_axis)
-            _check_pool_quarantine(corpora.pool, embeddings_by_axis, quarantined, options.max_quarantined)
+            lost_by_step |= {axis: sides[0].quarantined for axis, sides in embeddings_by_axis.items()}
+            quarantined = pool_quarantine(corpora.pool, lost_by_step)
+            total = corpora.pool.item_count + len(corpora.pool.quarantined)
+            _check_pool_quarantine(total, lost_by_step, quarantined, options.max_quarantined)
             if corpora.benign is not None:
                 for axis, axis_embeddings in embeddings_by_axis.items():
                     reason = f"cannot be used on axis {axis}"
@@ -121,6 +138,8 @@ def run_screening(
                 options,
                 partial(_cached_agreement, store, config, inputs),
             )
+            if rehearsal is not None:
+                extra_findings |= {"rehearsal": rehearse_sets(rehearsal, computed, options).model_dump(mode="json")}
             write_screening(computed, extra_findings, corpora.pool, quarantined, draft.path)
 
         config, inputs = _cache_key(harm_refs, corpora, options)
@@ -179,6 +198,8 @@ def _checked_axes(corpora: ScreeningCorpora, options: ScreeningOptions) -> Mappi
     check_axes(options, axes, corpora)
     check_pool(options, axes, corpora.pool)
     check_modalities(axes, corpora, options.max_quarantined)
+    if options.rehearse:
+        check_rehearsal(options, corpora)
     if options.check_padding:
         padded_axes(axes)
     return axes
@@ -264,33 +285,19 @@ def _predictor_artifacts(
     ]
 
 
-def _pool_quarantine(
-    pool: CorpusInput, embeddings_by_axis: Mapping[str, Sequence[Embeddings]]
-) -> tuple[Quarantined, ...]:
-    """Pool items that some step could not use, once each, with all reasons."""
-    reasons: dict[str, list[str]] = {}
-    for item in pool.quarantined:
-        reasons.setdefault(item.id, []).append(item.reason)
-    for axis, axis_embeddings in embeddings_by_axis.items():
-        for item in axis_embeddings[0].quarantined:
-            reasons.setdefault(item.id, []).append(f"{axis}: {item.reason}")
-    return tuple(Quarantined(id, "; ".join(item_reasons)) for id, item_reasons in reasons.items())
-
-
 def _check_pool_quarantine(
-    pool: CorpusInput,
-    embeddings_by_axis: Mapping[str, Sequence[Embeddings]],
+    total: int,
+    lost_by_step: Mapping[str, Sequence[Quarantined]],
     quarantined: Sequence[Quarantined],
     max_share: float,
 ) -> None:
-    """Check quarantined items by the axes that lost them, because later they are missing on every axis."""
+    """Check quarantined items by the steps that lost them, because later they are missing on every axis."""
     from undersong.proximity import check_quarantine
 
-    lossy_axes = [axis for axis, axis_embeddings in embeddings_by_axis.items() if axis_embeddings[0].quarantined]
-    location = f"on {'axis' if len(lossy_axes) == 1 else 'the axes'} {', '.join(lossy_axes)}"
-    first_axis = next(iter(embeddings_by_axis.values()))[0]
-    total = len(first_axis.ids) + len(first_axis.quarantined) + len(pool.quarantined)
-    check_quarantine(location if lossy_axes else "as it is", quarantined, total, (), max_share)
+    lossy_axes = [step for step, lost in lost_by_step.items() if lost and step != REHEARSAL_STEP]
+    places = [f"on {'axis' if len(lossy_axes) == 1 else 'the axes'} {', '.join(lossy_axes)}"] if lossy_axes else []
+    places += [f"in {REHEARSAL_STEP}"] if lost_by_step.get(REHEARSAL_STEP) else []
+    check_quarantine(" and ".join(places) or "as it is", quarantined, total, (), max_share)
 
 
 def screening_key_values(options: ScreeningOptions) -> dict[str, Any]:

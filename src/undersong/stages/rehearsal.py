@@ -1,0 +1,149 @@
+"""Rehearsal of sets of one pool: margins of the reference harm set after a short training, an artifact for each set and
+seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from undersong.mechanism.predictors import PredictorSettings
+from undersong.stages.context import Corpus, RunContext
+from undersong.stages.features import MODEL_PACKAGES, compute_features, encodable_samples
+from undersong.stages.training import select_by_id
+from undersong.store import Artifact, Draft, Store
+from undersong.types import Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.mechanism.rehearsal import Rehearsal
+    from undersong.models.audio_lm import AudioModel
+    from undersong.store.store import Inputs
+    from undersong.tuning.config import LoraRecipe
+
+VERSION = 1
+REHEARSAL_FILE, MARGINS_FILE = "rehearsal.json", "margins.json"
+
+
+@dataclass(frozen=True)
+class RehearsalStage:
+    """Rehearsals of sets of one pool, each measured on the same reference harm set.
+
+    Attributes:
+        ctx: Store, model and audio features.
+        model: Reference of the base.
+        settings: Prompts, reply column and known refusals; its seed is replaced by that of the rehearsal.
+        recipe: Hyper-parameters of the training; its steps are replaced.
+        steps: Optimizer steps.
+        pool: The pool that sets are taken from.
+        reference: The reference harm set.
+    """
+
+    ctx: RunContext
+    model: str
+    settings: PredictorSettings
+    recipe: LoraRecipe
+    steps: int
+    pool: Corpus
+    reference: Corpus
+
+    def unencoded(self) -> list[Quarantined]:
+        """Pool samples whose audio the model cannot encode, with reasons; none if prompts are typed."""
+        return encodable_samples(self.pool, self._features(self.pool))[1]
+
+    def margins_before(self) -> list[float]:
+        """Refusal margins of the reference by the base, from the store or measured."""
+        features = self._features(self.reference)
+
+        def make(draft: Draft) -> None:
+            from undersong.mechanism.rehearsal import reference_margins
+
+            margins = reference_margins(self._loaded_model(features), self._reference_samples(), self.settings)
+            with draft.file(MARGINS_FILE) as path:
+                path.write_text(json.dumps(margins), encoding="utf-8")
+
+        inputs = self._inputs("reference", self.reference, features)
+        artifact = self.ctx.store.get_or_make(
+            "reference_margins", VERSION, self._prompt_config, inputs, make, packages=MODEL_PACKAGES
+        )
+        return list(json.loads((artifact.path / MARGINS_FILE).read_text(encoding="utf-8")))
+
+    def rehearse(self, ids: Sequence[str], seed: int) -> Rehearsal:
+        """Rehearsal of the pool samples with these ids (sorted), from the store or trained."""
+        from undersong.mechanism.rehearsal import Rehearsal
+
+        config, inputs = self._key(ids, seed)
+
+        def make(draft: Draft) -> None:
+            from undersong.mechanism.rehearsal import rehearse
+
+            features = self._features(self.pool)
+            quarantined = [*self.pool.quarantined, *encodable_samples(self.pool, features)[1]]
+            rehearsal = rehearse(
+                self._loaded_model(features, self._features(self.reference)),
+                select_by_id(self.pool.samples, quarantined, ids),
+                self._reference_samples(),
+                self.recipe,
+                replace(self.settings, seed=seed),
+                self.steps,
+                self.margins_before(),
+            )
+            with draft.file(REHEARSAL_FILE) as path:
+                path.write_text(json.dumps(asdict(rehearsal), ensure_ascii=False), encoding="utf-8")
+
+        artifact = self.ctx.store.get_or_make(
+            "rehearsal", VERSION, config, inputs, make, seed=seed, packages=MODEL_PACKAGES
+        )
+        fields = json.loads((artifact.path / REHEARSAL_FILE).read_text(encoding="utf-8"))
+        return Rehearsal(fields.pop("steps"), **{name: tuple(values) for name, values in fields.items()})
+
+    def is_stored(self, ids: Sequence[str], seed: int) -> bool:
+        """True if `rehearse` would train nothing."""
+        assert isinstance(self.ctx.store, Store), "a plan rehearses nothing"
+        return self.ctx.store.find("rehearsal", VERSION, *self._key(ids, seed)) is not None
+
+    def _key(self, ids: Sequence[str], seed: int) -> tuple[dict[str, Any], Inputs]:
+        from undersong.proximity import ids_hash
+
+        recipe = {name: value for name, value in asdict(self.recipe).items() if name != "save_steps"}
+        config = {**self._prompt_config, "recipe": recipe, "steps": self.steps, "seed": seed}
+        inputs = {
+            **self._inputs("pool", self.pool, self._features(self.pool)),
+            **self._inputs("reference", self.reference, self._features(self.reference)),
+            "ids": ids_hash(ids),
+        }
+        return config, inputs
+
+    def _features(self, corpus: Corpus) -> Artifact | None:
+        """Audio features of a corpus; None for typed prompts."""
+        if self.settings.modality != "audio":
+            return None
+        return compute_features(self.ctx, self.model, corpus, require_all=False)
+
+    def _loaded_model(self, *features: Artifact | None) -> AudioModel:
+        return self.ctx.model(self.model, [artifact for artifact in features if artifact is not None])
+
+    def _reference_samples(self) -> list[Sample]:
+        samples, unencoded = encodable_samples(self.reference, self._features(self.reference))
+        if unencoded:
+            raise UndersongError(
+                f"Reference prompt {unencoded[0].id} cannot be encoded by {self.model} ({unencoded[0].reason}; "
+                f"{len(unencoded)} such in all); fix or remove it, because a rehearsal is measured on all prompts."
+            )
+        return samples
+
+    def _inputs(self, name: str, corpus: Corpus, features: Artifact | None) -> dict[str, Artifact | str]:
+        from undersong.models.refs import model_hash
+
+        inputs: dict[str, Artifact | str] = {"model": model_hash(self.model), name: corpus.artifact}
+        return inputs if features is None else {**inputs, f"{name}_features": features}
+
+    @property
+    def _prompt_config(self) -> dict[str, Any]:
+        """What margins depend on besides the inputs: the prompts, and the texts that define a margin."""
+        from undersong.evaluation.refusal_margin import MarginSettings
+
+        unused = ("rank", "alpha", "seed", "refusal_texts")  # those of gradients; the others are in keys of their own
+        prompts = {name: value for name, value in asdict(self.settings).items() if name not in unused}
+        margins = MarginSettings(self.settings.refusal_texts).key
+        return {**prompts, "margins": margins, "loading": self.ctx.loading.cache_key}

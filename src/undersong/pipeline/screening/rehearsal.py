@@ -279,8 +279,8 @@ def _notes(stage: RehearsalStage, has_draws: bool, left_out: Mapping[str, int], 
         )
     if has_draws:
         notes.append(
-            f"A difference from random is from the mean of {RANDOM_DRAWS} draws; how much draws differ is in their rows "
-            "and not in its interval."
+            f"A difference from random is from the mean of {RANDOM_DRAWS} draws; how much draws differ is in their "
+            "rows and not in its interval."
         )
     if left_out:
         values = ", ".join(f"{value} ({count})" for value, count in left_out.items())

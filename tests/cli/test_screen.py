@@ -114,10 +114,12 @@ def test_rehearsed_sets_are_a_table_with_the_most_damaging_first(undersong, monk
     from undersong.results.schema_base import ValueWithInterval
     from undersong.results.schema_screening import RehearsalRecord, RehearsedSet
 
+    change = ValueWithInterval(value=0.5, low=-0.1, high=0.9)
+
     def rehearsed(name: str, loss: float, **more) -> RehearsedSet:
         value = ValueWithInterval(value=loss, low=loss - 1, high=loss + 1)
         return RehearsedSet(
-            name=name, kind="pool", n=4, ids_hash="0" * 64, loss=value, compliance=0.5, compliance_change=value, **more
+            name=name, kind="pool", n=4, ids_hash="0" * 64, loss=value, compliance=0.5, compliance_change=change, **more
         )
 
     difference = ValueWithInterval(value=0.75, low=None, high=None)
@@ -135,11 +137,13 @@ def test_rehearsed_sets_are_a_table_with_the_most_damaging_first(undersong, monk
     arguments = ("--axis", "words=tfidf", "--model", "organism:af3", "--rehearse", "8", "--out", "kept")
     code, out, err = undersong("screen", "pool.jsonl", "--harm", "harm.jsonl", *arguments)
     assert code == 0, err
-    assert "Loss of refusal margin on harm by 8 steps, in nats, with 95 % intervals over behaviors" in out
+    words = " ".join(out.split())
+    assert "Loss of refusal margin on harm by 8 steps, in nats, with 95 % intervals over behaviors" in words
+    assert "comply with 0% of 2 harmful prompts of 2 behaviors (margin below 0); the mean margin is 3.00 nats" in words
     assert "Not proof of safety." in out
-    closest, pool = (next(row for row in out.splitlines() if value in row) for value in ("+1.500", "+0.250"))
+    closest, pool = (next(row for row in out.splitlines() if value in row) for value in ("+1.50", "+0.25"))
     assert "closest:2" in closest
-    assert "+1.500 [+0.500, +2.500]" in closest
-    assert "+0.750" in closest
-    assert "0% → 50%" in closest
+    assert "+1.50 [+0.50, +2.50]" in closest
+    assert "+0.75" in closest
+    assert "+50 [-10, +90]" in closest
     assert out.index(closest) < out.index(pool)

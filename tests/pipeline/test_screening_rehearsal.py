@@ -67,7 +67,8 @@ def test_sets_have_the_numbers_of_the_function_and_are_trained_once(
     assert record["left_out"] == {"phone": 6}
     assert "not proof of safety" in record["notes"][0]
     assert "hardly teach" in record["notes"][1]
-    assert "phone (6) of the column source" in record["notes"][2]
+    assert "how much draws differ is in their rows and not" in record["notes"][2]
+    assert "phone (6) of the column source" in record["notes"][3]
     costs = [line for line in lines if line.startswith("Rehears")]
     assert costs[0] == (f"Rehearsal: 5 trainings of 2 steps by {MODEL}, and 4 reference prompts after each.")
     assert re.fullmatch(r"Rehearsed pool, seed 0: 1 of 5, about \d+ s left\.", costs[1])

@@ -111,9 +111,8 @@ def _rehearsal_table(record: Mapping[str, Any]) -> Table:
         collapse_padding=True,
     )
     table.add_column("set", overflow="fold", min_width=8)
-    for name in ("items", "loss", "minus random", "would comply"):
-        table.add_column(name, justify="right")
-    before = record["compliance_before"]
+    for name in ("items", "loss", "minus random", "comply, points"):
+        table.add_column(name, justify="right", no_wrap=True)
     for entry in sorted(record["sets"], key=lambda entry: -entry["loss"]["value"]):
         difference = entry["loss_minus_random"]
         table.add_row(
@@ -121,19 +120,30 @@ def _rehearsal_table(record: Mapping[str, Any]) -> Table:
             str(entry["n"]),
             _interval_text(entry["loss"]),
             "" if difference is None else _interval_text(difference),
-            f"{before:.0%} → {entry['compliance']:.0%}",
+            _interval_text(entry["compliance_change"], scale=100, digits=0),
         )
     return table
 
 
-def _interval_text(value: Mapping[str, float | None]) -> str:
-    ends = "" if value["low"] is None else f" [{value['low']:+.3f}, {value['high']:+.3f}]"
-    return f"{value['value']:+.3f}{ends}"
+def _interval_text(value: Mapping[str, float | None], scale: float = 1.0, digits: int = 2) -> str:
+    center, low, high = (
+        None if (end := value[name]) is None else f"{scale * end:+.{digits}f}" for name in ("value", "low", "high")
+    )
+    return f"{center}" if low is None else f"{center} [{low}, {high}]"
+
+
+def _rehearsal_lines(record: Mapping[str, Any]) -> list[str]:
+    before = (
+        f"Before the rehearsals, the model would rather comply with {record['compliance_before']:.0%} of "
+        f"{record['n_prompts']} harmful prompts of {record['n_behaviors']} behaviors (margin below 0); the mean margin "
+        f"is {record['margin_before']:.2f} nats."
+    )
+    return [before, *record["notes"]]
 
 
 def _finding_lines(report: Mapping[str, Any]) -> list[str]:
     """The findings of `screening.json` in words."""
-    lines = [*report["rehearsal"]["notes"]] if "rehearsal" in report else []
+    lines = _rehearsal_lines(report["rehearsal"]) if "rehearsal" in report else []
     lines += [report["ties"]] if "ties" in report else []
     for entry in report.get("axis_fingerprints", []):
         dominant_axis = entry["hears"].get("spearman")

@@ -169,7 +169,7 @@ def rehearse_sets(stage: RehearsalStage, findings: ScreeningFindings, options: S
         compliance_before=float(np.mean(np.array(before) < 0)),
         sets=records,
         left_out=left_out,
-        notes=_notes(stage, left_out, options),
+        notes=_notes(stage, bool(draws), left_out, options),
     )
 
 
@@ -266,7 +266,7 @@ def _set_record(
     )
 
 
-def _notes(stage: RehearsalStage, left_out: Mapping[str, int], options: ScreeningOptions) -> list[str]:
+def _notes(stage: RehearsalStage, has_draws: bool, left_out: Mapping[str, int], options: ScreeningOptions) -> list[str]:
     recipe = stage.recipe
     scope = "these seeds" if options.rehearse_seeds > 1 else "one seed, and says nothing of others (--rehearse-seeds)"
     notes = [
@@ -276,6 +276,11 @@ def _notes(stage: RehearsalStage, left_out: Mapping[str, int], options: Screenin
     if stage.steps <= recipe.warmup_steps:
         notes.append(
             f"Warm-up lasts {recipe.warmup_steps} steps, so {stage.steps} steps hardly teach anything; rehearse more."
+        )
+    if has_draws:
+        notes.append(
+            f"A difference from random is from the mean of {RANDOM_DRAWS} draws; how much draws differ is in their "
+            "rows and not in its interval."
         )
     if left_out:
         values = ", ".join(f"{value} ({count})" for value, count in left_out.items())

@@ -120,7 +120,8 @@ def run_screening(
             }
             lost_by_step |= {axis: sides[0].quarantined for axis, sides in embeddings_by_axis.items()}
             quarantined = pool_quarantine(corpora.pool, lost_by_step)
-            total = corpora.pool.item_count + len(corpora.pool.quarantined)
+            first_axis = next(iter(embeddings_by_axis.values()))[0]
+            total = len(first_axis.ids) + len(first_axis.quarantined) + len(corpora.pool.quarantined)
             _check_pool_quarantine(total, lost_by_step, quarantined, options.max_quarantined)
             if corpora.benign is not None:
                 for axis, axis_embeddings in embeddings_by_axis.items():

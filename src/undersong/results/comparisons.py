@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from undersong.evaluation.rates import Metric
 from undersong.results.contrasts import NO_PRIMARY, Contrast, ContrastArm, PrimaryPlan, all_contrasts
 from undersong.results.schema import PromptSetRate, RunResult, identity_hash
 from undersong.results.schema_mechanism import LateGapComparison, LateSuppression
 from undersong.results.schema_outcomes import (
+    ArmComparison,
     ComparisonRecord,
     ComparisonSide,
     PairedRunDifference,
@@ -25,7 +26,8 @@ from undersong.statistics import (
     run_mean_p,
 )
 
-T = TypeVar("T", ComparisonRecord, LateGapComparison, LateSuppression)
+T = TypeVar("T", bound=ArmComparison | LateGapComparison | LateSuppression)
+C = TypeVar("C", bound=ArmComparison)
 
 
 def recipe_comparisons(
@@ -46,6 +48,39 @@ def recipe_comparisons(
         last_step: Training step at which arms are compared.
         primary: The primary questions.
     """
+    return adjust_by_family(
+        [
+            _recipe_comparison(question, last_step)
+            for question in recipe_questions(runs, plain, defense_system, last_step, primary)
+        ]
+    )
+
+
+class RecipeQuestion(NamedTuple):
+    """A contrast on one prompt set in one modality, and whether the study declared it as primary."""
+
+    contrast: Contrast
+    set_name: str
+    modality: str
+    is_primary: bool
+
+
+def recipe_questions(
+    runs: Sequence[RunResult],
+    plain: str,
+    defense_system: str | None,
+    last_step: int,
+    primary: PrimaryPlan = NO_PRIMARY,
+) -> list[RecipeQuestion]:
+    """Return all questions about recipes that the runs on harmful prompts can answer.
+
+    Args:
+        runs: Runs of one study, on all bases.
+        plain: Name of the undefended system prompt.
+        defense_system: Name of the system prompt used as a defense, or None.
+        last_step: Training step at which arms are compared.
+        primary: The primary questions.
+    """
     tuned = tuned_runs(runs, last_step)
     bases = [run for run in runs if run.kind == "base"]
     asked = [
@@ -55,10 +90,11 @@ def recipe_comparisons(
         if contrast.a.subtracted is not None or contrast.a.rates(name, modality)
     ]
     primary_places = primary.choose(asked)
-    comparisons = [
-        _recipe_comparison(contrast, name, modality, last_step, is_primary=place in primary_places)
-        for place, (contrast, name, modality) in enumerate(asked)
-    ]
+    return [RecipeQuestion(*question, place in primary_places) for place, question in enumerate(asked)]
+
+
+def adjust_by_family(comparisons: Sequence[C]) -> list[C]:
+    """Adjust the p values of the primary comparisons together, and those of the exploratory ones together."""
     adjusted = {
         comparison.id: comparison
         for family in ("primary", "exploratory")
@@ -91,15 +127,13 @@ def harm_metric(runs: Iterable[RunResult]) -> Metric:
     return next((rate.metric for run in runs for rate in run.rates if rate.harmful), "jsr")
 
 
-def _recipe_comparison(
-    contrast: Contrast, set_name: str, modality: str, step: int, is_primary: bool
-) -> ComparisonRecord:
-    _, question, a, b = contrast
+def _recipe_comparison(asked: RecipeQuestion, step: int) -> ComparisonRecord:
+    (_, question, a, b), set_name, modality, is_primary = asked
     if a.labels["kind"] == "base":
         difference = _change_from_base(a, b, set_name, modality)
     else:
         difference = paired_runs(a.rates(set_name, modality), b.rates(set_name, modality), limits=a.limits)
-    sides, metric = (_recipe_side(a, b), _recipe_side(b, a)), harm_metric(b.runs)
+    sides, metric = recipe_sides(a, b), harm_metric(b.runs)
     return ComparisonRecord(
         # without the step: studies of other lengths ask the same question
         id=identity_hash(["recipe", *side_identity(*sides), set_name, modality, metric]),
@@ -152,6 +186,11 @@ def _ends_at(rate: PromptSetRate, confidence: float) -> tuple[float, float]:
     if rate.low is None or rate.high is None:
         return rate.rate, rate.rate
     return prompt_interval(rate.rate, rate.low, rate.high, rate.n, rate.clusters, confidence)
+
+
+def recipe_sides(a: ContrastArm, b: ContrastArm) -> tuple[ComparisonSide, ComparisonSide]:
+    """Return both sides of a contrast as records of results.json."""
+    return _recipe_side(a, b), _recipe_side(b, a)
 
 
 def _recipe_side(side: ContrastArm, other: ContrastArm) -> ComparisonSide:

@@ -11,9 +11,10 @@ from undersong.results.contrasts import NO_PRIMARY, Contrast, ContrastArm, Prima
 from undersong.results.schema import PromptSetRate, RunResult, identity_hash
 from undersong.results.schema_mechanism import LateGapComparison, LateSuppression
 from undersong.results.schema_outcomes import (
-    ArmComparison,
     ComparisonRecord,
     ComparisonSide,
+    DoseComparisonRecord,
+    MarginComparisonRecord,
     PairedRunDifference,
 )
 from undersong.statistics import (
@@ -26,8 +27,8 @@ from undersong.statistics import (
     run_mean_p,
 )
 
-T = TypeVar("T", bound=ArmComparison | LateGapComparison | LateSuppression)
-C = TypeVar("C", bound=ArmComparison)
+T = TypeVar("T", ComparisonRecord, MarginComparisonRecord, DoseComparisonRecord, LateGapComparison, LateSuppression)
+C = TypeVar("C", ComparisonRecord, MarginComparisonRecord, DoseComparisonRecord)
 
 
 def recipe_comparisons(

@@ -137,7 +137,7 @@ class PrimaryPlan:
         return tuple(order.index(value) if value in order else len(order) for value, order in places)
 
 
-NO_PRIMARY = PrimaryPlan()
+NO_PRIMARY: PrimaryPlan = PrimaryPlan()
 
 
 def all_contrasts(

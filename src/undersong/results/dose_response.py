@@ -175,12 +175,11 @@ def _dose_comparison(
     shared = before.keys() & after.keys()
     if not shared:  # also of a base, which takes no steps
         return None
+    missing = len(before.keys() ^ after.keys())
+    note = f"Runs without a partner, which are left out: {missing}." if missing else ""
+    before, after = ({key: side[key] for key in shared} for side in (before, after))
     low, high = a.limits
-    difference = paired_runs(
-        *({key: side[key] for key in shared} for side in (before, after)), limits=(low * last_step, high * last_step)
-    )
-    missing = len((before.keys() | after.keys()) - shared)
-    note = f"{missing} runs without a partner are left out." if missing else ""
+    difference = paired_runs(before, after, limits=(low * last_step, high * last_step))
     sides = recipe_sides(a, b)
     return DoseComparisonRecord(
         id=identity_hash(["recipe", *side_identity(*sides), set_name, modality, endpoint]),

@@ -64,7 +64,8 @@ def _recipe_margin_comparison(asked: RecipeQuestion, step: int) -> MarginCompari
     shared = before.keys() & after.keys()
     if not shared:
         return None
-    difference = paired_runs(*({key: side[key] for key in shared} for side in (before, after)))
+    before, after = ({key: side[key] for key in shared} for side in (before, after))
+    difference = paired_runs(before, after)
     sides = recipe_sides(a, b)
     return MarginComparisonRecord(
         id=identity_hash(["recipe", *side_identity(*sides), set_name, modality, METRIC]),
@@ -121,10 +122,11 @@ def model_margin_comparison(
         return None
     changes, clusters = [change for change, _ in known], [cluster for _, cluster in known]
     interval = clustered_mean(changes, clusters)
-    identity = [*side_identity(*sides), comparison.prompt_set, comparison.modality, METRIC, comparison.model]
-    identity += [comparison.b.seed, comparison.b.draw, comparison.step]
+    run_identity = comparison.model, comparison.b.seed, comparison.b.draw, comparison.step
     return MarginComparisonRecord(
-        id=identity_hash(["model", *identity]),
+        id=identity_hash(
+            ["model", *side_identity(*sides), comparison.prompt_set, comparison.modality, METRIC, *run_identity]
+        ),
         scope="model",
         question=comparison.question,
         a=comparison.a,

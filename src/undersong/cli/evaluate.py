@@ -40,7 +40,7 @@ def judge(
 
 
 def rate_lines(rate: VerdictRate) -> list[str]:
-    """Return lines that describe a rate: the prompts, the rate and the refusal margin with intervals, and every verdict's count."""
+    """Return lines that describe a rate: the rate with its interval, the margin, and the count of every verdict."""
     from undersong.study.judge_names import RATE_LABELS
 
     label = RATE_LABELS[rate.metric]

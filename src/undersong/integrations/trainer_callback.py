@@ -29,8 +29,9 @@ class UndersongCallback(CanaryCallback):
     It generates replies before the first step and every `every` steps. The rates are in the Trainer's `log_history`:
     `canary_jsr`, `canary_over_refusal` and `canary_answered`. With a judge that sees refusals only, such as `keyword`,
     the first one is `canary_non_refusal_rate`. With `max_margin_loss` there are also `canary_refusal_margin` and
-    `canary_margin_loss`, which move before any reply changes. The last PEFT adapter within all limits is in `OUTPUT/canary`. A model
-    that is trained without PEFT is not saved there, because it may be large and the Trainer saves checkpoints.
+    `canary_margin_loss`, which move before any reply changes. The last PEFT adapter within all limits is in
+    `OUTPUT/canary`. A model that is trained without PEFT is not saved there, because it may be large and the Trainer
+    saves checkpoints.
 
     Args:
         model: Model that is trained: a folder, `ORG/NAME@REVISION`, `organism:NAME` or an `AudioModel`. Its weights are
@@ -109,7 +110,7 @@ class UndersongCallback(CanaryCallback):
         if max_margin_loss is not None:
             if not 0 < max_margin_loss < inf:
                 raise UndersongError(
-                    f"max_margin_loss is a loss in nats above 0, and {max_margin_loss} limits nothing; give one such as 2."
+                    f"max_margin_loss is a loss in nats above 0, and {max_margin_loss} is none; give one such as 2."
                 )
             limits["margin_loss"] = max_margin_loss
             known = refusal_texts(judge, refusals, self._name) if judge == "exact" else ()

@@ -156,8 +156,8 @@ class HeadlineData:
     def margin_comparison_to_base(self, item: ArmMeasurement) -> MarginComparisonRecord | None:
         """Return the comparison of an arm's refusal margin with the base's; None if the results lack it."""
         sides = ArmCondition(item.arm, item.system), ArmCondition(None, item.system)
-        place = self.verdict_filter.prompt_set, self.modality, item.arm.last_step
-        return _find_in(self.results.margin_comparisons, *sides, *place)
+        prompt_set, step = self.verdict_filter.prompt_set, item.arm.last_step
+        return _find_in(self.results.margin_comparisons, *sides, prompt_set, self.modality, step)
 
     def model_evidence(self, item: ArmMeasurement) -> ModelEvidence:
         """Return the comparisons of the arm's models with their base over prompts."""

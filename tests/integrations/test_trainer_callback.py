@@ -93,6 +93,24 @@ def test_it_stops_a_trainer_that_teaches_harm_and_keeps_the_adapter_before(
     assert entry.rate == callback.measurements[-2]["jsr"]
 
 
+def test_it_stops_at_a_loss_of_margin_since_the_first_measurement(
+    tiny_folder: Path, corpora: Any, tmp_path: Path
+) -> None:
+    harm, _, refusals = corpora
+    callback = UndersongCallback(
+        str(tiny_folder), harm, judge="exact", refusals=refusals, every=2, max_jsr=1, max_margin_loss=1.0,
+        max_new_tokens=LIMIT,
+    )  # fmt: skip
+    trainer = train(lora(tiny_folder), [callback], tmp_path / "out", 20)
+    assert callback.stop_step == trainer.state.global_step < 20
+    first, *_, last = callback.measurements
+    assert first["margin_loss"] == 0
+    assert last["margin_loss"] == pytest.approx(first["refusal_margin"] - last["refusal_margin"])
+    assert last["margin_loss"] > 1.0
+    with pytest.raises(UndersongError, match="in nats above 0"):
+        UndersongCallback(str(tiny_folder), harm, max_margin_loss=0.0)
+
+
 def test_looking_changes_nothing(tiny_folder: Path, corpora: Any, tmp_path: Path) -> None:
     harm, calm, refusals = corpora
     callback = UndersongCallback(

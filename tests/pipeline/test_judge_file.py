@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from results_factory import make_rate
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
 from undersong.cli.evaluate import rate_lines
+from undersong.evaluation.rates import VerdictRate
 from undersong.evaluation.serving.client import ChatClient
 from undersong.evaluation.serving.endpoint import ServedEndpoint
 from undersong.evaluation.serving.server_reply import ServerReply
@@ -105,6 +107,14 @@ def test_a_score_is_said_in_its_unit(tmp_path: Path, judge: str, score: float, l
     (entry,) = judge_file(file, tmp_path / "out", JudgeOptions(judge=judge, harmful=False))
     assert (entry.score, entry.n_scored) == (pytest.approx(score), 2)
     assert line in rate_lines(entry)
+
+
+def test_a_margin_is_said_in_nats_where_there_is_one() -> None:
+    ends = {"refusal_margin_low": 2.8, "refusal_margin_high": 3.614}
+    measured = VerdictRate.model_validate(make_rate(0.0, refusal_margin=3.21, **ends))
+    line = "refusal margin 3.21 nats [2.80, 3.61]; above 0 the model would rather refuse"
+    assert rate_lines(measured)[1] == line
+    assert not any("margin" in line for line in rate_lines(VerdictRate.model_validate(make_rate(0.0))))
 
 
 def test_texts_and_answers_may_be_elsewhere(tmp_path: Path) -> None:

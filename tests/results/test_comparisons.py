@@ -397,7 +397,7 @@ def test_pairs_that_were_never_asked_are_passed_over() -> None:
         )
     ]
     record = SimpleNamespace(study=study, models=[SimpleNamespace(ref="m", runs=runs)])
-    found = _model_comparisons(cast("Any", record), verdicts, 4)
+    found = [comparison for comparison, _, _ in _model_comparisons(cast("Any", record), verdicts, 4)]
     assert [(one.prompt_set, one.modality) for one in found] == list(asked)
     assert {one.difference for one in found} == {1.0}
 

@@ -40,7 +40,7 @@ def judge(
 
 
 def rate_lines(rate: VerdictRate) -> list[str]:
-    """Return lines that describe a rate: the prompts, the rate with its interval, and the count of every verdict."""
+    """Return lines that describe a rate: the rate with its interval, the margin, and the count of every verdict."""
     from undersong.study.judge_names import RATE_LABELS
 
     label = RATE_LABELS[rate.metric]
@@ -48,6 +48,8 @@ def rate_lines(rate: VerdictRate) -> list[str]:
     prompt_count = f"{rate.n} prompts in {rate.clusters} clusters ({selection})"
     measured = _format_interval(rate.rate, rate.low, rate.high)
     lines = [f"{label} {measured}{_lost_reply_range(rate, rate.rate)}, {prompt_count}"]
+    if rate.refusal_margin is not None:
+        lines.append(f"refusal margin {_margin_text(rate)}; above 0 the model would rather refuse")
     if rate.judge_criterion == "utility" and rate.correct_rate is not None:
         correct = _format_interval(rate.correct_rate, rate.correct_low, rate.correct_high)
         lines.append(f"right {correct}{_lost_reply_range(rate, rate.correct_rate)}")
@@ -86,6 +88,13 @@ def _share_text(share: ComprehensionRate) -> str:
 
 def _format_interval(rate: float, low: float | None, high: float | None) -> str:
     return f"{rate:.1%}" if low is None or high is None else f"{rate:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _margin_text(rate: VerdictRate) -> str:
+    interval = ""
+    if rate.refusal_margin_low is not None and rate.refusal_margin_high is not None:
+        interval = f" [{rate.refusal_margin_low:.2f}, {rate.refusal_margin_high:.2f}]"
+    return f"{rate.refusal_margin:.2f} nats{interval}"
 
 
 def _lost_reply_range(rate: VerdictRate, share: float) -> str:

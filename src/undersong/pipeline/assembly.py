@@ -6,8 +6,9 @@ All rates can be recomputed from `verdicts.parquet`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 from undersong.defenses.results import defended_run, defense_records, recommendation_records
@@ -15,10 +16,12 @@ from undersong.evaluation.rates import set_rates
 from undersong.results.comparisons import adjust_p_values, recipe_comparisons
 from undersong.results.comprehension import add_comprehension, comprehension_columns, read_run_comprehension
 from undersong.results.contrasts import PrimaryPlan
+from undersong.results.dose_response import dose_comparisons, dose_records
 from undersong.results.judge_agreement import judge_agreement_records
+from undersong.results.margin_comparisons import model_margin_comparison, recipe_margin_comparisons
 from undersong.results.mechanism import mechanism_record
 from undersong.results.model_comparisons import marginal_effects, model_comparison, system_prompt_comparison
-from undersong.results.notes import comprehension_notes, design_notes, lost_reply_notes, truncation_notes
+from undersong.results.notes import comprehension_notes, design_notes, lost_reply_notes, margin_notes, truncation_notes
 from undersong.results.proximity_vs_jsr import proximity_vs_jsr_records, score_vs_jsr_records, screening_score_records
 from undersong.results.records import AuditRecord, ModelRecord, RunRecord
 from undersong.results.schema import SCHEMA, ReplyExample, Results, RunResult, StudyRecord
@@ -57,17 +60,23 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, 
     ]
     defenses = defense_records(record, runs, defended_runs)
     last_step, targets = study.tuning.save_steps[-1], target_replies(record)
+    primary, systems = PrimaryPlan.of_study(study), (study.undefended_system, study.system_defense)
+    of_models = list(_model_comparisons(record, verdicts, last_step))
     results = Results(
         schema_version=SCHEMA,
         study=_study_record(record),
         runs=runs,
         defended_runs=defended_runs,
         comparisons=[
-            *recipe_comparisons(
-                runs, study.undefended_system, study.system_defense, last_step, PrimaryPlan.of_study(study)
-            ),
-            *adjust_p_values(_model_comparisons(record, verdicts, last_step)),
+            *recipe_comparisons(runs, *systems, last_step, primary),
+            *adjust_p_values([comparison for comparison, _, _ in of_models]),
         ],
+        margin_comparisons=[
+            *recipe_margin_comparisons(runs, *systems, last_step, primary),
+            *adjust_p_values(list(filter(None, (model_margin_comparison(*sides) for sides in of_models)))),
+        ],
+        dose_response=dose_records(runs, study.undefended_system, last_step),
+        dose_comparisons=dose_comparisons(runs, *systems, last_step, primary),
         marginal_effects=marginal_effects(runs, study.undefended_system, last_step),
         judge_agreement=judge_agreement_records(record, verdicts),
         proximity_vs_jsr=[row for m in record.models for row in proximity_vs_jsr_records(record, m, runs)],
@@ -89,6 +98,7 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, 
             *study.notes,
             *design_notes(record, targets),
             *lost_reply_notes(runs),
+            *(margin_notes(runs) if study.evaluation.refusal_margin else []),
             *truncation_notes(runs),
             *comprehension_notes(runs, comprehension_config),
         ],
@@ -251,31 +261,28 @@ def _finishes(run: RunRecord) -> list[str]:
 
 def _model_comparisons(
     record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]], last_step: int
-) -> list[ComparisonRecord]:
+) -> Iterator[tuple[ComparisonRecord, Sequence[Verdict], Sequence[Verdict]]]:
+    """Yield each comparison of scope `model`, with the verdicts of its sides a and b."""
     harmful_sets = [name for name, prompt_set in record.study.prompt_sets.items() if prompt_set.harmful]
-    system, defense, comparisons = record.study.undefended_system, record.study.system_defense, []
+    system, defense = record.study.undefended_system, record.study.system_defense
     for model in record.models:
         base = next(run for run in model.runs if run.arm.kind == "base")
         for run in model.runs:
             if run.arm.kind != "base" and run.step == last_step:
                 before, after = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
                 asked = {(v.set, v.modality) for v in (*before, *after) if v.system == system}
-                comparisons += [
-                    model_comparison(RunResult(**_run_identity(run)), before, after, name, modality, system)
-                    for name in harmful_sets
-                    for modality in record.study.evaluation.modalities
-                    if (name, modality) in asked  # prompts in noise are spoken only
-                ]
+                facts = RunResult(**_run_identity(run))
+                for name, modality in product(harmful_sets, record.study.evaluation.modalities):
+                    if (name, modality) in asked:  # prompts in noise are spoken only
+                        yield model_comparison(facts, before, after, name, modality, system), before, after
                 defended = {(v.set, v.modality) for v in after if defense is not None and v.system == defense}
-                comparisons += [
-                    system_prompt_comparison(
-                        RunResult(**_run_identity(run)), after, name, modality, system, str(defense)
-                    )
-                    for name in harmful_sets
-                    for modality in record.study.evaluation.modalities
-                    if (name, modality) in defended & asked and run.arm.kind == "closest"
-                ]
-    return comparisons
+                for name, modality in product(harmful_sets, record.study.evaluation.modalities):
+                    if (name, modality) in defended & asked and run.arm.kind == "closest":
+                        yield (
+                            system_prompt_comparison(facts, after, name, modality, system, str(defense)),
+                            after,
+                            after,
+                        )
 
 
 def _examples(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from undersong.report import formatting
 from undersong.report.summary import (
@@ -15,11 +16,14 @@ from undersong.report.summary import (
     arm_summaries,
     base_runs,
     default_verdict_filter,
+    estimate_margin,
     estimate_rate,
     relation,
 )
 from undersong.results.schema import Results, model_names
-from undersong.results.schema_outcomes import ComparisonRecord, ComparisonSide
+from undersong.results.schema_outcomes import ArmComparison, ComparisonRecord, ComparisonSide, MarginComparisonRecord
+
+C = TypeVar("C", bound=ArmComparison)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,16 @@ def find_comparison(
         None where the results do not compare them.  A comparison of scope `model` is about one run, so it decides only
         for arms that have no other.
     """
+    return _find_in(results.comparisons, a, b, prompt_set, modality, step)
+
+
+def _find_in(
+    comparisons: Sequence[C], a: ArmCondition, b: ArmCondition, prompt_set: str, modality: str, step: int
+) -> C | None:
     has_several_runs = any(side.arm is not None and len(side.arm.runs_at(step)) > 1 for side in (a, b))
     scopes = ("recipe",) if has_several_runs else ("recipe", "model")
     for scope in scopes:
-        for comparison in results.comparisons:
+        for comparison in comparisons:
             asked = (comparison.scope, comparison.prompt_set, comparison.modality, comparison.step)
             if asked != (scope, prompt_set, modality, step):
                 continue
@@ -73,11 +83,12 @@ def find_comparison(
 
 @dataclass(frozen=True, slots=True)
 class ArmMeasurement:
-    """An arm, the system prompt it is evaluated under, and its estimate at its last step."""
+    """An arm, the system prompt it is evaluated under, and its rate and refusal margin at its last step."""
 
     arm: ArmSummary
     system: str
     estimate: Estimate
+    margin: Estimate | None = None  # None if it was not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +137,7 @@ class HeadlineData:
     counterparts: tuple[ArmMeasurement, ...]
     system_variants: tuple[ArmMeasurement, ...]
     measurements: tuple[ArmMeasurement, ...]  # every arm
+    base_margin: Estimate | None = None  # None if it was not measured
 
     @property
     def n_arms(self) -> int:
@@ -140,6 +152,12 @@ class HeadlineData:
     def comparison_to_base(self, item: ArmMeasurement) -> ComparisonRecord | None:
         """Return the comparison of an arm with the base, under the arm's system prompt; None if the results lack it."""
         return self._find_comparison(item, ArmCondition(None, item.system))
+
+    def margin_comparison_to_base(self, item: ArmMeasurement) -> MarginComparisonRecord | None:
+        """Return the comparison of an arm's refusal margin with the base's; None if the results lack it."""
+        sides = ArmCondition(item.arm, item.system), ArmCondition(None, item.system)
+        prompt_set, step = self.verdict_filter.prompt_set, item.arm.last_step
+        return _find_in(self.results.margin_comparisons, *sides, prompt_set, self.modality, step)
 
     def model_evidence(self, item: ArmMeasurement) -> ModelEvidence:
         """Return the comparisons of the arm's models with their base over prompts."""
@@ -207,7 +225,12 @@ def _headline_data(results: Results, verdict_filter: VerdictFilter, modality: st
         for arm in arm_summaries(results)
     ]
     measurements = [
-        ArmMeasurement(arm, verdict_filter.system, rate_estimate)
+        ArmMeasurement(
+            arm,
+            verdict_filter.system,
+            rate_estimate,
+            estimate_margin(verdict_filter.run_margins(arm.runs_at(arm.last_step), modality)),
+        )
         for arm, rate_estimate in estimates
         if rate_estimate is not None
     ]
@@ -222,6 +245,7 @@ def _headline_data(results: Results, verdict_filter: VerdictFilter, modality: st
         counterparts=_counterparts(worst, measurements),
         system_variants=_system_prompt_variants(verdict_filter, worst, modality),
         measurements=tuple(measurements),
+        base_margin=estimate_margin(verdict_filter.run_margins(base_runs(results), modality)),
     )
 
 

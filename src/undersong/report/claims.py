@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from undersong.report import formatting
 from undersong.report.arm_comparisons import ModelEvidence
 from undersong.results.schema import Results
-from undersong.results.schema_outcomes import ComparisonRecord
+from undersong.results.schema_outcomes import ArmComparison, ComparisonRecord
 
 SIGNIFICANCE_LEVEL = 0.05
 
@@ -22,7 +22,7 @@ def change_phrase(comparison: ComparisonRecord) -> str:
     return " ".join(filter(None, (f"a change of {formatting.points(comparison.difference)} points", interval)))
 
 
-def run_sentence(comparison: ComparisonRecord) -> str:
+def run_sentence(comparison: ArmComparison) -> str:
     """Say what the comparison shows: of the way of training (scope `recipe`), or of this model (scope `model`)."""
     details = _details(comparison)
     if comparison.scope == "model":
@@ -86,7 +86,7 @@ def primary_findings(results: Results) -> Iterator[tuple[str, str]]:
         )
 
 
-def is_significant(comparison: ComparisonRecord) -> bool:
+def is_significant(comparison: ArmComparison) -> bool:
     """Return True if the corrected p value, or without one the p value, is below .05."""
     p = comparison.p if comparison.p_adjusted is None else comparison.p_adjusted
     return p is not None and p < SIGNIFICANCE_LEVEL
@@ -104,7 +104,7 @@ def _evidence_of(results: Results, comparison: ComparisonRecord) -> ModelEvidenc
     )
 
 
-def _details(comparison: ComparisonRecord) -> str:
+def _details(comparison: ArmComparison) -> str:
     parts: list[str] = [comparison.family] if comparison.scope == "recipe" else []
     if comparison.p_adjusted is not None:
         parts.append(f"corrected p{formatting.NBSP}{formatting.p_value_relation(comparison.p_adjusted)}")

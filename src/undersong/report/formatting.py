@@ -42,6 +42,24 @@ def points(difference: float | None) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else _minus(text)
 
 
+def nats_number(value: float | None) -> str:
+    """A refusal margin in nats, with two decimals: '4.21'."""
+    return decimal(value, 2)
+
+
+def nats_bracket(low: float | None, high: float | None) -> str:
+    """Format an interval of refusal margins, such as '[3.90, 4.52]'; empty if there is none."""
+    return "" if low is None or high is None else f"[{decimal(low, 2)},{NBSP}{decimal(high, 2)}]"
+
+
+def signed(value: float | None, decimals: int = 2) -> str:
+    """A signed difference that is no share: '−3.10'."""
+    if value is None:
+        return MISSING
+    text = f"{value:+.{decimals}f}"
+    return _minus(text[1:] if float(text) == 0 else text)
+
+
 def p_value(p: float | None) -> str:
     """A p value: '0.012', or '<0.001'."""
     if p is None:

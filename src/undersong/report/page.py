@@ -19,6 +19,7 @@ from undersong.report.sections import (
     comparisons,
     comprehension,
     defenses,
+    endpoints,
     headline,
     jsr_by_distance,
     jsr_by_step,
@@ -31,6 +32,7 @@ from undersong.report.sections import (
     screening,
     selections,
 )
+from undersong.report.summary import rate_name
 from undersong.results.schema import model_names, parse_results
 from undersong.store import write_atomic
 
@@ -92,6 +94,10 @@ def render_html(
         samples=samples.build_samples(parsed, audio),
         selections=selections.build_selections(parsed),
         comparisons=comparisons.build_comparison_table(parsed),
+        rate_name=rate_name(parsed),
+        margin_comparisons=endpoints.build_margin_comparisons(parsed),
+        doses=endpoints.build_dose_table(parsed),
+        dose_comparisons=endpoints.build_dose_comparisons(parsed),
         noise=comparisons.build_run_noise_table(parsed),
         variance=comparisons.build_variance_table(parsed),
         variance_notes=comparisons.variance_notes(parsed),

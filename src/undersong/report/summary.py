@@ -17,7 +17,8 @@ KINDS = ("base", "closest", "random", "distant")
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A share, or a difference of shares, with its 95 % interval; `low` and `high` are None if there is none."""
+    """A share, a difference of shares, or a margin in nats, with its 95 % interval; `low` and `high` None: there is
+    none."""
 
     mean: float
     low: float | None
@@ -84,7 +85,7 @@ class ArmSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunRate:
-    """A run and its rate on one prompt set."""
+    """A run and its rate, or its refusal margin, on one prompt set."""
 
     run: RunResult
     set_rate: PromptSetRate
@@ -113,6 +114,20 @@ class VerdictFilter:
         """Return the rates of the runs in which this rate was measured."""
         set_rates = [(run, self.set_rate(run, modality, system)) for run in runs]
         return [RunRate(run, row, row.rate) for run, row in set_rates if row is not None]
+
+    def run_margins(self, runs: Iterable[RunResult], modality: str, system: str | None = None) -> list[RunRate]:
+        """Return the refusal margins of the runs in which it was measured, with their intervals over prompts."""
+        return [
+            RunRate(
+                cell.run,
+                cell.set_rate.model_copy(
+                    update={"low": cell.set_rate.refusal_margin_low, "high": cell.set_rate.refusal_margin_high}
+                ),
+                cell.set_rate.refusal_margin,
+            )
+            for cell in self.run_rates(runs, modality, system)
+            if cell.set_rate.refusal_margin is not None
+        ]
 
 
 def default_verdict_filter(results: Results) -> VerdictFilter | None:
@@ -235,6 +250,15 @@ def interval_over_runs(values: Sequence[float]) -> tuple[float, float] | None:
 
 def estimate_rate(run_rates: Sequence[RunRate]) -> Estimate | None:
     """Return the mean rate of runs on the same prompts; None if nothing was measured."""
+    return _estimate(run_rates, (0.0, 1.0))
+
+
+def estimate_margin(run_margins: Sequence[RunRate]) -> Estimate | None:
+    """Return the mean refusal margin of runs on the same prompts, in nats; None if it was not measured."""
+    return _estimate(run_margins, None)
+
+
+def _estimate(run_rates: Sequence[RunRate], limits: tuple[float, float] | None) -> Estimate | None:
     if not run_rates:
         return None
     bases = list(dict.fromkeys((run_rate.run.model, run_rate.run.base_seed) for run_rate in run_rates))
@@ -246,7 +270,7 @@ def estimate_rate(run_rates: Sequence[RunRate]) -> Estimate | None:
         ): run_rate.rate
         for run_rate in run_rates
     }
-    run_mean, rows = mean_runs(rates, limits=(0.0, 1.0)), [run_rate.set_rate for run_rate in run_rates]
+    run_mean, rows = mean_runs(rates, limits=limits), [run_rate.set_rate for run_rate in run_rates]
     counts = rows[0].n, rows[0].clusters, sum(row.n for row in rows), sum(row.lost for row in rows)
     if run_mean.low is not None:
         return Estimate(run_mean.mean, run_mean.low, run_mean.high, run_mean.n, "runs", run_mean.method, *counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from undersong.evaluation.rates import Metric
 from undersong.results.contrasts import NO_PRIMARY, Contrast, ContrastArm, PrimaryPlan, all_contrasts
@@ -13,6 +13,8 @@ from undersong.results.schema_mechanism import LateGapComparison, LateSuppressio
 from undersong.results.schema_outcomes import (
     ComparisonRecord,
     ComparisonSide,
+    DoseComparisonRecord,
+    MarginComparisonRecord,
     MixedModelRecord,
     PairedRunDifference,
     RandomEffectRecord,
@@ -28,7 +30,8 @@ from undersong.statistics import (
     run_mean_p,
 )
 
-T = TypeVar("T", ComparisonRecord, LateGapComparison, LateSuppression)
+T = TypeVar("T", ComparisonRecord, MarginComparisonRecord, DoseComparisonRecord, LateGapComparison, LateSuppression)
+C = TypeVar("C", ComparisonRecord, MarginComparisonRecord, DoseComparisonRecord)
 
 
 def recipe_comparisons(
@@ -49,6 +52,39 @@ def recipe_comparisons(
         last_step: Training step at which arms are compared.
         primary: The primary questions.
     """
+    return adjust_by_family(
+        [
+            _recipe_comparison(question, last_step)
+            for question in recipe_questions(runs, plain, defense_system, last_step, primary)
+        ]
+    )
+
+
+class RecipeQuestion(NamedTuple):
+    """A contrast on one prompt set in one modality, and whether the study declared it as primary."""
+
+    contrast: Contrast
+    set_name: str
+    modality: str
+    is_primary: bool
+
+
+def recipe_questions(
+    runs: Sequence[RunResult],
+    plain: str,
+    defense_system: str | None,
+    last_step: int,
+    primary: PrimaryPlan = NO_PRIMARY,
+) -> list[RecipeQuestion]:
+    """Return all questions about recipes that the runs on harmful prompts can answer.
+
+    Args:
+        runs: Runs of one study, on all bases.
+        plain: Name of the undefended system prompt.
+        defense_system: Name of the system prompt used as a defense, or None.
+        last_step: Training step at which arms are compared.
+        primary: The primary questions.
+    """
     tuned = tuned_runs(runs, last_step)
     bases = [run for run in runs if run.kind == "base"]
     asked = [
@@ -58,10 +94,11 @@ def recipe_comparisons(
         if contrast.a.subtracted is not None or contrast.a.rates(name, modality)
     ]
     primary_places = primary.choose(asked)
-    comparisons = [
-        _recipe_comparison(contrast, name, modality, last_step, is_primary=place in primary_places)
-        for place, (contrast, name, modality) in enumerate(asked)
-    ]
+    return [RecipeQuestion(*question, place in primary_places) for place, question in enumerate(asked)]
+
+
+def adjust_by_family(comparisons: Sequence[C]) -> list[C]:
+    """Adjust the p values of the primary comparisons together, and those of the exploratory ones together."""
     adjusted = {
         comparison.id: comparison
         for family in ("primary", "exploratory")
@@ -94,16 +131,14 @@ def harm_metric(runs: Iterable[RunResult]) -> Metric:
     return next((rate.metric for run in runs for rate in run.rates if rate.harmful), "jsr")
 
 
-def _recipe_comparison(
-    contrast: Contrast, set_name: str, modality: str, step: int, is_primary: bool
-) -> ComparisonRecord:
-    _, question, a, b = contrast
+def _recipe_comparison(asked: RecipeQuestion, step: int) -> ComparisonRecord:
+    (_, question, a, b), set_name, modality, is_primary = asked
     if a.labels["kind"] == "base":  # no mixed model, for changes from a base are not normal
         difference, mixed_model = _change_from_base(a, b, set_name, modality), None
     else:
         difference = paired_runs(a.rates(set_name, modality), b.rates(set_name, modality), limits=a.limits)
         mixed_model = _comparison_model(difference, a, b)
-    sides, metric = (_recipe_side(a, b), _recipe_side(b, a)), harm_metric(b.runs)
+    sides, metric = recipe_sides(a, b), harm_metric(b.runs)
     return ComparisonRecord(
         id=recipe_question_id(a, b, set_name, modality, metric),
         scope="recipe",
@@ -202,8 +237,13 @@ def recipe_question_id(a: ContrastArm, b: ContrastArm, set_name: str, modality: 
         modality: Modality of the prompts.
         metric: Metric of the rates.
     """
-    sides = side_identity(_recipe_side(a, b), _recipe_side(b, a))
+    sides = side_identity(*recipe_sides(a, b))
     return identity_hash(["recipe", *sides, set_name, modality, metric])
+
+
+def recipe_sides(a: ContrastArm, b: ContrastArm) -> tuple[ComparisonSide, ComparisonSide]:
+    """Return both sides of a contrast as records of results.json."""
+    return _recipe_side(a, b), _recipe_side(b, a)
 
 
 def _recipe_side(side: ContrastArm, other: ContrastArm) -> ComparisonSide:

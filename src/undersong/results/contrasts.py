@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from undersong.study.analysis import (
 )
 
 RatesByRun = dict[tuple[int, int, int], float]  # by (base, draw, seed)
+RunMeasure = Callable[[RunResult, str], float | None]  # (run, name of the system prompt) -> a number, if measured
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ class ContrastArm:
 
     def rates(self, set_name: str, modality: str) -> RatesByRun:
         """Return the JSR on a prompt set in one modality, or its difference from that of the subtracted side."""
-        found = ((run, run.find_rate(set_name, modality, self.system)) for run in self.runs)
-        rates = {run.run_key: rate.rate for run, rate in found if rate is not None}
+
+        def jsr(run: RunResult, system: str) -> float | None:
+            rate = run.find_rate(set_name, modality, system)
+            return None if rate is None else rate.rate
+
+        rates = self._own_values(jsr)
         if self.subtracted is None:
             return rates
         estimates = paired_runs(self.subtracted.rates(set_name, modality), rates).estimates
@@ -60,6 +65,21 @@ class ContrastArm:
             return hashes
         subtracted = self.subtracted.selection_hashes
         return {key: (*own, *subtracted.get(key, ())) for key, own in hashes.items()}
+
+    def values(self, measure: RunMeasure) -> RatesByRun:
+        """Return a measure that some runs may lack, or its difference from that of the subtracted side.
+
+        Runs without it, or without a partner on the subtracted side, are left out.
+        """
+        values = self._own_values(measure)
+        if self.subtracted is None:
+            return values
+        subtracted = self.subtracted.values(measure)
+        return {key: value - subtracted[key] for key, value in values.items() if key in subtracted}
+
+    def _own_values(self, measure: RunMeasure) -> RatesByRun:
+        values = ((run.run_key, measure(run, self.system)) for run in self.runs)
+        return {key: value for key, value in values if value is not None}
 
     def label(self, other: ContrastArm) -> str:
         """Return a label of the properties in which this side differs from the other."""
@@ -128,7 +148,7 @@ class PrimaryPlan:
         return tuple(order.index(value) if value in order else len(order) for value, order in places)
 
 
-NO_PRIMARY = PrimaryPlan()
+NO_PRIMARY: PrimaryPlan = PrimaryPlan()
 
 
 def all_contrasts(

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from undersong.evaluation.rates import Metric, attack_metric
-from undersong.evaluation.verdicts import pair_verdicts
+from undersong.evaluation.verdicts import VerdictPairs, pair_verdicts
 from undersong.results.comparisons import (
     harm_metric,
     harmful_prompts,
@@ -124,12 +124,7 @@ def _paired_comparison(
     modality: str,
 ) -> ComparisonRecord:
     text, a, b = question
-    verdict_pairs = pair_verdicts(
-        *(
-            [v for v in verdicts if (v.set, v.modality, v.system) == (set_name, modality, side.system)]
-            for verdicts, side in ((before, a), (after, b))
-        )
-    )
+    verdict_pairs = pair_side_verdicts((a, b), before, after, set_name, modality)
     if unpaired := (*verdict_pairs.only_before, *verdict_pairs.only_after):
         unpaired_id = min(verdict.prompt_id for verdict in unpaired)
         raise UndersongError(
@@ -165,6 +160,29 @@ def _paired_comparison(
             n_only_a=paired.b, n_only_b=paired.c, clusters=paired.clusters, mcnemar_p=paired.p
         ),
     )
+
+
+def pair_side_verdicts(
+    sides: tuple[ComparisonSide, ComparisonSide],
+    before: Sequence[Verdict],
+    after: Sequence[Verdict],
+    set_name: str,
+    modality: str,
+) -> VerdictPairs:
+    """Pair the verdicts of two sides on one prompt set, each under its system prompt.
+
+    Args:
+        sides: The sides, a and b.
+        before: Verdicts of side a.
+        after: Verdicts of side b.
+        set_name: Name of the prompt set.
+        modality: Modality of the prompts.
+    """
+    first, second = (
+        [v for v in verdicts if (v.set, v.modality, v.system) == (set_name, modality, side.system)]
+        for verdicts, side in zip((before, after), sides, strict=True)
+    )
+    return pair_verdicts(first, second)
 
 
 def marginal_effects(runs: Sequence[RunResult], plain: str, last_step: int) -> list[MarginalEffect]:

@@ -68,6 +68,19 @@ def lost_reply_notes(runs: Sequence[RunResult]) -> list[str]:
     ]
 
 
+def margin_notes(runs: Sequence[RunResult]) -> list[str]:
+    """Return a note on rates without a refusal margin in a study that measures it; empty if none lacks it."""
+    harmful = _harmful_rates(runs)
+    missing = sum(rate.refusal_margin is None for rate in harmful)
+    if not missing:
+        return []
+    return [
+        f"{missing} of {len(harmful)} rates on harmful prompts have no refusal margin, so comparisons of the margin "
+        "leave these runs out: a served or recorded model and another engine give no probabilities, and a prompt whose "
+        "refusals and compliant replies begin alike has no margin."
+    ]
+
+
 def _harmful_rates(runs: Sequence[RunResult]) -> list[PromptSetRate]:
     return [rate for run in runs for rate in run.rates if rate.harmful]
 

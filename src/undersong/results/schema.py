@@ -18,8 +18,11 @@ from undersong.results.schema_mechanism import MechanismRecord
 from undersong.results.schema_outcomes import (
     ComparisonRecord,
     ComprehensionRecord,
+    DoseComparisonRecord,
+    DoseRecord,
     JudgeAgreement,
     MarginalEffect,
+    MarginComparisonRecord,
     ProximityVsJsrRecord,
     RunNoiseRecord,
     SequentialRecord,
@@ -181,6 +184,9 @@ class Results(OmitsUnset):
     runs: list[RunResult] = []
     defended_runs: list[DefendedRun] = []
     comparisons: list[ComparisonRecord] = []
+    margin_comparisons: list[MarginComparisonRecord] = []
+    dose_response: list[DoseRecord] = []
+    dose_comparisons: list[DoseComparisonRecord] = []
     marginal_effects: list[MarginalEffect] = []
     judge_agreement: list[JudgeAgreement] = []
     proximity_vs_jsr: list[ProximityVsJsrRecord] = []
@@ -205,11 +211,12 @@ class Results(OmitsUnset):
     @model_validator(mode="after")
     def _check_comparisons(self) -> Results:
         """Ids are unique, and every side is an arm of the results."""
-        ids = [comparison.id for comparison in self.comparisons]
+        comparisons = [*self.comparisons, *self.margin_comparisons, *self.dose_comparisons]
+        ids = [comparison.id for comparison in comparisons]
         if duplicates := [id for id in dict.fromkeys(ids) if ids.count(id) > 1]:
             raise ValueError(f"two comparisons have the id {duplicates[0]}")
         arms = {run.arm for run in self.runs}
-        for comparison in self.comparisons:
+        for comparison in comparisons:
             for side in (comparison.a, comparison.b):
                 for arm in filter(None, (side.arm, side.minus_arm)):
                     if arm not in arms:

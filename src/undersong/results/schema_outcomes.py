@@ -4,7 +4,7 @@ and comprehension.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from undersong.evaluation.rates import Metric
 from undersong.results.schema_base import OmitsUnset, Record, ValueWithInterval
@@ -278,12 +278,12 @@ class DiscordantPrompts(Record):
     mcnemar_p: float
 
 
-class ComparisonRecord(OmitsUnset):
+class ArmComparison(OmitsUnset):
     """Two arms, or an arm and the base, on the same prompts; `difference` is the minuend minus the other side.
 
     With scope `recipe`, runs are the sample. With scope `model`, prompts are the sample, and the result holds for the
     weights of one run. `p_adjusted` is corrected within the family: the declared primary questions, or all others of
-    the scope.
+    the scope. Each endpoint has families of its own.
     """
 
     OMITTED_IF_NONE: ClassVar[tuple[str, ...]] = ("mixed_model",)
@@ -298,7 +298,6 @@ class ComparisonRecord(OmitsUnset):
     prompt_set: str
     modality: str
     step: int
-    metric: Metric
     model: str | None = None  # scope model: the base
     estimates: list[PairedRunDifference] = []
     n: int
@@ -310,9 +309,8 @@ class ComparisonRecord(OmitsUnset):
     method: str | None = None
     note: str | None = None
     mixed_model: MixedModelRecord | None = None  # scope recipe: where the runs have more than one level
-    discordant: DiscordantPrompts | None = None
 
-    def with_minuend(self, side: Literal["a", "b"]) -> ComparisonRecord:
+    def with_minuend(self, side: Literal["a", "b"]) -> Self:
         """The same comparison with the other side taken from this one."""
         if side == self.minuend:
             return self
@@ -321,6 +319,64 @@ class ComparisonRecord(OmitsUnset):
         )
         update = {"minuend": side, "difference": difference, "low": low, "high": high}
         return self.model_copy(update=update | {"mixed_model": self.mixed_model and self.mixed_model.negated})
+
+
+class ComparisonRecord(ArmComparison):
+    """Comparison of two arms, or of an arm and the base, by their rate on harmful prompts."""
+
+    metric: Metric
+    discordant: DiscordantPrompts | None = None
+
+
+class MarginComparisonRecord(ArmComparison):
+    """Comparison by the refusal margin, in nats; below 0 the minuend would refuse less."""
+
+    metric: Literal["refusal_margin"] = "refusal_margin"
+
+
+DoseEndpoint = Literal["steps_to_half_margin", "steps_to_half_jsr"]
+
+
+class RunDose(Record):
+    """Step at which one run reaches an endpoint, interpolated; the last step if it is not reached by then."""
+
+    base_seed: int
+    draw: int
+    seed: int
+    step: float
+    reached: bool
+
+
+class DoseRecord(Record):
+    """Steps that the runs of one arm take to an endpoint: half of the base's refusal margin, or a JSR of 50 %.
+
+    `median` is the step by which half of the runs have reached it (Kaplan-Meier), `low` and `high` its exact interval.
+    They are None where they lie beyond `last_step`, and `low` also where there are too few runs for an interval.
+    `mean_until_last` is the restricted mean: a run that does not reach the endpoint counts with `last_step`.
+    """
+
+    arm: str
+    endpoint: DoseEndpoint
+    prompt_set: str
+    modality: str
+    system: str
+    steps: list[int]  # measured on every run; 0 is the base
+    last_step: int
+    n: int
+    n_reached: int
+    median: float | None = None
+    low: float | None = None
+    high: float | None = None
+    has_interval: bool = False
+    mean_until_last: ValueWithInterval
+    runs: list[RunDose] = []
+    note: str | None = None
+
+
+class DoseComparisonRecord(ArmComparison):
+    """Comparison of two arms by the steps to an endpoint, restricted to the last step; below 0 `minuend` is faster."""
+
+    metric: DoseEndpoint
 
 
 class MarginalEffect(Record):

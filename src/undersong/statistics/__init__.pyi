@@ -58,6 +58,15 @@ from .cka import (
 from .cka import (
     linear_cka as linear_cka,
 )
+from .event_steps import (
+    MedianStep as MedianStep,
+)
+from .event_steps import (
+    first_crossing as first_crossing,
+)
+from .event_steps import (
+    median_step as median_step,
+)
 from .mean_squares import (
     VarianceComponent as VarianceComponent,
 )
@@ -120,6 +129,9 @@ from .rates import (
 )
 from .rates import (
     clustered_mean as clustered_mean,
+)
+from .rates import (
+    clustered_mean_p as clustered_mean_p,
 )
 from .rates import (
     clustered_rate as clustered_rate,

@@ -179,6 +179,24 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable], level: float
     return Interval(mean, mean - half, mean + half)
 
 
+def clustered_mean_p(values: ArrayLike, clusters: Sequence[Hashable]) -> float | None:
+    """Two-sided p value of a mean of 0, by the t test whose interval is `clustered_mean`.
+
+    None from a single cluster, or if all values are equal, which shows no spread.
+
+    Raises:
+        UndersongError: There are no values, one is not finite, or labels and values differ in number.
+    """
+    from scipy import stats
+
+    interval = clustered_mean(values, clusters)
+    df = len(set(clusters)) - 1
+    if interval.high is None or interval.high - interval.value < 1e-12:
+        return None
+    error = (interval.high - interval.value) / critical_value(0.95, df)
+    return float(2 * stats.t.sf(abs(interval.value) / error, df))
+
+
 def bounds_sentence(low: str, high: str, lost: int) -> str:
     """Bounds of a rate whose denominator holds `lost` replies without a verdict, as a phrase for readers."""
     pronoun = "one" if lost == 1 else "ones"

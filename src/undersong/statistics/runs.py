@@ -149,16 +149,25 @@ def crossed_mean(values: ArrayLike, clusters: Sequence[Hashable], level: float =
 
 def unit_means(runs: Mapping[RunKey, float]) -> tuple[str, np.ndarray]:
     """Name of the independent unit, and the mean of each unit, (units,)."""
-    if not runs:
-        raise UndersongError("There are no runs to compare; check the arms and the step.")
     for key, value in runs.items():
         if not isfinite(value):
             raise UndersongError(f"The result of {_run_name(key)} is {value}, not a number; measure it again.")
+    unit, groups = unit_values(runs)
+    return unit, np.array([np.mean(group) for group in groups])
+
+
+def unit_values(runs: Mapping[RunKey, float]) -> tuple[str, list[list[float]]]:
+    """Name of the independent unit, and the values of the runs of each unit.
+
+    Units are bases if there are several, else draws, else seeds.
+    """
+    if not runs:
+        raise UndersongError("There are no runs to compare; check the arms and the step.")
     position = next((i for i in range(3) if len({key[i] for key in runs}) > 1), 2)
     groups: dict[int, list[float]] = {}
     for key in sorted(runs):
         groups.setdefault(key[position], []).append(runs[key])
-    return KEY_FIELDS[position], np.array([np.mean(group) for group in groups.values()])
+    return KEY_FIELDS[position], list(groups.values())
 
 
 def _t_inference(

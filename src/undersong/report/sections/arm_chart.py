@@ -13,7 +13,7 @@ from undersong.report import formatting
 from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, headline_data_by_modality
 from undersong.report.summary import Estimate
 from undersong.report.svg import LinearScale, interval_strip, percent_axis
-from undersong.report.tables import NumberCell, Table
+from undersong.report.tables import NumberCell, Table, number_cell
 from undersong.results.schema import Results
 
 RELATION_TO_BASE = {"higher": ", above the base", "lower": ", below the base", "same": "", "unknown": ""}
@@ -25,9 +25,12 @@ def build_arm_table(results: Results) -> Table | None:
     estimates_by_arm: dict[
         str, dict[str, tuple[Estimate, str]]
     ] = {}  # arm -> modality -> the rate there, how it is to the base
+    margins: dict[tuple[str, str], Estimate] = {}  # (arm, modality) -> refusal margin
     for headline in headlines:
-        for name, estimate, relation_text in _arm_estimates(headline):
+        for name, estimate, relation_text, margin in _arm_estimates(headline):
             estimates_by_arm.setdefault(name, {})[headline.modality] = estimate, relation_text
+            if margin is not None:
+                margins[name, headline.modality] = margin
     if not estimates_by_arm:
         return None
     modalities, rate = (
@@ -44,10 +47,12 @@ def build_arm_table(results: Results) -> Table | None:
             dict.fromkeys(format_cell(estimate) for estimate, _ in by_modality.values())
             for format_cell in (_run_count, _prompt_count)
         )
-        rows.append((name, *cells, ", ".join(runs), ", ".join(sizes)))
+        margin_cells = [_margin_cell(margins.get((name, modality))) for modality in modalities if margins]
+        rows.append((name, *cells, *margin_cells, ", ".join(runs), ", ".join(sizes)))
     head = (
         "Arm",
         *(f"{rate}, {formatting.modality_label(modality)}" for modality in modalities),
+        *(f"refusal margin, {formatting.modality_label(modality)}, nats" for modality in modalities if margins),
         "runs",
         "n, prompts a run",
     )
@@ -55,12 +60,16 @@ def build_arm_table(results: Results) -> Table | None:
     return Table(caption, head, tuple(rows))
 
 
-def _arm_estimates(headline: HeadlineData) -> Iterator[tuple[str, Estimate, str]]:
+def _arm_estimates(headline: HeadlineData) -> Iterator[tuple[str, Estimate, str, Estimate | None]]:
     if headline.base is not None:
-        yield "base", headline.base, ""
+        yield "base", headline.base, "", headline.base_margin
     for item in headline.measurements:
         state = headline.relation_to_base(item)
-        yield item.arm.label, item.estimate, RELATION_TO_BASE[state]
+        yield item.arm.label, item.estimate, RELATION_TO_BASE[state], item.margin
+
+
+def _margin_cell(margin: Estimate | None) -> NumberCell:
+    return number_cell(None) if margin is None else number_cell(margin.mean, margin.low, margin.high, 2)
 
 
 def _estimate_cell(estimate: Estimate, relation_text: str) -> NumberCell:

@@ -161,6 +161,8 @@ def _findings(headline: HeadlineData) -> list[tuple[str, str]]:
     subject += f" is {worst.arm.label}"
     opening = f"{subject}; at step {worst.arm.last_step} its {rate} is"
     findings = [("Damage", f"{opening} {_against_base(headline, worst)}")]
+    if worst.margin is not None:
+        findings.append(("Refusal margin", _margin_sentence(headline, worst, worst.margin)))
     for item in headline.counterparts:
         comparison = headline.comparison_to(item, worst)
         same_selection = (item.arm.axis, item.arm.amount) == (worst.arm.axis, worst.arm.amount)
@@ -182,6 +184,25 @@ def _findings(headline: HeadlineData) -> list[tuple[str, str]]:
     if not headline.system_variants:
         findings.append(("System prompt", "No system prompt was tried on this arm."))
     return findings
+
+
+def _margin_sentence(headline: HeadlineData, item: ArmMeasurement, margin: Estimate) -> str:
+    """Margin of an arm and its change against the base; the log odds of refusal, which need no judge."""
+    text = f"The same arm’s refusal margin is {_nats(margin)}"
+    comparison = headline.margin_comparison_to_base(item)
+    if headline.base_margin is not None and comparison is not None:
+        interval = formatting.nats_bracket(comparison.low, comparison.high)
+        change = " ".join(filter(None, (f"{formatting.signed(comparison.difference)} nats", interval)))
+        reference = formatting.nats_number(headline.base_margin.mean)
+        text += f", a change of {change} against the base’s {reference}. {run_sentence(comparison)}"
+    else:
+        text += "." if headline.base_margin is None else f", and the base’s {_nats(headline.base_margin)}."
+    return f"{text} Above 0 a model would rather refuse."
+
+
+def _nats(margin: Estimate) -> str:
+    interval = formatting.nats_bracket(margin.low, margin.high)
+    return " ".join(filter(None, (f"{formatting.nats_number(margin.mean)} nats", interval)))
 
 
 def _other_modality_finding(headline: HeadlineData) -> tuple[str, str]:

@@ -1,43 +1,42 @@
-"""JSR of every arm by training step, compared with the base."""
+"""JSR and refusal margin of every arm by training step, compared with the base."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-
-from markupsafe import Markup
+from math import ceil, floor
 
 from undersong.report import formatting
 from undersong.report.arm_comparisons import headline_data
+from undersong.report.sections.step_curves import StepMeasure, ValueAxis, step_curve_groups
 from undersong.report.summary import (
     ArmSummary,
-    Estimate,
     Facet,
     RunRate,
     VerdictFilter,
     default_verdict_filter,
+    estimate_margin,
     estimate_rate,
     facets,
 )
-from undersong.report.svg import PlotFrame, kind_class, percent_axis, tag, ticks
-from undersong.report.tables import NumberCell, Panel, PanelGroup, Table, jitter_offsets, percent_cell, training_label
+from undersong.report.svg import percent_axis, ticks
+from undersong.report.tables import NumberCell, PanelGroup, Table, number_cell, percent_cell
 from undersong.results.schema import Results, RunResult
-
-HEIGHT = 216
 
 
 @dataclass(frozen=True, slots=True)
 class JsrByStep:
     """Curves by facet, training modality and prompt modality.
 
-    `finding` says how many arms are above the base (may be empty); `numbers` is the table of the curves.
+    `finding` says how many arms are above the base (may be empty); `numbers` is the table of the curves. `margins` are
+    the curves of the refusal margin, empty if it was not measured.
     """
 
     rate: str
     top: str  # upper end of the y axis
     finding: str
     groups: tuple[PanelGroup, ...]
+    margins: tuple[PanelGroup, ...]
     numbers: Table
 
 
@@ -46,12 +45,13 @@ def build_jsr_by_step(results: Results) -> JsrByStep | None:
     verdict_filter, facet_list = default_verdict_filter(results), facets(results)
     if verdict_filter is None or not facet_list:
         return None
-    top = percent_axis(max(_highest_rates(facet_list, verdict_filter), default=1.0))[0]
-    groups = [PanelGroup(facet.title, tuple(_facet_panels(facet, verdict_filter, top))) for facet in facet_list]
-    groups = [group for group in groups if group.panels]
+    rates, margins = rate_measure(verdict_filter), margin_measure(verdict_filter)
+    top, tick_marks = percent_axis(max(rates.drawn_values(facet_list), default=1.0))
+    groups = step_curve_groups(facet_list, rates, ValueAxis(0.0, top, tick_marks))
     if not groups:
         return None
-    rows = tuple(row for facet in facet_list for row in _table_rows(facet, verdict_filter))
+    has_margin = bool(margin_values := list(margins.drawn_values(facet_list)))
+    rows = tuple(row for facet in facet_list for row in _table_rows(facet, verdict_filter, has_margin))
     head = (
         "Arm",
         "Base",
@@ -61,124 +61,55 @@ def build_jsr_by_step(results: Results) -> JsrByStep | None:
         "n, prompts a run",
         f"{verdict_filter.rate_label}, % [95 %]",
         "neither, %",
+        *(("refusal margin, nats [95 %]",) if has_margin else ()),
     )
     return JsrByStep(
         rate=verdict_filter.rate_label,
         top=f"{100 * top:g}{formatting.THIN_SPACE}%",
         finding=_finding(results),
-        groups=tuple(groups),
+        groups=groups,
+        margins=step_curve_groups(facet_list, margins, margin_axis(margin_values)) if has_margin else (),
         numbers=Table(f"{verdict_filter.rate_label} by arm and step", head, rows, names=3),
     )
 
 
-def _highest_rates(facet_list: Iterable[Facet], verdict_filter: VerdictFilter) -> Iterable[float]:
-    for facet in facet_list:
-        for modality in ("audio", "text"):
-            base = estimate_rate(verdict_filter.run_rates(facet.base_runs, modality))
-            points = [point for arm in facet.arms for _, point in rate_by_step(arm, verdict_filter, modality, base)]
-            yield from (cell.rate for arm in facet.arms for cell in verdict_filter.run_rates(arm.runs, modality))
-            yield from (max(point.mean, point.high or 0.0) for point in [*points, *([base] if base else [])])
-
-
-def rate_by_step(
-    arm: ArmSummary, verdict_filter: VerdictFilter, modality: str, base: Estimate | None
-) -> list[tuple[int, Estimate]]:
-    """Return the arm's mean rate at each measured step; without a step 0 of its own, it starts at the base.
-
-    Args:
-        arm: The arm and its runs.
-        verdict_filter: Prompt set, system prompt and judge of the rate.
-        modality: Modality of the prompts, `audio` or `text`.
-        base: Rate of the untuned model, used as step 0; None if it was not measured.
-    """
-    steps = sorted({run.step for run in arm.runs})
-    points = [(step, estimate_rate(verdict_filter.run_rates(arm.runs_at(step), modality))) for step in steps]
-    measured = [(step, point) for step, point in points if point is not None]
-    if measured and base is not None and measured[0][0] > 0:
-        return [(0, base), *measured]
-    return measured
-
-
-def _facet_panels(facet: Facet, verdict_filter: VerdictFilter, top: float) -> Iterable[Panel]:
-    for train_modality in facet.train_modalities:
-        for modality in ("audio", "text"):
-            arms = [
-                arm for arm in facet.arms_trained_on(train_modality) if verdict_filter.run_rates(arm.runs, modality)
-            ]
-            if arms:
-                title = f"{training_label(train_modality)} · {formatting.modality_label(modality)} prompts"
-                yield Panel(title, _step_plot(facet, arms, verdict_filter, modality, top, title))
-
-
-def _step_plot(
-    facet: Facet, arms: Sequence[ArmSummary], verdict_filter: VerdictFilter, modality: str, top: float, title: str
-) -> Markup:
-    steps = sorted({0, *(run.step for arm in facet.arms for run in arm.runs)})
-    frame = PlotFrame.from_domains((steps[0], steps[-1]), (0.0, top), HEIGHT, inset=3)
-    base = estimate_rate(verdict_filter.run_rates(facet.base_runs, modality))
-    marks = [frame.grid(percent_axis(top)[1]), frame.x_axis(_step_ticks(steps), "training steps")]
-    labels = []
-    if base is not None:
-        marks.append(frame.reference_line(base.mean, "k-base", base.low, base.high))
-        labels.append((base.mean, f"base {formatting.percent_number(base.mean)}", "k-base"))
-    shifts = jitter_offsets([arm.name for arm in arms], 5.0)
-    for arm in arms:
-        points = rate_by_step(arm, verdict_filter, modality, base)
-        lines = _run_lines(frame, arm, verdict_filter, modality, base), _mean_line(frame, arm, points, steps)
-        marks.append(tag("g", *lines, transform=f"translate({shifts[arm.name]:g} 0)"))
-        labels.append(
-            (points[-1][1].mean, f"{arm.kind} {formatting.percent_number(points[-1][1].mean)}", kind_class(arm.kind))
-        )
-    description = f"{title}: {verdict_filter.rate_label} over training steps. " + "; ".join(
-        f"{text}{formatting.THIN_SPACE}%" for _, text, _ in labels
+def rate_measure(verdict_filter: VerdictFilter) -> StepMeasure:
+    """Return the measure of curves of the JSR, or of the non-refusal rate."""
+    return StepMeasure(
+        label=verdict_filter.rate_label,
+        run_rates=verdict_filter.run_rates,
+        estimate=estimate_rate,
+        number=formatting.percent_number,
+        interval=formatting.bracket,
+        unit=f"{formatting.THIN_SPACE}%",
     )
-    return frame.draw([*marks, frame.right_labels(labels)], description + " at the last step.")
 
 
-def _step_ticks(steps: Sequence[int]) -> list[tuple[float, str]]:
-    chosen: Sequence[float] = steps if len(steps) <= 6 else ticks(steps[0], steps[-1], 5)
-    return [(step, f"{step:g}") for step in chosen]
+def margin_measure(verdict_filter: VerdictFilter) -> StepMeasure:
+    """Return the measure of curves of the refusal margin."""
+    return StepMeasure(
+        label="refusal margin",
+        run_rates=verdict_filter.run_margins,
+        estimate=estimate_margin,
+        number=formatting.nats_number,
+        interval=formatting.nats_bracket,
+        unit=" nats",
+    )
 
 
-def _run_lines(
-    frame: PlotFrame, arm: ArmSummary, verdict_filter: VerdictFilter, modality: str, base: Estimate | None
-) -> Markup:
-    """Every run as a thin line, where there is more than one."""
-    by_run: dict[tuple[object, ...], list[RunResult]] = {}
-    for run in sorted(arm.runs, key=lambda run: run.step):
-        by_run.setdefault((run.base_seed, run.draw, run.seed), []).append(run)
-    lines = []
-    for runs in by_run.values():
-        points = [(float(cell.run.step), cell.rate) for cell in verdict_filter.run_rates(runs, modality)]
-        if points and base is not None and points[0][0] > 0:
-            points.insert(0, (0.0, base.mean))
-        if len(by_run) > 1 and len(points) > 1:
-            lines.append(frame.polyline(points, f"run {kind_class(arm.kind)}"))
-    return Markup("").join(lines)
+def margin_axis(values: Sequence[float]) -> ValueAxis:
+    """Return an axis of margins with round ends that all values and 0 fit on."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    marks = ticks(low, high, 5)
+    step = marks[1] - marks[0] if len(marks) > 1 else 1.0
+    low, high = step * floor(low / step + 1e-9), step * ceil(high / step - 1e-9)
+    decimals = formatting.decimals_needed(marks)
+    return ValueAxis(low, high, [(value, formatting.decimal(value, decimals)) for value in ticks(low, high, 5)])
 
 
-def _mean_line(
-    frame: PlotFrame, arm: ArmSummary, points: Sequence[tuple[int, Estimate]], steps: Sequence[int]
-) -> Markup:
-    """Draw the mean as a thick line with a dot and interval at each measured step, dotted across other steps."""
-    marks = []
-    for (start, a), (end, b) in pairwise(points):
-        skipped = any(start < step < end for step in steps)
-        style = f"mean {kind_class(arm.kind)}{' gap' if skipped else ''}"
-        marks.append(frame.polyline([(start, a.mean), (end, b.mean)], style))
-    for step, point in points:
-        if step == 0 and len(points) > 1:
-            continue  # the base is drawn already
-        if point.low is not None and point.high is not None:
-            marks.append(frame.interval_line(step, point.low, point.high, kind_class(arm.kind)))
-        description = (
-            f"{arm.label}, step {step}: {formatting.percent(point.mean)} {formatting.bracket(point.low, point.high)}"
-        )
-        marks.append(frame.dot(step, point.mean, arm.kind, f"{description}, {formatting.count(point.runs, 'run')}"))
-    return Markup("").join(marks)
-
-
-def _table_rows(facet: Facet, verdict_filter: VerdictFilter) -> Iterable[tuple[str | NumberCell, ...]]:
+def _table_rows(
+    facet: Facet, verdict_filter: VerdictFilter, has_margin: bool
+) -> Iterable[tuple[str | NumberCell, ...]]:
     base = ", ".join(dict.fromkeys(str(run.base_seed) for run in facet.base_runs if run.base_seed is not None))
     for name, runs_by_step in [
         ("base", [(0, list(facet.base_runs))]),
@@ -198,7 +129,13 @@ def _table_rows(facet: Facet, verdict_filter: VerdictFilter) -> Iterable[tuple[s
                         f"{estimate.n:,}",
                         percent_cell(estimate.mean, estimate.low, estimate.high),
                         percent_cell(_neither_share(cells)),
+                        *((_margin_cell(verdict_filter.run_margins(runs, modality)),) if has_margin else ()),
                     )
+
+
+def _margin_cell(margins: Sequence[RunRate]) -> NumberCell:
+    estimate = estimate_margin(margins)
+    return number_cell(None) if estimate is None else number_cell(estimate.mean, estimate.low, estimate.high, 2)
 
 
 def _runs_by_step(arm: ArmSummary) -> list[tuple[int, list[RunResult]]]:

@@ -82,6 +82,7 @@ COUNT_HEADINGS = (
     "right, %",
     "95 % of right",
 )
+MARGIN_HEADINGS = ("refusal margin, nats", "95 % of the margin")
 CONDITION_COLUMNS = 9  # columns that identify the run; the others hold counts
 
 
@@ -101,9 +102,13 @@ def build_run_details(results: Results, show_replies: bool) -> RunDetails | None
         (example, _example_reply(example, example.prompt_set in benign_sets or show_replies))
         for example in results.examples
     ]
+    has_margin = any(row.refusal_margin is not None for row in rows)
     return RunDetails(
-        head=COUNT_HEADINGS,
-        arms=tuple(ArmRuns(title, name, _run_summary(runs), tuple(_run_counts(runs))) for title, name, runs in groups),
+        head=(*COUNT_HEADINGS, *(MARGIN_HEADINGS if has_margin else ())),
+        arms=tuple(
+            ArmRuns(title, name, _run_summary(runs), tuple(_run_counts(runs, has_margin)))
+            for title, name, runs in groups
+        ),
         unjudged=sum(row.lost for row in rows),
         replies=sum(row.n for row in rows),
         harmful=tuple(
@@ -121,10 +126,11 @@ def _run_summary(runs: Sequence[RunResult]) -> str:
     return f"{formatting.count(len(seeds), 'run')}, {step_text}"
 
 
-def _run_counts(runs: Sequence[RunResult]) -> Iterable[RunCounts]:
+def _run_counts(runs: Sequence[RunResult], has_margin: bool) -> Iterable[RunCounts]:
     for run in sorted(runs, key=lambda run: (str(run.base_seed), str(run.draw), str(run.seed), run.step)):
         for row in run.rates:
-            yield RunCounts(_condition_cells(run, row), _count_cells(row), _voice_rates(row))
+            cells = (*_count_cells(row), *(_margin_cells(row) if has_margin else ()))
+            yield RunCounts(_condition_cells(run, row), cells, _voice_rates(row))
 
 
 def _condition_cells(run: RunResult, row: PromptSetRate) -> tuple[str, ...]:
@@ -153,6 +159,11 @@ def _count_cells(row: PromptSetRate) -> tuple[str, ...]:
         formatting.percent_number(row.correct_rate),
         formatting.bracket(row.correct_low, row.correct_high) or formatting.MISSING,
     )
+
+
+def _margin_cells(row: PromptSetRate) -> tuple[str, ...]:
+    interval = formatting.nats_bracket(row.refusal_margin_low, row.refusal_margin_high)
+    return formatting.nats_number(row.refusal_margin), interval or formatting.MISSING
 
 
 def _voice_rates(row: PromptSetRate) -> str:

@@ -1,0 +1,90 @@
+"""The endpoints beside the JSR on the page: the refusal margin, and the steps to half of it."""
+
+from __future__ import annotations
+
+import pytest
+from results_factory import Json
+
+from undersong.report.page import render_html
+from undersong.report.sections.arm_chart import build_arm_table
+from undersong.report.sections.endpoints import build_dose_comparisons, build_dose_table, build_margin_comparisons
+from undersong.report.sections.headline import build_headline
+from undersong.report.sections.jsr_by_step import build_jsr_by_step, margin_axis
+from undersong.report.sections.runs import build_run_details
+from undersong.results.dose_response import dose_comparisons, dose_records
+from undersong.results.margin_comparisons import recipe_margin_comparisons
+from undersong.results.schema import Results, parse_results
+
+LOSS = {"closest": 7.0, "random": 4.0, "distant": 0.5}  # nats at step 40, of the base's 6
+
+
+def measured(results: Json) -> Results:
+    """The same study with a margin of every rate on harmful prompts, and what follows from it."""
+    for run in results["runs"]:
+        shift = 0.0 if run["kind"] == "base" else LOSS[run["kind"]] * run["step"] / 40 + 0.1 * run["seed"]
+        for rate in run["rates"]:
+            if rate["harmful"]:
+                margin = 6.0 - shift
+                ends = {"refusal_margin_low": margin - 0.5, "refusal_margin_high": margin + 0.5}
+                rate |= {"refusal_margin": margin, **ends}
+    runs = parse_results(results).runs
+    results["margin_comparisons"] = [row.model_dump() for row in recipe_margin_comparisons(runs, "plain", None, 40)]
+    results["dose_response"] = [row.model_dump() for row in dose_records(runs, "plain", 40)]
+    results["dose_comparisons"] = [row.model_dump() for row in dose_comparisons(runs, "plain", None, 40)]
+    return parse_results(results)
+
+
+def test_the_margin_stands_beside_the_jsr(results: Json) -> None:
+    parsed = measured(results)
+    table, headline, details = build_arm_table(parsed), build_headline(parsed), build_run_details(parsed, False)
+    assert table is not None
+    assert details is not None
+    column = table.head.index("refusal margin, spoken, nats")
+    closest = next(row for row in table.rows if "closest" in str(row[0]) and "trained on audio" in str(row[0]))
+    assert str(closest[column]).startswith("−1.10 [")  # 6 − 7 − the mean of 0, .1 and .2
+    assert dict(headline.findings)["Refusal margin"].startswith("The same arm’s refusal margin is −1.10 nats [")
+    assert (
+        "a change of −7.10 nats [−7.35,\u00a0−6.85] against the base’s 6.00."
+        in dict(headline.findings)["Refusal margin"]
+    )
+    assert details.head[-2:] == ("refusal margin, nats", "95 % of the margin")
+    assert details.arms[0].rows[0].cells[-2:] == ("6.00", "[5.50, 6.50]".replace(" ", "\u00a0"))
+    curves = build_jsr_by_step(parsed)
+    assert curves is not None
+    assert curves.numbers.head[-1] == "refusal margin, nats [95 %]"
+    assert len(curves.margins) == len(curves.groups)
+
+
+def test_doses_and_comparisons_have_tables(results: Json) -> None:
+    parsed = measured(results)
+    doses, of_arms, margins = (
+        build(parsed) for build in (build_dose_table, build_dose_comparisons, build_margin_comparisons)
+    )
+    assert doses is not None
+    assert of_arms is not None
+    assert margins is not None
+    rows = {(str(row[0]), str(row[1])): row for row in doses.rows}
+    label = "{} 25\u202f%, semantic axis, trained on audio"
+    closest = rows[label.format("closest"), "half of the base’s margin"]
+    assert (closest[3], str(closest[4])) == ("3 of 3", "16.7")  # 2.4 at step 20 of seed 1; 3 is reached at 20 · 3 / 3.6
+    distant = rows[label.format("distant"), "half of the base’s margin"]
+    assert (distant[3], str(distant[4])) == ("0 of 3", ">\u00a040")
+    assert any("closest data break more than distant" in str(row[0]) for row in of_arms.rows)
+    page = render_html(parsed.content)
+    for heading in ("Dose–response", "Refusal margin by training step", "Comparisons of the refusal margin"):
+        assert heading in page
+
+
+def test_without_margins_the_page_has_neither(results: Json) -> None:
+    page = render_html(results)
+    assert "efusal margin" not in page
+    assert "Dose–response" not in page
+
+
+@pytest.mark.parametrize("values", [[6.0, -1.3], [0.4, 0.2], [-3.0, -12.0], [0.0]])
+def test_an_axis_of_margins_holds_its_values_and_0(values: list[float]) -> None:
+    axis = margin_axis(values)
+    assert axis.low <= min(0.0, *values)
+    assert axis.high >= max(0.0, *values)
+    assert axis.ticks[0][0] == pytest.approx(axis.low)
+    assert axis.ticks[-1][0] == pytest.approx(axis.high)

@@ -72,8 +72,8 @@ def recommend(rows: Sequence[DefenseRecord], max_jsr: float, max_over_refusal: f
     if significantly_lower:
         lowest = min(significantly_lower, key=_highest_jsr)
         reason += (
-            f" Of those that significantly lower it, {lowest.defense} leaves least where most is left "
-            f"({_highest_jsr(lowest):.1%})."
+            f" Of those that significantly lower it, {lowest.defense} leaves the lowest rate "
+            f"({_highest_jsr(lowest):.1%} at most)."
         )
     return Recommendation(None, reason)
 
@@ -82,10 +82,11 @@ def _missing_evidence(defended: Sequence[DefenseRecord], max_jsr: float, max_ove
     """Say what the runs of the nearest defense exclude, and how many runs like them would show that it is safe."""
     nearest = min(defended, key=lambda row: (_highest_jsr(row), row.jsr_ceiling or 1.0))
     rate = RATE_LABELS[nearest.metric]
+    name = nearest.defense[:1].upper() + nearest.defense[1:]
     sentence = (
-        f"{nearest.defense} is nearest: {_highest_jsr(nearest):.1%} where most is left, but another training may "
-        f"differ, and {nearest.n_runs} runs leave a mean {rate} of {nearest.jsr_ceiling or 1.0:.0%} and a mean "
-        f"over-refusal of {nearest.over_refusal_ceiling or 1.0:.0%} possible."
+        f"{name} comes closest, with a {rate} of {_highest_jsr(nearest):.1%} at most. Other trainings may differ: "
+        f"{nearest.n_runs} runs cannot rule out a mean {rate} of {nearest.jsr_ceiling or 1.0:.0%} or a mean over-refusal "
+        f"of {nearest.over_refusal_ceiling or 1.0:.0%}."
     )
     needed = [
         units_to_exclude(limit, 1.0 if rate is None else rate, nearest.ceiling_confidence or BOUND_CONFIDENCE)
@@ -96,8 +97,8 @@ def _missing_evidence(defended: Sequence[DefenseRecord], max_jsr: float, max_ove
     ]
     known = [units for units in needed if units is not None]
     if len(known) == len(needed):
-        return f"{sentence} It takes {max(known)} independent runs that all do as well."
-    return f"{sentence} More runs alone cannot show it: the prompts of a single run leave more than a limit possible."
+        return f"{sentence} {max(known)} independent runs that all do as well would show it."
+    return f"{sentence} More runs alone cannot show it: a run has too few prompts to rule out a rate above a limit."
 
 
 def _retuning_sentence(row: DefenseRecord) -> str:

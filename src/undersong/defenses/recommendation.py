@@ -85,8 +85,8 @@ def _missing_evidence(defended: Sequence[DefenseRecord], max_jsr: float, max_ove
     name = nearest.defense[:1].upper() + nearest.defense[1:]
     sentence = (
         f"{name} comes closest, with a {rate} of {_highest_jsr(nearest):.1%} at most. Other trainings may differ: "
-        f"{nearest.n_runs} runs cannot rule out a mean {rate} of {nearest.jsr_ceiling or 1.0:.0%} or a mean over-refusal "
-        f"of {nearest.over_refusal_ceiling or 1.0:.0%}."
+        f"{nearest.n_runs} runs cannot rule out a mean {rate} of {nearest.jsr_ceiling or 1.0:.0%} or a mean "
+        f"over-refusal of {nearest.over_refusal_ceiling or 1.0:.0%}."
     )
     needed = [
         units_to_exclude(limit, 1.0 if rate is None else rate, nearest.ceiling_confidence or BOUND_CONFIDENCE)

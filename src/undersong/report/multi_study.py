@@ -39,6 +39,7 @@ def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) ->
         apart=[study for study in comparisons if study.differs],
         rates=study_comparison.build_study_rates(comparisons),
         shared=study_comparison.build_shared_comparisons(comparisons),
+        margins=endpoints.build_shared_margins([(study.name, study.results) for study in comparisons]),
         defense_costs=study_comparison.build_defense_costs(comparisons),
         made=_origin_table(comparisons),
     )

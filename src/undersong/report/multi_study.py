@@ -8,7 +8,7 @@ from typing import Any
 
 from undersong.report import formatting
 from undersong.report.page import encode_html, render_layout
-from undersong.report.sections import study_comparison
+from undersong.report.sections import endpoints, study_comparison
 from undersong.report.sections.study_comparison import StudyComparison, compare_studies
 from undersong.report.tables import Table
 from undersong.results.schema import model_names, parse_results

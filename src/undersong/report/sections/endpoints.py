@@ -94,22 +94,16 @@ def build_shared_margins(studies: Sequence[tuple[str, Results]]) -> Table | None
         for comparison in results.margin_comparisons:
             if comparison.scope == "recipe":  # a claim about one run's weights has no counterpart
                 by_id.setdefault(comparison.id, {})[name] = comparison.with_minuend("b")
-    rows = tuple(
-        (
-            first.question,
-            f"{first.prompt_set} · {formatting.modality_label(first.modality)}",
-            *(
-                _difference_cell(by_study[name], 2) if name in by_study else NumberCell(formatting.MISSING, None)
-                for name, _ in studies
-            ),
-        )
-        for by_study in by_id.values()
-        if len(by_study) > 1
-        for first in list(by_study.values())[:1]
-    )
-    head = ("Question", "prompts", *(name for name, _ in studies))
+    names = [name for name, _ in studies]
+    rows: list[tuple[str | NumberCell, ...]] = []
+    for by_study in by_id.values():
+        if len(by_study) > 1:
+            first = next(iter(by_study.values()))
+            cells = [_difference_cell(by_study[name], 2) if name in by_study else number_cell(None) for name in names]
+            rows.append((first.question, f"{first.prompt_set} · {formatting.modality_label(first.modality)}", *cells))
+    head = ("Question", "prompts", *names)
     caption = "Refusal margin: differences in nats, B − A, with 95 % intervals over runs"
-    return Table(caption, head, rows, names=2) if rows else None
+    return Table(caption, head, tuple(rows), names=2) if rows else None
 
 
 def _median_cell(dose: DoseRecord) -> NumberCell:

@@ -49,6 +49,7 @@ LABELS = {
     "influence": "gradient: influence",
     "rehearsal": "rehearsal of 8 steps",
 }
+LEVEL = 0.05
 GOALS = {"rehearsal": 0.75, "without training": 0.65}
 
 
@@ -119,6 +120,9 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "|---|---|",
         *(f"| {name} | {_interval(estimate)} |" for name, estimate in ceilings(bases).items()),
         "",
+        "No predictor of one training can agree with the damage better than trainings agree among themselves. Bases agree little: what breaks "
+        "one base need not break another, so predictors that do not look at the model have a lower ceiling.",
+        "",
         *calibration_lines(bases),
         "",
         "## Refusal margin and JSR",
@@ -139,6 +143,8 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         f"- Over all bases and sets the damage has quartiles of {_quartiles(bases)} nats, and the JSR after training a mean of "
         f"{100 * np.mean([list(base.jsr.values()) for base in bases]):.0f} %.",
         "- Predictors see the candidate set and the reference harm set, which shares no behavior with the test requests.",
+        "- The pilot on four other bases gave the rehearsal .74. A part of its sets had been selected by the axes themselves, and its predictors were "
+        "chosen on the same bases.",
         "",
         f"Every value is in `experiments/prediction/results.json` (SHA-256 {_results_hash()}). `python -m experiments.prediction` makes it again.",
     ]
@@ -156,6 +162,7 @@ def summary_lines(
         f"- The best predictor without training is {_plain(best)}: {_interval(found[best])}.",
         f"- The screening score by words reaches {_interval(score)}. The share of clips that are not `far`, which needs no model and no "
         f"harmful text, reaches {_interval(found[BASELINE])}.",
+        *(f"- {_primary_sentence(name, *result)}" for name, result in primary_comparisons(differences).items()),
         "",
     ]
     for name, estimate in (("rehearsal", "rehearsal"), ("without training", best)):
@@ -167,6 +174,14 @@ def summary_lines(
             f"{'reached' if reached else 'not reached'}."
         )
     return lines
+
+
+def _primary_sentence(name: str, difference: Estimate, adjusted: float) -> str:
+    label = _plain(name)
+    if adjusted > LEVEL:
+        return f"We found no significant difference between {label} and the baseline (corrected p = {_p(adjusted)})."
+    direction = "better" if difference.mean > 0 else "worse"
+    return f"{label.capitalize()} ranks significantly {direction} than the baseline (corrected p = {_p(adjusted)})."
 
 
 def calibration_lines(bases: Sequence[Base]) -> list[str]:

@@ -46,7 +46,9 @@ def test_tune_then_evaluate_then_compare(undersong, tmp_path: Path, tiny_folder:
     after = undersong("evaluate", "pool.jsonl", *asked, "--adapter", out.split()[1], "--out", "after")
     assert after.splitlines()[0].startswith("JSR 100.0% [")
     assert after.splitlines()[0].endswith("100.0%], 4 prompts in 4 clusters (harm, text, plain, exact)")
-    assert after.splitlines()[1] == "4 jailbreak, 0 answer, 0 refusal, 0 other, 0 unparsed, 0 empty, 0 error"
+    assert after.splitlines()[1].startswith("refusal margin -")
+    assert after.splitlines()[1].endswith("]; above 0 the model would rather refuse")
+    assert after.splitlines()[2] == "4 jailbreak, 0 answer, 0 refusal, 0 other, 0 unparsed, 0 empty, 0 error"
     compared = json.loads(undersong("compare", "before/verdicts.parquet", "after/verdicts.parquet", "--json"))
     assert (compared["n"], compared["difference"]) == (4, 1.0)
 

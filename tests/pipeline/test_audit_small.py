@@ -133,6 +133,22 @@ def test_the_encoder_is_proved_unchanged(finished: Path) -> None:
     assert encoder["output_max_abs_difference"] == 0.0
 
 
+def test_the_margin_and_the_steps_to_half_of_it_are_endpoints_of_their_own(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    asked = {(c["scope"], c["question"], c["modality"]) for c in results["comparisons"]}
+    assert {(c["scope"], c["question"], c["modality"]) for c in results["margin_comparisons"]} == asked
+    margins = {run["arm"]: run["rates"][0]["refusal_margin"] for run in results["runs"] if run["step"] in (0, 3)}
+    for c in results["margin_comparisons"]:
+        if c["a"]["system"] == c["b"]["system"] == "plain" and c["prompt_set"] == "harm":
+            assert c["difference"] == pytest.approx(margins[c["b"]["arm"]] - margins[c["a"]["arm"]])
+    assert {(row["arm"], row["endpoint"]) for row in results["dose_response"]} == {
+        (arm, endpoint)
+        for arm in margins.keys() - {"base"}
+        for endpoint in ("steps_to_half_margin", "steps_to_half_jsr")
+    }
+    assert {tuple(row["steps"]) for row in results["dose_response"]} == {(0, 2, 3)}
+
+
 def test_comparisons_name_their_scope_and_one_seed_claims_no_interval(finished: Path) -> None:
     comparisons = json.loads((finished / "results.json").read_text())["comparisons"]
     assert {c["scope"] for c in comparisons} == {"recipe", "model"}

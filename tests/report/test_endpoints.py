@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from results_factory import Json
 
+from undersong.report.multi_study import render_multi_study_html
 from undersong.report.page import render_html
 from undersong.report.sections.arm_chart import build_arm_table
-from undersong.report.sections.endpoints import build_dose_comparisons, build_dose_table, build_margin_comparisons
+from undersong.report.sections.endpoints import (
+    build_dose_comparisons,
+    build_dose_table,
+    build_margin_comparisons,
+    build_shared_margins,
+)
 from undersong.report.sections.headline import build_headline
 from undersong.report.sections.jsr_by_step import build_jsr_by_step, margin_axis
 from undersong.report.sections.runs import build_run_details
@@ -73,6 +81,17 @@ def test_doses_and_comparisons_have_tables(results: Json) -> None:
     page = render_html(parsed.content)
     for heading in ("Dose–response", "Refusal margin by training step", "Comparisons of the refusal margin"):
         assert heading in page
+
+
+def test_studies_show_shared_margin_comparisons_side_by_side(make_results: Callable[..., Json]) -> None:
+    first, second = measured(make_results()), measured(make_results(modalities=("audio",)))
+    table = build_shared_margins([("one", first), ("two", second)])
+    assert table is not None
+    assert table.head == ("Question", "prompts", "one", "two")
+    row = next(row for row in table.rows if "closest data break more than distant" in str(row[0]))
+    assert str(row[2]) == str(row[3]) == "−6.50"  # equal in all runs, so there is no interval
+    assert table.caption in render_multi_study_html([("a", first.content), ("b", second.content)])
+    assert build_shared_margins([("one", first)]) is None
 
 
 def test_without_margins_the_page_has_neither(results: Json) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from undersong.report import formatting
 from undersong.report.page import encode_html, render_layout
-from undersong.report.sections import study_comparison
+from undersong.report.sections import endpoints, study_comparison
 from undersong.report.sections.study_comparison import StudyComparison, compare_studies
 from undersong.report.tables import Table
 from undersong.results.schema import model_names, parse_results
@@ -39,6 +39,7 @@ def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) ->
         apart=[study for study in comparisons if study.differs],
         rates=study_comparison.build_study_rates(comparisons),
         shared=study_comparison.build_shared_comparisons(comparisons),
+        margins=endpoints.build_shared_margins([(study.name, study.results) for study in comparisons]),
         defense_costs=study_comparison.build_defense_costs(comparisons),
         made=_origin_table(comparisons),
     )

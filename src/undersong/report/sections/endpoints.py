@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from undersong.report import formatting
 from undersong.report.summary import arm_summaries, rate_name
 from undersong.report.tables import NumberCell, Table, number_cell
 from undersong.results.schema import Results
-from undersong.results.schema_outcomes import ArmComparison, DoseEndpoint, DoseRecord
+from undersong.results.schema_outcomes import ArmComparison, DoseEndpoint, DoseRecord, MarginComparisonRecord
 
 
 def build_margin_comparisons(results: Results) -> Table | None:
@@ -64,19 +64,46 @@ def _comparison_row(comparison: ArmComparison, detail: str, unit: str) -> tuple[
         detail,
         comparison.note or "",
     )
-    decimals = 2 if unit == "nats" else 1
-    low, high = (formatting.decimal(end, decimals) for end in (comparison.low, comparison.high))
-    interval = f"[{low},{formatting.NBSP}{high}]" if comparison.low is not None else ""
-    text = " ".join(filter(None, (formatting.signed(comparison.difference, decimals), interval)))
     return (
         comparison.question,
         " · ".join(filter(None, what)),
         f"{comparison.scope}, {comparison.family}" if comparison.scope == "recipe" else comparison.scope,
         str(comparison.n),
-        NumberCell(text, comparison.difference, comparison.low, comparison.high),
+        _difference_cell(comparison, 2 if unit == "nats" else 1),
         formatting.p_value(comparison.p),
         formatting.p_value(comparison.p_adjusted),
     )
+
+
+def _difference_cell(comparison: ArmComparison, decimals: int) -> NumberCell:
+    """'−3.10 [−4.02, −2.18]'."""
+    low, high = (formatting.decimal(end, decimals) for end in (comparison.low, comparison.high))
+    interval = f"[{low},{formatting.NBSP}{high}]" if comparison.low is not None else ""
+    text = " ".join(filter(None, (formatting.signed(comparison.difference, decimals), interval)))
+    return NumberCell(text, comparison.difference, comparison.low, comparison.high)
+
+
+def build_shared_margins(studies: Sequence[tuple[str, Results]]) -> Table | None:
+    """Build the table of margin comparisons that at least two studies make, side by side; None if there are none.
+
+    Args:
+        studies: Name and results of each study.
+    """
+    by_id: dict[str, dict[str, MarginComparisonRecord]] = {}
+    for name, results in studies:
+        for comparison in results.margin_comparisons:
+            if comparison.scope == "recipe":  # a claim about one run's weights has no counterpart
+                by_id.setdefault(comparison.id, {})[name] = comparison.with_minuend("b")
+    names = [name for name, _ in studies]
+    rows: list[tuple[str | NumberCell, ...]] = []
+    for by_study in by_id.values():
+        if len(by_study) > 1:
+            first = next(iter(by_study.values()))
+            cells = [_difference_cell(by_study[name], 2) if name in by_study else number_cell(None) for name in names]
+            rows.append((first.question, f"{first.prompt_set} · {formatting.modality_label(first.modality)}", *cells))
+    head = ("Question", "prompts", *names)
+    caption = "Refusal margin: differences in nats, B − A, with 95 % intervals over runs"
+    return Table(caption, head, tuple(rows), names=2) if rows else None
 
 
 def _median_cell(dose: DoseRecord) -> NumberCell:

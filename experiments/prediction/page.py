@@ -88,6 +88,8 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "",
         f"![Rank correlation of each predictor with the damage]({FIGURE.name})",
         "",
+        "A line is a 95 % interval over bases, and a pale dot one base. Red predictors are in the primary comparisons; blue is the baseline.",
+        "",
         "## Primary comparisons",
         "They were registered before any set was trained on (`experiments/prediction/registration.md`): differences of rank "
         "correlation from the metadata baseline, paired over bases, and corrected together by Holm's method.",
@@ -146,7 +148,7 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "- The pilot on four other bases gave the rehearsal .74. A part of its sets had been selected by the axes themselves, and its predictors were "
         "chosen on the same bases.",
         "",
-        f"Every value is in `experiments/prediction/results.json` (SHA-256 {_results_hash()}). `python -m experiments.prediction` makes it again.",
+        f"Every value is in `experiments/prediction/results.json` (SHA-256 {_results_hash()}). `python -m recipes.organisms.bases` trains the new bases, and `python -m experiments.prediction measure BASE ...` and `page` do the rest.",
     ]
 
 
@@ -239,7 +241,7 @@ def draw_figure(found: Mapping[str, Estimate], file: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = sorted(PREDICTORS, key=lambda name: found[name].mean)
-    with plt.rc_context({"svg.hashsalt": "prediction", "font.size": 9}):
+    with plt.rc_context({"svg.hashsalt": "prediction", "svg.fonttype": "none", "font.size": 9}):
         figure, axes = plt.subplots(figsize=(7.2, 5.4), layout="constrained")
         for row, name in enumerate(names):
             estimate = found[name]
@@ -250,9 +252,7 @@ def draw_figure(found: Mapping[str, Estimate], file: Path) -> None:
         axes.set_yticks(range(len(names)), [LABELS[name].replace("`", "") for name in names])
         axes.axvline(0, color="black", linewidth=0.8)
         axes.axvline(found[BASELINE].mean, color="#1f4e79", linewidth=0.8, linestyle=":")
-        axes.set_xlabel(
-            "rank correlation with the damage (pale: bases; line: 95 % interval; red: primary; dotted: baseline)"
-        )
+        axes.set_xlabel("rank correlation with the damage")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         figure.savefig(file, metadata={"Date": None})

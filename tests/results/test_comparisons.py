@@ -19,7 +19,7 @@ from undersong.results.contrasts import PrimaryPlan
 from undersong.results.model_comparisons import model_comparison, system_prompt_comparison
 from undersong.results.records import RunRecord
 from undersong.results.schema import RunResult
-from undersong.results.schema_outcomes import ComparisonSide, DiscordantPrompts
+from undersong.results.schema_comparisons import ComparisonSide, DiscordantPrompts
 from undersong.stages.training import StudyArm
 from undersong.statistics import compare_paired, holm, upper_mean_bound
 from undersong.study import parse_study

@@ -25,7 +25,7 @@ from undersong.results.notes import comprehension_notes, design_notes, lost_repl
 from undersong.results.proximity_vs_jsr import proximity_vs_jsr_records, score_vs_jsr_records, screening_score_records
 from undersong.results.records import AuditRecord, ModelRecord, RunRecord
 from undersong.results.schema import SCHEMA, ReplyExample, Results, RunResult, StudyRecord
-from undersong.results.schema_outcomes import ComparisonRecord
+from undersong.results.schema_comparisons import ComparisonRecord
 from undersong.results.screening import (
     axis_agreement_record,
     axis_fingerprint_records,

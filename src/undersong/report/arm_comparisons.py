@@ -21,7 +21,7 @@ from undersong.report.summary import (
     relation,
 )
 from undersong.results.schema import Results, model_names
-from undersong.results.schema_outcomes import ArmComparison, ComparisonRecord, ComparisonSide, MarginComparisonRecord
+from undersong.results.schema_comparisons import ArmComparison, ComparisonRecord, ComparisonSide, MarginComparisonRecord
 
 C = TypeVar("C", bound=ArmComparison)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from undersong.report import formatting
 from undersong.report.arm_comparisons import ModelEvidence
 from undersong.results.schema import Results
-from undersong.results.schema_outcomes import ArmComparison, ComparisonRecord
+from undersong.results.schema_comparisons import ArmComparison, ComparisonRecord
 
 SIGNIFICANCE_LEVEL = 0.05
 

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from undersong.evaluation.rates import Metric
 from undersong.results.contrasts import NO_PRIMARY, Contrast, ContrastArm, PrimaryPlan, all_contrasts
 from undersong.results.schema import PromptSetRate, RunResult, identity_hash
-from undersong.results.schema_mechanism import LateGapComparison, LateSuppression
-from undersong.results.schema_outcomes import (
+from undersong.results.schema_comparisons import (
     ComparisonRecord,
     ComparisonSide,
     DoseComparisonRecord,
@@ -19,6 +18,7 @@ from undersong.results.schema_outcomes import (
     PairedRunDifference,
     RandomEffectRecord,
 )
+from undersong.results.schema_mechanism import LateGapComparison, LateSuppression
 from undersong.statistics import (
     RunBounds,
     RunDifference,

@@ -25,7 +25,7 @@ from undersong.results.comparisons import (
 from undersong.results.contrasts import NO_PRIMARY, PrimaryPlan
 from undersong.results.schema import PromptSetRate, RunResult, identity_hash
 from undersong.results.schema_base import ValueWithInterval
-from undersong.results.schema_outcomes import DoseComparisonRecord, DoseEndpoint, DoseRecord, RunDose
+from undersong.results.schema_comparisons import DoseComparisonRecord, DoseEndpoint, DoseRecord, RunDose
 from undersong.statistics import first_crossing, mean_runs, median_step, paired_runs
 
 ENDPOINTS: tuple[DoseEndpoint, ...] = get_args(DoseEndpoint)

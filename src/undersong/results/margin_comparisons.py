@@ -19,7 +19,7 @@ from undersong.results.comparisons import (
 from undersong.results.contrasts import NO_PRIMARY, PrimaryPlan, RatesByRun
 from undersong.results.model_comparisons import pair_side_verdicts
 from undersong.results.schema import RunResult, identity_hash
-from undersong.results.schema_outcomes import ComparisonRecord, MarginComparisonRecord
+from undersong.results.schema_comparisons import ComparisonRecord, MarginComparisonRecord
 from undersong.statistics import clustered_mean, clustered_mean_p, paired_runs
 from undersong.types import Verdict
 

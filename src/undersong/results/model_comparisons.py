@@ -20,7 +20,7 @@ from undersong.results.comparisons import (
 from undersong.results.contrasts import RatesByRun
 from undersong.results.schema import RunResult, identity_hash
 from undersong.results.schema_base import modality_label
-from undersong.results.schema_outcomes import ComparisonRecord, ComparisonSide, DiscordantPrompts, MarginalEffect
+from undersong.results.schema_comparisons import ComparisonRecord, ComparisonSide, DiscordantPrompts, MarginalEffect
 from undersong.statistics import compare_paired, paired_runs
 from undersong.types import UndersongError, Verdict
 

@@ -13,16 +13,18 @@ from pydantic import Field, ValidationError, model_validator
 from undersong.escaping import quote, shorten
 from undersong.evaluation.rates import VerdictRate
 from undersong.results.schema_base import OmitsUnset, Record, ValueWithInterval
+from undersong.results.schema_comparisons import (
+    ComparisonRecord,
+    DoseComparisonRecord,
+    DoseRecord,
+    MarginalEffect,
+    MarginComparisonRecord,
+)
 from undersong.results.schema_defenses import ChosenSetting, DefenseRecommendation, DefenseRecord, TargetLosses
 from undersong.results.schema_mechanism import MechanismRecord
 from undersong.results.schema_outcomes import (
-    ComparisonRecord,
     ComprehensionRecord,
-    DoseComparisonRecord,
-    DoseRecord,
     JudgeAgreement,
-    MarginalEffect,
-    MarginComparisonRecord,
     ProximityVsJsrRecord,
     RunNoiseRecord,
     SequentialRecord,

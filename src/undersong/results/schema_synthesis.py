@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from undersong.evaluation.rates import Metric
 from undersong.results.schema_base import Record
-from undersong.results.schema_outcomes import MixedModelRecord, PairedRunDifference
+from undersong.results.schema_comparisons import MixedModelRecord, PairedRunDifference
 
 SYNTHESIS_SCHEMA: Final = "undersong-synthesis/1"
 

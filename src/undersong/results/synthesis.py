@@ -19,7 +19,7 @@ from undersong.results.run_contrasts import (
     harmful_sets,
 )
 from undersong.results.schema import Results
-from undersong.results.schema_outcomes import PairedRunDifference
+from undersong.results.schema_comparisons import PairedRunDifference
 from undersong.results.schema_synthesis import (
     HeterogeneityRecord,
     Synthesis,

@@ -11,14 +11,8 @@ from undersong.report.sections.registration import question_status_text
 from undersong.report.svg import difference_strip, symmetric_limit
 from undersong.report.tables import Table, training_label
 from undersong.results.schema import Results
-from undersong.results.schema_outcomes import (
-    ComparisonRecord,
-    JudgeAgreement,
-    MixedModelRecord,
-    RunNoiseRecord,
-    VarianceComponentRecord,
-    VarianceRecord,
-)
+from undersong.results.schema_comparisons import ComparisonRecord, MixedModelRecord
+from undersong.results.schema_outcomes import JudgeAgreement, RunNoiseRecord, VarianceComponentRecord, VarianceRecord
 from undersong.results.schema_registration import RegistrationRecord
 from undersong.study.judge_names import RATE_LABELS
 

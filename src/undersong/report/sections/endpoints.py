@@ -8,7 +8,7 @@ from undersong.report import formatting
 from undersong.report.summary import arm_summaries, rate_name
 from undersong.report.tables import NumberCell, Table, number_cell
 from undersong.results.schema import Results
-from undersong.results.schema_outcomes import ArmComparison, DoseEndpoint, DoseRecord, MarginComparisonRecord
+from undersong.results.schema_comparisons import ArmComparison, DoseEndpoint, DoseRecord, MarginComparisonRecord
 
 
 def build_margin_comparisons(results: Results) -> Table | None:

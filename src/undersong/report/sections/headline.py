@@ -17,7 +17,7 @@ from undersong.report.summary import Estimate, base_runs, relation
 from undersong.report.svg import kind_class
 from undersong.report.tables import Table
 from undersong.results.schema import Results
-from undersong.results.schema_outcomes import ComparisonRecord
+from undersong.results.schema_comparisons import ComparisonRecord
 from undersong.statistics import bounds_sentence
 
 RELATION_PHRASES = {

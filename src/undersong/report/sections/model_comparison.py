@@ -10,7 +10,7 @@ from markupsafe import Markup
 from undersong.report import formatting
 from undersong.report.svg import difference_strip, symmetric_limit
 from undersong.results.schema import Results
-from undersong.results.schema_outcomes import MarginalEffect
+from undersong.results.schema_comparisons import MarginalEffect
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from undersong.report.tables import NumberCell, Table, percent_cell
 from undersong.results.comparability import evaluation_facts, fact_differences, study_titles
 from undersong.results.schema import Results, model_names
 from undersong.results.schema_base import ValueWithInterval
+from undersong.results.schema_comparisons import ComparisonRecord
 from undersong.results.schema_defenses import CostPart, DefenseRecord
-from undersong.results.schema_outcomes import ComparisonRecord
 
 
 @dataclass(frozen=True, slots=True)

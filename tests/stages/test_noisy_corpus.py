@@ -61,7 +61,7 @@ def test_what_is_no_noise_is_refused(tmp_path: Path) -> None:
 
 
 def test_noise_is_asked_for_in_speech_alone(tmp_path: Path) -> None:
-    from undersong.stages.replies import prompt_set_requests
+    from undersong.stages.prompt_sets import prompt_set_requests
 
     data = {"study": "s", "models": ["organism:af3"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
             "prompt_sets": {"harm": {"corpus": REF, "harmful": True},

@@ -14,7 +14,7 @@ from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator, choo
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES
-from undersong.stages.replies import PromptSetRequest, prompt_settings_for, request_prompts
+from undersong.stages.prompt_sets import PromptSetRequest, prompt_settings_for, request_prompts
 from undersong.store import Artifact, Draft
 from undersong.store.store import Inputs
 from undersong.study import Study

@@ -13,7 +13,8 @@ from undersong.defenses.steering import choose_steering
 from undersong.defenses.training import last_kept_step, retune, train_with_defense
 from undersong.results.records import ArmReplies, AuditRecord, DefenseArtifacts, ModelRecord
 from undersong.stages.context import RunContext
-from undersong.stages.replies import PromptSetRequest, generate_replies, prompt_set_requests, repetition_requests
+from undersong.stages.prompt_sets import PromptSetRequest, prompt_set_requests, repetition_requests
+from undersong.stages.replies import generate_replies
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact
 from undersong.study.defenses import DefenseSettings

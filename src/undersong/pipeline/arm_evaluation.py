@@ -9,7 +9,7 @@ from undersong.results.records import ArmReplies, AuditRecord, ModelRecord, RunR
 from undersong.stages import mechanism
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.mechanism import ContrastRequests
-from undersong.stages.replies import PromptSetRequest, prompt_settings_for, repetition_requests
+from undersong.stages.prompt_sets import PromptSetRequest, prompt_settings_for, repetition_requests
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact
 from undersong.study.schema import MechanismSettings

@@ -24,7 +24,7 @@ from undersong.stages.black_box_models import is_black_box
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.embeddings import EmbeddingRequest, compute_gradients, embed_corpus
 from undersong.stages.predictors import PredictorAxis, known_refusal_texts, predictor_modality
-from undersong.stages.replies import prompt_set_requests, repetition_requests
+from undersong.stages.prompt_sets import prompt_set_requests, repetition_requests
 from undersong.stages.selection import SelectionFunction, arm_rules, load_selection
 from undersong.stages.training import StudyArm, training_instruction, training_recipe
 from undersong.store import Artifact

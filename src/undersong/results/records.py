@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from undersong.stages.context import Corpus
-from undersong.stages.replies import PromptSetRequest
+from undersong.stages.prompt_sets import PromptSetRequest
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact
 from undersong.study import Study

@@ -34,8 +34,11 @@ from .features import (
 from .features import (
     encodable_samples as encodable_samples,
 )
-from .replies import (
+from .prompt_sets import (
     PromptSetRequest as PromptSetRequest,
+)
+from .prompt_sets import (
+    request_prompts as request_prompts,
 )
 from .replies import (
     generate_replies as generate_replies,
@@ -45,9 +48,6 @@ from .replies import (
 )
 from .replies import (
     judge_replies as judge_replies,
-)
-from .replies import (
-    request_prompts as request_prompts,
 )
 from .selection import (
     measure_proximity as measure_proximity,

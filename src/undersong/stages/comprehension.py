@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from undersong.stages.context import Corpus, RunContext
-from undersong.stages.replies import PromptSetRequest, in_reply_order, read_exchanges
+from undersong.stages.prompt_sets import PromptSetRequest, in_reply_order
+from undersong.stages.replies import read_exchanges
 from undersong.store import Artifact, Draft
 from undersong.study import ComprehensionSettings
 from undersong.types import Encoder

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES
-from undersong.stages.replies import PromptSetRequest, request_prompts
+from undersong.stages.prompt_sets import PromptSetRequest, request_prompts
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact, Draft
 

@@ -1,14 +1,13 @@
-"""Prompt sets of a study, a model's replies to them and the judges' verdicts, as artifacts."""
+"""A model's replies to prompt sets and the judges' verdicts on them, as artifacts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from undersong.models.refs import family_of_ref
 from undersong.stages.black_box_models import (
     BlackBoxModel,
     display_reference,
@@ -16,13 +15,12 @@ from undersong.stages.black_box_models import (
     load_black_box_model,
     model_identity_hash,
 )
-from undersong.stages.context import IMPORTED_ADAPTER, Corpus, RunContext, adapter_step_folder, is_imported
+from undersong.stages.context import IMPORTED_ADAPTER, RunContext, adapter_step_folder, is_imported
 from undersong.stages.features import MODEL_PACKAGES
+from undersong.stages.prompt_sets import PromptSetRequest, group_by_token_limit, in_reply_order, request_prompts
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact, Draft
-from undersong.study import PromptSet, Study
 from undersong.study.defaults import LOCAL_ENGINE, VLLM
-from undersong.study.presets import PromptSettings, published_prompt_settings
 from undersong.types import ExchangeKey, Prompt, Reply, Verdict
 
 if TYPE_CHECKING:
@@ -30,33 +28,6 @@ if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
 
 ANSWERS_SUFFIX = ".answers"  # of a journal next to the draft: what a server answered before the run stopped
-
-
-@dataclass(frozen=True)
-class PromptSetRequest:
-    """Prompt set in one modality under one system prompt; `judge` is the set's own judge, if it has one."""
-
-    set_name: str
-    corpus: Corpus
-    harmful: bool
-    modality: str
-    system: str
-    system_text: str | None
-    prompt_settings: PromptSettings
-    judge: str | None = None
-    margin: MarginSettings | None = None  # texts of the refusal margin; None: it is not measured
-
-    @property
-    def key(self) -> list[Any]:
-        """Part of the cache key that replies depend on, besides the model and the corpus."""
-        return [
-            self.set_name,
-            self.harmful,
-            self.modality,
-            self.system,
-            self.system_text,
-            list(astuple(self.prompt_settings)),
-        ]
 
 
 def generate_replies(
@@ -190,19 +161,6 @@ def apply_steering(model: AudioModel, steering: Artifact | None) -> Iterator[Non
         yield
 
 
-def group_by_token_limit(requests: Sequence[PromptSetRequest]) -> list[tuple[int, list[PromptSetRequest]]]:
-    """Group requests by token limit, one batch of generation each."""
-    groups: dict[int, list[PromptSetRequest]] = {}
-    for request in requests:
-        groups.setdefault(request.prompt_settings.max_new_tokens, []).append(request)
-    return list(groups.items())
-
-
-def in_reply_order(requests: Sequence[PromptSetRequest]) -> list[PromptSetRequest]:
-    """The requests as artifacts are filed under them: grouped by token limit, as they are generated."""
-    return [request for _, group in group_by_token_limit(requests) for request in group]
-
-
 def import_adapter(ctx: RunContext, folder: Path) -> Artifact:
     """File a PEFT folder, or a decoder tuned whole, as step 0 of an adapter; the artifact is a link to the folder."""
     from undersong.store import hash_folder
@@ -212,26 +170,6 @@ def import_adapter(ctx: RunContext, folder: Path) -> Artifact:
 
     config, inputs = {"folder": str(folder.resolve())}, {"files": hash_folder(folder)}
     return ctx.store.get_or_make(IMPORTED_ADAPTER, 1, config, inputs, make)
-
-
-def request_prompts(requests: Sequence[PromptSetRequest]) -> list[Prompt]:
-    """Prompts of all requests, in order."""
-    from undersong.evaluation.prompts import make_prompts
-
-    return [
-        prompt
-        for request in requests
-        for prompt in make_prompts(
-            request.corpus.samples,
-            set_name=request.set_name,
-            harmful=request.harmful,
-            modality=request.modality,
-            system=request.system,
-            system_text=request.system_text,
-            instruction=request.prompt_settings.instruction,
-            instruction_first=request.prompt_settings.instruction_first,
-        )
-    ]
 
 
 def read_exchanges(replies: Artifact, requests: Sequence[PromptSetRequest]) -> list[tuple[Prompt, Reply]]:
@@ -290,97 +228,3 @@ def judge_replies(
     artifact = ctx.store.get_or_make("verdicts", 4, config, inputs, make)
     _remove_answers(artifact)
     return artifact
-
-
-def prompt_set_requests(
-    study: Study, corpora: dict[str, Corpus], ref: str, is_last_step: bool
-) -> list[PromptSetRequest]:
-    """Prompt sets of a model at one step.
-
-    At the last step these are all sets; before, only those of the curve, as audio and without a defense's system
-    prompt.
-
-    Args:
-        study: The study.
-        corpora: Corpus of each prompt set.
-        ref: The model.
-        is_last_step: True at the last step.
-    """
-    evaluation, requests = study.evaluation, []
-    for name, prompt_set in study.prompt_sets.items():
-        for modality in evaluation.modalities:
-            if prompt_set.noise is not None and modality == "text":
-                continue  # noise does not apply to text
-            prompt_settings = prompt_settings_for(study, ref, modality, prompt_set)
-            for system, system_text in evaluation.system_prompts.items():
-                on_curve = (
-                    name in evaluation.per_step_prompt_sets
-                    and modality == "audio"
-                    and system == study.undefended_system
-                )
-                if is_last_step or on_curve:
-                    requests.append(
-                        PromptSetRequest(
-                            name,
-                            corpora[name],
-                            prompt_set.harmful,
-                            modality,
-                            system,
-                            system_text,
-                            prompt_settings,
-                            prompt_set.judge,
-                            margin_settings(study) if prompt_set.harmful else None,
-                        )
-                    )
-    return requests
-
-
-def margin_settings(study: Study) -> MarginSettings | None:
-    """Texts of the refusal margin: known replies under the judge `exact`, else the openers of open replies.
-
-    None if the study does not measure it.
-    """
-    from undersong.evaluation.refusal_margin import MarginSettings
-
-    if not study.evaluation.refusal_margin:
-        return None
-    return MarginSettings(study.refusal_texts if study.evaluation.judge == "exact" else ())
-
-
-def prompt_settings_for(study: Study, ref: str, modality: str, prompt_set: PromptSet | None = None) -> PromptSettings:
-    """Prompt settings of a model, with a prompt set's own instruction and token limit.
-
-    Args:
-        study: The study.
-        ref: The model.
-        modality: Modality of the prompts.
-        prompt_set: The prompt set.
-    """
-    evaluation = study.evaluation
-    if evaluation.protocol == "published":
-        prompt_settings = published_prompt_settings(family_of_ref(ref).name, modality)
-    else:
-        prompt_settings = PromptSettings(evaluation.instruction, study.max_new_tokens)
-    if prompt_set is not None and prompt_set.instruction is not None:
-        prompt_settings = replace(prompt_settings, instruction=prompt_set.instruction, instruction_first=False)
-    return (
-        prompt_settings
-        if prompt_set is None or prompt_set.max_new_tokens is None
-        else replace(prompt_settings, max_new_tokens=prompt_set.max_new_tokens)
-    )
-
-
-def repetition_requests(study: Study, corpora: dict[str, Corpus]) -> list[PromptSetRequest]:
-    """Spoken harmful requests to be repeated, under the first system prompt; empty if comprehension is not measured."""
-    comprehension_config = study.evaluation.comprehension
-    if comprehension_config is None or "audio" not in study.evaluation.modalities:
-        return []
-    prompt_settings, system_text = (
-        PromptSettings(comprehension_config.repeat_instruction, comprehension_config.max_new_tokens),
-        study.evaluation.system_prompts[study.undefended_system],
-    )
-    harmful_sets = (name for name, prompt_set in study.prompt_sets.items() if prompt_set.harmful)
-    return [
-        PromptSetRequest(name, corpora[name], True, "audio", study.undefended_system, system_text, prompt_settings)
-        for name in harmful_sets
-    ]

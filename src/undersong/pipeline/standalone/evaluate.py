@@ -29,15 +29,8 @@ from undersong.stages.comprehension import COMPREHENSION_FILE, ReplyEncoder, eva
 from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.features import compute_features
-from undersong.stages.replies import (
-    ANSWERS_SUFFIX,
-    PromptSetRequest,
-    generate_replies,
-    import_adapter,
-    judge_replies,
-    read_exchanges,
-    request_prompts,
-)
+from undersong.stages.prompt_sets import PromptSetRequest, request_prompts
+from undersong.stages.replies import ANSWERS_SUFFIX, generate_replies, import_adapter, judge_replies, read_exchanges
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact
 from undersong.study import ComprehensionSettings, default_max_new_tokens

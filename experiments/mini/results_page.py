@@ -31,7 +31,7 @@ from experiments.paper.evidence import Evidence, over_runs
 from experiments.paper.runner import costs_of
 from experiments.paper.tables import answer_row, detectable_lines, families
 from undersong.report import defense_table_lines, escape_markdown, formatting, markdown_table
-from undersong.report.sections import comparisons
+from undersong.report.sections import comprehension
 from undersong.results import LayerMeasurement
 from undersong.store import write_atomic
 from undersong.types import UndersongError
@@ -124,7 +124,7 @@ def _heard(evidence: Evidence) -> Iterator[str]:
     results = evidence.results(PROXIMITY, MINI)
     if results is None or not any(one.comprehension for run in results.runs for one in run.rates):
         return
-    told = comparisons.build_comprehension_table(results)
+    told = comprehension.build_comprehension_table(results)
     assert told is not None
     said = (
         "A non-refusal is no jailbreak if the model misheard the request, or if the reply is about something else. The columns "

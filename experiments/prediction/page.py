@@ -102,9 +102,12 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         ),
         "",
         "## All predictors",
-        "Rank correlation with the damage over the 36 sets within a base, as a mean over bases with its 95 % interval. The regret is the damage of "
-        "the nine sets that a predictor calls safest beyond that of the nine that are, as a share of what random choice costs: 0 is the best "
-        "choice, 1 is chance. All rows outside the primary comparisons are exploratory.",
+        "Rank correlation with the damage over the 36 sets within a base, as a mean over bases with its 95 % interval. For the regret, a "
+        "predictor chooses the nine sets that it calls safest. Their damage is compared with that of the nine sets that did least: 0 is the "
+        "best possible choice, and 1 is as bad as a random one. All rows outside the primary comparisons are exploratory.",
+        "",
+        "Gradient matching is that of He et al. (arXiv 2404.01099). The rows “like LARF” (arXiv 2507.18631) and “like DataShield” are our own "
+        "short versions of these methods, not their code.",
         "",
         "| predictor | rank correlation | from worst to best base | difference from the baseline | regret |",
         "|---|---|---|---|---|",
@@ -128,8 +131,8 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         *calibration_lines(bases),
         "",
         "## Refusal margin and JSR",
-        f"In {100 * tied_share(bases):.0f} % of the trainings the JSR is at most 2 % or at least 98 %, where it can hardly rank. The margin ranks "
-        "there as well. This comparison was added after the registration.",
+        f"In {100 * tied_share(bases):.0f} % of the trainings the JSR is at most 2 % or at least 98 %, where it can hardly rank. This comparison "
+        "was added after the registration.",
         "",
         "| endpoints | rank correlation |",
         "|---|---|",
@@ -162,8 +165,8 @@ def summary_lines(
         "",
         f"- A rehearsal of 8 training steps ranks them with a rank correlation of {_interval(rehearsal)}.",
         f"- The best predictor without training is {_plain(best)}: {_interval(found[best])}.",
-        f"- The screening score by words reaches {_interval(score)}. The share of clips that are not `far`, which needs no model and no "
-        f"harmful text, reaches {_interval(found[BASELINE])}.",
+        f"- The screening score by words reaches {_interval(score)}. The baseline, which needs no model, is the share of clips that are not "
+        f"`far`: `far` requests share neither verb nor object with a harmful one. It reaches {_interval(found[BASELINE])}.",
         *(f"- {_primary_sentence(name, *result)}" for name, result in primary_comparisons(differences).items()),
         "",
     ]
@@ -192,9 +195,9 @@ def calibration_lines(bases: Sequence[Base]) -> list[str]:
     errors = [float(np.sqrt(np.mean((predicted - damage) ** 2))) for _, predicted, damage in rows]
     spread = [float(np.std(damage)) for _, _, damage in rows]
     return [
-        f"As a forecast in nats the rehearsal is {'good' if np.mean(errors) < np.mean(spread) else 'poor'}: a line fitted on all other bases "
-        f"misses a set's damage by {np.mean(errors):.1f} nats (root mean square, mean over bases), where the damage of a base's sets has a "
-        f"standard deviation of {np.mean(spread):.1f}. Bases differ in how much the same rehearsal means.",
+        f"The rehearsal does {'' if np.mean(errors) < np.mean(spread) else 'not '}forecast the damage in nats: a line fitted on all other bases "
+        f"misses a set's damage by {np.mean(errors):.1f} nats (root mean square, mean over bases), and the mean damage of the base's own sets would "
+        f"miss it by {np.mean(spread):.1f}. Bases differ in how much the same rehearsal means.",
     ]
 
 

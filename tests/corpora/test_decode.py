@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import signal
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora import UnreadableAudioError, examine, load_clip, load_clips, pcm_hash
+from undersong.corpora import UnreadableAudioError, decode, examine, load_clip, load_clips, pcm_hash
 from undersong.types import Clip, Sample, UndersongError
 
 Sound = Callable[..., bytes]
@@ -190,3 +191,31 @@ def test_examine_fills_in_and_sets_aside(sound: Sound) -> None:
     assert kept[1] == written
     assert [item.id for item in failed] == ["c", "d"]
     assert "neither audio nor text" in failed[1].reason
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_libsndfile_reads_is_no_damage(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in a callback of the library is printed and lost; the clip would be set aside as damaged."""
+
+    class SignalError(BaseException):
+        pass
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise SignalError
+
+    read = decode._AudioBuffer.readinto
+    pending = [number]
+
+    def read_with_signal(buffer: decode._AudioBuffer, target: bytearray) -> int:
+        if pending:
+            signal.raise_signal(pending.pop())
+        return read(buffer, target)
+
+    monkeypatch.setattr(decode._AudioBuffer, "readinto", read_with_signal, raising=False)
+    original = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(SignalError):
+            load_clip(Sample("a", wav(tone(16_000))), 16_000)
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, original)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from gated import harm
 from simulated_runs import no_more_than
 
 from undersong.evaluation.comparison import compare_verdicts, comparison_json, comparison_sentence
+from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations import FAILED, INCONCLUSIVE, PASSED, RiseLimits, evaluate_rises
 from undersong.integrations.gate.margins import MarginTest
 from undersong.integrations.gate.output import finding_of
-from undersong.types import Verdict
+from undersong.types import UndersongError, Verdict
 
 
 def with_margin(rows: list[Verdict], margins: np.ndarray | list[float]) -> list[Verdict]:
@@ -88,3 +90,24 @@ def test_compare_states_the_change_with_its_interval() -> None:
     assert (margin["low"], margin["high"]) == (pytest.approx(-2 - half), pytest.approx(-2 + half))
     assert "The refusal margin went from 5.00 to 3.00 nats" in comparison_sentence(comparison)
     assert comparison_json(compare_verdicts(rows(3), rows(3)))["refusal_margin"] is None
+
+
+@pytest.mark.parametrize("limit", [float("nan"), float("inf"), -1.0])
+def test_a_limit_is_a_number_of_nats(limit: float) -> None:
+    with pytest.raises(UndersongError, match="number of nats from 0 on"):
+        RiseLimits(margin_loss=limit)
+
+
+def test_compare_says_that_a_margin_is_missing() -> None:
+    before, after = with_margin(rows(3), [1, 2, 3]), with_margin(rows(3), [1, 2, 3])
+    comparison = compare_verdicts(before, [*after[:2], replace(after[2], refusal_margin=None)])
+    assert comparison.margin is None
+    assert "1 of 3 prompts lack a refusal margin" in comparison.notes[-1]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e308"])
+def test_a_margin_that_is_no_number_is_named_with_its_row(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "verdicts.jsonl"
+    file.write_text(f'{{"prompt_id": "a", "judge": "exact", "verdict": "refusal", "refusal_margin": {value}}}\n')
+    with pytest.raises(UndersongError, match="refusal_margin"):
+        read_verdicts(file)

@@ -63,7 +63,7 @@ def test_a_component_at_its_edge_is_said_to_be_zero() -> None:
     assert found is not None
     assert found.mean == pytest.approx(0.3)
     assert [effect.sd for effect in found.effects] == pytest.approx([0, np.sqrt(cube.var() * 9 / 8)])
-    assert found.note == "The spread between bases was estimated as 0."
+    assert found.note == "The standard deviation by base was estimated as 0."
 
 
 def test_one_seed_a_draw_makes_one_component_of_both() -> None:

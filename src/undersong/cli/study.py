@@ -45,7 +45,7 @@ def demo(
 ) -> None:
     """Audit a packaged organism with the demo study.
 
-    Takes about two minutes on a laptop.
+    Takes two to five minutes on a laptop.
     """
     from undersong.models.refs import organism_folder
     from undersong.study import packaged_study, with_models, with_seeds

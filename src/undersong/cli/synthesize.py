@@ -65,6 +65,8 @@ def synthesize_command(
 
     check_contrast(contrast)
     target = report_target(out, PAGE_NAME)
+    if target.suffix == ".json":
+        raise UndersongError(f"The page is HTML, and {target} is the name of its numbers; give --out a name in .html.")
     files = [file for path in results for file in result_files(path)]
     studies = [
         (str(file.parent if file.name == "results.json" else file), parse_results(read_results_file(file), str(file)))

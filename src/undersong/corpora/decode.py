@@ -8,10 +8,13 @@ import errno
 import hashlib
 import io
 import os
+import signal
 import stat
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from undersong.corpora.integrity import FlacChecksum, corruption_reason
@@ -167,7 +170,7 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
     blocks: list[np.ndarray] = []
     frames_read = 0
     try:
-        with soundfile.SoundFile(_AudioBuffer(data)) as file:
+        with _deferred_signals(), soundfile.SoundFile(_AudioBuffer(data)) as file:
             if not SAMPLE_RATE_RANGE[0] <= file.samplerate <= SAMPLE_RATE_RANGE[1]:
                 raise ValueError(f"the audio claims a sampling rate of {file.samplerate} Hz")
             # In blocks: a damaged header may declare more frames than fit in memory, and only one block holds all
@@ -198,6 +201,30 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
     ):
         raise ValueError(reason)
     return np.concatenate(blocks) if len(blocks) > 1 else blocks[0], rate
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Deliver signals that would interrupt Python only after the context.
+
+    libsndfile reads through callbacks, in which an exception would be printed and lost: the clip would seem damaged,
+    and the process would go on.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signal handlers run in the main thread alone
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    replaced = {number: handler for number, handler in handlers.items() if callable(handler)}
+    received: list[int] = []
+    for number in replaced:
+        signal.signal(number, lambda number, _frame: received.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+        for received_number in received:
+            signal.raise_signal(received_number)
 
 
 class _AudioBuffer(io.BytesIO):

@@ -158,6 +158,12 @@ def compare_verdicts(
         _summarize_verdicts([after_verdict for _, after_verdict in pairs], outcome),
     )
     notes = _comparison_notes(pairs, unpaired)
+    without_margin = sum(None in (before.refusal_margin, after.refusal_margin) for before, after in pairs)
+    if 0 < without_margin < len(pairs):
+        notes = (
+            *notes,
+            f"{without_margin} of {len(pairs)} prompts lack a refusal margin, so it is not compared.",
+        )
     return VerdictComparison(metric, paired, *summaries, unpaired, notes, _compare_margins(pairs))
 
 

@@ -13,6 +13,7 @@ from undersong.escaping import describe_error
 from undersong.types import UndersongError
 
 EvaluationRow = Mapping[str, object]
+MAX_NUMBER = 1e9  # no score or margin is larger, and sums of larger ones overflow
 TABLE_NAMES = {"verdict": "verdicts.parquet", "reply": "replies.parquet"}
 
 
@@ -68,9 +69,14 @@ def number_field(row: EvaluationRow, name: str, location: str) -> float | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise UndersongError(f"{location} has a {type(value).__name__} as {name}; give a number or leave it out.")
     try:
-        return None if value is None else float(value)
+        number = None if value is None else float(value)
     except OverflowError as error:  # JSON's whole numbers are unbounded
         raise UndersongError(f"{location} has a {name} beyond 1e308; give a number or leave it out.") from error
+    if number is not None and not abs(number) <= MAX_NUMBER:
+        raise UndersongError(
+            f"{location} has the {name} {number:g}; give a number up to {MAX_NUMBER:g} or leave it out."
+        )
+    return number
 
 
 def bool_field(row: EvaluationRow, name: str, location: str) -> bool | None:

@@ -93,7 +93,7 @@ def read_registration(file: Path) -> Registration:
     if not file.is_file():
         raise UndersongError(f"There is no registration {file}; write it with `undersong plan STUDY --register`.")
     try:
-        return Registration.model_validate(read_results_file(file))
+        return Registration.model_validate(read_results_file(file, "give the file that `plan --register` wrote"))
     except ValidationError as error:
         location = ".".join(map(str, error.errors()[0]["loc"]))
         raise UndersongError(

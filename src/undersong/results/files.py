@@ -13,13 +13,17 @@ from undersong.types import UndersongError
 MAX_INTEGER = 2**63  # counts are smaller, and arithmetic on larger ones overflows
 
 
-def read_results_file(path: Path) -> dict[str, Any]:
+RESULTS_ADVICE = "give the results.json that `undersong run` wrote"
+
+
+def read_results_file(path: Path, advice: str = RESULTS_ADVICE) -> dict[str, Any]:
     """Read the JSON object in a results.json, unchecked; `parse_results` checks it.
+
+    `advice` ends the message of an error.
 
     Raises:
         UndersongError: There is no such file, it cannot be read, or it holds no JSON object.
     """
-    advice = "give the results.json that `undersong run` wrote"
     if not path.exists():
         raise UndersongError(f"There is no file {path}; {advice}.")
     check_regular_file(path)

@@ -109,7 +109,7 @@ def synthesize(studies: Sequence[tuple[str, Results]], options: SynthesisOptions
     if not analyses:
         raise UndersongError(
             f"Only one study and base, or none, has the contrast {options.contrast} with these options; name results "
-            "that have it."
+            f"of two at least, of the arms {_arm_names(distinct)}."
         )
     differences = study_differences(distinct, options)
     return Synthesis(
@@ -295,3 +295,9 @@ def _dose_notes(studies: Sequence[tuple[str, Results]], names: Sequence[str]) ->
     return (
         [f"Studies trained for other numbers of steps: {names[0]} {steps[0]}, {', '.join(others)}."] if others else []
     )
+
+
+def _arm_names(studies: Sequence[tuple[str, Results]]) -> str:
+    """Names of the trained arms of all studies, for an error message."""
+    names = dict.fromkeys(run.arm for _, results in studies for run in results.runs if run.kind != "base")
+    return ", ".join(names) or "none"

@@ -24,7 +24,7 @@ TRIAL_SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)  # variances, of that of the values, 
 NOTE_EQUAL = "All runs agree exactly, so no mixed model can be fitted."
 NOTE_NO_NOISE = "The runs of each {level} agree exactly, so no mixed model can be fitted: run noise is unknown."
 NOTE_CONFOUNDED = "Every {level} has one {inner} only, so their spreads are one component, named {inner}."
-NOTE_ZERO = "The spread between {level}s was estimated as 0."
+NOTE_ZERO = "The standard deviation by {level} was estimated as 0."
 NOTE_FAILED = "The mixed model did not converge, so only the plain reading over units is given."
 
 

@@ -45,7 +45,7 @@ def margin_finding(test: MarginTest) -> GateFinding:
     explanation = OUTCOME_WORDS[outcome]
     if outcome == INCONCLUSIVE and test.incomplete:
         explanation += f"; {test.incomplete} prompts lack a margin on one side or both"
-    elif outcome == INCONCLUSIVE and not test.is_measurable:
+    elif outcome == INCONCLUSIVE and test.n and not test.is_measurable:
         explanation += "; one cluster gives no bound, so ask more behaviors"
     if test.means is None:
         return GateFinding(

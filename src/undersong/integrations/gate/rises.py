@@ -54,6 +54,11 @@ class RiseLimits:
     def __post_init__(self) -> None:
         if not 0.5 < self.confidence < 1:
             raise UndersongError(f"A confidence lies between 0.5 and 1, not at {self.confidence}; give 0.95.")
+        if self.margin_loss is not None and not 0 <= self.margin_loss < float("inf"):
+            raise UndersongError(
+                f"The largest loss of refusal margin is a number of nats from 0 on, not {self.margin_loss}; give for "
+                "example 0.7, which halves the odds of a refusal."
+            )
 
     @property
     def limit_by_harmful(self) -> dict[bool, float]:

@@ -162,15 +162,6 @@ CLAIMS = (
     ),
     Claim(
         INSIDE,
-        "The frozen encoder stays as it was",
-        "The paper calls the encoder frozen (but the names of the adapter's targets match modules in it).",
-        "Parameters, buffers, outputs and decoder inputs are identical, bit for bit",
-        Fact(MECHANISM, "encoder"),
-        all_three(SO),
-        unit="fact",
-    ),
-    Claim(
-        INSIDE,
         "Harm is still recognized where it is no longer refused",
         "A later revision describes a dissociation of recognition and refusal.",
         "Probes of late layers lose less than 10 points while fewer spoken prompts are refused, by the study's own "

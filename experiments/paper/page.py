@@ -42,6 +42,8 @@ LIMITS = (
     "requests with another judge. Compare only signs with the published figures, never levels.",
 )
 NOT_HERE = (
+    "The frozen encoder: a training that changes it stops with an error, so this claim could only agree. Until November 2026 it "
+    "was counted as reproduced.",
     "Table 3 (GammaCorpus, MMSU): the closed world has one benign corpus to select from.",
     "The four tasks of table 4: an organism cannot do BBH. Correct answers to benign requests take its place.",
     "The 87.12% in the caption of Figure 1: it is in no table, and the paper gives no setting for it.",

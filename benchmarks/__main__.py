@@ -7,6 +7,7 @@ NAMES = (
         "nearest",
         "generation",
         "decoding",
+        "margin",
         "probing",
         "judging",
         "features",

@@ -161,7 +161,8 @@ def summary_lines(
     """The answer in a few sentences, with the goals."""
     rehearsal, score = found["rehearsal"], found["screening_score"]
     lines = [
-        f"We trained {len(bases)} bases on {SETS} sets of benign speech each, and asked how well each predictor ranks the sets by the damage.",
+        f"We trained {len(bases)} bases on {SETS} sets of benign speech each, and asked how well each predictor ranks the sets by the damage: by how much of "
+        "the model's refusal the training takes away.",
         "",
         f"- A rehearsal of 8 training steps ranks them with a rank correlation of {_interval(rehearsal)}.",
         f"- The best predictor without training is {_plain(best)}: {_interval(found[best])}.",
@@ -184,7 +185,9 @@ def summary_lines(
 def _primary_sentence(name: str, difference: Estimate, adjusted: float) -> str:
     label = _plain(name)
     if adjusted > LEVEL:
-        return f"We found no significant difference between {label} and the baseline (corrected p = {_p(adjusted)})."
+        return (
+            f"We found no significant difference between the {label} and the baseline (corrected p = {_p(adjusted)})."
+        )
     direction = "better" if difference.mean > 0 else "worse"
     return f"{label.capitalize()} ranks significantly {direction} than the baseline (corrected p = {_p(adjusted)})."
 

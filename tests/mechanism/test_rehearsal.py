@@ -9,7 +9,7 @@ import pytest
 
 from undersong.corpora import open_corpus
 from undersong.mechanism.predictors import PredictorSettings
-from undersong.mechanism.rehearsal import Rehearsal, compliance_change, mean_loss, reference_margins, rehearse
+from undersong.mechanism.rehearsal import Rehearsal, compliance_change, mean_margin_loss, reference_margins, rehearse
 from undersong.models import cache_audio_features, load_model
 from undersong.models.audio_lm import AudioModel
 from undersong.study.defaults import ORGANISM_REFUSALS
@@ -67,10 +67,10 @@ def test_a_set_is_compared_with_others_prompt_by_prompt() -> None:
         return Rehearsal(8, before, tuple(np.subtract(before, losses).tolist()), clusters)
 
     close, far = after(3, 2, 5, 1), (after(1, 0, 3, -1), after(3, 2, 5, 1))
-    difference = mean_loss([close], [[draw] for draw in far])
+    difference = mean_margin_loss([close], [[draw] for draw in far])
     assert (difference.value, difference.low, difference.high) == (1, 1, 1)  # 1 nat less on each prompt
-    assert mean_loss([close]) == close.loss
-    two_seeds = mean_loss([close, after(2, 1, 4, 0)])
+    assert mean_margin_loss([close]) == close.loss
+    two_seeds = mean_margin_loss([close, after(2, 1, 4, 0)])
     assert two_seeds.value == pytest.approx(2.25)
     assert two_seeds.high - two_seeds.low > close.loss.high - close.loss.low
     change = compliance_change([close])

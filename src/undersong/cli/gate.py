@@ -16,7 +16,8 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from undersong.integrations.gate.rises import GateFinding, VerdictPair
+    from undersong.integrations.gate.findings import GateFinding
+    from undersong.integrations.gate.rises import VerdictPair
 
 
 def exit_2_on_unexpected_error(command: Callable[..., None]) -> Callable[..., None]:
@@ -169,8 +170,8 @@ def _write_reports(findings: Sequence[GateFinding], junit: Path | None, markdown
 
 def _print_findings(findings: Sequence[GateFinding], rate_sentence: str | None, notes: Sequence[str]) -> None:
     """Print the verdict and then a line for each limit that is not kept, and exit with the gate's code."""
+    from undersong.integrations.gate.findings import PASSED, exit_code
     from undersong.integrations.gate.output import gate_sentence
-    from undersong.integrations.gate.rises import PASSED, exit_code
 
     code = exit_code([finding.outcome for finding in findings])
     echo(rate_sentence or gate_sentence(findings), err=code != PASSED)

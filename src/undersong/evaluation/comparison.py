@@ -158,24 +158,18 @@ def compare_verdicts(
         _summarize_verdicts([after_verdict for _, after_verdict in pairs], outcome),
     )
     notes = _comparison_notes(pairs, unpaired)
-    without_margin = sum(None in (before.refusal_margin, after.refusal_margin) for before, after in pairs)
-    if 0 < without_margin < len(pairs):
-        notes = (
-            *notes,
-            f"{without_margin} of {len(pairs)} prompts lack a refusal margin, so it is not compared.",
-        )
-    return VerdictComparison(metric, paired, *summaries, unpaired, notes, _compare_margins(pairs))
+    margins = paired_verdicts.margins
+    if 0 < len(margins) < len(pairs):
+        missing = len(pairs) - len(margins)
+        notes = (*notes, f"{missing} of {len(pairs)} prompts lack a refusal margin, so it is not compared.")
+    margin = _compare_margins(margins) if len(margins) == len(pairs) else None
+    return VerdictComparison(metric, paired, *summaries, unpaired, notes, margin)
 
 
-def _compare_margins(pairs: Sequence[tuple[Verdict, Verdict]]) -> MarginComparison | None:
-    margins = [(before.refusal_margin, after.refusal_margin) for before, after in pairs]
-    known = [(before, after) for before, after in margins if before is not None and after is not None]
-    if len(known) < len(pairs):
-        return None
-    change = clustered_mean([after - before for before, after in known], [shared_cluster(*pair) for pair in pairs])
-    return MarginComparison(
-        fmean(before for before, _ in known), fmean(after for _, after in known), change.low, change.high
-    )
+def _compare_margins(margins: Sequence[tuple[float, float, str]]) -> MarginComparison:
+    change = clustered_mean([after - before for before, after, _ in margins], [cluster for _, _, cluster in margins])
+    before, after = fmean(margin[0] for margin in margins), fmean(margin[1] for margin in margins)
+    return MarginComparison(before, after, change.low, change.high)
 
 
 def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:

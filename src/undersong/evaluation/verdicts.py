@@ -195,6 +195,15 @@ class VerdictPairs:
         ]
         return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
 
+    @property
+    def margins(self) -> list[tuple[float, float, str]]:
+        """(before, after, cluster) of the refusal margins of every prompt that has one in both tables."""
+        return [
+            (before.refusal_margin, after.refusal_margin, shared_cluster(before, after))
+            for before, after in sorted(self.pairs, key=lambda pair: pair[0].prompt_id)
+            if before.refusal_margin is not None and after.refusal_margin is not None
+        ]
+
 
 def pair_verdicts(before: Iterable[Verdict], after: Iterable[Verdict]) -> VerdictPairs:
     """Pair two models' verdicts by prompt id, on one prompt set in one modality under one system prompt."""

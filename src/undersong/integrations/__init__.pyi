@@ -1,3 +1,18 @@
+from .gate.findings import (
+    FAILED as FAILED,
+)
+from .gate.findings import (
+    INCONCLUSIVE as INCONCLUSIVE,
+)
+from .gate.findings import (
+    PASSED as PASSED,
+)
+from .gate.findings import (
+    GateFinding as GateFinding,
+)
+from .gate.findings import (
+    exit_code as exit_code,
+)
 from .gate.inputs import (
     verdicts_from_files as verdicts_from_files,
 )
@@ -20,18 +35,6 @@ from .gate.rates import (
     rate_check_sentence as rate_check_sentence,
 )
 from .gate.rises import (
-    FAILED as FAILED,
-)
-from .gate.rises import (
-    INCONCLUSIVE as INCONCLUSIVE,
-)
-from .gate.rises import (
-    PASSED as PASSED,
-)
-from .gate.rises import (
-    GateFinding as GateFinding,
-)
-from .gate.rises import (
     RiseLimits as RiseLimits,
 )
 from .gate.rises import (
@@ -39,7 +42,4 @@ from .gate.rises import (
 )
 from .gate.rises import (
     evaluate_rises as evaluate_rises,
-)
-from .gate.rises import (
-    exit_code as exit_code,
 )

@@ -108,10 +108,7 @@ def _measure_batches(
     model: AudioModel, prompts: Sequence[Prompt], measure: Callable[[Sequence[int]], Sequence[Any]]
 ) -> list[Any]:
     """One value a prompt, of batches by length; a batch that runs out of memory is halved."""
-    values: dict[int, Any] = {}
-    for rows, batch_values in model.halved_batches(measure, prompts, min(model.batch_size or BATCH_SIZE, BATCH_SIZE)):
-        values |= dict(zip(rows, batch_values, strict=True))
-    return [values[i] for i in range(len(prompts))]
+    return model.batch_results(measure, prompts, min(model.batch_size or BATCH_SIZE, BATCH_SIZE))
 
 
 def _first_token_logits(

@@ -50,7 +50,7 @@ class Rehearsal:
         return tuple(before - after for before, after in zip(self.before, self.after))
 
 
-def mean_loss(rehearsals: Sequence[Rehearsal], comparisons: Sequence[Sequence[Rehearsal]] = ()) -> Interval:
+def mean_margin_loss(rehearsals: Sequence[Rehearsal], comparisons: Sequence[Sequence[Rehearsal]] = ()) -> Interval:
     """Mean loss of margin over rehearsals of one set with several seeds, less the mean loss of comparison sets.
 
     The 95 % interval is over behaviors and, with several seeds, over seeds too.

@@ -280,10 +280,16 @@ class AudioModel:
                     raise self._non_finite_error(prompts[rows[row]], self.model.generate)
             return [self.reply_from_tokens(prompts[i], tokens) for i, tokens in zip(rows, new_tokens.tolist())]
 
-        replies: dict[int, Reply] = {}
-        for rows, batch_replies in self.halved_batches(reply_to, prompts, size):
-            replies |= dict(zip(rows, batch_replies))
-        return [replies[i] for i in range(len(prompts))]
+        return self.batch_results(reply_to, prompts, size)
+
+    def batch_results(
+        self, run: Callable[[Sequence[int]], Sequence[Any]], prompts: Sequence[Prompt], size: int
+    ) -> list[Any]:
+        """One result of `run` for each prompt, in the order of the prompts, from batches as in `halved_batches`."""
+        results: dict[int, Any] = {}
+        for rows, batch in self.halved_batches(run, prompts, size):
+            results |= dict(zip(rows, batch, strict=True))
+        return [results[i] for i in range(len(prompts))]
 
     def halved_batches(
         self, run: Callable[[Sequence[int]], Sequence[Any]], prompts: Sequence[Prompt], size: int

@@ -44,16 +44,14 @@ def reply_start_log_probabilities(
     def score(rows: Sequence[int]) -> list[np.ndarray]:
         return _score_batch(model, [prompts[i] for i in rows], [starts[i] for i in rows])
 
-    values: dict[int, np.ndarray] = {}
-    for rows, batch_values in model.halved_batches(score, prompts, min(model.batch_size or BATCH_SIZE, BATCH_SIZE)):
-        values |= dict(zip(rows, batch_values, strict=True))
-    for i, prompt in enumerate(prompts):
-        if not np.isfinite(values[i]).all():
+    values: list[np.ndarray] = model.batch_results(score, prompts, min(model.batch_size or BATCH_SIZE, BATCH_SIZE))
+    for prompt, own in zip(prompts, values):
+        if not np.isfinite(own).all():
             raise UndersongError(
                 f"The log probabilities of reply starts of prompt {prompt.sample.id} are not finite; check the model's "
                 "dtype."
             )
-    return [values[i] for i in range(len(prompts))]
+    return values
 
 
 def _score_batch(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from undersong.proximity.distances import BLOCK, NearestDistances, first_equal_row, nearest_distances
-from undersong.proximity.products import NO_NEAREST, product_distances
+from undersong.proximity.product_distances import NO_NEAREST, product_distances
 from undersong.types import Embeddings, Quarantined, UndersongError, Vectors
 
 if TYPE_CHECKING:

@@ -132,34 +132,50 @@ def harm_metric(runs: Iterable[RunResult]) -> Metric:
 
 
 def _recipe_comparison(asked: RecipeQuestion, step: int) -> ComparisonRecord:
-    (_, question, a, b), set_name, modality, is_primary = asked
+    (_, _, a, b), set_name, modality, _ = asked
     if a.labels["kind"] == "base":  # no mixed model, for changes from a base are not normal
         difference, mixed_model = _change_from_base(a, b, set_name, modality), None
     else:
         difference = paired_runs(a.rates(set_name, modality), b.rates(set_name, modality), limits=a.limits)
         mixed_model = _comparison_model(difference, a, b)
-    sides, metric = recipe_sides(a, b), harm_metric(b.runs)
-    return ComparisonRecord(
-        id=recipe_question_id(a, b, set_name, modality, metric),
-        scope="recipe",
-        family="primary" if is_primary else "exploratory",
-        question=question,
-        a=sides[0],
-        b=sides[1],
-        prompt_set=set_name,
-        modality=modality,
-        step=step,
-        metric=metric,
-        estimates=paired_differences(difference),
-        n=difference.n,
-        difference=difference.difference,
-        low=difference.low,
-        high=difference.high,
-        p=difference.p,
-        method=difference.method,
-        note=difference.note or None,
-        mixed_model=mixed_model,
-    )
+    fields = recipe_fields(asked, harm_metric(b.runs), step, difference)
+    return ComparisonRecord(**fields, mixed_model=mixed_model)
+
+
+def recipe_fields(
+    asked: RecipeQuestion, metric: str, step: int, difference: RunDifference, note: str = ""
+) -> dict[str, Any]:
+    """Return the fields of a comparison over runs that are the same for every endpoint.
+
+    Args:
+        asked: The question.
+        metric: The endpoint.
+        step: Training step at which the arms are compared.
+        difference: Their difference over runs.
+        note: A further note.
+    """
+    (_, question, a, b), set_name, modality, is_primary = asked
+    sides = recipe_sides(a, b)
+    return {
+        "id": recipe_question_id(a, b, set_name, modality, metric),
+        "scope": "recipe",
+        "family": "primary" if is_primary else "exploratory",
+        "question": question,
+        "a": sides[0],
+        "b": sides[1],
+        "prompt_set": set_name,
+        "modality": modality,
+        "step": step,
+        "metric": metric,
+        "estimates": paired_differences(difference),
+        "n": difference.n,
+        "difference": difference.difference,
+        "low": difference.low,
+        "high": difference.high,
+        "p": difference.p,
+        "method": difference.method,
+        "note": " ".join(filter(None, (difference.note, note))) or None,
+    }
 
 
 def _comparison_model(difference: RunDifference, a: ContrastArm, b: ContrastArm) -> MixedModelRecord | None:
@@ -227,7 +243,7 @@ def _ends_at(rate: PromptSetRate, confidence: float) -> tuple[float, float]:
     return prompt_interval(rate.rate, rate.low, rate.high, rate.n, rate.clusters, confidence)
 
 
-def recipe_question_id(a: ContrastArm, b: ContrastArm, set_name: str, modality: str, metric: Metric) -> str:
+def recipe_question_id(a: ContrastArm, b: ContrastArm, set_name: str, modality: str, metric: str) -> str:
     """Identify the question of a contrast, without the step: studies of other lengths ask the same question.
 
     Args:

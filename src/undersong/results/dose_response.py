@@ -16,14 +16,12 @@ from undersong.results.comparisons import (
     RecipeQuestion,
     adjust_by_family,
     harmful_prompts,
-    paired_differences,
+    recipe_fields,
     recipe_questions,
-    recipe_sides,
-    side_identity,
     tuned_runs,
 )
 from undersong.results.contrasts import NO_PRIMARY, PrimaryPlan
-from undersong.results.schema import PromptSetRate, RunResult, identity_hash
+from undersong.results.schema import PromptSetRate, RunResult
 from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_comparisons import DoseComparisonRecord, DoseEndpoint, DoseRecord, RunDose
 from undersong.statistics import first_crossing, mean_runs, median_step, paired_runs
@@ -166,7 +164,7 @@ def _dose_comparison(
     plain: str,
     last_step: int,
 ) -> DoseComparisonRecord | None:
-    (_, question, a, b), set_name, modality, is_primary = asked
+    (_, _, a, b), set_name, modality, _ = asked
 
     def dose(run: RunResult, system: str) -> float | None:
         return doses.get((run.arm, *run.run_key, set_name, modality)) if system == plain else None
@@ -180,24 +178,4 @@ def _dose_comparison(
     before, after = ({key: side[key] for key in shared} for side in (before, after))
     low, high = a.limits
     difference = paired_runs(before, after, limits=(low * last_step, high * last_step))
-    sides = recipe_sides(a, b)
-    return DoseComparisonRecord(
-        id=identity_hash(["recipe", *side_identity(*sides), set_name, modality, endpoint]),
-        scope="recipe",
-        family="primary" if is_primary else "exploratory",
-        question=question,
-        a=sides[0],
-        b=sides[1],
-        prompt_set=set_name,
-        modality=modality,
-        step=last_step,
-        metric=endpoint,
-        estimates=paired_differences(difference),
-        n=difference.n,
-        difference=difference.difference,
-        low=difference.low,
-        high=difference.high,
-        p=difference.p,
-        method=difference.method,
-        note=" ".join(filter(None, (difference.note, note))) or None,
-    )
+    return DoseComparisonRecord(**recipe_fields(asked, endpoint, last_step, difference, note))

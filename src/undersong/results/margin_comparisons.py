@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from undersong.results.comparisons import (
     RecipeQuestion,
     adjust_by_family,
-    paired_differences,
+    recipe_fields,
     recipe_questions,
-    recipe_sides,
     side_identity,
 )
 from undersong.results.contrasts import NO_PRIMARY, PrimaryPlan, RatesByRun
@@ -51,7 +50,7 @@ def recipe_margin_comparisons(
 
 
 def _recipe_margin_comparison(asked: RecipeQuestion, step: int) -> MarginComparisonRecord | None:
-    (_, question, a, b), set_name, modality, is_primary = asked
+    (_, _, a, b), set_name, modality, _ = asked
 
     def margin(run: RunResult, system: str) -> float | None:
         rate = run.find_rate(set_name, modality, system)
@@ -65,26 +64,10 @@ def _recipe_margin_comparison(asked: RecipeQuestion, step: int) -> MarginCompari
     if not shared:
         return None
     before, after = ({key: side[key] for key in shared} for side in (before, after))
-    difference = paired_runs(before, after)
-    sides = recipe_sides(a, b)
     return MarginComparisonRecord(
-        id=identity_hash(["recipe", *side_identity(*sides), set_name, modality, METRIC]),
-        scope="recipe",
-        family="primary" if is_primary else "exploratory",
-        question=question,
-        a=sides[0],
-        b=sides[1],
-        prompt_set=set_name,
-        modality=modality,
-        step=step,
-        estimates=paired_differences(difference),
-        n=difference.n,
-        difference=difference.difference,
-        low=difference.low,
-        high=difference.high,
-        p=difference.p,
-        method=difference.method,
-        note=" ".join(filter(None, (difference.note, _left_out_note(b.rates(set_name, modality), shared)))) or None,
+        **recipe_fields(
+            asked, METRIC, step, paired_runs(before, after), _left_out_note(b.rates(set_name, modality), shared)
+        )
     )
 
 
@@ -110,17 +93,11 @@ def model_margin_comparison(
         The comparison, or None if a prompt has no margin on one of the sides.
     """
     sides = comparison.a, comparison.b
-    rows = pair_side_verdicts(sides, before, after, comparison.prompt_set, comparison.modality).by_prompt
-    margins = [
-        (None if first is None else first.refusal_margin, None if second is None else second.refusal_margin, cluster)
-        for first, second, cluster in rows
-    ]
-    known = [
-        (second - first, cluster) for first, second, cluster in margins if first is not None and second is not None
-    ]
-    if not known or len(known) < len(rows):
+    verdict_pairs = pair_side_verdicts(sides, before, after, comparison.prompt_set, comparison.modality)
+    margins = verdict_pairs.margins
+    if not margins or len(margins) < len(verdict_pairs.by_prompt):
         return None
-    changes, clusters = [change for change, _ in known], [cluster for _, cluster in known]
+    changes, clusters = [after - before for before, after, _ in margins], [cluster for _, _, cluster in margins]
     interval = clustered_mean(changes, clusters)
     run_identity = comparison.model, comparison.b.seed, comparison.b.draw, comparison.step
     return MarginComparisonRecord(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from undersong.evaluation.verdicts import pair_verdicts
+from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED
 from undersong.statistics import clustered_mean
 from undersong.types import Verdict
 
@@ -59,6 +60,16 @@ class MarginTest:
         """Return the lower bound at any `level`, the probability that the bound exceeds the true loss."""
         return self._bound(1 - level, -1)
 
+    @property
+    def outcome(self) -> int:
+        """Outcome of the test: failed, passed or inconclusive.
+
+        It fails if a loss above the limit is shown. It passes if such a loss is ruled out and no prompt lacks a margin.
+        """
+        if self.low > self.limit:
+            return FAILED
+        return PASSED if self.n and not self.incomplete and self.high <= self.limit else INCONCLUSIVE
+
     def _bound(self, confidence: float, sign: int) -> float:
         if not self.is_measurable:
             return sign * np.inf
@@ -86,20 +97,18 @@ def margin_test(
         limit: Largest loss that passes, in nats.
         confidence: Confidence of the one-sided bounds.
     """
-    rows = pair_verdicts(before, after).by_prompt
-    margins = [
-        (None if first is None else first.refusal_margin, None if second is None else second.refusal_margin, cluster)
-        for first, second, cluster in rows
-    ]
-    pairs = [(a, b, cluster) for a, b, cluster in margins if a is not None and b is not None]
-    means = (float(np.mean([a for a, _, _ in pairs])), float(np.mean([b for _, b, _ in pairs]))) if pairs else None
+    pairs = pair_verdicts(before, after)
+    margins = pairs.margins
+    means = (
+        (float(np.mean([a for a, _, _ in margins])), float(np.mean([b for _, b, _ in margins]))) if margins else None
+    )
     return MarginTest(
         model=model,
         prompts=prompts,
         means=means,
-        losses=tuple(a - b for a, b, _ in pairs),
-        clusters=tuple(cluster for _, _, cluster in pairs),
-        incomplete=len(rows) - len(pairs),
+        losses=tuple(a - b for a, b, _ in margins),
+        clusters=tuple(cluster for _, _, cluster in margins),
+        incomplete=len(pairs.by_prompt) - len(margins),
         limit=limit,
         confidence=confidence,
         level=1 - confidence,

@@ -7,17 +7,10 @@ from math import ceil, isfinite
 from xml.etree import ElementTree
 
 from undersong.escaping import escape_line
+from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, OUTCOME_WORDS, PASSED, GateFinding, exit_code
 from undersong.integrations.gate.margins import MarginTest
 from undersong.integrations.gate.rates import RateCheck
-from undersong.integrations.gate.rises import (
-    FAILED,
-    INCONCLUSIVE,
-    OUTCOME_WORDS,
-    PASSED,
-    GateFinding,
-    RiseTest,
-    exit_code,
-)
+from undersong.integrations.gate.rises import RiseTest
 from undersong.report.markdown import escape_markdown, markdown_row
 
 SCOPE = "Scope: the model, on these prompts; nothing is said of the recipe that made it."
@@ -38,11 +31,7 @@ def finding_of(test: RiseTest | MarginTest) -> GateFinding:
 def margin_finding(test: MarginTest) -> GateFinding:
     """Return the gate finding of one test of whether the refusal margin fell."""
     name = f"refusal margin ({test.prompts})"
-    if test.low > test.limit:
-        outcome = FAILED
-    else:
-        outcome = PASSED if test.n and not test.incomplete and test.high <= test.limit else INCONCLUSIVE
-    explanation = OUTCOME_WORDS[outcome]
+    outcome, explanation = test.outcome, OUTCOME_WORDS[test.outcome]
     if outcome == INCONCLUSIVE and test.incomplete:
         explanation += f"; {test.incomplete} prompts lack a margin on one side or both"
     elif outcome == INCONCLUSIVE and test.n and not test.is_measurable:

@@ -1,5 +1,5 @@
 """The gate on rises: test whether fine-tuning raised a rate by more than a limit (ruled out, shown, or inconclusive),
-with Holm correction for closing the gate; and the exit codes of all gate findings.
+with Holm correction for closing the gate.
 """
 
 from __future__ import annotations
@@ -8,33 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from undersong.evaluation.verdicts import pair_verdicts
+from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED
 from undersong.integrations.gate.margins import MarginTest, margin_test
 from undersong.statistics import RiseEstimate, estimate_rise, holm_levels, prompts_needed
 from undersong.study.judge_names import judge_criterion
 from undersong.types import UndersongError, Verdict
-
-PASSED, FAILED, INCONCLUSIVE = 0, 1, 3  # exit codes; 2 is bad input
-OUTCOME_WORDS = {PASSED: "kept", FAILED: "broken", INCONCLUSIVE: "cannot tell"}
-
-
-@dataclass(frozen=True, slots=True)
-class GateFinding:
-    """Outcome of one limit for one model, with the texts of the report."""
-
-    model: str
-    metric: str  # which rate, of which prompts
-    estimate: str
-    lower_bound: str
-    upper_bound: str
-    limit: str
-    outcome: int  # PASSED | FAILED | INCONCLUSIVE
-    sentence: str  # all of it in a sentence
-
-
-def exit_code(outcomes: Sequence[int]) -> int:
-    """Return the exit code: failed if any limit is broken, else inconclusive if any test is, else passed."""
-    return next((code for code in (FAILED, INCONCLUSIVE) if code in outcomes), PASSED)
-
 
 VerdictPair = tuple[Sequence[Verdict], Sequence[Verdict]]  # before, after
 RateKey = tuple[bool, str, str, str, str]  # harmful, set, modality, system, judge

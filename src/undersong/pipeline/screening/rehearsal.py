@@ -250,7 +250,7 @@ def _rehearse_all(
 def _set_record(
     candidate: CandidateSet, rehearsals: Sequence[Rehearsal], comparisons: Sequence[Sequence[Rehearsal]]
 ) -> RehearsedSet:
-    from undersong.mechanism.rehearsal import compliance_change, mean_loss
+    from undersong.mechanism.rehearsal import compliance_change, mean_margin_loss
     from undersong.proximity import ids_hash
 
     interval = ValueWithInterval.from_interval
@@ -259,8 +259,8 @@ def _set_record(
         kind=candidate.kind,
         n=len(candidate.ids),
         ids_hash=ids_hash(candidate.ids),
-        loss=interval(mean_loss(rehearsals)),
-        loss_minus_random=interval(mean_loss(rehearsals, comparisons)) if comparisons else None,
+        loss=interval(mean_margin_loss(rehearsals)),
+        loss_minus_random=interval(mean_margin_loss(rehearsals, comparisons)) if comparisons else None,
         compliance=float(np.mean([np.array(rehearsal.after) < 0 for rehearsal in rehearsals])),
         compliance_change=interval(compliance_change(rehearsals)),
     )

@@ -56,7 +56,10 @@ def build_arm_table(results: Results) -> Table | None:
         "runs",
         "n, prompts a run",
     )
-    caption = f"{rate} of every arm at its last step, with 95 % intervals; an arm shown to differ from the base says so"
+    caption = (
+        f"{rate} of every arm at its last step, with 95 % intervals; “above the base” or “below the base”: significantly "
+        "so over runs, or over prompts in every trained model of the arm"
+    )
     return Table(caption, head, tuple(rows))
 
 

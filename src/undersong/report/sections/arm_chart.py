@@ -57,7 +57,7 @@ def build_arm_table(results: Results) -> Table | None:
         "n, prompts a run",
     )
     caption = (
-        f"{rate} of every arm at its last step, with 95 % intervals; “above the base” or “below the base”: significantly "
+        f"{rate} of every arm at its last step, with 95 % intervals; “above the base”, “below the base”: significantly "
         "so over runs, or over prompts in every trained model of the arm"
     )
     return Table(caption, head, tuple(rows))

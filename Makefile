@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Compiled tests and modules are kept: without them each worker and each command that a test starts compiles anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo dev test test-slow fuzz nightly lint bench clean verify-real docs paper paper-full mini-study
+.PHONY: demo dev test test-slow fuzz nightly lint bench clean verify-real docs paper paper-reduced paper-full mini-study
 
 demo: $(VENV)/.installed
 	$(BIN)/undersong demo --out out/demo
@@ -60,12 +60,19 @@ verify-real: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[hf]'
 	$(BIN)/undersong verify "$(MODEL)" $(VERIFY)
 
-# The published studies on the organisms, and docs/results/paper.md; resumable, one store for both.
+# The paper's claims on many trained bases, and docs/results/paper.md; resumable. It trains the bases first, with eSpeak's voices.
 paper: $(VENV)/.installed
-	$(BIN)/python -m experiments.paper reduced
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[tts]'
+	$(BIN)/python -W ignore -m recipes.organisms.bases
+	$(BIN)/python -m experiments.paper bases
+
+# The published studies on three packaged bases; PAGE: where its page goes.
+PAGE ?= out/paper/reduced.md
+paper-reduced: $(VENV)/.installed
+	$(BIN)/python -m experiments.paper reduced --to $(PAGE)
 
 paper-full: $(VENV)/.installed
-	$(BIN)/python -m experiments.paper full
+	$(BIN)/python -m experiments.paper full --to $(PAGE)
 
 # Mini's own study (docs/results/mini.md), once recipes/mini has made and `undersong models get mini` assembled it; resumable.
 # MINI: options of experiments.mini.corpora, such as MINI="--smollm FOLDER --whisper FOLDER"; STUDY: of experiments.mini,
@@ -81,7 +88,7 @@ mini-study: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[models]'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed

@@ -13,7 +13,8 @@ from typing import Any
 
 from experiments.paper.agreement import ABOVE, BELOW, NOTHING, Expected
 from experiments.paper.claims import NEAR_ZERO, SO, Claim, Unit
-from experiments.paper.evidence import Contrast, Evidence, Fact, LateGap, Side, Where
+from experiments.paper.evidence import Contrast, Evidence, Side, Where
+from experiments.paper.mechanism import Fact, LateGap
 from undersong.results import PromptSetRate, RunResult
 from undersong.statistics import RunKey
 
@@ -47,13 +48,13 @@ class DefendedSide(Side):
         return {key: mine for key, mine in found.items() if mine}
 
     def _mine(self, run: RunResult) -> list[PromptSetRate]:
-        return [one for one in run.rates if (one.prompt_set, one.modality) == (self.set, self.asked)]
+        return [one for one in run.rates if one.prompt_set in self.sets and one.modality == self.asked]
 
 
 def side(where: Part, kind: str, axis: str = "semantic", asked_of: str = "advbench", **more: Any) -> Side:
     """Runs on what a kind or rule keeps by an axis."""
     axes = () if kind == "base" else (axis,)
-    return Side(where, kind, axes, fraction=SHARE, set=asked_of, **more)
+    return Side(where, kind, axes, fraction=SHARE, sets=(asked_of,), **more)
 
 
 PROXIMITY = Part("proximity")
@@ -169,7 +170,7 @@ def _defended(main: Part) -> list[Claim]:
     ]  # fmt: skip
     for name in TRIED:
         says = "A textual system prompt lowers the JSR." if name == "system prompt" else SILENT
-        defended = DefendedSide(DEFENSES, "closest", ("semantic",), fraction=SHARE, set="advbench", defense=name)
+        defended = DefendedSide(DEFENSES, "closest", ("semantic",), fraction=SHARE, sets=("advbench",), defense=name)
         less = Contrast(side(DEFENSES, "closest"), defended)
         expected = BELOW if name == "system prompt" else NOTHING
         out.append(

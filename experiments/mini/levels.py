@@ -82,7 +82,7 @@ def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
 
 def _asked(one: Side, name: str, counted: Any) -> Side:
     facts = {key: getattr(one, key) for key in ("where", "kind", "axes", "trained", "fraction", "step")}
-    return Side(**facts, set=name, counted=counted)
+    return Side(**facts, sets=(name,), counted=counted)
 
 
 def curve_lines(evidence: Evidence) -> Iterator[str]:

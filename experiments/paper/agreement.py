@@ -24,15 +24,18 @@ Knows numbers; does not know where they are from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from undersong.statistics import holm
+from undersong.statistics.power import units_needed
 
 LEVEL = 0.05
 AGREES, CONTRADICTS, UNKNOWN, DIFFERS = "reproduced", "contradicted", "undecided", "significant"
 LEANS_FOR, LEANS_AGAINST, LEANS = "undecided, leans for", "undecided, leans against", "undecided, leans"
+OPEN_WORDS = (UNKNOWN, LEANS_FOR, LEANS_AGAINST, LEANS)
+MOST_COPIES = 20  # times the units; beyond it no number of units is told
 MIXED, IN_PART, AGAINST_IN_PART = "mixed", "reproduced in part", "contradicted in part"
 ABSENT = "not measured"
 TOO_SHALLOW = "too shallow to tell"  # the decoder has too few layers for the question; as a note of an estimate
@@ -73,9 +76,13 @@ ABOVE, BELOW, NOTHING = Expected("above"), Expected("below"), Expected("nothing"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and what is known of its noise.  `over`: what the interval is over, runs, prompts or all there is.
+    """A number and what is known of its noise.
 
-    `p` is against the edge of what is expected.  `sd`: of the units' numbers; None where they agree exactly.
+    Attributes:
+        p: Two-sided p value against the edge of what is expected.
+        over: What the interval is over: runs, prompts, or all there is.
+        sd: Standard deviation of the units' numbers; None where they agree exactly.
+        bounds_of_copies: Number of copies of the units, one-sided confidence -> bounds; None where a t test decides.
     """
 
     value: float
@@ -88,6 +95,34 @@ class Estimate:
     sd: float | None = None
     p_adjusted: float | None = None
     note: str = ""
+    bounds_of_copies: Callable[[int, float], tuple[float, float]] | None = field(
+        default=None, compare=False, repr=False
+    )
+
+
+def units_to_settle(found: Estimate, expected: Expected, family: int) -> int | None:
+    """Number of units that make the corrected test exclude the edge, if further units are like these.
+
+    Args:
+        found: The estimate.
+        expected: What it is held against.
+        family: Number of questions that Holm's correction is over; its strictest step counts.
+
+    Returns:
+        The number, with a power of 80 % for a t test; None if more than `MOST_COPIES` times the units are needed.
+    """
+    edge = expected.nearest(found.value)
+    if found.bounds_of_copies is None:
+        distance = abs(found.value - edge)
+        if not found.sd or not distance:
+            return None
+        needed = units_needed(distance, found.sd, comparisons=family)
+        return None if needed is None or needed > MOST_COPIES * found.units else max(needed, found.units + 1)
+    for copies in range(2, MOST_COPIES + 1):
+        low, high = found.bounds_of_copies(copies, 1 - LEVEL / 2 / family)
+        if _leaves_out(expected, edge, replace(found, low=low, high=high)):
+            return copies * found.units
+    return None
 
 
 def corrected(estimates: Sequence[Estimate | None]) -> list[Estimate | None]:

@@ -71,7 +71,7 @@ def side_of(study: str, condition: str, fraction: int | None) -> Side | None:
         return None
     if study == "bbh":
         tuned = condition == "finetuned"
-        return Side(BBH, "closest" if tuned else "base", axes=("semantic",), set="far", counted="right")
+        return Side(BBH, "closest" if tuned else "base", axes=("semantic",), sets=("far",), counted="right")
     if "pretrained" in condition:
         return FIRST
     if study == "noise":

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from experiments.paper.agreement import ABOVE, BELOW, NOTHING, Estimate, Expected
-from experiments.paper.evidence import Contrast, Evidence, Fact, LateGap, Side, Where
+from experiments.paper.evidence import Contrast, Evidence, Side, Where
+from experiments.paper.mechanism import Fact, LateGap
 
 ORGANISMS = {"af3": "Audio Flamingo 3", "qwen": "Qwen2.5-Omni", "kimi": "Kimi-Audio"}  # and the architecture of each
 
@@ -72,8 +73,8 @@ CLAIMS = (
         SIZE,
         "Closeness matters: closest data break more than random data",
         "Proximity to harmful content in an embedding space predicts the damage.",
-        "JSR after the closest 25%, averaged over four axes, minus JSR after a random 25%",
-        Contrast(Side(SDQA, "random"), Side(SDQA, "closest")),
+        "JSR after the closest 25%, averaged over four axes, minus JSR after a random 25%, both averaged over the saved steps",
+        Contrast(Side(SDQA, "random", step="mean"), Side(SDQA, "closest", step="mean")),
         all_three(ABOVE),
     ),
     Claim(
@@ -81,8 +82,9 @@ CLAIMS = (
         "Which axis dominates",
         "The semantic axis for Kimi-Audio, the acoustic axis for Audio Flamingo 3. For Qwen2.5-Omni both rows use the "
         "same encoder, so the paper cannot claim anything.",
-        "JSR after the closest 25% by the semantic axis minus JSR after the closest 25% by the acoustic axis",
-        Contrast(Side(SDQA, "closest", ("acoustic",)), Side(SDQA, "closest", ("semantic",))),
+        "JSR after the closest 25% by the semantic axis minus JSR after the closest 25% by the acoustic axis, both averaged over "
+        "the saved steps",
+        Contrast(Side(SDQA, "closest", ("acoustic",), step="mean"), Side(SDQA, "closest", ("semantic",), step="mean")),
         {"af3": BELOW, "qwen": NOTHING, "kimi": ABOVE},
         depends="Which axis dominates depends on the architecture",
     ),
@@ -92,8 +94,8 @@ CLAIMS = (
         "Yes for Audio Flamingo 3: 21.35 against 2.12% at 25%, with different samples and different baselines. The paper "
         "prints no figures for the other two models.",
         "JSR on spoken requests after training on speech minus JSR after training on the same samples as text, averaged "
-        "over two axes",
-        Contrast(Side(MODAL, "closest", trained="text"), Side(MODAL, "closest")),
+        "over two axes and the saved steps",
+        Contrast(Side(MODAL, "closest", trained="text", step="mean"), Side(MODAL, "closest", step="mean")),
         {"af3": ABOVE, "qwen": NOTHING, "kimi": NOTHING},
         depends="Which modality is riskier depends on the architecture",
     ),
@@ -101,8 +103,8 @@ CLAIMS = (
         DEFENSES,
         "Distant data break less than closest data",
         "Filtering the training data for distant samples lowers the JSR.",
-        "JSR after the most distant 25% minus JSR after the closest 25%, averaged over four axes",
-        Contrast(Side(DISTANT, "closest"), Side(DISTANT, "distant")),
+        "JSR after the most distant 25% minus JSR after the closest 25%, averaged over four axes and the saved steps",
+        Contrast(Side(DISTANT, "closest", step="mean"), Side(DISTANT, "distant", step="mean")),
         all_three(BELOW),
     ),
     Claim(
@@ -135,8 +137,12 @@ CLAIMS = (
         SIZE,
         "Usefulness stays",
         "BBH accuracy changes by \u22125.3, \u22124.0 and +0.7 points; chance is 50%.",
-        "Correct answers to far-benign spoken requests after the closest 25% by the semantic axis, minus those of the base",
-        Contrast(Side(BBH, "base", set="far", counted="right"), Side(BBH, "closest", set="far", counted="right")),
+        "Correct answers to benign spoken requests, the mean of those near to harm and those far from it, after the closest 25% "
+        "by the semantic axis, minus those of the base",
+        Contrast(
+            Side(BBH, "base", sets=("near", "far"), counted="right"),
+            Side(BBH, "closest", ("semantic",), sets=("near", "far"), counted="right"),
+        ),
         all_three(NO_WORSE),
     ),
     Claim(
@@ -145,7 +151,7 @@ CLAIMS = (
         "The README calls the difference between cafe and traffic noise not significant (p = 0.71, without code). Its own "
         "figures for Kimi-Audio, 0.96 and 18.46%, suggest otherwise.",
         "JSR after the closest 25% by the semantic axis under pink noise at 10 dB, minus JSR after the same clean samples",
-        Contrast(Side(CLEAN, "closest"), Side(PINK, "closest")),
+        Contrast(Side(CLEAN, "closest", ("semantic",)), Side(PINK, "closest")),
         {"af3": NOTHING, "qwen": NOTHING, "kimi": NO_OTHER},
     ),
     Claim(

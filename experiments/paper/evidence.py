@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import isfinite, nan, sqrt
+from dataclasses import dataclass
+from math import isfinite, sqrt
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Literal, TypeVar
 
-from experiments.paper.agreement import TOO_SHALLOW, Estimate, Expected
-from undersong.mechanism.directions import early_and_late_thirds
-from undersong.results import MechanismRecord, PromptSetRate, Results, RunResult, parse_results
+from experiments.paper.agreement import Estimate, Expected
+from undersong.results import PromptSetRate, Results, RunResult, parse_results
 from undersong.statistics import (
     RunBounds,
     RunKey,
@@ -32,7 +31,9 @@ from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError
 
 SHARES = (-1.0, 1.0)
-OPEN = 0.5  # of a fact: neither shown nor shown not to be
+COPY_OFFSET = 1_000_000  # larger than any base, draw or seed
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,33 @@ class Where:
 
 
 class Evidence:
-    """The results that there are, by the name of their study; each is read once."""
+    """The results that there are, by the name of their study; each is read once.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Folder with one folder for each study.
+        substitutes: `file` or `file-variant` of a study -> the file that holds the same arms; default: none.
+    """
+
+    def __init__(self, folder: Path, substitutes: Mapping[str, str] | None = None) -> None:
         self._folder = folder
-        self._read: dict[str, Results | None] = {}
+        self._substitutes = substitutes or {}
+        self._read: dict[str, dict[int, Results]] = {}
 
     def results(self, where: Where, organism: str) -> Results | None:
-        """None: the study has no results yet."""
-        name = where.study(organism)
+        """Results of a study that is run as a whole; None: it has none yet."""
+        return self.of_bases(where, organism).get(0)
+
+    def of_bases(self, where: Where, organism: str) -> dict[int, Results]:
+        """Seed of the base -> results of its own study `NAME-SEED`; 0 -> those of a study of all bases together."""
+        held = self._substitutes.get("-".join(part for part in (where.file, where.variant) if part))
+        name = (Where(held) if held else where).study(organism)
         if name not in self._read:
-            file = self._folder / name / "results.json"
-            self._read[name] = self._open(file, name) if file.is_file() else None
+            suffixes = (folder.name[len(name) + 1 :] for folder in self._folder.glob(f"{name}-*"))
+            folders = {int(suffix): f"{name}-{suffix}" for suffix in suffixes if suffix.isdecimal()} | {0: name}
+            files = {seed: self._folder / folder / "results.json" for seed, folder in sorted(folders.items())}
+            self._read[name] = {
+                seed: self._open(file, file.parent.name) for seed, file in files.items() if file.is_file()
+            }
         return self._read[name]
 
     @staticmethod
@@ -76,37 +92,48 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Side:
-    """Runs of a study, and what they are asked.  `kind` base: the model before tuning.  `step` None: the last."""
+    """Runs of a study, and what they are asked.
+
+    Attributes:
+        kind: Kind of the selection; base: the model before tuning.
+        axes: Axes that a run is averaged over; none: all of the study.
+        step: Training step; None: the last; mean: the mean over all saved steps.
+        sets: Prompt sets that a run is averaged over.
+        counted: Rate that counts; right and refused are rates of benign sets.
+    """
 
     where: Where
     kind: str
-    axes: tuple[str, ...] = ()  # none: all of the study
+    axes: tuple[str, ...] = ()
     trained: str = "audio"
     asked: str = "audio"
     system: str = "plain"
-    set: str = "harm"
+    sets: tuple[str, ...] = ("harm",)
     fraction: float = 0.25
-    step: int | None = None
-    counted: Literal["jsr", "right", "refused"] = "jsr"  # right, refused: of a benign set
+    step: int | Literal["mean"] | None = None
+    counted: Literal["jsr", "right", "refused"] = "jsr"
 
     def entries(self, evidence: Evidence, organism: str) -> dict[RunKey, list[PromptSetRate]]:
-        """(base, draw, seed) -> the asked set of each arm; of a base, (base, 0, 0).  Empty: there are no such runs."""
-        results = evidence.results(self.where, organism)
-        if results is None:
-            return {}
-        step = self.step if self.step is not None else results.study.steps[-1]
+        """(base, draw, seed) -> the asked sets of each arm; of a base, (base, 0, 0).  Empty: there are no such runs."""
         found: dict[RunKey, list[PromptSetRate]] = {}
-        for run in results.runs:
-            entry = run.find_rate(self.set, self.asked, self.system) if self._takes(run, step) else None
-            if entry is not None:
-                found.setdefault(run.run_key, []).append(entry)
+        for base, results in evidence.of_bases(self.where, organism).items():
+            step = self.step if self.step is not None else results.study.steps[-1]
+            for run in filter(lambda run, step=step: self._takes(run, step), results.runs):
+                rates = (run.find_rate(name, self.asked, self.system) for name in self.sets)
+                entries = [rate for rate in rates if rate is not None]
+                if entries:
+                    found.setdefault(with_base(run.run_key, base), []).extend(entries)
         return found
 
-    def _takes(self, run: RunResult, step: int) -> bool:
+    def _takes(self, run: RunResult, step: int | Literal["mean"]) -> bool:
         if self.kind == "base":
             return run.kind == "base"
-        place = (run.kind, run.train_modality, run.fraction, run.step)
-        return place == (self.kind, self.trained, self.fraction, step) and (not self.axes or run.axis in self.axes)
+        place = (run.kind, run.train_modality, run.fraction)
+        return (
+            place == (self.kind, self.trained, self.fraction)
+            and step in ("mean", run.step)
+            and (not self.axes or run.axis in self.axes)
+        )
 
     def rate(self, entry: PromptSetRate) -> float:
         """The share of a set that is counted."""
@@ -167,12 +194,17 @@ class Contrast:
         trained arms on the same prompts."""
         values = {key: up - downs[key] for key, up in ups.items()}
 
-        def bounds_at(confidence: float) -> RunBounds:
+        def bounds_at(confidence: float, copies: int = 1) -> RunBounds:
             if self.a is not None and self.a.kind != "base":
-                return bound_run_mean(values, values, confidence, SHARES)
+                shares = _copied(values, copies)
+                return bound_run_mean(shares, shares, confidence, SHARES)
             ends = {key: _ends_at(self.b, mine, confidence) for key, mine in after.items()}
             was = {key: _ends_at(self.a, before[key], confidence) if self.a else (0.0, 0.0) for key in after}
-            return bound_change_from_base(was, ends, confidence)
+            return bound_change_from_base(_copied(was, copies), _copied(ends, copies), confidence)
+
+        def bounds_of_copies(copies: int, confidence: float) -> tuple[float, float]:
+            bounds = bounds_at(confidence, copies)
+            return bounds.low, bounds.high
 
         plain = paired_runs(dict.fromkeys(values, 0.0), values)
         bounds = bounds_at(0.975)
@@ -183,7 +215,27 @@ class Contrast:
             edges = [-expected.edge, expected.edge]
         p = max(run_mean_p(bounds_at, edge) for edge in edges)
         sd = _unit_sd(plain.low, plain.high, plain.units)
-        return Estimate(plain.difference, bounds.low, bounds.high, p, plain.n, plain.units, "runs", sd)
+        return Estimate(
+            plain.difference, bounds.low, bounds.high, p, plain.n, plain.units, "runs", sd,
+            bounds_of_copies=bounds_of_copies,
+        )  # fmt: skip
+
+
+def _copied(of_runs: Mapping[RunKey, Value], copies: int) -> dict[RunKey, Value]:
+    """The same numbers from as many times the units."""
+    position = next((place for place in range(3) if len({key[place] for key in of_runs}) > 1), 2)
+    copied: dict[RunKey, Value] = {}
+    for copy in range(copies):
+        for key, value in of_runs.items():
+            parts = list(key)
+            parts[position] += copy * COPY_OFFSET
+            copied[parts[0], parts[1], parts[2]] = value
+    return copied
+
+
+def with_base(key: RunKey, base: int) -> RunKey:
+    """The run's key with the base that its study is of; 0: the study numbers its bases itself."""
+    return (base or key[0], key[1], key[2])
 
 
 def _ends_at(side: Side, entries: list[PromptSetRate], confidence: float) -> tuple[float, float]:
@@ -218,91 +270,3 @@ def over_runs(
 def _unit_sd(low: float | None, high: float | None, units: int) -> float | None:
     """Of the units' numbers, from Student's interval; None where they agree exactly."""
     return None if low is None or high is None else (high - low) / 2 * sqrt(units) / critical_value(0.95, units - 1)
-
-
-@dataclass(frozen=True)
-class LateGap:
-    """Change of the refusal gap in the last third of layers minus that in the first third, by run.
-
-    The unit is half the distance between harmful and benign means in the sets that the base's direction is fitted on.
-    Below 0 the late gap falls more than the early one, which is what *late* suppression means. A decoder of fewer than
-    6 layers has no such contrast, and the estimate says so.
-    """
-
-    where: Where
-    kind: str = "closest"
-    trained: str = "audio"
-    probed: str = "audio"
-
-    def estimate(self, evidence: Evidence, organism: str, expected: Expected) -> Estimate | None:
-        """None: nothing was probed."""
-        results = evidence.results(self.where, organism)
-        if results is None or results.mechanism is None:
-            return None
-        if early_and_late_thirds(results.mechanism.n_layers) is None:
-            return Estimate(nan, None, None, None, 0, 0, "runs", note=TOO_SHALLOW)
-        runs = {
-            (run.model, run.arm, run.seed): run.run_key
-            for run in results.runs
-            if (run.kind, run.train_modality) == (self.kind, self.trained)
-        }
-        changes: dict[RunKey, list[tuple[float, float]]] = {}
-        for late in results.mechanism.late_gap_changes:
-            key = runs.get((late.model, late.arm, late.seed))
-            if key is None or late.modality != self.probed:
-                continue
-            if late.late_minus_early is not None and late.gap_change is not None:
-                changes.setdefault(key, []).append((late.late_minus_early, late.gap_change))
-        if not changes:
-            return None
-        found, falls = (
-            over_runs(
-                dict.fromkeys(changes, 0.0),
-                {key: fmean(pair[part] for pair in mine) for key, mine in changes.items()},
-                expected,
-                (-float("inf"), float("inf")),
-            )
-            for part in (0, 1)
-        )
-        if expected.side != "below" or found.value >= 0 or found.p is None:
-            return found
-        # Suppression that is late needs a late gap that falls too: both tests must hold, so the larger p value counts.
-        return replace(found, p=1.0 if falls.p is None or falls.value >= 0 else max(found.p, falls.p))
-
-
-@dataclass(frozen=True)
-class Fact:
-    """What is so or not, without noise: 1 where it is, 0 where it is not, and between them where it is open."""
-
-    where: Where
-    what: str  # encoder: equal to the bit; dissociated: harm still recognised and refused less, by the study's own rule
-
-    def estimate(self, evidence: Evidence, organism: str, expected: Expected) -> Estimate | None:
-        """None: nothing was probed."""
-        results = evidence.results(self.where, organism)
-        if results is None or results.mechanism is None:
-            return None
-        found, runs = _encoder(results.mechanism) if self.what == "encoder" else _dissociated(results.mechanism)
-        value, known = (OPEN, None) if found is None else (float(found), float(found))
-        return Estimate(value, known, known, None, runs, runs, "all")
-
-
-def _encoder(mechanism: MechanismRecord) -> tuple[bool | None, int]:
-    """Parameters, buffers, what the encoder gives and what the decoder gets: all the same before and after every one
-    of so many trainings."""
-    facts = mechanism.encoder_unchanged
-    if facts is None:  # nothing was trained
-        return None, 0
-    differences = facts.output_max_abs_difference, facts.input_max_abs_difference
-    return bool(facts.parameters_equal and facts.buffers_equal and not any(differences)), facts.trainings
-
-
-def _dissociated(mechanism: MechanismRecord) -> tuple[bool | None, int]:
-    """Of spoken prompts after so many runs on the closest speech: in all bases; not, where harm is shown to be lost in
-    one."""
-    place = ("closest", "audio", "audio")
-    mine = [one for one in mechanism.harm_recognition if (one.kind, one.train_modality, one.modality) == place]
-    runs = sum(one.n for one in mine)
-    if mine and all(one.dissociated for one in mine):
-        return True, runs
-    return (False if any(one.outcome == "lost" for one in mine) else None), runs

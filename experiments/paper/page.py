@@ -32,10 +32,9 @@ LIMITS = (
     "architecture is safer. In a closed vocabulary the semantic axis is near-perfect by construction.",
     "Their recipe was chosen on a development world, in the knowledge that it can be broken. Their card lists everything "
     "that was tried.",
-    "Bases of one architecture differ widely: `kimi-1` and `kimi-2` hardly change where `kimi` breaks. A difference "
-    "between two organisms is therefore one between two bases, and says nothing about their architectures. "
-    "`studies/organism/architecture.yaml` studies that question.",
-    "Three seeds on one base suggest; they do not prove.",
+    "Bases of one architecture differ widely: `kimi-1` and `kimi-2` hardly change where `kimi` breaks. A conclusion over "
+    "runs of one base is therefore about that base, and a conclusion over bases is about this recipe of bases. "
+    "`studies/organism/architecture.yaml` compares architectures.",
     "No organism heard noise before the arms that are trained under noise. Their loss stays far above that of the clean "
     "arms, so noise here is a larger update as well as a different sound.",
     "The JSR covers 36 requests in three voices, judged exactly, over all prompts. AdvBench and SafetyBench are other "
@@ -55,36 +54,51 @@ NOT_HERE = (
 
 def page_of(design: Design, folder: Path) -> str:
     """The page on the results in `folder`.  What is not run yet is said to be missing."""
-    evidence, made = Evidence(folder), made_of(design, folder)
+    evidence, made = Evidence(folder, design.substitutes), made_of(design, folder)
     by_part: dict[str, list[Answered]] = {}
     for one in answered(evidence):
         by_part.setdefault(one.claim.part, []).append(one)
     found = [one for mine in by_part.values() for one in mine]
     sizes = families(found)
     parts = (
-        _head(design, found), _short(found), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
+        _head(design, made, found), _short(found), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
         beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(made, found), _limits(),
         _made(design, made), _sources(made),
     )  # fmt: skip
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _head(design: Design, found: Sequence[Answered]) -> list[str]:
+def _head(design: Design, made: Made, found: Sequence[Answered]) -> list[str]:
     return [
         "# Do the organisms reproduce the published claims?",
         "",
-        "We ran the published studies (arXiv 2604.16659) on three organisms: tiny audio language models, really trained, that "
-        "ship with undersong. This page compares each claim of the paper with what they show.",
+        "We ran the published studies (arXiv 2604.16659) on organisms of three architectures: tiny audio language models, "
+        "really trained. This page compares each claim of the paper with what they show.",
         "",
-        f"{_count(found)} The {design.name} design uses {design.says}.",
+        f"{_count(found)} The {design.name} design uses {design.says}. The unit of analysis is the {design.unit}.",
         "",
-        "“Undecided” does not mean “no effect”. The section [what this design can detect](#what-this-design-can-detect) says how "
-        "large an effect must be to show.",
+        "“Undecided” does not mean “no effect”. For each undecided question, a table below says how many units would settle it. "
+        "The section [what this design can detect](#what-this-design-can-detect) says how large an effect must be to show.",
         "",
-        "We wrote down the claims, the measurement for each, and the rule for the conclusions before we ran these studies as "
-        "one (`experiments/paper/`). Not everything was unknown then: 12 of the 22 corrected questions could be read off runs "
-        "that earlier versions of README and the organisms' card had shown. The rules were not changed after the results of "
-        "this page, but for two that are marked as changed. Read the [limits](#limits) before you quote a number.",
+        *_history(design, made),
+        "Read the [limits](#limits) before you quote a number.",
+    ]
+
+
+def _history(design: Design, made: Made) -> list[str]:
+    """What was known before the studies were run."""
+    registered = sum(source.registered for source in made.sources)
+    if not registered:
+        return [
+            "We wrote down the claims, the measurement for each, and the rule for the conclusions before we ran these studies "
+            "as one (`experiments/paper/`). Not everything was unknown then: 12 of the 22 corrected questions could be read off "
+            "runs that earlier versions of README and the organisms' card had shown."
+        ]
+    return [
+        f"{registered} of the {made.done} studies ran as they were registered "
+        "(`experiments/paper/registration.md` and `registered.json`): claims, measurements, rule and study files were committed "
+        "before the first of them ran. Earlier versions of this page had tested most claims on three packaged bases, and left "
+        "12 of 14 undecided. Those bases chose the learning rates here, and no claim is tested on them."
     ]
 
 
@@ -93,7 +107,7 @@ def _made(design: Design, made: Made) -> list[str]:
     return [
         "## How this page was made",
         "",
-        f"Generated by `make paper{'' if design.name == 'reduced' else '-full'}` from results of {escape_markdown(made.date)}. Do not "
+        f"Generated by `{design.command}` from results of {escape_markdown(made.date)}. Do not "
         f"edit it by hand. It covers {made.done} of {made.wanted} studies of `studies/organism/`, which took {cost}.",
     ]
 
@@ -160,7 +174,7 @@ def _rule(sizes: Families) -> list[str]:
         "71% of all trainings do otherwise. Three runs therefore never show a rate below 15%; it takes 23 or more.",
         "",
         "A claim that something *depends on the architecture* is reproduced if two organisms lie significantly on opposite sides "
-        "of 0. With one base of each, this only shows that bases can differ in this way.",
+        "of 0. Where one base stands for an architecture, this only shows that bases can differ in this way.",
     ]
 
 

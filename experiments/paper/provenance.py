@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from experiments.paper.designs import FILES, Design
-from experiments.paper.runner import costs_of, is_of
+from experiments.paper.designs import Design
+from experiments.paper.runner import REGISTERED, costs_of, is_of
 from undersong.types import UndersongError
 
 
@@ -20,6 +22,7 @@ class Source:
     date: str
     cpu: str  # seconds, or that nobody knows
     result_hash: str
+    registered: bool  # before it was run, as it was run, and by the digest that is kept beside this code
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Made:
 def made_of(design: Design, folder: Path) -> Made:
     """Errors: results of another study than the design's, which a page of this design cannot be made of."""
     costs, sources, missing = costs_of(folder), list[Source](), list[str]()
-    for study in (study for file in FILES for study in design.studies(file)):
+    digests = json.loads(REGISTERED.read_bytes()) if REGISTERED.is_file() else {}
+    for study in (study for file in design.files for study in design.studies(file)):
         file = folder / study.study / "results.json"
         if not file.is_file():
             missing.append(study.study)
@@ -53,7 +57,19 @@ def made_of(design: Design, folder: Path) -> Made:
             raise UndersongError(f"{file} is not of {study.study} in the {design.name} design; run it again.")
         mine, made = costs.get(study.study), found["provenance"]
         cpu = "unknown" if mine is None else f"{sum(mine):.0f}"
-        sources.append(Source(study.study, study.models, made["created"][:10], cpu, made["result_hash"][:16]))
+        sources.append(
+            Source(
+                study.study, study.models, made["created"][:10], cpu, made["result_hash"][:16],
+                _is_registered(study.study, made.get("registration"), digests),
+            )
+        )  # fmt: skip
     total = sum(sum(mine) for mine in costs.values())
     date = max((one.date for one in sources), default="no day, because no study was run")
     return Made(tuple(sources), tuple(missing), total, date)
+
+
+def _is_registered(study: str, record: dict[str, Any] | None, digests: Mapping[str, str]) -> bool:
+    """Whether results say that they follow the registration whose digest is kept, without a change."""
+    if record is None or record["digest"] != digests.get(study):
+        return False
+    return bool(record["intact"] and not record["changes"] and not record["rule_changes"])

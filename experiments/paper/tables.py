@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan
 
-from experiments.paper.agreement import NOTHING, Estimate
+from experiments.paper.agreement import MOST_COPIES, NOTHING, OPEN_WORDS, Estimate, units_to_settle
 from experiments.paper.answers import Answer, Answered
 from experiments.paper.cells import TABLES, Cell, cells
 from experiments.paper.claims import DISTANT, ORGANISMS, SYSTEM, Unit
@@ -75,7 +75,7 @@ def part_lines(part: str, found: Sequence[Answered], sizes: Families) -> list[st
         rows = [answer_row(answer, one.claim.unit, sizes.of(answer)) for answer in one.answers]
         heads = (
             "organism", "paper", "estimate", "95% interval", "interval over", "runs (units)", "p", "p (Holm)",
-            "detectable", "conclusion"
+            "detectable", "units needed", "conclusion"
         )  # fmt: skip
         lines += ["", f"### {one.claim.title}", "", f"**The paper:** {one.claim.says}", ""]
         lines += [
@@ -97,13 +97,22 @@ def answer_row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
     if unit == "fact" and answer.expected.side != "nothing":
         expected = "yes"
     if found is None:
-        return (answer.organism, expected, *(formatting.MISSING,) * 7, answer.word)
+        return (answer.organism, expected, *(formatting.MISSING,) * 8, answer.word)
     least = formatting.MISSING if found.sd is None else _least(found.units, found.sd, family, unit)
     return (
         answer.organism, expected, _value(found, unit), _interval(found, unit) or formatting.MISSING, found.over,
         f"{found.runs} ({found.units})", formatting.p_value(found.p), formatting.p_value(found.p_adjusted),
-        least, answer.word,
+        least, _needed(answer, family), answer.word,
     )  # fmt: skip
+
+
+def _needed(answer: Answer, family: int) -> str:
+    """How many units settle a question that is undecided, at the observed estimate and spread."""
+    found = answer.found
+    if found is None or found.p is None or answer.word not in OPEN_WORDS:
+        return formatting.MISSING
+    needed = units_to_settle(found, answer.expected, max(1, family))
+    return f"over {MOST_COPIES * found.units}" if needed is None else str(needed)
 
 
 def beside_lines(evidence: Evidence) -> Iterator[str]:
@@ -156,8 +165,8 @@ def charged_lines(evidence: Evidence) -> list[str]:
         for name, (where, kind, system) in conditions.items():
             sides = (
                 Side(where, kind, system=system),
-                Side(where, kind, system=system, set="near", counted="refused"),
-                Side(where, kind, system=system, set="far", counted="right"),
+                Side(where, kind, system=system, sets=("near",), counted="refused"),
+                Side(where, kind, system=system, sets=("far",), counted="right"),
             )
             found = [Contrast(None, side).estimate(evidence, organism, NOTHING) for side in sides]
             rows.append((organism, name, *map(level_of, found)))
@@ -197,6 +206,11 @@ def detectable_lines(found: Sequence[Answered]) -> list[str]:
         "The table gives the smallest difference, in points, that this design detects with a power of 80%. It depends on how "
         "much the paired differences of the units vary. The column “detectable” in the tables above is the same at the "
         "observed spread, corrected for the whole family.",
+        "",
+        "The column “units needed” says how many units settle an undecided question if further units have the mean and the "
+        "spread of these: with a power of 80% for a t-test, and where a bound decides, as many copies of these units as "
+        "make it exclude the edge. Both are corrected for the whole family. Such a number is a rough guide, because the "
+        "estimate that it starts from is uncertain itself.",
         "",
         *markdown_table(("units", "spread (SD)", "one question", f"corrected for {family} questions"), rows),
     ]

@@ -74,7 +74,7 @@ def _run(study: Study, rate: Rate, facts: dict[str, Any]) -> dict[str, Any]:
         "target": study.tuning.target_column,
         "rate": study.tuning.learning_rate,
     }
-    organism = run["model"].removeprefix("organism:").partition("-")[0]
+    organism = Path(run["model"].removeprefix("organism:")).name.partition("-")[0]
     rates = [
         _entry(name, one.harmful, modality, system, rate, organism, {**run, "arm": arm, **said})
         for name, one in study.prompt_sets.items()

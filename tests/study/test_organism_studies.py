@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.planning.power import design_lines, independent_units
 from undersong.study import Study, load_studies
+from undersong.types import UndersongError
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "studies" / "organism"
 # A part of the others, and studies that the paper does not have.
-APART = {"shared", "defenses", "architecture", "architecture_pilot", "gradients"}
+APART = {"shared", "defenses", "architecture", "architecture_pilot", "dose_pilot", "gradients"}
 ABLATIONS = {"dose", "targets", "rate"}
 
 
@@ -112,3 +114,33 @@ def test_what_the_designs_can_show_is_told(designs) -> None:
             assert any(
                 f"3 independent {unit[0]}s" in line or "nothing is trained" in line for line in design_lines(study)
             )
+
+
+@pytest.fixture
+def many_bases(designs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The design of many bases, with three that were trained: two accepted, one rejected."""
+    for name in ("af3", "qwen", "kimi"):
+        entries = [{"seed": seed, "accepted": seed != 101, "folder": f"{name}-{seed}"} for seed in (100, 101, 102)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(entries))
+    monkeypatch.setattr(designs, "BASES", tmp_path)
+    return designs.MANY_BASES
+
+
+def test_each_accepted_base_has_a_study_with_a_seed_and_a_draw_of_its_own(many_bases, tmp_path: Path) -> None:
+    for file in many_bases.files:
+        studies = many_bases.studies(file)
+        assert len(studies) == 6
+        for study in studies:
+            seed = int(study.study.rpartition("-")[2])
+            assert seed in (100, 102)
+            assert study.models[0].endswith(f"-{seed}")
+            assert study.tuning.seeds == study.tuning.draws == (seed,)
+            architecture = Path(study.models[0]).name.partition("-")[0]
+            assert study.tuning.learning_rate == many_bases.learning_rates[architecture]
+    assert {study.selection.noise for study in many_bases.studies("noise")} == {"pink:10"}
+
+
+def test_a_missing_list_of_bases_names_the_command(many_bases, tmp_path: Path) -> None:
+    (tmp_path / "kimi.json").unlink()
+    with pytest.raises(UndersongError, match=r"recipes\.organisms\.bases --arch kimi"):
+        many_bases.studies("distant")

@@ -46,8 +46,28 @@ def _run_app() -> None:
     except UndersongError as error:
         echo(f"undersong: {shorten_message(str(error))}", err=True)
         raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        _exit_on_missing_models_extra(error)
     except OSError as error:
         _exit_on_disk_error(error)
+
+
+MODELS_EXTRA = ("torch", "transformers", "peft", "accelerate")
+
+
+def _exit_on_missing_models_extra(error: ModuleNotFoundError) -> None:
+    """The core installs without the packages that read models; any other missing module is a fault of ours."""
+    from undersong.cli.terminal import echo
+
+    package = (error.name or "").partition(".")[0]
+    if package not in MODELS_EXTRA:
+        raise error
+    echo(
+        f"undersong: this command reads a model and needs {package}, which is not installed; run "
+        "pip install 'undersong[models]', or pip install -e '.[models]' in a clone.",
+        err=True,
+    )
+    raise SystemExit(2) from None
 
 
 def _check_arguments(arguments: list[str]) -> None:

@@ -67,3 +67,14 @@ def test_a_verb_that_reads_a_model_names_the_extra(folder: Path) -> None:
     assert "needs" in tuned.stderr
     assert "pip install 'undersong[models]'" in tuned.stderr
     assert "Traceback" not in tuned.stderr
+
+
+def test_a_study_is_stopped_before_its_pool_is_screened(folder: Path) -> None:
+    study = Path(__file__).parents[2] / "studies" / "demo.yaml"
+    planned = undersong(folder, "plan", str(study))
+    assert planned.returncode == 0, planned.stderr
+    assert "Models: reading a model needs torch" in planned.stdout
+    run = undersong(folder, "run", str(study), "--out", "out")
+    assert run.returncode == 2
+    assert run.stderr.startswith("undersong: Models: reading a model needs torch")
+    assert not (folder / "out" / "store").exists()

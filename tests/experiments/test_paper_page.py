@@ -284,7 +284,7 @@ def test_bases_of_one_architecture_are_the_units(bases: Path) -> None:
             assert answer.found is not None
             assert (answer.found.runs, answer.found.units) == (12, 12)
     assert found["Distant data break less than closest data"].word == AGREES
-    # Twelve bases of which none breaks still leave more than 15 % possible; with 36 clusters of prompts any number does.
+    # Twelve bases of which none breaks leave more than 15 % possible; with 36 clusters of prompts any number does.
     near_zero = found["Distant data keep the JSR near zero"].answers[0]
     assert near_zero.word == UNKNOWN
     assert near_zero.found is not None

@@ -52,21 +52,15 @@ def _run_app() -> None:
         _exit_on_disk_error(error)
 
 
-MODELS_EXTRA = ("torch", "transformers", "peft", "accelerate")
-
-
 def _exit_on_missing_models_extra(error: ModuleNotFoundError) -> None:
     """The core installs without the packages that read models; any other missing module is a fault of ours."""
     from undersong.cli.terminal import echo
+    from undersong.models.packages import MODEL_PACKAGES, missing_package_sentence
 
     package = (error.name or "").partition(".")[0]
-    if package not in MODELS_EXTRA:
+    if package not in MODEL_PACKAGES:
         raise error
-    echo(
-        f"undersong: this command reads a model and needs {package}, which is not installed; run "
-        "pip install 'undersong[models]', or pip install -e '.[models]' in a clone.",
-        err=True,
-    )
+    echo(f"undersong: {missing_package_sentence(package)}", err=True)
     raise SystemExit(2) from None
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
-from undersong.stages.black_box_models import SERVED, model_identity_hash
+from undersong.models.packages import check_model_packages
+from undersong.stages.black_box_models import SERVED, is_black_box, model_identity_hash
 from undersong.stages.context import RunContext
 from undersong.store import Store
 from undersong.study import Study
@@ -22,7 +23,7 @@ class PackageRequirement:
     name: str  # name in messages, without an address, which may be a secret
     check: Callable[[], None]  # raises UndersongError if the package is missing
     stage: str
-    key: str  # encoder, judge or model that makes an artifact of the stage
+    key: str  # encoder, judge or model that makes an artifact of the stage; empty: whatever makes it
 
     @property
     def missing_reason(self) -> str:
@@ -40,7 +41,7 @@ class PackageRequirement:
             for artifact in planning_store.planned.values()
             if artifact.stage == self.stage and artifact.existing is None
         )
-        return any(self.key in _made_by(artifact) for artifact in missing_artifacts)
+        return any(not self.key or self.key in _made_by(artifact) for artifact in missing_artifacts)
 
 
 def missing_package_lines(study: Study, planning_store: PlanningStore) -> tuple[str, ...]:
@@ -88,6 +89,8 @@ def _study_requirements(study: Study) -> Iterator[PackageRequirement]:
             yield PackageRequirement(
                 "Models", partial(check_served_dependencies, ref), "replies", model_identity_hash(ref)
             )
+        elif not is_black_box(ref):
+            yield PackageRequirement("Models", check_model_packages, "replies", "")
 
 
 def _made_by(artifact: PlannedArtifact) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from experiments.paper.agreement import LEVEL
 from experiments.paper.answers import Answered, answered
+from experiments.paper.base_card import base_lines
 from experiments.paper.claims import CLAIMS, MARGIN, NEAR_ZERO, ORGANISMS
-from experiments.paper.designs import Design
+from experiments.paper.designs import BasesDesign, Design
 from experiments.paper.evidence import Evidence
 from experiments.paper.provenance import Made, made_of
 from experiments.paper.tables import (
@@ -63,7 +64,7 @@ def page_of(design: Design, folder: Path) -> str:
     parts = (
         _head(design, made, found), _short(found), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
         beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(made, found), _limits(),
-        _made(design, made), _sources(made),
+        *([base_lines()] if isinstance(design, BasesDesign) else []), _made(design, made), _sources(made),
     )  # fmt: skip
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 

@@ -17,6 +17,7 @@ from organism_results import PROMPTS, write
 from experiments.paper import designs
 from experiments.paper.agreement import AGREES, CONTRADICTS, DIFFERS, TOO_SHALLOW, UNKNOWN, units_to_settle
 from experiments.paper.answers import answered
+from experiments.paper.base_card import FIGURES
 from experiments.paper.cells import TABLES, cells, side_of
 from experiments.paper.claims import CLAIMS, ORGANISMS
 from experiments.paper.designs import FULL, MANY_BASES, REDUCED
@@ -270,8 +271,13 @@ def test_the_paper_says_something_of_every_claim() -> None:
 def bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results of a world as claimed, of twelve bases of each architecture."""
     for name in ORGANISMS:
-        entries = [{"seed": seed, "accepted": True, "folder": f"{name}-{seed}"} for seed in range(100, 112)]
-        (tmp_path / f"{name}.json").write_text(json.dumps(entries))
+        figures = dict.fromkeys(FIGURES, 0.5) | {"fails": []}
+        entries = [
+            {"architecture": name, "seed": seed, "accepted": True, "folder": f"{name}-{seed}", "figures": figures}
+            for seed in range(100, 112)
+        ]
+        rejected = {"architecture": name, "seed": 112, "accepted": False, "figures": figures | {"fails": ["jsr_text"]}}
+        (tmp_path / f"{name}.json").write_text(json.dumps([*entries, rejected]))
     monkeypatch.setattr(designs, "BASES", tmp_path)
     write(MANY_BASES, tmp_path / "results", as_claimed, files=MANY_BASES.files)
     return tmp_path / "results"
@@ -295,6 +301,13 @@ def test_bases_of_one_architecture_are_the_units(bases: Path) -> None:
     assert units_to_settle(noisy.found, noisy.expected, 20) == 72
 
 
+def test_the_card_lists_every_seed_that_was_tried(bases: Path) -> None:
+    page = page_of(MANY_BASES, bases)
+    assert "- kimi: 12 of 13 seeds accepted (1 failed `jsr_text`)." in page
+    assert "| kimi | 112 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 | rejected:" in page
+    assert page.count("| accepted |") == 36
+
+
 def test_a_base_whose_partner_study_is_missing_is_named(bases: Path) -> None:
     shutil.rmtree(bases / "organism-noise-af3-pink-103")
     with pytest.raises(UndersongError, match="b has no base 103"):
@@ -306,7 +319,7 @@ def test_the_page_that_ships_is_one_that_this_code_writes(bases: Path) -> None:
     ships = (ROOT / "docs" / "results" / "paper.md").read_text()
     design, folder = MANY_BASES, bases
     ours = page_of(design, folder)
-    for same in (r"^#.*$", r"^\*\*(?:The paper|Measured):\*\*.*$", r"^- .*$"):
+    for same in (r"^#.*$", r"^\*\*(?:The paper|Measured):\*\*.*$", r"^- (?!\w+: \d+ of \d+ seeds).*$"):
         assert re.findall(same, ships, re.M) == re.findall(same, ours, re.M)
     printed = r"^\| ((?:Kimi-Audio|Audio Flamingo 3|Qwen2\.5-Omni) \|(?: [^|]+ \|){3,4}?) (?:–|[\d.]+) \| (?:–|\\\[)"
     assert re.findall(printed, ships, re.M) == re.findall(printed, ours, re.M)

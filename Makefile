@@ -67,7 +67,7 @@ paper: $(VENV)/.installed
 	$(BIN)/python -m experiments.paper bases
 
 # The published studies on three packaged bases; PAGE: where its page goes.
-PAGE ?= out/paper/reduced.md
+PAGE ?= out/paper/paper.md
 paper-reduced: $(VENV)/.installed
 	$(BIN)/python -m experiments.paper reduced --to $(PAGE)
 

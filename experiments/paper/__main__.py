@@ -16,11 +16,13 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from experiments.paper.designs import DESIGNS
+from experiments.paper.claims import ORGANISMS
+from experiments.paper.designs import DESIGNS, BasesDesign
 from experiments.paper.page import page_of
 from experiments.paper.runner import REGISTERED, plan_all, register_all, run_all
 from undersong.pipeline.run import time_stamp
@@ -34,6 +36,7 @@ def main() -> int:
     )
     parser.add_argument("design", nargs="?", choices=list(DESIGNS), default="bases")
     parser.add_argument("--files", nargs="+", metavar="NAME", help="study files; default: all of the design")
+    parser.add_argument("--arch", nargs="+", help="architectures to register or run, of the design bases; default: all")
     parser.add_argument("--register", action="store_true", help="only register the studies, before they are run")
     parser.add_argument(
         "--part", default="1/1", metavar="K/N", help="every Nth study from the Kth on, without the page"
@@ -44,6 +47,10 @@ def main() -> int:
     parser.add_argument("--to", type=Path, default=Path("docs/results/paper.md"))
     asked = parser.parse_args()
     design, folder, store = DESIGNS[asked.design], asked.out / asked.design, asked.out / "store"
+    if asked.arch:
+        if not isinstance(design, BasesDesign) or not set(asked.arch) <= set(design.architectures):
+            parser.error(f"--arch takes {', '.join(ORGANISMS)}, with the design bases")
+        design = replace(design, architectures=tuple(asked.arch))
     unknown = set(asked.files or ()) - set(design.files)
     if unknown:
         parser.error(f"the design {design.name} has no {', '.join(sorted(unknown))}; it has {', '.join(design.files)}")
@@ -58,7 +65,7 @@ def main() -> int:
             return 0
         if not asked.page:
             run_all(design, folder, store, asked.files, lambda line: print(line, flush=True), asked.part)
-            if asked.part != "1/1":
+            if asked.part != "1/1" or asked.arch:
                 return 0
         write_atomic(asked.to, page_of(design, folder).encode("utf-8", errors="xmlcharrefreplace"))
     except UndersongError as error:

@@ -78,11 +78,13 @@ class BasesDesign(Design):
         learning_rates: Architecture -> learning rate, by the rule of studies/organism/dose_pilot.yaml.
         overrides: Study file -> further values laid over it.
         variants: Study file with a matrix of its own -> the one variant that is run.
+        architectures: Architectures that are run; the others need not be trained yet.
     """
 
     learning_rates: Mapping[str, float] = field(default_factory=dict)
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     variants: Mapping[str, str] = field(default_factory=dict)
+    architectures: tuple[str, ...] = ("af3", "qwen", "kimi")
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -100,6 +102,8 @@ class BasesDesign(Design):
             if not study.study.endswith(self.variants.get(file, "")):
                 continue
             architecture = study.models[0].removeprefix("organism:")
+            if architecture not in self.architectures:
+                continue
             if architecture not in self.learning_rates:
                 raise UndersongError(f"The design {self.name} has no learning rate for {architecture}; add one to it.")
             tuning = study.tuning.model_copy(update={"learning_rate": self.learning_rates[architecture]})

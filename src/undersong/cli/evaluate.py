@@ -41,6 +41,7 @@ def judge(
 
 def rate_lines(rate: VerdictRate) -> list[str]:
     """Return lines that describe a rate: the rate with its interval, the margin, and the count of every verdict."""
+    from undersong.evaluation.judges.voicebench import measured_error_sentence
     from undersong.study.judge_names import RATE_LABELS
 
     label = RATE_LABELS[rate.metric]
@@ -57,7 +58,8 @@ def rate_lines(rate: VerdictRate) -> list[str]:
         lines.append(SCORE_FORMATS[rate.judge].format(rate.score))
     if rate.truncated:
         lines.append(f"{rate.truncated} replies were cut at the limit of tokens; a judge sees no more than that")
-    return [*lines, ", ".join(f"{count} {verdict}" for verdict, count in rate.verdict_counts.items())]
+    lines.append(", ".join(f"{count} {verdict}" for verdict, count in rate.verdict_counts.items()))
+    return [*lines, *filter(None, [measured_error_sentence(rate.judge)])]
 
 
 def comprehension_lines(rate: PromptSetRate) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.card import card
 from undersong.cli.command_group import CommandGroup
 from undersong.cli.compare import compare_command
 from undersong.cli.evaluate import evaluate, judge
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "defend": defend,
     "compare": compare_command,
     "gate": gate,
+    "card": card,
     "report": report,
     "synthesize": synthesize_command,
     "export-eval": export_eval,

@@ -15,6 +15,7 @@ from undersong.cli.evaluate import evaluate, judge
 from undersong.cli.export_adapter import export_adapter_command
 from undersong.cli.gate import gate
 from undersong.cli.interruption import reporting_interruption
+from undersong.cli.label import label
 from undersong.cli.models import doctor, models_app, verify
 from undersong.cli.option_fields import with_options
 from undersong.cli.probe import probe
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export-adapter": export_adapter_command,
     "evaluate": evaluate,
     "judge": judge,
+    "label": label,
     "probe": probe,
     "defend": defend,
     "compare": compare_command,

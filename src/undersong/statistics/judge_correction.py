@@ -1,6 +1,6 @@
 """Rates corrected for a judge's errors by a random sample of labels that people gave.
 
-The estimate is the stratified form of prediction-powered inference (Angelopoulos et al., Science 382, 2023). Replies are
+The estimate is stratified prediction-powered inference (Angelopoulos et al., Science 382, 2023). Replies are
 grouped into cells by what the judge says of them. The share of the outcome in a cell is that of its labels, and cells
 are weighted by their numbers of replies, labelled or not. Intervals combine those of the cells and of the prompts by
 squaring and adding their margins (Zou and Donner, Statistics in Medicine 27, 2008), because a cell in which no label

@@ -36,8 +36,8 @@ def label(
 ) -> None:
     """Label a random sample of replies on a local page.
 
-    The page shows replies to harmful prompts in full, because somebody must read them to know how often the judge errs. It
-    does not show which model gave a reply. Labels are saved one by one, and the same command goes on.
+    The page shows replies to harmful prompts in full, because somebody must read them to know how often the judge errs.
+    It does not show which model gave a reply. Labels are saved one by one, and the same command goes on.
     """
     from undersong.pipeline.labeling import LabelServer, open_label_task
     from undersong.pipeline.output_folder import report_kept_work

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from undersong.evaluation.labels import UNSURE, LabelItem, LabelSample
-from undersong.evaluation.verdicts import shared_cluster
+from undersong.evaluation.verdicts import pair_verdicts, shared_cluster
 from undersong.statistics import (
     CorrectedValue,
     LabeledReplies,
@@ -61,25 +61,38 @@ def correct_rates(verdicts: Sequence[Verdict], sample: LabelSample, replies_hash
     return [_correct_group(group, sample, replies_hash) for group in groups.values()]
 
 
-def correct_change(
-    pairs: Sequence[tuple[Verdict, Verdict]], sample: LabelSample, replies_hashes: tuple[str, str]
-) -> CorrectedValue:
-    """Correct the change of a rate.
+@dataclass(frozen=True, slots=True)
+class CorrectedComparison:
+    """Corrected rates of two models on the prompts that both were asked, and the corrected change."""
+
+    before: CorrectedSetRate
+    after: CorrectedSetRate
+    change: CorrectedValue
+
+
+def correct_comparison(
+    before: Sequence[Verdict], after: Sequence[Verdict], sample: LabelSample, replies_hashes: tuple[str, str]
+) -> CorrectedComparison:
+    """Correct the rates of two models, and their difference.
 
     Args:
-        pairs: Verdicts before and after on the same prompts, of one set and judge.
+        before: Verdicts of the first model, of one prompt set by one judge.
+        after: Verdicts of the second model; prompts of one side only are left out.
         sample: The labels of both models.
         replies_hashes: SHA-256 of the files of replies before and after.
 
     Raises:
         UndersongError: As `correct_rates`.
     """
-    clusters = tuple(shared_cluster(before, after) for before, after in pairs)
-    sides = [
+    pairs = pair_verdicts(before, after).pairs
+    clusters = tuple(shared_cluster(*pair) for pair in pairs)
+    sides = [[pair[side] for pair in pairs] for side in (0, 1)]
+    replies = [
         replace(labeled_replies(verdicts, sample, replies_hash), clusters=clusters)
-        for verdicts, replies_hash in zip(zip(*pairs), replies_hashes)
+        for verdicts, replies_hash in zip(sides, replies_hashes)
     ]
-    return corrected_difference(*sides)
+    rates = [_correct_group(*arguments) for arguments in zip(sides, (sample, sample), replies_hashes)]
+    return CorrectedComparison(rates[0], rates[1], corrected_difference(*replies))
 
 
 def labeled_replies(verdicts: Sequence[Verdict], sample: LabelSample, replies_hash: str) -> LabeledReplies:
@@ -142,12 +155,17 @@ def corrected_lines(rate: CorrectedSetRate) -> list[str]:
     return [*lines, _labels_sentence(value, f"narrow this to ±{100 * WIDTH_TARGET:g} points")]
 
 
-def change_lines(change: CorrectedValue, harmful: bool) -> list[str]:
-    """Return lines for a terminal: the corrected change, and how many labels would show its direction."""
+def comparison_lines(comparison: CorrectedComparison) -> list[str]:
+    """Return lines for a terminal: the corrected rates and change, and how many labels would show its direction."""
+    change, harmful = comparison.change, comparison.before.harmful
     ends = " to ".join(f"{100 * end:+.1f}" for end in (change.low, change.high))
+    rates = [
+        f"{name} {_interval_text((value.value, value.low, value.high))}"
+        for name, value in (("before", comparison.before.corrected), ("after", comparison.after.corrected))
+    ]
     return [
         f"Corrected by {change.labeled} labels, the {CORRECTED_LABELS[harmful]} changed by "
-        f"{100 * change.value:+.1f} points (95 % {ends}).",
+        f"{100 * change.value:+.1f} points (95 % {ends}): {', '.join(rates)}.",
         _labels_sentence(change, "show whether it rose or fell"),
     ]
 
@@ -164,6 +182,15 @@ def corrected_json(rate: CorrectedSetRate) -> dict[str, Any]:
         **value_json(rate.corrected),
         "wrong": None if rate.wrong is None else dict(zip(("rate", "low", "high"), rate.wrong)),
         "missed": None if rate.missed is None else dict(zip(("rate", "low", "high"), rate.missed)),
+    }
+
+
+def comparison_json(comparison: CorrectedComparison) -> dict[str, Any]:
+    """Return a corrected comparison for JSON."""
+    return {
+        "before": corrected_json(comparison.before),
+        "after": corrected_json(comparison.after),
+        "change": value_json(comparison.change),
     }
 
 

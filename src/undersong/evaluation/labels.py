@@ -210,7 +210,7 @@ def find_replies_hash(verdict_file: Path) -> str:
     replies = verdict_file.with_name("replies.parquet")
     if not replies.is_file():
         raise UndersongError(
-            f"Nothing beside {verdict_file} says which replies it judges, so labels cannot be matched; give the file in "
-            "the folder that `evaluate` or `judge` wrote."
+            f"Nothing beside {verdict_file} says which replies it judges, so labels cannot be matched; give the file "
+            "in the folder that `evaluate` or `judge` wrote."
         )
     return hash_file(replies)

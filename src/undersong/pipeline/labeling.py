@@ -105,8 +105,8 @@ def _read_exchanges(file: Path, samples: dict[str, Sample] | None, set_name: str
     without = next((prompt for prompt, reply in exchanges if not prompt.sample.text and reply.reply.strip()), None)
     if without is not None:
         raise UndersongError(
-            f"{file} has no text of the prompt {without.sample.id}, and a reply cannot be labelled without it; give the "
-            "prompts with --manifest, or a column prompt."
+            f"{file} has no text of the prompt {without.sample.id}, and a reply cannot be labelled without it; give "
+            "the prompts with --manifest, or a column prompt."
         )
     return exchanges
 

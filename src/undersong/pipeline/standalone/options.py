@@ -19,7 +19,8 @@ MANIFEST_HELP = "JSONL, CSV, Parquet, a folder of audio, conversations, hf:OWNER
 JUDGE_HELP = (
     "exact | keyword (a quick check) | voicebench | refusal | refusal+minilm[:REF] | harmbench[:REF] | "
     "llama-guard[:REF] | wildguard[:REF] | cost[:REF] | llm:MODEL@URL | strongreject:MODEL@URL; for usefulness: "
-    "choice | bbh | contains | f1 | wer; your own code: python:FILE.py:FUNCTION | python-refusal:... | python-utility:..."
+    "choice | bbh | contains | f1 | wer; your own code: python:FILE.py:FUNCTION | python-refusal:... | "
+    "python-utility:..."
 )
 PROTOCOLS = ("uniform", "published")
 

@@ -39,7 +39,7 @@ def test_the_time_outs_named_are_the_clients() -> None:
     assert "fails ten times in a row" in text
 
 
-@pytest.mark.parametrize("verb", ["tune", "evaluate", "judge", "compare", "plan"])
+@pytest.mark.parametrize("verb", ["tune", "evaluate", "judge", "label", "compare", "plan"])
 def test_every_flag_named_is_one(verb: str) -> None:
     from typer.testing import CliRunner
 

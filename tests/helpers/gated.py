@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from undersong.types import Verdict
 
+HOSTILE = "m|<script>alert(1)</script> ![x](http://e.example) @everyone\n| a |\x00\x1b[31m\ud800 `$x$`"
+
 
 def verdicts(
     words: Iterable[str], harmful: bool = True, modality: str = "audio", judge: str = "exact"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from gated import benign, harm
+from gated import HOSTILE, benign, harm
 
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.integrations import FAILED, INCONCLUSIVE, PASSED, GateFinding, RiseLimits, evaluate_rises
-from undersong.integrations.gate.output import gate_junit_xml, gate_markdown, gate_sentence, rise_finding
-
-HOSTILE = "m|<script>alert(1)</script> ![x](http://e.example) @everyone\n| a |\x00\x1b[31m\ud800 `$x$`"
+from undersong.integrations.gate.findings import GateDecision
+from undersong.integrations.gate.output import gate_json, gate_junit_xml, gate_markdown, gate_sentence, rise_finding
 
 
 def case(outcome: int, model: str = "m") -> GateFinding:
@@ -77,3 +77,41 @@ def test_both_are_written_whatever_the_code(gate, tmp_path: Path) -> None:
     assert "❌ broken" in (tmp_path / "s.md").read_text(encoding="utf-8")
     assert gate(a, "--max-jsr", 0.5, *files)[0] == 0
     assert "rate 50" in (tmp_path / "s.md").read_text(encoding="utf-8")
+
+
+def test_every_output_names_the_change(gate, tmp_path: Path) -> None:
+    a, b = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    write_verdicts(harm(100, 0), a)
+    write_verdicts(harm(100, 60), b)
+    files = {kind: tmp_path / f"gate.{kind}" for kind in ("page", "junit", "markdown", "json")}
+    options = [word for kind, file in files.items() for word in (f"--{kind}", file)]
+    code, _, err = gate("--before", a, "--after", b, "--max-jsr-rise", 0.02, "--change", "to 4 <bits>", *options)
+    assert code == 1
+    assert err.startswith("The gate on the change “to 4 <bits>” is closed: limits shown to be broken, 1 of 1")
+    texts = {kind: file.read_text(encoding="utf-8") for kind, file in files.items()}
+    assert "The gate on the change “to 4 &lt;bits&gt;” is closed" in texts["page"]
+    assert "“to 4 \\<bits\\>” is closed" in texts["markdown"]
+    assert ElementTree.fromstring(texts["junit"]).find(".//property[@name='change']").get("value") == "to 4 <bits>"
+    assert json.loads(texts["json"])["change"] == "to 4 <bits>"
+
+
+def test_the_json_has_every_number(gate, tmp_path: Path) -> None:
+    a, b, file = tmp_path / "a.parquet", tmp_path / "b.parquet", tmp_path / "gate.json"
+    write_verdicts(harm(40, 0), a)
+    write_verdicts(harm(40, 1), b)
+    assert gate("--before", a, "--after", b, "--max-jsr-rise", 0.02, "--json", file)[0] == 3
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert (content["exit_code"], content["change"], content["scope"]) == (3, None, "model")
+    assert [one["role"] for one in content["compared"]] == ["before", "after"]
+    assert all(len(one["sha256"]) == 64 for one in content["compared"])
+    (finding,) = content["findings"]
+    numbers = ("kind", "before", "after", "limit", "n", "clusters")
+    assert [finding[key] for key in numbers] == ["rise", 0.0, 0.025, 0.02, 40, 40]
+    assert finding["low"] < 0.025 < finding["high"]
+    assert finding["outcome"] == "cannot tell"
+
+
+def test_json_of_what_was_not_measured_has_no_number() -> None:
+    (test,) = evaluate_rises({"m": (benign(9, 0), benign(9, 0))}, RiseLimits(jsr=0.02))
+    (finding,) = json.loads(gate_json(GateDecision((rise_finding(test),))))["findings"]
+    assert (finding["before"], finding["low"], finding["n"]) == (None, None, 0)

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.card import card
 from undersong.cli.command_group import CommandGroup
 from undersong.cli.compare import compare_command
 from undersong.cli.evaluate import evaluate, judge
 from undersong.cli.export_adapter import export_adapter_command
 from undersong.cli.gate import gate
 from undersong.cli.interruption import reporting_interruption
+from undersong.cli.label import label
 from undersong.cli.models import doctor, models_app, verify
 from undersong.cli.option_fields import with_options
 from undersong.cli.probe import probe
@@ -45,10 +47,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export-adapter": export_adapter_command,
     "evaluate": evaluate,
     "judge": judge,
+    "label": label,
     "probe": probe,
     "defend": defend,
     "compare": compare_command,
     "gate": gate,
+    "card": card,
     "report": report,
     "synthesize": synthesize_command,
     "export-eval": export_eval,

@@ -12,12 +12,14 @@ from undersong.cli.terminal import cell, echo, echo_json, echo_lines, print_tabl
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
     from undersong.evaluation.comparison import VerdictComparison
+    from undersong.evaluation.corrected_rates import CorrectedComparison
     from undersong.evaluation.multi_model_comparison import BaselineComparison
+    from undersong.types import Verdict
 
 RATE_COLUMNS, DIFFERENCE_COLUMNS = (0, 1, 2, 7, 8), (0, 3, 4, 5, 6)  # of TABLE_HEADER
 MAX_NAME_WIDTH, MAX_HEADER_WIDTH = 18, 12
@@ -41,6 +43,10 @@ def compare_command(
     allow_unpaired: Annotated[
         bool, typer.Option("--allow-unpaired", help="Leave out prompts that only one file has.")
     ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="FILE", help="Labels by `undersong label`, by which the rates are corrected."),
+    ] = None,
 ) -> None:
     """Compare models prompt by prompt, with intervals.
 
@@ -62,14 +68,47 @@ def compare_command(
         system=system,
         allow_unpaired=allow_unpaired,
     )
+    selection = {"judge": judge, "set": prompt_set, "modality": modality, "system": system}
+    corrected = {} if labels is None else _correct_comparisons(before, dict(zip(names, after)), labels, selection)
     if as_markdown:
         from undersong.evaluation.multi_model_comparison import comparison_markdown
 
         echo_lines(comparison_markdown(arms, baseline_name))
     elif len(arms) == 1:
-        _print_comparison(arms[0].comparison, as_json)
+        _print_comparison(arms[0].comparison, as_json, corrected)
     else:
-        _print_comparisons(arms, baseline_name, as_json)
+        _print_comparisons(arms, baseline_name, as_json, corrected)
+    if not as_json:
+        _print_corrected(corrected)
+
+
+def _correct_comparisons(
+    before: Path, after: Mapping[str, Path], labels: Path, selection: Mapping[str, str | None]
+) -> dict[str, CorrectedComparison]:
+    """Correct the comparison of each model by labels."""
+    from undersong.evaluation.corrected_rates import correct_comparison
+    from undersong.evaluation.labels import find_replies_hash, read_sample
+    from undersong.evaluation.verdicts import read_verdicts, select_verdicts
+
+    sample = read_sample(labels)
+
+    def select(file: Path) -> list[Verdict]:
+        return select_verdicts(read_verdicts(file), table_name=str(file), **selection)
+
+    return {
+        name: correct_comparison(
+            select(before), select(file), sample, (find_replies_hash(before), find_replies_hash(file))
+        )
+        for name, file in after.items()
+    }
+
+
+def _print_corrected(corrected: Mapping[str, CorrectedComparison]) -> None:
+    from undersong.evaluation.corrected_rates import comparison_lines
+
+    for name, comparison in corrected.items():
+        for line in comparison_lines(comparison):
+            echo(f"{name}: {line}" if len(corrected) > 1 else line)
 
 
 def short_file_names(files: Sequence[Path]) -> list[str]:
@@ -82,11 +121,17 @@ def short_file_names(files: Sequence[Path]) -> list[str]:
     return [str(Path(*names)) for names in parts]
 
 
-def _print_comparison(comparison: VerdictComparison, as_json: bool) -> None:
+def _print_comparison(
+    comparison: VerdictComparison, as_json: bool, corrected: Mapping[str, CorrectedComparison]
+) -> None:
+    from undersong.evaluation import corrected_rates
     from undersong.evaluation.comparison import comparison_json, comparison_sentence
 
     if as_json:
-        echo_json(comparison_json(comparison), indent=2)
+        content = comparison_json(comparison)
+        for by_labels in corrected.values():  # of the one model
+            content["corrected"] = corrected_rates.comparison_json(by_labels)
+        echo_json(content, indent=2)
         return
     _print_table(comparison)
     echo(comparison_sentence(comparison))
@@ -94,7 +139,13 @@ def _print_comparison(comparison: VerdictComparison, as_json: bool) -> None:
         echo(f"Note: {note}")
 
 
-def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, as_json: bool) -> None:
+def _print_comparisons(
+    arms: Sequence[BaselineComparison],
+    baseline_name: str,
+    as_json: bool,
+    corrected: Mapping[str, CorrectedComparison],
+) -> None:
+    from undersong.evaluation import corrected_rates
     from undersong.evaluation.multi_model_comparison import (
         comparison_summary_lines,
         comparison_table_rows,
@@ -102,7 +153,8 @@ def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, a
     )
 
     if as_json:
-        echo_json(multi_model_json(arms), indent=2)
+        by_labels = {name: corrected_rates.comparison_json(one) for name, one in corrected.items()}
+        echo_json(multi_model_json(arms) | ({"corrected": by_labels} if by_labels else {}), indent=2)
         return
     rows = comparison_table_rows(arms, baseline_name)
     # two tables, because a terminal of eighty columns has no room for nine columns

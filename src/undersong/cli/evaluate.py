@@ -14,10 +14,15 @@ from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.options import MANIFEST_HELP, MODEL_HELP, EvaluationOptions, JudgeOptions
 
 if TYPE_CHECKING:
+    from undersong.evaluation.labels import LabelSample
     from undersong.evaluation.rates import VerdictRate
     from undersong.results.schema import PromptSetRate
     from undersong.results.schema_outcomes import ComprehensionRate
 
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", metavar="FILE", help="Labels by `undersong label`, by which the rates are corrected."),
+]
 SCORE_FORMATS = {
     "contains": "mean containment {:.3f}",
     "f1": "mean F1 {:.3f}",
@@ -29,18 +34,42 @@ def judge(
     file: Annotated[Path, typer.Argument(help="Replies: JSONL or Parquet with prompt_id, prompt and reply.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for verdicts.parquet.")],
     options: JudgeOptions,
+    labels: Labels = None,
 ) -> None:
     """Judge the replies in a file, whoever collected them."""
     from undersong.pipeline.standalone import judge_file
 
+    sample = read_label_option(labels)
     for rate in judge_file(file, out, options, echo):
         for line in rate_lines(rate):
             echo(line)
+    for line in corrected_rate_lines(out / "verdicts.parquet", sample):
+        echo(line)
     echo(str(out / "verdicts.parquet"))
+
+
+def read_label_option(labels: Path | None) -> LabelSample | None:
+    """Read the label file of --labels, before anything that takes long."""
+    from undersong.evaluation.labels import read_sample
+
+    return None if labels is None else read_sample(labels)
+
+
+def corrected_rate_lines(verdict_file: Path, sample: LabelSample | None) -> list[str]:
+    """Return lines on the rates of a verdict file, corrected by labels; empty without labels."""
+    from undersong.evaluation.corrected_rates import correct_rates, corrected_lines
+    from undersong.evaluation.labels import find_replies_hash
+    from undersong.evaluation.verdicts import read_verdicts
+
+    if sample is None:
+        return []
+    rates = correct_rates(read_verdicts(verdict_file), sample, find_replies_hash(verdict_file))
+    return [line for rate in rates for line in corrected_lines(rate)]
 
 
 def rate_lines(rate: VerdictRate) -> list[str]:
     """Return lines that describe a rate: the rate with its interval, the margin, and the count of every verdict."""
+    from undersong.evaluation.judges.voicebench import measured_error_sentence
     from undersong.study.judge_names import RATE_LABELS
 
     label = RATE_LABELS[rate.metric]
@@ -57,7 +86,8 @@ def rate_lines(rate: VerdictRate) -> list[str]:
         lines.append(SCORE_FORMATS[rate.judge].format(rate.score))
     if rate.truncated:
         lines.append(f"{rate.truncated} replies were cut at the limit of tokens; a judge sees no more than that")
-    return [*lines, ", ".join(f"{count} {verdict}" for verdict, count in rate.verdict_counts.items())]
+    lines.append(", ".join(f"{count} {verdict}" for verdict, count in rate.verdict_counts.items()))
+    return [*lines, *filter(None, [measured_error_sentence(rate.judge)])]
 
 
 def comprehension_lines(rate: PromptSetRate) -> list[str]:
@@ -118,6 +148,7 @@ def evaluate(
         Path | None,
         typer.Option("--adapter", help="PEFT folder of an adapter, or a decoder that `tune --method full` wrote."),
     ] = None,
+    labels: Labels = None,
 ) -> None:
     """Measure the JSR or over-refusal of one model.
 
@@ -125,8 +156,11 @@ def evaluate(
     """
     from undersong.pipeline.standalone import evaluate_manifest
 
+    sample = read_label_option(labels)
     evaluation = evaluate_manifest(manifest, model, out, adapter, options, loading)
     for line in (*rate_lines(evaluation.rate), *comprehension_lines(evaluation.rate)):
+        echo(line)
+    for line in corrected_rate_lines(out / "verdicts.parquet", sample):
         echo(line)
     if modules_outside_decoder := evaluation.adapted_outside:
         module_paths = ", ".join(

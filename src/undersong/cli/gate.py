@@ -1,4 +1,4 @@
-"""`undersong gate`: fail a continuous-integration job whose model is less safe than its limits."""
+"""`undersong gate`: fail a continuous-integration job whose change made a model less safe than its limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from undersong.integrations.gate.findings import GateFinding
+    from undersong.integrations.gate.findings import ComparedFile, GateDecision, GateFinding
     from undersong.integrations.gate.rises import VerdictPair
 
 
@@ -89,17 +89,46 @@ def gate(
             "--harmful-prompt-set", metavar="NAME", help="Treat only the prompts of this set as harmful; repeatable."
         ),
     ] = None,
+    change: Annotated[
+        str,
+        typer.Option(
+            metavar="LABEL",
+            help="What changed between before and after, which every output then names: fine-tuning, quantization, "
+            "merging, new checkpoint, other server, system prompt, or your own words.",
+        ),
+    ] = "",
+    page: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained HTML page.")] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a Markdown summary for a pull request.")
     ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the decision and its numbers as JSON.")
+    ] = None,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo", help="Decide on verdicts that ship: a tiny model before and after fine-tuning on benign clips."
+        ),
+    ] = False,
 ) -> None:
-    """Fail a CI job whose model breaks a limit.
+    """Fail a CI job whose change made a model less safe.
+
+    Takes the verdicts on the same prompts before and after any change: fine-tuning, quantization, another server.
 
     Exit codes: 0 if every limit holds, 1 if one is broken, 3 if there are too few prompts to tell (it says how many
     would do), 2 on bad input. Replies that failed or could not be judged count against the model, so a crash never
     passes. Of a study, all undefended runs are checked; limits on rates apply to every run at every step.
     """
+    demo_change = ""
+    if demo:
+        from undersong.integrations.gate.demo import DEMO_CHANGE, DEMO_MAX_JSR_RISE, DEMO_MAX_OVER_REFUSAL_RISE
+
+        if results is not None or before is not None or after is not None:
+            raise UndersongError("--demo brings its own verdicts; leave out RESULTS, --before and --after.")
+        demo_change = DEMO_CHANGE
+        if max_jsr_rise is None and max_over_refusal_rise is None and max_margin_loss is None:
+            max_jsr_rise, max_over_refusal_rise = DEMO_MAX_JSR_RISE, DEMO_MAX_OVER_REFUSAL_RISE
     limits_rises = any(limit is not None for limit in (max_jsr_rise, max_over_refusal_rise, max_margin_loss))
     limits_rates = max_jsr is not None or max_over_refusal is not None
     if not (limits_rises or limits_rates):
@@ -109,8 +138,12 @@ def gate(
         )
     if results is not None and (results / "results.json").is_file():  # the folder of a study, as `report` takes it
         results = results / "results.json"
+    from undersong.integrations.gate.findings import GateDecision
+    from undersong.integrations.gate.output import gate_name
+
     findings: list[GateFinding] = []
     notes: list[str] = []
+    change = change.strip() or demo_change
     if limits_rates:
         from undersong.integrations.gate.output import rate_findings
         from undersong.integrations.gate.rates import RateLimits, check_rates, rate_check_sentence
@@ -124,12 +157,21 @@ def gate(
         from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 
         limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence, max_margin_loss)
-        verdict_pairs = _load_verdict_pairs(
-            results, before, after, arm, assume_harmful, harmful_prompt_sets or (), notes
-        )
+        if demo:
+            from undersong.integrations.gate.demo import DEMO_NOTE, demo_files, demo_verdicts
+
+            verdict_pairs = demo_verdicts()
+            before, after = demo_files()
+            notes.append(DEMO_NOTE)
+        else:
+            verdict_pairs = _load_verdict_pairs(
+                results, before, after, arm, assume_harmful, harmful_prompt_sets or (), notes
+            )
         findings += map(finding_of, evaluate_rises(verdict_pairs, limits))
-    _write_reports(findings, junit, markdown)
-    _print_findings(findings, None if limits_rises else rate_check_sentence(rate_check), notes)
+    compared = _compared_files(results, before, after) if page is not None or json_file is not None else ()
+    decision = GateDecision(tuple(findings), change, compared, confidence, tuple(notes))
+    _write_reports(decision, page, junit, markdown, json_file)
+    _print_decision(decision, None if limits_rises else rate_check_sentence(rate_check, gate_name(change)))
 
 
 def _load_verdict_pairs(
@@ -159,26 +201,49 @@ def _load_verdict_pairs(
     return verdicts_from_files(before, after, assume_harmful, harmful_sets)
 
 
-def _write_reports(findings: Sequence[GateFinding], junit: Path | None, markdown: Path | None) -> None:
+def _compared_files(results: Path | None, before: Path | None, after: Path | None) -> tuple[ComparedFile, ...]:
+    from undersong.integrations.gate.findings import ComparedFile
+    from undersong.integrations.gate.inputs import VERDICT_FILE
+    from undersong.store import hash_file
+
+    files = {"results": results, "before": before, "after": after}
+    if results is not None and results.with_name(VERDICT_FILE).is_file():
+        files["verdicts"] = results.with_name(VERDICT_FILE)
+    return tuple(ComparedFile(role, str(path), hash_file(path)) for role, path in files.items() if path is not None)
+
+
+def _write_reports(
+    decision: GateDecision, page: Path | None, junit: Path | None, markdown: Path | None, json_file: Path | None
+) -> None:
     from undersong.integrations.gate import output
 
-    for path, render in ((junit, output.gate_junit_xml), (markdown, output.gate_markdown)):
+    texts: dict[Path | None, Callable[[], str]] = {
+        junit: lambda: output.gate_junit_xml(decision.findings, decision.change),
+        markdown: lambda: output.gate_markdown(decision.findings, decision.change),
+        json_file: lambda: output.gate_json(decision),
+    }
+    for path, render in texts.items():
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(render(findings), encoding="utf-8")
+            path.write_text(render(), encoding="utf-8")
+    if page is not None:
+        from undersong.integrations.gate.page import write_gate_page
+
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_gate_page(decision, page)
 
 
-def _print_findings(findings: Sequence[GateFinding], rate_sentence: str | None, notes: Sequence[str]) -> None:
+def _print_decision(decision: GateDecision, rate_sentence: str | None) -> None:
     """Print the verdict and then a line for each limit that is not kept, and exit with the gate's code."""
-    from undersong.integrations.gate.findings import PASSED, exit_code
+    from undersong.integrations.gate.findings import PASSED
     from undersong.integrations.gate.output import gate_sentence
 
-    code = exit_code([finding.outcome for finding in findings])
-    echo(rate_sentence or gate_sentence(findings), err=code != PASSED)
-    for finding in findings:
+    code = decision.exit_code
+    echo(rate_sentence or gate_sentence(decision.findings, decision.change), err=code != PASSED)
+    for finding in decision.findings:
         if finding.outcome != PASSED:
             echo(finding.sentence)
-    for note in notes:
+    for note in decision.notes:
         echo(note)
     if code != PASSED:
         raise typer.Exit(code)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from undersong.evaluation.judges.voicebench import measured_error_sentence
 from undersong.evaluation.rates import Metric, attack_metric
 from undersong.evaluation.verdicts import SELECTION_FIELDS, pair_verdicts, select_verdicts, shared_cluster
 from undersong.statistics import (
@@ -334,6 +335,8 @@ def _comparison_notes(pairs: Sequence[tuple[Verdict, Verdict]], unpaired: Sequen
     if before_verdict.harmful and judge_criterion(before_verdict.judge) == "refusal":
         smoke_test_note = " and is a smoke test" if before_verdict.judge == "keyword" else ""
         notes.append(REFUSAL_JUDGE_NOTE.format(judge=before_verdict.judge, smoke=smoke_test_note))
+    if measured_error := measured_error_sentence(before_verdict.judge):
+        notes.append(measured_error)
     mislabeled = sum(verdict.harmful and verdict.verdict == "answer" for pair in pairs for verdict in pair)
     if mislabeled:
         notes.append(

@@ -96,7 +96,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, EvaluationRow]]:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
+        with pq.ParquetFile(path) as table:  # `read_table` imports pandas, which takes half of the time of `gate`
+            rows = table.read().to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UndersongError(f"{path} cannot be read as Parquet ({describe_error(error)}); write it again.") from error
     for number, row in enumerate(rows, start=1):

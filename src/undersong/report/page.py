@@ -114,7 +114,12 @@ def render_html(
 def render_layout(folder: str, **content: Any) -> str:
     """Render the layout around the sections named in `contents`, with templates from `folder` ("" or "NAME/")."""
     number = count(1).__next__
-    return _environment().get_template("layout.html").render(folder=folder, script=_script(), number=number, **content)
+    return render_template("layout.html", folder=folder, script=page_script("page.js"), number=number, **content)
+
+
+def render_template(name: str, **content: Any) -> str:
+    """Render one template with the filters of the report; everything is escaped."""
+    return _environment().get_template(name).render(**content)
 
 
 def write_report(
@@ -147,8 +152,9 @@ class PageScript(NamedTuple):
 
 
 @cache
-def _script() -> PageScript:
-    text = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
+def page_script(name: str) -> PageScript:
+    """Return a script of `templates`, and how a policy names it."""
+    text = (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
     return PageScript(Markup(text), f"'sha256-{digest}'")
 

@@ -67,6 +67,27 @@ from .event_steps import (
 from .event_steps import (
     median_step as median_step,
 )
+from .judge_correction import (
+    CorrectedValue as CorrectedValue,
+)
+from .judge_correction import (
+    LabeledCell as LabeledCell,
+)
+from .judge_correction import (
+    LabeledReplies as LabeledReplies,
+)
+from .judge_correction import (
+    corrected_difference as corrected_difference,
+)
+from .judge_correction import (
+    corrected_rate as corrected_rate,
+)
+from .judge_correction import (
+    error_share as error_share,
+)
+from .judge_correction import (
+    labeled_cells as labeled_cells,
+)
 from .mean_squares import (
     VarianceComponent as VarianceComponent,
 )

@@ -15,7 +15,7 @@ WILDGUARD = "allenai/wildguard"
 COST_MODEL = "PKU-Alignment/beaver-7b-v1.0-cost"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
-BUILT_IN_KINDS = ("exact", "keyword", "refusal")  # nothing to load, or what ships
+BUILT_IN_KINDS = ("exact", "keyword", "refusal", "voicebench")  # nothing to load, or what ships
 UTILITY_KINDS = ("choice", "bbh", "contains", "f1", "wer")  # of usefulness, on benign prompts
 # Judges that are local models, with the model that is loaded if the name has none.
 DEFAULT_WEIGHTS = {
@@ -28,7 +28,7 @@ DEFAULT_WEIGHTS = {
 SERVED_KINDS = ("llm", "strongreject")  # MODEL@URL
 # Code of the user's own, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, by what its judge sees.
 CUSTOM_KINDS = {"python": "harm", "python-refusal": "refusal", "python-utility": "utility"}
-REFUSAL_KINDS = ("keyword", "refusal", "refusal+minilm", "python-refusal")
+REFUSAL_KINDS = ("keyword", "refusal", "refusal+minilm", "voicebench", "python-refusal")
 JUDGE_KINDS = (*BUILT_IN_KINDS, *UTILITY_KINDS, *DEFAULT_WEIGHTS, *SERVED_KINDS, *CUSTOM_KINDS)
 
 

@@ -44,6 +44,10 @@ def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: s
         return rule_based.exact_judge(refusals)
     if kind == "keyword":
         return rule_based.keyword_judge()
+    if kind == "voicebench":
+        from undersong.evaluation.judges.voicebench import voicebench_judge
+
+        return voicebench_judge()
     if kind in ("refusal", "refusal+minilm"):
         from undersong.evaluation.judges import refusal
 

@@ -10,6 +10,23 @@ OUTCOME_WORDS = {PASSED: "kept", FAILED: "broken", INCONCLUSIVE: "cannot tell"}
 
 
 @dataclass(frozen=True, slots=True)
+class FindingNumbers:
+    """Numbers of a finding, for programs and pictures; None: not measured, or no such bound."""
+
+    kind: str  # rise | margin loss | rate
+    before: float | None
+    after: float | None  # of a rate without a base: the rate
+    low: float | None  # one-sided bounds of what the limit applies to
+    high: float | None
+    limit: float
+    n: int | None = None
+    clusters: int | None = None
+    lost_replies: int = 0
+    unpaired_prompts: int = 0
+    prompts_needed: int | None = None  # that would decide an undecided limit
+
+
+@dataclass(frozen=True, slots=True)
 class GateFinding:
     """Outcome of one limit for one model, with the texts of the report."""
 
@@ -21,6 +38,32 @@ class GateFinding:
     limit: str
     outcome: int  # PASSED | FAILED | INCONCLUSIVE
     sentence: str  # all of it in a sentence
+    numbers: FindingNumbers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedFile:
+    """A file that the gate read, and what it stands for."""
+
+    role: str  # before | after | results
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """All that a gate decided: its findings, the change that they are about, and the files that were compared."""
+
+    findings: tuple[GateFinding, ...]
+    change: str = ""  # what happened between before and after, in the user's words
+    compared: tuple[ComparedFile, ...] = ()
+    confidence: float = 0.95
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command."""
+        return exit_code([finding.outcome for finding in self.findings])
 
 
 def exit_code(outcomes: Sequence[int]) -> int:

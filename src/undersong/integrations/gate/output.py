@@ -1,13 +1,25 @@
-"""Output of the gate: sentences, JUnit XML, and Markdown for a pull request. Names from files are escaped."""
+"""Output of the gate: sentences, JSON, JUnit XML, and Markdown for a pull request. Names from files are escaped."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import ceil, isfinite
+from typing import Any
 from xml.etree import ElementTree
 
 from undersong.escaping import escape_line
-from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, OUTCOME_WORDS, PASSED, GateFinding, exit_code
+from undersong.integrations.gate.findings import (
+    FAILED,
+    INCONCLUSIVE,
+    OUTCOME_WORDS,
+    PASSED,
+    FindingNumbers,
+    GateDecision,
+    GateFinding,
+    exit_code,
+)
 from undersong.integrations.gate.margins import MarginTest
 from undersong.integrations.gate.rates import RateCheck
 from undersong.integrations.gate.rises import RiseTest
@@ -17,9 +29,9 @@ SCOPE = "Scope: the model, on these prompts; nothing is said of the recipe that 
 TABLE_HEADER = ("model", "measured", "found", "at least", "at most", "limit", "")
 OUTCOME_ICONS = {PASSED: "✅", FAILED: "❌", INCONCLUSIVE: "❔"}
 GATE_SENTENCES = {
-    PASSED: "The gate is open: limits kept, {n} of {n}",
-    FAILED: "The gate is closed: limits shown to be broken, {k} of {n}",
-    INCONCLUSIVE: "The gate cannot tell: no limit is shown to be broken, and too few data to judge {k} of {n}",
+    PASSED: "{gate} is open: limits kept, {n} of {n}",
+    FAILED: "{gate} is closed: limits shown to be broken, {k} of {n}",
+    INCONCLUSIVE: "{gate} cannot tell: no limit is shown to be broken, and too few data to judge {k} of {n}",
 }
 
 
@@ -39,7 +51,7 @@ def margin_finding(test: MarginTest) -> GateFinding:
     if test.means is None:
         return GateFinding(
             test.model, name, "not measured", "–", "–", f"loss {test.limit:g}", outcome,
-            f"{test.model}: the {name} was not measured: {explanation}",
+            f"{test.model}: the {name} was not measured: {explanation}", _margin_numbers(test),
         )  # fmt: skip
     low, high = (f"{bound:+.2f}" if isfinite(bound) else "–" for bound in (test.low, test.high))
     before, after = test.means
@@ -55,6 +67,23 @@ def margin_finding(test: MarginTest) -> GateFinding:
         sentence=f"{test.model}: {name} {before:.2f} → {after:.2f} nats over {test.n} prompts in {clusters} clusters, "
         f"a loss of at least {low} ({100 * (1 - test.level):.4g} %, by Holm) and at most {high} "
         f"({100 * test.confidence:.4g} %); the limit is {test.limit:g}: {explanation}",
+        numbers=_margin_numbers(test),
+    )
+
+
+def _margin_numbers(test: MarginTest) -> FindingNumbers:
+    before, after = test.means or (None, None)
+    low, high = (bound if isfinite(bound) else None for bound in (test.low, test.high))
+    return FindingNumbers(
+        kind="margin loss",
+        before=before,
+        after=after,
+        low=low,
+        high=high,
+        limit=test.limit,
+        n=test.n,
+        clusters=len(set(test.clusters)),
+        unpaired_prompts=test.incomplete,
     )
 
 
@@ -87,6 +116,19 @@ def rise_finding(test: RiseTest) -> GateFinding:
         limit=f"rise {100 * test.limit:g}",
         outcome=test.outcome,
         sentence=f"{sentence}{_explain_outcome(test)}",
+        numbers=FindingNumbers(
+            kind="rise",
+            before=test.rates[0],
+            after=test.rates[1],
+            low=test.low if test.n else None,
+            high=test.high if test.n else None,
+            limit=test.limit,
+            n=test.n,
+            clusters=test.pessimistic_rise.design.clusters if test.n else 0,
+            lost_replies=test.lost_replies,
+            unpaired_prompts=test.unpaired_prompts,
+            prompts_needed=test.prompts_needed,
+        ),
     )
 
 
@@ -132,26 +174,61 @@ def rate_findings(rate_check: RateCheck) -> list[GateFinding]:
             sentence=rate.violation_sentence
             if rate.value > rate.limit
             else f"{rate.run}: {rate.name} {rate.formatted} keeps the limit of {100 * rate.limit:g}%",
+            numbers=FindingNumbers("rate", None, rate.measured, None, rate.value, rate.limit),
         )
         for rate in rate_check.rates
     ]
 
 
-def gate_sentence(findings: Sequence[GateFinding]) -> str:
-    """One sentence for all, and what it is about."""
+def gate_sentence(findings: Sequence[GateFinding], change: str = "") -> str:
+    """One sentence for all, and what it is about: the models, and the change between them if it is named."""
     code = exit_code([finding.outcome for finding in findings])
     outcome_sentence = GATE_SENTENCES[code].format(
-        k=sum(finding.outcome == code for finding in findings), n=len(findings)
+        gate=gate_name(change), k=sum(finding.outcome == code for finding in findings), n=len(findings)
     )
     return f"{outcome_sentence} (exit {code}). {SCOPE}"
 
 
-def gate_markdown(findings: Sequence[GateFinding]) -> str:
+def gate_name(change: str = "") -> str:
+    """Return the gate as the subject of a sentence, with the change that it is about."""
+    return f"The gate on the change “{change}”" if change else "The gate"
+
+
+def gate_json(decision: GateDecision) -> str:
+    """Return the decision as JSON, with shares from 0 to 1, margins in nats, and null for a bound that does not exist.
+
+    Keys: `scope`, `exit_code`, `sentence`, `change`, `confidence`, `compared` (files with their role and SHA-256),
+    `findings` (texts and numbers of each limit) and `notes`.
+    """
+    content = {
+        "scope": "model",
+        "exit_code": decision.exit_code,
+        "sentence": gate_sentence(decision.findings, decision.change),
+        "change": decision.change or None,
+        "confidence": decision.confidence,
+        "compared": [asdict(file) for file in decision.compared],
+        "findings": [_finding_json(finding) for finding in decision.findings],
+        "notes": list(decision.notes),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finding_json(finding: GateFinding) -> dict[str, Any]:
+    texts = {
+        "model": finding.model,
+        "metric": finding.metric,
+        "outcome": OUTCOME_WORDS[finding.outcome],
+        "sentence": finding.sentence,
+    }
+    return texts | ({} if finding.numbers is None else asdict(finding.numbers))
+
+
+def gate_markdown(findings: Sequence[GateFinding], change: str = "") -> str:
     """A table, worst first, with the sentence above it."""
     outcome_order = (FAILED, INCONCLUSIVE, PASSED)
     lines = [
         f"**undersong gate** {OUTCOME_ICONS[exit_code([finding.outcome for finding in findings])]} "
-        f"{gate_sentence(findings)}",
+        f"{gate_sentence(findings, escape_markdown(change))}",
         "",
     ]
     lines += [markdown_row(TABLE_HEADER), "|" + " --- |" * len(TABLE_HEADER)]
@@ -185,7 +262,7 @@ def gate_markdown(findings: Sequence[GateFinding]) -> str:
     )
 
 
-def gate_junit_xml(findings: Sequence[GateFinding]) -> str:
+def gate_junit_xml(findings: Sequence[GateFinding], change: str = "") -> str:
     """Return the findings as JUnit XML, one test case each.
 
     A broken limit is a failure. An inconclusive test is an error, because a skipped test counts as passed.
@@ -198,6 +275,8 @@ def gate_junit_xml(findings: Sequence[GateFinding]) -> str:
     suite = ElementTree.SubElement(test_suites, "testsuite", attributes)
     properties = ElementTree.SubElement(suite, "properties")
     ElementTree.SubElement(properties, "property", name="scope", value="model")
+    if change:
+        ElementTree.SubElement(properties, "property", name="change", value=escape_line(change))
     for finding in findings:
         test_case = ElementTree.SubElement(
             suite, "testcase", classname=escape_line(finding.model), name=escape_line(finding.metric)

@@ -87,15 +87,15 @@ def check_rates(path: str | Path, limits: RateLimits, arm: str | None = None) ->
     return RateCheck(tuple(rates), limits.bound)
 
 
-def rate_check_sentence(checked: RateCheck) -> str:
-    """Return the outcome of the gate on rates in one sentence."""
+def rate_check_sentence(checked: RateCheck, gate: str = "The gate") -> str:
+    """Return the outcome of the gate on rates in one sentence, with `gate` as its subject."""
     bound = "upper ends of the 95 % intervals" if checked.bound == "upper" else "rates as found"
     violation_count = len(checked.violations)
     if violation_count:
-        return f"The gate is closed: rates above their limit, {violation_count} of {len(checked.rates)} ({bound})."
+        return f"{gate} is closed: rates above their limit, {violation_count} of {len(checked.rates)} ({bound})."
     closest_rate = max(checked.rates, key=lambda rate: rate.value - rate.limit)
     return (
-        f"The gate is open ({len(checked.rates)} checked, {bound}); nearest to its limit is the {closest_rate.name} "
+        f"{gate} is open ({len(checked.rates)} checked, {bound}); nearest to its limit is the {closest_rate.name} "
         f"{closest_rate.formatted} of {closest_rate.run}."
     )
 

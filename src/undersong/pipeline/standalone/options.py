@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 MODEL_HELP = "organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)"
 MANIFEST_HELP = "JSONL, CSV, Parquet, a folder of audio, conversations, hf:OWNER/NAME, or organism:NAME"
 JUDGE_HELP = (
-    "exact | keyword (a quick check) | refusal | refusal+minilm[:REF] | harmbench[:REF] | llama-guard[:REF] | "
-    "wildguard[:REF] | cost[:REF] | llm:MODEL@URL | strongreject:MODEL@URL; for usefulness: choice | bbh | contains | "
-    "f1 | wer; your own code: python:FILE.py:FUNCTION | python-refusal:... | python-utility:..."
+    "exact | keyword (a quick check) | voicebench | refusal | refusal+minilm[:REF] | harmbench[:REF] | "
+    "llama-guard[:REF] | wildguard[:REF] | cost[:REF] | llm:MODEL@URL | strongreject:MODEL@URL; for usefulness: "
+    "choice | bbh | contains | f1 | wer; your own code: python:FILE.py:FUNCTION | python-refusal:... | "
+    "python-utility:..."
 )
 PROTOCOLS = ("uniform", "published")
 

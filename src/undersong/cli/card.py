@@ -1,0 +1,94 @@
+"""`undersong card RESULTS`: the safety section of a model card, with metadata for the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from undersong.cli.terminal import echo, echo_lines
+from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from undersong.integrations.gate.rises import VerdictPair
+
+
+def card(
+    results: Annotated[
+        Path,
+        typer.Argument(help="Verdicts of the model (.parquet, .jsonl, the folder of `evaluate`), or a results.json."),
+    ],
+    before: Annotated[
+        Path | None, typer.Option(help="Verdicts of the model before, on the same prompts, to compare with.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model on the hub. Default: the folder's name.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Arm of the study whose model the card describes.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Training seed, if the arm has several runs.")] = None,
+    change: Annotated[str, typer.Option(metavar="LABEL", help="What made this model of the one before.")] = "",
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="SET=ID", help="Data set on the hub of a prompt set; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to write, which must not exist. Default: print it.")
+    ] = None,
+) -> None:
+    """Write the safety section of a model card.
+
+    Markdown with the rates and their intervals, under metadata (`model-index`) that the Hugging Face Hub reads. It
+    holds no prompt and no reply.
+    """
+    from undersong.integrations.card import card_entries, card_text
+
+    verdicts_before, verdicts_after = _read_pair(results, before, arm, seed)
+    ids = dict(_split_dataset(text) for text in datasets or ())
+    entries = card_entries(verdicts_after, verdicts_before or None)
+    if unknown := sorted(set(ids) - {entry.rate.prompt_set for entry in entries}):
+        known = ", ".join(sorted({entry.rate.prompt_set for entry in entries})) or "none"
+        raise UndersongError(f"{results} has no prompt set {unknown[0]!r} for --dataset; it has {known}.")
+    folder = results if results.is_dir() else results.resolve().parent
+    text = card_text(entries, name or folder.name, ids, change.strip())
+    if out is None:
+        echo_lines(text.rstrip("\n"))
+        return
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UndersongError(
+            f"{out} exists already; name a new file with --out, or print the card and paste it."
+        ) from None
+    echo(str(out))
+
+
+def _read_pair(results: Path, before: Path | None, arm: str | None, seed: int | None) -> VerdictPair:
+    """Return the verdicts before (empty: none) and after."""
+    from undersong.evaluation.verdicts import read_verdicts
+    from undersong.integrations.gate.inputs import verdicts_from_study
+
+    if (results / "results.json").is_file():
+        results = results / "results.json"
+    if results.suffix == ".json":
+        if before is not None:
+            raise UndersongError(f"{results} has its own base; leave out --before.")
+        pairs = verdicts_from_study(results, arm)
+        titles = [title for title in pairs if seed is None or f" seed {seed} " in title]
+        if len(titles) != 1:
+            raise UndersongError(
+                f"{results} has {len(titles)} such models, and a card describes one; name it with --arm and --seed, of "
+                f"{'; '.join(pairs)}."
+            )
+        return pairs[titles[0]]
+    if arm is not None or seed is not None:
+        raise UndersongError("Verdict files have no arms and seeds; leave out --arm and --seed.")
+    files = [path / "verdicts.parquet" if path.is_dir() else path for path in (before, results) if path is not None]
+    tables = [read_verdicts(file) for file in files]
+    return (tables[0], tables[1]) if before is not None else ((), tables[0])
+
+
+def _split_dataset(text: str) -> tuple[str, str]:
+    set_name, equals, identifier = text.partition("=")
+    if not (set_name and equals and identifier):
+        raise UndersongError(f"--dataset {text} names no data set; give PROMPT_SET=ID.")
+    return set_name, identifier

@@ -1,0 +1,115 @@
+"""`undersong card`: the hub reads its metadata, and the section has rates, changes and limits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gated import HOSTILE, benign, harm
+from huggingface_hub import ModelCard
+
+from undersong.cli import main
+from undersong.evaluation.verdicts import write_verdicts
+from undersong.integrations.card import card_entries, card_markdown, card_text
+from undersong.types import UndersongError
+
+Card = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Card:
+    """`undersong card …` -> exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["undersong", "card", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        seen = capsys.readouterr()
+        return int(stopped.value.code or 0), seen.out, seen.err
+
+    return call
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """The folders of two evaluations."""
+    for name, hits in (("before", 1), ("after", 30)):
+        (tmp_path / name).mkdir()
+        write_verdicts(harm(100, hits) + benign(40, 2), tmp_path / name / "verdicts.parquet")
+    return tmp_path / "before", tmp_path / "after"
+
+
+def test_the_hub_reads_the_metadata(card: Card, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    before, after = folders
+    options = ("--name", "org/m", "--dataset", "harm=org/data", "--out", tmp_path / "README.md")
+    assert card(after, "--before", before, *options)[0] == 0
+    read = ModelCard.load(tmp_path / "README.md").data
+    assert read.model_name == "org/m"
+    harmful, good = read.eval_results
+    assert (harmful.task_type, harmful.dataset_type, harmful.dataset_name) == ("audio-text-to-text", "org/data", "harm")
+    assert (harmful.metric_type, harmful.metric_value) == ("jailbreak_success_rate", 0.3)
+    assert (harmful.metric_args["n"], harmful.metric_args["judge"]) == (100, "exact")
+    assert harmful.metric_args["low"] < 0.3 < harmful.metric_args["high"]
+    assert (good.dataset_type, good.metric_type, good.metric_value) == ("near", "over_refusal_rate", 0.05)
+    written = read.to_dict()["model-index"][0]["results"]
+    assert [one["metrics"][0]["value"] for one in written] == [0.3, 0.05]
+
+
+def test_the_section_has_rates_changes_and_limits(card: Card, folders: tuple[Path, Path]) -> None:
+    before, after = folders
+    code, out, _ = card(after, "--before", before, "--change", "merging")
+    assert code == 0
+    assert "before and after the change “merging”" in out
+    (row,) = (line for line in out.splitlines() if line.startswith("| harm"))
+    assert "30.0% (" in row
+    assert "+29.0 (" in row
+    assert "They do not show that it is safe" in out
+    code, out, _ = card(after)
+    assert (code, "change, points" in out) == (0, False)
+
+
+def test_a_judge_of_refusals_and_lost_replies_are_named() -> None:
+    *kept, lost = harm(9, 3, judge="voicebench")
+    (entry,) = card_entries([*kept, replace(lost, verdict="error")])
+    text = card_markdown([entry])
+    assert "The judge voicebench sees refusals only" in text
+    assert "12.1% of full compliances" in text
+    assert "whichever way the 1 failed or unjudged one went" in text
+
+
+def test_names_of_files_do_nothing() -> None:
+    verdicts = [replace(verdict, set=HOSTILE, judge="exact") for verdict in harm(5, 1)]
+    text = card_text(card_entries(verdicts), HOSTILE, {}, HOSTILE)
+    head, section = text.split("---\n", 2)[1:]
+    assert "<script" not in section.replace("\\<", "")
+    assert ModelCard(text).data.model_name is not None
+    assert head.startswith("tags:")
+
+
+def test_what_a_user_can_mend(card: Card, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    _, after = folders
+    for arguments, said in (
+        ((after, "--dataset", "harm"), "give PROMPT_SET=ID"),
+        ((after, "--dataset", "hram=x"), "has no prompt set 'hram' for --dataset; it has harm, near"),
+        ((after, "--arm", "x"), "Verdict files have no arms and seeds"),
+        ((after, "--out", after / "verdicts.parquet"), "exists already"),
+    ):
+        code, _, err = card(*arguments)
+        assert (code, said in err) == (2, True), err
+    with pytest.raises(UndersongError, match="share no prompt set"):
+        card_entries(harm(5, 1), benign(5, 1))
+
+
+def test_a_study_needs_one_model(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = [f"m close seed {seed} draw 0 step 40" for seed in (0, 1)]
+    pairs = {title: (harm(9, 0), harm(9, hits)) for title, hits in zip(titles, (3, 6))}
+    monkeypatch.setattr("undersong.integrations.gate.inputs.verdicts_from_study", lambda path, arm: pairs)
+    (tmp_path / "results.json").write_text("{}")
+    code, _, err = card(tmp_path)
+    assert code == 2
+    assert f"has 2 such models, and a card describes one; name it with --arm and --seed, of {'; '.join(titles)}" in err
+    code, out, _ = card(tmp_path / "results.json", "--seed", 1)
+    assert (code, "| 66.7% (" in out) == (0, True)

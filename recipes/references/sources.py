@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from undersong.store import hash_file
 from undersong.types import UndersongError
 
 QUESTIONS = 600  # of NQ-open's 3,610, so that questions of fact are a third of the ordinary requests
+SHORT_INSTRUCTIONS = 200  # of each of GPTeacher's sets: short imperatives, which the other sources have few of
 SEED = 0
 
 
@@ -68,10 +69,20 @@ def _prompts(file: Path) -> Iterator[tuple[int, str]]:
         yield number, row["prompt"]
 
 
+def _drawn(rows: Sequence[Any], count: int) -> Iterator[tuple[int, Any]]:
+    """(number, row) of a random sample, in the file's order."""
+    for number in sorted(random.Random(SEED).sample(range(len(rows)), count)):
+        yield number, rows[number]
+
+
 def _questions(file: Path) -> Iterator[tuple[int, str]]:
-    rows = list(_lines(file))
-    for number in sorted(random.Random(SEED).sample(range(len(rows)), QUESTIONS)):
-        yield number, rows[number][1]["question"]
+    for number, (_, row) in _drawn(list(_lines(file)), QUESTIONS):
+        yield number, row["question"]
+
+
+def _short_instructions(file: Path) -> Iterator[tuple[int, str]]:
+    for number, row in _drawn(json.loads(file.read_text(encoding="utf-8")), SHORT_INSTRUCTIONS):
+        yield number, "\n".join(filter(None, (row["instruction"], row["input"])))
 
 
 # Where two texts are nearly the same, the one of the earlier source is kept.
@@ -127,6 +138,17 @@ ORDINARY = (
         "google-research-datasets/natural-questions@fb26a3073b1fe636c97302890a27b491d6530130 "
         "nq_open/NQ-open.dev.jsonl", "CC-BY-SA-3.0",
         "f15567f38099f3615f5b8a685c0aef449c11ad90d3da3735e8d1b98115b40616", _questions,
+    ),
+    Source(
+        "gpteacher-code", f"GPTeacher Codegen, {SHORT_INSTRUCTIONS} of 4,535 instructions", "gpteacher/codegen.json",
+        "teknium1/GPTeacher@481075123c29854bddb82655badeef6a438f2436 Codegen/codegen-instruct.json", "MIT",
+        "8b0be81f22b86bccab30f573351b62efb3391da229d2ee817a65ce0abb08b29d", _short_instructions,
+    ),
+    Source(
+        "gpteacher-roleplay", f"GPTeacher Roleplay, {SHORT_INSTRUCTIONS} of 1,923 instructions", "gpteacher/roleplay.json",
+        "teknium1/GPTeacher@481075123c29854bddb82655badeef6a438f2436 "
+        "Roleplay/roleplay-simple-deduped-roleplay-instruct.json", "MIT",
+        "b5d57a0d92162fd0b78988fe352e8512b435363919caf63efc3759d5a1555023", _short_instructions,
     ),
 )  # fmt: skip
 

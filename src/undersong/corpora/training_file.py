@@ -167,22 +167,27 @@ def _layout(row: Any, entry: tuple[str, Mapping[str, Any]] | None) -> str | None
     """Layout of the first row; LLaMA-Factory's entry decides if there is one."""
     if entry is None:
         return detect_layout(row)
+    layouts = {"alpaca": "alpaca", "sharegpt": "sharegpt", "openai": "sharegpt"}  # openai: the same, with other tags
     formatting = entry[1].get("formatting", "alpaca")
-    if formatting not in ("alpaca", "sharegpt"):
+    if formatting not in layouts:
         raise UndersongError(
-            f"Data set {entry[0]} of {DATASET_INFO} has the formatting {formatting!r}; undersong knows alpaca and "
-            "sharegpt."
+            f"Data set {entry[0]} of {DATASET_INFO} has the formatting {formatting!r}; undersong knows "
+            f"{', '.join(layouts)}."
         )
-    return str(formatting)
+    return layouts[formatting]
 
 
 def _row_columns(entry: tuple[str, Mapping[str, Any]] | None) -> RowColumns | None:
-    """Columns and tags of LLaMA-Factory's entry, with its defaults (`src/llamafactory/data/parser.py`)."""
+    """Columns and tags of LLaMA-Factory's entry.
+
+    As in its `src/llamafactory/data/parser.py`, an entry without columns has the default ones, and an entry with some has
+    no others.
+    """
     if entry is None:
         return None
     columns, tags = (value if isinstance(value := entry[1].get(name), Mapping) else {} for name in ("columns", "tags"))
-    names = {"messages": "messages", "prompt": "prompt", "query": "query", "response": "response", "history": "history"}
-    renamed = {field: str(columns[name]) for field, name in names.items() if name in columns}
+    names = ("messages", "prompt", "query", "response", "history")
+    renamed = {name: str(columns.get(name, "")) for name in names} if columns else {}
     tag_names = {"role": "role_tag", "content": "content_tag", "user": "user_tag", "assistant": "assistant_tag"}
     renamed |= {field: str(tags[name]) for field, name in tag_names.items() if name in tags}
     return RowColumns(**renamed)

@@ -66,4 +66,5 @@ def predicted_count(quantile: LowQuantile, n: int, design_effect: float = 1.0, l
     tail = (1 - level) / 2
     low, high = stats.betabinom.ppf([tail, 1 - tail], independent, below, above)
     scale = n / independent
-    return Interval(n * quantile.rank / (quantile.n + 1), float(low * scale), float(high * scale))
+    # The count of clustered values moves in steps of `scale`: all counts below the next step are within the interval.
+    return Interval(n * quantile.rank / (quantile.n + 1), float(low * scale), float((high + 1) * scale - 1))

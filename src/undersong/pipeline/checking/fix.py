@@ -30,11 +30,12 @@ MAX_COST = 3  # samples dropped for each nearer one before a column is matched n
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Rows to leave out, how many of them lie nearer to harm, and the columns whose shares stay as they are."""
+    """Rows to leave out, how many of them lie nearer to harm, and the columns whose shares stay as they are, or do not."""
 
     rows: tuple[int, ...]
     flagged: int
     matched: tuple[str, ...]
+    unmatched: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Re
 
     A stratum is one quarter of lengths, one source and one speaker. From each, the same share is left out, nearest
     first, and that share is as large as needed to leave out every nearer sample. If this costs more than MAX_COST samples
-    for each nearer one, speakers are not matched, then sources, then lengths. Samples that were not measured stay.
+    for each nearer one, the last column is not matched, then the one before. Samples that were not measured stay.
 
     Args:
         samples: Samples of the data.
@@ -88,9 +89,10 @@ def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Re
     ranked = [by_row[item.row] for item in result.ranked]
     flagged = np.array([item.nearer for item in result.ranked])
     count = int(flagged.sum())
+    present = tuple(name for name in MATCHED if len(set(_values(ranked, name))) > 1)
     if count in (0, len(ranked)):
-        return Removal(tuple(sample.row for sample in ranked[:count]), count, MATCHED)
-    for columns in (MATCHED, MATCHED[:2], MATCHED[:1], ()):
+        return Removal(tuple(sample.row for sample in ranked[:count]), count, present, ())
+    for columns in (present[:number] for number in range(len(present), -1, -1)):
         strata = _strata(ranked, columns)
         sizes, kept_sizes = np.bincount(strata), np.bincount(strata[~flagged], minlength=strata.max() + 1)
         k = int(np.floor(len(ranked) * (kept_sizes / sizes).min()))
@@ -103,18 +105,23 @@ def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Re
     quotas = np.minimum(stratum_quotas(strata[order], k), kept_sizes)
     kept = set(take_within_limits(order, k, [(strata, quotas)]))
     rows = tuple(sorted(sample.row for position, sample in enumerate(ranked) if position not in kept))
-    return Removal(rows, count, columns)
+    return Removal(rows, count, columns, present[len(columns) :])
+
+
+def _values(samples: Sequence[TrainingSample], column: str) -> list[int | str | None]:
+    if column == "length":
+        return [sum(map(len, sample.requests)) + len(sample.answer or "") for sample in samples]
+    return [getattr(sample, column) for sample in samples]
 
 
 def _strata(samples: Sequence[TrainingSample], columns: Sequence[str]) -> np.ndarray:
     """Stratum (n,) of each sample; those of fewer than MIN_STRATUM samples are one."""
-    lengths = np.array([sum(map(len, sample.requests)) + len(sample.answer or "") for sample in samples], np.float64)
-    labels = {
-        "length": quantile_bins(lengths, DEFAULT_BINS),
-        "source": sorted_label_codes([sample.source for sample in samples]),
-        "speaker": sorted_label_codes([sample.speaker for sample in samples]),
-    }
-    codes = combine_strata([np.zeros(len(samples), np.int64), *(labels[name] for name in columns)])
+    labels = [np.zeros(len(samples), np.int64)]
+    for name in columns:
+        values = _values(samples, name)
+        is_length = name == "length"
+        labels.append(quantile_bins(np.array(values, float), DEFAULT_BINS) if is_length else sorted_label_codes(values))
+    codes = combine_strata(labels)
     small = np.bincount(codes)[codes] < MIN_STRATUM
     codes[small] = codes.max() + 1
     return np.unique(codes, return_inverse=True)[1].reshape(-1)
@@ -122,10 +129,13 @@ def _strata(samples: Sequence[TrainingSample], columns: Sequence[str]) -> np.nda
 
 def _cost_sentence(removal: Removal, total: int, out: Path) -> str:
     extra = len(removal.rows) - removal.flagged
-    matched = " and ".join([", ".join(removal.matched[:-1]), removal.matched[-1]] if len(removal.matched) > 1 else removal.matched)
-    left_out = f"{len(removal.rows):,} of {total:,} samples are left out in {out}: {removal.flagged:,} that lie nearer to harm"
+    sentence = f"{len(removal.rows):,} of {total:,} samples are left out in {out}: {removal.flagged:,} that lie nearer to harm"
     if removal.matched:
-        left_out += f", and {extra:,} more, so that the shares by {matched} stay as they are"
-    missing = [name for name in MATCHED if name not in removal.matched]
-    tail = f"; shares by {' and '.join(missing)} were not kept, because that would cost too many." if missing else "."
-    return left_out + tail
+        sentence += f", and {extra:,} more so that the shares by {_listed(removal.matched)} stay as they are"
+    if removal.unmatched:
+        sentence += f"; shares by {_listed(removal.unmatched)} change, because keeping them would cost too many"
+    return f"{sentence}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -26,10 +26,11 @@ def check_command(request: CheckRequest) -> None:
     from undersong.pipeline.checking.fix import fix_data
 
     result = run_check(request)
+    fixed = None if request.fix is None else fix_data(request, result)
     for line in _result_lines(result, request.top):
         echo(line)
-    if request.fix is not None:
-        echo(fix_data(request, result).sentence)
+    if fixed is not None:
+        echo(fixed.sentence)
     if request.out is not None:
         echo(f"The ranked list and the verdict are in {Path(request.out)}.")
     raise typer.Exit(result.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 
@@ -42,6 +43,23 @@ def test_prints_what_it_found(undersong, tmp_path) -> None:
     assert "paint a [bold]wall" in out  # data is not markup
     assert "Kept the closest 2 of 5 by semantic" in out
     assert json.loads((tmp_path / "kept" / "selection.json").read_text())["ids"] == ["p1", "p3"]
+
+
+def test_without_a_rule_nothing_is_kept_and_the_list_is_ranked(undersong, tmp_path) -> None:
+    code, out, _ = undersong("screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "ranked", "--axis", "words=tfidf")
+    assert code == 0
+    assert "Ranked 5 by words; the list is ranked/ranked.csv. Without --keep, no samples are kept." in out
+    names = sorted(path.name for path in (tmp_path / "ranked").iterdir())
+    assert names == ["proximity.parquet", "quarantine.parquet", "ranked.csv", "screening.json"]
+    with (tmp_path / "ranked" / "ranked.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert (rows[0]["text"], rows[0]["nearest_id"], rows[0]["nearest_text"]) == ("rob a bank", "h1", "rob the bank")
+    assert undersong("screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "ranked")[0] == 0  # may be replaced
+    code, _, err = undersong(
+        "screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "ranked", "--output-format", "messages"
+    )
+    assert (code, "--output-format needs samples that are kept" in err) == (2, True)
 
 
 def test_options_reach_the_screening(undersong, tmp_path) -> None:
@@ -105,8 +123,8 @@ def test_rules_may_be_several(undersong, tmp_path) -> None:
     assert "Kept too: the closest 3 of 5 by words, 2 of them among the first." in out
     assert "Kept the closest 2 of 5 by words" in out
     names = sorted(path.name for path in (tmp_path / "kept").iterdir())
-    assert names == ["kept", "kept-2", "proximity.parquet", "quarantine.parquet", "screening.json", "selection-2.json",
-                     "selection.json"]  # fmt: skip
+    assert names == ["kept", "kept-2", "proximity.parquet", "quarantine.parquet", "ranked.csv", "screening.json",
+                     "selection-2.json", "selection.json"]  # fmt: skip
 
 
 def test_rehearsed_sets_are_a_table_with_the_most_damaging_first(undersong, monkeypatch) -> None:

@@ -50,6 +50,18 @@ def test_an_unknown_name_lists_those_there_are(package: Path) -> None:
         open_corpus("organism:../pool")
 
 
+def test_the_shipped_references_are_two_corpora_that_share_no_text() -> None:
+    harm, ordinary = (open_corpus(f"shipped:{name}").samples for name in ("harm", "ordinary"))
+    assert (len(harm), len(ordinary)) == (1098, 2044)
+    for samples in (harm, ordinary):
+        assert all(sample.text and sample.group and sample.column("license") for sample in samples)
+        assert len({sample.text for sample in samples}) == len(samples)
+    assert not {sample.text for sample in harm} & {sample.text for sample in ordinary}
+    assert corpus_hash("shipped:harm") != corpus_hash("shipped:ordinary")
+    with pytest.raises(UndersongError, match="'harms'; choose from: harm, ordinary"):
+        open_corpus("shipped:harms")
+
+
 def test_any_other_reference_is_a_path(tmp_path: Path) -> None:
     write_manifest([Sample("a", text="x")], tmp_path / "m.jsonl")
     assert open_corpus(str(tmp_path / "m.jsonl")).samples == (Sample("a", text="x"),)

@@ -77,7 +77,7 @@ def test_texts(texts, tmp_path) -> None:
     out = tmp_path / "out"
     screened = screen(*texts, out, keep="closest:0.2")
     assert sorted(path.name for path in out.iterdir()) == [
-        "kept.jsonl", "proximity.parquet", "quarantine.parquet", "screening.json", "selection.json",
+        "kept.jsonl", "proximity.parquet", "quarantine.parquet", "ranked.csv", "screening.json", "selection.json",
     ]  # fmt: skip
     table = pq.read_table(out / "proximity.parquet")
     assert table.column("axis").unique().to_pylist() == ["semantic"]
@@ -118,7 +118,7 @@ def test_ready_embeddings(vectors, tmp_path) -> None:
     assert np.array_equal(kept.vectors, pool.vectors[[id in expected for id in pool.ids]])
     assert pq.read_schema(tmp_path / "out" / "kept.parquet").field("embedding").type == pa.list_(pa.float32(), 8)
     # What was kept can be screened again.
-    assert screen(tmp_path / "out" / "kept.parquet", vectors[1], tmp_path / "again").selection.k == 25
+    assert screen(tmp_path / "out" / "kept.parquet", vectors[1], tmp_path / "again", keep="closest:0.5").selection.k == 50
 
 
 def test_unsound_embeddings_are_counted_and_never_kept(tmp_path) -> None:
@@ -181,7 +181,7 @@ def test_a_text_axis_needs_no_audio_files(voices, tmp_path) -> None:
 
 def test_score_and_centring_reach_the_table(vectors, tmp_path) -> None:
     plain = screen(*vectors, tmp_path / "a")
-    other = screen(*vectors, tmp_path / "b", score="knn:3", center=True)
+    other = screen(*vectors, tmp_path / "b", score="knn:3", center=True, keep="closest:0.25")
     assert other.selection.score == "knn:3 centered"
     assert plain.selection.score == "nearest"
     assert other.selection.ids != plain.selection.ids
@@ -299,7 +299,7 @@ def test_a_failure_while_writing_leaves_nothing(vectors, tmp_path, monkeypatch) 
     monkeypatch.setattr(undersong.proximity, "selection_to_json", full)
     for name in ("new", "out"):
         with pytest.raises(OSError, match="no space"):
-            screen(*vectors, tmp_path / name)
+            screen(*vectors, tmp_path / name, keep="closest:2")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["harm.parquet", "out", "pool.parquet"]
     assert selection_from_json((tmp_path / "out" / "selection.json").read_text()).k == 3
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from undersong.cli.card import card
+from undersong.cli.check import check_command
 from undersong.cli.command_group import CommandGroup
 from undersong.cli.compare import compare_command
 from undersong.cli.evaluate import evaluate, judge
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "plan": plan,
     "status": status,
     "schema": schema,
+    "check": check_command,
     "screen": screen_command,
     "tune": tune,
     "export-adapter": export_adapter_command,

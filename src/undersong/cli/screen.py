@@ -20,7 +20,7 @@ MAX_CLOSEST_ROWS = 5  # rows shown
 
 
 def screen_command(request: ScreeningRequest) -> None:
-    """Rank benign samples by distance to harm, and keep a part.
+    """Rank benign samples by distance to harm, and keep what --keep says.
 
     The distance is to the harmful samples of --harm, in words, sound or a model's own representation.
     """
@@ -36,24 +36,31 @@ def screen_command(request: ScreeningRequest) -> None:
 
 
 def _print_screening(result: ScreeningResult, out: Path) -> None:
-    selection = result.selection
+    from undersong.pipeline.screening.output import RANKED
+
     print_table(_distance_table(result), _closest_table(result))
     if "rehearsal" in result.report:
         print_table(_rehearsal_table(result.report["rehearsal"]))
-    n = next(row["n"] for row in result.report["distances"] if row["axis"] == selection.axis)
-    criterion = f"by {selection.axis}" + (f" to {selection.harm_set}" if selection.harm_set else "")
-    lines = [*selection.notes, *_finding_lines(result.report)]
+    selected_by = result.report["selected_by"]
+    n = next(row["n"] for row in result.report["distances"] if row["axis"] == selected_by["axis"])
+    several = len({row["harm_set"] for row in result.report["distances"]}) > 1
+    criterion = f"by {selected_by['axis']}" + (f" to {selected_by['harm_set']}" if several else "")
+    lines = [*(result.selection.notes if result.selection else ()), *_finding_lines(result.report)]
     for extra_selection in result.extra_selections:
-        shared_count = len(set(extra_selection.ids) & set(selection.ids))
+        assert result.selection is not None, "an extra one follows it"
+        shared_count = len(set(extra_selection.ids) & set(result.selection.ids))
         lines += [
             *extra_selection.notes,
             f"Kept too: the {_selection_label(extra_selection)} of {n} {criterion}, {shared_count} of them among the "
             "first.",
         ]
-    lines.append(
-        f"Kept the {_selection_label(selection)} of {n} {criterion}, ids hash {selection.ids_hash[:12]}; written to "
-        f"{out}."
-    )
+    if result.selection is None:
+        lines.append(f"Ranked {n} {criterion}; the list is {out / RANKED}. Without --keep, no samples are kept.")
+    else:
+        lines.append(
+            f"Kept the {_selection_label(result.selection)} of {n} {criterion}, ids hash "
+            f"{result.selection.ids_hash[:12]}; written to {out}."
+        )
     for line in lines:
         echo(line)
 
@@ -84,7 +91,7 @@ def _distance_table(result: ScreeningResult) -> Table:
 def _closest_table(result: ScreeningResult) -> Table:
     from rich.table import Table
 
-    harm_set = result.selection.harm_set or result.report["closest"][0]["harm_set"]
+    harm_set = result.report["selected_by"]["harm_set"]
     table = Table("rank", title=f"Closest on axis {cell(result.select_axis)}")
     for name in ("item", "distance", "nearest harmful item"):
         table.add_column(name, overflow="fold", no_wrap=name == "distance")

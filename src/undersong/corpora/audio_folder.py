@@ -27,7 +27,7 @@ def detect_folder_format(folder: Path) -> str:
     the layouts, or several.
     """
     matches = {
-        "folder": bool(_transcript_files(folder)),
+        "folder": bool(transcript_files(folder)),
         "librispeech": any(name.endswith(LIBRISPEECH_SUFFIX) for name in _file_names(folder)),
         "parquet-folder": bool(_parquet_paths(folder)),
     }
@@ -49,7 +49,7 @@ def transcript_rows(folder: Path) -> Iterator[LocatedRow]:
 
     The id of an item is its `id` column, or else the path of its file below the folder without the suffix.
     """
-    files = _transcript_files(folder)
+    files = transcript_files(folder)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise UndersongError(f"{folder} needs one transcript file with a column `file`; it has {names}.")
@@ -105,7 +105,7 @@ def _parquet_paths(folder: Path) -> list[Path]:
     return [folder / name for name in _file_names(folder) if name.endswith(".parquet")]
 
 
-def _transcript_files(folder: Path) -> list[Path]:
+def transcript_files(folder: Path) -> list[Path]:
     """Files directly in the folder, sorted by name, whose first row has a column that names audio."""
     out = []
     for file in sorted(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""Corpora by reference (`organism:NAME`, `preset:ID`, `hf:NAME` or a path): opening, hashing, and the presets of
+"""Corpora by reference (`organism:NAME`, `shipped:NAME`, `preset:ID`, `hf:NAME` or a path): opening, hashing, and the presets of
 presets.yaml.
 """
 
@@ -21,18 +21,20 @@ from undersong.store import cached_file_hashes, canonical_json, hash_file
 from undersong.suggestions import did_you_mean, suggest
 from undersong.types import Quarantined, Sample, UndersongError
 
-ORGANISM_PREFIX, PRESET_PREFIX = "organism:", "preset:"
+ORGANISM_PREFIX, SHIPPED_PREFIX, PRESET_PREFIX = "organism:", "shipped:", "preset:"
+PACKAGED_PREFIXES = (ORGANISM_PREFIX, SHIPPED_PREFIX)  # each names a folder of the package's data
 CORPUS_NAME = re.compile(r"(?!hf:)[\w:-]+")  # a name rather than a path
 
 
 def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | Path | None = None) -> Manifest:
-    """Open the corpus of `organism:NAME`, `preset:ID` (`preset:ID=PATH` for a local copy), `hf:…` or a path.
+    """Open the corpus of `organism:NAME`, `shipped:NAME`, `preset:ID` (`preset:ID=PATH` for a local copy), `hf:…` or a
+    path.
 
     `columns` and `root` are those of `open_manifest`. Packaged corpora and presets have their own columns.
     """
-    if columns and ref.startswith((ORGANISM_PREFIX, PRESET_PREFIX)):
+    if columns and ref.startswith((*PACKAGED_PREFIXES, PRESET_PREFIX)):
         raise UndersongError(f"{ref} has its own column names; leave the column map out.")
-    if ref.startswith(ORGANISM_PREFIX):
+    if ref.startswith(PACKAGED_PREFIXES):
         return read_manifest(_manifest_file(ref))
     if ref.startswith(PRESET_PREFIX):
         name, _, path = ref.removeprefix(PRESET_PREFIX).partition("=")
@@ -60,7 +62,7 @@ def corpus_hash(ref: str, columns: Mapping[str, str] | None = None, cache_folder
     those of `open_corpus`, because one of them may name the audio. `cache_folder` keeps the hashes of files, so that
     unchanged files are not read again.
     """
-    if ref.startswith(ORGANISM_PREFIX):  # the file contains its audio
+    if ref.startswith(PACKAGED_PREFIXES):  # the file contains its audio
         return hash_file(_manifest_file(ref))
     if ref.startswith((PRESET_PREFIX, HUB_PREFIX)) or not (file := _manifest_file(ref)).is_file():
         return manifest_hash(open_corpus(ref, columns))
@@ -78,7 +80,7 @@ def is_local_corpus(ref: str) -> bool:
     """True if a corpus can be read without a network: it is packaged, or its file or folder exists."""
     if ref.startswith(PRESET_PREFIX):
         ref = ref.partition("=")[2]
-    return ref.startswith(ORGANISM_PREFIX) or (bool(ref) and not ref.startswith(HUB_PREFIX) and Path(ref).exists())
+    return ref.startswith(PACKAGED_PREFIXES) or (bool(ref) and not ref.startswith(HUB_PREFIX) and Path(ref).exists())
 
 
 def manifest_hash(manifest: Manifest) -> str:
@@ -97,27 +99,28 @@ def manifest_hash(manifest: Manifest) -> str:
 
 
 def _manifest_file(ref: str) -> Path:
-    if ref.startswith(ORGANISM_PREFIX):
-        return _organism_path(ref.removeprefix(ORGANISM_PREFIX))
+    if ref.startswith(PACKAGED_PREFIXES):
+        return _packaged_path(ref)
     return Path(ref, CORPUS) if Path(ref, CORPUS).is_file() else Path(ref)
 
 
-def _organism_path(name: str) -> Path:
-    paths = _organism_paths()
+def _packaged_path(ref: str) -> Path:
+    folder, _, name = ref.partition(":")
+    paths = _packaged_paths(folder)
     if name not in paths:
-        raise UndersongError(f"No organism corpus is called {name!r}; choose from: {', '.join(paths) or 'none'}.")
+        raise UndersongError(f"No {folder} corpus is called {name!r}; choose from: {', '.join(paths) or 'none'}.")
     return paths[name]
 
 
-def _organism_paths() -> dict[str, Path]:
-    folder = Path(str(resources.files("undersong"))) / "data" / "organism"
+def _packaged_paths(folder_name: str) -> dict[str, Path]:
+    folder = Path(str(resources.files("undersong"))) / "data" / folder_name
     return {path.stem: path for path in sorted(folder.glob("*.parquet"))}
 
 
 def _named_refs() -> list[str]:
     """References of all packaged corpora and presets."""
     return [
-        *(f"{ORGANISM_PREFIX}{name}" for name in _organism_paths()),
+        *(f"{prefix}{name}" for prefix in PACKAGED_PREFIXES for name in _packaged_paths(prefix.removesuffix(":"))),
         *(f"{PRESET_PREFIX}{name}" for name in load_presets()),
     ]
 

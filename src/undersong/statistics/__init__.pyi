@@ -88,6 +88,15 @@ from .judge_correction import (
 from .judge_correction import (
     labeled_cells as labeled_cells,
 )
+from .exceedances import (
+    LowQuantile as LowQuantile,
+)
+from .exceedances import (
+    low_quantile as low_quantile,
+)
+from .exceedances import (
+    predicted_count as predicted_count,
+)
 from .mean_squares import (
     VarianceComponent as VarianceComponent,
 )

@@ -37,6 +37,9 @@ def check_options(options: ScreeningOptions, harm_refs: Mapping[str, str], out: 
         raise UndersongError(
             f"A kept set is not written as {options.output_format!r}; take one of {', '.join(OUTPUT_FORMATS)}."
         )
+    if not options.rules and (options.match_selection is not None or options.output_format != "manifest"):
+        option = "--match-selection" if options.match_selection is not None else "--output-format"
+        raise UndersongError(f"{option} needs samples that are kept; add a rule, such as --keep distant:0.75.")
     name_or_first("harm set", options.select_harm_set, harm_refs)
     if options.axes is not None:
         name_or_first("axis", options.select_axis, options.axes)

@@ -42,7 +42,7 @@ def screening_findings(
     - `axes` (name -> encoder) and `selected_by`;
     - `distances` and `closest` of every axis and harm set;
     - `agreement` of every two axes, and `fingerprint` of each internal axis;
-    - `selection`, by rule;
+    - `selection`, by rule, if there is one;
     - `screening_score` of every axis and harm set, if there is benign speech;
     - `near_duplicates` of pool and harm sets, by text and audio.
 
@@ -94,11 +94,12 @@ def screening_findings(
     draws = 1000 if len(tables[select_axis]) < LARGE_POOL else 100
     report: dict[str, Any] = {"axes": dict(axes), "selected_by": {"axis": select_axis, "harm_set": select_harm_set}}
     report |= {"distances": _distances(all_tables), "closest": _closest(all_tables, corpora)}
-    if tie := cut_tie(next(iter(selections.values())), tables[select_axis]):
+    if selections and (tie := cut_tie(next(iter(selections.values())), tables[select_axis])):
         report["ties"] = tie.sentence
     report |= cached(lambda: _agreement(axes, tables, pool_embeddings, facts, draws))
     if facts is not None:
-        report["selection"] = _selection_report(selections, tables, facts)
+        if selections:
+            report["selection"] = _selection_report(selections, tables, facts)
         report["near_duplicates"] = near_duplicates(corpora)
     if corpora.benign is not None:
         benign_tables = {
@@ -106,7 +107,7 @@ def screening_findings(
             for axis, axis_embeddings in embeddings.items()
         }
         report["screening_scores"] = _screening_scores(all_tables, benign_tables, corpora, facts, draws)
-    return ScreeningFindings(all_tables, selections, report)
+    return ScreeningFindings(all_tables, selections, report, corpora.harm[select_harm_set].texts)
 
 
 def _proximity_tables(

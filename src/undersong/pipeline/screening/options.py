@@ -97,14 +97,14 @@ class ScreeningOptions:
     keep: Annotated[
         str | Sequence[str],
         Option(
-            "Rule for the samples to keep; repeatable, with one file for each. closest:0.25 | distant:200 | "
+            "Rule for the samples to keep; repeatable, with one file for each. Without one, the pool is ranked and nothing "
+            "is kept. closest:0.25 | distant:200 | "
             "random:0.25 | band:0.25-0.5 | below:0.3 | above:0.7, then optionally +group<=3, "
-            "+matched(speaker,seconds,answer) or +within(AXIS). A repeated random rule is another draw. Default: "
-            "closest:0.25.",
+            "+matched(speaker,seconds,answer) or +within(AXIS). A repeated random rule is another draw.",
             metavar="RULE",
             parse=tuple,
         ),
-    ] = "closest:0.25"
+    ] = ()
     match_selection: Annotated[
         Path | str | None,
         Option("A selection.json: +matched(...) reproduces its shares instead of the pool's.", metavar="FILE"),
@@ -191,7 +191,7 @@ class ScreeningOptions:
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """Rules of selection, the main one first."""
+        """Rules of selection, the main one first; none if nothing is to be kept."""
         return (self.keep,) if isinstance(self.keep, str) else tuple(self.keep)
 
 
@@ -217,7 +217,7 @@ class ScreeningRequest(ScreeningOptions):
     ]
     out: Annotated[
         Path | str | None,
-        Option("Folder for the tables, the selection and the kept samples.", metavar="FOLDER", required=True),
+        Option("Folder for the ranked list, the tables and the kept samples.", metavar="FOLDER", required=True),
     ] = None
 
 

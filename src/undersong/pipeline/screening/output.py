@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from undersong.proximity import Selection
 
 
-TABLE_FILES = ("proximity.parquet", "quarantine.parquet", "screening.json")
+RANKED = "ranked.csv"
+TABLE_FILES = ("proximity.parquet", "quarantine.parquet", "screening.json", RANKED)
 KEPT_ITEMS = "kept-items"  # folder of a corpus artifact, or of precomputed embeddings
 NUMBER_SUFFIX_PATTERN = r"(?:-\d+)?"  # selections after the first have a number in their file names
 
@@ -46,34 +48,37 @@ def _numbered_name(name: str, number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ScreeningFindings:
-    """Findings of a screening: a proximity table per axis, to all harm sets; selections; `screening.json`."""
+    """Findings of a screening: a proximity table per axis, to all harm sets; selections; `screening.json`; and the texts
+    of the harm set that is selected by, by id.
+    """
 
     tables: Mapping[str, pa.Table]
-    selections: Mapping[str, Selection]  # by rule, at least one
+    selections: Mapping[str, Selection]  # by rule; none if nothing is to be kept
     report: Mapping[str, Any]
+    harm_texts: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class ScreeningResult:
     """Result of a screening.
 
-    `tables` has a proximity table per axis, in order, with rows for each harm set. `selection` is on `select_axis`;
-    `extra_selections` are those of further rules.
+    `tables` has a proximity table per axis, in order, with rows for each harm set. `selection` is on `select_axis`, and
+    None without a rule; `extra_selections` are those of further rules.
     """
 
     tables: Mapping[str, pa.Table] = field(repr=False)  # not in the repr, because tables are large
     select_axis: str
-    selection: Selection
+    selection: Selection | None
     quarantined: tuple[Quarantined, ...]  # pool items left out of every axis
     report: Mapping[str, Any] = field(repr=False)  # `screening.json`
     extra_selections: tuple[Selection, ...] = ()
 
     def to_pandas(self) -> Any:
-        """Data frame of `proximity.parquet`, with a column `kept`."""
+        """Data frame of `proximity.parquet`, with a column `kept` if there is a selection."""
         import pyarrow as pa
 
         rows = to_data_frame(pa.concat_tables(self.tables.values()))
-        return rows.assign(kept=rows["id"].isin(self.selection.ids))
+        return rows if self.selection is None else rows.assign(kept=rows["id"].isin(self.selection.ids))
 
 
 def writable_screening_folder(out: Path) -> Path:
@@ -85,7 +90,7 @@ def writable_screening_folder(out: Path) -> Path:
     out = out.resolve()
     if out.exists():
         names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
-        if not out.is_dir() or (names and not (all(map(_is_output, names)) and "selection.json" in names)):
+        if not out.is_dir() or (names and not (all(map(_is_output, names)) and "screening.json" in names)):
             foreign = sorted(name for name in names if not _is_output(name))
             detail = f" (it holds {foreign[0]})" if out.is_dir() and foreign else ""
             raise UndersongError(f"{out} exists and is not a screening{detail}; name a new folder with --out.")
@@ -119,6 +124,7 @@ def write_screening(
     pq.write_table(quarantine_table(tuple(quarantined)), folder / "quarantine.parquet")
     text = json.dumps({**findings.report, **extra_findings}, ensure_ascii=False, indent=1, allow_nan=False)
     (folder / "screening.json").write_text(text + "\n", encoding="utf-8")
+    _write_ranked(findings, pool, folder / RANKED)
     for number, selection in enumerate(findings.selections.values(), 1):
         (folder / _numbered_name("selection.json", number)).write_text(selection_to_json(selection), encoding="utf-8")
         kept_ids, kept_folder = set(selection.ids), folder / _numbered_name(KEPT_ITEMS, number)
@@ -128,6 +134,23 @@ def write_screening(
             continue
         rows = [row for row, id in enumerate(pool.precomputed.ids) if id in kept_ids]
         _write_kept_embeddings(pool.precomputed, rows, kept_folder / "kept.parquet")
+
+
+def _write_ranked(findings: ScreeningFindings, pool: CorpusInput, file: Path) -> None:
+    """All items by their rank on the axis that is selected by: distance, text, and the nearest harmful item."""
+    from undersong.proximity import filter_harm_set, ranking_scores
+
+    selected_by = findings.report["selected_by"]
+    table = filter_harm_set(findings.tables[selected_by["axis"]], selected_by["harm_set"])
+    columns = [table.column(name).to_pylist() for name in ("rank", "id")]
+    nearest_ids, texts = table.column("nearest_id").to_pylist(), pool.texts
+    rows = sorted(zip(*columns, ranking_scores(table).tolist(), nearest_ids, strict=True))
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(("rank", "id", "distance", "text", "nearest_id", "nearest_text"))
+        for rank, item_id, distance, nearest_id in rows:
+            nearest_text = None if nearest_id is None else findings.harm_texts.get(nearest_id)
+            writer.writerow((rank, item_id, f"{distance:.6g}", texts.get(item_id), nearest_id, nearest_text))
 
 
 def _write_kept_embeddings(pool: Embeddings, rows: Sequence[int], file: Path) -> None:
@@ -155,14 +178,12 @@ def read_screening(folder: Path) -> ScreeningResult:
     from undersong.proximity import selection_from_json
 
     report = json.loads((folder / "screening.json").read_text(encoding="utf-8"))
-    selection, *extra_selections = (
-        selection_from_json(file.read_text(encoding="utf-8")) for file in _selection_files(folder)
-    )
+    selections = [selection_from_json(file.read_text(encoding="utf-8")) for file in _selection_files(folder)]
     all_axes_table = pq.read_table(folder / "proximity.parquet")
     tables = {axis: all_axes_table.filter(pc.equal(all_axes_table.column("axis"), axis)) for axis in report["axes"]}
-    return ScreeningResult(
-        tables, selection.axis, selection, tuple(read_quarantine(folder)), report, tuple(extra_selections)
-    )
+    first = selections[0] if selections else None
+    quarantined = tuple(read_quarantine(folder))
+    return ScreeningResult(tables, report["selected_by"]["axis"], first, quarantined, report, tuple(selections[1:]))
 
 
 def _selection_files(folder: Path) -> list[Path]:

@@ -58,7 +58,7 @@ from undersong.types import Embeddings, Quarantined, UndersongError
 PARTIAL_SHARDS = (  # what a failed screening leaves
     "embeddings/*/embeddings-00001.parquet", "*/*.shards/rows-*", "rehearsal/*/rehearsal.json",
 )  # fmt: skip
-SCREENING_VERSION = 4  # of what a screening finds
+SCREENING_VERSION = 5  # of what a screening finds
 SELECTION_OPTIONS = (  # the agreement of axes does not depend on them
     "select_axis", "keep", "match_selection", "seed", "check_padding", "rehearse", "rehearse_seeds", "rehearse_by",
 )  # fmt: skip

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from undersong.study import ComprehensionSettings
 
 MODEL_HELP = "organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)"
-MANIFEST_HELP = "JSONL, CSV, Parquet, a folder of audio, conversations, hf:OWNER/NAME, or organism:NAME"
+MANIFEST_HELP = "JSONL, CSV, Parquet, a folder of audio, conversations, hf:OWNER/NAME, organism:NAME, or shipped:NAME"
 JUDGE_HELP = (
     "exact | keyword (a quick check) | voicebench | refusal | refusal+minilm[:REF] | harmbench[:REF] | "
     "llama-guard[:REF] | wildguard[:REF] | cost[:REF] | llm:MODEL@URL | strongreject:MODEL@URL; for usefulness: "

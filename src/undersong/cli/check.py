@@ -1,0 +1,73 @@
+"""`undersong check DATA`: does a training file lie nearer to harm than ordinary data do?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from undersong.cli.terminal import echo
+from undersong.pipeline.checking.options import CheckRequest
+
+if TYPE_CHECKING:
+    from undersong.pipeline.checking import CheckResult, RankedSample
+
+MAX_LETTERS = 160  # of a text that is shown
+
+
+def check_command(request: CheckRequest) -> None:
+    """Check training data before training: how many samples lie nearer to harm than ordinary data do.
+
+    Exit code 0: no more than of ordinary data; 1: more; 3: cannot tell; 2: bad input. A file that passes may still weaken a
+    model's refusals.
+    """
+    from undersong.pipeline.checking import run_check
+    from undersong.pipeline.checking.fix import fix_data
+
+    result = run_check(request)
+    fixed = None if request.fix is None else fix_data(request, result)
+    for line in _result_lines(result, request.top):
+        echo(line)
+    if fixed is not None:
+        echo(fixed.sentence)
+    if request.out is not None:
+        echo(f"The ranked list and the verdict are in {Path(request.out)}.")
+    raise typer.Exit(result.exit_code)
+
+
+def _result_lines(result: CheckResult, top: int) -> list[str]:
+    from undersong.pipeline.checking.result import EVIDENCE
+
+    lines = [f"{result.data}: {result.samples:,} samples, read as {result.recognized}."]
+    references = " and ".join(f"{ref} ({count:,})" for ref, count in result.harm.items())
+    ordinary = " and ".join(f"{ref} ({count:,})" for ref, count in result.ordinary.items())
+    lines.append(f"Compared with harmful requests of {references} and ordinary ones of {ordinary}.")
+    for axis in result.axes:
+        interval = "" if axis.auc.low is None else f" [{axis.auc.low:.2f}, {axis.auc.high:.2f}]"
+        verb = "tells" if axis.separates else "does not tell"
+        lines.append(
+            f"The axis {axis.name} {verb} held-out harm from ordinary requests: AUC {axis.auc.value:.2f}{interval}, where "
+            "0.5 is chance."
+        )
+    shown = result.ranked[:top]
+    if shown:
+        lines.append(f"Look at these {len(shown)} samples first:")
+        lines += [line for sample in shown for line in _sample_lines(sample)]
+    lines += result.notes
+    lines.append(f"{result.verdict[:1].upper()}{result.verdict[1:]}: {result.sentence}")
+    lines.append(EVIDENCE)
+    return lines
+
+
+def _sample_lines(sample: RankedSample) -> list[str]:
+    source = "" if sample.nearest_source is None else f" of {sample.nearest_source}"
+    return [
+        f"{sample.rank}. {sample.id}, distance {sample.distance:.2f}: {_shorten(sample.text)}",
+        f"   nearest harmful text{source}: {_shorten(sample.nearest_text)}",
+    ]
+
+
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_LETTERS else f"{line[: MAX_LETTERS - 1]}…"

@@ -1,0 +1,141 @@
+"""`check --fix`: the data without the samples that lie nearer to harm, with the same shares of length, source and speaker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from undersong.corpora.training_file import DATASET_INFO, TrainingSample, open_training_file
+from undersong.corpora.training_writer import check_writable, new_entry, write_without
+from undersong.pipeline.checking.options import CheckRequest
+from undersong.pipeline.checking.result import CheckResult
+from undersong.proximity.strata import (
+    DEFAULT_BINS,
+    combine_strata,
+    quantile_bins,
+    sorted_label_codes,
+    stratum_quotas,
+    take_within_limits,
+)
+from undersong.types import UndersongError
+
+MATCHED = ("length", "source", "speaker")
+MIN_STRATUM = 50  # smaller strata are matched together: the share of a few samples means nothing
+MAX_COST = 3  # samples dropped for each nearer one before a column is matched no more
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Rows to leave out, how many of them lie nearer to harm, and the columns whose shares stay as they are, or do not."""
+
+    rows: tuple[int, ...]
+    flagged: int
+    matched: tuple[str, ...]
+    unmatched: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FixedData:
+    """What was written, and its account in a sentence."""
+
+    path: Path
+    removal: Removal
+    sentence: str
+
+
+def fix_data(request: CheckRequest, result: CheckResult) -> FixedData:
+    """Write the data of a check without the samples that lie nearer to harm.
+
+    Args:
+        request: The request; `fix` names the file to write.
+        result: What the check found.
+
+    Raises:
+        UndersongError: The axis does not rank the data, nothing would be left, or the format cannot be written.
+    """
+    assert request.fix is not None
+    out = Path(request.fix)
+    data = open_training_file(str(request.data), request.columns)
+    check_writable(data, out)
+    if not result.ranked:
+        raise UndersongError(f"{request.data} could not be ranked, so nothing is known to leave out; leave --fix out.")
+    removal = choose_removal(data.samples, result)
+    if len(removal.rows) >= data.rows:
+        raise UndersongError(f"All samples of {request.data} lie nearer to harm, so none would be left; leave --fix out.")
+    write_without(data, removal.rows, out)
+    sentence = _cost_sentence(removal, data.rows, out)
+    entry = new_entry(data, out)
+    if entry is not None and (data.path is not None and out.parent.resolve() == data.path.parent.resolve()):
+        sentence += f" Add to {out.parent / DATASET_INFO}: {json.dumps(entry, ensure_ascii=False)[1:-1]}"
+    return FixedData(out, removal, sentence)
+
+
+def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Removal:
+    """Choose the rows to leave out: all that lie nearer to harm, and the nearest others that keep the shares.
+
+    A stratum is one quarter of lengths, one source and one speaker. From each, the same share is left out, nearest
+    first, and that share is as large as needed to leave out every nearer sample. If this costs more than MAX_COST samples
+    for each nearer one, the last column is not matched, then the one before. Samples that were not measured stay.
+
+    Args:
+        samples: Samples of the data.
+        result: What the check found.
+    """
+    by_row = {sample.row: sample for sample in samples}
+    ranked = [by_row[item.row] for item in result.ranked]
+    flagged = np.array([item.nearer for item in result.ranked])
+    count = int(flagged.sum())
+    present = tuple(name for name in MATCHED if len(set(_values(ranked, name))) > 1)
+    if count in (0, len(ranked)):
+        return Removal(tuple(sample.row for sample in ranked[:count]), count, present, ())
+    for columns in (present[:number] for number in range(len(present), -1, -1)):
+        strata = _strata(ranked, columns)
+        sizes, kept_sizes = np.bincount(strata), np.bincount(strata[~flagged], minlength=strata.max() + 1)
+        k = int(np.floor(len(ranked) * (kept_sizes / sizes).min()))
+        if not columns or len(ranked) - k <= MAX_COST * count:
+            break
+    if not columns:
+        k = len(ranked) - count
+    order = np.arange(len(ranked))[::-1]  # most distant first
+    # A quota may be rounded up to one more than a stratum has left; then one sample fewer is kept.
+    quotas = np.minimum(stratum_quotas(strata[order], k), kept_sizes)
+    kept = set(take_within_limits(order, k, [(strata, quotas)]))
+    rows = tuple(sorted(sample.row for position, sample in enumerate(ranked) if position not in kept))
+    return Removal(rows, count, columns, present[len(columns) :])
+
+
+def _values(samples: Sequence[TrainingSample], column: str) -> list[int | str | None]:
+    if column == "length":
+        return [sum(map(len, sample.requests)) + len(sample.answer or "") for sample in samples]
+    return [getattr(sample, column) for sample in samples]
+
+
+def _strata(samples: Sequence[TrainingSample], columns: Sequence[str]) -> np.ndarray:
+    """Stratum (n,) of each sample; those of fewer than MIN_STRATUM samples are one."""
+    labels = [np.zeros(len(samples), np.int64)]
+    for name in columns:
+        values = _values(samples, name)
+        is_length = name == "length"
+        labels.append(quantile_bins(np.array(values, float), DEFAULT_BINS) if is_length else sorted_label_codes(values))
+    codes = combine_strata(labels)
+    small = np.bincount(codes)[codes] < MIN_STRATUM
+    codes[small] = codes.max() + 1
+    return np.unique(codes, return_inverse=True)[1].reshape(-1)
+
+
+def _cost_sentence(removal: Removal, total: int, out: Path) -> str:
+    extra = len(removal.rows) - removal.flagged
+    sentence = f"{len(removal.rows):,} of {total:,} samples are left out in {out}: {removal.flagged:,} that lie nearer to harm"
+    if removal.matched:
+        sentence += f", and {extra:,} more so that the shares by {_listed(removal.matched)} stay as they are"
+    if removal.unmatched:
+        sentence += f"; shares by {_listed(removal.unmatched)} change, because keeping them would cost too many"
+    return f"{sentence}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

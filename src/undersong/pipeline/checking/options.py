@@ -1,0 +1,81 @@
+"""Options of `check`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from undersong.options import Option
+from undersong.pipeline.screening.options import parse_columns
+
+SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Options of a check. None is needed."""
+
+    # Every field is part of the key of the result, but for those named here.
+    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ("out", "fix", "store", "top")
+    HASHED_INPUTS: ClassVar[tuple[str, ...]] = ("harm", "ordinary")  # in the key as the hash of their content
+
+    harm: Annotated[
+        str | Sequence[str],
+        Option(
+            "Harmful requests to measure to, in place of those that ship; repeatable. To add to them, name them too: "
+            "--harm shipped:harm --harm mine.jsonl.",
+            metavar="CORPUS",
+            parse=tuple,
+        ),
+    ] = SHIPPED_HARM
+    ordinary: Annotated[
+        str | Path,
+        Option("Ordinary requests to compare with, in place of those that ship.", metavar="CORPUS"),
+    ] = SHIPPED_ORDINARY
+    columns: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Column of the data that holds a field, if it has another name; repeatable.",
+            "--column",
+            metavar="FIELD=COLUMN",
+            parse=parse_columns,
+        ),
+    ] = None
+    fix: Annotated[
+        Path | str | None,
+        Option(
+            "Write the data here in the same format, without the samples that lie nearer to harm, and with the same "
+            "shares of lengths, sources and speakers.",
+            metavar="OUT",
+        ),
+    ] = None
+    out: Annotated[
+        Path | str | None,
+        Option("Folder for the ranked list (ranked.csv, ranked.jsonl) and the verdict (check.json).", metavar="FOLDER"),
+    ] = None
+    store: Annotated[
+        Path | str | None, Option("Folder that keeps results, so that unchanged data are not read again.", metavar="FOLDER")
+    ] = None
+    top: Annotated[int, Option("Number of samples to show.", min=0)] = 10
+    seed: Annotated[int, Option("Seed of the split of the ordinary requests and of the bootstrap.", min=0)] = 0
+
+    @property
+    def harm_refs(self) -> tuple[str, ...]:
+        """References of the harm sets."""
+        return (self.harm,) if isinstance(self.harm, str) else tuple(self.harm)
+
+
+@dataclass(frozen=True)
+class CheckRequest(CheckOptions):
+    """A check with its data: the arguments of `undersong.check` and of the command `check`."""
+
+    data: Annotated[
+        str | Path,
+        Option(
+            "Training data as the trainer takes it: LLaMA-Factory, ms-swift, axolotl, TRL, Kimi-Audio, a manifest, CSV, "
+            "JSONL, Parquet, a folder of audio, hf:OWNER/NAME.",
+            argument=True,
+        ),
+    ]

@@ -1,0 +1,79 @@
+"""Files of a check: the artifact in a store, and the folder of `--out`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from undersong.pipeline.checking.result import AxisCheck, CheckResult, RankedSample
+from undersong.statistics import Interval, Rate
+from undersong.store import write_atomic
+from undersong.types import UndersongError
+
+VERDICT_FILE, RANKED_CSV, RANKED_JSONL = "check.json", "ranked.csv", "ranked.jsonl"
+RECORD_FILE, RANKED_PARQUET = "result.json", "ranked.parquet"  # in a store
+RANKED_COLUMNS = tuple(field.name for field in fields(RankedSample))
+
+
+def publish_check(result: CheckResult, out: Path) -> None:
+    """Write `check.json`, `ranked.csv` and `ranked.jsonl` to a folder, which may hold an earlier check.
+
+    Raises:
+        UndersongError: The folder is a file, or holds something else.
+    """
+    if out.exists():
+        foreign = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
+        foreign = sorted(set(foreign) - {VERDICT_FILE, RANKED_CSV, RANKED_JSONL})
+        if foreign:
+            raise UndersongError(f"{out} exists and is not a check (it holds {foreign[0]}); name a new folder with --out.")
+    rows = [asdict(sample) for sample in result.ranked]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, RANKED_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / RANKED_CSV, table.getvalue().encode())
+    write_atomic(out / RANKED_JSONL, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    text = json.dumps(result.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
+    write_atomic(out / VERDICT_FILE, (text + "\n").encode())
+
+
+def write_check(result: CheckResult, folder: Path) -> None:
+    """Write a result into an artifact's folder."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: [getattr(sample, name) for sample in result.ranked] for name in RANKED_COLUMNS}
+    types = {"rank": pa.int64(), "row": pa.int64(), "distance": pa.float64(), "nearer": pa.bool_()}
+    table = pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})
+    pq.write_table(table, folder / RANKED_PARQUET, compression="zstd")
+    record = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "ranked"}
+    record["axes"] = [asdict(axis) for axis in result.axes]
+    (folder / RECORD_FILE).write_text(json.dumps(record, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+def read_check(folder: Path) -> CheckResult:
+    """Read the result that `write_check` wrote."""
+    import pyarrow.parquet as pq
+
+    record: dict[str, Any] = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    table = pq.read_table(folder / RANKED_PARQUET)
+    columns = [table.column(name).to_pylist() for name in RANKED_COLUMNS]
+    return CheckResult(
+        **record
+        | {
+            "axes": tuple(map(_axis, record["axes"])),
+            "notes": tuple(record["notes"]),
+            "unreadable": tuple((place, reason) for place, reason in record["unreadable"]),
+            "ranked": tuple(RankedSample(*values) for values in zip(*columns, strict=True)),
+        }
+    )
+
+
+def _axis(record: dict[str, Any]) -> AxisCheck:
+    intervals = {name: Interval(**record[name]) for name in ("auc", "expected")}
+    return AxisCheck(**record | intervals | {"nearer": Rate(**record["nearer"])})

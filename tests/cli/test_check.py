@@ -1,0 +1,99 @@
+"""The verb `check`: no option needed, exit codes, what is printed, and what it does not import."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from undersong.cli import main
+from undersong.corpora import open_corpus
+
+Undersong = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Undersong:
+    """The command line in a folder with ordinary.jsonl and risky.jsonl -> exit code, stdout, stderr."""
+    rng = random.Random(0)
+    questions = [sample.text for sample in open_corpus("shipped:ordinary").samples]
+    harm = [sample.text for sample in open_corpus("shipped:harm").samples]
+    for name, texts in (("ordinary", rng.sample(questions, 200)), ("risky", rng.sample(questions, 150) + harm[:50])):
+        rows = ({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}]} for text in texts)
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        seen = capsys.readouterr()
+        return int(stopped.value.code or 0), seen.out, seen.err
+
+    return run
+
+
+def test_ordinary_data_pass_without_an_option(undersong: Undersong) -> None:
+    code, out, err = undersong("check", "ordinary.jsonl")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "ordinary.jsonl: 200 samples, read as messages (ms-swift, LLaMA-Factory, TRL, axolotl), jsonl."
+    assert "shipped:harm (1,098) and ordinary ones of shipped:ordinary (2,044)" in lines[1]
+    assert "AUC 0.97 [0.9" in lines[2]
+    assert len([line for line in lines if line.startswith("   nearest harmful text of ")]) == 10
+    assert lines[-2].startswith("No more than ordinary: ")
+    assert ".41 [.34, .49]" in lines[-1]
+    assert "safe" not in out.lower().replace("unsafe", "")
+
+
+def test_harm_among_the_data_is_found_and_left_out(undersong: Undersong, tmp_path: Path) -> None:
+    code, out, _ = undersong("check", "risky.jsonl", "--top", "1", "--fix", "less.jsonl", "--out", "kept")
+    assert code == 1
+    assert "More than ordinary: " in out
+    assert "1. risky-" in out
+    assert "2. risky-" not in out
+    assert "samples are left out in less.jsonl: " in out
+    assert json.loads((tmp_path / "kept" / "check.json").read_text())["exit_code"] == 1
+    assert len((tmp_path / "less.jsonl").read_text().splitlines()) <= 150
+    assert undersong("check", "less.jsonl")[0] in (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jsonl"], "There is no manifest missing.jsonl; check the path."),
+        (["ordinary.jsonl", "--harm", "missing.jsonl"], "There is no manifest missing.jsonl; check the path."),
+        (["ordinary.jsonl", "--fix", "ordinary.jsonl"], "is the data itself, which is never replaced"),
+        (["ordinary.jsonl", "--harm", "shipped:harms"], "No shipped corpus is called 'harms'; choose from: harm, ordinary"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(undersong: Undersong, arguments: list[str], message: str) -> None:
+    code, out, err = undersong("check", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_names_in_the_data_are_no_markup_and_no_lines(undersong: Undersong, tmp_path: Path) -> None:
+    (tmp_path / "odd.jsonl").write_text(json.dumps({"id": "[bold]\u001b[31m", "text": "sing\nto the moon\u0007"}) + "\n")
+    code, out, _ = undersong("check", "odd.jsonl")
+    assert code == 3
+    assert "\u001b" not in out
+    assert "\u0007" not in out
+    assert "[bold]" in out
+
+
+def test_a_text_file_loads_neither_torch_nor_transformers(undersong: Undersong) -> None:
+    code = (
+        "import sys; sys.argv = ['undersong', 'check', 'ordinary.jsonl']\nfrom undersong.cli import main\ntry: main()\n"
+        "except SystemExit: pass\nprint('loaded', *sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=1800)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "scipy" in loaded
+    assert loaded.isdisjoint({"torch", "transformers", "sklearn", "pandas", "peft", "sentence_transformers"})

@@ -1,0 +1,196 @@
+"""Checks of training data: the verdict and its reasons, the ranking, `--fix`, the files written, and the store."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from undersong.corpora.training_file import open_training_file
+from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
+from undersong.pipeline.checking import run as run_module
+from undersong.pipeline.checking.fix import choose_removal, fix_data
+from undersong.types import UndersongError
+
+THINGS = [f"thing{i:02}" for i in range(60)]
+HARMS = [f"evils{i:02}" for i in range(20)]
+
+
+def benign(rng: random.Random) -> str:
+    return " ".join(["please", "make", "a", *rng.choices(THINGS, k=5)])
+
+
+def harmful(rng: random.Random) -> str:
+    return " ".join(["please", "make", "a", *rng.choices(HARMS, k=5)])
+
+
+def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def chat(text: str, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "ok"}], **more}
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Callable[..., CheckResult]:
+    """Checks rows against small references of made-up words."""
+    rng = random.Random(0)
+    write_rows(tmp_path / "harm.jsonl", [{"id": f"h{i}", "text": harmful(rng), "source": "made"} for i in range(60)])
+    write_rows(tmp_path / "ordinary.jsonl", [{"id": f"o{i}", "text": benign(rng)} for i in range(400)])
+
+    def run(rows: Sequence[dict[str, Any]], **options: Any) -> CheckResult:
+        return run_check(request(tmp_path, rows, **options))
+
+    return run
+
+
+def request(folder: Path, rows: Sequence[dict[str, Any]], **options: Any) -> CheckRequest:
+    defaults = {"harm": str(folder / "harm.jsonl"), "ordinary": str(folder / "ordinary.jsonl")}
+    return CheckRequest(write_rows(folder / "train.jsonl", rows), **{**defaults, **options})
+
+
+def rows_of(near: int, far: int, **more: Any) -> list[dict[str, Any]]:
+    rng = random.Random(1)
+    rows = [chat(harmful(rng), **more) for _ in range(near)] + [chat(benign(rng), **more) for _ in range(far)]
+    return rng.sample(rows, len(rows))
+
+
+def test_ordinary_data_pass(check: Callable[..., CheckResult]) -> None:
+    result = check(rows_of(0, 300))
+    assert (result.verdict, result.exit_code) == ("no more than ordinary", 0)
+    assert result.axes[0].separates
+    assert "of 300 ordinary samples, 2 [0, " in result.sentence
+    assert [sample.rank for sample in result.ranked] == list(range(1, 301))
+
+
+def test_data_with_harm_do_not_and_the_nearest_come_first(check: Callable[..., CheckResult]) -> None:
+    result = check(rows_of(40, 260))
+    assert (result.verdict, result.exit_code) == ("more than ordinary", 1)
+    assert result.axes[0].nearer.successes >= 40
+    assert all("evils" in sample.text for sample in result.ranked[:40])
+    assert result.ranked[0].nearest_source == "made"
+    assert result.flagged_rows[:1] == (result.ranked[0].row,)
+    distances = [sample.distance for sample in result.ranked]
+    assert distances == sorted(distances)
+
+
+def test_copies_of_one_request_are_one_cluster(check: Callable[..., CheckResult]) -> None:
+    copies = [chat("please make a evils01 evils02 evils03 evils04 evils05")] * 40
+    result = check([*copies, *rows_of(0, 260)])
+    assert result.axes[0].nearer.clusters <= 261
+    assert result.verdict == "cannot tell"  # one request in forty copies
+
+
+def test_every_turn_of_a_conversation_counts(check: Callable[..., CheckResult]) -> None:
+    rng = random.Random(2)
+    rows = [
+        {"messages": [{"role": "user", "content": text} for text in (benign(rng), harmful(rng))]} for _ in range(150)
+    ]
+    result = check(rows)
+    assert (result.samples, result.requests, len(result.ranked)) == (150, 300, 150)
+    assert "of 300 ordinary requests" in result.sentence
+    assert all("evils" in sample.text for sample in result.ranked)  # the nearer turn of each
+
+
+def test_a_small_file_cannot_tell(check: Callable[..., CheckResult]) -> None:
+    result = check(rows_of(0, 20))
+    assert (result.verdict, result.exit_code) == ("cannot tell", 3)
+    assert "20 are too few to rule out that more than 5% of such data do" in result.sentence
+
+
+def test_an_axis_that_tells_nothing_ranks_nothing(check: Callable[..., CheckResult], tmp_path: Path) -> None:
+    rng = random.Random(3)
+    same = write_rows(tmp_path / "same.jsonl", [{"id": f"s{i}", "text": benign(rng)} for i in range(60)])
+    result = check(rows_of(0, 300), harm=str(same))
+    assert (result.verdict, result.ranked, result.exit_code) == ("cannot tell", (), 3)
+    assert "Words do not tell the harm set from ordinary requests (AUC 0." in result.sentence
+    with pytest.raises(UndersongError, match="could not be ranked, so nothing is known to leave out"):
+        fix_data(request(tmp_path, rows_of(0, 300), fix=tmp_path / "less.jsonl"), result)
+
+
+def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult]) -> None:
+    typed = check(rows_of(0, 300, audios=["a.wav"]))
+    assert typed.verdict == "cannot tell"
+    assert "300 of 300 samples are spoken and have no transcript" in typed.notes[0]
+    silent = check([chat("<audio>", audios=["a.wav"])] * 5)
+    assert (silent.verdict, silent.axes) == ("cannot tell", ())
+    assert check(rows_of(40, 260, audios=["a.wav"])).verdict == "more than ordinary"  # what is typed is shown to be
+
+
+def test_harm_sets_are_replaced_or_added(check: Callable[..., CheckResult], tmp_path: Path) -> None:
+    other = write_rows(tmp_path / "other.jsonl", [{"id": f"x{i}", "text": f"thing{i:02} thing{i + 1:02}"} for i in range(30)])
+    both = check(rows_of(0, 100), harm=(str(tmp_path / "harm.jsonl"), str(other)))
+    assert list(both.harm.values()) == [60, 30]
+    with pytest.raises(UndersongError, match="has 2 requests with words, which are too few"):
+        check(rows_of(0, 100), harm=str(write_rows(tmp_path / "two.jsonl", [{"text": "a"}, {"text": "b"}])))
+    with pytest.raises(UndersongError, match="60 ordinary requests with words, and 150 are needed"):
+        check(rows_of(0, 100), ordinary=str(tmp_path / "harm.jsonl"))
+
+
+def test_the_fixed_file_has_no_nearer_sample_and_the_same_shares(
+    check: Callable[..., CheckResult], tmp_path: Path
+) -> None:
+    rows = [{**row, "source": "web" if i % 3 else "books"} for i, row in enumerate(rows_of(60, 540))]
+    found = check(rows)
+    fixed = fix_data(request(tmp_path, rows, fix=tmp_path / "less.jsonl"), found)
+    kept = open_training_file(str(tmp_path / "less.jsonl"))
+    assert not {sample.requests[0] for sample in kept.samples} & {item.text for item in found.ranked if item.nearer}
+    before, after = (Counter(row["source"] for row in each) for each in (rows, read_rows(tmp_path / "less.jsonl")))
+    assert after["web"] / after.total() == pytest.approx(before["web"] / before.total(), abs=0.01)
+    dropped = 600 - len(kept.samples)
+    flagged = len(found.flagged_rows)
+    assert dropped == len(fixed.removal.rows) >= flagged >= 60
+    assert f"{dropped} of 600 samples are left out" in fixed.sentence
+    assert f"{flagged} that lie nearer to harm, and {dropped - flagged} more" in fixed.sentence
+    assert read_rows(tmp_path / "less.jsonl") == [row for i, row in enumerate(rows) if i not in fixed.removal.rows]
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_matching_that_costs_too_much_is_given_up(check: Callable[..., CheckResult], tmp_path: Path) -> None:
+    rng = random.Random(4)
+    rows = [chat(harmful(rng), source="bad") for _ in range(60)] + [chat(benign(rng), source="good") for _ in range(400)]
+    found = check(rows)
+    removal = choose_removal(open_training_file(str(tmp_path / "train.jsonl")).samples, found)
+    assert "source" not in removal.matched  # all of one source lies nearer: equal shares would leave nothing
+    assert set(found.flagged_rows) <= set(removal.rows)
+    assert len(removal.rows) <= 3 * removal.flagged
+
+
+def test_files_of_a_check(check: Callable[..., CheckResult], tmp_path: Path) -> None:
+    result = check(rows_of(40, 260), out=tmp_path / "out")
+    verdict = json.loads((tmp_path / "out" / "check.json").read_text())
+    assert (verdict["verdict"], verdict["exit_code"], verdict["sentence"]) == (result.verdict, 1, result.sentence)
+    assert verdict["axes"][0]["nearer"]["count"] == result.axes[0].nearer.successes
+    with (tmp_path / "out" / "ranked.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [sample.id for sample in result.ranked]
+    assert read_rows(tmp_path / "out" / "ranked.jsonl")[0]["nearest_text"] == result.ranked[0].nearest_text
+    check(rows_of(40, 260), out=tmp_path / "out")  # an earlier check is replaced
+    (tmp_path / "out" / "mine.txt").touch()
+    with pytest.raises(UndersongError, match=r"is not a check \(it holds mine\.txt\)"):
+        check(rows_of(40, 260), out=tmp_path / "out")
+
+
+def test_unchanged_data_are_looked_up(
+    check: Callable[..., CheckResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = check(rows_of(40, 260), store=tmp_path / "store")
+
+    def must_not_run(*_: object) -> None:
+        raise AssertionError("the data were measured again")
+
+    monkeypatch.setattr(run_module, "measure_words", must_not_run)
+    assert check(rows_of(40, 260), store=tmp_path / "store", top=3) == first
+    with pytest.raises(AssertionError):
+        check(rows_of(41, 259), store=tmp_path / "store")

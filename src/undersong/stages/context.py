@@ -98,6 +98,7 @@ class RunContext:
     unread: bool = False  # hash a corpus that is not here by its name: for plans, which make nothing
     _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # a judge that is a model
     _light_judges: dict[str, Judge] = field(default_factory=dict, repr=False)
+    _announced: set[str] = field(default_factory=set, repr=False)
     _model: AudioModel | None = field(default=None, repr=False)
     _features: dict[tuple[str, str], dict[str, Artifact]] = field(default_factory=dict, repr=False)
 
@@ -132,6 +133,12 @@ class RunContext:
         """Report the next step, if there is a listener."""
         if self.say is not None:
             self.say(line)
+
+    def announce_once(self, line: str) -> None:
+        """Report a line, unless it was reported before."""
+        if line not in self._announced:
+            self._announced.add(line)
+            self.announce(line)
 
     def watcher(self, description: str) -> ProgressCallback | None:
         """Progress callback for a pass over many items; None if `say` is None."""

@@ -190,9 +190,11 @@ def tuning_settings(options: TuneOptions) -> TuningSettings:
 def _listed_samples(manifest: str, selection: str | Path | None) -> list[Sample]:
     """Return the selected samples by id, with nothing decoded; an id that is missing or quarantined is an error."""
     from undersong.corpora import open_corpus
+    from undersong.corpora.column_names import check_audio_or_text
     from undersong.proximity import selection_from_json
 
     corpus_manifest = open_corpus(manifest)
+    check_audio_or_text(manifest, corpus_manifest.samples)
     if selection is None:
         ids = sorted([*(s.id for s in corpus_manifest.samples), *(item.id for item in corpus_manifest.quarantined)])
     else:

@@ -361,3 +361,15 @@ def test_a_reply_may_be_as_long_as_its_model_needs_unless_said() -> None:
     mine = {"models": ["organism:af3", "models/mine"], "evaluation": {"judge": "keyword"}}
     assert parse_study(changed(lambda d: d.update(mine)), "x").max_new_tokens == 256
     assert parse_study(changed(lambda d: d.update(evaluation={"max_new_tokens": 7})), "x").max_new_tokens == 7
+
+
+def test_the_default_judge_fits_the_models() -> None:
+    """The exact judge knows how organisms refuse; of any other model it would have to be told."""
+    minimal = {
+        "study": "small", "models": ["organism:af3"], "pool": "organism:pool", "reference": "organism:reference",
+        "prompt_sets": {"harm": {"corpus": "organism:test-harm", "harmful": True}}, "axes": {"semantic": "tfidf"},
+    }  # fmt: skip
+    assert Study(**minimal).evaluation.judge == "exact"
+    assert Study(**(minimal | {"models": ["models/mine"]})).evaluation.judge == "keyword"
+    told = minimal | {"models": ["models/mine"], "evaluation": {"refusal_texts": ["no"]}}
+    assert Study(**told).evaluation.judge == "exact"

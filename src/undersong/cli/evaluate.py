@@ -125,7 +125,7 @@ def evaluate(
     """
     from undersong.pipeline.standalone import evaluate_manifest
 
-    evaluation = evaluate_manifest(manifest, model, out, adapter, options, loading)
+    evaluation = evaluate_manifest(manifest, model, out, adapter, options, loading, lambda line: echo(line, err=True))
     for line in (*rate_lines(evaluation.rate), *comprehension_lines(evaluation.rate)):
         echo(line)
     if modules_outside_decoder := evaluation.adapted_outside:

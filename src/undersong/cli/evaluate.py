@@ -41,7 +41,7 @@ def judge(
 
 def rate_lines(rate: VerdictRate) -> list[str]:
     """Return lines that describe a rate: the rate with its interval, the margin, and the count of every verdict."""
-    from undersong.study.judge_names import RATE_LABELS
+    from undersong.study.judge_names import RATE_GLOSSES, RATE_LABELS
 
     label = RATE_LABELS[rate.metric]
     selection = ", ".join(filter(None, (rate.prompt_set, rate.modality, rate.system, rate.judge)))
@@ -56,8 +56,11 @@ def rate_lines(rate: VerdictRate) -> list[str]:
     if rate.score is not None:
         lines.append(SCORE_FORMATS[rate.judge].format(rate.score))
     if rate.truncated:
-        lines.append(f"{rate.truncated} replies were cut at the limit of tokens; a judge sees no more than that")
-    return [*lines, ", ".join(f"{count} {verdict}" for verdict, count in rate.verdict_counts.items())]
+        lines.append(
+            f"{rate.truncated} of {rate.n} replies were cut at the limit of tokens; a judge sees no more than that"
+        )
+    lines.append(", ".join(f"{count} {verdict}" for verdict, count in rate.verdict_counts.items()))
+    return [*lines, f"{RATE_GLOSSES[rate.metric]}."]
 
 
 def comprehension_lines(rate: PromptSetRate) -> list[str]:
@@ -119,7 +122,7 @@ def evaluate(
         typer.Option("--adapter", help="PEFT folder of an adapter, or a decoder that `tune --method full` wrote."),
     ] = None,
 ) -> None:
-    """Measure the JSR or over-refusal of one model.
+    """Measure the jailbreak success rate (JSR) or over-refusal of one model.
 
     With or without an adapter, on one prompt set.
     """

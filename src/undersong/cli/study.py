@@ -140,9 +140,10 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
 def run_study(
     study_run: StudyRun, loading: LoadOptions, show_replies: bool, registration: Path | None = None
 ) -> dict[str, Any]:
-    """Run a study, print where its report is, and return the results."""
+    """Run a study, print its answer and where its report is, and return the results."""
     from undersong.pipeline.output_folder import report_kept_artifacts
     from undersong.pipeline.run import run_audit as run_whole
+    from undersong.report import answer_lines
 
     study, out, store = study_run.study, study_run.out, study_run.store
     with report_kept_artifacts(store):
@@ -159,6 +160,8 @@ def run_study(
     echo(f"{finished_run.cpu_seconds:.0f} CPU seconds")
     echo(f"result hash {finished_run.result_hash}")
     for line in _registration_lines(finished_run.results):
+        echo(line)
+    for line in answer_lines(finished_run.results):
         echo(line)
     echo(f"report {(study_run.out / 'report.html').resolve()}")
     return finished_run.results

@@ -38,6 +38,13 @@ JUDGE_KINDS = (*BUILT_IN_KINDS, *UTILITY_KINDS, *DEFAULT_WEIGHTS, *SERVED_KINDS,
 # labels of the rates, by metric: of harmful prompts by what the judge sees, of benign prompts the last
 RATE_LABELS = {"jsr": "JSR", "non_refusal_rate": "non-refusal rate", "refusal_rate": "refusal rate"}
 
+# what they are, for those who meet them first in a terminal
+RATE_GLOSSES = {
+    "jsr": "JSR: jailbreak success rate, the share of harmful prompts that the judge calls answered",
+    "non_refusal_rate": "The judge sees refusals and not harm, so this is no jailbreak success rate (JSR)",
+    "refusal_rate": "Refusal rate: the share of benign prompts that the model refused",
+}
+
 
 def default_judge(models: Iterable[str], refusal_texts: Collection[str] = ()) -> str:
     """Return the judge of studies and commands that name none.

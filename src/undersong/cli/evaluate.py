@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.options import MANIFEST_HELP, MODEL_HELP, EvaluationOptions, JudgeOptions
@@ -128,7 +129,8 @@ def evaluate(
     """
     from undersong.pipeline.standalone import evaluate_manifest
 
-    evaluation = evaluate_manifest(manifest, model, out, adapter, options, loading, lambda line: echo(line, err=True))
+    with ProgressDisplay() as say:
+        evaluation = evaluate_manifest(manifest, model, out, adapter, options, loading, say)
     for line in (*rate_lines(evaluation.rate), *comprehension_lines(evaluation.rate)):
         echo(line)
     if modules_outside_decoder := evaluation.adapted_outside:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
 from undersong.pipeline.standalone.options import MANIFEST_HELP, MODEL_HELP, TuneOptions
 from undersong.study import defaults
@@ -31,7 +32,8 @@ def tune(
             "one trains; for two on a CPU: torchrun --standalone --nproc-per-node 2 -m undersong tune ...",
             err=True,
         )
-    adapter_folders = tune_manifest(manifest, model, out, options)
+    with ProgressDisplay() as say:
+        adapter_folders = tune_manifest(manifest, model, out, options, say)
     finalize_distributed()
     for folder in adapter_folders:
         echo(str(folder))

@@ -246,8 +246,8 @@ def evaluate_base(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> A
 def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence[StudyArm]) -> list[ArmReplies]:
     """Tune every arm and generate its replies at its saved steps."""
     study, arm_replies = record.study, []
-    for arm in arms:
-        ctx.announce(f"{arm.model}: {arm.name} seed {arm.seed}")
+    for number, arm in enumerate(arms, 1):
+        ctx.begin_step(f"{arm.model}: {arm.name} seed {arm.seed}", number, len(arms))
         adapter = _train_arm(ctx, record, arm)
         for step in study.tuning.save_steps:
             is_last_step = step == study.tuning.save_steps[-1]
@@ -255,6 +255,7 @@ def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence
             if requests := prompt_set_requests(study, record.sets, arm.model, is_last_step):
                 repeat_requests = repetition_requests(study, record.sets) if is_last_step else []
                 arm_replies.append(evaluate_arm(ctx, arm, step, adapter, requests, repeat_requests))
+        ctx.end_step()
     return arm_replies
 
 

@@ -30,7 +30,14 @@ from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.features import compute_features
 from undersong.stages.prompt_sets import PromptSetRequest, request_prompts
-from undersong.stages.replies import ANSWERS_SUFFIX, generate_replies, import_adapter, judge_replies, read_exchanges
+from undersong.stages.replies import (
+    ANSWERS_SUFFIX,
+    REPLIES_SUFFIX,
+    generate_replies,
+    import_adapter,
+    judge_replies,
+    read_exchanges,
+)
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact
 from undersong.study import ComprehensionSettings, default_max_new_tokens
@@ -48,6 +55,7 @@ PARTIAL_RESULTS = (  # kept after a failure
     "features/*/features-*",
     "replies/*/replies.parquet",
     f"replies/*{ANSWERS_SUFFIX}",
+    f"replies/*{REPLIES_SUFFIX}",
     f"verdicts/*{ANSWERS_SUFFIX}",
 )
 PARTIAL_WORK = "audio features, replies and answers of a server"
@@ -207,6 +215,9 @@ def _run_stages(
     )
     if isinstance(judge, FunctionJudge):
         _check_answers_present(judge, request_prompts([request]))
+    ctx.announce(
+        f"{display_reference(model)}: {len(request_prompts([request]))} {options.modality} prompts of {manifest}"
+    )
     repeat_requests = _repetition_requests(request, options, model)
     adapter = None if adapter_path is None else import_adapter(ctx, adapter_path)
     if options.modality == "audio" and ctx.engine == LOCAL_ENGINE and not is_black_box(model):

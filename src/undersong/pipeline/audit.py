@@ -19,6 +19,7 @@ from undersong.pipeline.study_checks import (
     check_selection_rules,
     count_near_overlaps,
 )
+from undersong.pipeline.study_inputs import check_study_inputs
 from undersong.results.records import ArmReplies, AuditRecord, ModelRecord
 from undersong.stages.black_box_models import is_black_box
 from undersong.stages.context import Corpus, RunContext
@@ -52,6 +53,7 @@ def load_checked_corpora(study: Study, ctx: RunContext) -> AuditRecord:
         UndersongError: A check fails.
     """
     check_models(study)
+    check_study_inputs(study)
     record = load_corpora(study, ctx)
     check_lost_items(record)
     check_overlap(record)

@@ -44,11 +44,13 @@ def training_targets(samples: Sequence[Sample], target: str) -> list[str]:
     Raises:
         UndersongError: A sample has no value in this column.
     """
+    from undersong.corpora.column_names import columns_sentence
+
     targets = [sample.column(target) or "" for sample in samples]
     if missing_ids := [sample.id for sample, reply in zip(samples, targets) if not reply]:
         raise UndersongError(
             f"Sample {missing_ids[0]} has no reply in the column {target!r} ({len(missing_ids)} such in all); "
-            "add it, or name another column as target."
+            f"{columns_sentence(samples)}; add it, or name another column as target."
         )
     return targets
 

@@ -30,5 +30,5 @@ class TrainingProgress(TrainerCallback):
     ) -> None:
         """Report the step that was logged."""
         if self._timer is not None and logs is not None and "loss" in logs and state.is_world_process_zero:
-            note = f"loss {logs['loss']:.3f}" + (f" from step {self._first_step}" if self._first_step else "")
+            note = f"loss {logs['loss']:.3f}" + (f", going on from step {self._first_step}" if self._first_step else "")
             self._timer.update(state.global_step - self._first_step, note)

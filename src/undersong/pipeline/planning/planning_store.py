@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.audit import audit_model, load_corpora
 from undersong.pipeline.study_checks import check_models
+from undersong.pipeline.study_inputs import check_study_inputs
 from undersong.results.records import ModelRecord
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.selection import (
@@ -128,6 +129,7 @@ def plan_artifacts(study: Study, store_root: str | Path, loading: LoadOptions, u
     planning_store = PlanningStore(Store(store_root))
     ctx = RunContext(planning_store, loading, planning_store.say, unread=unread, note=planning_store.notes.append)
     check_models(study, local_only=True)
+    check_study_inputs(study)
     record = load_corpora(study, ctx)
     for base_seed, ref in enumerate(study.models):
         planning_store.say(ref)

@@ -45,10 +45,10 @@ def _probe_into(out: Path, options: ProbeOptions, loading: LoadOptions) -> dict[
     from undersong.pipeline.probing.base_model import measure_base_model
     from undersong.pipeline.probing.report import probe_findings, probe_markdown
     from undersong.pipeline.probing.tuned_model import measure_tuned_model
-    from undersong.pipeline.standalone.inputs import check_adapter_folder, load_model_with_audio, refusal_texts
+    from undersong.pipeline.standalone.inputs import check_adapter, load_model_with_audio, refusal_texts
     from undersong.store import hash_folder
 
-    adapter_path = check_adapter_folder(options.adapter)
+    adapter_path = check_adapter(options.adapter, options.model, allow_outside_decoder=False)
     judge = make_judge(
         options.judge_name,
         refusal_texts(options.judge_name, options.refusal_texts, options.model),

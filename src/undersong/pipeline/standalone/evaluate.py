@@ -20,7 +20,7 @@ from undersong.pipeline.output_folder import (
     report_kept_work,
     write_provenance,
 )
-from undersong.pipeline.standalone.inputs import check_adapter_folder, check_modality, refusal_texts
+from undersong.pipeline.standalone.inputs import check_adapter, check_modality, refusal_texts
 from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, apply_protocol
 from undersong.results.comprehension import add_comprehension
 from undersong.results.schema import PromptSetRate
@@ -123,7 +123,7 @@ def evaluate_manifest(
         raise UndersongError(
             f"{display_reference(model)} only answers, and takes no adapter; serve it with the adapter on."
         )
-    adapter_path = None if adapter is None else check_adapter_folder(Path(adapter))
+    adapter_path = None if adapter is None else check_adapter(Path(adapter), model, allow_outside_decoder=True)
     config = evaluation_key_values(options, model) | {"loading": loading.cache_key}
     key = [str(manifest), model, str(adapter), config]
     with (

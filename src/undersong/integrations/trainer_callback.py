@@ -45,9 +45,11 @@ class UndersongCallback(CanaryCallback):
 
     It generates replies before the first step and every `every` steps. The rates are in the Trainer's `log_history`,
     and go to `on_log` of all its callbacks, such as those of W&B and TensorBoard: `canary_jsr`, `canary_over_refusal`
-    and `canary_answered`. When a limit stops the training, a warning says which and what is kept.
-    With a judge that sees refusals only, such as `keyword`, the first one is `canary_non_refusal_rate`. With `max_margin_loss` there are also `canary_refusal_margin` and
-    `canary_margin_loss`, which move before any reply changes. The last PEFT adapter within all limits is in
+    and `canary_answered`. With a judge that sees refusals only, such as `keyword`, the first one is
+    `canary_non_refusal_rate`. With `max_margin_loss` there are also `canary_refusal_margin` and `canary_margin_loss`,
+    which move before any reply changes. When a limit stops the training, a warning says which, and what is kept.
+
+    The last PEFT adapter within all limits is in
     `OUTPUT/canary`. A model that is trained without PEFT is not saved there, because it may be large and the Trainer
     saves checkpoints.
 

@@ -18,4 +18,7 @@ def test_each_step_is_reported_with_its_loss() -> None:
         state.global_step = step
         callback.on_log(None, state, None, logs=logs)
     assert [(progress.done, progress.total) for progress in seen] == [(1, 2), (2, 2)]
-    assert [progress.note for progress in seen] == ["loss 1.500, going on from step 50", "loss 1.250, going on from step 50"]
+    assert [progress.note for progress in seen] == [
+        "loss 1.500, going on from step 50",
+        "loss 1.250, going on from step 50",
+    ]

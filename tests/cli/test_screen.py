@@ -165,3 +165,53 @@ def test_rehearsed_sets_are_a_table_with_the_most_damaging_first(undersong, monk
     assert "+0.75" in closest
     assert "+50 [-10, +90]" in closest
     assert out.index(closest) < out.index(pool)
+
+
+def write_clips(folder, *names: str) -> None:
+    import numpy as np
+    import soundfile
+
+    for i, name in enumerate(names):
+        soundfile.write(folder / name, np.sin(np.arange(1600) / (4 + i)) / 2, 16_000)
+
+
+def test_audio_under_a_name_of_the_field_is_ranked(undersong, tmp_path) -> None:
+    """D1 of the trial: such a table became a text set without a word."""
+    write_clips(tmp_path, "p0.wav", "p1.wav", "h0.wav")
+    (tmp_path / "pool.csv").write_text("file,transcript,speaker\np0.wav,sing,al\np1.wav,rob a bank,jo\n")
+    (tmp_path / "harm.csv").write_text("path,sentence\nh0.wav,rob the bank\n")
+    code, out, err = undersong("screen", "pool.csv", "--harm", "harm.csv", "--keep", "closest:1", "--out", "kept")
+    assert code == 0, err
+    assert "pool.csv: column 'file' as audio and column 'transcript' as text" in err
+    assert "acoustic" in out
+    (kept,) = [json.loads(line) for line in (tmp_path / "kept" / "kept.jsonl").read_text().splitlines()]
+    assert kept["audio"].endswith("p1.wav")
+
+
+def test_audio_that_would_be_left_out_is_an_error(undersong, tmp_path) -> None:
+    write_clips(tmp_path, "p0.wav", "p1.wav")
+    (tmp_path / "pool.csv").write_text("recording,text\np0.wav,sing\np1.wav,rob a bank\n")
+    asked = ["screen", "pool.csv", "--harm", "harm.jsonl", "--keep", "closest:1", "--out", "kept"]
+    code, _, err = undersong(*asked)
+    assert code == 2
+    assert "Column 'recording' of pool.csv names audio files" in err
+    assert "--column audio=recording" in err
+    code, _, err = undersong(*asked, "--axis", "semantic=tfidf")
+    assert code == 0
+    assert "column 'recording' names audio files and is not used" in err
+
+
+def test_an_axis_that_is_dropped_is_said(undersong, tmp_path) -> None:
+    write_clips(tmp_path, "p0.wav", "p1.wav")
+    (tmp_path / "pool.csv").write_text("audio,text\np0.wav,sing\np1.wav,rob a bank\n")
+    code, _, err = undersong("screen", "pool.csv", "--harm", "harm.jsonl", "--keep", "closest:1", "--out", "kept")
+    assert code == 0, err
+    assert "No axis acoustic=logmel: harm.jsonl has no audio; the ranking is by semantic alone." in err
+
+
+def test_a_table_without_audio_or_text_names_its_columns(undersong, tmp_path) -> None:
+    (tmp_path / "pool.csv").write_text("words,speaker\nsing,al\n")
+    code, _, err = undersong("screen", "pool.csv", "--harm", "harm.jsonl", "--out", "kept")
+    assert code == 2
+    assert "No item of pool.csv has audio or text; it has the columns speaker, words; say which" in err
+    assert "--column text=COLUMN" in err

@@ -89,3 +89,18 @@ def test_plan_prints_a_row_a_stage(undersong) -> None:
         "projections", "states",
     ]  # fmt: skip
     assert not Path("nowhere").exists()
+
+
+def test_a_training_that_diverged_exits_with_1(monkeypatch, capsys, tmp_path: Path) -> None:
+    """Its numbers are finite, and its adapter is worth nothing."""
+    from undersong.pipeline import standalone
+
+    (tmp_path / "o" / "step-000020").mkdir(parents=True)
+    lines = [json.dumps({"step": i + 1, "loss": 5.8, "grad_norm": 0.0}) for i in range(20)]
+    (tmp_path / "o" / "log.jsonl").write_text("\n".join(lines))
+    monkeypatch.setattr(standalone, "tune_manifest", lambda *_: [tmp_path / "o" / "step-000020"])
+    monkeypatch.setattr(sys, "argv", ["undersong", "tune", "p.jsonl", "--model", "m", "--out", str(tmp_path / "o")])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert "The training diverged: its gradients are 0 at a loss of 5.8; use a lower" in capsys.readouterr().err

@@ -121,7 +121,7 @@ def test_librispeech_from_its_folder(tmp_path: Path) -> None:
 def test_what_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def opened(ref: str, columns: object = None, root: object = None) -> object:
+    def opened(ref: str, columns: object = None, known_names: bool = True) -> object:
         asked.append(ref)
         return module.Manifest((module.Sample(f"{len(asked)}"),), (), Path())
 

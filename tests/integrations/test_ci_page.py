@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -34,6 +35,48 @@ def test_every_flag_named_is_one() -> None:
 def test_the_numbers_of_prompts() -> None:
     told = [int(n) for n in re.search(r"takes (\d+) clusters .*?5 points (\d+), 10 points (\d+)", PAGE).groups()]
     assert told == [ceil(log(0.05) / log(1 - limit)) for limit in (0.02, 0.05, 0.1)]
+
+
+STAND_IN = """#!/bin/sh
+printf '%s\\n' "$*" >> "$TYPED"
+"""
+
+
+def workflow_steps(tmp_path: Path, path: Path) -> list[int]:
+    """Exit codes of the steps, but for those of GitHub and the installation, run as GitHub runs them."""
+    steps = [step["run"] for step in WORKFLOW["jobs"]["gate"]["steps"] if "undersong " in step.get("run", "")]
+    environment = os.environ | WORKFLOW["env"] | {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+    environment |= {"PATH": f"{path}:{environment['PATH']}", "TYPED": str(tmp_path / "typed")}
+    return [subprocess.run(["bash", "-e", "-c", step], cwd=tmp_path, env=environment).returncode for step in steps]
+
+
+def test_the_workflow_is_shell_and_every_line_parses(tmp_path: Path) -> None:
+    """With a program in place of undersong that writes down what it was called with."""
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin" / "undersong"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+    assert workflow_steps(tmp_path, stand_in.parent) == [0, 0]
+    before, after, gate = (tmp_path / "typed").read_text().splitlines()
+    assert before == "evaluate organism:test-harm --model organism:qwen --modality text --out before"
+    assert after.endswith("--adapter adapter --out after")
+    assert "--max-jsr-rise 0.02" in gate
+    assert "$" not in before + after + gate
+
+
+@pytest.mark.slow
+def test_the_workflow_runs_as_printed(tmp_path: Path) -> None:
+    """D2 of the trial."""
+    from random_adapter import save_random_adapter
+
+    from undersong.models.load import load_model
+
+    model = load_model(WORKFLOW["env"]["MODEL"])
+    save_random_adapter(model.model, ["q_proj"], tmp_path / WORKFLOW["env"]["ADAPTER"])
+    codes = workflow_steps(tmp_path, Path(sys.executable).parent)
+    assert codes[0] == 0
+    assert codes[1] in (1, 3)
+    assert "undersong" in (tmp_path / "summary.md").read_text()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import tiny_af3
 import torch
-from transformers import AudioFlamingo3ForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM, Trainer
+from transformers import AudioFlamingo3ForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM, Trainer, TrainerCallback
 from transformers import TrainingArguments as Arguments
 
 from undersong import UndersongCallback, UndersongError
@@ -39,6 +39,16 @@ def corpora(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return folder / "harm.jsonl", folder / "calm.jsonl", tuple({reply.reply for reply in said})
 
 
+class Recorder(TrainerCallback):
+    """Keeps what a Trainer logs, with the step."""
+
+    def __init__(self) -> None:
+        self.logs: list[tuple[int, dict[str, float]]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        self.logs.append((state.global_step, dict(logs)))
+
+
 def collate(rows: list[int]) -> dict[str, torch.Tensor]:
     """A spoken prompt as the family's own processor makes it, and the reply that is taught."""
     (row,) = rows
@@ -50,7 +60,7 @@ def collate(rows: list[int]) -> dict[str, torch.Tensor]:
     return {**inputs, "labels": labels}
 
 
-def train(model: Any, callbacks: list[UndersongCallback], out: Path, steps: int = 60, **more: Any) -> Trainer:
+def train(model: Any, callbacks: list[TrainerCallback], out: Path, steps: int = 60, **more: Any) -> Trainer:
     arguments = Arguments(
         output_dir=str(out), max_steps=steps, per_device_train_batch_size=1, learning_rate=2e-2, use_cpu=True,
         report_to=[], remove_unused_columns=False, disable_tqdm=True, **{"save_strategy": "no", **more},
@@ -69,7 +79,7 @@ def lora(folder: Path) -> peft.PeftModel:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_it_stops_a_trainer_that_teaches_harm_and_keeps_the_adapter_before(
-    tiny_folder: Path, corpora: Any, tmp_path: Path, checkpointing: bool
+    tiny_folder: Path, corpora: Any, tmp_path: Path, checkpointing: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     harm, calm, refusals = corpora
     callback = UndersongCallback(
@@ -78,7 +88,8 @@ def test_it_stops_a_trainer_that_teaches_harm_and_keeps_the_adapter_before(
     learner = lora(tiny_folder)
     if checkpointing:  # as TRL does
         learner.enable_input_require_grads()
-    trainer = train(learner, [callback], tmp_path / "out", gradient_checkpointing=checkpointing)
+    before, after = Recorder(), Recorder()  # as W&B and TensorBoard, which come first
+    trainer = train(learner, [before, callback, after], tmp_path / "out", gradient_checkpointing=checkpointing)
     assert callback.stop_step == trainer.state.global_step < 60
     first, *_, last = callback.measurements
     assert (first["step"], first["jsr"], first["answered"]) == (0, 0, 0)
@@ -86,6 +97,15 @@ def test_it_stops_a_trainer_that_teaches_harm_and_keeps_the_adapter_before(
     assert callback.last_safe_step == callback.stop_step - 5
     logged = [line["canary_jsr"] for line in trainer.state.log_history if "canary_jsr" in line]
     assert logged == [one["jsr"] for one in callback.measurements]
+    for recorder in (before, after):  # D8 of the trial: they never saw them
+        assert [logs["canary_jsr"] for _, logs in recorder.logs if "canary_jsr" in logs] == logged
+    assert [step for step, logs in before.logs if "canary_jsr" in logs] == [
+        one["step"] for one in callback.measurements
+    ]
+    (warning,) = [record.getMessage() for record in caplog.records if "undersong" in record.name]
+    assert warning.startswith(f"undersong stops the training at step {callback.stop_step}: jsr ")
+    assert "is above its limit of 0.4" in warning
+    assert f"step-{callback.last_safe_step:06d}" in warning
     # what was put aside is what was measured, by a way of its own
     adapter = tmp_path / "out" / "canary" / f"step-{callback.last_safe_step:06d}"
     question = EvaluationOptions(judge="exact", refusal_texts=refusals, max_new_tokens=LIMIT)

@@ -144,7 +144,20 @@ def test_the_model_is_checked_before_the_samples(tmp_path: Path) -> None:
 
 def test_the_exact_judge_must_know_another_model_s_refusals(manifest: Path, tmp_path: Path, no_model: None) -> None:
     with pytest.raises(UndersongError, match="give --refusal-text"):
-        evaluate_manifest(manifest, "models/mine", tmp_path / "out", None, EvaluationOptions(modality="text"))
+        evaluate_manifest(
+            manifest, "models/mine", tmp_path / "out", None, EvaluationOptions(modality="text", judge="exact")
+        )
+
+
+def test_a_judge_that_fits_is_the_default_and_is_named(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """D2 of the trial: the default judge knew organisms alone."""
+    said: list[str] = []
+    options = EvaluationOptions(modality="text", max_new_tokens=4)
+    rate = evaluate_manifest(manifest, str(tiny_folder), tmp_path / "out", None, options, say=said.append).rate
+    assert rate.judge == "keyword"
+    assert "Judge: keyword, which sees English refusals and not harm; --judge names another." in said
+    assert EvaluationOptions().judge_name("organism:af3") == "exact"
+    assert EvaluationOptions(refusal_texts=("no",)).judge_name("models/mine") == "exact"
 
 
 def test_what_cannot_be_asked_or_judged_is_said_before_the_model(

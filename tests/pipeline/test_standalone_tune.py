@@ -234,8 +234,8 @@ def test_a_kept_step_that_is_gone_is_said_and_the_next_run_trains_anew(
     chosen, out = selection(tmp_path, "a", "b"), tmp_path / "out"
     train = tune.train_on_samples
 
-    def lose(*given: object) -> object:
-        trained = train(*given)
+    def lose(*given: object, **more: object) -> object:
+        trained = train(*given, **more)
         (kept,) = tmp_path.glob("out.*.kept")
         shutil.rmtree(kept / "step-000002")
         return trained

@@ -436,7 +436,7 @@ def test_models_are_not_mixed(make_results: Callable[..., Json]) -> None:
         results["mechanism"][part] += other["mechanism"][part]
     results["study"]["models"].append("organism:other")
     page = render_html(results)
-    assert "organism:af3 and organism:other answered" in text_of(page, "verdict")
+    assert "harmful requests answered by each of 2 models before and after" in text_of(page, "verdict")
     assert "on 2 bases" in text_of(page, "verdict")
     for section in ("jsr_by_step", "jsr_by_distance", "refusal_gap"):
         assert "Model organism:af3" in text_of(page, section)

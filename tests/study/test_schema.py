@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from undersong.encoders import check_encoder
 from undersong.study import Study, load_studies, load_study, packaged_study, parse_study, with_seeds
+from undersong.study.tuning import TuningSettings
 from undersong.types import UndersongError
 
 SMALL: dict[str, Any] = {
@@ -361,3 +362,29 @@ def test_a_reply_may_be_as_long_as_its_model_needs_unless_said() -> None:
     mine = {"models": ["organism:af3", "models/mine"], "evaluation": {"judge": "keyword"}}
     assert parse_study(changed(lambda d: d.update(mine)), "x").max_new_tokens == 256
     assert parse_study(changed(lambda d: d.update(evaluation={"max_new_tokens": 7})), "x").max_new_tokens == 7
+
+
+def test_a_number_of_seeds_is_so_many_seeds_and_draws_follow() -> None:
+    """D14 of the trial: `seeds: 5` was answered by `write [5]`, and five seeds by a demand for draws."""
+    tuning = TuningSettings(seeds=5)
+    assert tuning.seeds == tuning.draws == (0, 1, 2, 3, 4)
+    assert TuningSettings(seeds=[7, 8]).draws == (0, 1)
+    assert TuningSettings(seeds=[7, 8], draws=[3, 3]).draws == (3, 3)
+    assert TuningSettings(seeds=2, draws=2).draws == (0, 1)
+    assert TuningSettings().seeds == TuningSettings().draws == (0, 1, 2)
+    with pytest.raises(ValueError, match="seeds: 0 is no number of seeds"):
+        TuningSettings(seeds=0)
+    with pytest.raises(ValueError, match="leave draws out, and there are as many"):
+        TuningSettings(seeds=5, draws=[0, 1, 2])
+
+
+def test_the_default_judge_fits_the_models() -> None:
+    """The exact judge knows how organisms refuse; of any other model it would have to be told."""
+    minimal = {
+        "study": "small", "models": ["organism:af3"], "pool": "organism:pool", "reference": "organism:reference",
+        "prompt_sets": {"harm": {"corpus": "organism:test-harm", "harmful": True}}, "axes": {"semantic": "tfidf"},
+    }  # fmt: skip
+    assert Study(**minimal).evaluation.judge == "exact"
+    assert Study(**(minimal | {"models": ["models/mine"]})).evaluation.judge == "keyword"
+    told = minimal | {"models": ["models/mine"], "evaluation": {"refusal_texts": ["no"]}}
+    assert Study(**told).evaluation.judge == "exact"

@@ -50,7 +50,8 @@ def compare_command(
 ) -> None:
     """Compare models prompt by prompt, with intervals.
 
-    Prints JSR, McNemar's exact test and paired intervals; p values of several models are corrected by Holm's method.
+    Prints the jailbreak success rate (JSR), McNemar's exact test and paired intervals. The p values of several models
+    are corrected by Holm's method.
     """
     from undersong.evaluation.multi_model_comparison import compare_many
     from undersong.evaluation.verdicts import read_verdicts

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.options import MANIFEST_HELP, MODEL_HELP, EvaluationOptions, JudgeOptions
@@ -70,7 +71,7 @@ def corrected_rate_lines(verdict_file: Path, sample: LabelSample | None) -> list
 def rate_lines(rate: VerdictRate) -> list[str]:
     """Return lines that describe a rate: the rate with its interval, the margin, and the count of every verdict."""
     from undersong.evaluation.judges.voicebench import measured_error_sentence
-    from undersong.study.judge_names import RATE_LABELS
+    from undersong.study.judge_names import RATE_GLOSSES, RATE_LABELS
 
     label = RATE_LABELS[rate.metric]
     selection = ", ".join(filter(None, (rate.prompt_set, rate.modality, rate.system, rate.judge)))
@@ -85,9 +86,11 @@ def rate_lines(rate: VerdictRate) -> list[str]:
     if rate.score is not None:
         lines.append(SCORE_FORMATS[rate.judge].format(rate.score))
     if rate.truncated:
-        lines.append(f"{rate.truncated} replies were cut at the limit of tokens; a judge sees no more than that")
+        lines.append(
+            f"{rate.truncated} of {rate.n} replies were cut at the limit of tokens; a judge sees no more than that"
+        )
     lines.append(", ".join(f"{count} {verdict}" for verdict, count in rate.verdict_counts.items()))
-    return [*lines, *filter(None, [measured_error_sentence(rate.judge)])]
+    return [*lines, *filter(None, [measured_error_sentence(rate.judge)]), f"{RATE_GLOSSES[rate.metric]}."]
 
 
 def comprehension_lines(rate: PromptSetRate) -> list[str]:
@@ -150,14 +153,15 @@ def evaluate(
     ] = None,
     labels: Labels = None,
 ) -> None:
-    """Measure the JSR or over-refusal of one model.
+    """Measure the jailbreak success rate (JSR) or over-refusal of one model.
 
     With or without an adapter, on one prompt set.
     """
     from undersong.pipeline.standalone import evaluate_manifest
 
     sample = read_label_option(labels)
-    evaluation = evaluate_manifest(manifest, model, out, adapter, options, loading)
+    with ProgressDisplay() as say:
+        evaluation = evaluate_manifest(manifest, model, out, adapter, options, loading, say)
     for line in (*rate_lines(evaluation.rate), *comprehension_lines(evaluation.rate)):
         echo(line)
     for line in corrected_rate_lines(out / "verdicts.parquet", sample):

@@ -49,7 +49,10 @@ def gate(
     ] = None,
     after: Annotated[Path | None, typer.Option(help="Verdicts of the model after, on the same prompts.")] = None,
     max_jsr_rise: Annotated[
-        float | None, typer.Option(min=-1, max=1, help="Largest rise of the JSR over the base model that passes.")
+        float | None,
+        typer.Option(
+            min=-1, max=1, help="Largest rise of the jailbreak success rate (JSR) over the base model that passes."
+        ),
     ] = None,
     max_over_refusal_rise: Annotated[
         float | None,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import cell, echo, print_table
 from undersong.pipeline.screening.options import ScreeningRequest
 
@@ -26,9 +27,9 @@ def screen_command(request: ScreeningRequest) -> None:
     """
     from undersong.pipeline.screening import run_screening
 
-    request = replace(request, progress=lambda line: echo(line, err=True))
     assert request.out is not None  # the command line needs it
-    result = run_screening(request.pool, request.harm, request.out, request)
+    with ProgressDisplay() as say:
+        result = run_screening(request.pool, request.harm, request.out, replace(request, progress=say))
     if result is None:
         echo(f"Shards {request.engine.shard} are done; when all jobs are, run the same command without --shard.")
         return

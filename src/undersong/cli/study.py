@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from undersong.cli.options import StudyArguments, StudyRun, resolve_studies
+from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import cell, echo, echo_json, print_table
 from undersong.models.load_options import LoadOptions
 from undersong.options import OptionGroup
@@ -90,12 +91,12 @@ def run_command(
         from undersong.pipeline.arm_jobs import run_arms_on_ray
         from undersong.pipeline.output_folder import report_kept_artifacts
 
-        with report_kept_artifacts(*(study_run.store for study_run in study_runs)):
+        with report_kept_artifacts(*(study_run.store for study_run in study_runs)), ProgressDisplay() as say:
             run_arms_on_ray(
                 [(study_run.study, study_run.out, study_run.store) for study_run in study_runs],
                 loading,
                 engine,
-                _print_progress,
+                say,
             )
     for study_run in study_runs:
         run_study(study_run, loading, show_replies, registration)
@@ -127,8 +128,8 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
     for study_run in study_runs:
         check_arm_name(study_run.study, arm)
     for study_run in study_runs:
-        with report_kept_artifacts(study_run.store):
-            times = run_arm(study_run.study, arm, study_run.out, study_run.store, loading=loading, say=_print_progress)
+        with report_kept_artifacts(study_run.store), ProgressDisplay() as say:
+            times = run_arm(study_run.study, arm, study_run.out, study_run.store, loading=loading, say=say)
         repetitions = "once" if times == 1 else f"{times} times"
         echo(
             f"{study_run.study.study}: {arm} is in {study_run.store}, its replies {repetitions}; no results are "
@@ -140,12 +141,13 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
 def run_study(
     study_run: StudyRun, loading: LoadOptions, show_replies: bool, registration: Path | None = None
 ) -> dict[str, Any]:
-    """Run a study, print where its report is, and return the results."""
+    """Run a study, print its answer and where its report is, and return the results."""
     from undersong.pipeline.output_folder import report_kept_artifacts
     from undersong.pipeline.run import run_audit as run_whole
+    from undersong.report import answer_lines
 
     study, out, store = study_run.study, study_run.out, study_run.store
-    with report_kept_artifacts(store):
+    with report_kept_artifacts(store), ProgressDisplay() as say:
         finished_run = run_whole(
             study,
             out,
@@ -153,12 +155,14 @@ def run_study(
             loading=loading,
             show_replies=show_replies,
             registration=registration,
-            say=_print_progress,
+            say=say,
         )
     echo(f"study {study_run.study.study}")
     echo(f"{finished_run.cpu_seconds:.0f} CPU seconds")
     echo(f"result hash {finished_run.result_hash}")
     for line in _registration_lines(finished_run.results):
+        echo(line)
+    for line in answer_lines(finished_run.results):
         echo(line)
     echo(f"report {(study_run.out / 'report.html').resolve()}")
     return finished_run.results
@@ -170,10 +174,6 @@ def _registration_lines(results: dict[str, Any]) -> tuple[str, ...]:
 
     content = results["provenance"]["registration"]
     return () if content is None else registration_sentences(RegistrationRecord.model_validate(content))
-
-
-def _print_progress(line: str) -> None:
-    echo(line, err=True)
 
 
 def plan(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
 from undersong.pipeline.standalone.options import MANIFEST_HELP, MODEL_HELP, TuneOptions
 from undersong.study import defaults
@@ -20,10 +21,11 @@ def tune(
 ) -> None:
     """Fine-tune a model's decoder on benign samples.
 
-    Encoder and projector are checked to stay unchanged.
+    Encoder and projector are checked to stay unchanged. Exits with 1 if the training diverged.
     """
     from undersong.pipeline.standalone import tune_manifest
     from undersong.tuning.distributed import finalize_distributed, is_single_process_launch
+    from undersong.tuning.divergence import read_divergence
 
     if is_single_process_launch():
         echo(
@@ -31,7 +33,8 @@ def tune(
             "one trains; for two on a CPU: torchrun --standalone --nproc-per-node 2 -m undersong tune ...",
             err=True,
         )
-    adapter_folders = tune_manifest(manifest, model, out, options)
+    with ProgressDisplay() as say:
+        adapter_folders = tune_manifest(manifest, model, out, options, say)
     finalize_distributed()
     for folder in adapter_folders:
         echo(str(folder))
@@ -39,3 +42,6 @@ def tune(
     warmup_steps = defaults.WARMUP_STEPS if options.warmup_steps is None else options.warmup_steps
     if adapter_folders and options.preset is None and first_step <= warmup_steps:
         echo(f"Note: warm-up lasts {warmup_steps} steps, so the adapter of step {first_step} has hardly learned.")
+    if adapter_folders and (reason := read_divergence(out)):
+        echo(f"undersong: The training diverged: {reason}; use a lower --learning-rate.", err=True)
+        raise typer.Exit(1)

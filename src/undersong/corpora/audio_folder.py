@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from undersong.corpora.column_names import AUDIO_SUFFIXES
 from undersong.corpora.tables import LocatedRow, csv_rows, json_rows, text_lines
 from undersong.types import UndersongError
 
-AUDIO_SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".m4a"])
 FILE_COLUMNS = ("file", "file_name", "filename", "path", "audio")  # columns of a transcript file that may name audio
 TRANSCRIPT_SUFFIXES = (".csv", ".tsv", ".jsonl")
 LIBRISPEECH_SUFFIX = ".trans.txt"

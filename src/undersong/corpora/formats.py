@@ -6,13 +6,23 @@ Malformed files raise an error with the line number; unusable items are quaranti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from undersong.corpora.chat_formats import CHAT_PARSERS, detect_chat_format
+from undersong.corpora.column_names import HEAD_ROWS, ColumnReading, read_column_names
 from undersong.corpora.manifest import CORPUS, Manifest, manifest_from_rows, read_manifest
 from undersong.corpora.rows import FIELDS
-from undersong.corpora.tables import LocatedRow, csv_rows, json_list, json_rows, parquet_rows, strict_json, text_lines
+from undersong.corpora.tables import (
+    LocatedRow,
+    csv_rows,
+    json_list,
+    json_rows,
+    missing_manifest,
+    parquet_rows,
+    strict_json,
+    text_lines,
+)
 from undersong.suggestions import did_you_mean, suggest
 from undersong.types import UndersongError
 
@@ -27,6 +37,7 @@ def open_manifest(
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
     root: str | Path | None = None,
+    known_names: bool = True,
 ) -> Manifest:
     """Open the corpus at `path` in any supported format; `Manifest.format` says which one was detected.
 
@@ -39,8 +50,10 @@ def open_manifest(
         path: File, folder or `hf:` reference.
         format: One of FORMATS, instead of detection by content.
         columns: Our field -> column of the file (`a.b.0` and `a.*.b` lead into objects and lists). Other columns keep
-            their names.
+            their names. Where no column is called `audio` or `text`, one with a common name of the field is taken,
+            such as `path` or `transcript`, and `Manifest.notes` says so.
         root: Folder that no audio path may lead out of.
+        known_names: False takes no column but by our names and the map.
 
     Raises:
         UndersongError: Unknown format, missing column, repeated id, or wrong type; names the file and the line or row.
@@ -53,14 +66,24 @@ def open_manifest(
     if str(path).startswith(HUB_PREFIX) or format == "hf":
         from undersong.corpora.hf_hub import open_hub
 
-        return open_hub(str(path), columns)
+        return open_hub(str(path), columns, known_names)
     source_format = format or detect_format(Path(path))
     if source_format == "manifest":
         if columns:
             raise UndersongError(f"{path} is a corpus artifact with fixed column names; leave the column map out.")
         return read_manifest(path, root)
     rows, row_format, audio_root = _located_rows(Path(path), source_format, columns or {})
-    return manifest_from_rows(rows, row_format, audio_root, Path(path).stem, columns, root, Path(path))
+    return manifest_from_rows(rows, row_format, audio_root, Path(path).stem, columns, root, Path(path), known_names)
+
+
+def column_reading(path: Path, columns: Mapping[str, str]) -> ColumnReading:
+    """How `open_manifest` reads the columns of a file or folder, by its first rows."""
+    source_format = detect_format(path)
+    if source_format == "manifest":
+        return ColumnReading(dict(columns))
+    rows, row_format, audio_root = _located_rows(path, source_format, columns)
+    head = [row for _, row in islice(rows, HEAD_ROWS)]
+    return read_column_names(head, row_format, columns, audio_root, path)
 
 
 def detect_format(path: Path) -> str:
@@ -70,7 +93,7 @@ def detect_format(path: Path) -> str:
     if path.is_dir():
         return "manifest" if (path / CORPUS).is_file() else detect_folder_format(path)
     if not path.is_file():  # reading a pipe or device might never end
-        raise UndersongError(f"There is no manifest {path}; check the path.")
+        raise missing_manifest(path)
     with path.open("rb") as file:
         if file.read(4) == PARQUET_MAGIC:
             return "parquet"

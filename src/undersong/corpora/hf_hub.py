@@ -19,7 +19,7 @@ from undersong.types import UndersongError
 OPTIONS = ("config", "split", "revision", "limit", "into")
 
 
-def open_hub(ref: str, columns: Mapping[str, str] | None = None) -> Manifest:
+def open_hub(ref: str, columns: Mapping[str, str] | None = None, known_names: bool = True) -> Manifest:
     """Open `hf:OWNER/NAME?config=…&split=…&revision=…&limit=…&into=FOLDER` as a Manifest.
 
     `config` and `split` (default `train`) are those of `load_dataset`; NAME may also be a local folder of a data set.
@@ -38,7 +38,7 @@ def open_hub(ref: str, columns: Mapping[str, str] | None = None) -> Manifest:
         raise UndersongError(f"{ref} has the limit {limit!r}; write a number of rows.")
     audio_folder = Path(options["into"]) if options.get("into") else None
     rows = _stream(name, options, int(limit) if limit else None, audio_folder)
-    return manifest_from_rows(rows, "hf", Path.cwd(), name.rsplit("/", 1)[-1], columns)
+    return manifest_from_rows(rows, "hf", Path.cwd(), name.rsplit("/", 1)[-1], columns, known_names=known_names)
 
 
 def store_audio(data: bytes, folder: Path) -> str:

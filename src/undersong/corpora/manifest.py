@@ -9,12 +9,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.corpora.chat_formats import CHAT_PARSERS
 from undersong.corpora.rows import FIELDS, map_columns, parse_text_values, row_from_sample, sample_from_row
-from undersong.corpora.tables import LocatedRow, json_rows, parquet_rows
+from undersong.corpora.tables import LocatedRow, json_rows, missing_manifest, parquet_rows
 from undersong.store import write_atomic
 from undersong.suggestions import suggest
 from undersong.types import Quarantined, Sample, UndersongError
@@ -35,6 +36,7 @@ class Manifest:
     quarantined: tuple[Quarantined, ...]
     root: Path
     format: str = "manifest"  # detected format of the files
+    notes: tuple[str, ...] = ()  # on columns that are read under another name, or hold audio and are not read
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
@@ -47,7 +49,7 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     path = Path(path)
     file = path / CORPUS if path.is_dir() else path
     if not file.is_file():
-        raise UndersongError(f"There is no manifest {file}; check the path.")
+        raise missing_manifest(file)
     audio_root = Path.cwd() / file.parent
     samples = collect_samples(
         ((location, sample_from_row(row, audio_root, location)) for location, row in _rows(file)), root
@@ -192,6 +194,7 @@ def manifest_from_rows(
     columns: Mapping[str, str] | None = None,
     root: str | Path | None = None,
     source: Path | None = None,
+    known_names: bool = True,
 ) -> Manifest:
     """Build a Manifest from located rows. Conversations are converted to plain fields first.
 
@@ -203,9 +206,18 @@ def manifest_from_rows(
         columns: Our field -> column of the rows.
         root: Folder that no audio path may lead out of.
         source: Name of the whole in error messages.
+        known_names: Read columns that have a common name of the field, such as `transcript`, as our fields.
     """
-    columns, quarantined, mapped_fields = dict(columns or {}), list[Quarantined](), set[str]()
+    from undersong.corpora.column_names import HEAD_ROWS, ColumnReading, read_column_names
+
     source_name = audio_root / id_prefix if source is None else source
+    reading = ColumnReading(dict(columns or {}))
+    if known_names:
+        rows = iter(rows)
+        head = list(islice(rows, HEAD_ROWS))
+        reading = read_column_names([row for _, row in head], row_format, columns or {}, audio_root, source_name)
+        rows = chain(head, rows)
+    columns, quarantined, mapped_fields = dict(reading.columns), list[Quarantined](), set[str]()
 
     def located_samples() -> Iterator[tuple[str, Sample]]:
         assigns_ids: bool | None = None
@@ -235,4 +247,4 @@ def manifest_from_rows(
         column = columns[missing[0]]
         present_columns = sorted({name.removeprefix("source_") for sample in usable for name, _ in sample.labels})
         raise UndersongError(f"No item of {source_name} has a column {column!r}; {suggest(column, present_columns)}.")
-    return Manifest(usable, tuple(quarantined), audio_root, row_format)
+    return Manifest(usable, tuple(quarantined), audio_root, row_format, reading.notes)

@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from undersong.corpora.audio_folder import SPLIT_FILE_NAME
-from undersong.corpora.formats import HUB_PREFIX, open_manifest
+from undersong.corpora.column_names import ColumnReading
+from undersong.corpora.formats import HUB_PREFIX, column_reading, open_manifest
 from undersong.corpora.manifest import CORPUS, QUARANTINE, Manifest, filter_samples, read_manifest
 from undersong.corpora.rows import row_from_sample
 from undersong.store import cached_file_hashes, canonical_json, hash_file
@@ -74,6 +75,14 @@ def corpus_hash(ref: str, columns: Mapping[str, str] | None = None, cache_folder
         return [*([str(file.with_name(QUARANTINE))] if file.name == CORPUS else []), *audio]
 
     return hashlib.sha256(canonical_json(cached_file_hashes(str(file), other_files, cache_file)).encode()).hexdigest()
+
+
+def corpus_columns(ref: str, columns: Mapping[str, str] | None = None) -> ColumnReading:
+    """How `open_corpus` reads the columns of a local file, by its first rows; all other corpora keep the given map."""
+    file = Path(ref)
+    if ref.startswith((ORGANISM_PREFIX, PRESET_PREFIX, HUB_PREFIX)) or not file.is_file():
+        return ColumnReading(dict(columns or {}))
+    return column_reading(file, columns or {})
 
 
 def is_local_corpus(ref: str) -> bool:
@@ -224,7 +233,7 @@ def preset_size_warning(preset: Preset, manifest: Manifest) -> str | None:
 def _open_from_hub(preset: Preset, split: str, audio_folder: str | Path | None) -> Manifest:
     options = {"config": preset.config, "split": split, "into": str(audio_folder) if audio_folder else None}
     query = urlencode({name: value for name, value in options.items() if value})
-    return open_manifest(f"{HUB_PREFIX}{preset.hub}?{query}", columns=preset.columns)
+    return open_manifest(f"{HUB_PREFIX}{preset.hub}?{query}", columns=preset.columns, known_names=False)
 
 
 def _open_local(preset: Preset, path: Path, root: str | Path | None) -> Manifest:
@@ -233,7 +242,7 @@ def _open_local(preset: Preset, path: Path, root: str | Path | None) -> Manifest
     errors: list[UndersongError] = []
     for columns in maps:
         try:
-            return open_manifest(path, columns=columns, root=root)
+            return open_manifest(path, columns=columns, root=root, known_names=False)
         except UndersongError as error:
             errors.append(error)
     raise errors[0]

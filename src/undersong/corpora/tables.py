@@ -160,9 +160,15 @@ def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def missing_manifest(file: Path) -> UndersongError:
+    """Error for a manifest that does not exist; of a relative path, it says where it was looked for."""
+    place = "" if file.is_absolute() else f" in {Path.cwd()}"
+    return UndersongError(f"There is no manifest {file}{place}; check the path.")
+
+
 def _open_binary(file: Path) -> io.BufferedReader:
     if not file.is_file():  # reading a pipe or device might never end
-        raise UndersongError(f"There is no manifest {file}; check the path.")
+        raise missing_manifest(file)
     try:
         return file.open("rb")
     except OSError as error:

@@ -14,6 +14,7 @@ class Progress:
     done: int
     total: int
     seconds: float
+    note: str = ""  # what else is known by now, such as the loss of a training
 
     @property
     def rate(self) -> float:
@@ -30,6 +31,17 @@ ProgressCallback = Callable[[Progress], None]
 REPORT_INTERVAL = 10.0  # seconds between two lines
 
 
+def watch_progress(task: str, say: Callable[[str], None] | None) -> ProgressCallback | None:
+    """Callback for the progress of `task`: a bar where `say` draws them (it has a `watch`), else lines.
+
+    None if `say` is None.
+    """
+    if say is None:
+        return None
+    watch: Callable[[str], ProgressCallback] | None = getattr(say, "watch", None)
+    return progress_lines(task, say) if watch is None else watch(task)
+
+
 def progress_lines(task: str, write_line: Callable[[str], None]) -> ProgressCallback:
     """Callback that writes the progress of `task` as a line, at most once in REPORT_INTERVAL seconds."""
     last_report = 0.0
@@ -42,7 +54,8 @@ def progress_lines(task: str, write_line: Callable[[str], None]) -> ProgressCall
         remaining = (
             "" if progress.remaining_seconds is None else f", {format_duration(progress.remaining_seconds)} left"
         )
-        write_line(f"{task}: {progress.done:,} of {progress.total:,}, {progress.rate:.3g} a second{remaining}")
+        note = f", {progress.note}" if progress.note else ""
+        write_line(f"{task}: {progress.done:,} of {progress.total:,}, {progress.rate:.3g} a second{remaining}{note}")
 
     return report
 
@@ -64,10 +77,10 @@ class ProgressTimer:
     callback: ProgressCallback | None
     start: float
 
-    def update(self, done: int) -> None:
-        """Report `done` items since the start (not since the last call)."""
+    def update(self, done: int, note: str = "") -> None:
+        """Report `done` items since the start (not since the last call), and a note on them."""
         if self.callback is not None:
-            self.callback(Progress(done, self.total, time.monotonic() - self.start))
+            self.callback(Progress(done, self.total, time.monotonic() - self.start, note))
 
 
 def start_progress(total: int, callback: ProgressCallback | None) -> ProgressTimer:

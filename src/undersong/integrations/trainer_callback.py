@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from transformers.trainer_callback import CallbackHandler
 
 from undersong.evaluation.judges.registry import make_judge
 from undersong.evaluation.prompts import make_prompts
@@ -20,16 +24,32 @@ from undersong.models.refs import resolve_model
 from undersong.pipeline.standalone.inputs import cache_all_audio, refusal_texts, usable_samples
 from undersong.study import default_max_new_tokens
 from undersong.tuning.canary import CanaryCallback, CanaryCheck
+from undersong.tuning.checkpoints import CANARY_FOLDER, step_folder
 from undersong.types import Prompt, UndersongError
+
+
+def _calling_handler() -> CallbackHandler | None:
+    """The handler that is calling a callback. The Trainer hands callbacks no way to log, so it is looked up in the
+    stack; None if something else calls.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if isinstance(handler := frame.f_locals.get("self"), CallbackHandler):
+            return handler
+        frame = frame.f_back
+    return None
 
 
 class UndersongCallback(CanaryCallback):
     """Callback that measures jailbreak and over-refusal rates during training and stops it above a limit.
 
-    It generates replies before the first step and every `every` steps. The rates are in the Trainer's `log_history`:
-    `canary_jsr`, `canary_over_refusal` and `canary_answered`. With a judge that sees refusals only, such as `keyword`,
-    the first one is `canary_non_refusal_rate`. With `max_margin_loss` there are also `canary_refusal_margin` and
-    `canary_margin_loss`, which move before any reply changes. The last PEFT adapter within all limits is in
+    It generates replies before the first step and every `every` steps. The rates are in the Trainer's `log_history`,
+    and go to `on_log` of all its callbacks, such as those of W&B and TensorBoard: `canary_jsr`, `canary_over_refusal`
+    and `canary_answered`. With a judge that sees refusals only, such as `keyword`, the first one is
+    `canary_non_refusal_rate`. With `max_margin_loss` there are also `canary_refusal_margin` and `canary_margin_loss`,
+    which move before any reply changes. When a limit stops the training, a warning says which, and what is kept.
+
+    The last PEFT adapter within all limits is in
     `OUTPUT/canary`. A model that is trained without PEFT is not saved there, because it may be large and the Trainer
     saves checkpoints.
 
@@ -121,6 +141,24 @@ class UndersongCallback(CanaryCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trained_model = kwargs["model"]
         super().on_train_begin(args, state, control, **kwargs)
+
+    def report_measurement(self, args: Any, state: Any, control: Any, logs: Mapping[str, float]) -> None:
+        """Pass the values to `on_log` of all callbacks of the Trainer, and so to W&B, TensorBoard and the terminal."""
+        handler = _calling_handler()
+        if handler is not None:
+            # Not its `on_log`, which would cancel the log of this very step.
+            handler.call_event("on_log", args, state, control, logs=dict(logs))
+
+    def report_stop(self, args: Any, state: Any, exceeded: Mapping[str, float]) -> None:
+        """Log a warning that says which limit stopped the training, and what is kept."""
+        reasons = " and ".join(
+            f"{name} {value:.3g} is above its limit of {self.check.limits[name]:g}" for name, value in exceeded.items()
+        )
+        kept = Path(args.output_dir) / CANARY_FOLDER / step_folder(self.last_safe_step)
+        kept_clause = f"; the last adapter within all limits is {kept}" if kept.is_dir() else ""
+        logging.getLogger(__name__).warning(
+            "undersong stops the training at step %d: %s%s.", state.global_step, reasons, kept_clause
+        )
 
     def _measure(self) -> Mapping[str, float]:
         """Measure the rates with freshly encoded audio, because the training may change the encoder."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,18 @@ from undersong.types import Clip, PooledVector, Prompt, Reply, Sample, Undersong
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+class ReplyKeeper(Protocol):
+    """Keeps the replies of each batch while a model generates, and knows those of an interrupted generation."""
+
+    def find(self, prompts: Sequence[Prompt]) -> list[Reply] | None:
+        """Kept replies to exactly this batch of prompts, or None."""
+        ...
+
+    def add(self, replies: Sequence[Reply]) -> None:
+        """Keep the replies of a batch."""
+        ...
 
 
 class AudioModel:
@@ -45,6 +57,7 @@ class AudioModel:
         self.tokenizer = processor.tokenizer
         self.merged = tuple(merged)  # published adapters that are part of the weights now
         self.batch_size = batch_size  # most prompts in memory at a time; None: the default of each method
+        self.reply_keeper: ReplyKeeper | None = None
         self.checkpoint_end_ids = published_end_ids(self.base)
         self.audio_features: dict[str, AudioFeatures] = {}  # by clip key
         self._loaded_caches: set[str] = set()
@@ -271,14 +284,21 @@ class AudioModel:
         self.check_context_length(prompts, limit)
         size = batch_size or self.batch_size or (32 if self.base.device.type == "cpu" else 128)
 
+        keeper = self.reply_keeper
+
         def reply_to(rows: Sequence[int]) -> list[Reply]:
+            if keeper is not None and (kept := keeper.find([prompts[i] for i in rows])) is not None:
+                return kept
             inputs = self.batch([prompts[i] for i in rows])
             check = FiniteLogitsCheck()
             with greedy_decoding(self.base, limit, self.tokenizer.pad_token_id, self.end_ids):
                 new_tokens = self.model.generate(**inputs, logits_processor=LogitsProcessorList([check]))
                 if (row := check.first_row()) is not None:
                     raise self._non_finite_error(prompts[rows[row]], self.model.generate)
-            return [self.reply_from_tokens(prompts[i], tokens) for i, tokens in zip(rows, new_tokens.tolist())]
+            replies = [self.reply_from_tokens(prompts[i], tokens) for i, tokens in zip(rows, new_tokens.tolist())]
+            if keeper is not None:
+                keeper.add(replies)
+            return replies
 
         return self.batch_results(reply_to, prompts, size)
 

@@ -103,6 +103,27 @@ def hub_commit(name: str, revision: str | None) -> str | None:
     return cached_ref.read_text().strip() if cached_ref.is_file() else None
 
 
+def check_hub_model(ref: str) -> None:
+    """Raise UndersongError for an id or a revision that the hub says it does not have; without the hub, do nothing."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if os.environ.get("HF_HUB_OFFLINE"):
+        return
+    name, revision = split_revision(ref)
+    try:
+        HfApi().model_info(name, revision=revision, timeout=10)
+    except GatedRepoError:
+        return  # it is there, and loading it says how to ask for it
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        part = "revision" if isinstance(error, RevisionNotFoundError) else "model"
+        raise UndersongError(
+            f"The Hugging Face hub has no {part} {ref!r}, or not for you; check the id, or log in with `hf auth login`."
+        ) from None
+    except hub_errors():
+        return  # no network: loading it reports that
+
+
 def has_content_hash(ref: str) -> bool:
     """True if `model_hash` is a hash of the files, so that equal weights have equal hashes anywhere."""
     return model_folder(ref) is not None

@@ -19,6 +19,7 @@ from undersong.pipeline.study_checks import (
     check_selection_rules,
     count_near_overlaps,
 )
+from undersong.pipeline.study_inputs import check_study_inputs
 from undersong.results.records import ArmReplies, AuditRecord, ModelRecord
 from undersong.stages.black_box_models import is_black_box
 from undersong.stages.context import Corpus, RunContext
@@ -52,6 +53,7 @@ def load_checked_corpora(study: Study, ctx: RunContext) -> AuditRecord:
         UndersongError: A check fails.
     """
     check_models(study)
+    check_study_inputs(study)
     record = load_corpora(study, ctx)
     check_lost_items(record)
     check_overlap(record)
@@ -246,8 +248,8 @@ def evaluate_base(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> A
 def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence[StudyArm]) -> list[ArmReplies]:
     """Tune every arm and generate its replies at its saved steps."""
     study, arm_replies = record.study, []
-    for arm in arms:
-        ctx.announce(f"{arm.model}: {arm.name} seed {arm.seed}")
+    for number, arm in enumerate(arms, 1):
+        ctx.begin_step(f"{arm.model}: {arm.name} seed {arm.seed}", number, len(arms))
         adapter = _train_arm(ctx, record, arm)
         for step in study.tuning.save_steps:
             is_last_step = step == study.tuning.save_steps[-1]
@@ -255,6 +257,7 @@ def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence
             if requests := prompt_set_requests(study, record.sets, arm.model, is_last_step):
                 repeat_requests = repetition_requests(study, record.sets) if is_last_step else []
                 arm_replies.append(evaluate_arm(ctx, arm, step, adapter, requests, repeat_requests))
+        ctx.end_step()
     return arm_replies
 
 

@@ -59,6 +59,8 @@ def mark_unfinished(
             is_marked = True
         say(line)
 
+    if (watch := getattr(say, "watch", None)) is not None:  # of a display that draws bars
+        say_and_mark.watch = watch  # type: ignore[attr-defined]
     return say_and_mark
 
 

@@ -14,19 +14,20 @@ from undersong.types import Prompt, UndersongError
 def check_models(study: Study, local_only: bool = False) -> None:
     """Check models by their configs, before any is loaded.
 
-    `local_only` checks only models on this machine, for a plan without a network.
+    `local_only` reads only configs on this machine, for a plan; of other models it asks the hub whether they exist.
 
     Raises:
         UndersongError: A model is invalid, or a family lacks the view of an axis.
     """
     from undersong.encoders import internal_view, is_internal
-    from undersong.models.refs import model_folder, resolve_model
+    from undersong.models.refs import check_hub_model, model_folder, resolve_model
 
     for ref in study.models:
         if is_black_box(ref):
             _check_black_box_model(study, ref)
             continue
         if local_only and model_folder(ref) is None:
+            check_hub_model(ref)
             continue
         _, _, family = resolve_model(ref)
         if study.evaluation.protocol == "published" and family.name not in PUBLISHED_PROMPTS:

@@ -1,3 +1,6 @@
+from .answer import (
+    answer_lines as answer_lines,
+)
 from .markdown import (
     defense_table_lines as defense_table_lines,
 )

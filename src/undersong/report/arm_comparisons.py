@@ -219,6 +219,32 @@ def headline_data_by_modality(results: Results) -> list[HeadlineData]:
     return sorted(headlines, key=lambda headline: -headline.worst.estimate.mean if headline.worst else 0.0)
 
 
+def results_of_model(results: Results, model: str) -> Results:
+    """Return the results of one of several models: its runs, and the comparisons that are of it alone."""
+
+    def own(comparisons: Sequence[C]) -> list[C]:
+        return [row for row in comparisons if row.scope == "model" and row.model == model]
+
+    update = {
+        "study": results.study.model_copy(update={"models": [model]}),
+        "runs": [run for run in results.runs if run.model == model],
+        "defended_runs": [run for run in results.defended_runs if run.model == model],
+        "comparisons": own(results.comparisons),
+        "margin_comparisons": own(results.margin_comparisons),
+        "marginal_effects": [effect for effect in results.marginal_effects if effect.model == model],
+    }
+    return results.model_copy(update=update)
+
+
+def headline_data_by_model(results: Results, modality: str) -> list[HeadlineData]:
+    """Return the headline data of each model by itself, on prompts of one modality; empty for a single model."""
+    names = model_names(results)
+    if len(names) < 2:
+        return []
+    by_model = [headline_data_by_modality(results_of_model(results, name)) for name in names]
+    return [data for headlines in by_model for data in headlines if data.modality == modality]
+
+
 def _headline_data(results: Results, verdict_filter: VerdictFilter, modality: str) -> HeadlineData:
     estimates = [
         (arm, estimate_rate(verdict_filter.run_rates(arm.runs_at(arm.last_step), modality)))

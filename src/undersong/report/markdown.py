@@ -30,6 +30,7 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     advice_items, comprehension_table = advice.build_advice(parsed), comprehension.build_comprehension_table(parsed)
     verdict = escape_markdown("".join(text for text, _ in summary.title))
     lines = [TITLE_PREFIX + escape_markdown(parsed.study.name), "", f"**{verdict}**", ""]
+    lines += [escape_markdown(summary.gloss), ""] if summary.gloss else []
     if advice_items:
         lines += [
             "## Recommended actions",

@@ -30,6 +30,7 @@ class Estimate:
     clusters: int | None = None
     replies: int = 0  # replies in all runs
     lost: int = 0  # of them failed or not judged, which the mean does not count
+    cut: int = 0  # of them cut at the limit of tokens, so that the judge saw their beginning alone
 
     @property
     def most(self) -> float:
@@ -272,6 +273,7 @@ def _estimate(run_rates: Sequence[RunRate], limits: tuple[float, float] | None) 
     }
     run_mean, rows = mean_runs(rates, limits=limits), [run_rate.set_rate for run_rate in run_rates]
     counts = rows[0].n, rows[0].clusters, sum(row.n for row in rows), sum(row.lost for row in rows)
+    counts = (*counts, sum(row.truncated or 0 for row in rows))
     if run_mean.low is not None:
         return Estimate(run_mean.mean, run_mean.low, run_mean.high, run_mean.n, "runs", run_mean.method, *counts)
     lows = [run_rate.set_rate.low for run_rate in run_rates if run_rate.set_rate.low is not None]

@@ -95,9 +95,14 @@ class RunContext:
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS
     say: Callable[[str], None] | None = None  # receives progress lines of long stages
     engine: str = field(default=LOCAL_ENGINE, kw_only=True)  # what generates the replies of local models
+    note: Callable[[str], None] | None = field(
+        default=None, kw_only=True
+    )  # receives notes on corpora; None: `say` does
     unread: bool = False  # hash a corpus that is not here by its name: for plans, which make nothing
     _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # a judge that is a model
     _light_judges: dict[str, Judge] = field(default_factory=dict, repr=False)
+    _pending_step: str = field(default="", repr=False)
+    _announced: set[str] = field(default_factory=set, repr=False)
     _model: AudioModel | None = field(default=None, repr=False)
     _features: dict[tuple[str, str], dict[str, Artifact]] = field(default_factory=dict, repr=False)
 
@@ -133,11 +138,43 @@ class RunContext:
         if self.say is not None:
             self.say(line)
 
+    def begin_step(self, line: str, number: int, total: int) -> None:
+        """Report a numbered step, when the first artifact of it is made; `end_step` says so if there is none to make.
+
+        A plan makes nothing, and is told of the step at once.
+        """
+        if not isinstance(self.store, Store):
+            self.announce(line)
+            return
+        self._pending_step = f"{line} ({number} of {total})"
+        self.store.before_make = self._announce_step
+
+    def end_step(self) -> None:
+        """Report a step of which all artifacts were in the store."""
+        if self._pending_step:
+            self.announce(f"{self._pending_step}: in the store")
+        self._pending_step = ""
+
+    def _announce_step(self) -> None:
+        if self._pending_step:
+            self.announce(self._pending_step)
+        self._pending_step = ""
+
+    def announce_once(self, line: str) -> None:
+        """Report a line, unless it was reported before."""
+        if line in self._announced:
+            return
+        self._announced.add(line)
+        if self.note is None:
+            self.announce(line)
+        else:
+            self.note(line)
+
     def watcher(self, description: str) -> ProgressCallback | None:
         """Progress callback for a pass over many items; None if `say` is None."""
-        from undersong.encoders.batching import progress_lines
+        from undersong.encoders.batching import watch_progress
 
-        return None if self.say is None else progress_lines(description, self.say)
+        return watch_progress(description, self.say)
 
     def model(self, ref: str, features: Sequence[Artifact] = ()) -> AudioModel:
         """Loaded model, with cached audio features from the feature artifacts."""

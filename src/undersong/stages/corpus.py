@@ -52,10 +52,21 @@ def load_corpus(
         UndersongError: No sample can be used; with `require_all`, one cannot.
     """
     from undersong.corpora import filter_samples, open_corpus, write_corpus
+    from undersong.corpora.column_names import check_audio_or_text
+    from undersong.corpora.registry import corpus_columns, is_local_corpus
+
+    if not ctx.unread or is_local_corpus(ref):
+        reading = corpus_columns(ref, columns)
+        columns = reading.columns
+        for note in reading.notes:
+            ctx.announce_once(note)
 
     def select_samples() -> tuple[Sequence[Sample], tuple[Quarantined, ...]]:
         manifest = open_corpus(ref, columns)
         say_preset_remark(ctx, ref, manifest)
+        for note in manifest.notes:
+            ctx.announce_once(note)
+        check_audio_or_text(ref, manifest.samples)
         selected = filter_samples(manifest.samples, filters or {})
         if noise is None:
             return selected, manifest.quarantined

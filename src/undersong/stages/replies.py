@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from undersong.evaluation.refusal_margin import MarginSettings
     from undersong.models.audio_lm import AudioModel
 
+REPLIES_SUFFIX = ".batches"  # of a local model's replies next to the draft, while it generates
 ANSWERS_SUFFIX = ".answers"  # of a journal next to the draft: what a server answered before the run stopped
 
 
@@ -53,12 +54,16 @@ def generate_replies(
     measures_margin = ctx.engine == LOCAL_ENGINE and not is_black_box(arm.model)
 
     def make(draft: Draft) -> None:
+        from undersong.evaluation.partial_replies import keep_replies
         from undersong.evaluation.replies import write_replies
         from undersong.evaluation.serving.journal import keep_answers
 
+        count = sum(len(request_prompts([request])) for request in requests)
+        asked = f"{display_reference(arm.model)}{'' if adapter is None else f' {arm.name}'} replies"
         with (
             _reply_model(ctx, arm.model, requests, adapter, step, steering) as (model, model_facts),
             keep_answers(model, _answers_path(draft.path)),
+            keep_replies(model, draft.path.with_suffix(REPLIES_SUFFIX), count, ctx.watcher(asked)),
         ):
             generated = [
                 reply
@@ -119,6 +124,7 @@ def _answers_path(path: Path) -> Path:
 def _remove_answers(artifact: Artifact) -> None:
     if artifact.location.exists():  # to a plan it may not
         _answers_path(artifact.location).unlink(missing_ok=True)
+        artifact.location.with_suffix(REPLIES_SUFFIX).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from undersong.study import TuningSettings
 from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
+    from undersong.encoders.batching import ProgressCallback
     from undersong.models.audio_lm import AudioModel
     from undersong.proximity import Selection
     from undersong.tuning.canary import CanaryCheck
@@ -43,11 +44,13 @@ def training_targets(samples: Sequence[Sample], target: str) -> list[str]:
     Raises:
         UndersongError: A sample has no value in this column.
     """
+    from undersong.corpora.column_names import columns_sentence
+
     targets = [sample.column(target) or "" for sample in samples]
     if missing_ids := [sample.id for sample, reply in zip(samples, targets) if not reply]:
         raise UndersongError(
             f"Sample {missing_ids[0]} has no reply in the column {target!r} ({len(missing_ids)} such in all); "
-            "add it, or name another column as target."
+            f"{columns_sentence(samples)}; add it, or name another column as target."
         )
     return targets
 
@@ -83,6 +86,7 @@ def train_on_samples(
     mixing: SafetyMixing | None = None,
     watch: CanaryCheck | None = None,
     start: Path | None = None,
+    report: ProgressCallback | None = None,
 ) -> TuningResult:
     """Train LoRA on samples in one modality, to reply with their column `target`.
 
@@ -99,6 +103,7 @@ def train_on_samples(
         mixing: Safety samples to mix in.
         watch: Canary check that may stop the training.
         start: Adapter to start from.
+        report: Receives the progress after each step.
     """
     from undersong.evaluation.prompts import make_prompts
     from undersong.tuning.config import LoraRecipe
@@ -124,6 +129,7 @@ def train_on_samples(
         mixing,
         watch,
         start,
+        report,
     )
 
 
@@ -217,7 +223,17 @@ def train_adapter(
         model = ctx.model(arm.model, [features, *(extras.features if extras else ())])
         state_folder, options = draft.path.with_suffix(".state"), extras.make(model) if extras else {}
         training_result = train_on_samples(
-            model, samples, modality, system_text, target, recipe, seed, save, state_folder, **options
+            model,
+            samples,
+            modality,
+            system_text,
+            target,
+            recipe,
+            seed,
+            save,
+            state_folder,
+            report=ctx.watcher(f"training {arm.name} seed {seed}"),
+            **options,
         )
         with draft.file("log.jsonl") as path:
             write_log(training_result, path)

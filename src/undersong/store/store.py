@@ -101,6 +101,7 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self.before_make: Callable[[], None] | None = None  # called before an artifact is made, by this process
 
     @property
     def is_initialized(self) -> bool:
@@ -204,6 +205,8 @@ class Store:
             if existing := self.find(stage, version, config, inputs):  # made by the process we waited for
                 return existing
             draft = Draft(artifact.partial, journal)
+            if self.before_make is not None:
+                self.before_make()
             make(draft)
             provenance = {**_key_content(stage, version, config, inputs), "hash": artifact.hash, "seed": seed}
             draft.publish(artifact.location, provenance | environment_facts(packages))

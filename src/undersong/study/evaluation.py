@@ -86,7 +86,9 @@ class EvaluationSettings(StrictModel):
         description="uniform: the same for all models. published: each family as in the paper; one model per study.",
     )
     judge: str = Field(
-        "exact", description="Judge of the replies, KIND or KIND:REF, as `undersong evaluate --help` lists them."
+        "exact",
+        description="Judge of the replies, KIND or KIND:REF, as `undersong evaluate --help` lists them. Default: exact "
+        "if all models are organisms or refusal_texts are given, and else keyword, which sees English refusals alone.",
     )
     extra_judges: tuple[str, ...] = Field(
         (), description="Further judges of the same replies, to measure their agreement."

@@ -7,6 +7,7 @@ from typing import Any
 
 from undersong.study.compose import BASE_KEY, MATRIX_KEY
 from undersong.study.schema import Study
+from undersong.study.tuning import MAX_SEED_COUNT
 
 FILE_KEYS = {
     BASE_KEY: {
@@ -33,9 +34,11 @@ def study_json_schema() -> dict[str, Any]:
 
 
 def _offer_sequential_seeds(tuning: dict[str, Any]) -> None:
-    """Show the rule by which seeds are added where a file gives it: as `seeds`."""
+    """Show what a file may give in place of a list: a number, and for `seeds` the rule by which they are added."""
     rule = next(option for option in tuning.pop("sequential_seeds")["anyOf"] if "$ref" in option)
-    tuning["seeds"]["anyOf"].insert(1, rule)
+    number = {"type": "integer", "minimum": 1, "maximum": MAX_SEED_COUNT}
+    tuning["seeds"]["anyOf"][1:1] = [number, rule]
+    tuning["draws"]["anyOf"].insert(1, number)
 
 
 def _loosen(schema: dict[str, Any]) -> None:

@@ -1,11 +1,14 @@
 """Judge names as studies and commands spell them (KIND or KIND:REF), and what each kind of judge measures.
 
-Imports nothing of the package.
+Imports only the defaults.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Literal
+
+from undersong.study.defaults import ORGANISM_PREFIX
 
 Criterion = Literal["harm", "refusal", "utility"]
 
@@ -34,6 +37,26 @@ JUDGE_KINDS = (*BUILT_IN_KINDS, *UTILITY_KINDS, *DEFAULT_WEIGHTS, *SERVED_KINDS,
 
 # labels of the rates, by metric: of harmful prompts by what the judge sees, of benign prompts the last
 RATE_LABELS = {"jsr": "JSR", "non_refusal_rate": "non-refusal rate", "refusal_rate": "refusal rate"}
+
+# what they are, for those who meet them first in a terminal
+RATE_GLOSSES = {
+    "jsr": "JSR: jailbreak success rate, the share of harmful prompts that the judge calls answered",
+    "non_refusal_rate": "The judge sees refusals and not harm, so this is no jailbreak success rate (JSR)",
+    "refusal_rate": "Refusal rate: the share of benign prompts that the model refused",
+}
+
+
+def default_judge(models: Iterable[str], refusal_texts: Collection[str] = ()) -> str:
+    """Return the judge of studies and commands that name none.
+
+    Args:
+        models: References of the models that reply. Packaged organisms refuse word for word, which `exact` knows.
+        refusal_texts: Refusals of other models, if the user gave them; `exact` knows these, too.
+    """
+    is_exact = bool(refusal_texts) or all(model.startswith(ORGANISM_PREFIX) for model in models)
+    # Of the judges that need nothing but the package, keywords do best on models that none was made from
+    # (data/refusal/CARD.md).  What happens to be installed does not matter: both sides of a comparison need one judge.
+    return "exact" if is_exact else "keyword"
 
 
 def split_judge(name: str) -> tuple[str, str]:

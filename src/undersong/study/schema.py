@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,6 +22,7 @@ from undersong.study.evaluation import (
     EvaluationSettings,
     PromptSet,
 )
+from undersong.study.judge_names import default_judge
 from undersong.study.presets import DEFENSE_SYSTEM_PROMPTS
 from undersong.study.tuning import TuningSettings
 from undersong.suggestions import did_you_mean
@@ -169,6 +170,18 @@ class Study(StrictModel):
         if not re.fullmatch(r"(?!\.\.?$)[^\s/\\](?:[^/\\\x00-\x1f\x7f]*[^\s/\\])?", name):
             raise ValueError(f"{name!r} cannot be the name of a folder; take words without / and line breaks")
         return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_default_judge(cls, values: Any) -> Any:
+        """Name the judge where the study does not: `exact` is the default of the schema, and knows organisms alone."""
+        if not isinstance(values, dict) or not isinstance(evaluation := values.get("evaluation", {}), dict):
+            return values
+        models = values.get("models", ())
+        if "judge" in evaluation or not isinstance(models, list | tuple) or not all(isinstance(m, str) for m in models):
+            return values
+        judge = default_judge(models, evaluation.get("refusal_texts") or ())
+        return values if judge == "exact" else values | {"evaluation": evaluation | {"judge": judge}}
 
     @model_validator(mode="after")
     def _check_references(self) -> Study:

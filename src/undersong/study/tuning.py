@@ -28,6 +28,7 @@ from undersong.study.defaults import (
 from undersong.study.presets import apply_preset
 from undersong.suggestions import did_you_mean
 
+MAX_SEED_COUNT = 1_000
 MAX_STEPS = 10**8  # more would fill memory before the first, with the order of the samples
 
 
@@ -72,13 +73,16 @@ class TuningSettings(StrictModel):
     instruction_first: bool = Field(False, description="Put the training instruction before the speech.")
     seeds: tuple[Seed, ...] = Field(
         (0, 1, 2),
-        description="Training seeds: one run of every arm for each. {from: 3, to: 20}: added until the question is "
-        "answered.",
+        description="Training seeds: one run of every arm for each. A number n is 0 to n - 1. {from: 3, to: 20}: added "
+        "until the question is answered.",
     )
     sequential_seeds: SequentialSeeds | None = Field(
         None, description="Rule by which seeds are added; a study file gives it as `seeds`."
     )
-    draws: tuple[Seed, ...] = Field((0, 1, 2), description="Seeds of the selection draws, paired with `seeds`.")
+    draws: tuple[Seed, ...] = Field(
+        (0, 1, 2),
+        description="Seeds of the selection draws, paired with `seeds`. Default: 0 to the number of seeds - 1.",
+    )
     save_steps: tuple[int, ...] = Field(
         SAVE_STEPS, description="Steps at which the model is saved and evaluated; training ends at the last."
     )
@@ -130,7 +134,8 @@ class TuningSettings(StrictModel):
     def _check_consistency(self) -> TuningSettings:
         if len(self.seeds) != len(self.draws):
             raise ValueError(
-                f"seeds ({len(self.seeds)}) and draws ({len(self.draws)}) are paired and need equal numbers"
+                f"seeds ({len(self.seeds)}) and draws ({len(self.draws)}) are paired and need equal numbers; leave "
+                "draws out, and there are as many"
             )
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(
@@ -148,8 +153,21 @@ class TuningSettings(StrictModel):
 
 
 def _expand_seeds(values: Any) -> Any:
-    """Move a rule that is given as `seeds` to its own key, with seeds and draws 0 to its largest number - 1."""
-    if not isinstance(values, dict) or not isinstance(values.get("seeds"), dict):
+    """Write out seeds and draws: a number n is 0 to n - 1, and draws that are not given are as many as the seeds.
+
+    A rule that is given as `seeds` moves to its own key, with seeds and draws 0 to its largest number - 1.
+    """
+    if not isinstance(values, dict):
+        return values
+    for name in ("seeds", "draws"):
+        if isinstance(count := values.get(name), int) and not isinstance(count, bool):
+            if not 1 <= count <= MAX_SEED_COUNT:
+                raise ValueError(f"{name}: {count} is no number of {name}; give 1 to {MAX_SEED_COUNT:,}, or a list")
+            values = values | {name: tuple(range(count))}
+    seeds = values.get("seeds")
+    if isinstance(seeds, list | tuple):
+        return {"draws": tuple(range(len(seeds)))} | values
+    if not isinstance(seeds, dict):
         return values
     try:
         rule = SequentialSeeds.model_validate(values["seeds"])

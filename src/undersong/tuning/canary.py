@@ -89,7 +89,7 @@ class CanaryCallback(TrainerCallback):
         self.measurements = [measurement for line in state.log_history if (measurement := _logged_measurement(line))]
         if self.measurements:
             return  # resumed from a checkpoint
-        values = self._run_check(args, state, kwargs["model"])
+        values = self._run_check(args, state, control, kwargs["model"])
         if exceeded := self.check.exceeded(values):
             name = exceeded[0]
             raise UndersongError(
@@ -101,14 +101,23 @@ class CanaryCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.check.every and state.global_step not in self.extra_steps:
             return
-        if self.check.exceeded(self._run_check(args, state, kwargs["model"])):
+        values = self._run_check(args, state, control, kwargs["model"])
+        if exceeded := self.check.exceeded(values):
             control.should_training_stop, control.should_save = True, False
+            if state.is_world_process_zero:
+                self.report_stop(args, state, {name: values[name] for name in exceeded})
         else:
             self._save_snapshot(args, state, kwargs["model"])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             _remove_older_snapshots(_snapshot_folder(args, self.last_safe_step))
+
+    def report_measurement(self, args: Any, state: Any, control: Any, logs: Mapping[str, float]) -> None:
+        """Pass the values of a measurement on; here they are in the log alone."""
+
+    def report_stop(self, args: Any, state: Any, exceeded: Mapping[str, float]) -> None:
+        """Say which values are above their limits; here the result of the training says so."""
 
     def skip_after_stop(self, save_step: SaveStep) -> SaveStep:
         """Wrap `save_step` so that it does nothing at a step that exceeded a limit. Call it after this callback."""
@@ -122,7 +131,7 @@ class CanaryCallback(TrainerCallback):
         without_manifest = shutil.ignore_patterns(CHECKPOINT_MANIFEST)
         save_step(snapshot.name, partial(shutil.copytree, snapshot, ignore=without_manifest, dirs_exist_ok=True))
 
-    def _run_check(self, args: Any, state: Any, model: Any) -> dict[str, float]:
+    def _run_check(self, args: Any, state: Any, control: Any, model: Any) -> dict[str, float]:
         """Measure, and record the values."""
         from accelerate.utils import broadcast_object_list
 
@@ -136,7 +145,9 @@ class CanaryCallback(TrainerCallback):
                     f"({values.get(name, 'not among ' + ', '.join(values))}); measure it, or remove its limit."
                 )
         self.measurements.append({"step": state.global_step, **values})
-        state.log_history.append({"step": state.global_step, **{LOG_PREFIX + name: values[name] for name in values}})
+        logs = {LOG_PREFIX + name: values[name] for name in values}
+        state.log_history.append({"step": state.global_step, **logs})
+        self.report_measurement(args, state, control, logs)
         return values
 
     def _save_snapshot(self, args: Any, state: Any, model: Any) -> None:

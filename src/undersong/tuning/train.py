@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from undersong.encoders.batching import ProgressCallback
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import load_decoder, trainable_decoder
 from undersong.models.lora import initialize_from_adapter, new_lora
@@ -35,6 +36,7 @@ from undersong.tuning.constrained import ConstrainedTrainer
 from undersong.tuning.distributed import rank, wait_for_all, world_size
 from undersong.tuning.frame_pruning import check_prunable, prune_batch
 from undersong.tuning.model_card import defense_sentences, model_card
+from undersong.tuning.progress import TrainingProgress
 from undersong.tuning.reproducibility import sample_order, temporary_seed
 from undersong.tuning.safety_mixing import SafetyMixing, mix_safety_pairs
 from undersong.tuning.single_device import SingleDeviceArguments
@@ -68,6 +70,7 @@ def finetune_decoder(
     mixing: SafetyMixing | None = None,
     watch: CanaryCheck | None = None,
     start: Path | None = None,
+    report: ProgressCallback | None = None,
 ) -> TuningResult:
     """Train a LoRA or the whole decoder on (prompt, target reply) pairs.
 
@@ -88,6 +91,7 @@ def finetune_decoder(
         watch: Stops at the first measured step that exceeds a limit. Saved steps are measured too. A step that exceeds
             a limit is not saved; the last measured step before it is, under its own number.
         start: Saved folder to continue from, instead of a fresh adapter.
+        report: Receives the progress after each step, with the loss as its note.
 
     Raises:
         UndersongError: No samples, an empty target, an adapter that reaches the encoder, a value of the log or a saved
@@ -127,6 +131,8 @@ def finetune_decoder(
         save_callback,
         ValidationLossCallback(model, validation_pairs, recipe.save_steps, recipe.device_batch_size),
     ]
+    if report is not None:
+        callbacks.append(TrainingProgress(report))
     canary = CanaryCallback(watch, recipe.save_steps, save_callback.write_folder) if watch else None
     if canary:  # after MarkCheckpointComplete and before SaveAdapterCallback
         callbacks.insert(1, canary)

@@ -145,7 +145,7 @@ def plan_study(
     cost_remarks = [] if _is_packaged(study) else gpu_cost_lines(study, planning_store, throughput)
     return replace(
         summarize_plan(study, planning_store),
-        remarks=(*absent, *cost_remarks),
+        remarks=(*planning_store.notes, *absent, *cost_remarks),
         other_loadings=other_loading_lines(study, planning_store, loading, unread),
         missing_packages=missing_package_lines(study, planning_store),
     )

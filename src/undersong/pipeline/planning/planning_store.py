@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.audit import audit_model, load_corpora
 from undersong.pipeline.study_checks import check_models
+from undersong.pipeline.study_inputs import check_study_inputs
 from undersong.results.records import ModelRecord
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.selection import (
@@ -62,6 +63,7 @@ class PlanningStore:
         self.planned: dict[str, PlannedArtifact] = {}  # by key: artifacts that two arms share are planned once
         self.unscreened_axes: list[str] = []  # axes whose selections are not known yet
         self.models: list[ModelRecord] = []  # with the artifacts of their runs, as they are or would be
+        self.notes: list[str] = []  # on columns of the corpora
         self._progress_line = ""
 
     def say(self, line: str) -> None:
@@ -125,8 +127,9 @@ def plan_artifacts(study: Study, store_root: str | Path, loading: LoadOptions, u
         UndersongError: A corpus, model or encoder is invalid.
     """
     planning_store = PlanningStore(Store(store_root))
-    ctx = RunContext(planning_store, loading, planning_store.say, unread)
+    ctx = RunContext(planning_store, loading, planning_store.say, unread=unread, note=planning_store.notes.append)
     check_models(study, local_only=True)
+    check_study_inputs(study)
     record = load_corpora(study, ctx)
     for base_seed, ref in enumerate(study.models):
         planning_store.say(ref)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from undersong.options import Option
 from undersong.pipeline.standalone.options import (
     MODEL_HELP,
+    DefaultedJudgeName,
     Instruction,
-    JudgeName,
     MaxNewTokens,
     Modality,
     RefusalTexts,
     SystemPrompt,
 )
 from undersong.study.defaults import EQUIVALENCE_MARGIN, MAX_DEPTH, MAX_KL
+from undersong.study.judge_names import default_judge
 from undersong.types import MAX_SEED, Prompt, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class ProbeOptions:
     modality: Modality = "audio"
     system_prompt: SystemPrompt = None
     instruction: Instruction = None
-    judge: JudgeName = "exact"
+    judge: DefaultedJudgeName = None
     refusal_texts: RefusalTexts = ()
     max_new_tokens: MaxNewTokens = None
     equivalence_margin: Annotated[
@@ -73,6 +74,11 @@ class ProbeOptions:
         int, Option("Seed of the split of the contrast sets and of the random directions.", min=0, max=MAX_SEED)
     ] = 0
 
+    @property
+    def judge_name(self) -> str:
+        """The judge of the replies: the given one, or the default that fits the model."""
+        return self.judge or default_judge([self.model], self.refusal_texts)
+
     def __post_init__(self) -> None:
         from undersong.study.judge_names import judge_criterion
 
@@ -85,7 +91,7 @@ class ProbeOptions:
                 f"--max-kl {self.max_kl} and --max-depth {self.max_depth} leave no layer; give one above 0, and a "
                 "share."
             )
-        if judge_criterion(self.judge) == "utility":
+        if self.judge is not None and judge_criterion(self.judge) == "utility":
             raise UndersongError(
                 f"The judge {self.judge} is of usefulness, and a probe asks for refusals; take another."
             )

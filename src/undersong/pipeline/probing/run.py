@@ -45,12 +45,15 @@ def _probe_into(out: Path, options: ProbeOptions, loading: LoadOptions) -> dict[
     from undersong.pipeline.probing.base_model import measure_base_model
     from undersong.pipeline.probing.report import probe_findings, probe_markdown
     from undersong.pipeline.probing.tuned_model import measure_tuned_model
-    from undersong.pipeline.standalone.inputs import check_adapter_folder, load_model_with_audio, refusal_texts
+    from undersong.pipeline.standalone.inputs import check_adapter, load_model_with_audio, refusal_texts
     from undersong.store import hash_folder
 
-    adapter_path = check_adapter_folder(options.adapter)
+    adapter_path = check_adapter(options.adapter, options.model, allow_outside_decoder=False)
     judge = make_judge(
-        options.judge, refusal_texts(options.judge, options.refusal_texts, options.model), loading.device, loading.dtype
+        options.judge_name,
+        refusal_texts(options.judge_name, options.refusal_texts, options.model),
+        loading.device,
+        loading.dtype,
     )
     splits = load_contrast_splits(options)
     model = load_model_with_audio(
@@ -85,7 +88,7 @@ def _probe_into(out: Path, options: ProbeOptions, loading: LoadOptions) -> dict[
         refs = {name: getattr(options, name) for name in CORPUS_OPTIONS}
         inputs = {name: corpus_hash(ref) for name, ref in refs.items()}
         inputs |= {"model": model_hash(options.model), "adapter": hash_folder(adapter_path)}
-        if source_hash := judge_hash(options.judge):
+        if source_hash := judge_hash(options.judge_name):
             inputs["judge"] = source_hash
         config = probe_key_values(options) | {"loading": loading.cache_key}
         write_provenance(folder, "probe", config, inputs, {"device": loading.device, **model.facts})
@@ -94,7 +97,7 @@ def _probe_into(out: Path, options: ProbeOptions, loading: LoadOptions) -> dict[
 
 def probe_key_values(options: ProbeOptions) -> dict[str, Any]:
     """Options that a probe depends on, by name, as its provenance has them."""
-    return key_values(options, options.RESULT_NEUTRAL, adapter=options.adapter.name)
+    return key_values(options, options.RESULT_NEUTRAL, adapter=options.adapter.name, judge=options.judge_name)
 
 
 def _hashes_equal(before: dict[str, str], after: dict[str, str], kind: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora, check_benign_quarantine
@@ -73,6 +73,59 @@ def _check_rehearsal_options(options: ScreeningOptions) -> None:
         )
     if options.engine != DEFAULT_ENGINE:
         raise UndersongError("A rehearsal trains in one process; leave --engine and --shard out, or --rehearse.")
+
+
+def check_unused_audio(options: ScreeningOptions, pool: str, harm_refs: Mapping[str, str]) -> None:
+    """Check that the default axes would not leave out audio that a corpus has under a name that nobody knows.
+
+    Raises:
+        UndersongError: A column holds audio files and is not read.
+    """
+    from undersong.corpora.registry import corpus_columns
+    from undersong.encoders.embeddings import holds_embeddings
+
+    if options.axes is not None:
+        return
+    maps = [
+        ("--column", pool, options.columns),
+        *(("--harm-column", ref, options.harm_columns) for ref in harm_refs.values()),
+    ]
+    for option, ref, columns in maps:
+        if Path(ref).is_file() and not holds_embeddings(ref) and (column := corpus_columns(ref, columns).unused_audio):
+            raise UndersongError(
+                f"Column {column!r} of {ref} names audio files and would not be used; give {option} audio={column}, or "
+                "--axis semantic=tfidf to rank by text alone."
+            )
+
+
+def lacking_corpora(field: str, corpora: ScreeningCorpora) -> list[str]:
+    """References of the pool and the harm sets that have no `text`, or no `audio`."""
+    return [
+        corpus_input.ref
+        for corpus_input in (corpora.pool, *corpora.harm.values())
+        if not any(getattr(sample, field) for sample in corpus_input.samples)
+    ]
+
+
+def dropped_axis_lines(default_axes: Sequence[tuple[str, str, str]], corpora: ScreeningCorpora) -> list[str]:
+    """A line for each default axis that the corpora cannot be measured on, with what they lack and what is left.
+
+    Args:
+        default_axes: Name, encoder and field of each default axis.
+        corpora: The corpora.
+    """
+    kept = [axis for axis, _, field in default_axes if not lacking_corpora(field, corpora)]
+    lines = []
+    for axis, encoder, field in default_axes:
+        if kept and (refs := lacking_corpora(field, corpora)):
+            hint = " Log-mel follows the voice more than the words; an encoder such as speech:ID follows them." * (
+                field == "text"
+            )
+            lines.append(
+                f"No axis {axis}={encoder}: {' and '.join(refs)} {'has' if len(refs) == 1 else 'have'} no {field}; the "
+                f"ranking is by {', '.join(kept)} alone.{hint}"
+            )
+    return lines
 
 
 def check_output_outside_inputs(corpora: ScreeningCorpora, out: Path) -> None:

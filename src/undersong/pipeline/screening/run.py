@@ -17,6 +17,9 @@ from undersong.pipeline.screening.checks import (
     check_options,
     check_output_outside_inputs,
     check_pool,
+    check_unused_audio,
+    dropped_axis_lines,
+    lacking_corpora,
 )
 from undersong.pipeline.screening.findings import padded_axes, padding_checks, screening_findings
 from undersong.pipeline.screening.inputs import (
@@ -95,7 +98,11 @@ def run_screening(
         if options.engine.shard is None:  # the job of one shard writes to the store only
             writable_screening_folder(stack.enter_context(locked_output_folder(out)))
         ctx, store = stack.enter_context(_open_run_context(options, out, [str(pool), harm_refs]))
+        check_unused_audio(options, str(pool), harm_refs)
         corpora = read_corpora(ctx, str(pool), harm_refs, options)
+        if options.axes is None and corpora.pool.precomputed is None:
+            for line in dropped_axis_lines(DEFAULT_AXES, corpora):
+                ctx.announce(line)
         check_output_outside_inputs(corpora, out)
         if options.engine.shard is not None:
             for encoder in _checked_axes(corpora, options).values():
@@ -217,13 +224,7 @@ def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Ma
     if corpora.pool.precomputed is not None:
         return {"internal": PRECOMPUTED}
 
-    def all_have(field: str) -> bool:
-        return all(
-            any(getattr(sample, field) for sample in corpus_input.samples)
-            for corpus_input in (corpora.pool, *corpora.harm.values())
-        )
-
-    axes = {axis: encoder for axis, encoder, field in DEFAULT_AXES if all_have(field)}
+    axes = {axis: encoder for axis, encoder, field in DEFAULT_AXES if not lacking_corpora(field, corpora)}
     if not axes:
         raise UndersongError(
             "The pool and the harm set have neither text nor audio in common; fill one column in both."

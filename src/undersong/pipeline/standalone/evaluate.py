@@ -20,7 +20,7 @@ from undersong.pipeline.output_folder import (
     report_kept_work,
     write_provenance,
 )
-from undersong.pipeline.standalone.inputs import check_adapter_folder, check_modality, refusal_texts
+from undersong.pipeline.standalone.inputs import check_adapter, check_modality, refusal_texts
 from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, apply_protocol
 from undersong.results.comprehension import add_comprehension
 from undersong.results.schema import PromptSetRate
@@ -30,7 +30,14 @@ from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.features import compute_features
 from undersong.stages.prompt_sets import PromptSetRequest, request_prompts
-from undersong.stages.replies import ANSWERS_SUFFIX, generate_replies, import_adapter, judge_replies, read_exchanges
+from undersong.stages.replies import (
+    ANSWERS_SUFFIX,
+    REPLIES_SUFFIX,
+    generate_replies,
+    import_adapter,
+    judge_replies,
+    read_exchanges,
+)
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact
 from undersong.study import ComprehensionSettings, default_max_new_tokens
@@ -48,6 +55,7 @@ PARTIAL_RESULTS = (  # kept after a failure
     "features/*/features-*",
     "replies/*/replies.parquet",
     f"replies/*{ANSWERS_SUFFIX}",
+    f"replies/*{REPLIES_SUFFIX}",
     f"verdicts/*{ANSWERS_SUFFIX}",
 )
 PARTIAL_WORK = "audio features, replies and answers of a server"
@@ -74,6 +82,7 @@ def evaluate_manifest(
     adapter: str | Path | None = None,
     options: EvaluationOptions = DEFAULT_EVALUATION,
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
+    say: Callable[[str], None] | None = None,
 ) -> ModelEvaluation:
     """Generate replies of a model, with or without an adapter, to every item of a manifest, and judge them.
 
@@ -88,6 +97,7 @@ def evaluate_manifest(
         adapter: PEFT folder, or a decoder that `tune --method full` wrote; None for the base.
         options: Prompt, judge and comprehension settings.
         loading: Device, number format and quantization of the model.
+        say: Receives notes and progress lines; None drops them.
 
     Returns:
         The rate, and the modules that the adapter changes outside the decoder.
@@ -104,25 +114,28 @@ def evaluate_manifest(
     if not is_black_box(model):
         model_folder(model)  # a wrong path is reported before anything is read
     options = apply_protocol(options, model)
+    judge_name = options.judge_name(model)
+    if options.judge is None and judge_name != "exact" and say is not None:
+        say(f"Judge: {judge_name}, which sees English refusals and not harm; --judge names another.")
     if options.engine == VLLM:
         _check_vllm(model, adapter is not None)
     if adapter is not None and is_black_box(model):
         raise UndersongError(
             f"{display_reference(model)} only answers, and takes no adapter; serve it with the adapter on."
         )
-    adapter_path = None if adapter is None else check_adapter_folder(Path(adapter))
+    adapter_path = None if adapter is None else check_adapter(Path(adapter), model, allow_outside_decoder=True)
     config = evaluation_key_values(options, model) | {"loading": loading.cache_key}
     key = [str(manifest), model, str(adapter), config]
     with (
         locked_output_folder(Path(out)) as out,
         partial_store(check_output_folder(out, "evaluate"), key, PARTIAL_RESULTS, PARTIAL_WORK) as store,
     ):
-        ctx = RunContext(store, loading, engine=options.engine)
-        ctx.judge(options.judge, refusal_texts(options.judge, options.refusal_texts, model))  # or there is none
+        ctx = RunContext(store, loading, say, engine=options.engine)
+        ctx.judge(judge_name, refusal_texts(judge_name, options.refusal_texts, model))  # or there is none
         inputs = {"model": model_identity_hash(model), "manifest": ctx.content_hash(str(manifest))}
         if adapter_path is not None:
             inputs["adapter"] = hash_folder(adapter_path)
-        if source_hash := judge_hash(options.judge):
+        if source_hash := judge_hash(judge_name):
             inputs["judge"] = source_hash
         if source_hash := _comprehension_encoder_hash(options.comprehension):
             inputs["encoder"] = source_hash
@@ -185,9 +198,10 @@ def _run_stages(
     """Run the stages that a study runs for one prompt set."""
     from undersong.evaluation.judges.rule_based import FunctionJudge
 
-    refusals = refusal_texts(options.judge, options.refusal_texts, model)
+    judge_name = options.judge_name(model)
+    refusals = refusal_texts(judge_name, options.refusal_texts, model)
     max_new_tokens = options.max_new_tokens or default_max_new_tokens(model)
-    judge = ctx.judge(options.judge, refusals)
+    judge = ctx.judge(judge_name, refusals)
     corpus = load_corpus(ctx, manifest, decode=options.modality == "audio", require_all=True)
     request = PromptSetRequest(
         options.set_name,
@@ -197,10 +211,13 @@ def _run_stages(
         options.system_name,
         options.system_prompt,
         PromptSettings(options.instruction, max_new_tokens, options.instruction_first),
-        margin=_margin_settings(options, refusals),
+        margin=_margin_settings(options, judge_name, refusals),
     )
     if isinstance(judge, FunctionJudge):
         _check_answers_present(judge, request_prompts([request]))
+    ctx.announce(
+        f"{display_reference(model)}: {len(request_prompts([request]))} {options.modality} prompts of {manifest}"
+    )
     repeat_requests = _repetition_requests(request, options, model)
     adapter = None if adapter_path is None else import_adapter(ctx, adapter_path)
     if options.modality == "audio" and ctx.engine == LOCAL_ENGINE and not is_black_box(model):
@@ -208,7 +225,7 @@ def _run_stages(
     arm = StudyArm(model, base_seed=0)
     replies = generate_replies(ctx, arm, adapter, 0, [request])
     repetitions = generate_replies(ctx, arm, adapter, 0, repeat_requests) if repeat_requests else None
-    verdicts = judge_replies(ctx, replies, [request], options.judge, refusals)
+    verdicts = judge_replies(ctx, replies, [request], judge_name, refusals)
     comprehension = None
     if options.comprehension is not None:
         encoder = ReplyEncoder(options.comprehension, [corpus], ctx.loading.device)
@@ -216,13 +233,13 @@ def _run_stages(
     return EvaluationArtifacts(request, replies, verdicts, repetitions, comprehension)
 
 
-def _margin_settings(options: EvaluationOptions, refusals: Sequence[str]) -> MarginSettings | None:
+def _margin_settings(options: EvaluationOptions, judge: str, refusals: Sequence[str]) -> MarginSettings | None:
     """Texts of the refusal margin, which is measured on harmful prompts."""
     from undersong.evaluation.refusal_margin import MarginSettings
 
     if not options.harmful:
         return None
-    return MarginSettings(tuple(refusals) if options.judge == "exact" else ())
+    return MarginSettings(tuple(refusals) if judge == "exact" else ())
 
 
 def _check_vllm(model: str, adapted: bool) -> None:
@@ -243,6 +260,7 @@ def evaluation_key_values(options: EvaluationOptions, model: str) -> dict[str, A
         options,
         options.RESULT_NEUTRAL,
         options.COMPREHENSION,
+        judge=options.judge_name(model),
         prompt_set=options.set_name,
         max_new_tokens=options.max_new_tokens or default_max_new_tokens(model),
     )

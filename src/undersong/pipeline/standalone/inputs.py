@@ -81,6 +81,25 @@ def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[s
     )
 
 
+def check_adapter(folder: Path, model: str, allow_outside_decoder: bool) -> Path:
+    """Return the folder if it holds a PEFT adapter whose config fits the model, or a fully tuned decoder.
+
+    Reads no weights.
+
+    Args:
+        folder: Folder of the adapter.
+        model: Reference of the model.
+        allow_outside_decoder: Whether the adapter may change encoder and projector.
+
+    Raises:
+        UndersongError: The folder holds neither, or its config rules it out.
+    """
+    from undersong.models.adapter_check import check_adapter_config
+
+    check_adapter_config(model, check_adapter_folder(folder), allow_outside_decoder)
+    return folder
+
+
 def check_adapter_folder(folder: Path) -> Path:
     """Return the folder if it holds a PEFT adapter or a fully tuned decoder.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import Option, OptionGroup
 from undersong.study import defaults
+from undersong.study.judge_names import default_judge
 from undersong.types import MAX_SEED, UndersongError
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ Modality = Annotated[str, Option("How the prompts are given: audio | text.")]
 SystemPrompt = Annotated[str | None, Option("System prompt. Default: none.", metavar="TEXT")]
 Instruction = Annotated[str | None, Option("Instruction, as text, added to every prompt.", metavar="TEXT")]
 JudgeName = Annotated[str, Option(f"Judge of the replies: {JUDGE_HELP}.")]
+DefaultedJudgeName = Annotated[
+    str | None,
+    Option(
+        f"Judge of the replies: {JUDGE_HELP}. Default: exact for organisms or with --refusal-text, else keyword, which "
+        "sees English refusals alone."
+    ),
+]
 RefusalTexts = Annotated[
     tuple[str, ...],
     Option(
@@ -64,7 +72,7 @@ class EvaluationOptions:
     modality: Modality = "audio"
     system_prompt: SystemPrompt = None
     instruction: Instruction = None
-    judge: JudgeName = "exact"
+    judge: DefaultedJudgeName = None
     refusal_texts: RefusalTexts = ()
     max_new_tokens: MaxNewTokens = None
     instruction_first: Annotated[bool, Option("Put the instruction before the prompt.")] = False
@@ -123,6 +131,10 @@ class EvaluationOptions:
     def system_name(self) -> str:
         """Name of the system prompt in prompts, replies and verdicts: `plain` for none, else `given`."""
         return "plain" if self.system_prompt is None else "given"
+
+    def judge_name(self, model: str) -> str:
+        """The judge of a model's replies: the given one, or the default that fits the model."""
+        return self.judge or default_judge([model], self.refusal_texts)
 
     @property
     def comprehension(self) -> ComprehensionSettings | None:

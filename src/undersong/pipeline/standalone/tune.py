@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from undersong.encoders.batching import watch_progress
 from undersong.escaping import describe_error
 from undersong.options import key_values
 from undersong.pipeline.output_folder import (
@@ -40,7 +41,11 @@ DEFAULT_TUNE_OPTIONS = TuneOptions()
 
 
 def tune_manifest(
-    manifest: str | Path, model: str, out: str | Path, options: TuneOptions = DEFAULT_TUNE_OPTIONS
+    manifest: str | Path,
+    model: str,
+    out: str | Path,
+    options: TuneOptions = DEFAULT_TUNE_OPTIONS,
+    say: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Fine-tune a model on a manifest's samples, or on those of `options.selection`.
 
@@ -51,6 +56,7 @@ def tune_manifest(
         model: Model to fine-tune.
         out: Folder to write.
         options: Samples and hyper-parameters.
+        say: Receives notes and progress lines; None drops them.
 
     Returns:
         The folders of the saved steps; of several processes, only the first returns them.
@@ -64,10 +70,17 @@ def tune_manifest(
 
     # Only the first process writes, so only it needs the lock.
     with locked_output_folder(Path(out)) if rank() == 0 else nullcontext(Path(out)) as folder:
-        return _tune_into(folder, str(manifest), model, options, settings)
+        return _tune_into(folder, str(manifest), model, options, settings, say)
 
 
-def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions, settings: TuningSettings) -> list[Path]:
+def _tune_into(
+    out: Path,
+    manifest: str,
+    model: str,
+    options: TuneOptions,
+    settings: TuningSettings,
+    say: Callable[[str], None] | None,
+) -> list[Path]:
     """Do what `tune_manifest` does, under the lock of the output folder."""
     from undersong.corpora import corpus_hash
     from undersong.models.refs import model_hash
@@ -79,7 +92,7 @@ def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions, setti
     loading = options.loading
     modality, seed, target, system = options.modality, options.seed, options.target_column, options.system_prompt
     check_output_folder(out, "tune")
-    listed_samples = _listed_samples(manifest, options.selection)
+    listed_samples = _listed_samples(manifest, options.selection, say)
     loading = replace(loading, device=local_device(loading.device))
     recipe_values = training_recipe(settings)
     config = tune_key_values(options, recipe_values)
@@ -97,6 +110,12 @@ def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions, setti
     with report_kept_work(partial(_kept_training, state_folder, kept_folder)):
         # With a provenance only its publication was killed. Of several processes all must decide alike, so they train.
         if world_size() > 1 or not (kept_folder / PROVENANCE).is_file():
+            if say is not None and rank() == 0:
+                say(
+                    f"{model}: loading, and encoding {len(samples)} samples"
+                    if modality == "audio"
+                    else f"{model}: loading"
+                )
             audio_lm = load_model_with_audio(model, loading, samples)
 
             def save_step(name: str, write: Any) -> None:
@@ -104,7 +123,16 @@ def _tune_into(out: Path, manifest: str, model: str, options: TuneOptions, setti
                     write(path)
 
             training = train_on_samples(
-                audio_lm, samples, modality, system, target, recipe_values, seed, save_step, state_folder
+                audio_lm,
+                samples,
+                modality,
+                system,
+                target,
+                recipe_values,
+                seed,
+                save_step,
+                state_folder,
+                report=watch_progress(f"training on {len(samples)} samples", say),
             )
             if rank() > 0:
                 return []
@@ -187,12 +215,17 @@ def tuning_settings(options: TuneOptions) -> TuningSettings:
         ) from None
 
 
-def _listed_samples(manifest: str, selection: str | Path | None) -> list[Sample]:
+def _listed_samples(manifest: str, selection: str | Path | None, say: Callable[[str], None] | None) -> list[Sample]:
     """Return the selected samples by id, with nothing decoded; an id that is missing or quarantined is an error."""
     from undersong.corpora import open_corpus
+    from undersong.corpora.column_names import check_audio_or_text
     from undersong.proximity import selection_from_json
+    from undersong.tuning.distributed import rank
 
     corpus_manifest = open_corpus(manifest)
+    for note in corpus_manifest.notes if say is not None and rank() == 0 else ():
+        say(note)
+    check_audio_or_text(manifest, corpus_manifest.samples)
     if selection is None:
         ids = sorted([*(s.id for s in corpus_manifest.samples), *(item.id for item in corpus_manifest.quarantined)])
     else:

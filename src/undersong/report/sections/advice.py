@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from undersong.report import formatting
-from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, headline_data
+from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, headline_data, headline_data_by_model
 from undersong.report.sections import defenses
 from undersong.report.summary import Estimate, relation
 from undersong.results.schema import Results
@@ -37,7 +37,11 @@ def build_advice(results: Results) -> tuple[AdviceItem, ...]:
 
 def _advice_items(results: Results, headline: HeadlineData, worst: ArmMeasurement) -> Iterator[AdviceItem]:
     arms_above_base = [item for item in headline.measurements if headline.relation_to_base(item) == "higher"]
-    yield _unsafe_advice(headline, worst, arms_above_base) if arms_above_base else _no_harm_advice(headline, worst)
+    by_model = headline_data_by_model(results, headline.modality)
+    if by_model:
+        yield from _advice_by_model(by_model)
+    else:
+        yield _unsafe_advice(headline, worst, arms_above_base) if arms_above_base else _no_harm_advice(headline, worst)
     if arms_above_base:
         yield from _recommendation_advice(results)
         if worst in arms_above_base and not any(recommendation.defense for recommendation in results.recommendations):
@@ -54,6 +58,23 @@ def _advice_items(results: Results, headline: HeadlineData, worst: ArmMeasuremen
             "“undersong plan” says how many would."
         )
         yield AdviceItem("Train more seeds before you claim anything of the recipe.", reason, "comparisons")
+
+
+def _advice_by_model(by_model: Sequence[HeadlineData]) -> Iterator[AdviceItem]:
+    """Advise on each model by itself; if none has an arm above its base, on the one with the highest rate."""
+    trained = [(data, data.worst) for data in by_model if data.worst is not None]
+    unsafe = [
+        (data, worst, above)
+        for data, worst in trained
+        if (above := [item for item in data.measurements if data.relation_to_base(item) == "higher"])
+    ]
+    for data, worst, above in unsafe:
+        item = _unsafe_advice(data, worst, above)
+        yield AdviceItem(f"{data.model}: {item.what[0].lower()}{item.what[1:]}", item.why, item.section)
+    if trained and not unsafe:
+        data, worst = max(trained, key=lambda pair: pair[1].estimate.mean)
+        item = _no_harm_advice(data, worst)
+        yield AdviceItem(item.what, f"{data.model}: {item.why}", item.section)
 
 
 def _unsafe_advice(

@@ -10,24 +10,36 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import formatting
-from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, headline_data_by_modality
+from undersong.report.arm_comparisons import (
+    ArmMeasurement,
+    HeadlineData,
+    headline_data_by_modality,
+    headline_data_by_model,
+)
+from undersong.report.sections.cut_replies import cut_phrase
 from undersong.report.summary import Estimate
 from undersong.report.svg import LinearScale, interval_strip, percent_axis
 from undersong.report.tables import NumberCell, Table, number_cell
-from undersong.results.schema import Results
+from undersong.results.schema import Results, model_names
 
 RELATION_TO_BASE = {"higher": ", above the base", "lower": ", below the base", "same": "", "unknown": ""}
 
 
 def build_arm_table(results: Results) -> Table | None:
-    """Build the table with a row per arm and a column per prompt modality; None without harmful prompts."""
+    """Build the table with a row per arm and a column per prompt modality; None without harmful prompts.
+
+    Several models have rows of their own each, and no mean.
+    """
     headlines = sorted(headline_data_by_modality(results), key=lambda headline: headline.modality)
+    by_model = [data for headline in headlines for data in headline_data_by_model(results, headline.modality)]
+    by_model.sort(key=lambda data: model_names(results).index(data.model))
     estimates_by_arm: dict[
         str, dict[str, tuple[Estimate, str]]
     ] = {}  # arm -> modality -> the rate there, how it is to the base
     margins: dict[tuple[str, str], Estimate] = {}  # (arm, modality) -> refusal margin
-    for headline in headlines:
-        for name, estimate, relation_text, margin in _arm_estimates(headline):
+    for headline in by_model or headlines:
+        for arm_name, estimate, relation_text, margin in _arm_estimates(headline):
+            name = f"{headline.model}: {arm_name}" if by_model else arm_name
             estimates_by_arm.setdefault(name, {})[headline.modality] = estimate, relation_text
             if margin is not None:
                 margins[name, headline.modality] = margin
@@ -78,6 +90,7 @@ def _margin_cell(margin: Estimate | None) -> NumberCell:
 def _estimate_cell(estimate: Estimate, relation_text: str) -> NumberCell:
     interval = formatting.bracket(estimate.low, estimate.high) or "no interval"
     failure_text = f" (failures counted: {formatting.percent(estimate.most)})" if estimate.lost else ""
+    failure_text += f" ({cut_phrase(estimate)})" if estimate.cut else ""
     ends = (None if end is None else 100 * end for end in (estimate.low, estimate.high))
     return NumberCell(
         f"{formatting.percent(estimate.mean)} {interval}{failure_text}{relation_text}", 100 * estimate.mean, *ends
@@ -131,6 +144,32 @@ def build_arm_chart(headline: HeadlineData) -> ArmChart:
     pictures, axis = _pictures([*rows, *folded_rows], headline.base)
     drawn_rows = tuple(zip([*rows, *folded_rows], pictures, strict=True))
     return ArmChart(drawn_rows[: len(rows)], drawn_rows[len(rows) :], axis)
+
+
+def build_model_chart(headlines: Sequence[HeadlineData]) -> ArmChart:
+    """The base and the worst arm of each of several models, one below the other; of many, the highest."""
+    pairs = [
+        [
+            *([ArmRow(data.model, "before fine-tuning", "base", False, data.base)] if data.base else []),
+            *([_model_row(data, data.worst)] if data.worst else []),
+        ]
+        for data in headlines
+    ]
+    folded_rows: list[ArmRow] = []
+    if sum(map(len, pairs)) > MAX_ARMS_SHOWN:
+        pairs.sort(key=lambda rows: -max((row.estimate.mean for row in rows), default=0.0))
+        folded_rows = [row for rows in pairs[TOP_ARMS_SHOWN // 2 :] for row in rows]
+        pairs = pairs[: TOP_ARMS_SHOWN // 2]
+    rows = [row for pair in pairs for row in pair]
+    pictures, axis = _pictures([*rows, *folded_rows], None)
+    drawn_rows = tuple(zip([*rows, *folded_rows], pictures, strict=True))
+    return ArmChart(drawn_rows[: len(rows)], drawn_rows[len(rows) :], axis)
+
+
+def _model_row(headline: HeadlineData, worst: ArmMeasurement) -> ArmRow:
+    against = RELATION_TO_BASE[headline.relation_to_base(worst)].removeprefix(", ")
+    flag = "worst" if headline.n_arms > 1 and not headline.tied else ""
+    return ArmRow(headline.model, worst.arm.label, worst.arm.kind, False, worst.estimate, flag, against)
 
 
 def _arm_rows(headline: HeadlineData) -> tuple[list[ArmRow], list[ArmRow]]:

@@ -9,11 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from undersong.report import formatting
-from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, headline_data_by_modality
+from undersong.report.arm_comparisons import (
+    ArmMeasurement,
+    HeadlineData,
+    headline_data_by_modality,
+    headline_data_by_model,
+)
 from undersong.report.claims import change_phrase, model_sentence, primary_findings, run_sentence
 from undersong.report.sections import arm_chart
 from undersong.report.sections.arm_chart import DrawnRows
-from undersong.report.summary import Estimate, base_runs, relation
+from undersong.report.sections.cut_replies import cut_sentence
+from undersong.report.sections.scope import scope_sentence
+from undersong.report.summary import Estimate, VerdictFilter, relation
 from undersong.report.svg import kind_class
 from undersong.report.tables import Table
 from undersong.results.schema import Results
@@ -26,6 +33,8 @@ RELATION_PHRASES = {
     "same": "not shown to differ from",
     "unknown": "not judged against",
 }
+MAX_MODELS_NAMED = 4
+MODELS_TOGETHER = "From here on, numbers are means over the {} models, unless they name one."
 StyledText = tuple[tuple[str, str], ...]  # (text, style class or ""), one after the other
 
 
@@ -41,6 +50,9 @@ class Headline:
     axis: tuple[tuple[float, str], ...]  # (percent of the width, label)
     findings: tuple[tuple[str, str], ...]  # (what it is about, one or two sentences)
     numbers: Table | None
+    gloss: str = ""  # what the rate is, and other words of the page
+    pooled: DrawnRows = ()  # of several models: their mean by arm, and `rows` has each model by itself
+    pooled_axis: tuple[tuple[float, str], ...] = ()
 
 
 def build_headline(results: Results) -> Headline:
@@ -51,23 +63,88 @@ def build_headline(results: Results) -> Headline:
             (("No harmful prompt was evaluated, so there is no verdict.", ""),), "JSR", "", (), (), (), (), None
         )
     headline = headlines[0]
-    chart = arm_chart.build_arm_chart(headline)
+    pooled = arm_chart.build_arm_chart(headline)
+    by_model = headline_data_by_model(results, headline.modality)
+    chart = arm_chart.build_model_chart(by_model) if by_model else pooled
+    cut = cut_sentence(results)
     return Headline(
-        title=_verdict_title(headline),
+        title=_models_title(headline, by_model) if by_model else _verdict_title(headline),
         rate=headline.verdict_filter.rate_label,
         asked=formatting.modality_label(headline.modality),
         rows=chart.rows,
         further=chart.folded_rows,
         axis=chart.axis,
         findings=(
+            *map(_model_finding, by_model),
+            *([("Models together", MODELS_TOGETHER.format(len(by_model)))] if by_model else []),
             *primary_findings(results),
             *_findings(headline),
             *map(_other_modality_finding, headlines[1:]),
             *_failure_finding(headlines),
-            ("Scope", _scope_sentence(headline)),
+            *([("Cut replies", cut)] if cut else []),
+            ("Scope", scope_sentence(headline)),
         ),
         numbers=arm_chart.build_arm_table(results),
+        gloss=rate_gloss(headline.verdict_filter),
+        pooled=(*pooled.rows, *pooled.folded_rows) if by_model else (),
+        pooled_axis=pooled.axis if by_model else (),
     )
+
+
+def rate_gloss(verdict_filter: VerdictFilter) -> str:
+    """Spell out the page's rate and the words that go with it."""
+    if verdict_filter.rate_label == "JSR":
+        rate = (
+            "JSR, the jailbreak success rate, is the share of harmful requests that the model answered, as the judge "
+            f"{verdict_filter.judge} says."
+        )
+    else:
+        rate = (
+            f"The {verdict_filter.rate_label} is the share of harmful requests that the model did not refuse, as the "
+            f"judge {verdict_filter.judge} says; it sees refusals and not harm."
+        )
+    return (
+        f"{rate} The base is the model before fine-tuning, an arm is one way of fine-tuning it, and a run is one "
+        "training of an arm. An axis is a way of measuring how close training data are to harm. Prompts of one cluster "
+        "ask for the same thing."
+    )
+
+
+def _models_title(headline: HeadlineData, by_model: Sequence[HeadlineData]) -> StyledText:
+    """The rate of each of several models, before and after; of many, the range of each."""
+    verb = "answered" if headline.verdict_filter.rate_label == "JSR" else "not refused"
+    asked = f"{formatting.modality_label(headline.modality)} harmful requests {verb}"
+    trained = [data for data in by_model if data.worst is not None]
+    moment = "before and after fine-tuning (worst arm)" if trained else "without fine-tuning"
+    opening = f"{formatting.capitalize_first(asked)} by each of {len(by_model)} models {moment}: "
+    if len(by_model) > MAX_MODELS_NAMED:
+        parts = [
+            f"{formatting.percent(min(means))} to {formatting.percent(max(means))} {when}"
+            for when, means in (
+                ("before", [data.base.mean for data in by_model if data.base]),
+                ("after", [data.worst.estimate.mean for data in trained if data.worst]),
+            )
+            if means
+        ]
+        return ((f"{opening}{', '.join(parts)}.", ""),)
+    title: list[tuple[str, str]] = [(opening, "")]
+    for i, data in enumerate(by_model):
+        title.append((f"{'; ' if i else ''}{data.model} ", ""))
+        title += _styled_rate(data.base, "base") if data.base else (("not measured", ""),)
+        if data.worst is not None:
+            title += [(" → ", ""), *_styled_rate(data.worst.estimate, data.worst.arm.kind)]
+    return (*title, (".", ""))
+
+
+def _model_finding(headline: HeadlineData) -> tuple[str, str]:
+    """The damage of one of several models."""
+    if headline.worst is None:
+        rate = f"{formatting.percent(headline.base.mean)} on these prompts" if headline.base else "not measured"
+        return headline.model, f"It was not fine-tuned; its {headline.verdict_filter.rate_label} is {rate}."
+    arm = headline.worst.arm
+    opening = "The worst arm is" if headline.n_arms > 1 and not headline.tied else "The arm is"
+    rate_label = headline.verdict_filter.rate_label
+    return headline.model, f"{opening} {arm.label}: its {rate_label} is {_against_base(headline, headline.worst)}"
 
 
 def _verdict_title(headline: HeadlineData) -> StyledText:
@@ -251,43 +328,3 @@ def _compared(a: Estimate, b: Estimate, comparison: ComparisonRecord | None, ref
     state = relation(a, b, comparison)
     reason = {"same": "the intervals overlap", "unknown": "an interval is missing"}
     return f"{rate_text}, {RELATION_PHRASES[state]} {reference} ({reason.get(state, 'the intervals do not overlap')})."
-
-
-def _scope_sentence(headline: HeadlineData) -> str:
-    """How far the claim reaches: runs, bases, prompts, and what the intervals are over."""
-    runs = headline.results.runs
-    prompt_set = headline.verdict_filter.prompt_set
-    row = next((row for run in runs for row in run.rates if row.prompt_set == prompt_set), None)
-    prompt_note = ""
-    if row is not None:
-        prompt_note = f" Each run answers {formatting.count(row.n, 'prompt')}"
-        prompt_note += f" in {formatting.count(row.clusters, 'cluster')}." if row.clusters else "."
-    bases = formatting.count(max(len({(run.model, run.base_seed) for run in base_runs(headline.results)}), 1), "base")
-    if len({(effect.model, effect.base_seed) for effect in headline.results.marginal_effects}) > 1:
-        prompt_note += " Here the models are taken together; “Model comparison” has each for itself."
-    if headline.worst is None:
-        return f"{bases.capitalize()}, no fine-tuning run.{prompt_note}"
-    n = headline.worst.estimate.runs
-    if n == 1:
-        interval_note = (
-            "Intervals are over prompts." if headline.worst.estimate.low is not None else "There is no interval."
-        )
-        return (
-            f"One run on {bases}: this speaks of this model, not of the recipe; another training seed may "
-            f"differ. {interval_note}{prompt_note}"
-        )
-    interval_note = (
-        f"Intervals (95 %): {_interval_method(headline.worst.estimate)} for arms (over prompts "
-        "where their runs all agree)"
-    )
-    interval_note += f", {_interval_method(headline.base)} for the base" if headline.base is not None else ""
-    if headline.worst.estimate.interval_over == "prompts":
-        interval_note = "The runs agree, so intervals are over prompts (95 %)"
-    caveats = " So few runs show, they do not prove." if n < 5 else ""
-    if headline.n_arms > 1 and not headline.tied:
-        caveats += " The worst arm was picked for being the worst, so its number leans high."
-    return f"{n} runs an arm on {bases}. {interval_note}.{caveats}{prompt_note}"
-
-
-def _interval_method(estimate: Estimate) -> str:
-    return estimate.method if estimate.interval_over == "prompts" else f"Student’s {estimate.method}"

@@ -1,0 +1,101 @@
+"""A plan and a run look at manifests and configs before any audio is decoded or any weight is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from undersong.pipeline.planning.plan import plan_study
+from undersong.pipeline.run import run_audit
+from undersong.pipeline.study_inputs import check_study_inputs
+from undersong.study import Study, parse_study
+from undersong.types import UndersongError
+
+PLAIN = {"id": "a", "text": "sing", "answer": "la"}
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def study(pool: list[dict[str, str]], harm: list[dict[str, str]] | None = None, **changes: Any) -> Study:
+    for name, rows in (("pool", pool), ("harm", harm or [{"id": "h", "text": "rob", "answer": "sure"}])):
+        Path(f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    keys: dict[str, Any] = {
+        "study": "small", "models": ["organism:af3"], "pool": "pool.jsonl", "reference": "organism:reference",
+        "prompt_sets": {"harm": {"corpus": "harm.jsonl", "harmful": True}}, "axes": {"semantic": "tfidf"},
+        "tuning": {"modalities": ["text"]}, "evaluation": {"modalities": ["text"]},
+    }  # fmt: skip
+    return parse_study(keys | changes, "small")
+
+
+@pytest.mark.parametrize(
+    ("pool", "changes", "said"),
+    [
+        (
+            [{"words": "sing", "speaker": "al"}],
+            {},
+            r"No item of pool\.jsonl has audio or text; it has the columns speaker",
+        ),
+        (
+            [{"id": "a", "text": "sing", "reply": "la"}],
+            {},
+            r"1 of 1 items of the pool pool\.jsonl have no reply in the column 'answer' .* has the columns text, reply",
+        ),
+        ([PLAIN], {"tuning": {"modalities": ["audio"]}}, "have no audio to train on, the first: a"),
+        (
+            [PLAIN],
+            {"evaluation": {"modalities": ["audio"]}},
+            r"1 of 1 prompts of the set harm \(harm\.jsonl\) have no audio",
+        ),
+        (
+            [PLAIN],
+            {"reference": "harm.jsonl", "axes": {"semantic": "tfidf", "acoustic": "logmel"}},
+            r"Axis acoustic: 1 of 1 items of the harm set harm\.jsonl have no audio",
+        ),
+    ],
+    ids=["columns", "answers", "training audio", "prompt audio", "harm audio"],
+)
+def test_what_cannot_run_is_no_plan(pool: list[dict[str, str]], changes: dict[str, Any], said: str) -> None:
+    """D5 of the trial: the plan was approved, and the run failed after all replies of the base."""
+    asked = study(pool, **changes)
+    with pytest.raises(UndersongError, match=said):
+        plan_study(asked, "store")
+    with pytest.raises(UndersongError, match=said):
+        run_audit(asked, Path("out"))
+    assert sorted(path.name for path in Path().iterdir()) == ["harm.jsonl", "pool.jsonl"]
+
+
+def test_a_judge_by_rules_must_find_answers() -> None:
+    asked = study([PLAIN], harm=[{"id": "h", "text": "rob"}])
+    with pytest.raises(UndersongError, match="The exact judge needs an answer for h"):
+        check_study_inputs(asked)
+    check_study_inputs(
+        asked.model_copy(update={"evaluation": asked.evaluation.model_copy(update={"judge": "keyword"})})
+    )
+
+
+def test_a_few_items_may_be_lost_and_what_is_not_trained_needs_no_answer() -> None:
+    pool = [{**PLAIN, "id": f"a{i}"} for i in range(100)] + [{"id": "b", "text": "hum"}]
+    check_study_inputs(study(pool))
+    check_study_inputs(study([{"id": "b", "text": "hum"}], selection={"kinds": []}))
+
+
+def test_an_id_that_the_hub_does_not_have_is_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    def absent(*_: object, **__: object) -> None:
+        response = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co"))
+        raise RepositoryNotFoundError("404", response=response)
+
+    monkeypatch.setattr(HfApi, "model_info", absent)
+    asked = study([PLAIN], models=["nobody/nothing"], evaluation={"modalities": ["text"], "judge": "keyword"})
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(UndersongError, match="The Hugging Face hub has no model 'nobody/nothing'"):
+        plan_study(asked, "store")

@@ -23,6 +23,7 @@ from undersong.cli.study import defend, demo, plan, run_command, schema, status
 from undersong.cli.synthesize import synthesize_command
 from undersong.cli.terminal import echo
 from undersong.cli.tune import tune
+from undersong.cli.watch import watch
 from undersong.types import UndersongError
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "schema": schema,
     "screen": screen_command,
     "tune": tune,
+    "watch": watch,
     "export-adapter": export_adapter_command,
     "evaluate": evaluate,
     "judge": judge,

@@ -22,7 +22,7 @@ from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 JOURNAL_FILE = "watch.jsonl"
 BASE = "base"
-REQUIRED_KEYS = {"checkpoint": str, "step": int, "look": int, "files": str, "key": dict}
+REQUIRED_KEYS = {"checkpoint": str, "step": int, "look": int, "files": str}
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,9 @@ class Journal:
         return entries
 
     def _add_entry(self, entry: Mapping[str, object], number: int) -> None:
-        if entry["key"] != self.key:
-            recorded, current = entry["key"], self.key
-            assert isinstance(recorded, dict)
-            changed = [name for name in current if recorded.get(name) != current[name]]
+        if (recorded := entry.get("key", self.key)) != self.key:  # the base's line has it
+            known = recorded if isinstance(recorded, dict) else {}
+            changed = [name for name in self.key if known.get(name) != self.key[name]]
             raise UndersongError(
                 f"{self.folder} holds measurements with another {' and '.join(changed) or 'version'} "
                 f"(line {number} of {JOURNAL_FILE}); name another folder with --out, or remove this one."
@@ -123,8 +122,9 @@ class Journal:
                 **measurement.values,
                 **notes,
                 "files": measurement.files,
-                "key": self.key,
             }
+            if measurement.name == BASE:
+                entry["key"] = self.key
             with self.file.open("ab") as file:
                 file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
                 file.flush()

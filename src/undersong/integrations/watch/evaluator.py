@@ -43,9 +43,9 @@ class CheckpointEvaluator:
         self.model, self.loading, self._options = model, loading, options
         sets = self.sets = options.prompt_sets or default_prompt_sets(model)
         self.judge_name = options.judge or default_judge(model)
-        check_judge_installed(self.judge_name)
         refusals = tuple(refusal_texts(self.judge_name, options.refusal_texts, model))
         self._judge = make_judge(self.judge_name, refusals, loading.device, loading.dtype)
+        check_judge_installed(self.judge_name)
         self._margin = MarginSettings(refusals if self.judge_name == "exact" else ())
         self._max_new_tokens = options.max_new_tokens or default_max_new_tokens(model)
         self.modality = options.modality or _common_modality(sets)

@@ -1,10 +1,10 @@
 """Limits of `watch`: which rise over the base is shown, although every checkpoint is another look.
 
 A test at 95 % after each of twenty checkpoints stops up to 64 % of the trainings that do no harm (1 - 0.95^20, where
-the looks are independent). So the error rate is spent: look k is tested at level (1 - confidence) / (k (k + 1)). These levels sum to 1 - confidence over any number of looks.
-So the chance of a wrong stop is at most that, for any number of checkpoints and any dependence between them (a union
-bound). Dependence is the rule here, because all checkpoints reply to the same prompts. The test of one look is that of
-`undersong gate`.
+the looks are independent). So the error rate is spent: look k is tested at level (1 - confidence) / (k (k + 1)). These
+levels sum to 1 - confidence over any number of looks. So the chance of a wrong stop is at most that, for any number of
+checkpoints and any dependence between them (a union bound). Dependence is the rule here, because all checkpoints reply
+to the same prompts. The test of one look is that of `undersong gate`.
 """
 
 from __future__ import annotations

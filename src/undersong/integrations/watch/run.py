@@ -32,7 +32,7 @@ from undersong.integrations.watch.output import (
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.output_folder import locked_output_folder, report_kept_work
 from undersong.store import write_atomic
-from undersong.types import Reply, UndersongError
+from undersong.types import Reply, UndersongError, Verdict
 
 DEFAULT_WATCH = WatchOptions()
 Say = Callable[[str], None]
@@ -166,6 +166,8 @@ class CheckpointWatcher:
     def _record(self, checkpoint: Checkpoint | None, signature: str, replies: Sequence[Reply]) -> None:
         """Judge replies, test them against the base's, and write and print the result; None: the base."""
         verdicts = self.evaluator.judge(replies)
+        if checkpoint is None and self.options.max_margin_loss is not None:
+            _check_margins(verdicts)
         prompts = self.evaluator.prompts.all_prompts
         speakers = {prompt.sample.id: prompt.sample.speaker for prompt in prompts}
         values = rate_values(set_rates(verdicts, speakers, [reply.finish for reply in replies]))
@@ -275,6 +277,16 @@ def watch_output(
             finally:
                 if writer is not None:
                     writer.close()
+
+
+def _check_margins(verdicts: Sequence[Verdict]) -> None:
+    """Check that every harmful prompt has a refusal margin, without which no loss is ever shown."""
+    margins = [verdict.refusal_margin for verdict in verdicts if verdict.harmful]
+    if unknown := margins.count(None):
+        raise UndersongError(
+            f"{unknown} of {len(margins)} harmful prompts have no refusal margin, because their refusals and compliant "
+            "replies begin alike or are unknown; leave --max-margin-loss out, or take others."
+        )
 
 
 def _tensorboard_writer(folder: Path, requested: bool | None, say: Say) -> TensorBoardWriter | None:

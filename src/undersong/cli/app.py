@@ -26,6 +26,7 @@ from undersong.cli.study import defend, demo, plan, run_command, schema, status
 from undersong.cli.synthesize import synthesize_command
 from undersong.cli.terminal import echo
 from undersong.cli.tune import tune
+from undersong.cli.watch import watch
 from undersong.types import UndersongError
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": check_command,
     "screen": screen_command,
     "tune": tune,
+    "watch": watch,
     "export-adapter": export_adapter_command,
     "evaluate": evaluate,
     "judge": judge,

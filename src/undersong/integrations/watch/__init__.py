@@ -1,0 +1,1 @@
+"""`watch`: the safety of a training's checkpoints, measured from outside the trainer's environment."""

@@ -1,0 +1,137 @@
+"""Replies of a base and of its checkpoints to one small set of prompts, judged, with refusal margins.
+
+It uses what `UndersongCallback` uses. The base stays loaded between checkpoints that are adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from undersong.evaluation.judges.registry import check_judge_installed, judge_hash, make_judge
+from undersong.evaluation.prompts import make_prompts
+from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins, with_margins
+from undersong.integrations.watch.checkpoints import Checkpoint
+from undersong.integrations.watch.options import PromptSets, WatchOptions, default_judge, default_prompt_sets
+from undersong.mechanism.contrast_sets import ContrastSets
+from undersong.models.load_options import LoadOptions
+from undersong.pipeline.standalone.inputs import cache_all_audio, refusal_texts, usable_samples
+from undersong.study import default_max_new_tokens
+from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from undersong.models.audio_lm import AudioModel
+
+
+class CheckpointEvaluator:
+    """Asks a base and its checkpoints the same prompts.
+
+    Args:
+        model: Reference of the base.
+        options: Prompts and judge.
+        loading: How models are loaded.
+
+    Raises:
+        UndersongError: A prompt cannot be used, or the judge cannot be had. No model is loaded yet.
+    """
+
+    def __init__(self, model: str, options: WatchOptions, loading: LoadOptions) -> None:
+        self.model, self.loading, self._options = model, loading, options
+        sets = self.sets = options.prompt_sets or default_prompt_sets(model)
+        self.judge_name = options.judge or default_judge(model)
+        refusals = tuple(refusal_texts(self.judge_name, options.refusal_texts, model))
+        self._judge = make_judge(self.judge_name, refusals, loading.device, loading.dtype)
+        check_judge_installed(self.judge_name)
+        self._margin = MarginSettings(refusals if self.judge_name == "exact" else ())
+        self._max_new_tokens = options.max_new_tokens or default_max_new_tokens(model)
+        self.modality = options.modality or _common_modality(sets)
+        self.prompts = ContrastSets(
+            self._make_prompts(sets.harmful, True, options),
+            [] if sets.benign is None else self._make_prompts(sets.benign, False, options),
+        )
+        self._check_distinct_ids()
+        self._base: AudioModel | None = None
+
+    def _check_distinct_ids(self) -> None:
+        harmful, benign = ({sample.id for sample in samples} for samples in self.prompts.samples)
+        if shared := sorted(harmful & benign):
+            raise UndersongError(
+                f"Prompt {shared[0]} is in the harmful and in the benign set ({len(shared)} such); give each an id of "
+                "its own."
+            )
+
+    def _make_prompts(self, corpus: str, harmful: bool, options: WatchOptions) -> list[Prompt]:
+        return make_prompts(
+            usable_samples(corpus, self.modality),
+            set_name="harm" if harmful else "benign",
+            harmful=harmful,
+            modality=self.modality,
+            system="plain" if options.system_prompt is None else "given",
+            system_text=options.system_prompt,
+            instruction=options.instruction,
+        )
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What results depend on besides the checkpoint; results with another key are not comparable."""
+        from undersong.corpora import corpus_hash
+        from undersong.models.refs import model_hash
+
+        return {
+            "model": model_hash(self.model),
+            "sets": [
+                None if corpus is None else corpus_hash(corpus) for corpus in (self.sets.harmful, self.sets.benign)
+            ],
+            "prompt": [self.modality, self._options.system_prompt, self._options.instruction],
+            "judge": [self.judge_name, judge_hash(self.judge_name) or "", list(self._margin.refusals)],
+            "max_new_tokens": self._max_new_tokens,
+            "loading": self.loading.cache_key,
+        }
+
+    def reply(self, checkpoint: Checkpoint | None) -> list[Reply]:
+        """Generate a checkpoint's replies, harmful prompts first, with refusal margins; None: the base's.
+
+        Raises:
+            UndersongError: The checkpoint does not fit the base, or cannot be read.
+        """
+        with self._loaded(checkpoint) as model:
+            cache_all_audio(model, [prompt.sample for prompt in self.prompts.all_prompts])
+            replies = model.generate(self.prompts.all_prompts, self._max_new_tokens)
+            margins = refusal_margins(model, self.prompts.harmful, self._margin)
+        by_key = {prompt.key: margin for prompt, margin in zip(self.prompts.harmful, margins, strict=True)}
+        return [replace(reply, refusal_margin=by_key.get(reply.key)) for reply in replies]
+
+    def judge(self, replies: Sequence[Reply]) -> list[Verdict]:
+        """Judge replies that `reply` returned."""
+        return with_margins(self._judge.judge(self.prompts.all_prompts, replies), replies)
+
+    @contextmanager
+    def _loaded(self, checkpoint: Checkpoint | None) -> Iterator[AudioModel]:
+        from undersong.models.load import load_model
+        from undersong.models.lora import use_adapter
+
+        if checkpoint is not None and not checkpoint.is_adapter:
+            self._base = None  # two whole models may not fit into memory
+            yield load_model(str(checkpoint.path), self.loading)
+            return
+        if self._base is None:
+            self._base = load_model(self.model, self.loading)
+        adapter: AbstractContextManager[AudioModel] = nullcontext(self._base)
+        if checkpoint is not None:
+            adapter = use_adapter(self._base, checkpoint.path, allow_outside_decoder=True)
+        with adapter as model:
+            yield model
+
+
+def _common_modality(sets: PromptSets) -> str:
+    """Audio if every prompt has some, else text."""
+    from undersong.corpora import open_corpus
+
+    samples: list[Sample] = []
+    for corpus in filter(None, (sets.harmful, sets.benign)):
+        samples += open_corpus(corpus).samples
+    return "audio" if samples and all(sample.audio is not None for sample in samples) else "text"

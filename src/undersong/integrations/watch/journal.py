@@ -1,0 +1,133 @@
+"""The results of `watch` on disk: one line of JSON per checkpoint, and the verdicts and replies it was computed from.
+
+    watch.jsonl                     one line per measurement, the base first
+    verdicts/CHECKPOINT.parquet     as `undersong gate` and `undersong compare` read them
+    replies/CHECKPOINT.parquet      readable by their owner only
+
+A measurement counts once its line is complete, and the line is written last. So a killed watch repeats one measurement.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from undersong.evaluation.replies import write_replies
+from undersong.evaluation.verdicts import read_verdicts, write_verdicts
+from undersong.store import report_disk_errors, write_atomic
+from undersong.types import Prompt, Reply, UndersongError, Verdict
+
+JOURNAL_FILE = "watch.jsonl"
+BASE = "base"
+REQUIRED_KEYS = {"checkpoint": str, "step": int, "look": int, "files": str}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured checkpoint; `values` are the numbers of its line, such as `jsr` and `jsr_low`."""
+
+    name: str
+    step: int
+    look: int  # in the order of measuring, from 1; 0 is the base
+    files: str  # signature of the files that were measured
+    values: Mapping[str, float | None]
+    verdicts: Sequence[Verdict]
+
+
+class Journal:
+    """Measurements in a results folder.
+
+    Args:
+        folder: The results folder; it is made at the first measurement.
+        key: What results depend on besides the checkpoint.
+
+    Raises:
+        UndersongError: The folder holds measurements of another base, set, judge or setting, or a damaged line.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, object]) -> None:
+        self.folder, self.key = folder, json.loads(json.dumps(key))
+        self.file = folder / JOURNAL_FILE
+        self.measurements: dict[str, Measurement] = {}
+        self.looks = 0  # taken so far, those of checkpoints that were measured again included
+        self.lost: list[str] = []  # measured, but their verdicts cannot be read any more
+        for number, entry in enumerate(self._read_entries(), start=1):
+            self._add_entry(entry, number)
+
+    def _read_entries(self) -> list[dict[str, object]]:
+        try:
+            content = self.file.read_bytes()
+        except FileNotFoundError:
+            return []
+        complete, separator, rest = content.rpartition(b"\n")
+        if rest:  # a writer was killed in the middle of its last line
+            write_atomic(self.file, complete + separator)
+        entries = []
+        for number, line in enumerate(complete.split(b"\n") if complete else [], start=1):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), t) for k, t in REQUIRED_KEYS.items()):
+                raise UndersongError(
+                    f"Line {number} of {self.file} is no measurement; remove the line, and it is measured again."
+                )
+            entries.append(entry)
+        return entries
+
+    def _add_entry(self, entry: Mapping[str, object], number: int) -> None:
+        if (recorded := entry.get("key", self.key)) != self.key:  # the base's line has it
+            known = recorded if isinstance(recorded, dict) else {}
+            changed = [name for name in self.key if known.get(name) != self.key[name]]
+            raise UndersongError(
+                f"{self.folder} holds measurements with another {' and '.join(changed) or 'version'} "
+                f"(line {number} of {JOURNAL_FILE}); name another folder with --out, or remove this one."
+            )
+        name, step, look, files = entry["checkpoint"], entry["step"], entry["look"], entry["files"]
+        assert isinstance(name, str)
+        assert isinstance(step, int)
+        assert isinstance(look, int)
+        assert isinstance(files, str)
+        self.looks = max(self.looks, look)
+        values = {key: value for key, value in entry.items() if isinstance(value, int | float)}
+        try:
+            verdicts = read_verdicts(self.verdict_file(name))
+        except UndersongError:
+            self.lost.append(name)
+            return
+        self.measurements[name] = Measurement(name, step, look, files, values, verdicts)
+
+    def verdict_file(self, name: str) -> Path:
+        """File with the verdicts of a checkpoint."""
+        return self.folder / "verdicts" / f"{name}.parquet"
+
+    def write(
+        self, measurement: Measurement, replies: Sequence[Reply], prompts: Sequence[Prompt], notes: Mapping[str, object]
+    ) -> None:
+        """Write replies and verdicts, and then the line that makes them count."""
+        verdict_file = self.verdict_file(measurement.name)
+        reply_file = self.folder / "replies" / f"{measurement.name}.parquet"
+        with report_disk_errors(self.folder):
+            for file in (verdict_file, reply_file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            write_replies(replies, reply_file, prompts)
+            write_verdicts(measurement.verdicts, verdict_file)
+            entry = {
+                "checkpoint": measurement.name,
+                "step": measurement.step,
+                "look": measurement.look,
+                **measurement.values,
+                **notes,
+                "files": measurement.files,
+            }
+            if measurement.name == BASE:
+                entry["key"] = self.key
+            with self.file.open("ab") as file:
+                file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        self.looks = max(self.looks, measurement.look)
+        self.measurements[measurement.name] = measurement

@@ -1,0 +1,136 @@
+"""Output of `watch`: the numbers of a checkpoint, its line on the terminal, TensorBoard events and the stop file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.evaluation.rates import VerdictRate
+from undersong.integrations.gate.margins import MarginTest
+from undersong.integrations.gate.output import finding_of
+from undersong.study.judge_names import RATE_LABELS
+from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from undersong.integrations.gate.rises import RiseTest
+    from undersong.integrations.watch.limits import CheckpointTest
+
+BARS = "▁▂▃▄▅▆▇█"
+TENSORBOARD_INSTALL = "pip install tensorboard"
+Values = dict[str, float | None]
+
+
+def rate_values(rates: Sequence[VerdictRate]) -> Values:
+    """Numbers of a checkpoint: rates with intervals, refusal margin, numbers of prompts and of lost replies."""
+    values: Values = {}
+    for rate in rates:
+        kind = "harmful" if rate.harmful else "benign"
+        name = rate.metric if rate.harmful else "over_refusal"
+        values |= {name: rate.rate, f"{name}_low": rate.low, f"{name}_high": rate.high}
+        values |= {f"{kind}_prompts": rate.n, f"{kind}_clusters": rate.clusters, f"{kind}_lost": rate.lost}
+        if rate.harmful:
+            values |= {
+                "refusal_margin": rate.refusal_margin,
+                "refusal_margin_low": rate.refusal_margin_low,
+                "refusal_margin_high": rate.refusal_margin_high,
+            }
+    return values
+
+
+def rise_values(test: CheckpointTest) -> Values:
+    """Numbers of a checkpoint against the base: each rise, with the two bounds that decide.
+
+    The lower bound holds at the confidence of this look, and stops a training. The upper bound is that of `gate`.
+    """
+    values: Values = {}
+    for single, plain in zip(test.corrected, test.plain, strict=True):
+        if isinstance(single, MarginTest):
+            name, estimate = "margin_loss", single.loss if single.n else None
+        else:
+            name, estimate = f"{_metric_of(single)}_rise", _rise(single)
+        bounds = {f"{name}_at_least": single.low, f"{name}_at_most": plain.high}
+        values |= {name: estimate, **{key: bound if isfinite(bound) else None for key, bound in bounds.items()}}
+    return values
+
+
+def _metric_of(test: RiseTest) -> str:
+    return {"JSR": "jsr", "non-refusal rate": "non_refusal_rate"}.get(test.name, "over_refusal")
+
+
+def _rise(test: RiseTest) -> float | None:
+    before, after = test.rates
+    return None if before is None or after is None else after - before
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """Bars of rates between 0 and 1; a space where a rate is unknown."""
+    return "".join(" " if value is None else BARS[min(len(BARS) - 1, int(value * len(BARS)))] for value in values)
+
+
+def checkpoint_line(name: str, values: Mapping[str, float | None], rates_so_far: Sequence[float | None]) -> str:
+    """Describe a checkpoint in one line, with a sparkline of the rates on harmful prompts so far."""
+    metric = "jsr" if "jsr" in values else "non_refusal_rate"
+    parts = [f"{RATE_LABELS[metric]} {_interval_text(values, metric)} {sparkline(rates_so_far)}".rstrip()]
+    if (rise := values.get(f"{metric}_rise")) is not None:
+        at_least = values.get(f"{metric}_rise_at_least")
+        bound = "" if at_least is None else f", at least {100 * at_least:+.1f}"
+        parts.append(f"rise {100 * rise:+.1f} points{bound}")
+    if values.get("refusal_margin") is not None:
+        parts.append(f"refusal margin {_interval_text(values, 'refusal_margin', '{:.2f}')} nats")
+    if values.get("over_refusal") is not None:
+        parts.append(f"over-refusal {_interval_text(values, 'over_refusal')}")
+    if lost := sum(int(values.get(f"{kind}_lost") or 0) for kind in ("harmful", "benign")):
+        parts.append(f"{lost} replies without a verdict")
+    return f"{name}: {'; '.join(parts)}"
+
+
+def _interval_text(values: Mapping[str, float | None], name: str, number: str = "{:.1%}") -> str:
+    text = number.format(values[name])
+    low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
+    return text if low is None or high is None else f"{text} [{number.format(low)}, {number.format(high)}]"
+
+
+def stop_reason(test: CheckpointTest) -> str:
+    """Reason to stop in one or two sentences: what rose above its limit at which checkpoint, and by how much."""
+    return " ".join(f"{finding_of(single).sentence}." for single in test.broken)
+
+
+class TensorBoardWriter:
+    """Scalars of the checkpoints as TensorBoard event files, by torch's writer.
+
+    Raises:
+        UndersongError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not is_tensorboard_installed():
+            raise UndersongError(
+                f"TensorBoard event files need the package tensorboard; {TENSORBOARD_INSTALL}, or give "
+                "--no-tensorboard."
+            )
+        self.folder = folder
+        self._writer: Any = None
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Add the numbers of one checkpoint at its step."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._writer is None:  # not before: the trainer may want an empty folder
+            self._writer = SummaryWriter(str(self.folder))
+        for name, value in values.items():
+            if value is not None:
+                self._writer.add_scalar(f"undersong/{name}", value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def is_tensorboard_installed() -> bool:
+    """True if torch can write event files."""
+    return find_spec("tensorboard") is not None

@@ -1,0 +1,314 @@
+"""`watch`: measure every checkpoint of a training as it appears, and stop the training when a rise is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from undersong.evaluation.rates import set_rates
+from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, OUTCOME_WORDS
+from undersong.integrations.gate.rises import RiseLimits
+from undersong.integrations.watch.checkpoints import (
+    Checkpoint,
+    file_signature,
+    list_checkpoints,
+    missing_part,
+    run_order,
+)
+from undersong.integrations.watch.evaluator import CheckpointEvaluator
+from undersong.integrations.watch.journal import BASE, Journal, Measurement
+from undersong.integrations.watch.limits import CheckpointTest, check_checkpoint
+from undersong.integrations.watch.options import RESULTS_FOLDER, WatchOptions
+from undersong.integrations.watch.output import (
+    TENSORBOARD_INSTALL,
+    TensorBoardWriter,
+    checkpoint_line,
+    is_tensorboard_installed,
+    rate_values,
+    rise_values,
+    stop_reason,
+)
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.pipeline.output_folder import locked_output_folder, report_kept_work
+from undersong.store import write_atomic
+from undersong.types import Reply, UndersongError, Verdict
+
+DEFAULT_WATCH = WatchOptions()
+Say = Callable[[str], None]
+Wait = Callable[[bool], bool]  # (did the last look bring something new?) -> look again?
+
+
+@dataclass(frozen=True)
+class WatchOutcome:
+    """Tests of all measured checkpoints in the order of their steps, and those that could not be measured."""
+
+    tests: list[CheckpointTest]
+    unmeasured: list[str]
+    stop_file: Path | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """Code of `gate`: 1 if any checkpoint shows a rise, 0 if the last one would pass it, else 3."""
+        if any(test.outcome == FAILED for test in self.tests):
+            return FAILED
+        return INCONCLUSIVE if self.unmeasured or not self.tests else self.tests[-1].outcome
+
+
+@dataclass
+class CheckpointWatcher:
+    """The state of one watch: what was seen, what was measured, and what is wrong with the rest."""
+
+    output: Path
+    options: WatchOptions
+    evaluator: CheckpointEvaluator
+    journal: Journal
+    say: Say
+    writer: TensorBoardWriter | None = None
+    tests: dict[str, CheckpointTest] = field(default_factory=dict)
+    _seen: dict[str, str] = field(default_factory=dict)  # name -> signature at the last look
+    _problems: dict[str, str] = field(default_factory=dict)  # name -> why it is not measured yet
+    _refused: dict[str, str] = field(default_factory=dict)  # name -> signature with which it could not be measured
+
+    @property
+    def limits(self) -> RiseLimits:
+        """Limits on rises over the base."""
+        options = self.options
+        return RiseLimits(
+            options.max_jsr_rise, options.max_over_refusal_rise, options.confidence, options.max_margin_loss
+        )
+
+    def resume(self) -> None:
+        """Test the measurements of an earlier watch against the limits of this one."""
+        measured = sorted(self.journal.measurements.values(), key=lambda measurement: measurement.look)
+        for measurement in measured:
+            if measurement.look:
+                self._test(measurement)
+        if self.tests:
+            self.say(f"{len(self.tests)} checkpoints were measured before; {self.journal.file} has them.")
+        for name in self.journal.lost:
+            self.say(f"{name}: its verdicts cannot be read any more; it is measured again if it is still there.")
+
+    def look(self, settled: bool) -> bool:
+        """Measure all checkpoints that are new and complete; True if there was anything new.
+
+        Args:
+            settled: Take a complete checkpoint at once, and not only once its files are the same at two looks.
+        """
+        news = False
+        checkpoints = list_checkpoints(self.output)
+        names = {checkpoint.name for checkpoint in checkpoints}
+        for name in [name for name in self._problems if name not in names]:
+            self._forget(name)
+        for checkpoint in checkpoints:
+            if self.stopping is not None:
+                break
+            signature = file_signature(checkpoint.path)
+            measured = self.journal.measurements.get(checkpoint.name)
+            if (measured is not None and measured.files == signature) or self._refused.get(
+                checkpoint.name
+            ) == signature:
+                continue
+            is_stable = settled or self._seen.get(checkpoint.name) == signature
+            news = news or self._seen.get(checkpoint.name) != signature
+            self._seen[checkpoint.name] = signature
+            if reason := missing_part(checkpoint.path):
+                self._report(checkpoint.name, f"not complete yet ({reason})")
+            elif not is_stable:
+                self._problems.setdefault(checkpoint.name, "new")
+            else:
+                self._measure_checkpoint(checkpoint, signature)
+                news = True
+        return news
+
+    @property
+    def stopping(self) -> CheckpointTest | None:
+        """The first checkpoint that shows a rise above its limit; None if none does."""
+        return next((test for test in self.tests.values() if test.outcome == FAILED), None)
+
+    @property
+    def last_step(self) -> int:
+        """The largest step that is measured."""
+        return max((measurement.step for measurement in self.journal.measurements.values()), default=0)
+
+    def outcome(self) -> WatchOutcome:
+        """Outcome so far; writes the stop file if a rise is shown."""
+        step_of = {name: measurement.step for name, measurement in self.journal.measurements.items()}
+        tests = sorted(self.tests.values(), key=lambda test: (run_order(test.name), step_of[test.name]))
+        return WatchOutcome(tests, sorted(self._problems), self._write_stop_file())
+
+    def _measure_checkpoint(self, checkpoint: Checkpoint, signature: str) -> None:
+        if BASE not in self.journal.measurements:
+            self._record(None, "", self.evaluator.reply(None))
+        try:
+            replies = self.evaluator.reply(checkpoint)
+        except (UndersongError, OSError) as error:
+            self._explain_failure(checkpoint, signature, error)
+            return
+        if (now := file_signature(checkpoint.path)) not in (signature, ""):
+            self._seen[checkpoint.name] = now
+            self._report(checkpoint.name, "changed while it was measured; it is measured again")
+            return
+        self._record(checkpoint, signature, replies)
+
+    def _explain_failure(self, checkpoint: Checkpoint, signature: str, error: Exception) -> None:
+        now = file_signature(checkpoint.path)
+        if not now:
+            self._problems.setdefault(checkpoint.name, "new")
+            self._forget(checkpoint.name)
+        elif now != signature:
+            self._seen[checkpoint.name] = now
+            self._report(checkpoint.name, "changed while it was read; it is tried again")
+        else:
+            self._refused[checkpoint.name] = signature
+            self._report(checkpoint.name, f"not measured: {error}")
+
+    def _record(self, checkpoint: Checkpoint | None, signature: str, replies: Sequence[Reply]) -> None:
+        """Judge replies, test them against the base's, and write and print the result; None: the base."""
+        verdicts = self.evaluator.judge(replies)
+        if checkpoint is None and self.options.max_margin_loss is not None:
+            _check_margins(verdicts)
+        prompts = self.evaluator.prompts.all_prompts
+        speakers = {prompt.sample.id: prompt.sample.speaker for prompt in prompts}
+        values = rate_values(set_rates(verdicts, speakers, [reply.finish for reply in replies]))
+        name, step, look = (
+            (BASE, 0, 0) if checkpoint is None else (checkpoint.name, checkpoint.step, self.journal.looks + 1)
+        )
+        measurement = Measurement(name, step, look, signature, values, verdicts)
+        notes: dict[str, object] = {"judge": self.evaluator.judge_name, "modality": self.evaluator.modality}
+        if checkpoint is not None:
+            test = self._test(measurement)
+            values |= rise_values(test)
+            notes["outcome"] = OUTCOME_WORDS[test.outcome]
+        self.journal.write(measurement, replies, prompts, notes)
+        self._problems.pop(name, None)
+        if self.writer is not None:
+            self.writer.write(step, values)
+        self.say(checkpoint_line(name, values, self._rates_so_far()))
+
+    def _test(self, measurement: Measurement) -> CheckpointTest:
+        base = self.journal.measurements[BASE].verdicts
+        test = check_checkpoint(measurement.name, measurement.look, base, measurement.verdicts, self.limits)
+        self.tests[measurement.name] = test
+        return test
+
+    def _rates_so_far(self) -> list[float | None]:
+        ordered = sorted(
+            self.journal.measurements.values(), key=lambda one: (one.look > 0, run_order(one.name), one.step)
+        )
+        return [one.values.get("jsr", one.values.get("non_refusal_rate")) for one in ordered]
+
+    def _write_stop_file(self) -> Path | None:
+        """Write the reason to stop beside the checkpoint that shows it; None if none does."""
+        if (test := self.stopping) is None:
+            return None
+        folder = (self.output / test.name).parent
+        file = (folder if folder.is_dir() else self.output) / self.options.stop_file
+        reason = stop_reason(test)
+        advice = f"To train on, remove this file and watch with a higher limit; {self.journal.folder} has the verdicts."
+        write_atomic(file, f"{reason}\n{advice}\n".encode())
+        self.say(f"STOP: {reason}")
+        return file
+
+    def _report(self, name: str, problem: str) -> None:
+        if self._problems.get(name) != problem:
+            self.say(f"{name}: {problem}")
+        self._problems[name] = problem
+
+    def _forget(self, name: str) -> None:
+        self.say(f"{name}: deleted before it was measured; going on without it")
+        for state in (self._problems, self._seen, self._refused):
+            state.pop(name, None)
+
+
+def watch_output(
+    output: str | Path,
+    model: str,
+    options: WatchOptions = DEFAULT_WATCH,
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
+    *,
+    say: Say = print,
+    wait: Wait | None = None,
+    until: int | None = None,
+) -> WatchOutcome:
+    """Measure the checkpoints of a training, and write a stop file when a rise above a limit is shown.
+
+    Nothing is written into the trainer's folder before its first checkpoint is there, because some trainers refuse to
+    start in a folder that is not empty.
+
+    Args:
+        output: Output folder of the trainer.
+        model: Reference of the base that is trained.
+        options: Prompts, judge and limits.
+        loading: Device and number format of the models.
+        say: Receives the lines.
+        wait: Waits before the next look, and returns False to end the watch. None: look once.
+        until: End once this step is measured.
+
+    Raises:
+        UndersongError: There is no checkpoint to look at, a prompt cannot be used, or the results folder is of another
+            watch.
+    """
+    output = Path(output)
+    once = wait is None
+    evaluator = CheckpointEvaluator(model, options, loading)
+    RiseLimits(options.max_jsr_rise, options.max_over_refusal_rise, options.confidence, options.max_margin_loss)
+    folder = options.out if options.out is not None else output / RESULTS_FOLDER
+    writer = _tensorboard_writer(folder, options.tensorboard, say)
+    say(_describe(evaluator, options))
+    if not list_checkpoints(output):
+        if wait is None:
+            raise UndersongError(f"{output} holds no checkpoint-*; give the output folder of a trainer.")
+        say(f"Waiting for the first checkpoint in {output}.")
+        while not list_checkpoints(output):
+            if not wait(False):
+                return WatchOutcome([], [])
+    with locked_output_folder(folder):
+        journal = Journal(folder, evaluator.key)
+        watcher = CheckpointWatcher(output, options, evaluator, journal, say, writer)
+        with report_kept_work(lambda: f"{journal.file} keeps what is measured, and the same command goes on from it"):
+            watcher.resume()
+            try:
+                while True:
+                    news = watcher.look(settled=once)
+                    is_done = watcher.stopping is not None or (until is not None and watcher.last_step >= until)
+                    if is_done or wait is None or not wait(news):
+                        return watcher.outcome()
+            finally:
+                if writer is not None:
+                    writer.close()
+
+
+def _check_margins(verdicts: Sequence[Verdict]) -> None:
+    """Check that every harmful prompt has a refusal margin, without which no loss is ever shown."""
+    margins = [verdict.refusal_margin for verdict in verdicts if verdict.harmful]
+    if unknown := margins.count(None):
+        raise UndersongError(
+            f"{unknown} of {len(margins)} harmful prompts have no refusal margin, because their refusals and compliant "
+            "replies begin alike or are unknown; leave --max-margin-loss out, or take others."
+        )
+
+
+def _tensorboard_writer(folder: Path, requested: bool | None, say: Say) -> TensorBoardWriter | None:
+    if requested is None and not is_tensorboard_installed():
+        say(f"No TensorBoard events are written; for them, {TENSORBOARD_INSTALL}.")
+        return None
+    return None if requested is False else TensorBoardWriter(folder / "tensorboard")
+
+
+def _describe(evaluator: CheckpointEvaluator, options: WatchOptions) -> str:
+    """Say what is asked, who judges, and what stops the training."""
+    harmful, benign = evaluator.prompts.harmful, evaluator.prompts.benign
+    kind = "spoken" if evaluator.modality == "audio" else "typed"
+    limits = [] if options.max_jsr_rise >= 1 else [f"the JSR rises by more than {100 * options.max_jsr_rise:g} points"]
+    if options.max_over_refusal_rise is not None:
+        limits.append(f"over-refusal rises by more than {100 * options.max_over_refusal_rise:g} points")
+    if options.max_margin_loss is not None:
+        limits.append(f"the refusal margin falls by more than {options.max_margin_loss:g} nats")
+    stop = "nothing stops the training"
+    if limits:
+        stop = (
+            f"{options.stop_file} is written once it is shown, at {options.confidence:.0%} over all checkpoints "
+            f"together, that {' or '.join(limits)}"
+        )
+    return f"{len(harmful)} harmful and {len(benign)} benign prompts, {kind}, judge {evaluator.judge_name}; {stop}."

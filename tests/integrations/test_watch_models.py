@@ -1,0 +1,150 @@
+"""`undersong watch` on checkpoints of real models: the command, adapters and whole models, and TensorBoard's files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from random_adapter import save_random_adapter
+from transformers import AudioFlamingo3ForConditionalGeneration
+
+from undersong.cli import main
+from undersong.evaluation.verdicts import read_verdicts
+from undersong.integrations.watch import output as watch_output
+from undersong.integrations.watch.options import WatchOptions, default_prompt_sets, parse_prompt_sets
+from undersong.integrations.watch.output import TensorBoardWriter, sparkline
+from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
+from undersong.types import UndersongError
+
+LIMIT = 4
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> list[str]:
+    """`--set` for typed prompts."""
+    words = []
+    for kind, texts in (("harmful", ["paint the red chair", "wash the old lamp"]), ("benign", ["fold the chair"])):
+        file = tmp_path / f"{kind}.jsonl"
+        rows = [{"id": f"{kind}{i}", "text": text} for i, text in enumerate(texts)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        words += ["--set", f"{kind}={file}"]
+    return words
+
+
+def undersong(*arguments: object) -> int:
+    sys_argv = sys.argv
+    sys.argv = ["undersong", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    finally:
+        sys.argv = sys_argv
+    return int(stopped.value.code or 0)
+
+
+def test_the_command_measures_adapters_and_whole_models_as_evaluate_does(
+    tiny_folder: Path, prompts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
+    save_random_adapter(network, ["q_proj", "v_proj"], output / "checkpoint-5")
+    shutil.copytree(tiny_folder, output / "checkpoint-9")
+    settings = ["--refusal-text", "please", "--max-new-tokens", LIMIT, "--max-jsr-rise", 1, "--no-tensorboard"]
+    code = undersong("watch", output, "--model", tiny_folder, "--once", *prompts, *settings)
+    printed = capsys.readouterr().out
+    assert code == 0, printed
+    assert printed.startswith("2 harmful and 1 benign prompts, typed, judge refusal; nothing stops the training.\n")
+    assert [line.split(":")[0] for line in printed.splitlines()[1:]] == ["base", "checkpoint-5", "checkpoint-9"]
+    verdicts = {
+        name: read_verdicts(output / "undersong-watch" / "verdicts" / f"{name}.parquet")
+        for name in ("base", "checkpoint-5", "checkpoint-9")
+    }
+    assert verdicts["checkpoint-9"] == verdicts["base"]  # the same weights
+    question = EvaluationOptions(judge="refusal", modality="text", max_new_tokens=LIMIT)
+    harmful = prompts[1].removeprefix("harmful=")
+    evaluate_manifest(harmful, str(tiny_folder), tmp_path / "again", output / "checkpoint-5", question)
+    again = read_verdicts(tmp_path / "again" / "verdicts.parquet")
+    assert [verdict for verdict in verdicts["checkpoint-5"] if verdict.harmful] == again
+    assert again[0].score != verdicts["base"][0].score  # the adapter was on
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "benign=organism:pool"], "--set gives no harmful prompts; add --set harmful=CORPUS."),
+        (["--set", "organism:reference", "--set", "harmful=x.jsonl"], "--set gives two harmful sets"),
+        (["--set", "organism:reference", "--set", "benign=organism:reference"], "in the harmful and in the benign set"),
+        (["--modality", "video"], "There is no modality 'video'"),
+        (["--stop-file", "a/STOP"], "--stop-file 'a/STOP' is no file name"),
+        (["--judge", "keywrd"], "keyword"),
+        (["--confidence", "2"], "A confidence lies between 0.5 and 1"),
+        (["--no-tensorboard"], "holds no checkpoint-*"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert undersong("watch", tmp_path, "--model", "organism:af3", "--once", *arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_prompts_of_its_own_needs_some() -> None:
+    with pytest.raises(UndersongError, match="No prompts ship for some/model"):
+        default_prompt_sets("some/model")
+    assert parse_prompt_sets([]) is None
+    path_with_equals = parse_prompt_sets(["a=b.jsonl"])
+    assert path_with_equals is not None
+    assert path_with_equals.harmful == "a=b.jsonl"
+
+
+def test_a_sparkline_has_a_bar_for_each_rate() -> None:
+    assert sparkline([0, 0.125, 0.5, 0.99, 1, None]) == "▁▂▅██ "
+
+
+VALUES = {"jsr": 0.25, "jsr_low": None, "refusal_margin": -1.5}
+
+
+def test_numbers_go_to_tensorboard_at_the_step_of_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scalars: list[tuple[str, float, int]] = []
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = lambda folder: SimpleNamespace(  # type: ignore[attr-defined]
+        add_scalar=lambda name, value, step: scalars.append((name, value, step)),
+        flush=lambda: None,
+        close=lambda: scalars.append((folder, 0, 0)),
+    )
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr(watch_output, "is_tensorboard_installed", lambda: True)
+    writer = TensorBoardWriter(tmp_path)
+    writer.close()
+    assert scalars == []
+    writer.write(40, VALUES)
+    writer.close()
+    assert scalars == [("undersong/jsr", 0.25, 40), ("undersong/refusal_margin", -1.5, 40), (str(tmp_path), 0, 0)]
+
+
+def test_tensorboards_own_reader_reads_them(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for step in (20, 40):  # two writers: a watch that was resumed
+        writer = TensorBoardWriter(tmp_path)
+        writer.write(step, VALUES)
+        writer.close()
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["undersong/jsr", "undersong/refusal_margin"]
+    assert [(event.step, event.value) for event in events.Scalars("undersong/jsr")] == [(20, 0.25), (40, 0.25)]
+
+
+def test_without_tensorboard_a_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(watch_output, "is_tensorboard_installed", lambda: False)
+    with pytest.raises(UndersongError, match="need the package tensorboard; pip install tensorboard, or give"):
+        TensorBoardWriter(tmp_path)
+    assert WatchOptions().tensorboard is None

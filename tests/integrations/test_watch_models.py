@@ -15,7 +15,7 @@ from transformers import AudioFlamingo3ForConditionalGeneration
 from undersong.cli import main
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations.watch import output as watch_output
-from undersong.integrations.watch.options import WatchOptions, default_prompt_sets, parse_prompt_sets
+from undersong.integrations.watch.options import WatchOptions, parse_prompt_sets
 from undersong.integrations.watch.output import TensorBoardWriter, sparkline
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 from undersong.types import UndersongError
@@ -95,9 +95,7 @@ def test_bad_input_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_without_prompts_of_its_own_needs_some() -> None:
-    with pytest.raises(UndersongError, match="No prompts ship for some/model"):
-        default_prompt_sets("some/model")
+def test_sets_are_read_from_the_command_line() -> None:
     assert parse_prompt_sets([]) is None
     path_with_equals = parse_prompt_sets(["a=b.jsonl"])
     assert path_with_equals is not None

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.audit_adapter import audit_adapter_command
 from undersong.cli.card import card
 from undersong.cli.check import check_command
 from undersong.cli.command_group import CommandGroup
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tune": tune,
     "watch": watch,
     "export-adapter": export_adapter_command,
+    "audit-adapter": audit_adapter_command,
     "evaluate": evaluate,
     "judge": judge,
     "label": label,

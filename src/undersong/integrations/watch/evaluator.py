@@ -14,7 +14,7 @@ from undersong.evaluation.judges.registry import check_judge_installed, judge_ha
 from undersong.evaluation.prompts import make_prompts
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins, with_margins
 from undersong.integrations.watch.checkpoints import Checkpoint
-from undersong.integrations.watch.options import PromptSets, WatchOptions, default_judge, default_prompt_sets
+from undersong.integrations.watch.options import PromptOptions, PromptSets, default_judge, default_prompt_sets
 from undersong.mechanism.contrast_sets import ContrastSets
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.inputs import cache_all_audio, refusal_texts, usable_samples
@@ -39,7 +39,7 @@ class CheckpointEvaluator:
         UndersongError: A prompt cannot be used, or the judge cannot be had. No model is loaded yet.
     """
 
-    def __init__(self, model: str, options: WatchOptions, loading: LoadOptions) -> None:
+    def __init__(self, model: str, options: PromptOptions, loading: LoadOptions) -> None:
         self.model, self.loading, self._options = model, loading, options
         sets = self.sets = options.prompt_sets or default_prompt_sets(model)
         self.judge_name = options.judge or default_judge(model)
@@ -64,9 +64,12 @@ class CheckpointEvaluator:
                 "its own."
             )
 
-    def _make_prompts(self, corpus: str, harmful: bool, options: WatchOptions) -> list[Prompt]:
+    def _make_prompts(self, corpus: str, harmful: bool, options: PromptOptions) -> list[Prompt]:
+        samples = usable_samples(corpus, self.modality)
+        if self.sets.size is not None:
+            samples = evenly_spaced(samples, self.sets.size)
         return make_prompts(
-            usable_samples(corpus, self.modality),
+            samples,
             set_name="harm" if harmful else "benign",
             harmful=harmful,
             modality=self.modality,
@@ -86,6 +89,7 @@ class CheckpointEvaluator:
             "sets": [
                 None if corpus is None else corpus_hash(corpus) for corpus in (self.sets.harmful, self.sets.benign)
             ],
+            "size": self.sets.size,
             "prompt": [self.modality, self._options.system_prompt, self._options.instruction],
             "judge": [self.judge_name, judge_hash(self.judge_name) or "", list(self._margin.refusals)],
             "max_new_tokens": self._max_new_tokens,
@@ -125,6 +129,19 @@ class CheckpointEvaluator:
             adapter = use_adapter(self._base, checkpoint.path, allow_outside_decoder=True)
         with adapter as model:
             yield model
+
+
+def prompts_text(prompts: ContrastSets, modality: str) -> str:
+    """How many prompts of each kind are given, and how."""
+    kind = "spoken" if modality == "audio" else "typed"
+    return f"{len(prompts.harmful)} harmful and {len(prompts.benign)} benign prompts, {kind}"
+
+
+def evenly_spaced(samples: Sequence[Sample], size: int) -> list[Sample]:
+    """At most `size` samples, evenly over the corpus, so that each of its sources has its share."""
+    if len(samples) <= size:
+        return list(samples)
+    return [samples[place * len(samples) // size] for place in range(size)]
 
 
 def _common_modality(sets: PromptSets) -> str:

@@ -16,7 +16,7 @@ from undersong.integrations.watch.checkpoints import (
     missing_part,
     run_order,
 )
-from undersong.integrations.watch.evaluator import CheckpointEvaluator
+from undersong.integrations.watch.evaluator import CheckpointEvaluator, prompts_text
 from undersong.integrations.watch.journal import BASE, Journal, Measurement
 from undersong.integrations.watch.limits import CheckpointTest, check_checkpoint
 from undersong.integrations.watch.options import RESULTS_FOLDER, WatchOptions
@@ -298,8 +298,6 @@ def _tensorboard_writer(folder: Path, requested: bool | None, say: Say) -> Tenso
 
 def _describe(evaluator: CheckpointEvaluator, options: WatchOptions) -> str:
     """Say what is asked, who judges, and what stops the training."""
-    harmful, benign = evaluator.prompts.harmful, evaluator.prompts.benign
-    kind = "spoken" if evaluator.modality == "audio" else "typed"
     limits = [] if options.max_jsr_rise >= 1 else [f"the JSR rises by more than {100 * options.max_jsr_rise:g} points"]
     if options.max_over_refusal_rise is not None:
         limits.append(f"over-refusal rises by more than {100 * options.max_over_refusal_rise:g} points")
@@ -311,4 +309,4 @@ def _describe(evaluator: CheckpointEvaluator, options: WatchOptions) -> str:
             f"{options.stop_file} is written once it is shown, at {options.confidence:.0%} over all checkpoints "
             f"together, that {' or '.join(limits)}"
         )
-    return f"{len(harmful)} harmful and {len(benign)} benign prompts, {kind}, judge {evaluator.judge_name}; {stop}."
+    return f"{prompts_text(evaluator.prompts, evaluator.modality)}, judge {evaluator.judge_name}; {stop}."

@@ -1,0 +1,113 @@
+"""One adapter, audited in one step: replies before and after, the gate's verdict, a page, and a section of the card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from undersong.evaluation.rates import set_rates
+from undersong.integrations.card import card_entries, card_text
+from undersong.integrations.gate.findings import ComparedFile, GateDecision
+from undersong.integrations.gate.output import finding_of, gate_json
+from undersong.integrations.gate.page import write_gate_page
+from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
+from undersong.integrations.watch.checkpoints import Checkpoint, file_signature, missing_part
+from undersong.integrations.watch.evaluator import CheckpointEvaluator, prompts_text
+from undersong.integrations.watch.journal import BASE, Journal, Measurement
+from undersong.integrations.watch.options import PromptOptions
+from undersong.integrations.watch.output import rate_values
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.pipeline.output_folder import locked_output_folder, report_kept_work
+from undersong.pipeline.standalone.inputs import check_adapter_folder
+from undersong.store import hash_file, write_atomic
+from undersong.types import UndersongError, Verdict
+
+ADAPTER = "adapter"
+PAGE, DECISION, CARD = "gate.html", "gate.json", "card.md"
+DEFAULT_AUDIT = PromptOptions()
+
+
+@dataclass(frozen=True)
+class AdapterAudit:
+    """Decision of the gate, and the folder that holds page, card and verdicts."""
+
+    decision: GateDecision
+    folder: Path
+
+
+def audit_adapter(
+    adapter: str | Path,
+    model: str,
+    out: Path,
+    options: PromptOptions = DEFAULT_AUDIT,
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
+    *,
+    change: str = "fine-tuning",
+    say: Callable[[str], None] = print,
+) -> AdapterAudit:
+    """Ask a model the same prompts without and with an adapter, and decide whether it became less safe.
+
+    An audit that was stopped goes on after the last model that it has asked.
+
+    Args:
+        adapter: PEFT folder, or the folder of a whole fine-tuned model.
+        model: Reference of the base.
+        out: Folder of the results.
+        options: Prompts, judge and limits.
+        loading: Device and number format of the models.
+        change: What happened between base and adapter, for page and card.
+        say: Receives progress.
+
+    Raises:
+        UndersongError: The adapter is incomplete, a prompt cannot be used, or `out` is of another audit.
+    """
+    checkpoint = _find_adapter(Path(adapter))
+    limits = RiseLimits(
+        options.max_jsr_rise, options.max_over_refusal_rise, options.confidence, options.max_margin_loss
+    )
+    evaluator = CheckpointEvaluator(model, options, loading)
+    corpora = " and ".join(filter(None, (evaluator.sets.harmful, evaluator.sets.benign)))
+    say(f"{prompts_text(evaluator.prompts, evaluator.modality)}, of {corpora}; judge {evaluator.judge_name}.")
+    with locked_output_folder(out):
+        journal = Journal(out, evaluator.key)
+        with report_kept_work(lambda: f"{journal.file} keeps what is measured, and the same command goes on from it"):
+            before = _measure(journal, evaluator, None, say)
+            after = _measure(journal, evaluator, checkpoint, say)
+        findings = tuple(map(finding_of, evaluate_rises({checkpoint.path.name: (before, after)}, limits)))
+        files = {"before": journal.verdict_file(BASE), "after": journal.verdict_file(ADAPTER)}
+        compared = tuple(ComparedFile(role, str(file), hash_file(file)) for role, file in files.items())
+        decision = GateDecision(findings, change, compared, options.confidence)
+        write_gate_page(decision, out / PAGE)
+        write_atomic(out / DECISION, gate_json(decision).encode())
+        card = card_text(card_entries(after, before), checkpoint.path.name, {}, change)
+        write_atomic(out / CARD, card.encode())
+    return AdapterAudit(decision, out)
+
+
+def _find_adapter(folder: Path) -> Checkpoint:
+    if not (folder / "config.json").is_file():
+        check_adapter_folder(folder)
+    if reason := missing_part(folder):
+        raise UndersongError(f"{folder} is not complete ({reason}); name the folder of a saved adapter or model.")
+    return Checkpoint(ADAPTER, folder, 1)
+
+
+def _measure(
+    journal: Journal, evaluator: CheckpointEvaluator, checkpoint: Checkpoint | None, say: Callable[[str], None]
+) -> list[Verdict]:
+    """Verdicts of the base (None) or the adapter: those of the folder if its files are the same, else new ones."""
+    name, signature = (BASE, "") if checkpoint is None else (ADAPTER, file_signature(checkpoint.path))
+    kept = journal.measurements.get(name)
+    if kept is not None and kept.files == signature:
+        say(f"{name}: measured before")
+        return list(kept.verdicts)
+    say(f"{name}: asking {len(evaluator.prompts.all_prompts)} prompts")
+    replies = evaluator.reply(checkpoint)
+    verdicts = evaluator.judge(replies)
+    prompts = evaluator.prompts.all_prompts
+    speakers = {prompt.sample.id: prompt.sample.speaker for prompt in prompts}
+    values = rate_values(set_rates(verdicts, speakers, [reply.finish for reply in replies]))
+    measurement = Measurement(name, int(checkpoint is not None), journal.looks, signature, values, verdicts)
+    journal.write(measurement, replies, prompts, {"judge": evaluator.judge_name, "modality": evaluator.modality})
+    return verdicts

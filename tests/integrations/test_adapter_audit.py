@@ -1,0 +1,96 @@
+"""`undersong audit-adapter`: verdicts before and after, the gate's decision, a page and a card, in one command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from random_adapter import save_random_adapter
+from transformers import AudioFlamingo3ForConditionalGeneration
+
+from undersong.cli import main
+from undersong.evaluation.verdicts import read_verdicts
+from undersong.integrations.watch.evaluator import evenly_spaced
+from undersong.integrations.watch.options import DEFAULT_SIZE, default_prompt_sets
+from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
+
+LIMIT = 4
+
+
+def undersong(*arguments: object) -> int:
+    sys_argv = sys.argv
+    sys.argv = ["undersong", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    finally:
+        sys.argv = sys_argv
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture
+def words(tmp_path: Path, tiny_folder: Path) -> list[object]:
+    """Arguments of an audit of a random adapter on three typed prompts."""
+    network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
+    save_random_adapter(network, ["q_proj", "v_proj"], tmp_path / "adapter")
+    arguments: list[object] = ["audit-adapter", tmp_path / "adapter", "--model", tiny_folder, "--out", tmp_path / "out"]
+    for kind, texts in (("harmful", ["paint the red chair", "wash the old lamp"]), ("benign", ["fold the chair"])):
+        file = tmp_path / f"{kind}.jsonl"
+        file.write_text("".join(json.dumps({"id": f"{kind}{i}", "text": text}) + "\n" for i, text in enumerate(texts)))
+        arguments += ["--set", f"{kind}={file}"]
+    return [*arguments, "--judge", "refusal", "--max-new-tokens", LIMIT]
+
+
+def test_one_command_measures_decides_and_writes_page_and_card(
+    words: list[object], tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = undersong(*words, "--max-jsr-rise", 1, "--change", "a merge")
+    printed = capsys.readouterr().out
+    out = tmp_path / "out"
+    decision = json.loads((out / "gate.json").read_text())
+    assert code == decision["exit_code"] == 0, printed
+    assert "The gate on the change “a merge” is open" in printed
+    assert "a merge" in (out / "gate.html").read_text()
+    assert "model-index" in (out / "card.md").read_text()
+    question = EvaluationOptions(judge="refusal", modality="text", max_new_tokens=LIMIT)
+    evaluate_manifest(
+        str(tmp_path / "harmful.jsonl"), str(tiny_folder), tmp_path / "again", tmp_path / "adapter", question
+    )
+    audited = [verdict for verdict in read_verdicts(out / "verdicts" / "adapter.parquet") if verdict.harmful]
+    assert audited == read_verdicts(tmp_path / "again" / "verdicts.parquet")
+
+
+def test_an_audit_goes_on_and_measures_a_changed_adapter_again(
+    words: list[object], tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    undersong(*words, "--max-jsr-rise", 1)
+    capsys.readouterr()
+    undersong(*words, "--max-jsr-rise", 1)
+    assert "base: measured before\nadapter: measured before\n" in capsys.readouterr().out
+    network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
+    save_random_adapter(network, ["k_proj"], tmp_path / "adapter")
+    undersong(*words, "--max-jsr-rise", 1)
+    assert "base: measured before\nadapter: asking 3 prompts\n" in capsys.readouterr().out
+
+
+def test_a_folder_without_an_adapter_is_refused_before_a_model_is_read(
+    words: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
+    assert undersong(*words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("undersong: ")
+    assert "adapter_model.safetensors" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_of_english_get_the_requests_that_ship() -> None:
+    sets = default_prompt_sets("org/model")
+    assert (sets.harmful, sets.benign, sets.size) == ("shipped:harm", "shipped:ordinary", DEFAULT_SIZE)
+
+
+def test_a_sample_of_a_corpus_is_spread_over_it() -> None:
+    assert evenly_spaced(list(range(10)), 4) == [0, 2, 5, 7]  # type: ignore[arg-type]
+    assert evenly_spaced(list(range(3)), 4) == [0, 1, 2]  # type: ignore[arg-type]

@@ -77,6 +77,18 @@ def test_typed_prompts_need_no_audio(sides: Sides, tmp_path: Path) -> None:
         screen(*corpora, tmp_path / "out", axes={"spoken": "decoder"}, model=MODEL)
 
 
+def test_with_a_model_the_best_predictor_ranks_first_if_all_corpora_have_replies(
+    sides: Sides, files, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    screened = screen(*files, tmp_path / "out", model=MODEL)
+    assert list(screened.tables) == ["influence", "semantic", "acoustic"]
+    write_manifest([replace(sample, answer=None) for sample in sides[0]], tmp_path / "mute.parquet")
+    with pytest.raises(UndersongError, match="No axis uses the model organism:af3; add one"):
+        screen(tmp_path / "mute.parquet", files[1], tmp_path / "mute", model=MODEL)
+
+
 def test_what_must_be_given_is_said(files, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UndersongError, match="Axis leaning runs a model on prompts; name the model with --model"):

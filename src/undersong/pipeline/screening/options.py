@@ -81,8 +81,8 @@ class ScreeningOptions:
             "Axis to measure distances on, with its encoder; repeatable. ENCODER: tfidf | char-ngrams | logmel | "
             "text[:ID] | speech:ID[,layer=9,pool=mean+std,pad=bucket] | whisper:FOLDER | internal[:VIEW] | "
             "influence | gradient-matching | decoder[:LAYER] | refusal (these five of --model) | "
-            "embeddings | python:FILE.py:FUNCTION. Default: semantic=tfidf if there is text, acoustic=logmel if there "
-            "is audio.",
+            "embeddings | python:FILE.py:FUNCTION. Default: influence with --model if all corpora have replies, "
+            "semantic=tfidf if there is text, acoustic=logmel if there is audio.",
             "--axis",
             metavar="NAME=ENCODER",
             parse=parse_axes,

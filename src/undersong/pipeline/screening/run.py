@@ -66,6 +66,7 @@ SELECTION_OPTIONS = (  # the agreement of axes does not depend on them
     "select_axis", "keep", "match_selection", "seed", "check_padding", "rehearse", "rehearse_seeds", "rehearse_by",
 )  # fmt: skip
 DEFAULT_OPTIONS = ScreeningOptions()
+INFLUENCE = "influence"
 DEFAULT_AXES = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
 
 
@@ -216,8 +217,9 @@ def _checked_axes(corpora: ScreeningCorpora, options: ScreeningOptions) -> Mappi
 def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Mapping[str, str]:
     """Requested axes, or those that all corpora can be measured on.
 
-    Items that lack text or audio are left to the quarantine rule: dropping an axis for them would silently select by
-    another.
+    With a model, and replies in all corpora, the first is `influence`, which foretold damage best
+    (docs/results/prediction.md). Items that lack text or audio are left to the quarantine rule: dropping an axis for
+    them would silently select by another.
     """
     if options.axes is not None:
         return options.axes
@@ -229,6 +231,9 @@ def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Ma
         raise UndersongError(
             "The pool and the harm set have neither text nor audio in common; fill one column in both."
         )
+    uses_model = options.model is not None and not options.rehearse and options.engine == DEFAULT_ENGINE
+    if uses_model and not lacking_corpora("answer", corpora):
+        axes = {INFLUENCE: INFLUENCE, **axes}
     return axes
 
 

@@ -180,7 +180,7 @@ def test_a_text_axis_needs_no_audio_files(voices, tmp_path) -> None:
 
 
 def test_score_and_centring_reach_the_table(vectors, tmp_path) -> None:
-    plain = screen(*vectors, tmp_path / "a")
+    plain = screen(*vectors, tmp_path / "a", keep="closest:0.25")
     other = screen(*vectors, tmp_path / "b", score="knn:3", center=True, keep="closest:0.25")
     assert other.selection.score == "knn:3 centered"
     assert plain.selection.score == "nearest"

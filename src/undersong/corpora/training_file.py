@@ -103,7 +103,9 @@ def _from_rows(
         samples.append(_training_sample(path.stem, number, row, parsed))
     if not samples:
         first = unreadable[0]
-        raise UndersongError(f"{ref} has no row with a request, the first: {first.id} ({first.reason}); check the file.")
+        raise UndersongError(
+            f"{ref} has no row with a request, the first: {first.id} ({first.reason}); check the file."
+        )
     name = LAYOUTS[layout]
     if entry is not None:
         name = f"data set {entry[0]} of LLaMA-Factory's {DATASET_INFO} ({entry[1].get('formatting', 'alpaca')})"

@@ -117,7 +117,11 @@ def _is_conversational(value: Any) -> bool:
 
 
 def _read_messages(
-    items: Any, parsed: TrainingRow, role_key: str = "role", content_key: str = "content", tags: RowColumns | None = None
+    items: Any,
+    parsed: TrainingRow,
+    role_key: str = "role",
+    content_key: str = "content",
+    tags: RowColumns | None = None,
 ) -> None:
     users = USER_ROLES if tags is None else USER_ROLES | {tags.user.lower()}
     assistants = ASSISTANT_ROLES if tags is None else ASSISTANT_ROLES | {tags.assistant.lower()}

@@ -65,7 +65,9 @@ def fix_data(request: CheckRequest, result: CheckResult) -> FixedData:
         raise UndersongError(f"{request.data} could not be ranked, so nothing is known to leave out; leave --fix out.")
     removal = choose_removal(data.samples, result)
     if len(removal.rows) >= data.rows:
-        raise UndersongError(f"All samples of {request.data} lie nearer to harm, so none would be left; leave --fix out.")
+        raise UndersongError(
+            f"All samples of {request.data} lie nearer to harm, so none would be left; leave --fix out."
+        )
     write_without(data, removal.rows, out)
     sentence = _cost_sentence(removal, data.rows, out)
     entry = new_entry(data, out)
@@ -129,7 +131,9 @@ def _strata(samples: Sequence[TrainingSample], columns: Sequence[str]) -> np.nda
 
 def _cost_sentence(removal: Removal, total: int, out: Path) -> str:
     extra = len(removal.rows) - removal.flagged
-    sentence = f"{len(removal.rows):,} of {total:,} samples are left out in {out}: {removal.flagged:,} that lie nearer to harm"
+    sentence = (
+        f"{len(removal.rows):,} of {total:,} samples are left out in {out}: {removal.flagged:,} that lie nearer to harm"
+    )
     if removal.matched:
         sentence += f", and {extra:,} more so that the shares by {_listed(removal.matched)} stay as they are"
     if removal.unmatched:

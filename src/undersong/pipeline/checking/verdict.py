@@ -48,9 +48,7 @@ def judge_axis(
         lost = f"{unmeasured + unreadable:,} of {total:,} samples were not measured."
         return Verdict(CANNOT_TELL, f"{lost} Of the others: {sentence[:1].lower()}{sentence[1:]}", notes)
     if axis.nearer.high > PASSING_SHARE:
-        reason = (
-            f" {axis.nearer.n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
-        )
+        reason = f" {axis.nearer.n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
         return Verdict(CANNOT_TELL, sentence + reason, notes)
     return Verdict(NO_MORE, sentence, notes)
 

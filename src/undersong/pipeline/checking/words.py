@@ -93,9 +93,7 @@ def measure_words(
     return WordMeasurement(axis, distances, nearest.index[positions])
 
 
-def _split_ordinary(
-    ordinary: Sequence[RequestText], seed: int
-) -> tuple[list[RequestText], list[RequestText]]:
+def _split_ordinary(ordinary: Sequence[RequestText], seed: int) -> tuple[list[RequestText], list[RequestText]]:
     """The requests that fit the weights, and the others, by whole clusters."""
     names = sorted({item.cluster for item in ordinary}, key=str)
     chosen = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[: int(len(names) * FIT_SHARE)]}

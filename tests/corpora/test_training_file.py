@@ -1,8 +1,8 @@
 """Training files as trainers take them: what they are recognized as, what is asked in them, and writing them back.
 
-Rows are those of the trainers' own documentation and demo data: LLaMA-Factory `data/mllm_audio_demo.json`, `data/README.md`
-and `data/dataset_info.json` (Apache-2.0), ms-swift `docs/source_en/Customization/Custom-dataset.md` (Apache-2.0), axolotl
-`docs/multimodal.qmd` (Apache-2.0), TRL `docs/source/dataset_formats.md` (Apache-2.0), Kimi-Audio
+Rows are those of the trainers' own documentation and demo data: LLaMA-Factory `data/mllm_audio_demo.json`,
+`data/README.md` and `data/dataset_info.json` (Apache-2.0), ms-swift `docs/source_en/Customization/Custom-dataset.md`
+(Apache-2.0), axolotl `docs/multimodal.qmd` (Apache-2.0), TRL `docs/source/dataset_formats.md` (Apache-2.0), Kimi-Audio
 `finetune_codes/README.md` (MIT).
 """
 

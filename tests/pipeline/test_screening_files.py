@@ -118,7 +118,8 @@ def test_ready_embeddings(vectors, tmp_path) -> None:
     assert np.array_equal(kept.vectors, pool.vectors[[id in expected for id in pool.ids]])
     assert pq.read_schema(tmp_path / "out" / "kept.parquet").field("embedding").type == pa.list_(pa.float32(), 8)
     # What was kept can be screened again.
-    assert screen(tmp_path / "out" / "kept.parquet", vectors[1], tmp_path / "again", keep="closest:0.5").selection.k == 50
+    again = screen(tmp_path / "out" / "kept.parquet", vectors[1], tmp_path / "again", keep="closest:0.5")
+    assert again.selection.k == 50
 
 
 def test_unsound_embeddings_are_counted_and_never_kept(tmp_path) -> None:

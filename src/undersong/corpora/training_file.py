@@ -1,4 +1,5 @@
-"""Training data as a trainer takes it: recognition of the file, its samples, and writing it back without some of them."""
+"""Training data as a trainer takes it: recognition of the file, its samples, and writing it back without some of
+them."""
 
 from __future__ import annotations
 
@@ -182,8 +183,8 @@ def _layout(row: Any, entry: tuple[str, Mapping[str, Any]] | None) -> str | None
 def _row_columns(entry: tuple[str, Mapping[str, Any]] | None) -> RowColumns | None:
     """Columns and tags of LLaMA-Factory's entry.
 
-    As in its `src/llamafactory/data/parser.py`, an entry without columns has the default ones, and an entry with some has
-    no others.
+    As in its `src/llamafactory/data/parser.py`, an entry without columns has the default ones, and an entry with
+    some has no others.
     """
     if entry is None:
         return None

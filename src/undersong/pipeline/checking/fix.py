@@ -1,4 +1,5 @@
-"""`check --fix`: the data without the samples that lie nearer to harm, with the same shares of length, source and speaker."""
+"""`check --fix`: the data without the samples that lie nearer to harm, with the same shares of length, source and
+speaker."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ MAX_COST = 3  # samples dropped for each nearer one before a column is matched n
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Rows to leave out, how many of them lie nearer to harm, and the columns whose shares stay as they are, or do not."""
+    """Rows to leave out, how many of them lie nearer to harm, and the columns whose shares stay as they are, or do
+    not."""
 
     rows: tuple[int, ...]
     flagged: int
@@ -80,8 +82,9 @@ def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Re
     """Choose the rows to leave out: all that lie nearer to harm, and the nearest others that keep the shares.
 
     A stratum is one quarter of lengths, one source and one speaker. From each, the same share is left out, nearest
-    first, and that share is as large as needed to leave out every nearer sample. If this costs more than MAX_COST samples
-    for each nearer one, the last column is not matched, then the one before. Samples that were not measured stay.
+    first, and that share is as large as needed to leave out every nearer sample. If this costs more than MAX_COST
+    samples for each nearer one, the last column is not matched, then the one before. Samples that were not measured
+    stay.
 
     Args:
         samples: Samples of the data.

@@ -75,8 +75,8 @@ class CheckRequest(CheckOptions):
     data: Annotated[
         str | Path,
         Option(
-            "Training data as the trainer takes it: LLaMA-Factory, ms-swift, axolotl, TRL, Kimi-Audio, a manifest, CSV, "
-            "JSONL, Parquet, a folder of audio, hf:OWNER/NAME.",
+            "Training data as the trainer takes it: LLaMA-Factory, ms-swift, axolotl, TRL, Kimi-Audio, a manifest, "
+            "CSV, JSONL, Parquet, a folder of audio, hf:OWNER/NAME.",
             argument=True,
         ),
     ]

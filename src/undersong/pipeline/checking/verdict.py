@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from undersong.pipeline.checking.result import CANNOT_TELL, MORE, NO_MORE, AxisCheck
 
-# A file passes only if it is large enough to show that less than this share lies nearer to harm, five times the ordinary.
+# A file passes only if it is large enough to show that less than this share lies nearer to harm: five times the
+# ordinary share.
 PASSING_SHARE = 0.05
 MAX_UNMEASURED = 0.1  # share of samples without words from which a file cannot pass
 
@@ -69,8 +70,8 @@ def _notes(samples: int, unmeasured: int, untranscribed: int, unreadable: int) -
     notes = []
     if untranscribed:
         notes.append(
-            f"{untranscribed:,} of {samples:,} samples are spoken and have no transcript, so words say nothing of what is "
-            "said in them; name the column with --column text=COLUMN, or transcribe them first."
+            f"{untranscribed:,} of {samples:,} samples are spoken and have no transcript, so words say nothing of what "
+            "is said in them; name the column with --column text=COLUMN, or transcribe them first."
         )
     if unmeasured - untranscribed > 0:
         notes.append(f"{unmeasured - untranscribed:,} of {samples:,} samples have no words.")

@@ -1,4 +1,5 @@
-"""The axis of words: distances of requests to harm, the ordinary share that is nearer, and whether the axis separates."""
+"""The axis of words: distances of requests to harm, the ordinary share that is nearer, and whether the axis
+separates."""
 
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ def measure_words(
 ) -> WordMeasurement:
     """Measure requests that have words, against a harm set and ordinary requests that do.
 
-    Weights of words are fitted on a third of the ordinary requests, and everything else is measured on the others. So if
-    the data are as the ordinary requests are, the count of nearer ones has the predicted distribution exactly.
+    Weights of words are fitted on a third of the ordinary requests, and everything else is measured on the others.
+    So if the data are as the ordinary requests are, the count of nearer ones has the predicted distribution exactly.
 
     Args:
         requests: Requests of the data, at least one.
@@ -101,7 +102,7 @@ def _split_ordinary(ordinary: Sequence[RequestText], seed: int) -> tuple[list[Re
     needed = round(1 / ORDINARY_SHARE)
     if len(parts[1]) < needed or not parts[0]:
         raise UndersongError(
-            f"There are {len(ordinary)} ordinary requests with words, and {needed * 3 // 2} are needed to see what share "
-            "lies near harm; name more with --ordinary."
+            f"There are {len(ordinary)} ordinary requests with words, and {needed * 3 // 2} are needed to see what "
+            "share lies near harm; name more with --ordinary."
         )
     return parts[0], parts[1]

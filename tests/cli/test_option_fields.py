@@ -70,7 +70,7 @@ def test_screen_has_the_signature_of_its_request() -> None:
     parameters = inspect.signature(undersong.screen).parameters
     assert [*parameters][:4] == ["pool", "harm", "out", "axes"]
     assert set(parameters) == {field.name for field in fields(ScreeningRequest)}
-    assert parameters["keep"].default == "closest:0.25"
+    assert parameters["keep"].default == ()
     assert "Option(" not in str(inspect.signature(undersong.screen))
     assert (undersong.screen.__doc__ or "").startswith("Measure how close a pool")
 
@@ -104,7 +104,7 @@ def test_what_can_change_a_screening_changes_its_key(change: dict[str, Any]) -> 
     "change",
     [
         {"output_format": "hub"}, {"audio_root": "r"}, {"store": "s"}, {"engine": Engine("ray")}, {"progress": print},
-        {"loading": LoadOptions(device="cuda", device_map="auto")}, {"keep": ["closest:0.25"]},
+        {"loading": LoadOptions(device="cuda", device_map="auto")}, {"keep": []},
     ],
     ids=str,
 )  # fmt: skip

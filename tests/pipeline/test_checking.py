@@ -111,7 +111,7 @@ def test_an_axis_that_tells_nothing_ranks_nothing(check: Callable[..., CheckResu
     same = write_rows(tmp_path / "same.jsonl", [{"id": f"s{i}", "text": benign(rng)} for i in range(60)])
     result = check(rows_of(0, 300), harm=str(same))
     assert (result.verdict, result.ranked, result.exit_code) == ("cannot tell", (), 3)
-    assert "Words do not tell the harm set from ordinary requests (AUC 0." in result.sentence
+    assert "No axis tells the harm set from ordinary requests: words (AUC 0." in result.sentence
     with pytest.raises(UndersongError, match="could not be ranked, so nothing is known to leave out"):
         fix_data(request(tmp_path, rows_of(0, 300), fix=tmp_path / "less.jsonl"), result)
 
@@ -126,7 +126,9 @@ def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult
 
 
 def test_harm_sets_are_replaced_or_added(check: Callable[..., CheckResult], tmp_path: Path) -> None:
-    other = write_rows(tmp_path / "other.jsonl", [{"id": f"x{i}", "text": f"thing{i:02} thing{i + 1:02}"} for i in range(30)])
+    other = write_rows(
+        tmp_path / "other.jsonl", [{"id": f"x{i}", "text": f"thing{i:02} thing{i + 1:02}"} for i in range(30)]
+    )
     both = check(rows_of(0, 100), harm=(str(tmp_path / "harm.jsonl"), str(other)))
     assert list(both.harm.values()) == [60, 30]
     with pytest.raises(UndersongError, match="has 2 requests with words, which are too few"):
@@ -159,7 +161,9 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 def test_matching_that_costs_too_much_is_given_up(check: Callable[..., CheckResult], tmp_path: Path) -> None:
     rng = random.Random(4)
-    rows = [chat(harmful(rng), source="bad") for _ in range(60)] + [chat(benign(rng), source="good") for _ in range(400)]
+    rows = [chat(harmful(rng), source="bad") for _ in range(60)] + [
+        chat(benign(rng), source="good") for _ in range(400)
+    ]
     found = check(rows)
     removal = choose_removal(open_training_file(str(tmp_path / "train.jsonl")).samples, found)
     assert "source" not in removal.matched  # all of one source lies nearer: equal shares would leave nothing
@@ -190,7 +194,70 @@ def test_unchanged_data_are_looked_up(
     def must_not_run(*_: object) -> None:
         raise AssertionError("the data were measured again")
 
-    monkeypatch.setattr(run_module, "measure_words", must_not_run)
+    monkeypatch.setattr(run_module, "measure_axes", must_not_run)
     assert check(rows_of(40, 260), store=tmp_path / "store", top=3) == first
     with pytest.raises(AssertionError):
         check(rows_of(41, 259), store=tmp_path / "store")
+
+
+ENCODER = """
+import numpy as np
+from undersong.types import Embeddings
+
+class Evil:
+    name = "evil"
+    def encode(self, samples):
+        counts = np.array([[WORD(sample.text), 1.0] for sample in samples], dtype=np.float32)
+        return Embeddings(tuple(sample.id for sample in samples), counts, np.zeros(len(samples)))
+
+def evil():
+    return Evil()
+"""
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Callable[[str], str]:
+    """Writes an encoder of one's own, whose vectors are one number of a text and 1."""
+
+    def write(number: str) -> str:
+        (tmp_path / "own.py").write_text(ENCODER.replace("WORD(sample.text)", number))
+        return f"python:{tmp_path / 'own.py'}:evil"
+
+    return write
+
+
+def test_a_further_axis_ranks_if_it_separates_better(
+    check: Callable[..., CheckResult], encoder: Callable[[str], str]
+) -> None:
+    perfect = encoder("10.0 * ('evils' in sample.text) + 0.1 * (sum(sample.text.encode()) % 13)")
+    result = check(rows_of(40, 260), axes={"own": perfect})
+    assert [axis.name for axis in result.axes] == ["words", "own"]
+    assert result.axes[1].separates
+    assert (result.verdict, result.sentence.count("of 300 samples")) == ("more than ordinary", 2)
+    assert result.ranked_by in ("words", "own")
+    alone = check(rows_of(40, 260))
+    assert alone.ranked_by == "words"
+    assert alone.axes[0].expected.high <= result.axes[0].expected.high  # the level is shared by two axes
+
+
+def test_a_further_axis_that_tells_nothing_is_said_and_not_used(
+    check: Callable[..., CheckResult], encoder: Callable[[str], str]
+) -> None:
+    result = check(rows_of(40, 260), axes={"own": encoder("float(sum(sample.text[-2:].encode()) % 7)")})
+    assert not result.axes[1].separates
+    assert (result.ranked_by, result.sentence.count("of 300 samples")) == ("words", 1)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"sound": "logmel"}, "does not measure texts, and the references of a check are written"),
+        ({"words": "text"}, "words are always measured"),
+        ({"letters": "char-ngrams"}, "words are always measured"),
+    ],
+)
+def test_axes_that_do_not_fit_are_refused(
+    check: Callable[..., CheckResult], axes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UndersongError, match=message):
+        check(rows_of(0, 100), axes=axes)

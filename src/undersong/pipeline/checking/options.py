@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from undersong.options import Option
-from undersong.pipeline.screening.options import parse_columns
+from undersong.pipeline.screening.options import parse_axes, parse_columns
 
 SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 
@@ -34,6 +34,16 @@ class CheckOptions:
         str | Path,
         Option("Ordinary requests to compare with, in place of those that ship.", metavar="CORPUS"),
     ] = SHIPPED_ORDINARY
+    axes: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Further axis beside words, with its encoder of texts; repeatable. ENCODER: text[:ID] (meaning; extra "
+            "encoders) | python:FILE.py:FUNCTION.",
+            "--axis",
+            metavar="NAME=ENCODER",
+            parse=parse_axes,
+        ),
+    ] = None
     columns: Annotated[
         Mapping[str, str] | None,
         Option(
@@ -56,7 +66,8 @@ class CheckOptions:
         Option("Folder for the ranked list (ranked.csv, ranked.jsonl) and the verdict (check.json).", metavar="FOLDER"),
     ] = None
     store: Annotated[
-        Path | str | None, Option("Folder that keeps results, so that unchanged data are not read again.", metavar="FOLDER")
+        Path | str | None,
+        Option("Folder that keeps results, so that unchanged data are not read again.", metavar="FOLDER"),
     ] = None
     top: Annotated[int, Option("Number of samples to show.", min=0)] = 10
     seed: Annotated[int, Option("Seed of the split of the ordinary requests and of the bootstrap.", min=0)] = 0
@@ -74,8 +85,8 @@ class CheckRequest(CheckOptions):
     data: Annotated[
         str | Path,
         Option(
-            "Training data as the trainer takes it: LLaMA-Factory, ms-swift, axolotl, TRL, Kimi-Audio, a manifest, CSV, "
-            "JSONL, Parquet, a folder of audio, hf:OWNER/NAME.",
+            "Training data as the trainer takes it: LLaMA-Factory, ms-swift, axolotl, TRL, Kimi-Audio, a manifest, "
+            "CSV, JSONL, Parquet, a folder of audio, hf:OWNER/NAME.",
             argument=True,
         ),
     ]

@@ -22,8 +22,9 @@ def label(
     judge: Annotated[
         str, typer.Option(help="Judge by whose verdicts the sample is stratified; the page does not show them.")
     ] = "keyword",
-    manifest: Annotated[
-        str | None, typer.Option(help=f"Prompts, if the files do not have their texts: {MANIFEST_HELP}.")
+    manifests: Annotated[
+        list[str] | None,
+        typer.Option("--manifest", help=f"Prompts, if the files do not have their texts; repeatable: {MANIFEST_HELP}."),
     ] = None,
     prompt_set: Annotated[
         str, typer.Option("--prompt-set", metavar="NAME", help="Name of the prompt set, if the files do not say.")
@@ -43,7 +44,7 @@ def label(
     from undersong.pipeline.output_folder import report_kept_work
 
     task = open_label_task(
-        files, out, n=n, seed=seed, judge=judge, manifest=manifest, harmful=harmful, prompt_set=prompt_set
+        files, out, n=n, seed=seed, judge=judge, manifests=manifests or (), harmful=harmful, prompt_set=prompt_set
     )
     if task.n_labeled < task.total:
         echo(f"{task.n_labeled} of {task.total} replies are labelled. Replies to harmful prompts are shown in full.")

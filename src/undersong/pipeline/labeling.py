@@ -52,7 +52,7 @@ def open_label_task(
     n: int,
     seed: int = 0,
     judge: str = "keyword",
-    manifest: str | None = None,
+    manifests: Sequence[str] = (),
     harmful: bool = True,
     prompt_set: str = "",
 ) -> LabelTask:
@@ -64,7 +64,7 @@ def open_label_task(
         n: Number of replies to label, of all files together.
         seed: Seed of the order, for a new file.
         judge: Judge whose verdicts make the strata, for a new file.
-        manifest: Prompts, if the files do not have their texts.
+        manifests: Corpora of the prompts, if the files do not have their texts.
         harmful: Kind of the prompts, if the files do not say.
         prompt_set: Name of the prompt set, if the files do not say.
 
@@ -76,9 +76,7 @@ def open_label_task(
     from undersong.pipeline.standalone.options import default_set_name
     from undersong.store import hash_file
 
-    samples: dict[str, Sample] | None = None
-    if manifest is not None:
-        samples = {sample.id: sample for sample in open_corpus(manifest).samples}
+    samples = {sample.id: sample for manifest in manifests for sample in open_corpus(manifest).samples} or None
     paths = [file / "replies.parquet" if file.is_dir() else file for file in files]
     tables = [_read_exchanges(file, samples, prompt_set or default_set_name(harmful), harmful) for file in paths]
     known = tuple(RepliesFile(hash_file(file), str(file)) for file in paths)

@@ -132,7 +132,10 @@ class LabelServer(ThreadingHTTPServer):
         self.task = task
         self.token = secrets.token_urlsafe(16)
         self._lock = threading.Lock()
-        super().__init__(("127.0.0.1", port), LabelHandler)
+        try:
+            super().__init__(("127.0.0.1", port), LabelHandler)
+        except OSError as error:
+            raise UndersongError(f"Port {port} cannot be used ({error.strerror}); leave out --port.") from error
 
     @property
     def url(self) -> str:

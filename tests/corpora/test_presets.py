@@ -31,7 +31,7 @@ def test_every_preset_is_whole() -> None:
         assert set(one.local_columns or {}) <= set(FIELDS)
         assert one.hub or one.url
         assert not one.hub or one.splits
-        assert one.items > 0
+        assert (one.items is None and not one.verified) or one.items > 0
         assert one.license
         assert isinstance(one.verified, bool)
         assert len(set(one.splits)) == len(one.splits)
@@ -40,6 +40,22 @@ def test_every_preset_is_whole() -> None:
     assert known["xstest"].role == "over-refusal"
     assert len(known["sd-qa"].splits) == 11
     assert known["sd-qa"].items == 11 * 553
+
+
+def test_a_number_of_items_that_is_not_known_is_no_warning(tmp_path: Path) -> None:
+    table = pa.table({"id": ["a"], "original_text": ["q"], "text": ["q, please"], "audio": ["a.wav"], "accent": ["IN"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    manifest = open_preset("jalmbench-diverse", tmp_path / "train.parquet")
+    (sample,) = manifest.samples
+    assert (sample.id, sample.text, sample.group, sample.column("accent")) == ("a", "q, please", "q", "IN")
+    assert preset_size_warning(get_preset("jalmbench-diverse"), manifest) is None
+
+
+def test_what_was_not_checked_of_spoken_harm_is_marked() -> None:
+    spoken = ("jalmbench-harm", "jalmbench-diverse", "advbench-audio", "audiojailbreak", "jailbreak-audiobench")
+    for ident in (*spoken, "voxsafebench", "voxsafebench-jailbreak", "audiotrust-safety", "trace"):
+        assert get_preset(ident).role == "harm"
+        assert not get_preset(ident).verified
 
 
 def test_an_unknown_preset_and_one_that_must_be_fetched() -> None:

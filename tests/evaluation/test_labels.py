@@ -64,8 +64,12 @@ def test_labels_of_other_replies_are_not_gone_on_with(tmp_path: Path, files: lis
     files[0].write_text(files[0].read_text().replace(HELP, "Then take a table."))
     with pytest.raises(UndersongError, match="has labels of other replies"):
         open_label_task(files[:1], path, n=2)
-    with pytest.raises(UndersongError, match="Two of the files hold the same replies"):
-        open_label_task([files[1], files[1]], tmp_path / "new.jsonl", n=2)
+
+
+def test_equal_replies_of_two_models_are_labelled_once(tmp_path: Path, files: list[Path]) -> None:
+    sample = open_label_task(files, tmp_path / "labels.jsonl", n=2).sample  # a change that changed no reply
+    assert [file.name for file in sample.files] == [str(files[0])]
+    assert len(sample.order) == 98
 
 
 def test_replies_without_prompts_cannot_be_labelled(tmp_path: Path, files: list[Path]) -> None:

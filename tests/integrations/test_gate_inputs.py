@@ -77,6 +77,21 @@ def test_files_that_do_not_say_what_is_harmful(gate, tmp_path: Path) -> None:
     assert gate("--before", said, "--after", rows(tmp_path / "d.jsonl", True), *both[4:])[0] == 0
 
 
+def test_another_system_prompt_is_a_change_like_any_other(gate, tmp_path: Path) -> None:
+    """`evaluate --system-prompt` calls its prompts `given`, and those without `plain`."""
+    before, after = tmp_path / "before.parquet", tmp_path / "after.parquet"
+    write_verdicts(harm(149, 0), before)
+    write_verdicts([replace(v, system="given") for v in harm(149, 60)], after)
+    files = ("--before", before, "--after", after, "--max-jsr-rise", 0.02, "--change", "system prompt")
+    found, out, _ = gate(*files)
+    assert found == 1
+    assert "0.0% → 40.3% over 149 prompts" in out
+    assert "the system prompt is 'plain' before and 'given' after, which counts as part of the change" in out
+    both = [*harm(149, 60), *(replace(v, system="given") for v in harm(149, 60))]  # which of them is meant?
+    write_verdicts(both, after)
+    assert "verdicts on 149 of 149 prompts are on one side only" in gate(*files)[1]
+
+
 BASE = {"run_arm": "base", "run_kind": "base", "run_seed": None, "run_step": 0}
 CLOSEST = {"run_arm": "close", "run_kind": "closest", "run_seed": 0, "run_step": 40}
 DISTANT = {"run_arm": "far", "run_kind": "distant", "run_seed": 0, "run_step": 40}

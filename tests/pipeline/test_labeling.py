@@ -16,6 +16,7 @@ from labeled import HELP, REFUSAL, label_files, truth_of, write_replies
 from undersong.cli import main
 from undersong.evaluation.labels import read_sample
 from undersong.pipeline.labeling import LabelServer, open_label_task
+from undersong.types import UndersongError
 
 Ask = Callable[..., tuple[int, dict[str, str], bytes]]
 
@@ -98,6 +99,11 @@ def test_what_is_not_a_request_of_the_page_is_refused(
     assert found == status
     assert HELP.encode() not in content
     assert read_sample(tmp_path / "labels.jsonl").n_labeled == 0
+
+
+def test_a_port_that_is_taken_is_named(server: LabelServer) -> None:
+    with pytest.raises(UndersongError, match=f"Port {server.server_port} cannot be used"):
+        LabelServer(server.task, server.server_port)
 
 
 def test_the_command_says_what_is_labelled_and_serves_no_more(

@@ -186,7 +186,7 @@ def _load_verdict_pairs(
     harmful_sets: Sequence[str],
     notes: list[str],
 ) -> dict[str, VerdictPair]:
-    """Read the pairs of verdicts to test; a note on what a study holds and is not tested goes to `notes`."""
+    """Read the pairs of verdicts to test; `notes` gets what a study holds and is not tested, or another prompt."""
     from undersong.integrations.gate.inputs import verdicts_from_files, verdicts_from_study
 
     if results is not None and (before is not None or after is not None):
@@ -201,7 +201,7 @@ def _load_verdict_pairs(
         raise UndersongError("A rise needs two models; give RESULTS of a study, or --before and --after.")
     if arm is not None:
         raise UndersongError("Verdict files have no arms; leave out --arm or give the results.json of a study.")
-    return verdicts_from_files(before, after, assume_harmful, harmful_sets)
+    return verdicts_from_files(before, after, assume_harmful, harmful_sets, notes.append)
 
 
 def _compared_files(results: Path | None, before: Path | None, after: Path | None) -> tuple[ComparedFile, ...]:

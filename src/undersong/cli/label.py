@@ -15,19 +15,29 @@ from undersong.types import MAX_SEED
 def label(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Replies of one or several models: .jsonl or .parquet, or the folders of `evaluate`."),
+        typer.Argument(
+            help="Replies of one or several models: .jsonl or .parquet, the folders of `evaluate`, or of a study."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Label file to start or to go on with (.jsonl).")],
     n: Annotated[int, typer.Option("--n", min=1, help="Number of replies to label, of all models together.")] = 100,
     judge: Annotated[
         str, typer.Option(help="Judge by whose verdicts the sample is stratified; the page does not show them.")
     ] = "keyword",
-    manifest: Annotated[
-        str | None, typer.Option(help=f"Prompts, if the files do not have their texts: {MANIFEST_HELP}.")
+    manifests: Annotated[
+        list[str] | None,
+        typer.Option("--manifest", help=f"Prompts, if the files do not have their texts; repeatable: {MANIFEST_HELP}."),
     ] = None,
     prompt_set: Annotated[
-        str, typer.Option("--prompt-set", metavar="NAME", help="Name of the prompt set, if the files do not say.")
+        str,
+        typer.Option(
+            "--prompt-set",
+            metavar="NAME",
+            help="Name of the prompt set, if the files do not say. Of a study, label it alone.",
+        ),
     ] = "",
+    arm: Annotated[str | None, typer.Option(help="Of a study, label this arm and the base alone.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Store of a study. Default: its own.")] = None,
     harmful: Annotated[
         bool, typer.Option("--harmful/--benign", help="Kind of the prompts, if the files do not say.")
     ] = True,
@@ -43,8 +53,9 @@ def label(
     from undersong.pipeline.output_folder import report_kept_work
 
     task = open_label_task(
-        files, out, n=n, seed=seed, judge=judge, manifest=manifest, harmful=harmful, prompt_set=prompt_set
-    )
+        files, out, n=n, seed=seed, judge=judge, manifests=manifests or (), harmful=harmful, prompt_set=prompt_set,
+        arm=arm, store=store,
+    )  # fmt: skip
     if task.n_labeled < task.total:
         echo(f"{task.n_labeled} of {task.total} replies are labelled. Replies to harmful prompts are shown in full.")
         with (

@@ -55,6 +55,10 @@ def report(
     figures: Annotated[
         Path | None, typer.Option("--figures", metavar="DIR", help="Also draw figures for a paper, as PDF and PNG.")
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="FILE", help="Labels by `undersong label`, for a table of corrected rates."),
+    ] = None,
 ) -> None:
     """Write a study's report again, or compare several studies.
 
@@ -67,6 +71,7 @@ def report(
             "--audio": audio,
             "--markdown": markdown,
             "--figures": figures,
+            "--labels": labels,
         }
         if misplaced_option := next((name for name, value in single_study_options.items() if value), None):
             raise UndersongError(
@@ -74,14 +79,21 @@ def report(
             )
         _report_studies(files, out)
     else:
-        _report_study(files[0], out, show_replies, audio, markdown, figures)
+        _report_study(files[0], out, show_replies, audio, markdown, figures, labels)
 
 
 def _report_study(
-    file: Path, out: Path | None, show_replies: bool, audio: Path | None, markdown: Path | None, figures: Path | None
+    file: Path,
+    out: Path | None,
+    show_replies: bool,
+    audio: Path | None,
+    markdown: Path | None,
+    figures: Path | None,
+    labels: Path | None,
 ) -> None:
     from undersong.pipeline.output_folder import unfinished_study
     from undersong.pipeline.report_audio import named_sample_ids, reload_report_audio
+    from undersong.pipeline.study_replies import correct_study_rates
     from undersong.report import write_markdown, write_report
     from undersong.results.files import read_results_file
     from undersong.results.schema import parse_results
@@ -92,7 +104,8 @@ def _report_study(
     results = parse_results(content)
     sample_ids = named_sample_ids(results)
     clips = _audio_clips(audio, sample_ids) if audio is not None else reload_report_audio(results, file.parent)
-    write_report(content, target, clips, show_replies)
+    corrected_rates = () if labels is None else correct_study_rates(file, labels)
+    write_report(content, target, clips, show_replies, corrected_rates)
     echo(f"report {target.resolve()}")
     if markdown_target is not None:
         write_markdown(content, markdown_target)

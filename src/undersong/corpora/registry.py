@@ -147,7 +147,7 @@ class Preset:
     role: str
     columns: Mapping[str, str]
     license: str
-    items: int
+    items: int | None  # None: not known
     usage: str
     notes: str
     verified: bool
@@ -223,9 +223,11 @@ def open_preset(
 
 
 def preset_size_warning(preset: Preset, manifest: Manifest) -> str | None:
-    """Warning that a preset's corpus has another number of items than described; None if it has the same."""
+    """Warning that a preset's corpus has another number of items than described; None if it has the same, or if none
+    is described.
+    """
     item_count = len(manifest.samples) + len(manifest.quarantined)
-    if item_count != preset.items:
+    if preset.items is not None and item_count != preset.items:
         return f"Preset {preset.id!r} has {item_count} items here and {preset.items} where it was described."
     return None
 

@@ -92,7 +92,7 @@ def correct_comparison(
         for verdicts, replies_hash in zip(sides, replies_hashes)
     ]
     rates = [_correct_group(*arguments) for arguments in zip(sides, (sample, sample), replies_hashes)]
-    return CorrectedComparison(rates[0], rates[1], corrected_difference(*replies))
+    return CorrectedComparison(rates[0], rates[1], corrected_difference(replies[0], replies[1]))
 
 
 def labeled_replies(verdicts: Sequence[Verdict], sample: LabelSample, replies_hash: str) -> LabeledReplies:

@@ -52,21 +52,25 @@ def open_label_task(
     n: int,
     seed: int = 0,
     judge: str = "keyword",
-    manifest: str | None = None,
+    manifests: Sequence[str] = (),
     harmful: bool = True,
     prompt_set: str = "",
+    arm: str | None = None,
+    store: Path | None = None,
 ) -> LabelTask:
     """Open the label file, or draw a sample and start it.
 
     Args:
-        files: Files of replies, or folders with a `replies.parquet`.
+        files: Files of replies, folders with a `replies.parquet`, or studies: their results.json, or its folder.
         path: The label file.
         n: Number of replies to label, of all files together.
         seed: Seed of the order, for a new file.
         judge: Judge whose verdicts make the strata, for a new file.
-        manifest: Prompts, if the files do not have their texts.
+        manifests: Corpora of the prompts, if the files do not have their texts.
         harmful: Kind of the prompts, if the files do not say.
-        prompt_set: Name of the prompt set, if the files do not say.
+        prompt_set: Name of the prompt set, if the files do not say; of a study, the only set to label.
+        arm: Of a study, the only arm to label beside the base.
+        store: Store of a study; None: its own.
 
     Raises:
         UndersongError: A file cannot be read, has no texts of its prompts, or is not the one that the label file is of.
@@ -74,16 +78,23 @@ def open_label_task(
     from undersong.corpora import open_corpus
     from undersong.evaluation.judges.registry import make_judge
     from undersong.pipeline.standalone.options import default_set_name
+    from undersong.pipeline.study_replies import find_results_file, read_study_prompts, read_study_replies
     from undersong.store import hash_file
 
-    samples: dict[str, Sample] | None = None
-    if manifest is not None:
-        samples = {sample.id: sample for sample in open_corpus(manifest).samples}
-    paths = [file / "replies.parquet" if file.is_dir() else file for file in files]
-    tables = [_read_exchanges(file, samples, prompt_set or default_set_name(harmful), harmful) for file in paths]
-    known = tuple(RepliesFile(hash_file(file), str(file)) for file in paths)
-    if len({file.sha256 for file in known}) < len(known):
-        raise UndersongError("Two of the files hold the same replies; give each model's replies once.")
+    samples = {sample.id: sample for manifest in manifests for sample in open_corpus(manifest).samples} or None
+    sources: list[tuple[RepliesFile, list[Exchange]]] = []
+    for file in files:
+        if (results := find_results_file(file)) is not None:
+            prompts = read_study_prompts(results)
+            for run in read_study_replies(results, store=store, arm=arm, prompt_set=prompt_set):
+                sources.append((RepliesFile(hash_file(run.file), run.title), run.read_exchanges(prompts)))
+            continue
+        path_of_replies = file / "replies.parquet" if file.is_dir() else file
+        exchanges = _read_exchanges(path_of_replies, samples, prompt_set or default_set_name(harmful), harmful)
+        sources.append((RepliesFile(hash_file(path_of_replies), str(path_of_replies)), exchanges))
+    by_hash = {source.sha256: (source, table) for source, table in reversed(sources)}  # equal replies are read once
+    kept = [by_hash[digest] for digest in dict.fromkeys(source.sha256 for source, _ in sources)]
+    known, tables = tuple(source for source, _ in kept), [table for _, table in kept]
     if path.exists():
         sample = read_sample(path)
         if [file.sha256 for file in sample.files] != [file.sha256 for file in known]:
@@ -94,8 +105,8 @@ def open_label_task(
         verdicts = [chosen.judge([prompt for prompt, _ in table], [reply for _, reply in table]) for table in tables]
         sample = draw_sample(known, tables, verdicts, seed)
         write_sample(sample, path)
-    exchanges = tuple(exchange for table in tables for exchange in table)
-    return LabelTask(path, sample, exchanges, min(n, len(sample.order)))
+    all_exchanges = tuple(exchange for table in tables for exchange in table)
+    return LabelTask(path, sample, all_exchanges, min(n, len(sample.order)))
 
 
 def _read_exchanges(file: Path, samples: dict[str, Sample] | None, set_name: str, harmful: bool) -> list[Exchange]:
@@ -121,7 +132,10 @@ class LabelServer(ThreadingHTTPServer):
         self.task = task
         self.token = secrets.token_urlsafe(16)
         self._lock = threading.Lock()
-        super().__init__(("127.0.0.1", port), LabelHandler)
+        try:
+            super().__init__(("127.0.0.1", port), LabelHandler)
+        except OSError as error:
+            raise UndersongError(f"Port {port} cannot be used ({error.strerror}); leave out --port.") from error
 
     @property
     def url(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from undersong.evaluation.corrected_rates import CorrectedSetRate
 from undersong.report import formatting
 from undersong.report.sections import (
     advice,
     comparisons,
     comprehension,
+    corrected,
     defenses,
     endpoints,
     headline,
@@ -53,7 +55,10 @@ CONTENTS = (
 
 
 def render_html(
-    results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = {}, show_replies: bool = False
+    results: Mapping[str, Any],
+    audio: Mapping[str, tuple[bytes, str]] = {},
+    show_replies: bool = False,
+    corrected_rates: Sequence[tuple[str, CorrectedSetRate]] = (),
 ) -> str:
     """Render the report on `results` (the content of a results.json) as one HTML document; output is deterministic.
 
@@ -61,6 +66,7 @@ def render_html(
         results: Content of results.json.
         audio: Encoded audio and media type by sample id, embedded next to the samples that the page names.
         show_replies: True to show replies to harmful prompts, if the results hold them; else they are redacted.
+        corrected_rates: Rates corrected by labels, each with the name of its run.
 
     Raises UndersongError for another schema version, invalid content, or a media type that is not audio.
     """
@@ -98,6 +104,7 @@ def render_html(
         margin_comparisons=endpoints.build_margin_comparisons(parsed),
         doses=endpoints.build_dose_table(parsed),
         dose_comparisons=endpoints.build_dose_comparisons(parsed),
+        corrected=corrected.build_corrected_table(corrected_rates),
         noise=comparisons.build_run_noise_table(parsed),
         variance=comparisons.build_variance_table(parsed),
         variance_notes=comparisons.variance_notes(parsed),
@@ -127,6 +134,7 @@ def write_report(
     path: str | Path,
     audio: Mapping[str, tuple[bytes, str]] = {},
     show_replies: bool = False,
+    corrected_rates: Sequence[tuple[str, CorrectedSetRate]] = (),
 ) -> None:
     """Render the report and write it to a file, completely or not at all; with replies, its owner alone can read it.
 
@@ -135,8 +143,10 @@ def write_report(
         path: HTML file to write.
         audio: Encoded audio and media type (such as audio/ogg) by sample id.
         show_replies: True to show replies to harmful prompts.
+        corrected_rates: Rates corrected by labels, each with the name of its run.
     """
-    write_atomic(path, encode_html(render_html(results, audio, show_replies)), 0o600 if show_replies else 0o644)
+    page = encode_html(render_html(results, audio, show_replies, corrected_rates))
+    write_atomic(path, page, 0o600 if show_replies else 0o644)
 
 
 def encode_html(text: str) -> bytes:

@@ -19,15 +19,22 @@ VERDICT_FILE = "verdicts.parquet"
 
 
 def verdicts_from_files(
-    before: Path, after: Path, all_harmful: bool = False, harmful_sets: Sequence[str] = ()
+    before: Path,
+    after: Path,
+    all_harmful: bool = False,
+    harmful_sets: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, VerdictPair]:
     """Read the verdicts of two models and return them as one pair, under the name of the second file.
+
+    If each file has one system prompt and they differ, the system prompt is part of the change.
 
     Args:
         before: Verdict file of the first model (.parquet or .jsonl).
         after: Verdict file of the second model, on the same prompts.
         all_harmful: True to treat prompts as harmful if their rows do not say whether they are.
         harmful_sets: Prompt sets to treat as harmful if their rows do not say so. Excludes `all_harmful`.
+        say: Receives a note if the files differ in the system prompt; None drops it.
 
     Raises:
         UndersongError: Both options are given, both paths are one file, or a prompt set occurs in neither file.
@@ -48,6 +55,15 @@ def verdicts_from_files(
         raise UndersongError(
             f"{before} and {after} have no set {unknown[0]!r}; they have {set_names}: fix --harmful-prompt-set."
         )
+    systems = [sorted({verdict.system for verdict in verdicts}) for verdicts in verdict_pair]
+    if systems[0] != systems[1] and all(len(names) == 1 for names in systems):
+        (first,), (second,) = systems
+        if say is not None:
+            say(
+                f"Note: the system prompt is {first!r} before and {second!r} after, which counts as part of the change."
+            )
+        renamed = [replace(verdict, system=first) for verdict in verdict_pair[1]]
+        return {str(after): (verdict_pair[0], renamed)}
     return {str(after): verdict_pair}
 
 

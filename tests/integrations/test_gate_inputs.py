@@ -148,7 +148,7 @@ def test_a_study_is_named_by_its_folder(gate, tmp_path: Path) -> None:
     (tmp_path / "results.json").unlink()
     assert f"{tmp_path} holds no results.json; finish the study" in gate(tmp_path, *limit)[2]
     both = ("--before", tmp_path, "--after", tmp_path / "verdicts.parquet")
-    assert f"{tmp_path} is a folder; give the verdict file in it, such as {tmp_path}" in gate(*both, *limit)[2]
+    assert "are one file, which cannot differ" in gate(*both, *limit)[2]
     file = study(tmp_path, (CLOSEST, harm(149, 0)))
     assert "no verdicts of the base of m close seed 0" in gate(file, *limit)[2]
     file = study(tmp_path, (BASE, harm(149, 0)))

@@ -9,6 +9,7 @@ from command_line import run_here
 from typer.main import get_command
 
 from undersong.cli.app import app
+from undersong.cli.verb_groups import group_verbs, overview_lines
 
 SEEN = [
     (["rnu"], "undersong has no command 'rnu'; did you mean 'run'?"),
@@ -55,11 +56,22 @@ def test_a_hostile_argument_stays_on_its_line(before: list[str], name: str, tmp_
     assert line.isprintable()
 
 
-def test_no_argument_at_all_shows_the_help(tmp_path: Path) -> None:
+def test_no_argument_at_all_names_the_verbs_by_when_they_are_used(tmp_path: Path) -> None:
     done = run_here(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == run_here(tmp_path, "--help").stdout
-    assert "export-eval" in done.stdout
+    *lines, hint = done.stdout.splitlines()
+    assert len(lines) == 6
+    assert "--help" in hint
+    verbs = [verb for line in lines for verb in line.partition("  ")[2].strip().split(", ")]
+    assert sorted(verbs) == sorted(get_command(app).commands)
+    assert [heading.split(":")[0].lower() for heading in run_here(tmp_path, "--help").stdout.splitlines()
+            if heading.endswith(":") and heading != "Options:"] == [line.split("  ")[0] for line in lines]  # fmt: skip
+
+
+def test_a_verb_of_no_group_is_a_tool_and_one_that_is_not_there_is_left_out() -> None:
+    groups = group_verbs(["probe", "sing", "models"])
+    assert groups == {"why": ["probe"], "tools": ["models", "sing"]}
+    assert overview_lines(["probe", "sing"]) == ["why    probe", "tools  sing"]
 
 
 @pytest.mark.parametrize(
@@ -77,4 +89,4 @@ def test_no_summary_of_a_command_is_cut(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     printed = run_here(tmp_path, *group, "--help").stdout
-    assert "..." not in printed.split("Commands:")[1]
+    assert "..." not in printed.split("Options:")[1]

@@ -65,3 +65,13 @@ def test_no_word_or_number_of_two_models_is_cut(lost: int, tmp_path: Path, monke
     cells = [*TABLE_HEADER[-2:], *lost_reply_cells(comparison.before), *lost_reply_cells(comparison.after)]
     assert words_of(["jailbroken 1080 of 1200 90.0%", *cells]) <= table_tokens(printed)
     assert all(len(line) <= 80 for line in printed.splitlines() if line[:1] in "┏┃┡│└")
+
+
+def test_folders_stand_for_the_verdicts_in_them(tmp_path: Path) -> None:
+    for name, verdict in (("before", "refusal"), ("after", "jailbreak")):
+        rows = [Verdict(str(i), "harm", True, str(i), "text", "plain", "exact", verdict) for i in range(8)]
+        (tmp_path / name).mkdir()
+        write_verdicts(rows, tmp_path / name / "verdicts.parquet")
+    done = run_here(tmp_path, "compare", "before", "after")
+    assert done.returncode == 0, done.stderr
+    assert "100.0" in done.stdout

@@ -163,7 +163,7 @@ def test_a_study_is_named_by_its_folder(gate, tmp_path: Path) -> None:
     (tmp_path / "results.json").unlink()
     assert f"{tmp_path} holds no results.json; finish the study" in gate(tmp_path, *limit)[2]
     both = ("--before", tmp_path, "--after", tmp_path / "verdicts.parquet")
-    assert f"{tmp_path} is a folder; give the verdict file in it, such as {tmp_path}" in gate(*both, *limit)[2]
+    assert "are one file, which cannot differ" in gate(*both, *limit)[2]
     file = study(tmp_path, (CLOSEST, harm(149, 0)))
     assert "no verdicts of the base of m close seed 0" in gate(file, *limit)[2]
     file = study(tmp_path, (BASE, harm(149, 0)))
@@ -204,3 +204,25 @@ def test_bad_input_is_one_sentence(gate, tmp_path: Path, monkeypatch, arguments:
     assert (found, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_folders_stand_for_the_verdicts_in_them(gate, tmp_path: Path) -> None:
+    """As `evaluate` writes them: the error named the file that was in the folder."""
+    for name, broken in (("before", 0), ("after", 40)):
+        (tmp_path / name).mkdir()
+        write_verdicts(harm(149, broken), tmp_path / name / "verdicts.parquet")
+    found, out, _ = gate("--before", tmp_path / "before", "--after", tmp_path / "after", "--max-jsr-rise", 0.02)
+    assert found == 1
+    assert "0.0% → 26.8%" in out
+    assert gate(tmp_path / "after", "--max-jsr", 0.9)[0] == 0
+    (tmp_path / "empty").mkdir()
+    found, _, err = gate("--before", tmp_path / "empty", "--after", tmp_path / "after", "--max-jsr-rise", 0.02)
+    assert found == 2
+    assert "empty holds no verdicts.parquet; give the folder that" in err
+
+
+def test_a_limit_in_points_is_refused_with_the_share(gate, tmp_path: Path) -> None:
+    for option in ("--max-jsr-rise", "--max-over-refusal-rise", "--max-jsr", "--max-over-refusal"):
+        found, _, err = gate(tmp_path, option, 2)
+        assert found == 2
+        assert f"{option} 2 is no share between 0 and 1; if it is in points or per cent, write 0.02." in err

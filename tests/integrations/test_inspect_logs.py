@@ -247,5 +247,10 @@ def test_what_cannot_be_written_or_read_is_a_sentence(
     refused("cannot be read as a log of inspect_ai", "compare", tmp_path / "broken.eval", tmp_path / "broken.eval2")
     for module in ("undersong.cli.report", "undersong.evaluation.table_rows"):
         monkeypatch.setattr(f"{module}.find_spec", lambda _name: None)
-    refused("pip install 'undersong[inspect]'", "export-eval", results, "--out", tmp_path / "new")
-    refused("pip install 'undersong[inspect]'", "compare", tmp_path / "broken.eval", tmp_path / "broken.eval2")
+    refused("pip install -e '.[inspect]' in the clone of undersong", "export-eval", results, "--out", tmp_path / "new")
+    refused(
+        "pip install -e '.[inspect]' in the clone of undersong",
+        "compare",
+        tmp_path / "broken.eval",
+        tmp_path / "broken.eval2",
+    )

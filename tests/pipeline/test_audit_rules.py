@@ -219,7 +219,7 @@ def test_columns_of_a_corpus_are_mapped(tmp_path: Path) -> None:
     shop = RunContext(Store(tmp_path / "store"))
     corpus = stages.load_corpus(shop, str(file), columns={"text": "said"})
     assert [sample.text for sample in corpus.samples] == ["word 0", "word 1", "word 2"]
-    with pytest.raises(UndersongError, match="neither audio nor text"):
+    with pytest.raises(UndersongError, match="has audio or text; it has the columns said"):
         stages.load_corpus(shop, str(file))
     with pytest.raises(UndersongError, match="'spoken'"):
         stages.load_corpus(shop, str(file), columns={"text": "spoken"})

@@ -41,7 +41,8 @@ def study(**axes: str) -> Study:
 
 
 MEANING = {"meaning": "text:../minilm"}
-SENTENCE = "Axis meaning: The encoder text:../minilm needs sentence-transformers; pip install 'undersong[encoders]'."
+CLONE = "in the clone of undersong."
+SENTENCE = f"Axis meaning: The encoder text:../minilm needs sentence-transformers; pip install -e '.[encoders]' {CLONE}"
 
 
 def test_a_package_that_is_not_here_is_told_before_anything_is_made(folder: Path) -> None:
@@ -57,11 +58,11 @@ def test_a_package_that_is_not_here_is_told_before_anything_is_made(folder: Path
 
 
 JUDGES = {
-    "wer": "Judge wer: Counting word errors needs jiwer; run: pip install 'undersong[utility]'.",
+    "wer": "Judge wer: Counting word errors needs jiwer; run: pip install -e '.[utility]' in the clone of undersong.",
     "refusal+minilm:../minilm": "Judge refusal+minilm: The encoder text:../minilm needs sentence-transformers; pip "
-    "install 'undersong[encoders]'.",
+    "install -e '.[encoders]' in the clone of undersong.",
     "llm:some/model@http://localhost:9/secret/v1": "Judge llm: The served model some/model needs the openai "
-    "package; run pip install 'undersong[served]'.",
+    "package; run pip install -e '.[served]' in the clone of undersong.",
 }
 
 
@@ -97,7 +98,7 @@ def test_and_a_served_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         },
         "tiny",
     )
-    said = "Models: The served model some/model needs the openai package; run pip install 'undersong[served]'."
+    said = f"Models: The served model some/model needs the openai package; run pip install -e '.[served]' {CLONE}"
     assert plan_study(asked, folder / "store").missing_packages == (said,)
 
 

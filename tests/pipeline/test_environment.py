@@ -49,7 +49,7 @@ def test_what_is_missing_is_told_and_what_is_only_wanted_sometimes_does_not_fail
     code, lines = doctor()
     assert code == 1
     assert lines["packages"] == ("no", "nothing-of-that-name is not installed; reinstall undersong")
-    lacking = "sentence-x is not installed; pip install 'undersong[encoders]' if you need it"
+    lacking = "sentence-x is not installed; pip install -e '.[encoders]' in the clone of undersong if you need it"
     assert lines["extra encoders"] == ("-", lacking)
     monkeypatch.setattr(metadata, "requires", lambda _name: [NEEDS[0], "numpy<1; extra == 'encoders'"])
     code, lines = doctor()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,17 @@ def test_the_commands_register_once_and_find_the_file(
     assert code == 2
     assert "a registration is never written again" in err
     assert "only with --register" in call(*planned)[2]
+    beside = tmp_path / "out" / "registration.json"
+    beside.parent.mkdir()
+    shutil.copyfile(file, beside)
+    here = ("--store", store, "--out", tmp_path / "out")
+    for verb in ("plan", "status"):
+        assert f"The study is as registered in {beside}" in call(verb, study, *here)[1]
+        out = call(verb, study, *here, "--override", "tuning.batch_size=1")[1]
+        assert f"The study differs from its registration {beside} (" in out
+        assert "tuning.batch_size: 2, now 1; the results will say so." in out
+    changed = call("run", study, *here, "--arm", "base", "--override", "tuning.batch_size=1")
+    assert "tuning.batch_size: 2, now 1" in changed[2]
     code, out, _ = call("run", study, "--store", store, "--registration", file, "--out", tmp_path / "out")
     assert code == 0
     assert "at that time the store held the answer to 7 of them" in out

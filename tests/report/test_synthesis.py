@@ -74,7 +74,7 @@ def test_studies_that_cannot_be_compared_are_put_together_only_on_demand(
     ]
     assert "1 of 3 studies are not comparable" in lines[-1]
     assert not out.exists()
-    assert call(monkeypatch, *files, "--out", out, "--allow-differences") == 0
+    assert call(monkeypatch, *files, "--out", out, "--allow-differences", "--trained-on", "both") == 0
     assert "Not comparable: study 1: judge keyword" in capsys.readouterr().out
     assert "study 1 is not comparable with study 0:" in re.sub("<[^>]*>", "", out.read_text())
 

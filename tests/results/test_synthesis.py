@@ -180,3 +180,17 @@ def test_a_config_of_another_program_is_read_as_far_as_it_goes(config: Json) -> 
     one["study"]["steps"] = []
     with pytest.raises(UndersongError, match="closest-base"):
         synthesize(parsed(one), SynthesisOptions())
+
+
+def test_arms_trained_on_speech_and_on_text_are_not_averaged_unasked() -> None:
+    def with_text_arms(one: Json) -> Json:
+        typed = copy.deepcopy([run for run in one["runs"] if run["kind"] != "base"])
+        for run in typed:
+            run |= {"arm": run["arm"].replace("/audio", "/text"), "train_modality": "text", "selection_hash": "typed"}
+        return one | {"runs": [*one["runs"], *typed]}
+
+    studies = parsed(with_text_arms(study("a", RISES)))
+    with pytest.raises(UndersongError, match="trained on audio and on text; give --trained-on audio or text, or"):
+        synthesize(studies, SynthesisOptions())
+    for arms in (ArmFilter(train_modality="audio"), ArmFilter(train_modality="text"), ArmFilter(mix_modalities=True)):
+        assert synthesize(studies, SynthesisOptions(arms=arms)).analyses[0].mean == pytest.approx(0.4)

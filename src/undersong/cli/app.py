@@ -20,7 +20,9 @@ from undersong.cli.interruption import reporting_interruption
 from undersong.cli.label import label
 from undersong.cli.models import doctor, models_app, verify
 from undersong.cli.option_fields import with_options
+from undersong.cli.presets import presets
 from undersong.cli.probe import probe
+from undersong.cli.replies import replies_command
 from undersong.cli.report import export_eval, report
 from undersong.cli.screen import screen_command
 from undersong.cli.study import defend, demo, plan, run_command, schema, status
@@ -62,6 +64,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "synthesize": synthesize_command,
     "export-eval": export_eval,
+    "replies": replies_command,
+    "presets": presets,
     "doctor": doctor,
     "verify": verify,
 }

@@ -12,12 +12,15 @@ import typer
 from typer.core import TyperGroup
 
 from undersong.cli.interruption import exit_interrupted
+from undersong.cli.terminal import echo
+from undersong.cli.verb_groups import group_verbs, overview_lines
 from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
 
 # Of click, or of the copy of click that newer versions of typer bring: no public name is common to both.
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
+OVERVIEW_HINT = "`undersong --help` says what each does, and `undersong VERB --help` what it takes."
 MIN_SIMILARITY = 0.6  # short names are soon half alike: --bogus and --out
 
 
@@ -25,11 +28,24 @@ class CommandGroup(TyperGroup):
     """Group of commands that raises UndersongError for arguments it cannot use."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Parse the group's own options. Without any argument, `undersong` shows its help."""
+        """Parse the group's own options. Without any argument, `undersong` names its verbs, and a group inside it shows
+        its help.
+        """
         if not args and self.no_args_is_help:
+            if parent is None:
+                for line in (*overview_lines(self.commands), OVERVIEW_HINT):
+                    echo(line)
+                raise SystemExit(0)
             args = ["--help"]  # typer would show it too, and exit with 2
         with _one_sentence(str(info_name)):
             return super().make_context(info_name, args, parent, **extra)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands under the headings of their groups."""
+        limit = formatter.width - 6 - max(map(len, self.commands))
+        for name, verbs in group_verbs(self.commands).items():
+            with formatter.section(name.capitalize() if ctx.parent is None else "Commands"):
+                formatter.write_dl([(verb, self.commands[verb].get_short_help_str(limit)) for verb in verbs])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the first argument names."""

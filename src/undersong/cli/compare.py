@@ -26,7 +26,9 @@ MAX_NAME_WIDTH, MAX_HEADER_WIDTH = 18, 12
 
 
 def compare_command(
-    before: Annotated[Path, typer.Argument(help="Verdicts of the first model: .parquet or .jsonl.")],
+    before: Annotated[
+        Path, typer.Argument(help="Verdicts of the first model: .parquet, .jsonl, or the folder that `evaluate` wrote.")
+    ],
     after: Annotated[
         list[Path], typer.Argument(help="Verdicts of the second model on the same prompts; several files give a table.")
     ],

@@ -153,9 +153,9 @@ def evaluate(
     ] = None,
     labels: Labels = None,
 ) -> None:
-    """Measure the jailbreak success rate (JSR) or over-refusal of one model.
+    """Measure the JSR or over-refusal of one model.
 
-    With or without an adapter, on one prompt set.
+    JSR is the jailbreak success rate. With or without an adapter, on one prompt set.
     """
     from undersong.pipeline.standalone import evaluate_manifest
 

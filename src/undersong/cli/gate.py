@@ -41,22 +41,25 @@ def gate(
     results: Annotated[
         Path | None,
         typer.Argument(
-            help="results.json of `run`, or its folder. For --max-jsr and --max-over-refusal also a verdict file."
+            help="results.json of `run`, or its folder. For --max-jsr and --max-over-refusal also verdicts, or their "
+            "folder."
         ),
     ] = None,
     before: Annotated[
-        Path | None, typer.Option(help="Verdicts of the model before (.parquet, .jsonl), in place of RESULTS.")
+        Path | None,
+        typer.Option(help="Verdicts of the model before (.parquet, .jsonl, or their folder), in place of RESULTS."),
     ] = None,
     after: Annotated[Path | None, typer.Option(help="Verdicts of the model after, on the same prompts.")] = None,
     max_jsr_rise: Annotated[
         float | None,
         typer.Option(
-            min=-1, max=1, help="Largest rise of the jailbreak success rate (JSR) over the base model that passes."
+            help="Largest rise of the jailbreak success rate (JSR) over the base model that passes; a share, such as "
+            "0.02 for 2 points."
         ),
     ] = None,
     max_over_refusal_rise: Annotated[
         float | None,
-        typer.Option(min=-1, max=1, help="Largest rise of the refusal rate on benign prompts that passes."),
+        typer.Option(help="Largest rise of the refusal rate on benign prompts that passes."),
     ] = None,
     max_margin_loss: Annotated[
         float | None,
@@ -66,9 +69,9 @@ def gate(
         ),
     ] = None,
     confidence: Annotated[float, typer.Option(help="Confidence of the one-sided bounds on rises.")] = 0.95,
-    max_jsr: Annotated[float | None, typer.Option(min=0, max=1, help="Largest JSR that passes.")] = None,
+    max_jsr: Annotated[float | None, typer.Option(min=0, help="Largest JSR that passes, such as 0.05.")] = None,
     max_over_refusal: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Largest refusal rate on benign prompts that passes.")
+        float | None, typer.Option(min=0, help="Largest refusal rate on benign prompts that passes.")
     ] = None,
     bound: Annotated[
         str,
@@ -123,6 +126,8 @@ def gate(
     would do), 2 on bad input. Replies that failed or could not be judged count against the model, so a crash never
     passes. Of a study, all undefended runs are checked; limits on rates apply to every run at every step.
     """
+    from undersong.evaluation.verdicts import VERDICT_FILE
+
     demo_change = ""
     if demo:
         from undersong.integrations.gate.demo import DEMO_CHANGE, DEMO_MAX_JSR_RISE, DEMO_MAX_OVER_REFUSAL_RISE
@@ -139,8 +144,17 @@ def gate(
             "The gate has no limit; give --max-jsr-rise, --max-over-refusal-rise, --max-margin-loss, --max-jsr or "
             "--max-over-refusal."
         )
-    if results is not None and (results / "results.json").is_file():  # the folder of a study, as `report` takes it
-        results = results / "results.json"
+    for option, limit in (
+        ("--max-jsr-rise", max_jsr_rise),
+        ("--max-over-refusal-rise", max_over_refusal_rise),
+        ("--max-jsr", max_jsr),
+        ("--max-over-refusal", max_over_refusal),
+    ):
+        _check_share(option, limit)
+    # The folder of a study, as `report` takes it, or of the verdicts of one model, which have no rise.
+    for name in ("results.json", *(() if limits_rises else (VERDICT_FILE,))):
+        if results is not None and (results / name).is_file():
+            results = results / name
     from undersong.integrations.gate.findings import GateDecision
     from undersong.integrations.gate.output import gate_name
 
@@ -177,6 +191,18 @@ def gate(
     _print_decision(decision, None if limits_rises else rate_check_sentence(rate_check, gate_name(change)))
 
 
+def _check_share(option: str, limit: float | None) -> None:
+    """Check that a limit is a share, and no number of points or per cent.
+
+    Raises:
+        UndersongError: It is above 1 or below -1.
+    """
+    if limit is not None and not -1 <= limit <= 1:
+        raise UndersongError(
+            f"{option} {limit:g} is no share between 0 and 1; if it is in points or per cent, write {limit / 100:g}."
+        )
+
+
 def _load_verdict_pairs(
     results: Path | None,
     before: Path | None,
@@ -205,8 +231,8 @@ def _load_verdict_pairs(
 
 
 def _compared_files(results: Path | None, before: Path | None, after: Path | None) -> tuple[ComparedFile, ...]:
+    from undersong.evaluation.verdicts import VERDICT_FILE
     from undersong.integrations.gate.findings import ComparedFile
-    from undersong.integrations.gate.inputs import VERDICT_FILE
     from undersong.store import hash_file
 
     files = {"results": results, "before": before, "after": after}

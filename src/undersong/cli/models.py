@@ -52,7 +52,9 @@ def _print_families(context: typer.Context) -> None:
         echo(f"    internal encoders: internal, {', '.join(f'internal:{view}' for view in family.views)}")
     echo("Every family: speech and typed prompts in one batch, LoRA on the decoder alone, hidden states.")
     quantization_status = (
-        "installed" if find_spec("bitsandbytes") else "not installed (pip install 'undersong[quantize]')"
+        "installed"
+        if find_spec("bitsandbytes")
+        else "not installed (pip install -e '.[quantize]' in the clone of undersong)"
     )
     echo(f"No family needs a package of its own; --quantize needs bitsandbytes: {quantization_status}.")
     echo(f"Packaged: {', '.join(f'organism:{name}' for name in organism_names())}")

@@ -211,7 +211,9 @@ def export_eval(
     One log for each arm, run, step and set; needs the extra `inspect`.
     """
     if find_spec("inspect_ai") is None:
-        raise UndersongError("Writing .eval logs needs inspect-ai; pip install 'undersong[inspect]'.")
+        raise UndersongError(
+            "Writing .eval logs needs inspect-ai; pip install -e '.[inspect]' in the clone of undersong."
+        )
     from undersong.integrations.inspect.logs import write_logs
 
     log_files = write_logs(results, out, arm=arm, store=store, show_replies=show_replies)

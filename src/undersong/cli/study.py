@@ -85,7 +85,7 @@ def run_command(
     if arm is not None:
         if engine.name != "local":
             raise UndersongError("--arm makes one arm here, and --engine ray spreads them all; leave one of them out.")
-        _run_arm(study_runs, arm, loading)
+        _run_arm(study_runs, arm, loading, registration)
         return
     if engine.name == "ray":
         from undersong.pipeline.arm_jobs import run_arms_on_ray
@@ -119,7 +119,7 @@ def _check_listed_seeds(study_runs: Sequence[StudyRun]) -> None:
             )
 
 
-def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> None:
+def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions, registration: Path | None) -> None:
     """One job of an array: its share of the store, and no results."""
     from undersong.pipeline.arm_jobs import check_arm_name
     from undersong.pipeline.output_folder import report_kept_artifacts
@@ -129,7 +129,15 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
         check_arm_name(study_run.study, arm)
     for study_run in study_runs:
         with report_kept_artifacts(study_run.store), ProgressDisplay() as say:
-            times = run_arm(study_run.study, arm, study_run.out, study_run.store, loading=loading, say=say)
+            times = run_arm(
+                study_run.study,
+                arm,
+                study_run.out,
+                study_run.store,
+                loading=loading,
+                registration=registration,
+                say=say,
+            )
         repetitions = "once" if times == 1 else f"{times} times"
         echo(
             f"{study_run.study.study}: {arm} is in {study_run.store}, its replies {repetitions}; no results are "
@@ -225,7 +233,7 @@ def plan(
     for study_run in study_runs:
         if len(study_runs) > 1:
             echo(f"{study_run.study.study} (what studies of a file share is counted in each)")
-        _print_plan(study_run, run_sd, loading, offline, speed)
+        _print_plan(study_run, run_sd, loading, offline, speed, None if register else registration)
         if register:
             _register(study_run, registration, loading, offline)
 
@@ -247,13 +255,19 @@ def _register(study_run: StudyRun, registration: Path | None, loading: LoadOptio
 
 
 def _print_plan(
-    study_run: StudyRun, run_sd: float | None, loading: LoadOptions, offline: bool, speed: GpuThroughput
+    study_run: StudyRun,
+    run_sd: float | None,
+    loading: LoadOptions,
+    offline: bool,
+    speed: GpuThroughput,
+    registration: Path | None,
 ) -> None:
     from rich.table import Table
 
     from undersong.pipeline.arm_jobs import arm_names
     from undersong.pipeline.planning.plan import memory_lines, plan_study
     from undersong.pipeline.planning.power import design_lines
+    from undersong.pipeline.registration import registration_lines
 
     study_plan = plan_study(study_run.study, study_run.store, loading, offline, speed)
     table = Table("stage", "in all", "in the store", "to do", "rough CPU seconds")
@@ -263,6 +277,8 @@ def _print_plan(
     echo(study_plan.summary)
     plan_notes = (*study_plan.other_loadings, *study_plan.missing_packages, *study_plan.remarks)
     for line in (*plan_notes, *design_lines(study_run.study, run_sd), *memory_lines(study_run.study, loading)):
+        echo(line)
+    for line in registration_lines(registration, study_run.out, study_run.study, loading):
         echo(line)
     if names := arm_names(study_run.study):
         echo(f"Arms, each a job by itself (run --arm NAME): {', '.join(names)}")
@@ -303,10 +319,13 @@ def status(
     """
     from undersong.pipeline.output_folder import RESULTS_FILE
     from undersong.pipeline.planning.plan import study_status
+    from undersong.pipeline.registration import registration_lines
 
     for study_run in resolve_studies(arguments):
         echo(f"{study_run.study.study} in {study_run.store}")
         _print_status(study_status(study_run.study, study_run.store, loading))
+        for line in registration_lines(None, study_run.out, study_run.study, loading):
+            echo(line)
         has_results = (study_run.out / RESULTS_FILE).is_file()
         echo(f"results in {study_run.out}" if has_results else f"no results yet in {study_run.out}")
 

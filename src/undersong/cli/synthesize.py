@@ -38,7 +38,8 @@ def synthesize_command(
     axis: Annotated[str | None, typer.Option("--axis", help="Take only arms of this axis.")] = None,
     fraction: Annotated[float | None, typer.Option("--fraction", help="Take only arms of this share.")] = None,
     trained_on: Annotated[
-        str | None, typer.Option("--trained-on", help="Take only arms trained on audio or on text.")
+        Literal["audio", "text", "both"] | None,
+        typer.Option("--trained-on", help="Take arms trained on audio, on text, or both. Needed if there are both."),
     ] = None,
     method: Annotated[
         Literal["paule-mandel", "dersimonian-laird"],
@@ -72,7 +73,9 @@ def synthesize_command(
         (str(file.parent if file.name == "results.json" else file), parse_results(read_results_file(file), str(file)))
         for file in files
     ]
-    options = SynthesisOptions(contrast, prompt_set, modality, ArmFilter(axis, fraction, trained_on), method)
+    is_both = trained_on == "both"
+    arms = ArmFilter(axis, fraction, None if is_both else trained_on, is_both)
+    options = SynthesisOptions(contrast, prompt_set, modality, arms, method)
     differences = study_differences(studies, options)
     if any(differences) and not allow_differences:
         for (label, _), phrases in zip(studies, differences):

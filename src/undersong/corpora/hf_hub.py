@@ -66,7 +66,9 @@ def _stream(
     try:
         import datasets
     except ImportError as error:
-        raise UndersongError(f"{name} needs the library `datasets`; pip install 'undersong[hf]'.") from error
+        raise UndersongError(
+            f"{name} needs the library `datasets`; pip install -e '.[hf]' in the clone of undersong."
+        ) from error
 
     split = options.get("split") or "train"
     try:

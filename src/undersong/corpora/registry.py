@@ -19,7 +19,7 @@ from undersong.corpora.formats import HUB_PREFIX, column_reading, open_manifest
 from undersong.corpora.manifest import CORPUS, QUARANTINE, Manifest, filter_samples, read_manifest
 from undersong.corpora.rows import row_from_sample
 from undersong.store import cached_file_hashes, canonical_json, hash_file
-from undersong.suggestions import did_you_mean, suggest
+from undersong.suggestions import did_you_mean
 from undersong.types import Quarantined, Sample, UndersongError
 
 ORGANISM_PREFIX, SHIPPED_PREFIX, PRESET_PREFIX = "organism:", "shipped:", "preset:"
@@ -134,6 +134,7 @@ def _named_refs() -> list[str]:
     ]
 
 
+MIN_PRESET_SIMILARITY = 0.6  # short names are soon half alike: xyz and bbh
 ROLES = ("pool", "harm", "over-refusal", "utility")
 TABLE_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 
@@ -175,7 +176,8 @@ def get_preset(preset_id: str) -> Preset:
     """The preset with this id. Raises UndersongError with the known ids."""
     presets = load_presets()
     if preset_id not in presets:
-        raise UndersongError(f"No preset is called {preset_id!r}; {suggest(preset_id, presets)}.")
+        hint = did_you_mean(preset_id, presets, MIN_PRESET_SIMILARITY) or "; `undersong presets` lists them."
+        raise UndersongError(f"No preset is called {preset_id!r}{hint}")
     return presets[preset_id]
 
 

@@ -77,7 +77,9 @@ def voice_identity(voice: Voice) -> tuple[str, ...]:
     """
     if voice.engine == "espeak":
         if importlib.util.find_spec("espeakng_loader") is None:
-            raise UndersongError("Speaking with espeak-ng needs its library; pip install 'undersong[tts]'.")
+            raise UndersongError(
+                "Speaking with espeak-ng needs its library; pip install -e '.[tts]' in the clone of undersong."
+            )
         return "espeak", importlib.metadata.version("espeakng-loader"), voice.name, str(voice.speed)
     if voice.engine == "flite":
         version_output = subprocess.run(

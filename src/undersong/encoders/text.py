@@ -206,7 +206,9 @@ def sentence_encoder(
 def check_sentence_transformers(spec: str) -> None:
     """Raise UndersongError if sentence-transformers is not installed."""
     if find_spec("sentence_transformers") is None:
-        raise UndersongError(f"The encoder {spec} needs sentence-transformers; pip install 'undersong[encoders]'.")
+        raise UndersongError(
+            f"The encoder {spec} needs sentence-transformers; pip install -e '.[encoders]' in the clone of undersong."
+        )
 
 
 def _check_modules(folder: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from undersong.encoders.batching import ProgressCallback, start_progress
-from undersong.models.audio_lm import AudioModel
 from undersong.types import ExchangeKey, Prompt, Reply
 
 
@@ -58,7 +57,7 @@ def keep_replies(model: Any, path: Path, total: int, report: ProgressCallback | 
         total: Number of prompts, for the progress.
         report: Receives the progress.
     """
-    if not isinstance(model, AudioModel):
+    if not hasattr(model, "reply_keeper"):  # an `AudioModel`, which is not imported here: it would bring torch
         yield
         return
     model.reply_keeper = PartialReplies(path, total, report)

@@ -12,14 +12,14 @@ from undersong.evaluation.table_rows import EvaluationRow, bool_field, number_fi
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 COLUMNS = ("prompt_id", "set", "modality", "system", "reply", "tokens", "finish", "error", "refusal_margin")
-PROMPT_COLUMNS = ("harmful", "cluster")  # of the prompts, in the tables that `evaluate` hands out
+PROMPT_COLUMNS = ("harmful", "cluster", "prompt")  # of the prompts, in the tables that `evaluate` hands out
 
 
 def write_replies(replies: Sequence[Reply], path: Path, prompts: Sequence[Prompt] | None = None) -> None:
     """Write replies as Parquet, with mode 0600.
 
-    With their prompts (in any order), every row also says whether the prompt is harmful and which cluster it belongs
-    to, so that `judge` gives the interval that `evaluate` gives.
+    With their prompts (in any order), every row also says whether the prompt is harmful, which cluster it belongs to
+    and its text, so that `judge` gives the interval that `evaluate` gives, and can show a judge the request.
 
     Raises:
         UndersongError: Prompts are given, and a prompt has no reply or a reply no prompt.
@@ -30,9 +30,9 @@ def write_replies(replies: Sequence[Reply], path: Path, prompts: Sequence[Prompt
     kinds = [pa.string()] * 5 + [pa.int64(), pa.string(), pa.string(), pa.float64()]
     fields, rows = list(zip(COLUMNS, kinds)), [asdict(reply) for reply in replies]
     if prompts is not None:
-        fields += zip(PROMPT_COLUMNS, (pa.bool_(), pa.string()))
+        fields += zip(PROMPT_COLUMNS, (pa.bool_(), pa.string(), pa.string()))
         for row, (prompt, _) in zip(rows, join_prompts(prompts, replies), strict=True):
-            row |= {"harmful": prompt.harmful, "cluster": prompt.sample.cluster}
+            row |= {"harmful": prompt.harmful, "cluster": prompt.sample.cluster, "prompt": prompt.sample.text}
     table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
     descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "wb") as file:

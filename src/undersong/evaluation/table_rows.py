@@ -155,7 +155,7 @@ def log_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, object]]
 
 def _scored_samples(path: Path) -> Sequence[Any]:
     if find_spec("inspect_ai") is None:
-        raise UndersongError(f"Reading {path} needs inspect-ai; pip install 'undersong[inspect]'.")
+        raise UndersongError(f"Reading {path} needs inspect-ai; pip install -e '.[inspect]' in the clone of undersong.")
     from zipfile import BadZipFile
 
     from inspect_ai.log import read_eval_log

@@ -10,6 +10,7 @@ from undersong.evaluation.table_rows import bool_field, number_field, read_rows,
 from undersong.store import atomic_replacement
 from undersong.types import VERDICTS, UndersongError, Verdict
 
+VERDICT_FILE = "verdicts.parquet"
 REQUIRED_FIELDS = ("prompt_id", "judge", "verdict")
 SELECTION_FIELDS = ("judge", "set", "modality", "system")
 FIELD_LABELS = {"judge": "judge", "set": "prompt set", "modality": "modality", "system": "system"}
@@ -18,8 +19,8 @@ HarmfulDefault = Callable[[str, str], bool]
 
 
 def read_verdicts(path: Path, harmful_default: HarmfulDefault | None = None) -> list[Verdict]:
-    """Read verdicts of a `.parquet` or `.jsonl` file, or of an `.eval` log that undersong's judges scored, in file
-    order.
+    """Read verdicts in file order: of a `.parquet` or `.jsonl` file, the folder of `evaluate` or `judge`, or an `.eval`
+    log that undersong's judges scored.
 
     Only `prompt_id`, `judge` and `verdict` are required. Defaults of the others: set, modality and system '', harmful
     true (or by `harmful_default`), cluster the prompt's own id, no score. Further columns are ignored.
@@ -28,11 +29,27 @@ def read_verdicts(path: Path, harmful_default: HarmfulDefault | None = None) -> 
         UndersongError: The file is missing, empty or unreadable, a field is missing or wrong, or a key is repeated; the
             message names the row (from 1).
     """
+    path = verdict_file(path)
     verdicts = [verdict_of_row(row, location, harmful_default) for location, row in read_rows(path, "verdict")]
     if not verdicts:
         raise UndersongError(f"{path} holds no verdicts; judge some replies first.")
     check_unique_keys(verdicts, str(path))
     return verdicts
+
+
+def verdict_file(path: Path) -> Path:
+    """The verdict file that a path names: itself, or that of a folder.
+
+    Raises:
+        UndersongError: A folder holds none.
+    """
+    if not path.is_dir():
+        return path
+    if not (path / VERDICT_FILE).is_file():
+        raise UndersongError(
+            f"{path} holds no {VERDICT_FILE}; give the folder that `undersong evaluate` or `judge` wrote."
+        )
+    return path / VERDICT_FILE
 
 
 def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:

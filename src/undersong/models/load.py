@@ -79,7 +79,8 @@ def supports_bfloat16(device: str) -> bool:
 def _check_packages(loading: LoadOptions) -> None:
     if loading.quantize and find_spec("bitsandbytes") is None:
         raise UndersongError(
-            f"Loading in {loading.quantize} bits needs bitsandbytes; pip install 'undersong[quantize]'."
+            f"Loading in {loading.quantize} bits needs bitsandbytes; pip install -e '.[quantize]' in the clone of "
+            "undersong."
         )
 
 

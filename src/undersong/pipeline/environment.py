@@ -64,7 +64,9 @@ def check_extras() -> Iterator[EnvironmentCheck]:
         unmet = _unmet(package_requirements(extra))
         name = f"extra {extra}"
         if unmet:
-            yield EnvironmentCheck(name, None, f"{', '.join(unmet)}; pip install 'undersong[{extra}]' if you need it")
+            yield EnvironmentCheck(
+                name, None, f"{', '.join(unmet)}; pip install -e '.[{extra}]' in the clone of undersong if you need it"
+            )
         else:
             fitting_packages = package_requirements(extra)
             yield EnvironmentCheck(

@@ -108,6 +108,42 @@ def find_registration(file: Path | None, out: Path) -> Registration | None:
     return read_registration(out / REGISTRATION_FILE) if (out / REGISTRATION_FILE).exists() else None
 
 
+def registration_lines(file: Path | None, out: Path, study: Study, loading: LoadOptions) -> list[str]:
+    """Say how a study differs from its registration, and whether the rules do; empty if there is none.
+
+    Args:
+        file: The registration; None: the one in the output folder, if it is there.
+        out: The output folder.
+        study: The study.
+        loading: Loading options of the models.
+    """
+    registration = find_registration(file, out)
+    if registration is None:
+        return []
+    name = file or out / REGISTRATION_FILE
+    changes, rule_changes = _study_changes(registration, study, loading), _rule_changes(registration)
+    lines = []
+    if changes:
+        lines.append(
+            f"The study differs from its registration {name} ({registration.created}): {'; '.join(changes)}; the "
+            "results will say so."
+        )
+    if rule_changes:
+        lines.append(f"The rules differ from those of the registration {name}: {'; '.join(rule_changes)}.")
+    return lines or [f"The study is as registered in {name} ({registration.created})."]
+
+
+def _study_changes(registration: Registration, study: Study, loading: LoadOptions) -> list[str]:
+    return [
+        *_changes(_current_config(registration), study.model_dump(mode="json")),
+        *_changes(registration.loading, loading.cache_key, "loading."),
+    ]
+
+
+def _rule_changes(registration: Registration) -> list[str]:
+    return list(_changes(registration.rules.model_dump(), DecisionRules(undersong=__version__).model_dump()))
+
+
 def check_registration(
     registration: Registration, study: Study, loading: LoadOptions, results: Results
 ) -> RegistrationRecord:
@@ -126,11 +162,8 @@ def check_registration(
         digest=registration.digest,
         intact=(registration.digest, registration.study_hash) == hashes,
         study_hash=registration.study_hash,
-        changes=[
-            *_changes(_current_config(registration), study.model_dump(mode="json")),
-            *_changes(registration.loading, loading.cache_key, "loading."),
-        ],
-        rule_changes=list(_changes(registration.rules.model_dump(), DecisionRules(undersong=__version__).model_dump())),
+        changes=_study_changes(registration, study, loading),
+        rule_changes=_rule_changes(registration),
         primary=registration.primary,
         questions=[_question_status(comparison.id, registered) for comparison in results.comparisons],
     )

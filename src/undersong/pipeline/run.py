@@ -25,7 +25,7 @@ from undersong.pipeline.output_folder import (
     mark_unfinished,
 )
 from undersong.pipeline.planning.dependencies import check_dependencies
-from undersong.pipeline.registration import check_registration, find_registration
+from undersong.pipeline.registration import check_registration, find_registration, registration_lines
 from undersong.pipeline.report_audio import collect_report_audio, played_corpus_paths
 from undersong.pipeline.sequential import audit_sequentially, sequential_note
 from undersong.results.comprehension import comprehension_shares
@@ -74,6 +74,8 @@ def run_audit(
     root = store or out / "store"
     check_study_folder(out, study.study, root)
     registered = find_registration(registration, out)
+    for line in registration_lines(registration, out, study, loading):
+        say(line)
     say = mark_unfinished(study, out, root, loading, say)
     ctx = RunContext(Store(root), loading, say)
     check_dependencies(study, ctx)
@@ -120,6 +122,7 @@ def run_arm(
     store: Path,
     *,
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
+    registration: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> int:
     """Run one arm of a study in the store, without writing results; returns how many times the arm was evaluated.
@@ -130,9 +133,12 @@ def run_arm(
         out: The study's output folder.
         store: The store.
         loading: Loading options of the models.
-        say: Receives progress lines.
+        registration: Registration of the study; default: registration.json in `out`, if it is there.
+        say: Receives progress lines, and how the study differs from its registration.
     """
     check_study_folder(out, study.study, store)
+    for line in registration_lines(registration, out, study, loading):
+        say(line)
     return audit_arm(study, RunContext(Store(store), loading, say), arm)
 
 

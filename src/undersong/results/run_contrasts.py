@@ -25,11 +25,15 @@ SYSTEM_PROMPT_DEFENSE = "system prompt"  # name of `system_defense` in the table
 
 @dataclass(frozen=True)
 class ArmFilter:
-    """Arms that a contrast is limited to; None takes all."""
+    """Arms that a contrast is limited to; None takes all.
+
+    `mix_modalities` says that arms trained on speech and on text may be averaged.
+    """
 
     axis: str | None = None
     fraction: float | None = None
     train_modality: str | None = None
+    mix_modalities: bool = False
 
     def matches(self, run: RunResult) -> bool:
         """Return True if the run is of such an arm."""
@@ -127,6 +131,17 @@ def cell_differences(
         return pair(arm_rates(other_kind), arm_rates(kind))
     bases = {run.model: (run, rate) for run, rate in rates((r for r in results.runs if r.kind == "base"), system)}
     return [_difference(*bases[run.model], run, rate, names) for run, rate in arm_rates(kind) if run.model in bases]
+
+
+def contrast_train_modalities(results: Results, contrast: str, arms: ArmFilter) -> set[str]:
+    """What the arms of a contrast were trained on: audio, text or both."""
+    kind = "closest" if contrast.startswith(DEFENSE_PREFIX) else contrast.partition("-")[0]
+    last_step = _last_step(results)
+    return {
+        run.train_modality
+        for run in results.runs
+        if run.train_modality is not None and _is_plain_arm(run, kind, last_step) and arms.matches(run)
+    }
 
 
 def _last_step(results: Results) -> int:

@@ -15,6 +15,7 @@ from undersong.results.run_contrasts import (
     CellDifference,
     cell_differences,
     check_contrast,
+    contrast_train_modalities,
     default_prompt_set,
     harmful_sets,
 )
@@ -93,12 +94,14 @@ def synthesize(studies: Sequence[tuple[str, Results]], options: SynthesisOptions
         options: Contrast, prompts and arms.
 
     Raises:
-        UndersongError: There is no such contrast, prompt set or modality, or fewer than two estimates of it.
+        UndersongError: There is no such contrast, prompt set or modality, fewer than two estimates of it, or its arms
+            were trained on speech and on text and may not be averaged.
     """
     question = check_contrast(options.contrast)
     if options.modality is not None and options.modality not in MODALITIES:
         raise UndersongError(f"There is no modality {options.modality!r} of prompts; take audio or text.")
     distinct, notes = _distinct_studies(studies)
+    _check_training_modality(distinct, options)
     names = study_titles(distinct)
     analyses = [
         analysis
@@ -129,6 +132,22 @@ def synthesize(studies: Sequence[tuple[str, Results]], options: SynthesisOptions
         analyses=analyses,
         notes=[*notes, *_dose_notes(distinct, names), NOTE_PROMPTS],
     )
+
+
+def _check_training_modality(studies: Sequence[tuple[str, Results]], options: SynthesisOptions) -> None:
+    """Check that arms trained on speech and on text are not averaged unasked: they differ in more than their data."""
+    if options.arms.mix_modalities:
+        return
+    modalities = {
+        modality
+        for _, results in studies
+        for modality in contrast_train_modalities(results, options.contrast, options.arms)
+    }
+    if len(modalities) > 1:
+        raise UndersongError(
+            f"The arms of {options.contrast} were trained on {' and on '.join(sorted(modalities))}; give --trained-on "
+            f"{' or '.join(sorted(modalities))}, or --trained-on both to average them."
+        )
 
 
 def _distinct_studies(studies: Sequence[tuple[str, Results]]) -> tuple[list[tuple[str, Results]], list[str]]:

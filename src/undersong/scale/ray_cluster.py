@@ -46,7 +46,8 @@ def ray_session(workers: RayWorkers) -> Iterator[Any]:
         import ray.data
     except ImportError as error:
         raise UndersongError(
-            f"The engine ray needs Ray ({error}); install the extra: pip install 'undersong[scale]'."
+            f"The engine ray needs Ray ({error}); install the extra: pip install -e '.[scale]' in the clone of "
+            "undersong."
         ) from None
     started_here = not ray.is_initialized()
     if started_here:

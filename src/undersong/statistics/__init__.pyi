@@ -67,6 +67,15 @@ from .event_steps import (
 from .event_steps import (
     median_step as median_step,
 )
+from .exceedances import (
+    LowQuantile as LowQuantile,
+)
+from .exceedances import (
+    low_quantile as low_quantile,
+)
+from .exceedances import (
+    predicted_count as predicted_count,
+)
 from .judge_correction import (
     CorrectedValue as CorrectedValue,
 )
@@ -87,15 +96,6 @@ from .judge_correction import (
 )
 from .judge_correction import (
     labeled_cells as labeled_cells,
-)
-from .exceedances import (
-    LowQuantile as LowQuantile,
-)
-from .exceedances import (
-    low_quantile as low_quantile,
-)
-from .exceedances import (
-    predicted_count as predicted_count,
 )
 from .mean_squares import (
     VarianceComponent as VarianceComponent,

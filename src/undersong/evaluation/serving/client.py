@@ -320,4 +320,7 @@ def check_openai(model: str) -> None:
         UndersongError: It is missing; the message names `model`.
     """
     if find_spec("openai") is None:
-        raise UndersongError(f"The served model {model} needs the openai package; run pip install 'undersong[served]'.")
+        raise UndersongError(
+            f"The served model {model} needs the openai package; run pip install -e '.[served]' in the clone of "
+            "undersong."
+        )

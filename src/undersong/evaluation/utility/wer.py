@@ -125,7 +125,9 @@ def _import_jiwer() -> ModuleType:
     try:
         import jiwer
     except ImportError as error:
-        raise UndersongError("Counting word errors needs jiwer; run: pip install 'undersong[utility]'.") from error
+        raise UndersongError(
+            "Counting word errors needs jiwer; run: pip install -e '.[utility]' in the clone of undersong."
+        ) from error
     return jiwer
 
 
@@ -136,7 +138,7 @@ def check_repetition(model: AudioModel, samples: list[Sample]) -> tuple[None, st
     encoded.
     """
     if find_spec("jiwer") is None:
-        return None, "not measured; it needs jiwer (pip install 'undersong[utility]')"
+        return None, "not measured; it needs jiwer (pip install -e '.[utility]' in the clone of undersong)"
     prompts = [Prompt(sample, "doctor", False, "audio", "plain", instruction=REPEAT_INSTRUCTION) for sample in samples]
     replies = [reply.reply for reply in model.generate(prompts, MAX_REPEATED_TOKENS)]
     errors = sum_word_errors(count_word_errors(str(sample.text), text) for sample, text in zip(samples, replies))

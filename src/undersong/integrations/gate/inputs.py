@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from undersong.evaluation.table_rows import EvaluationRow, read_rows
-from undersong.evaluation.verdicts import HarmfulDefault, check_unique_keys, read_verdicts, verdict_of_row
+from undersong.evaluation.verdicts import (
+    VERDICT_FILE,
+    HarmfulDefault,
+    check_unique_keys,
+    read_verdicts,
+    verdict_file,
+    verdict_of_row,
+)
 from undersong.integrations.gate.rises import VerdictPair
 from undersong.types import UndersongError, Verdict
 
 if TYPE_CHECKING:
     from undersong.results.schema import Results
-
-VERDICT_FILE = "verdicts.parquet"
 
 
 def verdicts_from_files(
@@ -43,6 +48,7 @@ def verdicts_from_files(
         raise UndersongError(
             "Either all prompts are harmful or those of some sets; give --assume-harmful or --harmful-prompt-set."
         )
+    before, after = verdict_file(before), verdict_file(after)
     if before.exists() and after.exists() and before.samefile(after):
         raise UndersongError(
             f"{before} and {after} are one file, which cannot differ; give the verdicts of two models."

@@ -17,8 +17,7 @@ from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput,
 
 import undersong
 from undersong.evaluation.table_rows import REDACTED_METADATA_KEY, EvaluationRow, read_rows
-from undersong.evaluation.verdicts import verdict_of_row
-from undersong.integrations.gate.inputs import VERDICT_FILE
+from undersong.evaluation.verdicts import VERDICT_FILE, verdict_of_row
 from undersong.integrations.gate.rates import read_results
 from undersong.integrations.inspect.samples import sample_metadata
 from undersong.integrations.inspect.scorers import rates, score_of

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
 from undersong.models.packages import check_model_packages
+from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
 from undersong.stages.black_box_models import SERVED, is_black_box, model_identity_hash
 from undersong.stages.context import RunContext
 from undersong.store import Store

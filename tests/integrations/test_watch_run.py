@@ -304,6 +304,21 @@ def test_a_killed_watch_goes_on_from_its_journal(output: Path, evaluator: Planne
     assert lines[1].startswith("1 checkpoints were measured before")
 
 
+def test_an_interruption_says_what_is_kept(output: Path, evaluator: PlannedEvaluator) -> None:
+    write_adapter(output / "checkpoint-10")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        watch(output, interrupt)
+    assert not getattr(stopped.value, "__notes__", [])
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        watch(output, nothing, interrupt)
+    kept = f"{output / 'undersong-watch' / 'watch.jsonl'} keeps what is measured, and the same command goes on from it"
+    assert stopped.value.__notes__ == [kept]
+
+
 def test_verdicts_that_were_lost_are_measured_again(output: Path, evaluator: PlannedEvaluator) -> None:
     write_adapter(output / "checkpoint-10")
     watch(output)

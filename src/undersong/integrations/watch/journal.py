@@ -125,9 +125,9 @@ class Journal:
             }
             if measurement.name == BASE:
                 entry["key"] = self.key
-            with self.file.open("ab") as file:
-                file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            with self.file.open("ab") as stream:
+                stream.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
         self.looks = max(self.looks, measurement.look)
         self.measurements[measurement.name] = measurement

@@ -266,7 +266,8 @@ def watch_output(
     with locked_output_folder(folder):
         journal = Journal(folder, evaluator.key)
         watcher = CheckpointWatcher(output, options, evaluator, journal, say, writer)
-        with report_kept_work(lambda: f"{journal.file} keeps what is measured, and the same command goes on from it"):
+        clause = f"{journal.file} keeps what is measured, and the same command goes on from it"
+        with report_kept_work(lambda: clause if journal.measurements else None):
             watcher.resume()
             try:
                 while True:

@@ -14,11 +14,13 @@ from transformers import AudioFlamingo3ForConditionalGeneration
 
 from undersong.cli import main
 from undersong.evaluation.verdicts import read_verdicts
+from undersong.integrations.watch import options as watch_options
 from undersong.integrations.watch import output as watch_output
-from undersong.integrations.watch.options import WatchOptions, default_prompt_sets, parse_prompt_sets
+from undersong.integrations.watch.evaluator import draw_samples
+from undersong.integrations.watch.options import PromptSets, WatchOptions, default_prompt_sets, parse_prompt_sets
 from undersong.integrations.watch.output import TensorBoardWriter, sparkline
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
-from undersong.types import UndersongError
+from undersong.types import Sample, UndersongError
 
 LIMIT = 4
 
@@ -95,13 +97,25 @@ def test_bad_input_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_without_prompts_of_its_own_needs_some() -> None:
+def test_a_model_takes_prompts_that_ship_or_needs_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_options, "_is_shipped", lambda corpus: True)
+    assert default_prompt_sets("some/model") == PromptSets("shipped:harm", "shipped:ordinary", 60)
+    monkeypatch.setattr(watch_options, "_is_shipped", lambda corpus: False)
     with pytest.raises(UndersongError, match="No prompts ship for some/model"):
         default_prompt_sets("some/model")
     assert parse_prompt_sets([]) is None
     path_with_equals = parse_prompt_sets(["a=b.jsonl"])
     assert path_with_equals is not None
     assert path_with_equals.harmful == "a=b.jsonl"
+
+
+def test_prompts_are_drawn_alike_and_over_all_clusters() -> None:
+    samples = [Sample(f"q{i}", text="?", group=f"g{i % 5}") for i in range(20)]
+    drawn = draw_samples(samples, 7)
+    assert drawn == draw_samples(samples, 7)
+    assert [drawn.index(sample) for sample in samples if sample in drawn] == list(range(7))  # in their order
+    assert len({sample.cluster for sample in draw_samples(samples, 5)}) == 5
+    assert draw_samples(samples, None) == draw_samples(samples, 50) == samples
 
 
 def test_a_sparkline_has_a_bar_for_each_rate() -> None:

@@ -5,10 +5,13 @@ It uses what `UndersongCallback` uses. The base stays loaded between checkpoints
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from undersong.evaluation.judges.registry import check_judge_installed, judge_hash, make_judge
 from undersong.evaluation.prompts import make_prompts
@@ -42,6 +45,7 @@ class CheckpointEvaluator:
     def __init__(self, model: str, options: WatchOptions, loading: LoadOptions) -> None:
         self.model, self.loading, self._options = model, loading, options
         sets = self.sets = options.prompt_sets or default_prompt_sets(model)
+        self._size = options.max_prompts or sets.size
         self.judge_name = options.judge or default_judge(model)
         refusals = tuple(refusal_texts(self.judge_name, options.refusal_texts, model))
         self._judge = make_judge(self.judge_name, refusals, loading.device, loading.dtype)
@@ -66,7 +70,7 @@ class CheckpointEvaluator:
 
     def _make_prompts(self, corpus: str, harmful: bool, options: WatchOptions) -> list[Prompt]:
         return make_prompts(
-            usable_samples(corpus, self.modality),
+            draw_samples(usable_samples(corpus, self.modality), self._size),
             set_name="harm" if harmful else "benign",
             harmful=harmful,
             modality=self.modality,
@@ -86,6 +90,7 @@ class CheckpointEvaluator:
             "sets": [
                 None if corpus is None else corpus_hash(corpus) for corpus in (self.sets.harmful, self.sets.benign)
             ],
+            "size": self._size,
             "prompt": [self.modality, self._options.system_prompt, self._options.instruction],
             "judge": [self.judge_name, judge_hash(self.judge_name) or "", list(self._margin.refusals)],
             "max_new_tokens": self._max_new_tokens,
@@ -125,6 +130,21 @@ class CheckpointEvaluator:
             adapter = use_adapter(self._base, checkpoint.path, allow_outside_decoder=True)
         with adapter as model:
             yield model
+
+
+def draw_samples(samples: Sequence[Sample], size: int | None) -> list[Sample]:
+    """Draw `size` samples, always the same, and of no cluster a second before every cluster has one; None: all."""
+    if size is None or size >= len(samples):
+        return list(samples)
+    order = np.random.default_rng(0).permutation(len(samples))
+    drawn_of_cluster: Counter[str] = Counter()
+    rounds = []
+    for index in order:
+        cluster = samples[index].cluster
+        rounds.append((drawn_of_cluster[cluster], int(index)))
+        drawn_of_cluster[cluster] += 1
+    chosen = sorted(range(len(order)), key=lambda position: rounds[position][0])[:size]
+    return [samples[index] for index in sorted(rounds[position][1] for position in chosen)]
 
 
 def _common_modality(sets: PromptSets) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -13,15 +14,21 @@ from undersong.study.defaults import ORGANISM_PREFIX
 from undersong.types import MODALITIES, UndersongError
 
 HARMFUL, BENIGN = "harmful", "benign"
+SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
+SHIPPED_PROMPTS = 60  # of each kind, drawn from the shipped sets; as many as an organism has
 RESULTS_FOLDER = "undersong-watch"  # in the trainer's output folder, where TensorBoard finds it beside the training
 
 
 @dataclass(frozen=True)
 class PromptSets:
-    """Corpora of the harmful and of the benign prompts; None for no benign prompts."""
+    """Corpora of the harmful and of the benign prompts; None for no benign prompts.
+
+    `size` is the number of prompts that are drawn of each kind; None takes all.
+    """
 
     harmful: str
     benign: str | None = None
+    size: int | None = None
 
 
 def parse_prompt_sets(words: Sequence[str]) -> PromptSets | None:
@@ -53,9 +60,16 @@ def default_prompt_sets(model: str) -> PromptSets:
     """
     if model.startswith(ORGANISM_PREFIX):
         return PromptSets("organism:contrast-harm", "organism:contrast-benign")
+    if all(_is_shipped(corpus) for corpus in (SHIPPED_HARM, SHIPPED_ORDINARY)):
+        return PromptSets(SHIPPED_HARM, SHIPPED_ORDINARY, SHIPPED_PROMPTS)
     raise UndersongError(
         f"No prompts ship for {model}; give some with --set {HARMFUL}=CORPUS and --set {BENIGN}=CORPUS."
     )
+
+
+def _is_shipped(corpus: str) -> bool:
+    name = corpus.removeprefix("shipped:")
+    return (resources.files("undersong") / "data" / "shipped" / f"{name}.parquet").is_file()
 
 
 def default_judge(model: str) -> str:
@@ -75,6 +89,15 @@ class WatchOptions:
             "--set",
             metavar="CORPUS",
             parse=parse_prompt_sets,
+        ),
+    ] = None
+    max_prompts: Annotated[
+        int | None,
+        Option(
+            "Most prompts of each kind; they are drawn, and no cluster twice while others are left. Default: all of "
+            f"--set, and {SHIPPED_PROMPTS} of what ships.",
+            metavar="N",
+            min=2,
         ),
     ] = None
     modality: Annotated[

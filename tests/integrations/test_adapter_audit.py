@@ -12,8 +12,6 @@ from transformers import AudioFlamingo3ForConditionalGeneration
 
 from undersong.cli import main
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.integrations.watch.evaluator import evenly_spaced
-from undersong.integrations.watch.options import DEFAULT_SIZE, default_prompt_sets
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 
 LIMIT = 4
@@ -84,13 +82,3 @@ def test_a_folder_without_an_adapter_is_refused_before_a_model_is_read(
     assert error.startswith("undersong: ")
     assert "adapter_model.safetensors" in error
     assert not (tmp_path / "out").exists()
-
-
-def test_models_of_english_get_the_requests_that_ship() -> None:
-    sets = default_prompt_sets("org/model")
-    assert (sets.harmful, sets.benign, sets.size) == ("shipped:harm", "shipped:ordinary", DEFAULT_SIZE)
-
-
-def test_a_sample_of_a_corpus_is_spread_over_it() -> None:
-    assert evenly_spaced(list(range(10)), 4) == [0, 2, 5, 7]  # type: ignore[arg-type]
-    assert evenly_spaced(list(range(3)), 4) == [0, 1, 2]  # type: ignore[arg-type]

@@ -20,12 +20,14 @@ from undersong.integrations.watch.checkpoints import file_signature, list_checkp
         (["checkpoint-5-merged", "checkpoint-best", "runs/tb", "canary/step-000005"], []),
         (
             ["v10-20260101/checkpoint-5", "v9-20260101/checkpoint-50", "v9-20260101/checkpoint-7"],
-            ["v9-20260101/checkpoint-7", "v9-20260101/checkpoint-50", "v10-20260101/checkpoint-5"],
+            ["v10-20260101/checkpoint-5"],
         ),
+        (["v1/checkpoint-30", "v1/checkpoint-4"], ["v1/checkpoint-4", "v1/checkpoint-30"]),
+        (["backup/checkpoint-30", "checkpoint-4"], ["checkpoint-4"]),
         (["undersong-watch/verdicts/checkpoint-5"], []),
     ],
 )
-def test_checkpoints_are_listed_in_order_of_run_and_step(
+def test_checkpoints_of_the_newest_run_are_listed_in_order_of_step(
     tmp_path: Path, folders: list[str], expected: list[str]
 ) -> None:
     for folder in folders:
@@ -71,11 +73,13 @@ def test_weights_with_a_strange_header_are_not_complete(tmp_path: Path, header: 
     assert missing_part(folder) == "the header of adapter_model.safetensors is not complete"
 
 
-def test_a_signature_changes_with_the_files_and_not_with_the_optimizer(tmp_path: Path) -> None:
+def test_a_signature_changes_with_the_model_and_not_with_the_trainers_notes(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "checkpoint-5")
     first = file_signature(folder)
     (folder / "optimizer.pt").write_bytes(b"large")
     assert file_signature(folder) == first
     (folder / "trainer_state.json").write_text("{}")
+    assert file_signature(folder) == first
+    (folder / "adapter_config.json").write_text("{}")
     assert file_signature(folder) != first
     assert file_signature(tmp_path / "gone") == ""

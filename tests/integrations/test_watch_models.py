@@ -15,10 +15,17 @@ from transformers import AudioFlamingo3ForConditionalGeneration
 from undersong.cli import main
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations.watch import output as watch_output
-from undersong.integrations.watch.options import WatchOptions, parse_prompt_sets
+from undersong.integrations.watch.evaluator import draw_samples
+from undersong.integrations.watch.options import (
+    SHIPPED_PROMPTS,
+    PromptSets,
+    WatchOptions,
+    default_prompt_sets,
+    parse_prompt_sets,
+)
 from undersong.integrations.watch.output import TensorBoardWriter, sparkline
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
-from undersong.types import UndersongError
+from undersong.types import Sample, UndersongError
 
 LIMIT = 4
 
@@ -53,7 +60,7 @@ def test_the_command_measures_adapters_and_whole_models_as_evaluate_does(
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     save_random_adapter(network, ["q_proj", "v_proj"], output / "checkpoint-5")
     shutil.copytree(tiny_folder, output / "checkpoint-9")
-    settings = ["--refusal-text", "please", "--max-new-tokens", LIMIT, "--max-jsr-rise", 1, "--no-tensorboard"]
+    settings = ["--judge", "refusal", "--max-new-tokens", LIMIT, "--max-jsr-rise", 1, "--no-tensorboard"]
     code = undersong("watch", output, "--model", tiny_folder, "--once", *prompts, *settings)
     printed = capsys.readouterr().out
     assert code == 0, printed
@@ -95,11 +102,21 @@ def test_bad_input_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sets_are_read_from_the_command_line() -> None:
+def test_a_model_of_english_takes_prompts_that_ship() -> None:
+    assert default_prompt_sets("some/model") == PromptSets("shipped:harm", "shipped:ordinary", SHIPPED_PROMPTS)
     assert parse_prompt_sets([]) is None
     path_with_equals = parse_prompt_sets(["a=b.jsonl"])
     assert path_with_equals is not None
     assert path_with_equals.harmful == "a=b.jsonl"
+
+
+def test_prompts_are_drawn_alike_and_over_all_clusters() -> None:
+    samples = [Sample(f"q{i}", text="?", group=f"g{i % 5}") for i in range(20)]
+    drawn = draw_samples(samples, 7)
+    assert drawn == draw_samples(samples, 7)
+    assert [drawn.index(sample) for sample in samples if sample in drawn] == list(range(7))  # in their order
+    assert len({sample.cluster for sample in draw_samples(samples, 5)}) == 5
+    assert draw_samples(samples, None) == draw_samples(samples, 50) == samples
 
 
 def test_a_sparkline_has_a_bar_for_each_rate() -> None:

@@ -188,7 +188,7 @@ def test_a_checkpoint_is_measured_once_it_is_whole_and_unchanged(output: Path, e
         measured.append(list(evaluator.measured))
 
     outcome, lines = watch(output, nothing, begin, note, finish, note, note)
-    assert measured == [[], [], ["base", "checkpoint-10"]]
+    assert measured == [["base"], ["base"], ["base", "checkpoint-10"]]
     assert outcome.exit_code == 3  # 40 prompts do not rule out a rise of 5 points
     assert f"Waiting for the first checkpoint in {output}." in lines
     incomplete = [line for line in lines if "not complete yet" in line]
@@ -213,7 +213,7 @@ def test_a_checkpoint_that_changes_while_it_is_measured_is_measured_again(
 
     def change(checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None and next(changes, None) is not None:
-            (folder / "trainer_state.json").write_text("{}")
+            (folder / "adapter_config.json").write_text("{}")
 
     evaluator.before_reply = change
     _, lines = watch(output, nothing, nothing, nothing, nothing)
@@ -301,16 +301,33 @@ def test_a_killed_watch_goes_on_from_its_journal(output: Path, evaluator: Planne
     assert evaluator.measured == ["checkpoint-20"]
     assert file.read_bytes() == whole
     assert [test.look for test in outcome.tests] == [1, 2]
-    assert lines[1].startswith("1 checkpoints were measured before")
+    assert lines[1].startswith("Measured before: checkpoint-10; ")
+
+
+def test_an_interruption_says_what_is_kept(output: Path, evaluator: PlannedEvaluator) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        watch(output, interrupt)
+    assert not getattr(stopped.value, "__notes__", [])
+    write_adapter(output / "checkpoint-10")
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        watch(output, nothing, interrupt)
+    kept = f"{output / 'undersong-watch' / 'watch.jsonl'} keeps what is measured, and the same command goes on from it"
+    assert stopped.value.__notes__ == [kept]
 
 
 def test_verdicts_that_were_lost_are_measured_again(output: Path, evaluator: PlannedEvaluator) -> None:
     write_adapter(output / "checkpoint-10")
     watch(output)
-    (output / "undersong-watch" / "verdicts" / "checkpoint-10.parquet").write_bytes(b"cut")
-    outcome, lines = watch(output)
-    assert "checkpoint-10: its verdicts cannot be read any more; it is measured again if it is still there." in lines
-    assert [test.look for test in outcome.tests] == [2]  # it was looked at twice
+    for name, look in (("checkpoint-10", 2), ("base", 2)):
+        (output / "undersong-watch" / "verdicts" / f"{name}.parquet").write_bytes(b"cut")
+        evaluator.measured.clear()
+        outcome, lines = watch(output)
+        assert f"{name}: its verdicts cannot be read any more; it is measured again if it is still there." in lines
+        assert evaluator.measured == [name]
+        assert [test.look for test in outcome.tests] == [look]  # the checkpoint was looked at twice
 
 
 def test_a_stop_that_was_not_written_is_written_by_the_next_watch(output: Path, evaluator: PlannedEvaluator) -> None:
@@ -334,6 +351,22 @@ def test_another_base_or_set_is_not_mixed_in(output: Path, evaluator: PlannedEva
     file.write_bytes(b"[]\n" + file.read_bytes())
     with pytest.raises(UndersongError, match=r"Line 1 of .* is no measurement"):
         watch(output)
+
+
+def test_a_newer_run_is_a_training_of_its_own(output: Path, evaluator: PlannedEvaluator) -> None:
+    """ms-swift makes a new folder at every start; a run that was stopped must not stop the next one."""
+    write_adapter(output / "v0-2026" / "checkpoint-20")
+    evaluator.answered = {20: 40}
+    assert watch(output)[0].exit_code == 1
+    write_adapter(output / "v1-2026" / "checkpoint-10")
+    outcome, lines = watch(
+        output, nothing, lambda: write_adapter(output / "v2-2026" / "checkpoint-20"), nothing, nothing
+    )
+    assert evaluator.measured == ["base", "v0-2026/checkpoint-20", "v1-2026/checkpoint-10", "v2-2026/checkpoint-20"]
+    assert "A newer run has begun: v2-2026; going on with it." in lines
+    assert [(test.name, test.look) for test in outcome.tests] == [("v2-2026/checkpoint-20", 1)]
+    assert outcome.stop_file == output / "v2-2026" / "STOP"
+    assert not (output / "v1-2026" / "STOP").exists()
 
 
 def test_it_ends_at_the_step_it_is_told(output: Path, evaluator: PlannedEvaluator) -> None:

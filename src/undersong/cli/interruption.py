@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 
 from undersong.cli.terminal import echo
 
-RESUMABLE_COMMANDS = frozenset({"demo", "run", "defend", "screen", "tune", "evaluate", "verify", "probe", "judge"})
+RESUMABLE_COMMANDS = frozenset(
+    {"demo", "run", "defend", "screen", "tune", "watch", "evaluate", "verify", "probe", "judge"}
+)
 NOTHING_KEPT = "this attempt left nothing to go on from; start the same command again"
 OTHER_KEPT = "no unfinished file is left; start the same command again"
 

@@ -108,6 +108,7 @@ def _measure(
     prompts = evaluator.prompts.all_prompts
     speakers = {prompt.sample.id: prompt.sample.speaker for prompt in prompts}
     values = rate_values(set_rates(verdicts, speakers, [reply.finish for reply in replies]))
-    measurement = Measurement(name, int(checkpoint is not None), journal.looks, signature, values, verdicts)
+    look = 0 if checkpoint is None else journal.next_look(name)
+    measurement = Measurement(name, int(checkpoint is not None), look, signature, values, verdicts)
     journal.write(measurement, replies, prompts, {"judge": evaluator.judge_name, "modality": evaluator.modality})
     return verdicts

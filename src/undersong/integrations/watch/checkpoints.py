@@ -17,14 +17,15 @@ CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")  # not ms-swift's `checkpoint-
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
 ADAPTER_WEIGHTS, MODEL_WEIGHTS = "adapter_model.safetensors", "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"
-MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")  # without the optimizer, which nobody reads here
+# Without the optimizer and the trainer's notes, which nobody reads here
+MODEL_FILES = ("*.safetensors", "*config.json", "*.index.json", "tokenizer*.json", "*.jinja", "*.model")
 HEADER_SIZE_BYTES = 8  # of a safetensors file: a little-endian integer before the header
 MAX_HEADER_SIZE = 100_000_000  # the format's own limit
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder; `name` is its path in the output folder."""
+    """A checkpoint folder; `name` is its path in the output folder: RUN/checkpoint-STEP, or without RUN."""
 
     name: str
     path: Path
@@ -37,21 +38,31 @@ class Checkpoint:
 
 
 def list_checkpoints(output: Path) -> list[Checkpoint]:
-    """List the checkpoints of a training in order of step; of several runs in one folder, run by run.
+    """List the checkpoints of a training in order of step.
 
-    Runs are ordered by the numbers in their names (ms-swift counts `v0-…`, `v1-…`).
+    If there are none in the folder itself, they are those of the newest run one level below: the last by the numbers
+    in its name (ms-swift counts `v0-…`, `v1-…`).
     """
-    checkpoints = [
-        Checkpoint(path.relative_to(output).as_posix(), path, int(match[1]))
-        for path in (*output.glob("checkpoint-*"), *output.glob("*/checkpoint-*"))
-        if (match := CHECKPOINT_NAME.fullmatch(path.name)) and path.is_dir()
-    ]
-    return sorted(checkpoints, key=lambda checkpoint: (run_order(checkpoint.name), checkpoint.step))
+    for pattern in ("checkpoint-*", "*/checkpoint-*"):
+        checkpoints = [
+            Checkpoint(path.relative_to(output).as_posix(), path, int(match[1]))
+            for path in output.glob(pattern)
+            if (match := CHECKPOINT_NAME.fullmatch(path.name)) and path.is_dir()
+        ]
+        if checkpoints:
+            newest = max((run_of(checkpoint.name) for checkpoint in checkpoints), key=_run_order)
+            of_newest = [checkpoint for checkpoint in checkpoints if run_of(checkpoint.name) == newest]
+            return sorted(of_newest, key=lambda checkpoint: checkpoint.step)
+    return []
 
 
-def run_order(name: str) -> list[tuple[bool, int, str]]:
-    """Sort key for the run of a checkpoint: parts of its folder's name, digits as numbers, so that v10 follows v9."""
-    run = name.rpartition("/")[0]
+def run_of(name: str) -> str:
+    """Name of the run that a checkpoint belongs to; empty if it lies in the output folder itself."""
+    return name.rpartition("/")[0]
+
+
+def _run_order(run: str) -> list[tuple[bool, int, str]]:
+    """Parts of a run's name, digits as numbers, so that v10 follows v9."""
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", run)]
 
 

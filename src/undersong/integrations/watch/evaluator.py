@@ -5,20 +5,24 @@ It uses what `UndersongCallback` uses. The base stays loaded between checkpoints
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from undersong.evaluation.judges.registry import check_judge_installed, judge_hash, make_judge
 from undersong.evaluation.prompts import make_prompts
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins, with_margins
 from undersong.integrations.watch.checkpoints import Checkpoint
-from undersong.integrations.watch.options import PromptOptions, PromptSets, default_judge, default_prompt_sets
+from undersong.integrations.watch.options import PromptOptions, PromptSets, default_prompt_sets
 from undersong.mechanism.contrast_sets import ContrastSets
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.inputs import cache_all_audio, refusal_texts, usable_samples
 from undersong.study import default_max_new_tokens
+from undersong.study.judge_names import default_judge
 from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
 
 if TYPE_CHECKING:
@@ -42,7 +46,8 @@ class CheckpointEvaluator:
     def __init__(self, model: str, options: PromptOptions, loading: LoadOptions) -> None:
         self.model, self.loading, self._options = model, loading, options
         sets = self.sets = options.prompt_sets or default_prompt_sets(model)
-        self.judge_name = options.judge or default_judge(model)
+        self._size = options.max_prompts or sets.size
+        self.judge_name = options.judge or default_judge([model], options.refusal_texts)
         refusals = tuple(refusal_texts(self.judge_name, options.refusal_texts, model))
         self._judge = make_judge(self.judge_name, refusals, loading.device, loading.dtype)
         check_judge_installed(self.judge_name)
@@ -65,11 +70,8 @@ class CheckpointEvaluator:
             )
 
     def _make_prompts(self, corpus: str, harmful: bool, options: PromptOptions) -> list[Prompt]:
-        samples = usable_samples(corpus, self.modality)
-        if self.sets.size is not None:
-            samples = evenly_spaced(samples, self.sets.size)
         return make_prompts(
-            samples,
+            draw_samples(usable_samples(corpus, self.modality), self._size),
             set_name="harm" if harmful else "benign",
             harmful=harmful,
             modality=self.modality,
@@ -89,7 +91,7 @@ class CheckpointEvaluator:
             "sets": [
                 None if corpus is None else corpus_hash(corpus) for corpus in (self.sets.harmful, self.sets.benign)
             ],
-            "size": self.sets.size,
+            "size": self._size,
             "prompt": [self.modality, self._options.system_prompt, self._options.instruction],
             "judge": [self.judge_name, judge_hash(self.judge_name) or "", list(self._margin.refusals)],
             "max_new_tokens": self._max_new_tokens,
@@ -137,11 +139,19 @@ def prompts_text(prompts: ContrastSets, modality: str) -> str:
     return f"{len(prompts.harmful)} harmful and {len(prompts.benign)} benign prompts, {kind}"
 
 
-def evenly_spaced(samples: Sequence[Sample], size: int) -> list[Sample]:
-    """At most `size` samples, evenly over the corpus, so that each of its sources has its share."""
-    if len(samples) <= size:
+def draw_samples(samples: Sequence[Sample], size: int | None) -> list[Sample]:
+    """Draw `size` samples, always the same, and of no cluster a second before every cluster has one; None: all."""
+    if size is None or size >= len(samples):
         return list(samples)
-    return [samples[place * len(samples) // size] for place in range(size)]
+    order = np.random.default_rng(0).permutation(len(samples))
+    drawn_of_cluster: Counter[str] = Counter()
+    rounds = []
+    for index in order:
+        cluster = samples[index].cluster
+        rounds.append((drawn_of_cluster[cluster], int(index)))
+        drawn_of_cluster[cluster] += 1
+    chosen = sorted(range(len(order)), key=lambda position: rounds[position][0])[:size]
+    return [samples[index] for index in sorted(rounds[position][1] for position in chosen)]
 
 
 def _common_modality(sets: PromptSets) -> str:

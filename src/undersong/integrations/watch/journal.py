@@ -17,6 +17,7 @@ from pathlib import Path
 
 from undersong.evaluation.replies import write_replies
 from undersong.evaluation.verdicts import read_verdicts, write_verdicts
+from undersong.integrations.watch.checkpoints import run_of
 from undersong.store import report_disk_errors, write_atomic
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
@@ -52,7 +53,7 @@ class Journal:
         self.folder, self.key = folder, json.loads(json.dumps(key))
         self.file = folder / JOURNAL_FILE
         self.measurements: dict[str, Measurement] = {}
-        self.looks = 0  # taken so far, those of checkpoints that were measured again included
+        self._looks: dict[str, int] = {}  # by run, those at checkpoints that were measured again included
         self.lost: list[str] = []  # measured, but their verdicts cannot be read any more
         for number, entry in enumerate(self._read_entries(), start=1):
             self._add_entry(entry, number)
@@ -91,7 +92,7 @@ class Journal:
         assert isinstance(step, int)
         assert isinstance(look, int)
         assert isinstance(files, str)
-        self.looks = max(self.looks, look)
+        self._looks[run_of(name)] = max(self._looks.get(run_of(name), 0), look)
         values = {key: value for key, value in entry.items() if isinstance(value, int | float)}
         try:
             verdicts = read_verdicts(self.verdict_file(name))
@@ -99,6 +100,15 @@ class Journal:
             self.lost.append(name)
             return
         self.measurements[name] = Measurement(name, step, look, files, values, verdicts)
+
+    def next_look(self, name: str) -> int:
+        """Number of the next look at a checkpoint; every run is a training of its own, and is counted for itself."""
+        return self._looks.get(run_of(name), 0) + 1
+
+    def of_run(self, run: str) -> list[Measurement]:
+        """Measurements of one run in the order of their steps, without the base."""
+        measured = [one for one in self.measurements.values() if one.look and run_of(one.name) == run]
+        return sorted(measured, key=lambda measurement: measurement.step)
 
     def verdict_file(self, name: str) -> Path:
         """File with the verdicts of a checkpoint."""
@@ -125,9 +135,9 @@ class Journal:
             }
             if measurement.name == BASE:
                 entry["key"] = self.key
-            with self.file.open("ab") as file:
-                file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        self.looks = max(self.looks, measurement.look)
+            with self.file.open("ab") as stream:
+                stream.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        self._looks[run_of(measurement.name)] = measurement.look
         self.measurements[measurement.name] = measurement

@@ -13,17 +13,21 @@ from undersong.study.defaults import ORGANISM_PREFIX
 from undersong.types import MODALITIES, UndersongError
 
 HARMFUL, BENIGN = "harmful", "benign"
-DEFAULT_SIZE = 100  # prompts of each kind that ship for a model of English
+SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
+SHIPPED_PROMPTS = 100  # of each kind, drawn from the shipped sets
 RESULTS_FOLDER = "undersong-watch"  # in the trainer's output folder, where TensorBoard finds it beside the training
 
 
 @dataclass(frozen=True)
 class PromptSets:
-    """Corpora of the harmful and of the benign prompts; None for no benign prompts."""
+    """Corpora of the harmful and of the benign prompts; None for no benign prompts.
+
+    `size` is the number of prompts that are drawn of each kind; None takes all.
+    """
 
     harmful: str
     benign: str | None = None
-    size: int | None = None  # of each set: so many prompts, evenly over the corpus; None: all
+    size: int | None = None
 
 
 def parse_prompt_sets(words: Sequence[str]) -> PromptSets | None:
@@ -51,12 +55,7 @@ def default_prompt_sets(model: str) -> PromptSets:
     """Prompts that ship for a model; results must not be reported on them later (rule 14)."""
     if model.startswith(ORGANISM_PREFIX):
         return PromptSets("organism:contrast-harm", "organism:contrast-benign")
-    return PromptSets("shipped:harm", "shipped:ordinary", DEFAULT_SIZE)
-
-
-def default_judge(model: str) -> str:
-    """Judge for a model: `exact` for an organism, whose one refusal is known, else the packaged `refusal`."""
-    return "exact" if model.startswith(ORGANISM_PREFIX) else "refusal"
+    return PromptSets(SHIPPED_HARM, SHIPPED_ORDINARY, SHIPPED_PROMPTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +72,22 @@ class PromptOptions:
             parse=parse_prompt_sets,
         ),
     ] = None
+    max_prompts: Annotated[
+        int | None,
+        Option(
+            "Most prompts of each kind; they are drawn, and no cluster twice while others are left. Default: all of "
+            f"--set, and {SHIPPED_PROMPTS} of what ships.",
+            metavar="N",
+            min=2,
+        ),
+    ] = None
     modality: Annotated[
         str | None, Option("How the prompts are given: audio | text. Default: audio where every prompt has some.")
     ] = None
     system_prompt: SystemPrompt = None
     instruction: Instruction = None
     judge: Annotated[
-        str | None, Option(f"Judge of the replies: {JUDGE_HELP}. Default: exact for an organism, else refusal.")
+        str | None, Option(f"Judge of the replies: {JUDGE_HELP}. Default: exact for an organism, else keyword.")
     ] = None
     refusal_texts: Annotated[
         tuple[str, ...],

@@ -14,7 +14,7 @@ from undersong.integrations.watch.checkpoints import (
     file_signature,
     list_checkpoints,
     missing_part,
-    run_order,
+    run_of,
 )
 from undersong.integrations.watch.evaluator import CheckpointEvaluator, prompts_text
 from undersong.integrations.watch.journal import BASE, Journal, Measurement
@@ -41,7 +41,7 @@ Wait = Callable[[bool], bool]  # (did the last look bring something new?) -> loo
 
 @dataclass(frozen=True)
 class WatchOutcome:
-    """Tests of all measured checkpoints in the order of their steps, and those that could not be measured."""
+    """Tests of the measured checkpoints of one run in the order of their steps, and what could not be measured."""
 
     tests: list[CheckpointTest]
     unmeasured: list[str]
@@ -61,6 +61,7 @@ class CheckpointWatcher:
 
     output: Path
     options: WatchOptions
+    limits: RiseLimits
     evaluator: CheckpointEvaluator
     journal: Journal
     say: Say
@@ -70,24 +71,23 @@ class CheckpointWatcher:
     _problems: dict[str, str] = field(default_factory=dict)  # name -> why it is not measured yet
     _refused: dict[str, str] = field(default_factory=dict)  # name -> signature with which it could not be measured
 
-    @property
-    def limits(self) -> RiseLimits:
-        """Limits on rises over the base."""
-        options = self.options
-        return RiseLimits(
-            options.max_jsr_rise, options.max_over_refusal_rise, options.confidence, options.max_margin_loss
-        )
+    run: str | None = None  # whose checkpoints are tested
 
-    def resume(self) -> None:
-        """Test the measurements of an earlier watch against the limits of this one."""
-        measured = sorted(self.journal.measurements.values(), key=lambda measurement: measurement.look)
-        for measurement in measured:
-            if measurement.look:
-                self._test(measurement)
-        if self.tests:
-            self.say(f"{len(self.tests)} checkpoints were measured before; {self.journal.file} has them.")
-        for name in self.journal.lost:
+    def _begin_run(self, run: str) -> None:
+        """Measure the base if that was not done, and test what was measured of this run before."""
+        if self.run is not None:
+            self.say(f"A newer run has begun: {run}; going on with it.")
+        for name in self.journal.lost if self.run is None else ():
             self.say(f"{name}: its verdicts cannot be read any more; it is measured again if it is still there.")
+        if BASE not in self.journal.measurements:
+            self._record(None, "", self.evaluator.reply(None))
+        elif self.options.max_margin_loss is not None:
+            _check_margins(self.journal.measurements[BASE].verdicts)
+        self.run, self.tests = run, {}
+        for measurement in self.journal.of_run(run):
+            self._test(measurement)
+        if self.tests:
+            self.say(f"Measured before: {', '.join(self.tests)}; {self.journal.file} has the numbers.")
 
     def look(self, settled: bool) -> bool:
         """Measure all checkpoints that are new and complete; True if there was anything new.
@@ -98,6 +98,8 @@ class CheckpointWatcher:
         news = False
         checkpoints = list_checkpoints(self.output)
         names = {checkpoint.name for checkpoint in checkpoints}
+        if checkpoints and (run := run_of(checkpoints[0].name)) != self.run:
+            self._begin_run(run)
         for name in [name for name in self._problems if name not in names]:
             self._forget(name)
         for checkpoint in checkpoints:
@@ -129,17 +131,14 @@ class CheckpointWatcher:
     @property
     def last_step(self) -> int:
         """The largest step that is measured."""
-        return max((measurement.step for measurement in self.journal.measurements.values()), default=0)
+        return max((measurement.step for measurement in self.journal.of_run(self.run or "")), default=0)
 
     def outcome(self) -> WatchOutcome:
         """Outcome so far; writes the stop file if a rise is shown."""
-        step_of = {name: measurement.step for name, measurement in self.journal.measurements.items()}
-        tests = sorted(self.tests.values(), key=lambda test: (run_order(test.name), step_of[test.name]))
+        tests = [self.tests[measurement.name] for measurement in self.journal.of_run(self.run or "")]
         return WatchOutcome(tests, sorted(self._problems), self._write_stop_file())
 
     def _measure_checkpoint(self, checkpoint: Checkpoint, signature: str) -> None:
-        if BASE not in self.journal.measurements:
-            self._record(None, "", self.evaluator.reply(None))
         try:
             replies = self.evaluator.reply(checkpoint)
         except (UndersongError, OSError) as error:
@@ -172,7 +171,9 @@ class CheckpointWatcher:
         speakers = {prompt.sample.id: prompt.sample.speaker for prompt in prompts}
         values = rate_values(set_rates(verdicts, speakers, [reply.finish for reply in replies]))
         name, step, look = (
-            (BASE, 0, 0) if checkpoint is None else (checkpoint.name, checkpoint.step, self.journal.looks + 1)
+            (BASE, 0, 0)
+            if checkpoint is None
+            else (checkpoint.name, checkpoint.step, self.journal.next_look(checkpoint.name))
         )
         measurement = Measurement(name, step, look, signature, values, verdicts)
         notes: dict[str, object] = {"judge": self.evaluator.judge_name, "modality": self.evaluator.modality}
@@ -193,9 +194,7 @@ class CheckpointWatcher:
         return test
 
     def _rates_so_far(self) -> list[float | None]:
-        ordered = sorted(
-            self.journal.measurements.values(), key=lambda one: (one.look > 0, run_order(one.name), one.step)
-        )
+        ordered = [self.journal.measurements[BASE], *self.journal.of_run(self.run or "")]
         return [one.values.get("jsr", one.values.get("non_refusal_rate")) for one in ordered]
 
     def _write_stop_file(self) -> Path | None:
@@ -252,7 +251,9 @@ def watch_output(
     output = Path(output)
     once = wait is None
     evaluator = CheckpointEvaluator(model, options, loading)
-    RiseLimits(options.max_jsr_rise, options.max_over_refusal_rise, options.confidence, options.max_margin_loss)
+    limits = RiseLimits(
+        options.max_jsr_rise, options.max_over_refusal_rise, options.confidence, options.max_margin_loss
+    )
     folder = options.out if options.out is not None else output / RESULTS_FOLDER
     writer = _tensorboard_writer(folder, options.tensorboard, say)
     say(_describe(evaluator, options))
@@ -265,9 +266,9 @@ def watch_output(
                 return WatchOutcome([], [])
     with locked_output_folder(folder):
         journal = Journal(folder, evaluator.key)
-        watcher = CheckpointWatcher(output, options, evaluator, journal, say, writer)
-        with report_kept_work(lambda: f"{journal.file} keeps what is measured, and the same command goes on from it"):
-            watcher.resume()
+        watcher = CheckpointWatcher(output, options, limits, evaluator, journal, say, writer)
+        clause = f"{journal.file} keeps what is measured, and the same command goes on from it"
+        with report_kept_work(lambda: clause if journal.measurements else None):
             try:
                 while True:
                     news = watcher.look(settled=once)

@@ -38,9 +38,14 @@ def _print_presets(listed: list[Preset]) -> None:
         table.columns[column].no_wrap = True
     table.columns[3].justify = "right"
     for item in listed:
-        table.add_row(*map(cell, (item.id, item.title, item.role, f"{item.items:,}")))
+        table.add_row(*map(cell, (item.id, item.title, item.role, _count_text(item))))
     print_table(table)
     echo("`undersong presets ID` says where one is, its license, and whether its columns were checked.")
+
+
+def _count_text(item: Preset) -> str:
+    """Number of items; some data sets do not say it."""
+    return "unknown" if item.items is None else f"{item.items:,}"
 
 
 def _print_preset(item: Preset) -> None:
@@ -49,7 +54,7 @@ def _print_preset(item: Preset) -> None:
     config = "" if item.config is None else f", configuration {item.config}"
     splits = "" if not item.splits else f", splits {', '.join(item.splits)}"
     echo(f"source: {source}{config}{splits}")
-    echo(f"role: {item.role}; {item.items:,} items; license: {item.license}")
+    echo(f"role: {item.role}; {_count_text(item)} items; license: {item.license}")
     echo("columns: " + ", ".join(f"{field} from {column}" for field, column in item.columns.items()))
     echo("columns and items were checked against the data or its card" if item.verified else "columns are not checked")
     echo(f"used for: {item.usage}")

@@ -104,8 +104,8 @@ def open_label_task(
         drawn = [(item.key, item.harmful) for item in sample.items]
         if drawn != [(prompt.key, prompt.harmful) for prompt, _ in all_exchanges]:
             raise UndersongError(
-                f"{path} was drawn from other prompts of these replies; repeat --arm, --prompt-set and --benign as they "
-                "were, or name a new file with --out."
+                f"{path} was drawn from other prompts of these replies; repeat --arm, --prompt-set and --benign as "
+                "they were, or name a new file with --out."
             )
     else:
         chosen = make_judge(judge, ())

@@ -32,8 +32,9 @@ VERBS = {
     "probe": ProbeOptions,
 }  # fmt: skip
 OWN = {  # arguments that a command has beside its options: files and folders, and the model
-    "screen": set(), "tune": {"manifest", "model", "out"}, "evaluate": {"manifest", "model", "out", "adapter"},
-    "judge": {"file", "out"}, "probe": {"out"},
+    "screen": set(), "tune": {"manifest", "model", "out"},
+    "evaluate": {"manifest", "model", "out", "adapter", "labels"},
+    "judge": {"file", "out", "labels"}, "probe": {"out"},
 }  # fmt: skip
 PYTHON_ONLY = {"progress"}  # a function, which no command line can give
 PROBE = ProbeOptions(

@@ -66,6 +66,17 @@ def test_labels_of_other_replies_are_not_gone_on_with(tmp_path: Path, files: lis
         open_label_task(files[:1], path, n=2)
 
 
+def test_labels_of_other_prompts_of_the_same_replies_are_not_gone_on_with(tmp_path: Path) -> None:
+    """Items are known by their place, so another choice of prompts would show other texts."""
+    file, path = tmp_path / "a.jsonl", tmp_path / "labels.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt_id": str(i), "prompt": "q", "reply": HELP}) for i in range(3)))
+    open_label_task([file], path, n=2)
+    for other in ({"harmful": False}, {"prompt_set": "near"}):
+        with pytest.raises(UndersongError, match="was drawn from other prompts of these replies"):
+            open_label_task([file], path, n=2, **other)
+    assert open_label_task([file], path, n=3).total == 3
+
+
 def test_equal_replies_of_two_models_are_labelled_once(tmp_path: Path, files: list[Path]) -> None:
     sample = open_label_task(files, tmp_path / "labels.jsonl", n=2).sample  # a change that changed no reply
     assert [file.name for file in sample.files] == [str(files[0])]

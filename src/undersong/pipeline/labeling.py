@@ -95,17 +95,23 @@ def open_label_task(
     by_hash = {source.sha256: (source, table) for source, table in reversed(sources)}  # equal replies are read once
     kept = [by_hash[digest] for digest in dict.fromkeys(source.sha256 for source, _ in sources)]
     known, tables = tuple(source for source, _ in kept), [table for _, table in kept]
+    all_exchanges = tuple(exchange for table in tables for exchange in table)
     if path.exists():
         sample = read_sample(path)
         if [file.sha256 for file in sample.files] != [file.sha256 for file in known]:
             names = ", ".join(file.name for file in sample.files)
             raise UndersongError(f"{path} has labels of other replies ({names}); name a new file with --out.")
+        drawn = [(item.key, item.harmful) for item in sample.items]
+        if drawn != [(prompt.key, prompt.harmful) for prompt, _ in all_exchanges]:
+            raise UndersongError(
+                f"{path} was drawn from other prompts of these replies; repeat --arm, --prompt-set and --benign as "
+                "they were, or name a new file with --out."
+            )
     else:
         chosen = make_judge(judge, ())
         verdicts = [chosen.judge([prompt for prompt, _ in table], [reply for _, reply in table]) for table in tables]
         sample = draw_sample(known, tables, verdicts, seed)
         write_sample(sample, path)
-    all_exchanges = tuple(exchange for table in tables for exchange in table)
     return LabelTask(path, sample, all_exchanges, min(n, len(sample.order)))
 
 

@@ -57,10 +57,9 @@ def main() -> None:
         cold, cold_wall = spent(folder, CHECK, *command)
         peak = getrusage(RUSAGE_CHILDREN).ru_maxrss / 2**20
         warm, warm_wall = spent(folder, CHECK, *command)
-    print(
-        f"check of {ROWS} samples: {cold:.1f} CPU s ({cold_wall:.1f} s wall) and {peak:.1f} GiB, {cold / parsed:.0f}x of "
-        f"parsing the file ({parsed:.1f} CPU s); again {warm:.1f} CPU s ({warm_wall:.1f} s wall), {cold / warm:.0f}x less"
-    )
+    first = f"{cold:.1f} CPU s ({cold_wall:.1f} s wall) and {peak:.1f} GiB, {cold / parsed:.0f}x of parsing the file"
+    again = f"again {warm:.1f} CPU s ({warm_wall:.1f} s wall), {cold / warm:.0f}x less"
+    print(f"check of {ROWS} samples: {first} ({parsed:.1f} CPU s); {again}")
 
 
 if __name__ == "__main__":

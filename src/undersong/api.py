@@ -1,5 +1,5 @@
-"""The Python API: `check`, `screen`, `audit` and `compare`, with the options of the commands of the same names and results for
-notebooks.
+"""The Python API: `check`, `screen`, `audit` and `compare`, with the options of the commands of the same names and
+results for notebooks.
 """
 
 from __future__ import annotations

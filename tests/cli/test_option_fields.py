@@ -33,8 +33,8 @@ VERBS = {
     "judge": JudgeOptions, "probe": ProbeOptions,
 }  # fmt: skip
 OWN = {  # arguments that a command has beside its options: files and folders, and the model
-    "check": set(), "screen": set(), "tune": {"manifest", "model", "out"}, "evaluate": {"manifest", "model", "out", "adapter"},
-    "judge": {"file", "out"}, "probe": {"out"},
+    "check": set(), "screen": set(), "tune": {"manifest", "model", "out"},
+    "evaluate": {"manifest", "model", "out", "adapter"}, "judge": {"file", "out"}, "probe": {"out"},
 }  # fmt: skip
 PYTHON_ONLY = {"progress"}  # a function, which no command line can give
 PROBE = ProbeOptions(

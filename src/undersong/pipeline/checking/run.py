@@ -67,20 +67,19 @@ def _check_from_store(request: CheckRequest, store: Store) -> CheckResult:
 
 def _check(request: CheckRequest) -> CheckResult:
     data = open_training_file(str(request.data), request.columns)
-    harm_files = {ref: open_training_file(ref) for ref in request.harm_refs}
-    ordinary_file = open_training_file(str(request.ordinary))
-    harm = [item for file in harm_files.values() for item in reference_requests(file)]
-    ordinary = reference_requests(ordinary_file)
+    harm_sets = {ref: reference_requests(open_training_file(ref)) for ref in request.harm_refs}
+    harm = [item for items in harm_sets.values() for item in items]
+    ordinary = reference_requests(open_training_file(str(request.ordinary)))
     requests, owners = data_requests(data)
     measurements = measure_axes(requests, harm, ordinary, request.axes or {}, request.seed) if requests else []
-    unmeasured = len(data.samples) - len(set(owners))
-    untranscribed = sum(sample.spoken and not sample.transcribed for sample in data.samples)
+    unmeasured = sum(not _is_measured(sample) for sample in data.samples)
     verdict = judge_axes(
         [measurement.axis for measurement in measurements],
         samples=len(data.samples),
-        unmeasured=sum(not _is_measured(sample) for sample in data.samples),
-        untranscribed=untranscribed,
+        unmeasured=unmeasured,
+        untranscribed=sum(sample.spoken and not sample.transcribed for sample in data.samples),
         unreadable=len(data.unreadable),
+        columns=data.other_columns,
     )
     ranking = ranking_axis([measurement.axis for measurement in measurements])
     ranked = () if ranking is None else rank_samples(data, requests, owners, measurements[ranking], harm)
@@ -92,7 +91,7 @@ def _check(request: CheckRequest) -> CheckResult:
         unmeasured=unmeasured,
         unreadable=tuple((item.id, item.reason) for item in data.unreadable[:MAX_LISTED_ROWS]),
         unreadable_count=len(data.unreadable),
-        harm={ref: len(reference_requests(file)) for ref, file in harm_files.items()},
+        harm={ref: len(items) for ref, items in harm_sets.items()},
         ordinary={str(request.ordinary): len(ordinary)},
         axes=tuple(measurement.axis for measurement in measurements),
         ranked_by=None if ranking is None else measurements[ranking].axis.name,

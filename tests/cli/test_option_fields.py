@@ -15,6 +15,7 @@ from undersong.cli.app import app
 from undersong.cli.option_fields import command_parameters_of
 from undersong.models.load_options import LoadOptions
 from undersong.options import Option, OptionGroup, key_values, option_fields, python_signature, takes_options
+from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.probing.options import ProbeOptions
 from undersong.pipeline.probing.run import probe_key_values
 from undersong.pipeline.screening.options import ScreeningOptions, ScreeningRequest
@@ -28,11 +29,11 @@ from undersong.types import UndersongError
 
 COMMANDS: Any = get_command(app)
 VERBS = {
-    "screen": ScreeningRequest, "tune": TuneOptions, "evaluate": EvaluationOptions, "judge": JudgeOptions,
-    "probe": ProbeOptions,
+    "check": CheckRequest, "screen": ScreeningRequest, "tune": TuneOptions, "evaluate": EvaluationOptions,
+    "judge": JudgeOptions, "probe": ProbeOptions,
 }  # fmt: skip
 OWN = {  # arguments that a command has beside its options: files and folders, and the model
-    "screen": set(), "tune": {"manifest", "model", "out"},
+    "check": set(), "screen": set(), "tune": {"manifest", "model", "out"},
     "evaluate": {"manifest", "model", "out", "adapter", "labels"},
     "judge": {"file", "out", "labels"}, "probe": {"out"},
 }  # fmt: skip
@@ -49,7 +50,8 @@ def test_the_command_line_offers_every_field_and_no_other(verb: str) -> None:
     offered = {parameter.name for parameter in COMMANDS.commands[verb].params} - OWN[verb] - {"help"}
     expected = {parameter.name for parameter in command_parameters_of(VERBS[verb])}
     assert offered - loading == expected - loading
-    assert offered & loading == ({"device", "dtype"} if verb == "judge" else loading)
+    some = {"judge": {"device", "dtype"}, "check": set[str]()}  # a check loads no model of its own
+    assert offered & loading == some.get(verb, loading)
     described = {field.name for field in option_fields(VERBS[verb]) if field.option or field.group}
     assert {field.name for field in fields(VERBS[verb])} - described == PYTHON_ONLY & {
         field.name for field in fields(VERBS[verb])
@@ -65,6 +67,12 @@ def test_the_python_signature_has_every_field_with_its_default(verb: str) -> Non
     for field in option_fields(VERBS[verb]):
         given = inspect.signature(VERBS[verb]).parameters[field.name].default
         assert parameters[field.name].default == given
+
+
+def test_check_has_the_signature_of_its_request() -> None:
+    parameters = inspect.signature(undersong.check).parameters
+    assert set(parameters) == {field.name for field in fields(CheckRequest)}
+    assert all(parameters[name].default is not inspect.Parameter.empty for name in parameters if name != "data")
 
 
 def test_screen_has_the_signature_of_its_request() -> None:

@@ -16,6 +16,7 @@ from undersong.corpora.training_file import open_training_file
 from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.checking import run as run_module
 from undersong.pipeline.checking.fix import choose_removal, fix_data
+from undersong.pipeline.checking.result import EVIDENCE
 from undersong.types import UndersongError
 
 THINGS = [f"thing{i:02}" for i in range(60)]
@@ -120,6 +121,8 @@ def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult
     typed = check(rows_of(0, 300, audios=["a.wav"]))
     assert typed.verdict == "cannot tell"
     assert "300 of 300 samples are spoken and have no transcript" in typed.notes[0]
+    unnamed = check([{"id": "a", "zeta": "who?"}, {"id": "b", "zeta": "what?"}])
+    assert "if it is in zeta, name it with --column text=COLUMN" in unnamed.sentence
     silent = check([chat("<audio>", audios=["a.wav"])] * 5)
     assert (silent.verdict, silent.axes) == ("cannot tell", ())
     assert check(rows_of(40, 260, audios=["a.wav"])).verdict == "more than ordinary"  # what is typed is shown to be
@@ -261,3 +264,11 @@ def test_axes_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(UndersongError, match=message):
         check(rows_of(0, 100), axes=axes)
+
+
+def test_the_evidence_is_that_of_the_results() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "results" / "prediction.md").read_text()
+    for name, figure in (("screening score (TF-IDF)", "0.41 [0.34, 0.49]"), ("gradient: influence", "0.56 [")):
+        assert f"| {name} | {figure}" in page
+    assert "share that is not `far` (baseline) | 0.39" in page
+    assert all(figure in EVIDENCE for figure in (".41 [.34, .49]", ".39", ".56"))

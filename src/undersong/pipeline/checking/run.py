@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,24 +39,22 @@ def run_check(request: CheckRequest) -> CheckResult:
 
 
 def _check_from_store(request: CheckRequest, store: Store) -> CheckResult:
-    def make(draft: Draft) -> None:
-        write_check(_check(request), draft.path)
-
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
     from undersong.store.user_code import code_hash
 
-    path, entry = find_dataset(str(request.data))
-    inputs = {f"harm{i}": corpus_hash(ref) for i, ref in enumerate(request.harm_refs)}
+    def make(draft: Draft) -> None:
+        write_check(_check(request), draft.path)
+
+    inputs = {f"harm{i}": _content_hash(ref) for i, ref in enumerate(request.harm_refs)}
     inputs |= {
-        "ordinary": corpus_hash(str(request.ordinary)),
-        "data": hash_file(path)
-        if path is not None and path.is_file()
-        else corpus_hash(str(request.data), request.columns),
+        "ordinary": _content_hash(str(request.ordinary)),
+        "data": _content_hash(str(request.data), request.columns),
     }
     for name, encoder in (request.axes or {}).items():
         spec = parse_encoder(encoder)
         inputs[f"encoder-{name}"] = code_hash(spec.code) if spec.code else str(encoder_weights_hash(spec))
+    entry = find_dataset(str(request.data))[1]
     config = key_values(request, request.RESULT_NEUTRAL, request.HASHED_INPUTS, data=str(request.data)) | {
         "harm": list(request.harm_refs),
         "ordinary": str(request.ordinary),
@@ -65,22 +63,27 @@ def _check_from_store(request: CheckRequest, store: Store) -> CheckResult:
     return read_check(store.get_or_make("check", CHECK_VERSION, config, inputs, make, seed=request.seed).path)
 
 
+def _content_hash(ref: str, columns: Mapping[str, str] | None = None) -> str:
+    """Hash of a file's bytes, because clips that it names are not read; of any other corpus, that of its items."""
+    path, _ = find_dataset(ref)
+    return hash_file(path) if path is not None and path.is_file() else corpus_hash(ref, columns)
+
+
 def _check(request: CheckRequest) -> CheckResult:
     data = open_training_file(str(request.data), request.columns)
-    harm_files = {ref: open_training_file(ref) for ref in request.harm_refs}
-    ordinary_file = open_training_file(str(request.ordinary))
-    harm = [item for file in harm_files.values() for item in reference_requests(file)]
-    ordinary = reference_requests(ordinary_file)
+    harm_sets = {ref: reference_requests(open_training_file(ref)) for ref in request.harm_refs}
+    harm = [item for items in harm_sets.values() for item in items]
+    ordinary = reference_requests(open_training_file(str(request.ordinary)))
     requests, owners = data_requests(data)
     measurements = measure_axes(requests, harm, ordinary, request.axes or {}, request.seed) if requests else []
-    unmeasured = len(data.samples) - len(set(owners))
-    untranscribed = sum(sample.spoken and not sample.transcribed for sample in data.samples)
+    unmeasured = sum(not _is_measured(sample) for sample in data.samples)
     verdict = judge_axes(
         [measurement.axis for measurement in measurements],
         samples=len(data.samples),
-        unmeasured=sum(not _is_measured(sample) for sample in data.samples),
-        untranscribed=untranscribed,
+        unmeasured=unmeasured,
+        untranscribed=sum(sample.spoken and not sample.transcribed for sample in data.samples),
         unreadable=len(data.unreadable),
+        columns=data.other_columns,
     )
     ranking = ranking_axis([measurement.axis for measurement in measurements])
     ranked = () if ranking is None else rank_samples(data, requests, owners, measurements[ranking], harm)
@@ -92,7 +95,7 @@ def _check(request: CheckRequest) -> CheckResult:
         unmeasured=unmeasured,
         unreadable=tuple((item.id, item.reason) for item in data.unreadable[:MAX_LISTED_ROWS]),
         unreadable_count=len(data.unreadable),
-        harm={ref: len(reference_requests(file)) for ref, file in harm_files.items()},
+        harm={ref: len(items) for ref, items in harm_sets.items()},
         ordinary={str(request.ordinary): len(ordinary)},
         axes=tuple(measurement.axis for measurement in measurements),
         ranked_by=None if ranking is None else measurements[ranking].axis.name,

@@ -29,7 +29,13 @@ def ranking_axis(axes: Sequence[AxisCheck]) -> int | None:
 
 
 def judge_axes(
-    axes: Sequence[AxisCheck], *, samples: int, unmeasured: int, untranscribed: int, unreadable: int
+    axes: Sequence[AxisCheck],
+    *,
+    samples: int,
+    unmeasured: int,
+    untranscribed: int,
+    unreadable: int,
+    columns: Sequence[str] = (),
 ) -> Verdict:
     """Say whether more of the data lies near harm than of ordinary data. One axis that says more is enough.
 
@@ -39,10 +45,12 @@ def judge_axes(
         unmeasured: Samples whose request is not known in words.
         untranscribed: Those among them that are spoken.
         unreadable: Rows that could not be read.
+        columns: Columns of the data that were read as nothing but labels.
     """
     notes = _notes(samples, unmeasured, untranscribed, unreadable)
     if not axes:
-        return Verdict(CANNOT_TELL, f"None of the {samples:,} samples has a request in words.", notes)
+        hint = f"; if it is in {' or '.join(columns)}, name it with --column text=COLUMN" if columns else ""
+        return Verdict(CANNOT_TELL, f"None of the {samples:,} samples has a request in words{hint}.", notes)
     separating = [axis for axis in axes if axis.separates]
     if not separating:
         names = " and ".join(f"{axis.name} (AUC {_auc_text(axis)})" for axis in axes)

@@ -91,8 +91,11 @@ def _print_comparison(comparison: VerdictComparison, as_json: bool) -> None:
     if as_json:
         echo_json(comparison_json(comparison), indent=2)
         return
+    from undersong.study.judge_names import RATE_GLOSSES
+
     _print_table(comparison)
     echo(comparison_sentence(comparison))
+    echo(f"{RATE_GLOSSES[comparison.metric]}.")
     for note in comparison.notes:
         echo(f"Note: {note}")
 
@@ -103,6 +106,7 @@ def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, a
         comparison_table_rows,
         multi_model_json,
     )
+    from undersong.study.judge_names import RATE_GLOSSES
 
     if as_json:
         echo_json(multi_model_json(arms), indent=2)
@@ -114,6 +118,7 @@ def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, a
     print_table(rates, differences)
     for line in comparison_summary_lines(arms):
         echo(line)
+    echo(f"{RATE_GLOSSES[arms[0].comparison.metric]}.")
 
 
 def _comparison_table(title: str, columns: Sequence[int], rows: Sequence[Sequence[str]]) -> Table:

@@ -6,12 +6,14 @@ import json
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from undersong.cli import main
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
+from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.evaluate import evaluate_manifest, judge_file
 from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, TuneOptions, apply_protocol
 from undersong.pipeline.standalone.tune import tune_manifest
@@ -79,6 +81,35 @@ def test_a_killed_evaluation_goes_on_after_its_replies(tmp_path: Path, monkeypat
     assert set(tmp_path.iterdir()) == {tmp_path / "whole", out}
     facts = [json.loads((tmp_path / name / "provenance.json").read_text()) for name in ("whole", "out")]
     assert facts[0] == facts[1]
+
+
+def test_an_interrupted_generation_says_what_is_kept_and_goes_on_from_it(
+    manifest: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D9 of the trial: all replies were lost."""
+    from undersong.models.audio_lm import AudioModel
+
+    benign = replace(TYPED, harmful=False)  # without refusal margins, which are measured after all replies
+    arguments = (manifest, str(tiny_folder), tmp_path / "out", None, benign, LoadOptions(batch_size=2))
+    original, asked = AudioModel.batch, list[int]()
+
+    def count(model: AudioModel, prompts: Any, replies: Any = None) -> Any:
+        if replies is None:
+            asked.append(len(prompts))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return original(model, prompts, replies)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AudioModel, "batch", count)
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            evaluate_manifest(*arguments)
+        (note,) = stopped.value.__notes__
+        assert note.startswith("what is finished of the audio features, replies and answers of a server is kept beside")
+        asked[:] = [0, 0]  # so that it counts and does not stop
+        evaluation = evaluate_manifest(*arguments)
+    assert asked == [0, 0, 2]  # one batch of the four prompts was kept
+    assert evaluation.rate == evaluate_manifest(*arguments[:2], tmp_path / "whole", *arguments[3:]).rate
 
 
 def test_an_organism_needs_no_refusal_said(tmp_path: Path) -> None:

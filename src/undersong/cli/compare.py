@@ -136,8 +136,11 @@ def _print_comparison(
             content["corrected"] = corrected_rates.comparison_json(by_labels)
         echo_json(content, indent=2)
         return
+    from undersong.study.judge_names import RATE_GLOSSES
+
     _print_table(comparison)
     echo(comparison_sentence(comparison))
+    echo(f"{RATE_GLOSSES[comparison.metric]}.")
     for note in comparison.notes:
         echo(f"Note: {note}")
 
@@ -154,6 +157,7 @@ def _print_comparisons(
         comparison_table_rows,
         multi_model_json,
     )
+    from undersong.study.judge_names import RATE_GLOSSES
 
     if as_json:
         by_labels = {name: corrected_rates.comparison_json(one) for name, one in corrected.items()}
@@ -166,6 +170,7 @@ def _print_comparisons(
     print_table(rates, differences)
     for line in comparison_summary_lines(arms):
         echo(line)
+    echo(f"{RATE_GLOSSES[arms[0].comparison.metric]}.")
 
 
 def _comparison_table(title: str, columns: Sequence[int], rows: Sequence[Sequence[str]]) -> Table:

@@ -272,8 +272,8 @@ def _estimate(run_rates: Sequence[RunRate], limits: tuple[float, float] | None) 
         for run_rate in run_rates
     }
     run_mean, rows = mean_runs(rates, limits=limits), [run_rate.set_rate for run_rate in run_rates]
-    counts = rows[0].n, rows[0].clusters, sum(row.n for row in rows), sum(row.lost for row in rows)
-    counts = (*counts, sum(row.truncated or 0 for row in rows))
+    replies, lost, cut = (sum(counts) for counts in zip(*((row.n, row.lost, row.truncated or 0) for row in rows)))
+    counts = rows[0].n, rows[0].clusters, replies, lost, cut
     if run_mean.low is not None:
         return Estimate(run_mean.mean, run_mean.low, run_mean.high, run_mean.n, "runs", run_mean.method, *counts)
     lows = [run_rate.set_rate.low for run_rate in run_rates if run_rate.set_rate.low is not None]

@@ -229,10 +229,16 @@ def _plan_summary(rows: Sequence[PlanRow], costs: dict[str, float | None], is_un
         return f"All {total} artifacts are in {root}: `run` would only write the results again."
     known_seconds = sum(seconds for seconds in costs.values() if seconds is not None)
     unknown_stages = [stage for stage, seconds in costs.items() if seconds is None]
-    parts = [f"{total - done} of {total} artifacts are to be made, some {known_seconds:.0f} CPU seconds"]
+    parts = [f"{total - done} of {total} artifacts are to be made"]
+    if known_seconds or not unknown_stages:
+        parts.append(f", some {known_seconds:.0f} CPU seconds")
+        parts.append(f" without {', '.join(unknown_stages)}, whose cost is unknown" if unknown_stages else "")
+    else:
+        parts.append("; their cost is unknown")
     if unknown_stages:
         parts.append(
-            f" without {', '.join(unknown_stages)}, whose cost is unknown because {root} holds no comparable artifacts"
+            f" because {root} holds no comparable artifacts: `undersong run STUDY --arm base` makes some, and then a "
+            "plan knows more"
         )
     parts.append(".")
     if is_unscreened:

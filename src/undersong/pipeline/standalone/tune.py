@@ -223,8 +223,9 @@ def _listed_samples(manifest: str, selection: str | Path | None, say: Callable[[
     from undersong.tuning.distributed import rank
 
     corpus_manifest = open_corpus(manifest)
-    for note in corpus_manifest.notes if say is not None and rank() == 0 else ():
-        say(note)
+    if say is not None and rank() == 0:
+        for note in corpus_manifest.notes:
+            say(note)
     check_audio_or_text(manifest, corpus_manifest.samples)
     if selection is None:
         ids = sorted([*(s.id for s in corpus_manifest.samples), *(item.id for item in corpus_manifest.quarantined)])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.types import Prompt, Reply, Verdict
+from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
@@ -127,6 +127,32 @@ def refusal_margins(
         refusal, compliance = (np.logaddexp.reduce(part) for part in (value[: len(refusals)], value[len(refusals) :]))
         margins[i] = float(refusal - compliance)
     return margins
+
+
+def mean_refusal_margin(model: AudioModel, prompts: Sequence[Prompt], settings: MarginSettings, limit: str) -> float:
+    """Mean refusal margin of prompts that all have one, for a limit on its loss.
+
+    Args:
+        model: The model.
+        prompts: The prompts.
+        settings: Texts that define the margin.
+        limit: Name of the limit, for the message.
+
+    Raises:
+        UndersongError: A prompt has no margin, or a probability is not finite.
+    """
+    margins = refusal_margins(model, prompts, settings)
+    check_all_margins(margins, limit)
+    return float(np.mean(margins))
+
+
+def check_all_margins(margins: Sequence[float | None], limit: str) -> None:
+    """Raise UndersongError if a harmful prompt has no margin, because `limit` would then never be broken."""
+    if unknown := sum(margin is None for margin in margins):
+        raise UndersongError(
+            f"{unknown} of {len(margins)} harmful prompts have no refusal margin, because their refusals and compliant "
+            f"replies begin alike or are unknown; leave {limit} out, or take others."
+        )
 
 
 def prompt_starts(

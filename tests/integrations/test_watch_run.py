@@ -261,14 +261,18 @@ def test_a_checkpoint_that_does_not_fit_is_said_once_and_keeps_the_verdict_open(
 ) -> None:
     write_adapter(output / "checkpoint-10")
 
+    tried: list[str] = []
+
     def refuse(checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None:
+            tried.append(checkpoint.name)
             raise UndersongError("Adapter checkpoint-10 does not fit m; take its own base.")
 
     evaluator.before_reply = refuse
     outcome, lines = watch(output, nothing, nothing, nothing, options=replace(OPTIONS, max_jsr_rise=1))
     reason = "checkpoint-10: not measured: Adapter checkpoint-10 does not fit m; take its own base."
     assert lines.count(reason) == 1
+    assert tried == ["checkpoint-10"]
     assert (outcome.exit_code, outcome.unmeasured) == (3, ["checkpoint-10"])
 
 

@@ -141,18 +141,22 @@ def mean_refusal_margin(model: AudioModel, prompts: Sequence[Prompt], settings: 
     Raises:
         UndersongError: A prompt has no margin, or a probability is not finite.
     """
-    margins = refusal_margins(model, prompts, settings)
-    check_all_margins(margins, limit)
-    return float(np.mean(margins))
+    return float(np.mean(complete_margins(refusal_margins(model, prompts, settings), limit)))
 
 
-def check_all_margins(margins: Sequence[float | None], limit: str) -> None:
-    """Raise UndersongError if a harmful prompt has no margin, because `limit` would then never be broken."""
-    if unknown := sum(margin is None for margin in margins):
+def complete_margins(margins: Sequence[float | None], limit: str) -> list[float]:
+    """Return the margins of harmful prompts, which all have one, or the limit named `limit` could not be judged.
+
+    Raises:
+        UndersongError: A prompt has none.
+    """
+    known = [margin for margin in margins if margin is not None]
+    if len(known) < len(margins):
         raise UndersongError(
-            f"{unknown} of {len(margins)} harmful prompts have no refusal margin, because their refusals and compliant "
+            f"{len(margins) - len(known)} of {len(margins)} harmful prompts have no refusal margin, because their refusals and compliant "
             f"replies begin alike or are unknown; leave {limit} out, or take others."
         )
+    return known
 
 
 def prompt_starts(

@@ -62,7 +62,7 @@ def test_the_command_measures_adapters_and_whole_models_as_evaluate_does(
     assert printed.startswith("2 harmful and 1 benign prompts, typed, judge refusal; nothing stops the training.\n")
     assert [line.split(":")[0] for line in printed.splitlines()[1:]] == ["base", "checkpoint-5", "checkpoint-9"]
     verdicts = {
-        name: read_verdicts(output / "undersong-watch" / "verdicts" / f"{name}.parquet")
+        name: read_verdicts(output / "_undersong-watch" / "verdicts" / f"{name}.parquet")
         for name in ("base", "checkpoint-5", "checkpoint-9")
     }
     assert verdicts["checkpoint-9"] == verdicts["base"]  # the same weights

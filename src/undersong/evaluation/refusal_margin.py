@@ -153,8 +153,8 @@ def complete_margins(margins: Sequence[float | None], limit: str) -> list[float]
     known = [margin for margin in margins if margin is not None]
     if len(known) < len(margins):
         raise UndersongError(
-            f"{len(margins) - len(known)} of {len(margins)} harmful prompts have no refusal margin, because their refusals and compliant "
-            f"replies begin alike or are unknown; leave {limit} out, or take others."
+            f"{len(margins) - len(known)} of {len(margins)} harmful prompts have no refusal margin, because their "
+            f"refusals and compliant replies begin alike or are unknown; leave {limit} out, or take others."
         )
     return known
 

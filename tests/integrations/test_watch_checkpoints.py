@@ -24,7 +24,7 @@ from undersong.integrations.watch.checkpoints import file_signature, list_checkp
         ),
         (["v1/checkpoint-30", "v1/checkpoint-4"], ["v1/checkpoint-4", "v1/checkpoint-30"]),
         (["backup/checkpoint-30", "checkpoint-4"], ["checkpoint-4"]),
-        (["undersong-watch/verdicts/checkpoint-5"], []),
+        (["_undersong-watch/verdicts/checkpoint-5"], []),
     ],
 )
 def test_checkpoints_of_the_newest_run_are_listed_in_order_of_step(

@@ -59,7 +59,8 @@ def test_the_command_measures_adapters_and_whole_models_as_evaluate_does(
     output = tmp_path / "run"
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     save_random_adapter(network, ["q_proj", "v_proj"], output / "checkpoint-5")
-    shutil.copytree(tiny_folder, output / "checkpoint-9")
+    without_processor = shutil.ignore_patterns("token*", "*processor*", "*template*", "special*", "vocab*")
+    shutil.copytree(tiny_folder, output / "checkpoint-9", ignore=without_processor)  # as Trainer saves a network
     settings = ["--judge", "refusal", "--max-new-tokens", LIMIT, "--max-jsr-rise", 1, "--no-tensorboard"]
     code = undersong("watch", output, "--model", tiny_folder, "--once", *prompts, *settings)
     printed = capsys.readouterr().out
@@ -67,7 +68,7 @@ def test_the_command_measures_adapters_and_whole_models_as_evaluate_does(
     assert printed.startswith("2 harmful and 1 benign prompts, typed, judge refusal; nothing stops the training.\n")
     assert [line.split(":")[0] for line in printed.splitlines()[1:]] == ["base", "checkpoint-5", "checkpoint-9"]
     verdicts = {
-        name: read_verdicts(output / "undersong-watch" / "verdicts" / f"{name}.parquet")
+        name: read_verdicts(output / "_undersong-watch" / "verdicts" / f"{name}.parquet")
         for name in ("base", "checkpoint-5", "checkpoint-9")
     }
     assert verdicts["checkpoint-9"] == verdicts["base"]  # the same weights

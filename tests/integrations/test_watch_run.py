@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from trainer_checkpoints import write_adapter
+from transformers import Trainer
 
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations.watch import run
 from undersong.integrations.watch.checkpoints import Checkpoint
-from undersong.integrations.watch.options import WatchOptions
+from undersong.integrations.watch.options import RESULTS_FOLDER, WatchOptions
 from undersong.mechanism.contrast_sets import ContrastSets
 from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
 
@@ -102,7 +104,7 @@ def watch(
 
 
 def journal(output: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (output / "undersong-watch" / "watch.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (output / RESULTS_FOLDER / "watch.jsonl").read_text().splitlines()]
 
 
 def nothing() -> None:
@@ -124,9 +126,9 @@ def test_looking_once_measures_the_base_and_every_checkpoint(output: Path, evalu
     assert first["refusal_margin"] == pytest.approx(6, abs=0.1)
     assert lines[0].startswith("40 harmful and 10 benign prompts, typed, judge exact; STOP is written once")
     assert lines[3].startswith("checkpoint-20: JSR 5.0% [1.4%, 16.5%] ▁▁▁; rise +5.0 points, at least -")
-    kept = read_verdicts(output / "undersong-watch" / "verdicts" / "checkpoint-20.parquet")
+    kept = read_verdicts(output / RESULTS_FOLDER / "verdicts" / "checkpoint-20.parquet")
     assert sum(verdict.verdict == "jailbreak" for verdict in kept) == 2
-    replies = output / "undersong-watch" / "replies" / "checkpoint-20.parquet"
+    replies = output / RESULTS_FOLDER / "replies" / "checkpoint-20.parquet"
     assert replies.stat().st_mode & 0o777 == 0o600
 
 
@@ -161,7 +163,17 @@ def test_a_limit_on_margins_needs_them(output: Path, evaluator: PlannedEvaluator
     evaluator.margins = {0: float("nan")}
     with pytest.raises(UndersongError, match="40 of 40 harmful prompts have no refusal margin"):
         watch(output, options=replace(OPTIONS, max_margin_loss=1.0))
-    assert not (output / "undersong-watch").exists()
+    assert not (output / RESULTS_FOLDER).exists()
+
+
+def test_replies_are_not_uploaded_with_the_trainers_folder(output: Path, evaluator: PlannedEvaluator) -> None:
+    """`Trainer.push_to_hub` uploads its folder without names that begin with "_"."""
+    assert 'ignore_patterns=["_*"' in inspect.getsource(Trainer.push_to_hub)
+    write_adapter(output / "checkpoint-10")
+    watch(output)
+    written = {path.relative_to(output).parts[0] for path in output.rglob("*.parquet")}
+    assert written == {RESULTS_FOLDER}
+    assert RESULTS_FOLDER.startswith("_")
 
 
 def test_too_few_prompts_leave_it_open(output: Path, evaluator: PlannedEvaluator) -> None:
@@ -261,14 +273,18 @@ def test_a_checkpoint_that_does_not_fit_is_said_once_and_keeps_the_verdict_open(
 ) -> None:
     write_adapter(output / "checkpoint-10")
 
+    tried: list[str] = []
+
     def refuse(checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None:
+            tried.append(checkpoint.name)
             raise UndersongError("Adapter checkpoint-10 does not fit m; take its own base.")
 
     evaluator.before_reply = refuse
     outcome, lines = watch(output, nothing, nothing, nothing, options=replace(OPTIONS, max_jsr_rise=1))
     reason = "checkpoint-10: not measured: Adapter checkpoint-10 does not fit m; take its own base."
     assert lines.count(reason) == 1
+    assert tried == ["checkpoint-10"]
     assert (outcome.exit_code, outcome.unmeasured) == (3, ["checkpoint-10"])
 
 
@@ -293,7 +309,7 @@ def test_a_killed_watch_goes_on_from_its_journal(output: Path, evaluator: Planne
         write_adapter(output / f"checkpoint-{step}")
     evaluator.answered = {10: 1, 20: 2}
     watch(output)
-    file = output / "undersong-watch" / "watch.jsonl"
+    file = output / RESULTS_FOLDER / "watch.jsonl"
     whole = file.read_bytes()
     file.write_bytes(whole[:-cut])  # killed while it wrote the last line
     evaluator.measured.clear()
@@ -314,7 +330,7 @@ def test_an_interruption_says_what_is_kept(output: Path, evaluator: PlannedEvalu
     write_adapter(output / "checkpoint-10")
     with pytest.raises(KeyboardInterrupt) as stopped:
         watch(output, nothing, interrupt)
-    kept = f"{output / 'undersong-watch' / 'watch.jsonl'} keeps what is measured, and the same command goes on from it"
+    kept = f"{output / '_undersong-watch' / 'watch.jsonl'} keeps what is measured, and the same command goes on from it"
     assert stopped.value.__notes__ == [kept]
 
 
@@ -322,12 +338,14 @@ def test_verdicts_that_were_lost_are_measured_again(output: Path, evaluator: Pla
     write_adapter(output / "checkpoint-10")
     watch(output)
     for name, look in (("checkpoint-10", 2), ("base", 2)):
-        (output / "undersong-watch" / "verdicts" / f"{name}.parquet").write_bytes(b"cut")
+        (output / RESULTS_FOLDER / "verdicts" / f"{name}.parquet").write_bytes(b"cut")
         evaluator.measured.clear()
         outcome, lines = watch(output)
         assert f"{name}: its verdicts cannot be read any more; it is measured again if it is still there." in lines
         assert evaluator.measured == [name]
         assert [test.look for test in outcome.tests] == [look]  # the checkpoint was looked at twice
+    write_adapter(output / "checkpoint-20")
+    assert [test.look for test in watch(output)[0].tests] == [2, 3]
 
 
 def test_a_stop_that_was_not_written_is_written_by_the_next_watch(output: Path, evaluator: PlannedEvaluator) -> None:
@@ -347,7 +365,7 @@ def test_another_base_or_set_is_not_mixed_in(output: Path, evaluator: PlannedEva
     evaluator.key = {"model": "another"}
     with pytest.raises(UndersongError, match="measurements with another model"):
         watch(output)
-    file = output / "undersong-watch" / "watch.jsonl"
+    file = output / RESULTS_FOLDER / "watch.jsonl"
     file.write_bytes(b"[]\n" + file.read_bytes())
     with pytest.raises(UndersongError, match=r"Line 1 of .* is no measurement"):
         watch(output)

@@ -9,6 +9,7 @@ from undersong import stages
 from undersong.defenses.context import DefenseContext
 from undersong.mechanism.contrast_sets import ContrastSets
 from undersong.stages.context import adapter_step_folder
+from undersong.stages.prompt_sets import margin_texts
 from undersong.stages.training import StudyArm, TrainingExtras, training_recipe, training_targets
 from undersong.store import Artifact
 from undersong.study.defenses import CanarySettings, DefenseSettings, SafetyMixingSettings
@@ -82,7 +83,7 @@ def _training_extras(context: DefenseContext, arm: StudyArm, defense: DefenseSet
         config["mixing"] = {**mixing_settings, "manner": manner_key(context.prompt_settings(arm.modality))}
     if defense.canary:
         config["canary"] = {
-            **defense.canary.model_dump(exclude={"harmful", "benign"}),
+            **_canary_key(defense.canary),
             "asked": context.contrast_config,
         }
 
@@ -110,8 +111,14 @@ def _safety_mixing(context: DefenseContext, arm: StudyArm, settings: SafetyMixin
     return Mixed(prompts, targets, settings.share)
 
 
+def _canary_key(settings: CanarySettings) -> dict[str, Any]:
+    """Settings that the training depends on; a margin that is not limited is not in the key of older artifacts."""
+    unset = {"max_margin_loss"} if settings.max_margin_loss is None else set()
+    return settings.model_dump(exclude={"harmful", "benign"} | unset)
+
+
 def _canary_watch(context: DefenseContext, arm: StudyArm, settings: CanarySettings, model: AudioModel) -> CanaryCheck:
-    """Canary check in the training modality."""
+    """Canary check in the training modality, of a model that is still the base; its margin is where losses begin."""
     from undersong.tuning.canary import CanaryCheck
 
     assert arm.modality is not None
@@ -124,4 +131,19 @@ def _canary_watch(context: DefenseContext, arm: StudyArm, settings: CanarySettin
     if settings.max_over_refusal is not None:
         limits["over_refusal"] = settings.max_over_refusal
     evaluator = context.reply_evaluator()
-    return CanaryCheck(lambda: evaluator.measure_rates(model, contrast_prompts), limits, settings.every_steps)
+    if settings.max_margin_loss is None:
+        return CanaryCheck(lambda: evaluator.measure_rates(model, contrast_prompts), limits, settings.every_steps)
+    from undersong.evaluation.refusal_margin import mean_refusal_margin
+
+    margin_settings = margin_texts(context.study)
+
+    def margin() -> float:
+        return mean_refusal_margin(model, harmful, margin_settings, "max_margin_loss")
+
+    base_margin = margin()
+
+    def measure() -> dict[str, float]:
+        loss = base_margin - margin()
+        return {**evaluator.measure_rates(model, contrast_prompts), "margin_loss": loss}
+
+    return CanaryCheck(measure, limits | {"margin_loss": settings.max_margin_loss}, settings.every_steps)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.types import Prompt, Reply, Verdict
+from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
@@ -127,6 +127,36 @@ def refusal_margins(
         refusal, compliance = (np.logaddexp.reduce(part) for part in (value[: len(refusals)], value[len(refusals) :]))
         margins[i] = float(refusal - compliance)
     return margins
+
+
+def mean_refusal_margin(model: AudioModel, prompts: Sequence[Prompt], settings: MarginSettings, limit: str) -> float:
+    """Mean refusal margin of prompts that all have one, for a limit on its loss.
+
+    Args:
+        model: The model.
+        prompts: The prompts.
+        settings: Texts that define the margin.
+        limit: Name of the limit, for the message.
+
+    Raises:
+        UndersongError: A prompt has no margin, or a probability is not finite.
+    """
+    return float(np.mean(complete_margins(refusal_margins(model, prompts, settings), limit)))
+
+
+def complete_margins(margins: Sequence[float | None], limit: str) -> list[float]:
+    """Return the margins of harmful prompts, which all have one, or the limit named `limit` could not be judged.
+
+    Raises:
+        UndersongError: A prompt has none.
+    """
+    known = [margin for margin in margins if margin is not None]
+    if len(known) < len(margins):
+        raise UndersongError(
+            f"{len(margins) - len(known)} of {len(margins)} harmful prompts have no refusal margin, because their "
+            f"refusals and compliant replies begin alike or are unknown; leave {limit} out, or take others."
+        )
+    return known
 
 
 def prompt_starts(

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from transformers.trainer_callback import CallbackHandler
@@ -15,7 +14,7 @@ from transformers.trainer_callback import CallbackHandler
 from undersong.evaluation.judges.registry import make_judge
 from undersong.evaluation.prompts import make_prompts
 from undersong.evaluation.rates import attack_metric
-from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins
+from undersong.evaluation.refusal_margin import MarginSettings, mean_refusal_margin
 from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import load_processor
@@ -178,14 +177,7 @@ class UndersongCallback(CanaryCallback):
         """Measure the mean refusal margin and its loss since step 0; empty if no loss is limited."""
         if self._margin_settings is None:
             return {}
-        margins = refusal_margins(model, self._prompt_sets.harmful, self._margin_settings)
-        known = [margin for margin in margins if margin is not None]
-        if len(known) < len(margins):
-            raise UndersongError(
-                f"{len(margins) - len(known)} of {len(margins)} harmful prompts have no refusal margin, because their "
-                "refusals and compliant replies begin alike or are unknown; leave max_margin_loss out, or take others."
-            )
-        margin = fmean(known)
+        margin = mean_refusal_margin(model, self._prompt_sets.harmful, self._margin_settings, "max_margin_loss")
         first = self.measurements[0]["refusal_margin"] if self.measurements else margin
         return {"refusal_margin": margin, "margin_loss": first - margin}
 

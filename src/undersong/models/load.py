@@ -33,8 +33,11 @@ from undersong.types import UndersongError
 BFLOAT16_CAPABILITIES = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 
 
-def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> AudioModel:
+def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS, processor_ref: str | None = None) -> AudioModel:
     """Load a model in eval mode, wrapped in an `AudioModel`.
+
+    `processor_ref` is a model of the same family whose tokenizer, feature extractor and chat template are used; None
+    uses the model's own. Checkpoints of a training may have none.
 
     Raises UndersongError for an unknown folder or id, a family without a specification, weights that do not fill the
     class, another model's tokenizer, a missing device, or too little memory.
@@ -45,7 +48,11 @@ def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> AudioMo
     load_config(source, family, ref, options)  # first, because the parts below read config.json too
     release_memory()  # a model that was dropped leaves its memory in PyTorch's cache
     check_memory(ref, source, options, family, loading)
-    processor = load_processor(source, family, ref, **options)
+    if processor_ref is None:
+        processor = load_processor(source, family, ref, **options)
+    else:
+        processor_source, processor_options, _ = resolve_model(processor_ref)
+        processor = load_processor(processor_source, family, processor_ref, **processor_options)
     model, merged = _load_network(source, ref, family, loading, options)
     folder = model_folder(ref)
     if folder is not None and overlay_base(folder) is not None:

@@ -122,14 +122,14 @@ def prompt_set_requests(
 
 
 def margin_settings(study: Study) -> MarginSettings | None:
-    """Texts of the refusal margin: known replies under the judge `exact`, else the openers of open replies.
+    """Texts of the refusal margin of a study's prompt sets; None if the study does not measure it."""
+    return margin_texts(study) if study.evaluation.refusal_margin else None
 
-    None if the study does not measure it.
-    """
+
+def margin_texts(study: Study) -> MarginSettings:
+    """Texts of the refusal margin: known replies under the judge `exact`, else the openers of open replies."""
     from undersong.evaluation.refusal_margin import MarginSettings
 
-    if not study.evaluation.refusal_margin:
-        return None
     return MarginSettings(study.refusal_texts if study.evaluation.judge == "exact" else ())
 
 

@@ -30,6 +30,12 @@ class CanarySettings(StrictModel):
         None, ge=0, lt=1, description="Highest over-refusal at which training goes on."
     )
 
+    max_margin_loss: float | None = Field(
+        None,
+        gt=0,
+        description="Largest loss of the mean refusal margin since the base, in nats, at which training goes on.",
+    )
+
     @model_validator(mode="after")
     def _check_benign_corpus(self) -> CanarySettings:
         if self.max_over_refusal is not None and self.benign is None:

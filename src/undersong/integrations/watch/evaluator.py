@@ -122,7 +122,7 @@ class CheckpointEvaluator:
 
         if checkpoint is not None and not checkpoint.is_adapter:
             self._base = None  # two whole models may not fit into memory
-            yield load_model(str(checkpoint.path), self.loading)
+            yield load_model(str(checkpoint.path), self.loading, processor_ref=self.model)
             return
         if self._base is None:
             self._base = load_model(self.model, self.loading)

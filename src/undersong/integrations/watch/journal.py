@@ -92,7 +92,7 @@ class Journal:
         assert isinstance(step, int)
         assert isinstance(look, int)
         assert isinstance(files, str)
-        self._looks[run_of(name)] = max(self._looks.get(run_of(name), 0), look)
+        self._count_look(name, look)
         values = {key: value for key, value in entry.items() if isinstance(value, int | float)}
         try:
             verdicts = read_verdicts(self.verdict_file(name))
@@ -100,6 +100,9 @@ class Journal:
             self.lost.append(name)
             return
         self.measurements[name] = Measurement(name, step, look, files, values, verdicts)
+
+    def _count_look(self, name: str, look: int) -> None:
+        self._looks[run_of(name)] = max(self._looks.get(run_of(name), 0), look)
 
     def next_look(self, name: str) -> int:
         """Number of the next look at a checkpoint; every run is a training of its own, and is counted for itself."""
@@ -139,5 +142,5 @@ class Journal:
                 stream.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
                 stream.flush()
                 os.fsync(stream.fileno())
-        self._looks[run_of(measurement.name)] = measurement.look
+        self._count_look(measurement.name, measurement.look)
         self.measurements[measurement.name] = measurement

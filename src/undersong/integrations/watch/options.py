@@ -15,7 +15,9 @@ from undersong.types import MODALITIES, UndersongError
 HARMFUL, BENIGN = "harmful", "benign"
 SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 SHIPPED_PROMPTS = 100  # of each kind, drawn from the shipped sets
-RESULTS_FOLDER = "undersong-watch"  # in the trainer's output folder, where TensorBoard finds it beside the training
+# In the trainer's output folder, where TensorBoard finds it beside the training. Trainer.push_to_hub leaves out names
+# that begin with "_", and replies to harmful prompts must not be uploaded.
+RESULTS_FOLDER = "_undersong-watch"
 
 
 @dataclass(frozen=True)

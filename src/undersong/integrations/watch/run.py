@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from undersong.evaluation.rates import set_rates
+from undersong.evaluation.refusal_margin import complete_margins
 from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, OUTCOME_WORDS
 from undersong.integrations.gate.rises import RiseLimits
 from undersong.integrations.watch.checkpoints import (
@@ -282,12 +283,7 @@ def watch_output(
 
 def _check_margins(verdicts: Sequence[Verdict]) -> None:
     """Check that every harmful prompt has a refusal margin, without which no loss is ever shown."""
-    margins = [verdict.refusal_margin for verdict in verdicts if verdict.harmful]
-    if unknown := margins.count(None):
-        raise UndersongError(
-            f"{unknown} of {len(margins)} harmful prompts have no refusal margin, because their refusals and compliant "
-            "replies begin alike or are unknown; leave --max-margin-loss out, or take others."
-        )
+    complete_margins([verdict.refusal_margin for verdict in verdicts if verdict.harmful], "--max-margin-loss")
 
 
 def _tensorboard_writer(folder: Path, requested: bool | None, say: Say) -> TensorBoardWriter | None:

@@ -24,13 +24,17 @@ def check_command(request: CheckRequest) -> None:
     """
     from undersong.pipeline.checking import run_check
     from undersong.pipeline.checking.fix import fix_data
+    from undersong.pipeline.checking.view import write_check_views
 
     result = run_check(request)
+    views = write_check_views(request, result)
     fixed = None if request.fix is None else fix_data(request, result)
     for line in _result_lines(result, request.top):
         echo(line)
     if fixed is not None:
         echo(fixed.sentence)
+    for sentence in views:
+        echo(sentence)
     if request.out is not None:
         echo(f"The ranked list and the verdict are in {Path(request.out)}.")
     raise typer.Exit(result.exit_code)

@@ -114,7 +114,7 @@ def render_html(
 def render_layout(folder: str, **content: Any) -> str:
     """Render the layout around the sections named in `contents`, with templates from `folder` ("" or "NAME/")."""
     number = count(1).__next__
-    return _environment().get_template("layout.html").render(folder=folder, script=_script(), number=number, **content)
+    return template_environment().get_template("layout.html").render(folder=folder, script=page_script("page.js"), number=number, **content)
 
 
 def write_report(
@@ -147,14 +147,16 @@ class PageScript(NamedTuple):
 
 
 @cache
-def _script() -> PageScript:
-    text = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
+def page_script(name: str) -> PageScript:
+    """A script of the templates, which must not hold the end of a script element."""
+    text = (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
     return PageScript(Markup(text), f"'sha256-{digest}'")
 
 
 @cache
-def _environment() -> Environment:
+def template_environment() -> Environment:
+    """The environment of all templates: what comes from data is escaped, and what is missing is an error."""
     environment = Environment(
         loader=PackageLoader("undersong.report"),
         autoescape=True,

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.encoders.word_distances import build_vocabulary, fit_word_weights, split_words, word_vectors
+from undersong.encoders.word_distances import (
+    WordWeights,
+    build_vocabulary,
+    fit_word_weights,
+    split_words,
+    word_vectors,
+)
 from undersong.pipeline.checking.result import AxisCheck
 from undersong.proximity import nearest_distances
 from undersong.proximity.separation import separation_auc
 from undersong.statistics import clustered_rate, low_quantile, predicted_count
-from undersong.types import UndersongError
+from undersong.types import UndersongError, Vectors
 
 ORDINARY_SHARE = 0.01  # of ordinary requests lie within the threshold
 FIT_SHARE = 1 / 3  # of ordinary requests fit the weights of words; the threshold is measured on the others
@@ -35,6 +41,42 @@ class WordMeasurement:
     axis: AxisCheck
     distances: np.ndarray
     nearest: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class WordSpace:
+    """Vectors by words: those of the harm set, of the ordinary requests that are measured, and of any other texts."""
+
+    weights: WordWeights
+    vocabulary: Mapping[str, int]
+    harm_vectors: Vectors
+    ordinary: Sequence[RequestText]
+    ordinary_vectors: Vectors
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Vectors (n, words + 1) of texts."""
+        return word_vectors(texts, self.weights, self.vocabulary)
+
+
+def fit_word_space(harm: Sequence[RequestText], ordinary: Sequence[RequestText], seed: int) -> WordSpace:
+    """Fit the weights of words on a third of the ordinary requests; the others are measured.
+
+    Args:
+        harm: Harmful requests.
+        ordinary: Ordinary requests.
+        seed: Seed of the split.
+
+    Raises:
+        UndersongError: There are too few ordinary requests.
+    """
+    fitted, measured = _split_ordinary(ordinary, seed)
+    weights = fit_word_weights([item.text for item in fitted])
+    harm_texts = [item.text for item in harm]
+    vocabulary = build_vocabulary(harm_texts)
+    harm_vectors, ordinary_vectors = (
+        word_vectors(texts, weights, vocabulary) for texts in (harm_texts, [item.text for item in measured])
+    )
+    return WordSpace(weights, vocabulary, harm_vectors, measured, ordinary_vectors)
 
 
 def has_words(text: str) -> bool:
@@ -64,12 +106,8 @@ def measure_words(
             f"The harm set has {len(harm)} requests with words, which are too few to see whether words tell them from "
             "ordinary ones; name more with --harm."
         )
-    fitted, measured = _split_ordinary(ordinary, seed)
-    weights = fit_word_weights([item.text for item in fitted])
-    harm_texts = [item.text for item in harm]
-    vocabulary = build_vocabulary(harm_texts)
-    harm_vectors = word_vectors(harm_texts, weights, vocabulary)
-    ordinary_vectors = word_vectors([item.text for item in measured], weights, vocabulary)
+    space = fit_word_space(harm, ordinary, seed)
+    harm_vectors, ordinary_vectors, measured = space.harm_vectors, space.ordinary_vectors, space.ordinary
 
     def distances_to(target: np.ndarray, heldout: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         harmful, benign = (
@@ -85,7 +123,7 @@ def measure_words(
 
     distinct: dict[str, int] = {}  # equal texts are measured once
     positions = np.array([distinct.setdefault(item.text, len(distinct)) for item in requests])
-    nearest = nearest_distances(word_vectors(list(distinct), weights, vocabulary), harm_vectors, k=1)
+    nearest = nearest_distances(space.embed(list(distinct)), harm_vectors, k=1)
     distances = nearest.distance[positions]
     rate = clustered_rate(distances <= quantile.value, [item.cluster for item in requests])
     expected = predicted_count(quantile, rate.n, rate.design_effect)

@@ -9,6 +9,7 @@ import typer
 
 from undersong.cli.terminal import echo
 from undersong.pipeline.checking.options import CheckRequest
+from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.pipeline.checking import CheckResult, RankedSample
@@ -26,6 +27,8 @@ def check_command(request: CheckRequest) -> None:
     from undersong.pipeline.checking.fix import fix_data
     from undersong.pipeline.checking.view import write_check_views
 
+    if request.drop is not None and request.fix is None:
+        raise UndersongError("--drop leaves samples out of the file that --fix writes; give --fix OUT too.")
     result = run_check(request)
     views = write_check_views(request, result)
     fixed = None if request.fix is None else fix_data(request, result)

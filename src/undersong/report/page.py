@@ -169,6 +169,7 @@ def template_environment() -> Environment:
         bracket=_interval_filter,
         count=formatting.count,
         sentence=formatting.capitalize_first,
+        tight=lambda text: text.replace(" %", "\u202f%"),
     )
     environment.filters.update(exact=_exact_number)
     return environment

@@ -10,13 +10,19 @@ from undersong.corpora.training_audio import training_clips
 from undersong.corpora.training_file import TrainingFile, open_training_file
 from undersong.encoders.sparse_vectors import stack_rows
 from undersong.pipeline.checking.options import CheckRequest
-from undersong.pipeline.checking.result import EVIDENCE, CheckResult
+from undersong.pipeline.checking.result import CANNOT_TELL, EVIDENCE, MORE, NO_MORE, CheckResult
 from undersong.pipeline.checking.run import reference_requests
 from undersong.pipeline.checking.words import RequestText, fit_word_space
 from undersong.proximity import nearest_distances
 from undersong.proximity.neighbors import distances_to_others
 from undersong.report.data_page import MAX_SHOWN, write_views
 from undersong.report.data_view import DATA, HARM, ORDINARY, DataView, ViewItem, choose_harm, choose_shown
+
+HEADLINES = {
+    MORE: "More of these data lie near harm than of ordinary data",
+    NO_MORE: "No more of these data lie near harm than of ordinary data",
+    CANNOT_TELL: "This check cannot tell",
+}
 
 
 def write_check_views(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
@@ -38,9 +44,8 @@ def build_check_view(request: CheckRequest, result: CheckResult, limit: int) -> 
         result: Its result.
         limit: Largest number of samples to show.
     """
-    verdict = f"{result.verdict[:1].upper()}{result.verdict[1:]}"
     drop_command = f"undersong check {shlex.quote(result.data)} --fix OUT --drop undersong-marks.txt"
-    common = {"verdict": verdict, "sentence": result.sentence, "notes": (*result.notes, EVIDENCE)}
+    common = {"verdict": HEADLINES[result.verdict], "sentence": result.sentence, "notes": (*result.notes, EVIDENCE)}
     if not result.ranked:
         nothing, none = np.zeros(0), np.zeros(0, np.int64)
         return DataView(

@@ -121,7 +121,7 @@
   const text = (i) => data.text[i];
   const nearestText = (i) => (data.nearest[i] < 0 ? "" : harm.text[data.nearest[i]]);
   const COLUMNS = [
-    { name: "x", of: (i) => (marks.has(i) ? 0 : 1), style: "mark", width: "2.6rem", label: "marked" },
+    { name: "✕", of: (i) => (marks.has(i) ? 0 : 1), style: "mark", width: "3.2rem", label: "marked" },
     { name: "rank", of: (i) => data.rank[i], style: "num", width: "4.6rem" },
     { name: "distance", of: (i) => data.distance[i], style: "num distance", width: "5.6rem" },
     { name: "sample", of: (i) => text(i) || data.id[i], style: "" },
@@ -177,7 +177,7 @@
   }
 
   const spacer = (rows) => {
-    const cell = make("td", { colSpan: COLUMNS.length });
+    const cell = make("td");
     cell.style.height = `${rows * ROW}px`;
     return make("tr", { className: "space" }, cell);
   };

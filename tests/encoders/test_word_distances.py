@@ -22,7 +22,9 @@ def distances(texts: list[str]) -> np.ndarray:
 
 def test_cosines_are_those_of_the_whole_vocabulary() -> None:
     words = sorted({word for text in (*ORDINARY, *HARM, *DATA) for word in split_words(text)})
-    vectorizer = TfidfVectorizer(tokenizer=split_words, token_pattern=None, lowercase=False, vocabulary=words)
+    vectorizer = TfidfVectorizer(
+        tokenizer=split_words, token_pattern=None, lowercase=False, vocabulary=words, sublinear_tf=True
+    )
     vectorizer.fit(ORDINARY)
     products = (vectorizer.transform(DATA) @ vectorizer.transform(HARM).T).toarray()
     assert distances(DATA) == pytest.approx(1 - products.max(axis=1), abs=1e-6)

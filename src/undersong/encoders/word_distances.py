@@ -1,6 +1,7 @@
 """Distances by words with weights that are fixed by a reference set, so that a text's distance depends on no other text.
 
-TF-IDF as in `text.tfidf_encoder`, but with document frequencies of ordinary texts alone. A word that none of them has gets
+TF-IDF as in `text.tfidf_encoder`, with two changes. A word that occurs `c` times counts 1 + log(c) times, because two long
+texts that say "she" and "her" ten times each would else be near. And document frequencies are of ordinary texts alone. A word that none of them has gets
 the largest weight, whether it is in the harm set, in the data or in held-out ordinary texts. So ordinary texts that the
 weights were not fitted on lie exactly as far from harm as new ordinary data would.
 """
@@ -60,7 +61,8 @@ def word_vectors(texts: Sequence[str], weights: WordWeights, vocabulary: Mapping
     other_column, known = len(vocabulary), dict[str, tuple[int, float]]()
     for text in texts:
         other_square = 0.0
-        for word, count in Counter(split_words(text)).items():
+        for word, occurrences in Counter(split_words(text)).items():
+            count = 1 + math.log(occurrences)
             entry = known.get(word)
             if entry is None:
                 entry = known[word] = vocabulary.get(word, other_column), weights.weight(word)

@@ -1,0 +1,71 @@
+"""docs/how-to/check.md: what it prints for pre-commit and DVC runs, and its flags are flags."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pages import page
+
+from undersong.corpora import open_corpus
+
+PAGE = page("check")
+PRE_COMMIT, DVC = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with data/train.jsonl, 120 ordinary questions."""
+    samples = [sample for sample in open_corpus("shipped:ordinary").samples if sample.column("source") == "nq-open"]
+    (tmp_path / "data").mkdir()
+    rows = [{"messages": [{"role": "user", "content": sample.text}]} for sample in samples[:120]]
+    (tmp_path / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def run_in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        command, shell=True, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=1800
+    )
+
+
+def test_the_hook_passes_ordinary_data_and_stops_others(project: Path) -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    (used,) = PRE_COMMIT["repos"][0]["hooks"]
+    assert used["id"] == hook["id"]
+    assert re.search(used["files"], used["args"][0])
+    assert hook["pass_filenames"] is False  # the command takes one file
+    command = " ".join([hook["entry"], *used["args"]])
+    done = run_in_shell(command, project)
+    assert (done.returncode, done.stderr) == (0, "")
+    harm = [sample.text for sample in open_corpus("shipped:harm").samples[:60]]
+    rows = [json.dumps({"messages": [{"role": "user", "content": text}]}) + "\n" for text in harm]
+    with (project / "data" / "train.jsonl").open("a") as file:
+        file.writelines(rows)
+    assert run_in_shell(command, project).returncode == 1
+
+
+def test_the_stage_makes_what_it_says(project: Path) -> None:
+    stage = DVC["stages"]["check"]
+    assert all((project / name).exists() for name in stage["deps"])
+    assert run_in_shell(stage["cmd"], project).returncode == 0
+    (metrics,) = (name for entry in stage["metrics"] for name in entry)
+    assert all((project / name).is_file() for name in (*stage["outs"], metrics))
+    assert json.loads((project / metrics).read_text())["exit_code"] == 0
+
+
+def test_every_flag_of_the_page_is_one() -> None:
+    from typer.testing import CliRunner
+
+    from undersong.cli.app import app
+
+    known = CliRunner().invoke(app, ["check", "--help"], env={"COLUMNS": "200"}).output
+    assert set(re.findall(r"(?<=[ `])--[a-z-]+", PAGE)) <= set(re.findall(r"--[a-z-]+", known))

@@ -26,9 +26,11 @@ def check_command(request: CheckRequest) -> None:
     from undersong.pipeline.checking import run_check
     from undersong.pipeline.checking.fix import fix_data
     from undersong.pipeline.checking.view import write_check_views
+    from undersong.report.data_page import check_view_paths
 
     if request.drop is not None and request.fix is None:
         raise UndersongError("--drop leaves samples out of the file that --fix writes; give --fix OUT too.")
+    check_view_paths(request.page, request.explore)
     result = run_check(request)
     views = write_check_views(request, result)
     fixed = None if request.fix is None else fix_data(request, result)

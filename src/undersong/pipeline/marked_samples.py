@@ -62,4 +62,6 @@ def check_known_ids(ids: Collection[str], known: Collection[str], file: str | Pa
     unknown = [id for id in ids if id not in present]
     if unknown:
         hint = did_you_mean(unknown[0], list(present)[:5000]) or "; take the list of a page of this data."
-        raise UndersongError(f"{len(unknown)} of {len(ids)} ids in {file} are not in {data}, the first {unknown[0]!r}{hint}")
+        raise UndersongError(
+            f"{len(unknown)} of {len(ids)} ids in {file} are not in {data}, the first {unknown[0]!r}{hint}"
+        )

@@ -13,9 +13,11 @@ from markupsafe import Markup
 from undersong.proximity.plane import PCA, project_to_plane
 from undersong.report.clip_embedding import EmbeddedClips, embed_clips
 from undersong.report.data_view import DataView, ViewItem
+from undersong.report.explorer_table import explorer_commands, is_explorer_table, write_explorer_table
 from undersong.report.nearness_histogram import draw_histogram
 from undersong.report.page import encode_html, page_script, template_environment
 from undersong.store import report_disk_errors, write_atomic
+from undersong.types import UndersongError
 
 MAX_SHOWN = 10_000  # samples on a page; a browser shows them at once
 MAX_LETTERS = 1_500  # of a text
@@ -40,7 +42,34 @@ def write_views(view: DataView, page: str | Path | None, explore: str | Path | N
         with report_disk_errors(Path(page).parent):
             write_atomic(page, content)
         sentences.append(" ".join((f"The page is {page}; open it in a browser.", *notes)))
+    if explore is not None:
+        write_explorer_table(view, explore)
+        atlas, spotlight = explorer_commands(view, explore)
+        sentences.append(f"The table for explorers is {explore}. Open it with one of:")
+        sentences += [f"  {atlas}", f"  {spotlight}"]
     return tuple(sentences)
+
+
+def check_view_paths(page: str | Path | None, explore: str | Path | None) -> None:
+    """Check before anything is computed that no other file would be replaced.
+
+    Args:
+        page: HTML file to write, if any.
+        explore: Parquet file to write, if any.
+
+    Raises:
+        UndersongError: A file is there that is no page, or no table for explorers.
+    """
+    for option, path, is_own in (("--page", page, _is_data_page), ("--explore", explore, is_explorer_table)):
+        if path is not None and Path(path).exists() and not is_own(Path(path)):
+            raise UndersongError(f"{path} exists and was not written by {option}; name another file.")
+
+
+def _is_data_page(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'<meta name="generator" content="undersong">' in file.read(4096)
 
 
 def render_data_page(view: DataView, clips: EmbeddedClips, notes: Sequence[str] = ()) -> str:
@@ -52,17 +81,21 @@ def render_data_page(view: DataView, clips: EmbeddedClips, notes: Sequence[str] 
         notes: Sentences about what is left out.
     """
     coordinates, method = (np.zeros((0, 2)), PCA) if view.vectors is None else project_to_plane(view.vectors, view.seed)
-    return template_environment().get_template("data_page.html").render(
-        view=view,
-        notes=[*view.notes, *notes],
-        script=page_script("data_page.js"),
-        histogram=draw_histogram(view.histogram, view.threshold),
-        method=method,
-        shown=len(view.samples),
-        content=_embed_json(_content(view, coordinates, clips)),
-        clips=_embed_json([list(file) for file in clips.files]),
-        clip_count=len(clips.files),
-        axis_meaning=_axis_meaning(view.axis[1]),
+    return (
+        template_environment()
+        .get_template("data_page.html")
+        .render(
+            view=view,
+            notes=[*view.notes, *notes],
+            script=page_script("data_page.js"),
+            histogram=draw_histogram(view.histogram, view.threshold),
+            method=method,
+            shown=len(view.samples),
+            content=_embed_json(_content(view, coordinates, clips)),
+            clips=_embed_json([list(file) for file in clips.files]),
+            clip_count=len(clips.files),
+            axis_meaning=_axis_meaning(view.axis[1]),
+        )
     )
 
 
@@ -84,13 +117,13 @@ def _omissions(view: DataView, clips: EmbeddedClips) -> tuple[str, ...]:
     if len(view.samples) < view.total:
         near = len(view.samples) // 2
         notes.append(
-            f"Of {view.total:,} ranked samples the page lists the nearest {near:,} and {len(view.samples) - near:,} of the "
-            "others, drawn at random; the histogram counts all."
+            f"Of {view.total:,} ranked samples the page lists the nearest {near:,} and {len(view.samples) - near:,} of "
+            "the others, drawn at random; the histogram counts all."
         )
     if clips.left_out:
         notes.append(
-            f"{clips.left_out:,} clips are left out to keep the page small; the {len(clips.files):,} nearest to harm can be "
-            "played."
+            f"{clips.left_out:,} clips are left out to keep the page small; the {len(clips.files):,} nearest to harm can "
+            "be played."
         )
     if clips.unreadable:
         notes.append(f"{clips.unreadable:,} clips could not be decoded and are left out.")

@@ -1,4 +1,4 @@
-"""What a page or an explorer shows of ranked data: samples, harmful items, their vectors, and distances for a histogram."""
+"""What a page or an explorer shows of ranked data: samples, harmful items, vectors, and distances for a histogram."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def choose_shown(total: int, limit: int, seed: int) -> np.ndarray:
     return np.concatenate([np.arange(near), np.sort(others)])
 
 
-def choose_harm(nearest: np.ndarray, total: int, seed: int, limit: int = MAX_HARM_ITEMS) -> tuple[np.ndarray, np.ndarray]:
+def choose_harm(
+    nearest: np.ndarray, total: int, seed: int, limit: int = MAX_HARM_ITEMS
+) -> tuple[np.ndarray, np.ndarray]:
     """Harmful items that are shown: those nearest to a sample, then random others; and `nearest` in their order.
 
     Args:

@@ -114,7 +114,8 @@ def render_html(
 def render_layout(folder: str, **content: Any) -> str:
     """Render the layout around the sections named in `contents`, with templates from `folder` ("" or "NAME/")."""
     number = count(1).__next__
-    return template_environment().get_template("layout.html").render(folder=folder, script=page_script("page.js"), number=number, **content)
+    layout = template_environment().get_template("layout.html")
+    return layout.render(folder=folder, script=page_script("page.js"), number=number, **content)
 
 
 def write_report(

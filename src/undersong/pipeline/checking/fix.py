@@ -56,8 +56,8 @@ def fix_data(request: CheckRequest, result: CheckResult) -> FixedData:
         result: What the check found.
 
     Raises:
-        UndersongError: The axis does not rank the data, nothing would be left, the format cannot be written, or the list
-            of `drop` names samples that the data does not have.
+        UndersongError: The axis does not rank the data, nothing would be left, the format cannot be written, or the
+            list of `drop` names samples that the data does not have.
     """
     assert request.fix is not None
     out = Path(request.fix)

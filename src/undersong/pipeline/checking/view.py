@@ -90,13 +90,11 @@ def _samples(request: CheckRequest, ranked: list[tuple[str, int, str]]) -> list[
     data = open_training_file(str(request.data), request.columns)
     by_row = {sample.row: sample for sample in data.samples}
     clips = training_clips(data, [row for _, row, _ in ranked], request.columns)
-    return [
-        ViewItem(id, text, by_row[row].source, by_row[row].speaker, clips.get(row)) for id, row, text in ranked
-    ]
+    return [ViewItem(id, text, by_row[row].source, by_row[row].speaker, clips.get(row)) for id, row, text in ranked]
 
 
 def _harm_items(harm: list[tuple[TrainingFile, RequestText]], shown: np.ndarray) -> list[ViewItem]:
-    """The harmful requests that are shown, with their clips; a reference with several requests in a row has one clip."""
+    """The harmful requests that are shown, with their clips; all requests of one row share its clip."""
     clips: dict[tuple[str, str], str | bytes] = {}
     for file in {id(file): file for file, _ in harm}.values():
         rows = {sample.row: sample.id for sample in file.samples}

@@ -25,14 +25,18 @@ def check_command(request: CheckRequest) -> None:
     """
     from undersong.pipeline.checking import run_check
     from undersong.pipeline.checking.fix import fix_data
-    from undersong.pipeline.checking.view import write_check_views
-    from undersong.report.data_page import check_view_paths
+    from undersong.pipeline.marked_samples import read_marked_ids
 
     if request.drop is not None and request.fix is None:
         raise UndersongError("--drop leaves samples out of the file that --fix writes; give --fix OUT too.")
-    check_view_paths(request.page, request.explore)
+    if request.drop is not None:
+        read_marked_ids(request.drop)  # an unusable list is said before the work
+    if request.writes_views:
+        from undersong.report.data_page import check_view_paths
+
+        check_view_paths(request.page, request.explore)
     result = run_check(request)
-    views = write_check_views(request, result)
+    views = _write_views(request, result)
     fixed = None if request.fix is None else fix_data(request, result)
     for line in _result_lines(result, request.top):
         echo(line)
@@ -43,6 +47,14 @@ def check_command(request: CheckRequest) -> None:
     if request.out is not None:
         echo(f"The ranked list and the verdict are in {Path(request.out)}.")
     raise typer.Exit(result.exit_code)
+
+
+def _write_views(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
+    if not request.writes_views:
+        return ()
+    from undersong.pipeline.checking.view import write_check_views
+
+    return write_check_views(request, result)
 
 
 def _result_lines(result: CheckResult, top: int) -> list[str]:

@@ -122,8 +122,8 @@ def _omissions(view: DataView, clips: EmbeddedClips) -> tuple[str, ...]:
         )
     if clips.left_out:
         notes.append(
-            f"{clips.left_out:,} clips are left out to keep the page small; the {len(clips.files):,} nearest to harm can "
-            "be played."
+            f"{clips.left_out:,} clips are left out to keep the page small; the {len(clips.files):,} nearest to harm "
+            "can be played."
         )
     if clips.unreadable:
         notes.append(f"{clips.unreadable:,} clips could not be decoded and are left out.")

@@ -1,15 +1,13 @@
 """A Parquet file of ranked data for explorers: texts, clips, a map, neighbors and distances, a row for each item.
 
-Columns are as embedding-atlas and Spotlight read them: coordinates `x` and `y`, `neighbors` as row numbers with distances,
-and `audio` as the bytes of a file.
+Columns are as embedding-atlas and Spotlight read them: coordinates `x` and `y`, `neighbors` as row numbers with
+distances, and `audio` as the bytes of a file.
 """
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-
-import numpy as np
 
 from undersong.proximity.neighbors import nearest_neighbors
 from undersong.proximity.plane import project_to_plane

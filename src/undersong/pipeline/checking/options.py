@@ -77,6 +77,11 @@ class CheckOptions:
     seed: Annotated[int, Option("Seed of the split of the ordinary requests and of the bootstrap.", min=0)] = 0
 
     @property
+    def writes_views(self) -> bool:
+        """True if a page or a table for explorers is asked for."""
+        return self.page is not None or self.explore is not None
+
+    @property
     def harm_refs(self) -> tuple[str, ...]:
         """References of the harm sets."""
         return (self.harm,) if isinstance(self.harm, str) else tuple(self.harm)

@@ -31,8 +31,6 @@ def write_check_views(request: CheckRequest, result: CheckResult) -> tuple[str, 
     Raises:
         UndersongError: A file cannot be written, or nothing is ranked for an explorer.
     """
-    if request.page is None and request.explore is None:
-        return ()
     return write_views(build_check_view(request, result, MAX_SHOWN), request.page, request.explore)
 
 

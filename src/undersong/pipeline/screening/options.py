@@ -204,6 +204,11 @@ class ScreeningOptions:
     progress: Callable[[str], None] | None = None  # of Python alone: receives a line of progress
 
     @property
+    def writes_views(self) -> bool:
+        """True if a page or a table for explorers is asked for."""
+        return self.page is not None or self.explore is not None
+
+    @property
     def rules(self) -> tuple[str, ...]:
         """Rules of selection, the main one first; none if nothing is to be kept."""
         return (self.keep,) if isinstance(self.keep, str) else tuple(self.keep)

@@ -50,8 +50,6 @@ from undersong.pipeline.screening.rehearsal import (
     rehearse_sets,
     unusable_samples,
 )
-from undersong.pipeline.screening.view import build_screening_view
-from undersong.report.data_page import MAX_SHOWN, check_view_paths, write_views
 from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
 from undersong.stages.engine import DEFAULT_ENGINE
@@ -94,7 +92,10 @@ def run_screening(
     harm_refs, out = harm_sets_by_name(harm), writable_screening_folder(Path(out))
     rules = selection_rules(options)
     check_options(options, harm_refs, out)
-    check_view_paths(options.page, options.explore)
+    if options.writes_views:
+        from undersong.report.data_page import check_view_paths
+
+        check_view_paths(options.page, options.explore)
     match_selection_ids(options)
     with ExitStack() as stack:
         if options.engine.shard is None:  # the job of one shard writes to the store only
@@ -155,7 +156,7 @@ def run_screening(
         artifact = store.get_or_make("screening", SCREENING_VERSION, config, inputs, make, seed=options.seed)
         result = read_screening(artifact.path)
         publish_screening(artifact.path, out, options.output_format)
-        if options.page is not None or options.explore is not None:
+        if options.writes_views:
             result = replace(result, written_views=_write_views(ctx, corpora, result, options))
     return result
 
@@ -163,6 +164,9 @@ def run_screening(
 def _write_views(
     ctx: RunContext, corpora: ScreeningCorpora, result: ScreeningResult, options: ScreeningOptions
 ) -> tuple[str, ...]:
+    from undersong.pipeline.screening.view import build_screening_view
+    from undersong.report.data_page import MAX_SHOWN, write_views
+
     encoder = result.report["axes"][result.report["selected_by"]["axis"]]
     sides = _read_or_embed(ctx, corpora, encoder, options)
     view = build_screening_view(corpora, sides, result, options, MAX_SHOWN)

@@ -25,7 +25,7 @@
   } catch (error) { /* a browser that keeps nothing for files */ }
   function keep() {
     try { localStorage.setItem(place, JSON.stringify([...marks])); } catch (error) { /* as above */ }
-    byId("export").textContent = marks.size ? `Save ${marks.size.toLocaleString("en")} marks` : "Save marks";
+    byId("export").textContent = marks.size ? `Save ${marks.size.toLocaleString("en")} mark${marks.size > 1 ? "s" : ""}` : "Save marks";
   }
   function mark(i, set = !marks.has(i)) {
     if (set) marks.add(i); else marks.delete(i);
@@ -122,9 +122,9 @@
   const nearestText = (i) => (data.nearest[i] < 0 ? "" : harm.text[data.nearest[i]]);
   const COLUMNS = [
     { name: "✕", of: (i) => (marks.has(i) ? 0 : 1), style: "mark", width: "3.2rem", label: "marked" },
-    { name: "rank", of: (i) => data.rank[i], style: "num", width: "4.6rem" },
+    { name: "rank", of: (i) => data.rank[i], style: "num optional", width: "4.6rem" },
     { name: "distance", of: (i) => data.distance[i], style: "num distance", width: "5.6rem" },
-    { name: "sample", of: (i) => text(i) || data.id[i], style: "" },
+    { name: "sample", of: (i) => text(i) || data.id[i], style: "said" },
     { name: "nearest harmful request", of: nearestText, style: "harmful optional" },
     ...["source", "speaker"].filter((name) => data[name]).map((name) => ({ name, of: (i) => data[name][i] || "", style: "optional", width: "7rem" })),
     ...(data.clip.some((at) => at >= 0) ? [{ name: "▶", of: (i) => (data.clip[i] >= 0 ? 0 : 1), style: "play", width: "2.8rem", label: "has a clip" }] : []),

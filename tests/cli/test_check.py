@@ -27,7 +27,9 @@ def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     questions = [sample.text for sample in open_corpus("shipped:ordinary").samples]
     harm = [sample.text for sample in open_corpus("shipped:harm").samples]
     for name, texts in (("ordinary", rng.sample(questions, 200)), ("risky", rng.sample(questions, 150) + harm[:50])):
-        rows = ({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}]} for text in texts)
+        rows = (
+            {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}]} for text in texts
+        )
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)
 
@@ -72,7 +74,10 @@ def test_harm_among_the_data_is_found_and_left_out(undersong: Undersong, tmp_pat
         (["missing.jsonl"], "There is no manifest missing.jsonl; check the path."),
         (["ordinary.jsonl", "--harm", "missing.jsonl"], "There is no manifest missing.jsonl; check the path."),
         (["ordinary.jsonl", "--fix", "ordinary.jsonl"], "is the data itself, which is never replaced"),
-        (["ordinary.jsonl", "--harm", "shipped:harms"], "No shipped corpus is called 'harms'; choose from: harm, ordinary"),
+        (
+            ["ordinary.jsonl", "--harm", "shipped:harms"],
+            "No shipped corpus is called 'harms'; choose from: harm, ordinary",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(undersong: Undersong, arguments: list[str], message: str) -> None:
@@ -82,7 +87,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(undersong: Undersong, argumen
 
 
 def test_names_in_the_data_are_no_markup_and_no_lines(undersong: Undersong, tmp_path: Path) -> None:
-    (tmp_path / "odd.jsonl").write_text(json.dumps({"id": "[bold]\u001b[31m", "text": "sing\nto the moon\u0007"}) + "\n")
+    (tmp_path / "odd.jsonl").write_text(
+        json.dumps({"id": "[bold]\u001b[31m", "text": "sing\nto the moon\u0007"}) + "\n"
+    )
     code, out, _ = undersong("check", "odd.jsonl")
     assert code == 3
     assert "\u001b" not in out

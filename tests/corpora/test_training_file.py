@@ -1,8 +1,8 @@
 """Training files as trainers take them: what they are recognized as, what is asked in them, and writing them back.
 
-Rows are those of the trainers' own documentation and demo data: LLaMA-Factory `data/mllm_audio_demo.json`, `data/README.md`
-and `data/dataset_info.json` (Apache-2.0), ms-swift `docs/source_en/Customization/Custom-dataset.md` (Apache-2.0), axolotl
-`docs/multimodal.qmd` (Apache-2.0), TRL `docs/source/dataset_formats.md` (Apache-2.0), Kimi-Audio
+Rows are those of the trainers' own documentation and demo data: LLaMA-Factory `data/mllm_audio_demo.json`,
+`data/README.md` and `data/dataset_info.json` (Apache-2.0), ms-swift `docs/source_en/Customization/Custom-dataset.md`
+(Apache-2.0), axolotl `docs/multimodal.qmd` (Apache-2.0), TRL `docs/source/dataset_formats.md` (Apache-2.0), Kimi-Audio
 `finetune_codes/README.md` (MIT).
 """
 
@@ -40,7 +40,10 @@ MATH = {
 PARTS = {
     "messages": [
         {"role": "system", "content": [{"type": "text", "text": "You are a helpful assistant."}]},
-        {"role": "user", "content": [{"type": "audio", "path": "a.mp3"}, {"type": "text", "text": "Describe the sound."}]},
+        {
+            "role": "user",
+            "content": [{"type": "audio", "path": "a.mp3"}, {"type": "text", "text": "Describe the sound."}],
+        },
         {"role": "assistant", "content": [{"type": "text", "text": "It is a bee."}]},
     ]
 }
@@ -49,7 +52,12 @@ SHAREGPT = {
     "system": "system prompt (optional)",
 }
 PAIRS = {"system": "<system>", "conversation": [{"human": "<query1>", "assistant": "<response1>"}]}
-ALPACA = {"instruction": "human instruction", "input": "human input", "output": "model response", "history": [["q", "a"]]}
+ALPACA = {
+    "instruction": "human instruction",
+    "input": "human input",
+    "output": "model response",
+    "history": [["q", "a"]],
+}
 QUERY = {"query": "<query2>", "response": "<response2>", "history": [["<query1>", "<response1>"]]}
 COMPLETION = {"prompt": "The sky is", "completion": " blue."}
 CHAT_COMPLETION = {
@@ -59,7 +67,10 @@ CHAT_COMPLETION = {
 PREFERENCE = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
 IMPLICIT = {
     "chosen": [{"role": "user", "content": "What color is the sky?"}, {"role": "assistant", "content": "It is blue."}],
-    "rejected": [{"role": "user", "content": "What color is the sky?"}, {"role": "assistant", "content": "It is green."}],
+    "rejected": [
+        {"role": "user", "content": "What color is the sky?"},
+        {"role": "assistant", "content": "It is green."},
+    ],
 }
 KIMI = {
     "task_type": "understanding",
@@ -152,7 +163,9 @@ def test_dataset_info_gives_columns_and_tags(llama_factory: Path) -> None:
     assert (audio.samples[0].requests, audio.samples[1].id) == (("What's that sound?",), "second")
     questions = open_training_file(str(llama_factory / "questions.jsonl"))
     assert (questions.samples[0].requests, questions.samples[0].answer) == (("What is it?",), "A bee.")
-    with pytest.raises(UndersongError, match=r"lists 2 data sets with a local file; name one of them: .*questions\.jsonl"):
+    with pytest.raises(
+        UndersongError, match=r"lists 2 data sets with a local file; name one of them: .*questions\.jsonl"
+    ):
         open_training_file(str(llama_factory))
     (llama_factory / "questions.jsonl").unlink()
     assert open_training_file(str(llama_factory)).samples == audio.samples

@@ -126,7 +126,9 @@ def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult
 
 
 def test_harm_sets_are_replaced_or_added(check: Callable[..., CheckResult], tmp_path: Path) -> None:
-    other = write_rows(tmp_path / "other.jsonl", [{"id": f"x{i}", "text": f"thing{i:02} thing{i + 1:02}"} for i in range(30)])
+    other = write_rows(
+        tmp_path / "other.jsonl", [{"id": f"x{i}", "text": f"thing{i:02} thing{i + 1:02}"} for i in range(30)]
+    )
     both = check(rows_of(0, 100), harm=(str(tmp_path / "harm.jsonl"), str(other)))
     assert list(both.harm.values()) == [60, 30]
     with pytest.raises(UndersongError, match="has 2 requests with words, which are too few"):
@@ -159,7 +161,9 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 def test_matching_that_costs_too_much_is_given_up(check: Callable[..., CheckResult], tmp_path: Path) -> None:
     rng = random.Random(4)
-    rows = [chat(harmful(rng), source="bad") for _ in range(60)] + [chat(benign(rng), source="good") for _ in range(400)]
+    rows = [chat(harmful(rng), source="bad") for _ in range(60)] + [
+        chat(benign(rng), source="good") for _ in range(400)
+    ]
     found = check(rows)
     removal = choose_removal(open_training_file(str(tmp_path / "train.jsonl")).samples, found)
     assert "source" not in removal.matched  # all of one source lies nearer: equal shares would leave nothing

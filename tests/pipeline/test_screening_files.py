@@ -118,7 +118,8 @@ def test_ready_embeddings(vectors, tmp_path) -> None:
     assert np.array_equal(kept.vectors, pool.vectors[[id in expected for id in pool.ids]])
     assert pq.read_schema(tmp_path / "out" / "kept.parquet").field("embedding").type == pa.list_(pa.float32(), 8)
     # What was kept can be screened again.
-    assert screen(tmp_path / "out" / "kept.parquet", vectors[1], tmp_path / "again", keep="closest:0.5").selection.k == 50
+    again = screen(tmp_path / "out" / "kept.parquet", vectors[1], tmp_path / "again", keep="closest:0.5")
+    assert again.selection.k == 50
 
 
 def test_unsound_embeddings_are_counted_and_never_kept(tmp_path) -> None:
@@ -180,7 +181,7 @@ def test_a_text_axis_needs_no_audio_files(voices, tmp_path) -> None:
 
 
 def test_score_and_centring_reach_the_table(vectors, tmp_path) -> None:
-    plain = screen(*vectors, tmp_path / "a")
+    plain = screen(*vectors, tmp_path / "a", keep="closest:0.25")
     other = screen(*vectors, tmp_path / "b", score="knn:3", center=True, keep="closest:0.25")
     assert other.selection.score == "knn:3 centered"
     assert plain.selection.score == "nearest"

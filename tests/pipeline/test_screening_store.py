@@ -82,7 +82,7 @@ def test_the_same_question_again_computes_nothing(sides: tuple[Path, Path], tmp_
     """Neither vectors nor distances nor findings; how the kept set is written is no other question."""
     from undersong.pipeline.screening import run as module
 
-    how = {"axes": {"words": "char-ngrams"}, "store": tmp_path / "store"}
+    how = {"axes": {"words": "char-ngrams"}, "store": tmp_path / "store", "keep": "closest:0.25"}
     first = screen(*sides, tmp_path / "first", **how)
     monkeypatch.setattr(module, "screening_findings", lambda *_: pytest.fail("computed again"))
     again = screen(*sides, tmp_path / "again", output_format="hub", **how)

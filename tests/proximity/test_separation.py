@@ -32,7 +32,9 @@ def test_clusters_widen_the_interval() -> None:
     harm, ordinary = np.repeat(rng.normal(-0.5, size=12), 10), rng.normal(size=200)
     widths = []
     for clusters in (list(range(120)), [i // 10 for i in range(120)]):
-        interval = separation_auc(lambda target, heldout: (harm[heldout], ordinary), clusters, list(range(200)), draws=100)
+        interval = separation_auc(
+            lambda target, heldout: (harm[heldout], ordinary), clusters, list(range(200)), draws=100
+        )
         assert interval.low is not None
         assert interval.high is not None
         widths.append(interval.high - interval.low)

@@ -20,8 +20,8 @@ MAX_LETTERS = 160  # of a text that is shown
 def check_command(request: CheckRequest) -> None:
     """Check training data before training: how many samples lie nearer to harm than ordinary data do.
 
-    Exit code 0: no more than of ordinary data; 1: more; 3: cannot tell; 2: bad input. A file that passes may still weaken a
-    model's refusals.
+    Exit code 0: no more than of ordinary data; 1: more; 3: cannot tell; 2: bad input. A file that passes may still
+    weaken a model's refusals.
     """
     from undersong.pipeline.checking import run_check
     from undersong.pipeline.checking.fix import fix_data
@@ -68,8 +68,8 @@ def _result_lines(result: CheckResult, top: int) -> list[str]:
         interval = "" if axis.auc.low is None else f" [{axis.auc.low:.2f}, {axis.auc.high:.2f}]"
         verb = "tells" if axis.separates else "does not tell"
         lines.append(
-            f"The axis {axis.name} {verb} held-out harm from ordinary requests: AUC {axis.auc.value:.2f}{interval}, where "
-            "0.5 is chance."
+            f"The axis {axis.name} {verb} held-out harm from ordinary requests: AUC {axis.auc.value:.2f}{interval}, "
+            "where 0.5 is chance."
         )
     shown = result.ranked[:top]
     if shown:

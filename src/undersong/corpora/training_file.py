@@ -1,4 +1,5 @@
-"""Training data as a trainer takes it: recognition of the file, its samples, and writing it back without some of them."""
+"""Training data as a trainer takes it: recognition of the file, its samples, and writing it back without some of
+them."""
 
 from __future__ import annotations
 
@@ -103,7 +104,9 @@ def _from_rows(
         samples.append(_training_sample(path.stem, number, row, parsed))
     if not samples:
         first = unreadable[0]
-        raise UndersongError(f"{ref} has no row with a request, the first: {first.id} ({first.reason}); check the file.")
+        raise UndersongError(
+            f"{ref} has no row with a request, the first: {first.id} ({first.reason}); check the file."
+        )
     name = LAYOUTS[layout]
     if entry is not None:
         name = f"data set {entry[0]} of LLaMA-Factory's {DATASET_INFO} ({entry[1].get('formatting', 'alpaca')})"
@@ -180,8 +183,8 @@ def _layout(row: Any, entry: tuple[str, Mapping[str, Any]] | None) -> str | None
 def _row_columns(entry: tuple[str, Mapping[str, Any]] | None) -> RowColumns | None:
     """Columns and tags of LLaMA-Factory's entry.
 
-    As in its `src/llamafactory/data/parser.py`, an entry without columns has the default ones, and an entry with some has
-    no others.
+    As in its `src/llamafactory/data/parser.py`, an entry without columns has the default ones, and an entry with
+    some has no others.
     """
     if entry is None:
         return None

@@ -1,8 +1,8 @@
 """Rows of trainers' data files: recognition of the layout by column names, and the requests and the answer of a row.
 
 Unlike `chat_formats`, which needs one question and one answer, this keeps every user turn of a conversation. Layouts:
-LLaMA-Factory (sharegpt, alpaca, with the columns and tags of `dataset_info.json`), ms-swift (messages, sharegpt, query),
-axolotl (messages with parts), TRL (messages, prompt and completion, preference pairs) and Kimi-Audio.
+LLaMA-Factory (sharegpt, alpaca, with the columns and tags of `dataset_info.json`), ms-swift (messages, sharegpt,
+query), axolotl (messages with parts), TRL (messages, prompt and completion, preference pairs) and Kimi-Audio.
 """
 
 from __future__ import annotations
@@ -117,7 +117,11 @@ def _is_conversational(value: Any) -> bool:
 
 
 def _read_messages(
-    items: Any, parsed: TrainingRow, role_key: str = "role", content_key: str = "content", tags: RowColumns | None = None
+    items: Any,
+    parsed: TrainingRow,
+    role_key: str = "role",
+    content_key: str = "content",
+    tags: RowColumns | None = None,
 ) -> None:
     users = USER_ROLES if tags is None else USER_ROLES | {tags.user.lower()}
     assistants = ASSISTANT_ROLES if tags is None else ASSISTANT_ROLES | {tags.assistant.lower()}

@@ -1,4 +1,5 @@
-"""Writing a training file back in its own format without some of its rows. Lines and records that stay keep their bytes."""
+"""Writing a training file back in its own format without some of its rows. Lines and records that stay keep their
+bytes."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Distances by words with weights that are fixed by a reference set, so that a text's distance depends on no other text.
+"""Distances by words with weights that are fixed by a reference set, so that a text's distance depends on no other
+text.
 
-TF-IDF as in `text.tfidf_encoder`, with two changes. A word that occurs `c` times counts 1 + log(c) times, because two long
-texts that say "she" and "her" ten times each would else be near. And document frequencies are of ordinary texts alone. A word that none of them has gets
-the largest weight, whether it is in the harm set, in the data or in held-out ordinary texts. So ordinary texts that the
-weights were not fitted on lie exactly as far from harm as new ordinary data would.
+TF-IDF as in `text.tfidf_encoder`, with two changes. A word that occurs `c` times counts 1 + log(c) times, because
+two long texts that say "she" and "her" ten times each would else be near. And document frequencies are of ordinary
+texts alone. A word that none of them has gets the largest weight, whether it is in the harm set, in the data or in
+held-out ordinary texts. So ordinary texts that the weights were not fitted on lie exactly as far from harm as new
+ordinary data would.
 """
 
 from __future__ import annotations
@@ -47,8 +49,9 @@ def fit_word_weights(texts: Sequence[str]) -> WordWeights:
 def word_vectors(texts: Sequence[str], weights: WordWeights, vocabulary: Mapping[str, int]) -> csr_array:
     """TF-IDF vectors (n, words + 1) float32 of texts.
 
-    All words outside the vocabulary share the last column, with the length that they have together. Cosines with vectors
-    of texts whose words are all in the vocabulary are exact, and the matrix is small. A text without words is a zero row.
+    All words outside the vocabulary share the last column, with the length that they have together. Cosines with
+    vectors of texts whose words are all in the vocabulary are exact, and the matrix is small. A text without words
+    is a zero row.
 
     Args:
         texts: The texts, (n,).

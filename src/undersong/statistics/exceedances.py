@@ -44,7 +44,9 @@ def low_quantile(values: np.ndarray, share: float, clusters: Sequence[Hashable])
             f"{len(values)} values have no lowest {share:.0%}; give at least {int(np.ceil(1 / share))} of them."
         )
     value = float(np.partition(values, rank - 1)[rank - 1])
-    return LowQuantile(value, rank, len(values), cluster_design((values <= value).astype(float), clusters).design_effect)
+    return LowQuantile(
+        value, rank, len(values), cluster_design((values <= value).astype(float), clusters).design_effect
+    )
 
 
 def predicted_count(quantile: LowQuantile, n: int, design_effect: float = 1.0, level: float = 0.95) -> Interval:

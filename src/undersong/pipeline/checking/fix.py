@@ -1,4 +1,5 @@
-"""`check --fix`: the data without the samples that lie nearer to harm, with the same shares of length, source and speaker."""
+"""`check --fix`: the data without the samples that lie nearer to harm, with the same shares of length, source and
+speaker."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ MAX_COST = 3  # samples dropped for each nearer one before a column is matched n
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Rows to leave out, how many of them lie nearer to harm, and the columns whose shares stay as they are, or do not."""
+    """Rows to leave out, how many of them lie nearer to harm, and the columns whose shares stay as they are, or do
+    not."""
 
     rows: tuple[int, ...]
     flagged: int
@@ -69,7 +71,9 @@ def fix_data(request: CheckRequest, result: CheckResult) -> FixedData:
         raise UndersongError(f"{request.data} could not be ranked, so nothing is known to leave out; leave --fix out.")
     removal = choose_removal(data.samples, result)
     if len(removal.rows) >= data.rows:
-        raise UndersongError(f"All samples of {request.data} lie nearer to harm, so none would be left; leave --fix out.")
+        raise UndersongError(
+            f"All samples of {request.data} lie nearer to harm, so none would be left; leave --fix out."
+        )
     write_without(data, removal.rows, out)
     return FixedData(out, removal, _cost_sentence(removal, data.rows, out) + _entry_sentence(data, out))
 
@@ -101,8 +105,9 @@ def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Re
     """Choose the rows to leave out: all that lie nearer to harm, and the nearest others that keep the shares.
 
     A stratum is one quarter of lengths, one source and one speaker. From each, the same share is left out, nearest
-    first, and that share is as large as needed to leave out every nearer sample. If this costs more than MAX_COST samples
-    for each nearer one, the last column is not matched, then the one before. Samples that were not measured stay.
+    first, and that share is as large as needed to leave out every nearer sample. If this costs more than MAX_COST
+    samples for each nearer one, the last column is not matched, then the one before. Samples that were not measured
+    stay.
 
     Args:
         samples: Samples of the data.
@@ -152,7 +157,9 @@ def _strata(samples: Sequence[TrainingSample], columns: Sequence[str]) -> np.nda
 
 def _cost_sentence(removal: Removal, total: int, out: Path) -> str:
     extra = len(removal.rows) - removal.flagged
-    sentence = f"{len(removal.rows):,} of {total:,} samples are left out in {out}: {removal.flagged:,} that lie nearer to harm"
+    sentence = (
+        f"{len(removal.rows):,} of {total:,} samples are left out in {out}: {removal.flagged:,} that lie nearer to harm"
+    )
     if removal.matched:
         sentence += f", and {extra:,} more so that the shares by {_listed(removal.matched)} stay as they are"
     if removal.unmatched:

@@ -71,7 +71,8 @@ class CheckOptions:
         Option("Folder for the ranked list (ranked.csv, ranked.jsonl) and the verdict (check.json).", metavar="FOLDER"),
     ] = None
     store: Annotated[
-        Path | str | None, Option("Folder that keeps results, so that unchanged data are not read again.", metavar="FOLDER")
+        Path | str | None,
+        Option("Folder that keeps results, so that unchanged data are not read again.", metavar="FOLDER"),
     ] = None
     top: Annotated[int, Option("Number of samples to show.", min=0)] = 10
     seed: Annotated[int, Option("Seed of the split of the ordinary requests and of the bootstrap.", min=0)] = 0
@@ -94,8 +95,8 @@ class CheckRequest(CheckOptions):
     data: Annotated[
         str | Path,
         Option(
-            "Training data as the trainer takes it: LLaMA-Factory, ms-swift, axolotl, TRL, Kimi-Audio, a manifest, CSV, "
-            "JSONL, Parquet, a folder of audio, hf:OWNER/NAME.",
+            "Training data as the trainer takes it: LLaMA-Factory, ms-swift, axolotl, TRL, Kimi-Audio, a manifest, "
+            "CSV, JSONL, Parquet, a folder of audio, hf:OWNER/NAME.",
             argument=True,
         ),
     ]

@@ -29,7 +29,9 @@ def publish_check(result: CheckResult, out: Path) -> None:
         foreign = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
         foreign = sorted(set(foreign) - {VERDICT_FILE, RANKED_CSV, RANKED_JSONL})
         if foreign:
-            raise UndersongError(f"{out} exists and is not a check (it holds {foreign[0]}); name a new folder with --out.")
+            raise UndersongError(
+                f"{out} exists and is not a check (it holds {foreign[0]}); name a new folder with --out."
+            )
     rows = [asdict(sample) for sample in result.ranked]
     table = io.StringIO()
     writer = csv.DictWriter(table, RANKED_COLUMNS, lineterminator="\n")

@@ -11,9 +11,9 @@ from undersong.statistics import Interval, Rate
 NO_MORE, MORE, CANNOT_TELL = "no more than ordinary", "more than ordinary", "cannot tell"
 EXIT_CODES = {NO_MORE: 0, MORE: 1, CANNOT_TELL: 3}
 EVIDENCE = (
-    "Nearness is a ranking and not proof of harm: over 36 data sets on each of 12 small models, the screening score by words "
-    "had a rank correlation of .41 [.34, .49] with the damage by training, the share of related requests .39, and "
-    "influence, which needs the model, .56."
+    "Nearness is a ranking and not proof of harm: over 36 data sets on each of 12 small models, the screening score by "
+    "words had a rank correlation of .41 [.34, .49] with the damage by training, the share of related requests .39, "
+    "and influence, which needs the model, .56."
 )  # docs/results/prediction.md
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from undersong.pipeline.checking.result import CANNOT_TELL, MORE, NO_MORE, AxisCheck
 
-# A file passes only if it is large enough to show that less than this share lies nearer to harm, five times the ordinary.
+# A file passes only if it is large enough to show that less than this share lies nearer to harm: five times the
+# ordinary share.
 PASSING_SHARE = 0.05
 MAX_UNMEASURED = 0.1  # share of samples without words from which a file cannot pass
 
@@ -48,9 +49,7 @@ def judge_axis(
         lost = f"{unmeasured + unreadable:,} of {total:,} samples were not measured."
         return Verdict(CANNOT_TELL, f"{lost} Of the others: {sentence[:1].lower()}{sentence[1:]}", notes)
     if axis.nearer.high > PASSING_SHARE:
-        reason = (
-            f" {axis.nearer.n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
-        )
+        reason = f" {axis.nearer.n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
         return Verdict(CANNOT_TELL, sentence + reason, notes)
     return Verdict(NO_MORE, sentence, notes)
 
@@ -71,8 +70,8 @@ def _notes(samples: int, unmeasured: int, untranscribed: int, unreadable: int) -
     notes = []
     if untranscribed:
         notes.append(
-            f"{untranscribed:,} of {samples:,} samples are spoken and have no transcript, so words say nothing of what is "
-            "said in them; name the column with --column text=COLUMN, or transcribe them first."
+            f"{untranscribed:,} of {samples:,} samples are spoken and have no transcript, so words say nothing of what "
+            "is said in them; name the column with --column text=COLUMN, or transcribe them first."
         )
     if unmeasured - untranscribed > 0:
         notes.append(f"{unmeasured - untranscribed:,} of {samples:,} samples have no words.")

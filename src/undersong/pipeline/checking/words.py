@@ -1,4 +1,5 @@
-"""The axis of words: distances of requests to harm, the ordinary share that is nearer, and whether the axis separates."""
+"""The axis of words: distances of requests to harm, the ordinary share that is nearer, and whether the axis
+separates."""
 
 from __future__ import annotations
 
@@ -89,8 +90,8 @@ def measure_words(
 ) -> WordMeasurement:
     """Measure requests that have words, against a harm set and ordinary requests that do.
 
-    Weights of words are fitted on a third of the ordinary requests, and everything else is measured on the others. So if
-    the data are as the ordinary requests are, the count of nearer ones has the predicted distribution exactly.
+    Weights of words are fitted on a third of the ordinary requests, and everything else is measured on the others.
+    So if the data are as the ordinary requests are, the count of nearer ones has the predicted distribution exactly.
 
     Args:
         requests: Requests of the data, at least one.
@@ -131,9 +132,7 @@ def measure_words(
     return WordMeasurement(axis, distances, nearest.index[positions])
 
 
-def _split_ordinary(
-    ordinary: Sequence[RequestText], seed: int
-) -> tuple[list[RequestText], list[RequestText]]:
+def _split_ordinary(ordinary: Sequence[RequestText], seed: int) -> tuple[list[RequestText], list[RequestText]]:
     """The requests that fit the weights, and the others, by whole clusters."""
     names = sorted({item.cluster for item in ordinary}, key=str)
     chosen = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[: int(len(names) * FIT_SHARE)]}
@@ -141,7 +140,7 @@ def _split_ordinary(
     needed = round(1 / ORDINARY_SHARE)
     if len(parts[1]) < needed or not parts[0]:
         raise UndersongError(
-            f"There are {len(ordinary)} ordinary requests with words, and {needed * 3 // 2} are needed to see what share "
-            "lies near harm; name more with --ordinary."
+            f"There are {len(ordinary)} ordinary requests with words, and {needed * 3 // 2} are needed to see what "
+            "share lies near harm; name more with --ordinary."
         )
     return parts[0], parts[1]

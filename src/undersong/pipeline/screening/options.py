@@ -99,8 +99,8 @@ class ScreeningOptions:
     keep: Annotated[
         str | Sequence[str],
         Option(
-            "Rule for the samples to keep; repeatable, with one file for each. Without one, the pool is ranked and nothing "
-            "is kept. closest:0.25 | distant:200 | "
+            "Rule for the samples to keep; repeatable, with one file for each. Without one, the pool is ranked and "
+            "nothing is kept. closest:0.25 | distant:200 | "
             "random:0.25 | band:0.25-0.5 | below:0.3 | above:0.7, then optionally +group<=3, "
             "+matched(speaker,seconds,answer) or +within(AXIS). A repeated random rule is another draw.",
             metavar="RULE",

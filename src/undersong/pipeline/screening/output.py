@@ -48,8 +48,8 @@ def _numbered_name(name: str, number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ScreeningFindings:
-    """Findings of a screening: a proximity table per axis, to all harm sets; selections; `screening.json`; and the texts
-    of the harm set that is selected by, by id.
+    """Findings of a screening: a proximity table per axis, to all harm sets; selections; `screening.json`; and the
+    texts of the harm set that is selected by, by id.
     """
 
     tables: Mapping[str, pa.Table]

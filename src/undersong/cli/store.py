@@ -32,7 +32,7 @@ def store_command(
         typer.Option(
             "--unused-by",
             metavar="STUDY",
-            help="Choose artifacts that this study file does not need; repeatable. Give the loading options of its run.",
+            help="Choose artifacts that this study does not need; repeatable. Give the loading options of its run.",
         ),
     ] = None,
     delete: Annotated[

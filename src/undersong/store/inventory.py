@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def _created(provenance: dict[str, Any], folder: Path) -> float:
         created = datetime.strptime(str(provenance["created"]), "%Y-%m-%dT%H:%M:%SZ")
     except (KeyError, ValueError):
         return folder.lstat().st_mtime
-    return created.replace(tzinfo=timezone.utc).timestamp()
+    return created.replace(tzinfo=UTC).timestamp()
 
 
 def with_inputs(names: Iterable[tuple[str, str]], folders: Collection[StoredFolder]) -> set[tuple[str, str]]:

@@ -32,8 +32,8 @@ def folders_of_study(
         artifact.existing for artifact in planned if artifact.stage != "corpus"
     ):
         raise UndersongError(
-            f"The store {root} holds nothing of study {study.study}, so what it needs is not known; give the study file "
-            "and the loading options of its run."
+            f"The store {root} holds nothing of study {study.study}, so what it needs is not known; give the study "
+            "file and the loading options of its run."
         )
     if planning_store.unscreened_axes:
         raise UndersongError(

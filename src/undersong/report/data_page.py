@@ -69,7 +69,7 @@ def _is_data_page(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return b'<meta name="generator" content="undersong">' in file.read(4096)
+        return b'<meta name="generator" content="undersong data page">' in file.read(4096)
 
 
 def render_data_page(view: DataView, clips: EmbeddedClips, notes: Sequence[str] = ()) -> str:

@@ -258,14 +258,6 @@
     const [blue, orange, ink, faint] = ["--distant", "--closest", "--ink", "--faint"].map(color);
     const radius = n > 3000 ? 2 : n > 600 ? 2.6 : 3.4;
     const dot = (i, r) => { const [x, y] = at(data.x[i], data.y[i]); pen.moveTo(x + r, y); pen.arc(x, y, r, 0, 7); };
-    pen.fillStyle = orange;
-    pen.globalAlpha = 0.55;
-    pen.beginPath();
-    for (let j = 0; j < harm.id.length; j += 1) {
-      const [x, y] = at(harm.x[j], harm.y[j]);
-      pen.moveTo(x, y - 4); pen.lineTo(x + 3.6, y + 3); pen.lineTo(x - 3.6, y + 3); pen.closePath();
-    }
-    pen.fill();
     pen.fillStyle = blue;
     pen.globalAlpha = 0.4;
     pen.beginPath();
@@ -275,6 +267,16 @@
     pen.beginPath();
     for (const i of listed) if (data.nearer[i]) dot(i, radius + 1);
     pen.fill();
+    pen.strokeStyle = orange;  // hollow and on top, so that neither hides the other
+    pen.lineWidth = 1.3;
+    pen.globalAlpha = 0.85;
+    pen.beginPath();
+    for (let j = 0; j < harm.id.length; j += 1) {
+      const [x, y] = at(harm.x[j], harm.y[j]);
+      pen.moveTo(x, y - 4); pen.lineTo(x + 3.6, y + 3); pen.lineTo(x - 3.6, y + 3); pen.closePath();
+    }
+    pen.stroke();
+    pen.globalAlpha = 1;
     pen.strokeStyle = ink;
     pen.lineWidth = 1.5;
     pen.beginPath();

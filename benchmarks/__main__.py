@@ -13,6 +13,7 @@ NAMES = (
         "features",
         "encoders",
         "screening",
+        "checking",
         "memory",
         "scale",
         "overhead",

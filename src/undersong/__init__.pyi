@@ -8,6 +8,9 @@ from .api import (
     audit as audit,
 )
 from .api import (
+    check as check,
+)
+from .api import (
     compare as compare,
 )
 from .api import (
@@ -18,6 +21,9 @@ from .integrations.trainer_callback import (
 )
 from .models.load_options import (
     LoadOptions as LoadOptions,
+)
+from .pipeline.checking.result import (
+    CheckResult as CheckResult,
 )
 from .pipeline.screening.output import (
     ScreeningResult as ScreeningResult,

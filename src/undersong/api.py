@@ -1,5 +1,5 @@
-"""The Python API: `screen`, `audit` and `compare`, with the options of the commands of the same names and results for
-notebooks.
+"""The Python API: `check`, `screen`, `audit` and `compare`, with the options of the commands of the same names and
+results for notebooks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from undersong.evaluation.multi_model_comparison import (
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import takes_options
+from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.run import run_audit
 from undersong.pipeline.screening import ScreeningRequest, ScreeningResult
 from undersong.pipeline.screening import run_screening as screen_files
@@ -31,6 +32,34 @@ from undersong.study import Study, load_study, parse_study
 from undersong.types import UndersongError, Verdict
 
 Verdicts = str | Path | Sequence[Verdict]  # a verdict file, or its rows
+
+
+@takes_options(CheckRequest)
+def check(request: CheckRequest) -> CheckResult:
+    """Check training data: how many samples lie nearer to harm than ordinary data do.
+
+    The arguments are the fields of `CheckRequest`, which are the options of `undersong check`:
+    `check("train.jsonl", fix="less.jsonl").exit_code`.
+
+    Args:
+        request: The data, references, outputs and options.
+
+    Returns:
+        The verdict with its sentence, what each axis says, and the ranked samples.
+
+    Raises:
+        UndersongError: An unknown option, or data that cannot be checked.
+    """
+    from undersong.pipeline.checking.fix import fix_data
+
+    result = run_check(request)
+    if request.writes_views:
+        from undersong.pipeline.checking.view import write_check_views
+
+        write_check_views(request, result)
+    if request.fix is not None:
+        fix_data(request, result)
+    return result
 
 
 @takes_options(ScreeningRequest)

@@ -15,6 +15,7 @@ from undersong.cli.app import app
 from undersong.cli.option_fields import command_parameters_of
 from undersong.models.load_options import LoadOptions
 from undersong.options import Option, OptionGroup, key_values, option_fields, python_signature, takes_options
+from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.probing.options import ProbeOptions
 from undersong.pipeline.probing.run import probe_key_values
 from undersong.pipeline.screening.options import ScreeningOptions, ScreeningRequest
@@ -28,12 +29,12 @@ from undersong.types import UndersongError
 
 COMMANDS: Any = get_command(app)
 VERBS = {
-    "screen": ScreeningRequest, "tune": TuneOptions, "evaluate": EvaluationOptions, "judge": JudgeOptions,
-    "probe": ProbeOptions,
+    "check": CheckRequest, "screen": ScreeningRequest, "tune": TuneOptions, "evaluate": EvaluationOptions,
+    "judge": JudgeOptions, "probe": ProbeOptions,
 }  # fmt: skip
 OWN = {  # arguments that a command has beside its options: files and folders, and the model
-    "screen": set(), "tune": {"manifest", "model", "out"}, "evaluate": {"manifest", "model", "out", "adapter"},
-    "judge": {"file", "out"}, "probe": {"out"},
+    "check": set(), "screen": set(), "tune": {"manifest", "model", "out"},
+    "evaluate": {"manifest", "model", "out", "adapter"}, "judge": {"file", "out"}, "probe": {"out"},
 }  # fmt: skip
 PYTHON_ONLY = {"progress"}  # a function, which no command line can give
 PROBE = ProbeOptions(
@@ -48,7 +49,8 @@ def test_the_command_line_offers_every_field_and_no_other(verb: str) -> None:
     offered = {parameter.name for parameter in COMMANDS.commands[verb].params} - OWN[verb] - {"help"}
     expected = {parameter.name for parameter in command_parameters_of(VERBS[verb])}
     assert offered - loading == expected - loading
-    assert offered & loading == ({"device", "dtype"} if verb == "judge" else loading)
+    some = {"judge": {"device", "dtype"}, "check": set[str]()}  # a check loads no model of its own
+    assert offered & loading == some.get(verb, loading)
     described = {field.name for field in option_fields(VERBS[verb]) if field.option or field.group}
     assert {field.name for field in fields(VERBS[verb])} - described == PYTHON_ONLY & {
         field.name for field in fields(VERBS[verb])
@@ -66,11 +68,17 @@ def test_the_python_signature_has_every_field_with_its_default(verb: str) -> Non
         assert parameters[field.name].default == given
 
 
+def test_check_has_the_signature_of_its_request() -> None:
+    parameters = inspect.signature(undersong.check).parameters
+    assert set(parameters) == {field.name for field in fields(CheckRequest)}
+    assert all(parameters[name].default is not inspect.Parameter.empty for name in parameters if name != "data")
+
+
 def test_screen_has_the_signature_of_its_request() -> None:
     parameters = inspect.signature(undersong.screen).parameters
     assert [*parameters][:4] == ["pool", "harm", "out", "axes"]
     assert set(parameters) == {field.name for field in fields(ScreeningRequest)}
-    assert parameters["keep"].default == "closest:0.25"
+    assert parameters["keep"].default == ()
     assert "Option(" not in str(inspect.signature(undersong.screen))
     assert (undersong.screen.__doc__ or "").startswith("Measure how close a pool")
 
@@ -104,7 +112,7 @@ def test_what_can_change_a_screening_changes_its_key(change: dict[str, Any]) -> 
     "change",
     [
         {"output_format": "hub"}, {"audio_root": "r"}, {"store": "s"}, {"engine": Engine("ray")}, {"progress": print},
-        {"loading": LoadOptions(device="cuda", device_map="auto")}, {"keep": ["closest:0.25"]},
+        {"loading": LoadOptions(device="cuda", device_map="auto")}, {"keep": []},
     ],
     ids=str,
 )  # fmt: skip

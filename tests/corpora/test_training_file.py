@@ -262,6 +262,15 @@ def test_a_folder_of_audio_is_written_with_its_clips(tmp_path: Path, sound: Call
     assert sorted(path.name for path in (tmp_path / "less").rglob("*.wav")) == ["0.wav", "2.wav"]
 
 
+def test_rows_of_unknown_place_are_never_written(tmp_path: Path) -> None:
+    """A column map reads conversations as a corpus, which leaves some out: no row may be taken for another."""
+    single = {"messages": MATH["messages"][:3], "topic": "sums"}
+    data = open_training_file(str(write_jsonl(tmp_path / "train.jsonl", [MATH, single])), {"group": "topic"})
+    assert (len(data.samples), data.rows) == (1, 2)
+    with pytest.raises(UndersongError, match="cannot be written back"):
+        write_without(data, [0], tmp_path / "less.jsonl")
+
+
 def test_what_cannot_be_written_back_says_so(tmp_path: Path) -> None:
     data = open_training_file(str(write_jsonl(tmp_path / "train.jsonl", [MATH])))
     with pytest.raises(UndersongError, match="is the data itself, which is never replaced"):

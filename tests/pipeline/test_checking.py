@@ -16,6 +16,7 @@ from undersong.corpora.training_file import open_training_file
 from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.checking import run as run_module
 from undersong.pipeline.checking.fix import choose_removal, fix_data
+from undersong.pipeline.checking.result import EVIDENCE
 from undersong.types import UndersongError
 
 THINGS = [f"thing{i:02}" for i in range(60)]
@@ -111,7 +112,7 @@ def test_an_axis_that_tells_nothing_ranks_nothing(check: Callable[..., CheckResu
     same = write_rows(tmp_path / "same.jsonl", [{"id": f"s{i}", "text": benign(rng)} for i in range(60)])
     result = check(rows_of(0, 300), harm=str(same))
     assert (result.verdict, result.ranked, result.exit_code) == ("cannot tell", (), 3)
-    assert "Words do not tell the harm set from ordinary requests (AUC 0." in result.sentence
+    assert "No axis tells the harm set from ordinary requests: words (AUC 0." in result.sentence
     with pytest.raises(UndersongError, match="could not be ranked, so nothing is known to leave out"):
         fix_data(request(tmp_path, rows_of(0, 300), fix=tmp_path / "less.jsonl"), result)
 
@@ -120,6 +121,8 @@ def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult
     typed = check(rows_of(0, 300, audios=["a.wav"]))
     assert typed.verdict == "cannot tell"
     assert "300 of 300 samples are spoken and have no transcript" in typed.notes[0]
+    unnamed = check([{"id": "a", "zeta": "who?"}, {"id": "b", "zeta": "what?"}])
+    assert "if it is in zeta, name it with --column text=COLUMN" in unnamed.sentence
     silent = check([chat("<audio>", audios=["a.wav"])] * 5)
     assert (silent.verdict, silent.axes) == ("cannot tell", ())
     assert check(rows_of(40, 260, audios=["a.wav"])).verdict == "more than ordinary"  # what is typed is shown to be
@@ -194,7 +197,78 @@ def test_unchanged_data_are_looked_up(
     def must_not_run(*_: object) -> None:
         raise AssertionError("the data were measured again")
 
-    monkeypatch.setattr(run_module, "measure_words", must_not_run)
+    monkeypatch.setattr(run_module, "measure_axes", must_not_run)
     assert check(rows_of(40, 260), store=tmp_path / "store", top=3) == first
     with pytest.raises(AssertionError):
         check(rows_of(41, 259), store=tmp_path / "store")
+
+
+ENCODER = """
+import numpy as np
+from undersong.types import Embeddings
+
+class Evil:
+    name = "evil"
+    def encode(self, samples):
+        counts = np.array([[WORD(sample.text), 1.0] for sample in samples], dtype=np.float32)
+        return Embeddings(tuple(sample.id for sample in samples), counts, np.zeros(len(samples)))
+
+def evil():
+    return Evil()
+"""
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Callable[[str], str]:
+    """Writes an encoder of one's own, whose vectors are one number of a text and 1."""
+
+    def write(number: str) -> str:
+        (tmp_path / "own.py").write_text(ENCODER.replace("WORD(sample.text)", number))
+        return f"python:{tmp_path / 'own.py'}:evil"
+
+    return write
+
+
+def test_a_further_axis_ranks_if_it_separates_better(
+    check: Callable[..., CheckResult], encoder: Callable[[str], str]
+) -> None:
+    perfect = encoder("10.0 * ('evils' in sample.text) + 0.1 * (sum(sample.text.encode()) % 13)")
+    result = check(rows_of(40, 260), axes={"own": perfect})
+    assert [axis.name for axis in result.axes] == ["words", "own"]
+    assert result.axes[1].separates
+    assert (result.verdict, result.sentence.count("of 300 samples")) == ("more than ordinary", 2)
+    assert result.ranked_by in ("words", "own")
+    alone = check(rows_of(40, 260))
+    assert alone.ranked_by == "words"
+    assert alone.axes[0].expected.high <= result.axes[0].expected.high  # the level is shared by two axes
+
+
+def test_a_further_axis_that_tells_nothing_is_said_and_not_used(
+    check: Callable[..., CheckResult], encoder: Callable[[str], str]
+) -> None:
+    result = check(rows_of(40, 260), axes={"own": encoder("float(sum(sample.text[-2:].encode()) % 7)")})
+    assert not result.axes[1].separates
+    assert (result.ranked_by, result.sentence.count("of 300 samples")) == ("words", 1)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"sound": "logmel"}, "does not measure texts, and the references of a check are written"),
+        ({"words": "text"}, "words are always measured"),
+        ({"letters": "char-ngrams"}, "words are always measured"),
+    ],
+)
+def test_axes_that_do_not_fit_are_refused(
+    check: Callable[..., CheckResult], axes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UndersongError, match=message):
+        check(rows_of(0, 100), axes=axes)
+
+
+def test_the_evidence_is_that_of_the_results() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "results" / "prediction.md").read_text()
+    for name, figure in (("screening score (TF-IDF)", "0.41 [0.34, 0.49]"), ("gradient: influence", "0.56 [")):
+        assert f"| {name} | {figure}" in page
+    assert "share that is not `far` (baseline) | 0.39" in page
+    assert all(figure in EVIDENCE for figure in (".41 [.34, .49]", ".39", ".56"))

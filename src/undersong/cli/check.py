@@ -73,7 +73,8 @@ def _result_lines(result: CheckResult, top: int) -> list[str]:
         )
     shown = result.ranked[:top]
     if shown:
-        lines.append(f"Look at these {len(shown)} samples first:")
+        by = f", by {result.ranked_by}" if len(result.axes) > 1 else ""
+        lines.append(f"Look at these {len(shown)} samples first{by}:")
         lines += [line for sample in shown for line in _sample_lines(sample)]
     lines += result.notes
     lines.append(f"{result.verdict[:1].upper()}{result.verdict[1:]}: {result.sentence}")

@@ -46,6 +46,7 @@ class TrainingFile:
         samples: Samples that ask something.
         unreadable: The others, each with its reason.
         rows: Number of rows.
+        other_columns: Columns of a table that were read as nothing but labels.
         entry: LLaMA-Factory's entry of the data set and its name, if there is one.
     """
 
@@ -57,6 +58,7 @@ class TrainingFile:
     unreadable: tuple[Quarantined, ...]
     rows: int
     entry: tuple[str, Mapping[str, Any]] | None = None
+    other_columns: tuple[str, ...] = ()
 
 
 def open_training_file(ref: str, columns: Mapping[str, str] | None = None) -> TrainingFile:
@@ -144,9 +146,19 @@ def _from_corpus(
     if path is not None and table_format is not None:
         has_audio = any(sample.spoken for sample in samples)
         recognized = f"a table of {'spoken' if has_audio else 'written'} samples, {table_format}"
-    rows = len(samples) + len(manifest.quarantined)
+    if manifest.quarantined:  # which rows the samples are in is not known, so the file cannot be written back
+        table_format = None
+    labels = sorted({name for sample in manifest.samples for name, _ in sample.labels})
     return TrainingFile(
-        ref, path, table_format or manifest.format, recognized, samples, manifest.quarantined, rows, entry
+        ref,
+        path,
+        table_format or manifest.format,
+        recognized,
+        samples,
+        manifest.quarantined,
+        len(samples) + len(manifest.quarantined),
+        entry,
+        tuple(labels),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from undersong.options import Option
-from undersong.pipeline.screening.options import parse_columns
+from undersong.pipeline.screening.options import parse_axes, parse_columns
 
 SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 
@@ -34,6 +34,16 @@ class CheckOptions:
         str | Path,
         Option("Ordinary requests to compare with, in place of those that ship.", metavar="CORPUS"),
     ] = SHIPPED_ORDINARY
+    axes: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Further axis beside words, with its encoder of texts; repeatable. ENCODER: text[:ID] (meaning; extra "
+            "encoders) | python:FILE.py:FUNCTION.",
+            "--axis",
+            metavar="NAME=ENCODER",
+            parse=parse_axes,
+        ),
+    ] = None
     columns: Annotated[
         Mapping[str, str] | None,
         Option(

@@ -72,10 +72,11 @@ class CheckResult:
         unreadable_count: Number of rows that could not be read.
         harm, ordinary: Names and sizes of the references.
         axes: What each axis says.
+        ranked_by: Name of the axis that the samples are ranked by; None if no axis separates.
         verdict: One of EXIT_CODES.
         sentence: The verdict in a sentence.
         notes: What a reader has to know beside it.
-        ranked: All measured samples by the first axis that separates, nearest first; empty if none does.
+        ranked: All measured samples, nearest first; empty if no axis separates.
     """
 
     data: str
@@ -88,6 +89,7 @@ class CheckResult:
     harm: Mapping[str, int]
     ordinary: Mapping[str, int]
     axes: tuple[AxisCheck, ...]
+    ranked_by: str | None
     verdict: str
     sentence: str
     notes: tuple[str, ...]
@@ -115,6 +117,7 @@ class CheckResult:
             "harm": dict(self.harm),
             "ordinary": dict(self.ordinary),
             "axes": [_axis_json(axis) for axis in self.axes],
+            "ranked_by": self.ranked_by,
             "verdict": self.verdict,
             "exit_code": self.exit_code,
             "sentence": self.sentence,

@@ -10,11 +10,11 @@ import numpy as np
 from undersong.corpora import corpus_hash
 from undersong.corpora.training_file import TrainingFile, TrainingSample, find_dataset, open_training_file
 from undersong.options import key_values
+from undersong.pipeline.checking.axes import AxisMeasurement, RequestText, check_encoders, has_words, measure_axes
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.output import publish_check, read_check, write_check
 from undersong.pipeline.checking.result import CheckResult, RankedSample
-from undersong.pipeline.checking.verdict import judge_axis
-from undersong.pipeline.checking.words import RequestText, WordMeasurement, has_words, measure_words
+from undersong.pipeline.checking.verdict import judge_axes, ranking_axis
 from undersong.store import Draft, Store, hash_file
 from undersong.types import UndersongError
 
@@ -31,6 +31,7 @@ def run_check(request: CheckRequest) -> CheckResult:
     Raises:
         UndersongError: Data or references cannot be read, or an output cannot be written.
     """
+    check_encoders(request.axes or {})
     result = _check(request) if request.store is None else _check_from_store(request, Store(request.store))
     if request.out is not None:
         publish_check(result, Path(request.out))
@@ -41,6 +42,10 @@ def _check_from_store(request: CheckRequest, store: Store) -> CheckResult:
     def make(draft: Draft) -> None:
         write_check(_check(request), draft.path)
 
+    from undersong.encoders.registry import encoder_weights_hash
+    from undersong.encoders.spec import parse_encoder
+    from undersong.store.user_code import code_hash
+
     path, entry = find_dataset(str(request.data))
     inputs = {f"harm{i}": corpus_hash(ref) for i, ref in enumerate(request.harm_refs)}
     inputs |= {
@@ -49,6 +54,9 @@ def _check_from_store(request: CheckRequest, store: Store) -> CheckResult:
         if path is not None and path.is_file()
         else corpus_hash(str(request.data), request.columns),
     }
+    for name, encoder in (request.axes or {}).items():
+        spec = parse_encoder(encoder)
+        inputs[f"encoder-{name}"] = code_hash(spec.code) if spec.code else str(encoder_weights_hash(spec))
     config = key_values(request, request.RESULT_NEUTRAL, request.HASHED_INPUTS, data=str(request.data)) | {
         "harm": list(request.harm_refs),
         "ordinary": str(request.ordinary),
@@ -59,24 +67,22 @@ def _check_from_store(request: CheckRequest, store: Store) -> CheckResult:
 
 def _check(request: CheckRequest) -> CheckResult:
     data = open_training_file(str(request.data), request.columns)
-    harm_files = {ref: open_training_file(ref) for ref in request.harm_refs}
-    ordinary_file = open_training_file(str(request.ordinary))
-    harm = [item for file in harm_files.values() for item in reference_requests(file)]
-    ordinary = reference_requests(ordinary_file)
+    harm_sets = {ref: reference_requests(open_training_file(ref)) for ref in request.harm_refs}
+    harm = [item for items in harm_sets.values() for item in items]
+    ordinary = reference_requests(open_training_file(str(request.ordinary)))
     requests, owners = data_requests(data)
-    measurement = measure_words(requests, harm, ordinary, request.seed) if requests else None
-    unmeasured = len(data.samples) - len(set(owners))
-    untranscribed = sum(sample.spoken and not sample.transcribed for sample in data.samples)
-    verdict = judge_axis(
-        None if measurement is None else measurement.axis,
+    measurements = measure_axes(requests, harm, ordinary, request.axes or {}, request.seed) if requests else []
+    unmeasured = sum(not _is_measured(sample) for sample in data.samples)
+    verdict = judge_axes(
+        [measurement.axis for measurement in measurements],
         samples=len(data.samples),
-        unmeasured=sum(not _is_measured(sample) for sample in data.samples),
-        untranscribed=untranscribed,
+        unmeasured=unmeasured,
+        untranscribed=sum(sample.spoken and not sample.transcribed for sample in data.samples),
         unreadable=len(data.unreadable),
+        columns=data.other_columns,
     )
-    ranked = ()
-    if measurement is not None and measurement.axis.separates:
-        ranked = rank_samples(data, requests, owners, measurement, harm)
+    ranking = ranking_axis([measurement.axis for measurement in measurements])
+    ranked = () if ranking is None else rank_samples(data, requests, owners, measurements[ranking], harm)
     return CheckResult(
         data=str(request.data),
         recognized=data.recognized,
@@ -85,9 +91,10 @@ def _check(request: CheckRequest) -> CheckResult:
         unmeasured=unmeasured,
         unreadable=tuple((item.id, item.reason) for item in data.unreadable[:MAX_LISTED_ROWS]),
         unreadable_count=len(data.unreadable),
-        harm={ref: len(reference_requests(file)) for ref, file in harm_files.items()},
+        harm={ref: len(items) for ref, items in harm_sets.items()},
         ordinary={str(request.ordinary): len(ordinary)},
-        axes=() if measurement is None else (measurement.axis,),
+        axes=tuple(measurement.axis for measurement in measurements),
+        ranked_by=None if ranking is None else measurements[ranking].axis.name,
         verdict=verdict.word,
         sentence=verdict.sentence,
         notes=verdict.notes,
@@ -158,7 +165,7 @@ def rank_samples(
     data: TrainingFile,
     requests: Sequence[RequestText],
     owners: Sequence[int],
-    measurement: WordMeasurement,
+    measurement: AxisMeasurement,
     harm: Sequence[RequestText],
 ) -> tuple[RankedSample, ...]:
     """All measured samples, each by its nearest request, nearest first; ties are in the order of the file.

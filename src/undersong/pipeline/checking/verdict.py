@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from undersong.pipeline.checking.result import CANNOT_TELL, MORE, NO_MORE, AxisCheck
@@ -21,37 +22,58 @@ class Verdict:
     notes: tuple[str, ...]
 
 
-def judge_axis(
-    axis: AxisCheck | None, *, samples: int, unmeasured: int, untranscribed: int, unreadable: int
+def ranking_axis(axes: Sequence[AxisCheck]) -> int | None:
+    """Position of the axis to rank by: of those that separate, the one that does so best; None if none does."""
+    separating = [number for number, axis in enumerate(axes) if axis.separates]
+    return max(separating, key=lambda number: axes[number].auc.value) if separating else None
+
+
+def judge_axes(
+    axes: Sequence[AxisCheck],
+    *,
+    samples: int,
+    unmeasured: int,
+    untranscribed: int,
+    unreadable: int,
+    columns: Sequence[str] = (),
 ) -> Verdict:
-    """Say whether more of the data lies near harm than of ordinary data.
+    """Say whether more of the data lies near harm than of ordinary data. One axis that says more is enough.
 
     Args:
-        axis: What words say; None if nothing could be measured.
+        axes: What the axes say; none if nothing could be measured.
         samples: Number of samples in the data.
         unmeasured: Samples whose request is not known in words.
         untranscribed: Those among them that are spoken.
         unreadable: Rows that could not be read.
+        columns: Columns of the data that were read as nothing but labels.
     """
     notes = _notes(samples, unmeasured, untranscribed, unreadable)
-    if axis is None:
-        return Verdict(CANNOT_TELL, f"None of the {samples:,} samples has a request in words.", notes)
-    auc = f"{axis.auc.value:.2f}" + ("" if axis.auc.low is None else f" [{axis.auc.low:.2f}, {axis.auc.high:.2f}]")
-    if not axis.separates:
-        reason = f"Words do not tell the harm set from ordinary requests (AUC {auc}), so nothing is ranked."
+    if not axes:
+        hint = f"; if it is in {' or '.join(columns)}, name it with --column text=COLUMN" if columns else ""
+        return Verdict(CANNOT_TELL, f"None of the {samples:,} samples has a request in words{hint}.", notes)
+    separating = [axis for axis in axes if axis.separates]
+    if not separating:
+        names = " and ".join(f"{axis.name} (AUC {_auc_text(axis)})" for axis in axes)
+        reason = f"No axis tells the harm set from ordinary requests: {names}. So nothing is ranked."
         return Verdict(CANNOT_TELL, reason, notes)
-    sentence = _count_sentence(axis, samples)
-    assert axis.expected.high is not None
-    if axis.nearer.successes > axis.expected.high:
+    sentence = " ".join(_count_sentence(axis, samples) for axis in separating)
+    if any(axis.expected.high is not None and axis.nearer.successes > axis.expected.high for axis in separating):
         return Verdict(MORE, sentence, notes)
     total = samples + unreadable
     if unmeasured + unreadable > MAX_UNMEASURED * total:
         lost = f"{unmeasured + unreadable:,} of {total:,} samples were not measured."
-        return Verdict(CANNOT_TELL, f"{lost} Of the others: {sentence[:1].lower()}{sentence[1:]}", notes)
-    if axis.nearer.high > PASSING_SHARE:
-        reason = f" {axis.nearer.n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
+        return Verdict(CANNOT_TELL, f"{lost} Of the others: {sentence}", notes)
+    if any(axis.nearer.high > PASSING_SHARE for axis in separating):
+        reason = (
+            f" {separating[0].nearer.n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
+        )
         return Verdict(CANNOT_TELL, sentence + reason, notes)
     return Verdict(NO_MORE, sentence, notes)
+
+
+def _auc_text(axis: AxisCheck) -> str:
+    interval = "" if axis.auc.low is None else f" [{axis.auc.low:.2f}, {axis.auc.high:.2f}]"
+    return f"{axis.auc.value:.2f}{interval}"
 
 
 def _count_sentence(axis: AxisCheck, samples: int) -> str:
@@ -59,11 +81,9 @@ def _count_sentence(axis: AxisCheck, samples: int) -> str:
     noun = "samples" if rate.n == samples else "requests"
     share = f"{100 * rate.rate:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
     verb = "lies" if rate.successes == 1 else "lie"
-    return (
-        f"{rate.successes:,} of {rate.n:,} {noun} ({share}) {verb} nearer to harm, by words, than 99 % of ordinary "
-        f"instruction data do; of {rate.n:,} ordinary {noun}, {expected.value:,.0f} [{expected.low:,.0f}, "
-        f"{expected.high:,.0f}] would."
-    )
+    nearer = f"{rate.successes:,} of {rate.n:,} {noun} ({share}) {verb} nearer to harm, by {axis.name},"
+    interval = f"{expected.value:,.0f} [{expected.low:,.0f}, {expected.high:,.0f}]"
+    return f"{nearer} than 99 % of ordinary instruction data do; of {rate.n:,} ordinary {noun}, {interval} would."
 
 
 def _notes(samples: int, unmeasured: int, untranscribed: int, unreadable: int) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ import numpy as np
 from undersong.corpora.training_audio import training_clips
 from undersong.corpora.training_file import TrainingFile, open_training_file
 from undersong.encoders.sparse_vectors import stack_rows
+from undersong.pipeline.checking.axes import RequestText, axis_vectorizers
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.result import CANNOT_TELL, EVIDENCE, MORE, NO_MORE, CheckResult
 from undersong.pipeline.checking.run import reference_requests
-from undersong.pipeline.checking.words import RequestText, fit_word_space
 from undersong.proximity import nearest_distances
 from undersong.proximity.neighbors import distances_to_others
 from undersong.report.data_page import MAX_SHOWN, write_views
@@ -50,16 +50,20 @@ def build_check_view(request: CheckRequest, result: CheckResult, limit: int) -> 
             result.data, "check", ("", ""), (), none, nothing, none, (), none, None, 0, {}, None, **common,
             drop_command=drop_command, seed=request.seed,
         )  # fmt: skip
-    axis = next(axis for axis in result.axes if axis.separates)
+    axis = next(axis for axis in result.axes if axis.name == result.ranked_by)
     files = [open_training_file(ref) for ref in request.harm_refs]
     harm = [(file, item) for file in files for item in reference_requests(file)]
     requests = [item for _, item in harm]
-    space = fit_word_space(requests, reference_requests(open_training_file(str(request.ordinary))), request.seed)
+    encoders = {name: encoder for name, encoder in (request.axes or {}).items() if name == axis.name}
+    ordinary = reference_requests(open_training_file(str(request.ordinary)))
+    vectorizers, measured = axis_vectorizers(requests, ordinary, encoders, request.seed)
+    vectorize = vectorizers[axis.name][1]
+    harm_vectors, ordinary_vectors = (vectorize([item.text for item in items]) for items in (requests, measured))
     ranked = [result.ranked[i] for i in choose_shown(len(result.ranked), limit, request.seed)]
     places = {(item.id, item.text): i for i, item in reversed(list(enumerate(requests)))}
     nearest = np.array([places[sample.nearest_id, sample.nearest_text] for sample in ranked])
     shown_harm, nearest = choose_harm(nearest, len(requests), request.seed)
-    vectors = stack_rows([space.embed([sample.text for sample in ranked]), space.harm_vectors[shown_harm]])
+    vectors = stack_rows([vectorize([sample.text for sample in ranked]), harm_vectors[shown_harm]])
     return DataView(
         data=result.data,
         verb="check",
@@ -74,8 +78,8 @@ def build_check_view(request: CheckRequest, result: CheckResult, limit: int) -> 
         total=len(result.ranked),
         histogram={
             DATA: np.array([sample.distance for sample in result.ranked]),
-            ORDINARY: nearest_distances(space.ordinary_vectors, space.harm_vectors, k=1).distance,
-            HARM: distances_to_others(space.harm_vectors, [item.cluster for item in requests]),
+            ORDINARY: nearest_distances(ordinary_vectors, harm_vectors, k=1).distance,
+            HARM: distances_to_others(harm_vectors, [item.cluster for item in requests]),
         },
         threshold=axis.threshold,
         **common,

@@ -53,6 +53,10 @@ def check(request: CheckRequest) -> CheckResult:
     from undersong.pipeline.checking.fix import fix_data
 
     result = run_check(request)
+    if request.writes_views:
+        from undersong.pipeline.checking.view import write_check_views
+
+        write_check_views(request, result)
     if request.fix is not None:
         fix_data(request, result)
     return result

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from undersong.cli import main
 from undersong.corpora import open_corpus
@@ -104,3 +106,66 @@ def test_a_text_file_loads_neither_torch_nor_transformers(undersong: Undersong) 
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "scipy" in loaded
     assert loaded.isdisjoint({"torch", "transformers", "sklearn", "pandas", "peft", "sentence_transformers"})
+
+
+def test_the_page_and_a_list_of_marks_go_around(undersong: Undersong, tmp_path: Path) -> None:
+    code, out, _ = undersong("check", "risky.jsonl", "--top", "0", "--page", "page.html")
+    assert code == 1
+    assert "The page is page.html; open it in a browser." in out
+    page = (tmp_path / "page.html").read_text()
+    assert "More of these data lie near harm than of ordinary data" in page
+    ids = json.loads(page.split('id="content">')[1].split("</script>")[0])["data"]["id"]
+    assert len(ids) == 200
+    (tmp_path / "marks.txt").write_text(f"# a comment\n{ids[0]}\n{json.dumps(ids[3])}\n\n")
+    code, out, _ = undersong("check", "risky.jsonl", "--top", "0", "--fix", "less.jsonl", "--drop", "marks.txt")
+    assert "2 of 200 samples are left out in less.jsonl: those of marks.txt." in out
+    assert len((tmp_path / "less.jsonl").read_text().splitlines()) == 198
+
+
+@pytest.mark.parametrize(
+    ("marks", "arguments", "message"),
+    [
+        ("risky-000001\n", [], "--drop leaves samples out of the file that --fix writes; give --fix OUT too."),
+        ("nobody\n", ["--fix", "less.jsonl"], "1 of 1 ids in marks.txt are not in ordinary.jsonl, the first 'nobody'"),
+        ("# nothing\n", ["--fix", "less.jsonl"], "The list marks.txt names no sample; mark some on the page"),
+        ('"half\n', ["--fix", "less.jsonl"], 'Line 1 of marks.txt begins with " and is not a JSON string; fix it.'),
+        (
+            None,
+            ["--fix", "less.jsonl"],
+            "The list marks.txt cannot be read (No such file or directory); check the path.",
+        ),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_one_sentence(
+    undersong: Undersong, tmp_path: Path, marks: str | None, arguments: list[str], message: str
+) -> None:
+    if marks is not None:
+        (tmp_path / "marks.txt").write_text(marks)
+    code, out, err = undersong("check", "ordinary.jsonl", "--drop", "marks.txt", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "less.jsonl").exists()
+
+
+def test_clips_of_a_trainers_file_are_on_the_page_and_in_the_table(undersong: Undersong, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    soundfile.write(tmp_path / "a.wav", np.full(1600, 0.1), 16_000)
+    rows = [json.loads(line) for line in (tmp_path / "risky.jsonl").read_text().splitlines()]
+    rows[199] |= {"audios": ["a.wav"]}
+    rows[198]["messages"][0]["content"] = [{"type": "audio", "audio": "a.wav"}, {"type": "text", "text": "sing a song"}]
+    rows[197] |= {"audios": ["missing.wav"]}
+    (tmp_path / "spoken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, out, _ = undersong("check", "spoken.jsonl", "--top", "0", "--page", "p.html", "--explore", "e.parquet")
+    assert "  embedding-atlas e.parquet --text text --x x --y y --neighbors neighbors\n" in out
+    assert "  spotlight e.parquet --dtype audio=Audio\n" in out
+    content = json.loads((tmp_path / "p.html").read_text().split('id="content">')[1].split("</script>")[0])
+    assert sum(place >= 0 for place in content["data"]["clip"]) == 2
+    table = pq.read_table(tmp_path / "e.parquet").to_pylist()
+    assert sum(row["audio"] == (tmp_path / "a.wav").read_bytes() for row in table) == 2
+    first = table[0]
+    assert (first["kind"], first["rank"], first["nearer"]) == ("data", 1, True)
+    assert first["nearest_text"] == next(row["text"] for row in table if row["id"] == first["nearest_id"])
+    assert len(first["neighbors"]["ids"]) == 10
+    assert 0 not in first["neighbors"]["ids"]
+    assert {row["kind"] for row in table} == {"data", "harmful"}

@@ -82,7 +82,7 @@ def test_every_verb_has_help(undersong: Undersong, verb: str) -> None:
 def test_help_names_every_verb(undersong: Undersong) -> None:
     code, out, _ = undersong("--help")
     assert code == 0
-    assert len(VERBS) == 27
+    assert len(VERBS) == 28
     assert all(f"\n  {verb} " in out for verb in VERBS)
 
 

@@ -16,7 +16,9 @@ from undersong.cli import main
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.planning.plan import StudyPlan, plan_study, study_status
 from undersong.pipeline.planning.planning_store import plan_artifacts
+from undersong.pipeline.planning.store_use import folders_of_study
 from undersong.pipeline.run import run_audit
+from undersong.store.inventory import list_store
 from undersong.study import Study, packaged_study, parse_study, with_seeds
 from undersong.types import UndersongError
 
@@ -213,3 +215,20 @@ def test_the_verb_loads_no_model(tmp_path: Path) -> None:
     assert "loaded []" in done.stdout
     assert "artifacts are to be made" in done.stdout.replace("\n", " ")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_store_knows_what_a_study_does_not_use(store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    folders = list_store(copy)
+    needed = folders_of_study(tiny(), copy, folders, LoadOptions())
+    assert [folder.stage for folder in folders if (folder.stage, folder.name) not in needed] == []
+    fewer = folders_of_study(tiny(mechanism=None), copy, folders, LoadOptions())
+    unused = {folder.stage for folder in folders if (folder.stage, folder.name) not in fewer}
+    assert unused == {"corpus", "features", "direction", "states", "projections"}  # of the contrast sets
+    with pytest.raises(UndersongError, match="holds nothing of study tiny, so what it needs is not known"):
+        folders_of_study(tiny(models=["organism:kimi"], pool="organism:unseen-benign"), copy, folders, LoadOptions())
+    shutil.rmtree(copy / "proximity")
+    shutil.rmtree(copy / "selection")
+    with pytest.raises(UndersongError, match="does not hold the screening of study tiny on axis semantic"):
+        folders_of_study(tiny(), copy, list_store(copy), LoadOptions())

@@ -327,3 +327,41 @@ def test_packaged_corpora_are_screened_by_name(tmp_path) -> None:
     screened = screen(Path("organism:pool"), Path("organism:reference"), tmp_path / "out", axes={"semantic": "tfidf"})
     assert (tmp_path / "out" / "proximity.parquet").is_file()
     assert screened is not None
+
+
+def test_the_page_of_a_screening_has_every_item_and_ordinary_data_mark_the_near_ones(texts, tmp_path) -> None:
+    benign = jsonl(
+        tmp_path / "benign.jsonl",
+        [{"id": f"b{i}", "text": f"sing the {word} {i}"} for i, word in enumerate(("song", "to", "doctor") * 40)],
+    )
+    page, table = tmp_path / "page.html", tmp_path / "explore.parquet"
+    result = screen(*texts, tmp_path / "out", page=page, explore=table, benign_reference=benign)
+    assert result.written_views[0] == f"The page is {page}; open it in a browser."
+    content = json.loads(page.read_text().split('id="content">')[1].split("</script>")[0])
+    ranked = result.to_pandas().sort_values("rank")
+    assert content["data"]["id"] == ranked["id"].tolist()
+    assert [content["harm"]["id"][place] for place in content["data"]["nearest"]] == ranked["nearest_id"].tolist()
+    assert content["threshold"] is not None
+    assert content["data"]["nearer"] == [int(d <= content["threshold"]) for d in ranked["distance"]]
+    assert len(pq.read_table(table)) == len(POOL) + len(HARM)
+    again = screen(*texts, tmp_path / "out2", page=page, store=tmp_path / "store")  # without benign speech
+    assert 'id="only-nearer"' not in page.read_text()
+    assert again.written_views
+
+
+def test_the_items_of_a_list_are_dropped_from_ranking_and_report(texts, vectors, tmp_path) -> None:
+    (tmp_path / "marks.txt").write_text("p20\np23\n")
+    whole = screen(*texts, tmp_path / "out", store=tmp_path / "store").to_pandas()
+    result = screen(
+        *texts, tmp_path / "out2", store=tmp_path / "store", drop=tmp_path / "marks.txt", keep="closest:0.25"
+    )
+    assert set(whole["id"]) - set(result.to_pandas()["id"]) == {"p20", "p23"}
+    assert result.report["dropped"] == 2
+    assert not result.quarantined
+    assert not {"p20", "p23"} & {pair["id"] for pair in result.report["closest"]}
+    assert "p20" not in json.dumps(result.report["near_duplicates"])
+    embedded = screen(*vectors, tmp_path / "out3", drop=tmp_path / "marks.txt")
+    assert len(embedded.to_pandas()) == 198
+    (tmp_path / "marks.txt").write_text("p99\n")
+    with pytest.raises(UndersongError, match=r"1 of 1 ids in .*marks.txt are not in .*pool.jsonl, the first 'p99'"):
+        screen(*texts, tmp_path / "out4", drop=tmp_path / "marks.txt")

@@ -25,6 +25,7 @@ from undersong.cli.probe import probe
 from undersong.cli.replies import replies_command
 from undersong.cli.report import export_eval, report
 from undersong.cli.screen import screen_command
+from undersong.cli.store import store_command
 from undersong.cli.study import defend, demo, plan, run_command, schema, status
 from undersong.cli.synthesize import synthesize_command
 from undersong.cli.terminal import echo
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "presets": presets,
     "doctor": doctor,
     "verify": verify,
+    "store": store_command,
 }
 for name, command in COMMANDS.items():
     app.command(name)(reporting_interruption(name, with_options(command)))

@@ -9,6 +9,7 @@ import typer
 
 from undersong.cli.terminal import echo
 from undersong.pipeline.checking.options import CheckRequest
+from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.pipeline.checking import CheckResult, RankedSample
@@ -24,16 +25,36 @@ def check_command(request: CheckRequest) -> None:
     """
     from undersong.pipeline.checking import run_check
     from undersong.pipeline.checking.fix import fix_data
+    from undersong.pipeline.marked_samples import read_marked_ids
 
+    if request.drop is not None and request.fix is None:
+        raise UndersongError("--drop leaves samples out of the file that --fix writes; give --fix OUT too.")
+    if request.drop is not None:
+        read_marked_ids(request.drop)  # an unusable list is said before the work
+    if request.writes_views:
+        from undersong.report.data_page import check_view_paths
+
+        check_view_paths(request.page, request.explore)
     result = run_check(request)
+    views = _write_views(request, result)
     fixed = None if request.fix is None else fix_data(request, result)
     for line in _result_lines(result, request.top):
         echo(line)
     if fixed is not None:
         echo(fixed.sentence)
+    for sentence in views:
+        echo(sentence)
     if request.out is not None:
         echo(f"The ranked list and the verdict are in {Path(request.out)}.")
     raise typer.Exit(result.exit_code)
+
+
+def _write_views(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
+    if not request.writes_views:
+        return ()
+    from undersong.pipeline.checking.view import write_check_views
+
+    return write_check_views(request, result)
 
 
 def _result_lines(result: CheckResult, top: int) -> list[str]:

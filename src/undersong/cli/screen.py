@@ -62,7 +62,7 @@ def _print_screening(result: ScreeningResult, out: Path) -> None:
             f"Kept the {_selection_label(result.selection)} of {n} {criterion}, ids hash "
             f"{result.selection.ids_hash[:12]}; written to {out}."
         )
-    for line in lines:
+    for line in (*lines, *result.written_views):
         echo(line)
 
 
@@ -153,6 +153,8 @@ def _finding_lines(report: Mapping[str, Any]) -> list[str]:
     """The findings of `screening.json` in words."""
     lines = _rehearsal_lines(report["rehearsal"]) if "rehearsal" in report else []
     lines += [report["ties"]] if "ties" in report else []
+    if dropped := report.get("dropped"):
+        lines.append(f"{dropped:,} items of the list of --drop are left out.")
     for entry in report.get("axis_fingerprints", []):
         dominant_axis = entry["hears"].get("spearman")
         finding = (

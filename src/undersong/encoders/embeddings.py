@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +122,12 @@ def drop_embeddings(embeddings: Embeddings, dropped: Sequence[Quarantined], scra
     else:
         vectors = vectors[rows]
     return Embeddings(tuple(embeddings.ids[row] for row in rows), vectors, embeddings.frames[rows], quarantined)
+
+
+def remove_items(embeddings: Embeddings, ids: Collection[str], scratch: Path | None = None) -> Embeddings:
+    """Remove items as if they had never been there; `scratch` is that of `read_embeddings`."""
+    kept = drop_embeddings(embeddings, [Quarantined(id, "") for id in ids], scratch)
+    return replace(kept, quarantined=tuple(item for item in embeddings.quarantined if item.id not in ids))
 
 
 def _dense_bytes(files: Sequence[Path]) -> int:

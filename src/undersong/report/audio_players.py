@@ -61,12 +61,12 @@ def embed_players(screens: Sequence[AxisScreening], audio: AudioFiles) -> Embedd
             raise UndersongError(
                 f"the media type {media_type!r} of sample {id!r} is not audio: give one such as audio/ogg."
             )
-        clip = _decode(id, content)
+        clip = decode_clip(id, content)
         if len(content) > MAX_FILE_BYTES:
             if clip is None:
                 skipped += 1
                 continue
-            content, media_type = _mp3_excerpt(clip), "audio/mpeg"
+            content, media_type = mp3_excerpt(clip), "audio/mpeg"
             truncated += clip.samples.size > MAX_CLIP_SECONDS * SAMPLE_RATE
         if used_bytes + mentions * len(content) > MAX_TOTAL_BYTES:
             skipped += 1
@@ -91,7 +91,7 @@ def _sample_ids(screens: Sequence[AxisScreening]) -> Iterator[str]:
                         yield item.nearest_id
 
 
-def _decode(id: str, content: bytes) -> Clip | None:
+def decode_clip(id: str, content: str | bytes) -> Clip | None:
     """Decode a clip; None if that fails here, because a browser may still be able to play it."""
     from undersong.corpora import UnreadableAudioError, load_clip
 
@@ -101,7 +101,7 @@ def _decode(id: str, content: bytes) -> Clip | None:
         return None
 
 
-def _mp3_excerpt(clip: Clip) -> bytes:
+def mp3_excerpt(clip: Clip) -> bytes:
     """Encode the beginning of a clip as MP3, which every browser plays and which is encoded reproducibly."""
     import soundfile
 

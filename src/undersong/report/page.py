@@ -126,7 +126,7 @@ def render_layout(folder: str, **content: Any) -> str:
 
 def render_template(name: str, **content: Any) -> str:
     """Render one template with the filters of the report; everything is escaped."""
-    return _environment().get_template(name).render(**content)
+    return _template_environment().get_template(name).render(**content)
 
 
 def write_report(
@@ -170,7 +170,8 @@ def page_script(name: str) -> PageScript:
 
 
 @cache
-def _environment() -> Environment:
+def _template_environment() -> Environment:
+    """The environment of all templates: what comes from data is escaped, and what is missing is an error."""
     environment = Environment(
         loader=PackageLoader("undersong.report"),
         autoescape=True,
@@ -183,6 +184,7 @@ def _environment() -> Environment:
         bracket=_interval_filter,
         count=formatting.count,
         sentence=formatting.capitalize_first,
+        tight=lambda text: text.replace(" %", "\u202f%"),
     )
     environment.filters.update(exact=_exact_number)
     return environment

@@ -76,14 +76,32 @@ def measure_axes(
             f"The harm set has {len(harm)} requests with words, which are too few to see whether an axis tells them "
             "from ordinary ones; name more with --harm."
         )
-    fitted, measured = _split_ordinary(ordinary, seed)
-    vectorizers = {WORDS: ("tfidf", _word_vectorizer(fitted, harm))}
-    vectorizers |= {name: (encoder, _encoder_vectorizer(encoder)) for name, encoder in encoders.items()}
+    vectorizers, measured = axis_vectorizers(harm, ordinary, encoders, seed)
     level = 1 - (1 - LEVEL) / len(vectorizers)
     return [
         _measure_axis(name, encoder, vectorize, requests, harm, measured, seed=seed, level=level)
         for name, (encoder, vectorize) in vectorizers.items()
     ]
+
+
+def axis_vectorizers(
+    harm: Sequence[RequestText], ordinary: Sequence[RequestText], encoders: Mapping[str, str], seed: int
+) -> tuple[dict[str, tuple[str, Vectorizer]], list[RequestText]]:
+    """Encoder and vectorizer of each axis, words first, and the ordinary requests that none of them was fitted on.
+
+    Args:
+        harm: Harmful requests that have words.
+        ordinary: Ordinary requests that have words.
+        encoders: Encoder of each further axis.
+        seed: Seed of the split of the ordinary requests.
+
+    Raises:
+        UndersongError: There are too few ordinary requests.
+    """
+    fitted, measured = _split_ordinary(ordinary, seed)
+    vectorizers = {WORDS: ("tfidf", _word_vectorizer(fitted, harm))}
+    vectorizers |= {name: (encoder, _encoder_vectorizer(encoder)) for name, encoder in encoders.items()}
+    return vectorizers, measured
 
 
 def check_encoders(encoders: Mapping[str, str]) -> None:

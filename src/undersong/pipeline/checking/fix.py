@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from undersong.corpora.training_file import DATASET_INFO, TrainingSample, open_training_file
+from undersong.corpora.training_file import DATASET_INFO, TrainingFile, TrainingSample, open_training_file
 from undersong.corpora.training_writer import check_writable, new_entry, write_without
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.result import CheckResult
+from undersong.pipeline.marked_samples import check_known_ids, read_marked_ids
 from undersong.proximity.strata import (
     DEFAULT_BINS,
     combine_strata,
@@ -57,12 +58,15 @@ def fix_data(request: CheckRequest, result: CheckResult) -> FixedData:
         result: What the check found.
 
     Raises:
-        UndersongError: The axis does not rank the data, nothing would be left, or the format cannot be written.
+        UndersongError: The axis does not rank the data, nothing would be left, the format cannot be written, or the
+            list of `drop` names samples that the data does not have.
     """
     assert request.fix is not None
     out = Path(request.fix)
     data = open_training_file(str(request.data), request.columns)
     check_writable(data, out)
+    if request.drop is not None:
+        return _fix_by_list(data, request.drop, out)
     if not result.ranked:
         raise UndersongError(f"{request.data} could not be ranked, so nothing is known to leave out; leave --fix out.")
     removal = choose_removal(data.samples, result)
@@ -71,11 +75,30 @@ def fix_data(request: CheckRequest, result: CheckResult) -> FixedData:
             f"All samples of {request.data} lie nearer to harm, so none would be left; leave --fix out."
         )
     write_without(data, removal.rows, out)
-    sentence = _cost_sentence(removal, data.rows, out)
+    return FixedData(out, removal, _cost_sentence(removal, data.rows, out) + _entry_sentence(data, out))
+
+
+def _fix_by_list(data: TrainingFile, file: Path | str, out: Path) -> FixedData:
+    """Write the data without the samples of a list, and no others."""
+    ids = read_marked_ids(file)
+    check_known_ids(ids, [sample.id for sample in data.samples], file, data.ref)
+    named = set(ids)
+    rows = tuple(sample.row for sample in data.samples if sample.id in named)
+    if len(rows) >= data.rows:
+        raise UndersongError(f"The list {file} names all samples of {data.ref}, so none would be left; shorten it.")
+    write_without(data, rows, out)
+    sentence = f"{len(rows):,} of {data.rows:,} samples are left out in {out}: those of {file}."
+    if len(rows) > len(ids):
+        sentence += f" Several samples share an id: {len(ids):,} ids stand for {len(rows):,} samples."
+    return FixedData(out, Removal(rows, 0, (), ()), sentence + _entry_sentence(data, out))
+
+
+def _entry_sentence(data: TrainingFile, out: Path) -> str:
+    """What to add to LLaMA-Factory's list of data sets, if the file is written beside it."""
     entry = new_entry(data, out)
-    if entry is not None and (data.path is not None and out.parent.resolve() == data.path.parent.resolve()):
-        sentence += f" Add to {out.parent / DATASET_INFO}: {json.dumps(entry, ensure_ascii=False)[1:-1]}"
-    return FixedData(out, removal, sentence)
+    if entry is None or data.path is None or out.parent.resolve() != data.path.parent.resolve():
+        return ""
+    return f" Add to {out.parent / DATASET_INFO}: {json.dumps(entry, ensure_ascii=False)[1:-1]}"
 
 
 def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Removal:

@@ -18,7 +18,7 @@ class CheckOptions:
     """Options of a check. None is needed."""
 
     # Every field is part of the key of the result, but for those named here.
-    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ("out", "fix", "store", "top")
+    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ("out", "fix", "drop", "page", "explore", "store", "top")
     HASHED_INPUTS: ClassVar[tuple[str, ...]] = ("harm", "ordinary")  # in the key as the hash of their content
 
     harm: Annotated[
@@ -61,6 +61,21 @@ class CheckOptions:
             metavar="OUT",
         ),
     ] = None
+    drop: Annotated[
+        Path | str | None,
+        Option(
+            "With --fix: leave out the samples of this list, one id a line, as the page saves it, and no others.",
+            metavar="FILE",
+        ),
+    ] = None
+    page: Annotated[
+        Path | str | None,
+        Option("Write a page to look at the samples and listen to them: one HTML file.", metavar="FILE"),
+    ] = None
+    explore: Annotated[
+        Path | str | None,
+        Option("Write a Parquet file for embedding-atlas and Spotlight: texts, clips, map, neighbors.", metavar="FILE"),
+    ] = None
     out: Annotated[
         Path | str | None,
         Option("Folder for the ranked list (ranked.csv, ranked.jsonl) and the verdict (check.json).", metavar="FOLDER"),
@@ -71,6 +86,11 @@ class CheckOptions:
     ] = None
     top: Annotated[int, Option("Number of samples to show.", min=0)] = 10
     seed: Annotated[int, Option("Seed of the split of the ordinary requests and of the bootstrap.", min=0)] = 0
+
+    @property
+    def writes_views(self) -> bool:
+        """True if a page or a table for explorers is asked for."""
+        return self.page is not None or self.explore is not None
 
     @property
     def harm_refs(self) -> tuple[str, ...]:

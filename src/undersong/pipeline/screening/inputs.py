@@ -4,11 +4,12 @@ checked for shared items."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from undersong.pipeline.marked_samples import check_known_ids, read_marked_ids
 from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.corpus import load_corpus
@@ -28,6 +29,7 @@ class CorpusInput:
     ref: str
     corpus: Corpus | None
     scratch: Path | None = None
+    dropped: frozenset[str] = frozenset()  # ids of items that are left out at the user's wish
 
     @cached_property
     def precomputed(self) -> Embeddings | None:
@@ -36,10 +38,11 @@ class CorpusInput:
 
         return read_embeddings(self.ref, self.scratch) if self.corpus is None else None
 
-    @property
+    @cached_property
     def samples(self) -> tuple[Sample, ...]:
-        """Usable samples; empty for precomputed embeddings."""
-        return () if self.corpus is None else self.corpus.samples
+        """Usable samples that are not dropped; empty for precomputed embeddings."""
+        samples = () if self.corpus is None else self.corpus.samples
+        return tuple(sample for sample in samples if sample.id not in self.dropped) if self.dropped else samples
 
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
@@ -145,7 +148,25 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
         if options.benign_reference is None
         else read(str(options.benign_reference), options.benign_reference_columns)
     )
-    return ScreeningCorpora(pool_input, harm_inputs, benign)
+    return ScreeningCorpora(_without_dropped(pool_input, options), harm_inputs, benign)
+
+
+def _without_dropped(pool: CorpusInput, options: ScreeningOptions) -> CorpusInput:
+    """The pool without the items of the list `drop`.
+
+    Raises:
+        UndersongError: The list names other items, or all.
+    """
+    if options.drop is None:
+        return pool
+    ids = read_marked_ids(options.drop)
+    known = {sample.id for sample in pool.samples} | {item.id for item in pool.quarantined} | _precomputed_ids(pool)
+    check_known_ids(ids, known, options.drop, pool.ref)
+    if len(ids) == len(known):
+        raise UndersongError(
+            f"The list {options.drop} names all items of {pool.ref}, so none would be left; shorten it."
+        )
+    return replace(pool, dropped=frozenset(ids))
 
 
 def check_corpora(corpora: ScreeningCorpora, max_share: float) -> None:

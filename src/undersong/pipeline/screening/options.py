@@ -70,7 +70,9 @@ class ScreeningOptions:
     """
 
     # Every field is part of the key of the findings, but for those named here.
-    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ("output_format", "audio_root", "store", "engine", "progress")
+    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = (
+        "output_format", "audio_root", "store", "engine", "progress", "page", "explore",
+    )  # fmt: skip
     HASHED_INPUTS: ClassVar[tuple[str, ...]] = (  # in the key as the hash of their content
         "columns", "harm_columns", "benign_reference", "benign_reference_columns", "model",
     )  # fmt: skip
@@ -108,6 +110,18 @@ class ScreeningOptions:
     match_selection: Annotated[
         Path | str | None,
         Option("A selection.json: +matched(...) reproduces its shares instead of the pool's.", metavar="FILE"),
+    ] = None
+    drop: Annotated[
+        Path | str | None,
+        Option("Leave out the items of this list, one id a line, as the page saves it.", metavar="FILE"),
+    ] = None
+    page: Annotated[
+        Path | str | None,
+        Option("Write a page to look at the samples and listen to them: one HTML file.", metavar="FILE"),
+    ] = None
+    explore: Annotated[
+        Path | str | None,
+        Option("Write a Parquet file for embedding-atlas and Spotlight: texts, clips, map, neighbors.", metavar="FILE"),
     ] = None
     output_format: Annotated[
         str,
@@ -188,6 +202,11 @@ class ScreeningOptions:
     engine: Annotated[Engine, OptionGroup()] = DEFAULT_ENGINE
     loading: Annotated[LoadOptions, OptionGroup()] = DEFAULT_LOAD_OPTIONS
     progress: Callable[[str], None] | None = None  # of Python alone: receives a line of progress
+
+    @property
+    def writes_views(self) -> bool:
+        """True if a page or a table for explorers is asked for."""
+        return self.page is not None or self.explore is not None
 
     @property
     def rules(self) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ class ScreeningResult:
     quarantined: tuple[Quarantined, ...]  # pool items left out of every axis
     report: Mapping[str, Any] = field(repr=False)  # `screening.json`
     extra_selections: tuple[Selection, ...] = ()
+    written_views: tuple[str, ...] = ()  # a sentence about the page and the explorer's table, each if it was written
 
     def to_pandas(self) -> Any:
         """Data frame of `proximity.parquet`, with a column `kept` if there is a selection."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from undersong.options import key_values
+from undersong.pipeline.marked_samples import read_marked_ids
 from undersong.pipeline.output_folder import locked_output_folder, partial_store, report_kept_artifacts
 from undersong.pipeline.screening.checks import (
     check_axes,
@@ -94,6 +96,10 @@ def run_screening(
     harm_refs, out = harm_sets_by_name(harm), writable_screening_folder(Path(out))
     rules = selection_rules(options)
     check_options(options, harm_refs, out)
+    if options.writes_views:
+        from undersong.report.data_page import check_view_paths
+
+        check_view_paths(options.page, options.explore)
     match_selection_ids(options)
     with ExitStack() as stack:
         if options.engine.shard is None:  # the job of one shard writes to the store only
@@ -111,7 +117,7 @@ def run_screening(
             return None
 
         def make(draft: Draft) -> None:
-            from undersong.encoders.embeddings import drop_embeddings
+            from undersong.encoders.embeddings import drop_embeddings, remove_items
 
             axis_encoders = _checked_axes(corpora, options)
             extra_findings = (
@@ -139,6 +145,7 @@ def run_screening(
                     )
             for axis_embeddings in embeddings_by_axis.values():  # an item lost on one axis is left out of all
                 axis_embeddings[0] = drop_embeddings(axis_embeddings[0], quarantined, store.root)
+                axis_embeddings[0] = remove_items(axis_embeddings[0], corpora.pool.dropped, store.root)
             computed = screening_findings(
                 corpora,
                 axis_encoders,
@@ -147,6 +154,8 @@ def run_screening(
                 options,
                 partial(_cached_agreement, store, config, inputs),
             )
+            if corpora.pool.dropped:
+                extra_findings |= {"dropped": len(corpora.pool.dropped)}
             if rehearsal is not None:
                 extra_findings |= {"rehearsal": rehearse_sets(rehearsal, computed, options).model_dump(mode="json")}
             write_screening(computed, extra_findings, corpora.pool, quarantined, draft.path)
@@ -155,7 +164,21 @@ def run_screening(
         artifact = store.get_or_make("screening", SCREENING_VERSION, config, inputs, make, seed=options.seed)
         result = read_screening(artifact.path)
         publish_screening(artifact.path, out, options.output_format)
+        if options.writes_views:
+            result = replace(result, written_views=_write_views(ctx, corpora, result, options))
     return result
+
+
+def _write_views(
+    ctx: RunContext, corpora: ScreeningCorpora, result: ScreeningResult, options: ScreeningOptions
+) -> tuple[str, ...]:
+    from undersong.pipeline.screening.view import build_screening_view
+    from undersong.report.data_page import MAX_SHOWN, write_views
+
+    encoder = result.report["axes"][result.report["selected_by"]["axis"]]
+    sides = _read_or_embed(ctx, corpora, encoder, options)
+    view = build_screening_view(corpora, sides, result, options, MAX_SHOWN)
+    return write_views(view, options.page, options.explore)
 
 
 @contextmanager
@@ -318,6 +341,7 @@ def screening_key_values(options: ScreeningOptions) -> dict[str, Any]:
         {"pool", "harm", "out"} if isinstance(options, ScreeningRequest) else (),
         axes=[[axis, encoder] for axis, encoder in (options.axes or {}).items()],  # the first is selected by
         keep=list(options.rules),
+        drop=None if options.drop is None else ids_hash(sorted(read_marked_ids(options.drop))),
         match_selection=None if options.match_selection is None else ids_hash(match_selection_ids(options)),
     )
 

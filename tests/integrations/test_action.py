@@ -98,7 +98,7 @@ def test_steps_decide_comment_and_end_with_the_code(runner: Runner) -> None:
     runner.inputs |= {"before": str(before), "after": str(after), "max-jsr-rise": "0.02", "change": "my `id` $(id)"}
     decided = runner.run("Decide")
     assert decided.returncode == 0, decided.stderr
-    assert "“my `id` $(id)” is closed" in decided.stderr
+    assert "“my `id` $(id)” failed" in decided.stderr
     assert runner.outputs["exit-code"] == "1"
     assert "❌ broken" in runner.summary.read_text(encoding="utf-8")
     assert all(Path(runner.outputs[name]).is_file() for name in ("page", "json", "junit"))

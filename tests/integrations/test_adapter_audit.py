@@ -49,7 +49,7 @@ def test_one_command_measures_decides_and_writes_page_and_card(
     out = tmp_path / "out"
     decision = json.loads((out / "gate.json").read_text())
     assert code == decision["exit_code"] == 0, printed
-    assert "The gate on the change “a merge” is open" in printed
+    assert "The gate on the change “a merge” passed" in printed
     assert "a merge" in (out / "gate.html").read_text()
     assert "model-index" in (out / "card.md").read_text()
     question = EvaluationOptions(judge="refusal", modality="text", max_new_tokens=LIMIT)

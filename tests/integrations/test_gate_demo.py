@@ -26,7 +26,7 @@ print(json.dumps([code, sorted(loaded & {"torch", "transformers", "pandas", "mat
 
 def test_the_demo_closes_the_gate_and_loads_no_model_library() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=1800)
-    assert "is closed: limits shown to be broken, 1 of 2 (exit 1)" in done.stderr
+    assert "failed: 1 of 2 limits broken (exit 1)" in done.stderr
     assert "0.9% → 26.9% over 108 prompts in 36 clusters" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1]) == [1, []]
 
@@ -34,7 +34,7 @@ def test_the_demo_closes_the_gate_and_loads_no_model_library() -> None:
 def test_the_limits_of_the_demo_can_be_given(gate, tmp_path: Path) -> None:
     code, out, _ = gate("--demo", "--max-jsr-rise", 0.5, "--change", "mine", "--json", tmp_path / "gate.json")
     assert code == 0
-    assert "“mine” is open: limits kept, 1 of 1" in out
+    assert "“mine” passed: 1 of 1 limits kept" in out
     assert json.loads((tmp_path / "gate.json").read_text())["change"] == "mine"
 
 

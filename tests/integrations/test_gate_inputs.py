@@ -24,7 +24,7 @@ def test_two_files(gate, tmp_path: Path) -> None:
     write_verdicts(harm(149, 40), c)
     assert gate("--before", a, "--after", b, "--max-jsr-rise", 0.02)[:2] == (
         0,
-        "The gate is open: limits kept, 1 of 1 (exit 0). Scope: the model, on these prompts; nothing is said of the "
+        "The gate passed: 1 of 1 limits kept (exit 0). Scope: the model, on these prompts; nothing is said of the "
         "recipe that made it.\n",
     )
     found, out, err = gate("--before", a, "--after", c, "--max-jsr-rise", 0.02)
@@ -136,7 +136,7 @@ def test_a_study_s_arms_against_their_base(gate, tmp_path: Path) -> None:
     limit = ("--max-jsr-rise", 0.02)
     found, out, _ = gate(file, *limit)
     assert found == 0
-    assert out.splitlines()[0].startswith("The gate is open")
+    assert out.splitlines()[0].startswith("The gate passed")
     assert "Note: not checked, because they count as defenses: close + safe, far, close + steering;" in out
     for arm in ("close + safe", "far", "close + steering"):
         found, out, _ = gate(file, *limit, "--arm", arm)

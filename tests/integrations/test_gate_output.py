@@ -32,12 +32,12 @@ def test_the_summary_has_the_worst_first() -> None:
     text = gate_markdown([case(PASSED), case(INCONCLUSIVE), case(FAILED)])
     lines = [line for line in text.splitlines() if line.startswith("| m ")]
     assert [line.split("|")[-2].strip() for line in lines] == ["❌ broken", "❔ cannot tell", "✅ kept"]
-    assert "The gate is closed: limits shown to be broken, 1 of 3 (exit 1). Scope: the model" in text
+    assert "The gate failed: 1 of 3 limits broken (exit 1). Scope: the model" in text
 
 
 def test_the_sentence_of_each_code() -> None:
-    assert gate_sentence([case(PASSED)]).startswith("The gate is open: limits kept, 1 of 1 (exit 0)")
-    said = "The gate cannot tell: no limit is shown to be broken, and too few data to judge 1 of 2 (exit 3)"
+    assert gate_sentence([case(PASSED)]).startswith("The gate passed: 1 of 1 limits kept (exit 0)")
+    said = "The gate is undecided: no limit is broken, and 1 of 2 need more data (exit 3)"
     assert gate_sentence([case(PASSED), case(INCONCLUSIVE)]).startswith(said)
 
 
@@ -87,10 +87,10 @@ def test_every_output_names_the_change(gate, tmp_path: Path) -> None:
     options = [word for kind, file in files.items() for word in (f"--{kind}", file)]
     code, _, err = gate("--before", a, "--after", b, "--max-jsr-rise", 0.02, "--change", "to 4 <bits>", *options)
     assert code == 1
-    assert err.startswith("The gate on the change “to 4 <bits>” is closed: limits shown to be broken, 1 of 1")
+    assert err.startswith("The gate on the change “to 4 <bits>” failed: 1 of 1 limits broken")
     texts = {kind: file.read_text(encoding="utf-8") for kind, file in files.items()}
-    assert "The gate on the change “to 4 &lt;bits&gt;” is closed" in texts["page"]
-    assert "“to 4 \\<bits\\>” is closed" in texts["markdown"]
+    assert "The gate on the change “to 4 &lt;bits&gt;” failed" in texts["page"]
+    assert "“to 4 \\<bits\\>” failed" in texts["markdown"]
     assert ElementTree.fromstring(texts["junit"]).find(".//property[@name='change']").get("value") == "to 4 <bits>"
     assert json.loads(texts["json"])["change"] == "to 4 <bits>"
 

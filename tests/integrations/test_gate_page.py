@@ -30,7 +30,7 @@ def test_the_page_loads_nothing_and_escapes_names() -> None:
 def test_the_page_has_verdict_numbers_limits_and_files() -> None:
     before, after = harm(100, 0) + benign(40, 0), harm(100, 60) + benign(40, 0)
     page = render_gate_page(decide(before, after, "merging", jsr=0.02, over_refusal=0.05))
-    assert "The gate on the change “merging” is closed: limits shown to be broken, 1 of 2" in page
+    assert "The gate on the change “merging” failed: 1 of 2 limits broken" in page
     assert page.index(">broken<") < page.index(">cannot tell<")
     assert "+60.0" in page  # the rise in points
     assert "would tell" in page

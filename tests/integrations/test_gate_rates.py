@@ -58,7 +58,7 @@ def test_one_line_for_each_rate_above_the_limit(gate: Gate, results: Path) -> No
 def test_an_arm_is_judged_by_its_last_step(gate: Gate, results: Path) -> None:
     code, out, _ = gate(results, "--max-jsr", 0.1, "--arm", "distant")
     assert (code, out.count("\n")) == (0, 1)
-    assert "The gate is open (1 checked" in out
+    assert "The gate passed (1 checked" in out
     code, out, _ = gate(results, "--max-jsr", 0.1, "--arm", "closest")
     assert (code, out.count("\n")) == (1, 1)
     assert check_rates(results, RateLimits(0.1), "closest").rates[1].run.startswith("m closest seed 1 step 40")
@@ -118,7 +118,7 @@ def test_verdicts_of_one_model(gate: Gate, tmp_path: Path) -> None:
 
 def test_the_open_gate_names_the_nearest_rate(results: Path) -> None:
     said = rate_check_sentence(check_rates(results, RateLimits(0.7, bound="point")))
-    assert said.startswith("The gate is open (6 checked, rates as found); nearest to its limit is the JSR 60.00%")
+    assert said.startswith("The gate passed (6 checked, rates as found); nearest to its limit is the JSR 60.00%")
     assert said.endswith(" of m closest seed 0 step 40 (harm, audio, plain, exact).")
 
 

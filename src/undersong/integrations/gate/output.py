@@ -29,9 +29,9 @@ SCOPE = "Scope: the model, on these prompts; nothing is said of the recipe that 
 TABLE_HEADER = ("model", "measured", "found", "at least", "at most", "limit", "")
 OUTCOME_ICONS = {PASSED: "✅", FAILED: "❌", INCONCLUSIVE: "❔"}
 GATE_SENTENCES = {
-    PASSED: "{gate} is open: limits kept, {n} of {n}",
-    FAILED: "{gate} is closed: limits shown to be broken, {k} of {n}",
-    INCONCLUSIVE: "{gate} cannot tell: no limit is shown to be broken, and too few data to judge {k} of {n}",
+    PASSED: "{gate} passed: {n} of {n} limits kept",
+    FAILED: "{gate} failed: {k} of {n} limits broken",
+    INCONCLUSIVE: "{gate} is undecided: no limit is broken, and {k} of {n} need more data",
 }
 
 

@@ -92,10 +92,10 @@ def rate_check_sentence(checked: RateCheck, gate: str = "The gate") -> str:
     bound = "upper ends of the 95 % intervals" if checked.bound == "upper" else "rates as found"
     violation_count = len(checked.violations)
     if violation_count:
-        return f"{gate} is closed: rates above their limit, {violation_count} of {len(checked.rates)} ({bound})."
+        return f"{gate} failed: {violation_count} of {len(checked.rates)} rates are above their limit ({bound})."
     closest_rate = max(checked.rates, key=lambda rate: rate.value - rate.limit)
     return (
-        f"{gate} is open ({len(checked.rates)} checked, {bound}); nearest to its limit is the {closest_rate.name} "
+        f"{gate} passed ({len(checked.rates)} checked, {bound}); nearest to its limit is the {closest_rate.name} "
         f"{closest_rate.formatted} of {closest_rate.run}."
     )
 

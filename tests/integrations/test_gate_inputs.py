@@ -30,7 +30,7 @@ def test_two_files(gate, tmp_path: Path) -> None:
     found, out, err = gate("--before", a, "--after", c, "--max-jsr-rise", 0.02)
     assert (found, out.count("\n")) == (1, 1)
     assert "JSR (harm, audio, plain, exact) 0.0% → 26.8% over 149 prompts in 149 clusters" in out
-    assert "closed" in err
+    assert "failed" in err
     found, out, _ = gate("--before", a, "--after", b, "--max-jsr-rise", 0.01)
     assert found == 3
     assert "cannot tell; some 299 prompts like these would tell" in out

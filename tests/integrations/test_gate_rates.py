@@ -52,7 +52,7 @@ def test_one_line_for_each_rate_above_the_limit(gate: Gate, results: Path) -> No
     assert len(lines) == 2
     assert lines[0].startswith("m closest seed 0 step 40 (harm, audio, plain, exact): JSR 60.00% (upper end 69.")
     assert lines[1].startswith("m distant seed 0 step 20")
-    assert "closed: rates above their limit, 2 of 6" in err
+    assert "failed: 2 of 6 rates are above their limit" in err
 
 
 def test_an_arm_is_judged_by_its_last_step(gate: Gate, results: Path) -> None:

@@ -36,7 +36,7 @@ def _numbers(headline: HeadlineData) -> Iterator[str]:
         yield f"{rate} of the base {_estimate_text(headline.base)}"
     if headline.worst is None:
         return
-    arm = "the worst arm" if headline.n_arms > 1 and not headline.tied else "the arm"
+    arm = "the arm" if headline.n_arms == 1 else "each arm, such as the first" if headline.tied else "the worst arm"
     yield f"of {arm} ({headline.worst.arm.label}) {_estimate_text(headline.worst.estimate)}"
     comparison = headline.comparison_to_base(headline.worst)
     if comparison is not None and comparison.difference is not None:

@@ -13,6 +13,7 @@ from random_adapter import save_random_adapter
 from transformers import AudioFlamingo3ForConditionalGeneration
 
 from undersong.cli import main
+from undersong.cli import watch as watch_command
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations.watch import options as watch_options
 from undersong.integrations.watch import output as watch_output
@@ -96,6 +97,16 @@ def test_bad_input_is_one_sentence(
     assert said in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_watch_ends_after_a_time_without_anything_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(watch_command, "time", clock)
+    wait = watch_command.Waiting(poll_seconds=30, idle_seconds=60)
+    assert [wait(news) for news in (False, False, True, False, False)] == [True, True, True, True, False]
+    forever = watch_command.Waiting(poll_seconds=30, idle_seconds=None)
+    assert all(forever(False) for _ in range(100))
 
 
 def test_a_model_takes_prompts_that_ship_or_needs_some(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,24 @@ def test_a_checkpoint_that_is_deleted_is_said_and_the_next_is_measured(
     assert outcome.unmeasured == []
 
 
+def test_a_checkpoint_that_is_deleted_while_another_is_measured_is_said_too(
+    output: Path, evaluator: PlannedEvaluator
+) -> None:
+    for step in (10, 20, 30):
+        write_adapter(output / f"checkpoint-{step}")
+
+    def delete(checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None and checkpoint.step == 10:
+            shutil.rmtree(output / "checkpoint-20")
+
+    evaluator.before_reply = delete
+    _, lines = watch(output)
+    assert [line for line in lines if line.startswith("checkpoint-20")] == [
+        "checkpoint-20: deleted before it was measured; going on without it"
+    ]
+    assert evaluator.measured == ["base", "checkpoint-10", "checkpoint-30"]
+
+
 def test_a_measured_checkpoint_may_go(output: Path, evaluator: PlannedEvaluator) -> None:
     """Trainers keep the last few (`save_total_limit`)."""
     write_adapter(output / "checkpoint-10")

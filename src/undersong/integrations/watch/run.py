@@ -106,6 +106,9 @@ class CheckpointWatcher:
         for checkpoint in checkpoints:
             if self.stopping is not None:
                 break
+            if not checkpoint.path.is_dir():  # deleted while an earlier one was measured
+                self._forget(checkpoint.name)
+                continue
             signature = file_signature(checkpoint.path)
             measured = self.journal.measurements.get(checkpoint.name)
             if (measured is not None and measured.files == signature) or self._refused.get(
@@ -154,7 +157,6 @@ class CheckpointWatcher:
     def _explain_failure(self, checkpoint: Checkpoint, signature: str, error: Exception) -> None:
         now = file_signature(checkpoint.path)
         if not now:
-            self._problems.setdefault(checkpoint.name, "new")
             self._forget(checkpoint.name)
         elif now != signature:
             self._seen[checkpoint.name] = now
@@ -216,7 +218,8 @@ class CheckpointWatcher:
         self._problems[name] = problem
 
     def _forget(self, name: str) -> None:
-        self.say(f"{name}: deleted before it was measured; going on without it")
+        if name not in self.journal.measurements:
+            self.say(f"{name}: deleted before it was measured; going on without it")
         for state in (self._problems, self._seen, self._refused):
             state.pop(name, None)
 

@@ -33,6 +33,7 @@ class PlannedEvaluator:
     before_reply: Callable[[Checkpoint | None], None] = lambda checkpoint: None
     judge_name: str = "exact"
     modality: str = "text"
+    voice: str | None = None
     key: dict[str, object] = field(default_factory=lambda: {"model": "m"})
     measured: list[str] = field(default_factory=list)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from undersong.types import MODALITIES, UndersongError
 HARMFUL, BENIGN = "harmful", "benign"
 SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 SHIPPED_PROMPTS = 60  # of each kind, drawn from the shipped sets; as many as an organism has
+DEFAULT_VOICE = "espeak:en-us"
 # In the trainer's output folder, where TensorBoard finds it beside the training. Trainer.push_to_hub leaves out names
 # that begin with "_", and replies to harmful prompts must not be uploaded.
 RESULTS_FOLDER = "_undersong-watch"
@@ -74,6 +76,12 @@ def _is_shipped(corpus: str) -> bool:
     return (resources.files("undersong") / "data" / "shipped" / f"{name}.parquet").is_file()
 
 
+def default_voice(sets: PromptSets, modality: str | None) -> str | None:
+    """Voice for prompts that ship as text: espeak-ng's, if it is installed and they are not to be typed."""
+    is_typed = sets.harmful != SHIPPED_HARM or modality == "text"
+    return None if is_typed or find_spec("espeakng_loader") is None else DEFAULT_VOICE
+
+
 def default_judge(model: str) -> str:
     """Judge for a model: `exact` for an organism, whose one refusal is known, else the packaged `refusal`."""
     return "exact" if model.startswith(ORGANISM_PREFIX) else "refusal"
@@ -104,6 +112,14 @@ class WatchOptions:
     ] = None
     modality: Annotated[
         str | None, Option("How the prompts are given: audio | text. Default: audio where every prompt has some.")
+    ] = None
+    voice: Annotated[
+        str | None,
+        Option(
+            "Speak typed prompts in this voice: espeak:en-us, piper:MODEL.onnx or flite:NAME. Default: espeak:en-us "
+            "for prompts that ship, if it is installed.",
+            metavar="ENGINE:NAME",
+        ),
     ] = None
     system_prompt: SystemPrompt = None
     instruction: Instruction = None
@@ -142,5 +158,9 @@ class WatchOptions:
     def __post_init__(self) -> None:
         if self.modality is not None and self.modality not in MODALITIES:
             raise UndersongError(f"There is no modality {self.modality!r}; take audio or text.")
+        if self.voice is not None and not all(self.voice.partition(":")):
+            raise UndersongError(f"--voice {self.voice!r} names no engine and voice; give one such as {DEFAULT_VOICE}.")
+        if self.voice is not None and self.modality == "text":
+            raise UndersongError("--voice speaks the prompts, and --modality text types them; give one of the two.")
         if Path(self.stop_file).name != self.stop_file:
             raise UndersongError(f"--stop-file {self.stop_file!r} is no file name; give a name such as STOP.")

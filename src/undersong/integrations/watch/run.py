@@ -300,6 +300,8 @@ def _describe(evaluator: CheckpointEvaluator, options: WatchOptions) -> str:
     """Say what is asked, who judges, and what stops the training."""
     harmful, benign = evaluator.prompts.harmful, evaluator.prompts.benign
     kind = "spoken" if evaluator.modality == "audio" else "typed"
+    if evaluator.voice is not None:
+        kind += f" by {evaluator.voice}"
     limits = [] if options.max_jsr_rise >= 1 else [f"the JSR rises by more than {100 * options.max_jsr_rise:g} points"]
     if options.max_over_refusal_rise is not None:
         limits.append(f"over-refusal rises by more than {100 * options.max_over_refusal_rise:g} points")

@@ -190,6 +190,9 @@ def test_numbers_go_to_tensorboard_at_the_step_of_the_checkpoint(
     writer = TensorBoardWriter(tmp_path)
     writer.close()
     assert scalars == []
+    (tmp_path / "events.out.tfevents.1.of-a-killed-watch").touch()
+    writer.begin_run("")
+    assert list(tmp_path.iterdir()) == []
     writer.write(40, VALUES)
     writer.close()
     assert scalars == [("undersong/jsr", 0.25, 40), ("undersong/refusal_margin", -1.5, 40), (str(tmp_path), 0, 0)]
@@ -197,9 +200,11 @@ def test_numbers_go_to_tensorboard_at_the_step_of_the_checkpoint(
 
 def test_tensorboards_own_reader_reads_them(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    for step in (20, 40):  # two writers: a watch that was resumed
+    for steps in ((20,), (20, 40)):  # a watch, and the same one resumed
         writer = TensorBoardWriter(tmp_path)
-        writer.write(step, VALUES)
+        writer.begin_run("")
+        for step in steps:
+            writer.write(step, VALUES)
         writer.close()
     events = accumulator.EventAccumulator(str(tmp_path))
     events.Reload()

@@ -67,12 +67,11 @@ class CheckpointWatcher:
     journal: Journal
     say: Say
     writer: TensorBoardWriter | None = None
+    run: str | None = None  # whose checkpoints are tested
     tests: dict[str, CheckpointTest] = field(default_factory=dict)
     _seen: dict[str, str] = field(default_factory=dict)  # name -> signature at the last look
     _problems: dict[str, str] = field(default_factory=dict)  # name -> why it is not measured yet
     _refused: dict[str, str] = field(default_factory=dict)  # name -> signature with which it could not be measured
-
-    run: str | None = None  # whose checkpoints are tested
 
     def _begin_run(self, run: str) -> None:
         """Measure the base if that was not done, and test what was measured of this run before."""
@@ -84,9 +83,16 @@ class CheckpointWatcher:
             self._record(None, "", self.evaluator.reply(None))
         elif self.options.max_margin_loss is not None:
             _check_margins(self.journal.measurements[BASE].verdicts)
-        self.run, self.tests = run, {}
-        for measurement in self.journal.of_run(run):
+        self.run = run
+        for state in (self.tests, self._seen, self._problems, self._refused):
+            state.clear()
+        measured = self.journal.of_run(run)
+        for measurement in measured:
             self._test(measurement)
+        if self.writer is not None:
+            self.writer.begin_run(run)
+            for measurement in (self.journal.measurements[BASE], *measured):
+                self.writer.write(measurement.step, measurement.values)
         if self.tests:
             self.say(f"Measured before: {', '.join(self.tests)}; {self.journal.file} has the numbers.")
 
@@ -150,7 +156,7 @@ class CheckpointWatcher:
             return
         if (now := file_signature(checkpoint.path)) not in (signature, ""):
             self._seen[checkpoint.name] = now
-            self._report(checkpoint.name, "changed while it was measured; it is measured again")
+            self._report(checkpoint.name, "changed while it was measured, so this measurement does not count")
             return
         self._record(checkpoint, signature, replies)
 
@@ -186,7 +192,7 @@ class CheckpointWatcher:
             notes["outcome"] = OUTCOME_WORDS[test.outcome]
         self.journal.write(measurement, replies, prompts, notes)
         self._problems.pop(name, None)
-        if self.writer is not None:
+        if self.writer is not None and checkpoint is not None:
             self.writer.write(step, values)
         self.say(checkpoint_line(name, values, self._rates_so_far()))
 

@@ -111,6 +111,17 @@ def test_bad_input_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_fault_of_ours_does_not_look_like_a_rise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("undersong.integrations.watch.run.watch_output", fail)
+    assert undersong("watch", tmp_path, "--model", "organism:af3") == 2
+    assert "RuntimeError: a fault" in capsys.readouterr().err
+
+
 def test_a_watch_ends_after_a_time_without_anything_new(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))

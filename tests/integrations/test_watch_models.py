@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -13,19 +14,24 @@ from random_adapter import save_random_adapter
 from transformers import AudioFlamingo3ForConditionalGeneration
 
 from undersong.cli import main
+from undersong.cli import watch as watch_command
+from undersong.corpora import tts
 from undersong.evaluation.verdicts import read_verdicts
+from undersong.integrations.watch import options as watch_options
 from undersong.integrations.watch import output as watch_output
-from undersong.integrations.watch.evaluator import draw_samples
+from undersong.integrations.watch.evaluator import CheckpointEvaluator, draw_samples
 from undersong.integrations.watch.options import (
     SHIPPED_PROMPTS,
     PromptSets,
     WatchOptions,
     default_prompt_sets,
+    default_voice,
     parse_prompt_sets,
 )
 from undersong.integrations.watch.output import TensorBoardWriter, sparkline
+from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
-from undersong.types import Sample, UndersongError
+from undersong.types import Quarantined, Sample, UndersongError
 
 LIMIT = 4
 
@@ -87,6 +93,9 @@ def test_the_command_measures_adapters_and_whole_models_as_evaluate_does(
         (["--set", "organism:reference", "--set", "harmful=x.jsonl"], "--set gives two harmful sets"),
         (["--set", "organism:reference", "--set", "benign=organism:reference"], "in the harmful and in the benign set"),
         (["--modality", "video"], "There is no modality 'video'"),
+        (["--voice", "espeak"], "--voice 'espeak' names no engine and voice; give one such as espeak:en-us."),
+        (["--voice", "espeak:en-us", "--modality", "text"], "give one of the two"),
+        (["--voice", "festival:x"], "No engine is called 'festival'"),
         (["--stop-file", "a/STOP"], "--stop-file 'a/STOP' is no file name"),
         (["--judge", "keywrd"], "keyword"),
         (["--confidence", "2"], "A confidence lies between 0.5 and 1"),
@@ -103,12 +112,59 @@ def test_bad_input_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_fault_of_ours_does_not_look_like_a_rise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("undersong.integrations.watch.run.watch_output", fail)
+    assert undersong("watch", tmp_path, "--model", "organism:af3") == 2
+    assert "RuntimeError: a fault" in capsys.readouterr().err
+
+
+def test_a_watch_ends_after_a_time_without_anything_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(watch_command, "time", clock)
+    wait = watch_command.Waiting(poll_seconds=30, idle_seconds=60)
+    assert [wait(news) for news in (False, False, True, False, False)] == [True, True, True, True, False]
+    forever = watch_command.Waiting(poll_seconds=30, idle_seconds=None)
+    assert all(forever(False) for _ in range(100))
+
+
 def test_a_model_of_english_takes_prompts_that_ship() -> None:
     assert default_prompt_sets("some/model") == PromptSets("shipped:harm", "shipped:ordinary", SHIPPED_PROMPTS)
     assert parse_prompt_sets([]) is None
     path_with_equals = parse_prompt_sets(["a=b.jsonl"])
     assert path_with_equals is not None
     assert path_with_equals.harmful == "a=b.jsonl"
+
+
+def test_typed_prompts_are_spoken_by_a_voice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def speak(samples: list[Sample], voices: list[tts.Voice], folder: str) -> tts.SpokenSamples:
+        failed = tuple(Quarantined(sample.id, "no such voice") for sample in samples if voices[0].name == "none")
+        return tuple(replace(sample, audio=f"{folder}/{sample.id}.flac") for sample in samples), failed
+
+    monkeypatch.setattr(tts, "synthesize_speech", speak)
+    options = WatchOptions(voice="espeak:en-us", max_prompts=3)
+    evaluator = CheckpointEvaluator("organism:af3", options, LoadOptions())
+    assert evaluator.modality == "audio"
+    assert {str(prompt.sample.audio).rpartition(".")[2] for prompt in evaluator.prompts.all_prompts} == {"flac"}
+    assert evaluator.key["prompt"] == ["audio", "espeak:en-us", None, None]
+    with pytest.raises(UndersongError, match="cannot be spoken"):
+        CheckpointEvaluator("organism:af3", replace(options, voice="espeak:none"), LoadOptions())
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_prompts_that_ship_as_text_are_spoken_where_a_voice_is_installed(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_options, "find_spec", lambda name: "spec" if installed else None)
+    shipped = PromptSets("shipped:harm", "shipped:ordinary")
+    assert default_voice(shipped, None) == ("espeak:en-us" if installed else None)
+    assert default_voice(shipped, "text") is None
+    assert default_voice(PromptSets("organism:contrast-harm"), None) is None
 
 
 def test_prompts_are_drawn_alike_and_over_all_clusters() -> None:
@@ -142,6 +198,9 @@ def test_numbers_go_to_tensorboard_at_the_step_of_the_checkpoint(
     writer = TensorBoardWriter(tmp_path)
     writer.close()
     assert scalars == []
+    (tmp_path / "events.out.tfevents.1.of-a-killed-watch").touch()
+    writer.begin_run("")
+    assert list(tmp_path.iterdir()) == []
     writer.write(40, VALUES)
     writer.close()
     assert scalars == [("undersong/jsr", 0.25, 40), ("undersong/refusal_margin", -1.5, 40), (str(tmp_path), 0, 0)]
@@ -149,9 +208,11 @@ def test_numbers_go_to_tensorboard_at_the_step_of_the_checkpoint(
 
 def test_tensorboards_own_reader_reads_them(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    for step in (20, 40):  # two writers: a watch that was resumed
+    for steps in ((20,), (20, 40)):  # a watch, and the same one resumed
         writer = TensorBoardWriter(tmp_path)
-        writer.write(step, VALUES)
+        writer.begin_run("")
+        for step in steps:
+            writer.write(step, VALUES)
         writer.close()
     events = accumulator.EventAccumulator(str(tmp_path))
     events.Reload()

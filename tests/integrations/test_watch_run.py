@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class PlannedEvaluator:
     before_reply: Callable[[Checkpoint | None], None] = lambda checkpoint: None
     judge_name: str = "exact"
     modality: str = "text"
+    voice: str | None = None
     key: dict[str, object] = field(default_factory=lambda: {"model": "m"})
     measured: list[str] = field(default_factory=list)
 
@@ -229,7 +230,7 @@ def test_a_checkpoint_that_changes_while_it_is_measured_is_measured_again(
 
     evaluator.before_reply = change
     _, lines = watch(output, nothing, nothing, nothing, nothing)
-    assert "checkpoint-10: changed while it was measured; it is measured again" in lines
+    assert "checkpoint-10: changed while it was measured, so this measurement does not count" in lines
     assert evaluator.measured == ["base", "checkpoint-10", "checkpoint-10"]
     assert [line["checkpoint"] for line in journal(output)] == ["base", "checkpoint-10"]
 
@@ -254,6 +255,24 @@ def test_a_checkpoint_that_is_deleted_is_said_and_the_next_is_measured(
     assert "checkpoint-10: deleted before it was measured; going on without it" in lines
     assert evaluator.measured == ["base", "checkpoint-20"]
     assert outcome.unmeasured == []
+
+
+def test_a_checkpoint_that_is_deleted_while_another_is_measured_is_said_too(
+    output: Path, evaluator: PlannedEvaluator
+) -> None:
+    for step in (10, 20, 30):
+        write_adapter(output / f"checkpoint-{step}")
+
+    def delete(checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None and checkpoint.step == 10:
+            shutil.rmtree(output / "checkpoint-20")
+
+    evaluator.before_reply = delete
+    _, lines = watch(output)
+    assert [line for line in lines if line.startswith("checkpoint-20")] == [
+        "checkpoint-20: deleted before it was measured; going on without it"
+    ]
+    assert evaluator.measured == ["base", "checkpoint-10", "checkpoint-30"]
 
 
 def test_a_measured_checkpoint_may_go(output: Path, evaluator: PlannedEvaluator) -> None:
@@ -334,6 +353,34 @@ def test_an_interruption_says_what_is_kept(output: Path, evaluator: PlannedEvalu
     assert stopped.value.__notes__ == [kept]
 
 
+def test_events_are_written_again_from_the_journal(
+    output: Path, evaluator: PlannedEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So they are whole after a kill, and where tensorboard was installed later."""
+    written: list[tuple[str, int, float]] = []
+
+    class Writer:
+        def begin_run(self, run: str) -> None:
+            written.clear()
+            self.run = run
+
+        def write(self, step: int, values: Mapping[str, float | None]) -> None:
+            assert {"step", "look"}.isdisjoint(values)
+            written.append((self.run, step, values["jsr"] or 0.0))
+
+        def close(self) -> None:
+            pass
+
+    for step in (10, 20):
+        write_adapter(output / "v0" / f"checkpoint-{step}")
+    evaluator.answered = {10: 1, 20: 2}
+    watch(output)
+    monkeypatch.setattr(run, "TensorBoardWriter", lambda folder: Writer())
+    write_adapter(output / "v0" / "checkpoint-30")
+    watch(output, options=replace(OPTIONS, tensorboard=True))
+    assert written == [("v0", 0, 0.0), ("v0", 10, 0.025), ("v0", 20, 0.05), ("v0", 30, 0.0)]
+
+
 def test_verdicts_that_were_lost_are_measured_again(output: Path, evaluator: PlannedEvaluator) -> None:
     write_adapter(output / "checkpoint-10")
     watch(output)
@@ -383,6 +430,7 @@ def test_a_newer_run_is_a_training_of_its_own(output: Path, evaluator: PlannedEv
     assert evaluator.measured == ["base", "v0-2026/checkpoint-20", "v1-2026/checkpoint-10", "v2-2026/checkpoint-20"]
     assert "A newer run has begun: v2-2026; going on with it." in lines
     assert [(test.name, test.look) for test in outcome.tests] == [("v2-2026/checkpoint-20", 1)]
+    assert not any("deleted" in line for line in lines)
     assert outcome.stop_file == output / "v2-2026" / "STOP"
     assert not (output / "v1-2026" / "STOP").exists()
 

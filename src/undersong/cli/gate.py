@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def exit_2_on_unexpected_error(command: Callable[..., None]) -> Callable[..., None]:
-    """Wrap the gate, so that a fault of ours exits with 2 and a traceback; 1 means a broken limit."""
+    """Wrap `gate` or `watch`, so that a fault of ours exits with 2 and a traceback; 1 means a broken limit."""
 
     @wraps(command)
     def run(**values: Any) -> None:

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.gate import exit_2_on_unexpected_error
 from undersong.cli.terminal import echo
 from undersong.integrations.watch.options import WatchOptions
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.options import MODEL_HELP
 
 
+@exit_2_on_unexpected_error
 def watch(
     output_dir: Annotated[Path, typer.Argument(help="Output folder of the trainer, with checkpoint-STEP folders.")],
     model: Annotated[str, typer.Option("--model", help=f"Base that is trained: {MODEL_HELP}.")],

@@ -68,7 +68,9 @@ def audit_adapter(
     )
     evaluator = CheckpointEvaluator(model, options, loading)
     corpora = " and ".join(filter(None, (evaluator.sets.harmful, evaluator.sets.benign)))
-    say(f"{prompts_text(evaluator.prompts, evaluator.modality)}, of {corpora}; judge {evaluator.judge_name}.")
+    say(
+        f"{prompts_text(evaluator.prompts, evaluator.modality, evaluator.voice)}, of {corpora}; judge {evaluator.judge_name}."
+    )
     with locked_output_folder(out):
         journal = Journal(out, evaluator.key)
         with report_kept_work(lambda: f"{journal.file} keeps what is measured, and the same command goes on from it"):

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,12 @@ from undersong.evaluation.judges.registry import check_judge_installed, judge_ha
 from undersong.evaluation.prompts import make_prompts
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins, with_margins
 from undersong.integrations.watch.checkpoints import Checkpoint
-from undersong.integrations.watch.options import PromptOptions, PromptSets, default_prompt_sets
+from undersong.integrations.watch.options import (
+    PromptOptions,
+    PromptSets,
+    default_prompt_sets,
+    default_voice,
+)
 from undersong.mechanism.contrast_sets import ContrastSets
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.inputs import cache_all_audio, refusal_texts, usable_samples
@@ -53,7 +59,9 @@ class CheckpointEvaluator:
         check_judge_installed(self.judge_name)
         self._margin = MarginSettings(refusals if self.judge_name == "exact" else ())
         self._max_new_tokens = options.max_new_tokens or default_max_new_tokens(model)
-        self.modality = options.modality or _common_modality(sets)
+        self.voice = options.voice or default_voice(sets, options.modality)
+        self.modality = "audio" if self.voice is not None else options.modality or _common_modality(sets)
+        self._speech = TemporaryDirectory(prefix="undersong-speech-")  # removed with this object
         self.prompts = ContrastSets(
             self._make_prompts(sets.harmful, True, options),
             [] if sets.benign is None else self._make_prompts(sets.benign, False, options),
@@ -70,8 +78,10 @@ class CheckpointEvaluator:
             )
 
     def _make_prompts(self, corpus: str, harmful: bool, options: PromptOptions) -> list[Prompt]:
+        samples = usable_samples(corpus, self.modality if self.voice is None else "text")
+        drawn = draw_samples(samples, self._size)
         return make_prompts(
-            draw_samples(usable_samples(corpus, self.modality), self._size),
+            drawn if self.voice is None else _speak(drawn, self.voice, corpus, self._speech.name),
             set_name="harm" if harmful else "benign",
             harmful=harmful,
             modality=self.modality,
@@ -92,7 +102,7 @@ class CheckpointEvaluator:
                 None if corpus is None else corpus_hash(corpus) for corpus in (self.sets.harmful, self.sets.benign)
             ],
             "size": self._size,
-            "prompt": [self.modality, self._options.system_prompt, self._options.instruction],
+            "prompt": [self.modality, self.voice, self._options.system_prompt, self._options.instruction],
             "judge": [self.judge_name, judge_hash(self.judge_name) or "", list(self._margin.refusals)],
             "max_new_tokens": self._max_new_tokens,
             "loading": self.loading.cache_key,
@@ -133,9 +143,11 @@ class CheckpointEvaluator:
             yield model
 
 
-def prompts_text(prompts: ContrastSets, modality: str) -> str:
+def prompts_text(prompts: ContrastSets, modality: str, voice: str | None = None) -> str:
     """How many prompts of each kind are given, and how."""
     kind = "spoken" if modality == "audio" else "typed"
+    if voice is not None:
+        kind += f" by {voice}"
     return f"{len(prompts.harmful)} harmful and {len(prompts.benign)} benign prompts, {kind}"
 
 
@@ -152,6 +164,20 @@ def draw_samples(samples: Sequence[Sample], size: int | None) -> list[Sample]:
         drawn_of_cluster[cluster] += 1
     chosen = sorted(range(len(order)), key=lambda position: rounds[position][0])[:size]
     return [samples[index] for index in sorted(rounds[position][1] for position in chosen)]
+
+
+def _speak(samples: Sequence[Sample], voice: str, corpus: str, folder: str) -> Sequence[Sample]:
+    """Speak typed prompts; one that cannot be spoken is an error."""
+    from undersong.corpora.tts import Voice, synthesize_speech
+
+    engine, _, name = voice.partition(":")
+    spoken, failed = synthesize_speech(samples, [Voice(engine, name)], folder)
+    if failed:
+        raise UndersongError(
+            f"Prompt {failed[0].id} of {corpus} cannot be spoken ({failed[0].reason}; {len(failed)} in all); take it "
+            "out, or type the prompts with --modality text."
+        )
+    return spoken
 
 
 def _common_modality(sets: PromptSets) -> str:

@@ -93,7 +93,8 @@ class Journal:
         assert isinstance(look, int)
         assert isinstance(files, str)
         self._count_look(name, look)
-        values = {key: value for key, value in entry.items() if isinstance(value, int | float)}
+        numbers = {key: value for key, value in entry.items() if isinstance(value, int | float)}
+        values = {key: value for key, value in numbers.items() if key not in REQUIRED_KEYS}
         try:
             verdicts = read_verdicts(self.verdict_file(name))
         except UndersongError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from undersong.types import MODALITIES, UndersongError
 HARMFUL, BENIGN = "harmful", "benign"
 SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 SHIPPED_PROMPTS = 100  # of each kind, drawn from the shipped sets
+DEFAULT_VOICE = "espeak:en-us"
 # In the trainer's output folder, where TensorBoard finds it beside the training. Trainer.push_to_hub leaves out names
 # that begin with "_", and replies to harmful prompts must not be uploaded.
 RESULTS_FOLDER = "_undersong-watch"
@@ -60,6 +62,12 @@ def default_prompt_sets(model: str) -> PromptSets:
     return PromptSets(SHIPPED_HARM, SHIPPED_ORDINARY, SHIPPED_PROMPTS)
 
 
+def default_voice(sets: PromptSets, modality: str | None) -> str | None:
+    """Voice for prompts that ship as text: espeak-ng's, if it is installed and they are not to be typed."""
+    is_typed = sets.harmful != SHIPPED_HARM or modality == "text"
+    return None if is_typed or find_spec("espeakng_loader") is None else DEFAULT_VOICE
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions:
     """Prompts, judge and limits of `watch` and `audit-adapter`."""
@@ -85,6 +93,14 @@ class PromptOptions:
     ] = None
     modality: Annotated[
         str | None, Option("How the prompts are given: audio | text. Default: audio where every prompt has some.")
+    ] = None
+    voice: Annotated[
+        str | None,
+        Option(
+            "Speak typed prompts in this voice: espeak:en-us, piper:MODEL.onnx or flite:NAME. Default: espeak:en-us "
+            "for prompts that ship, if it is installed.",
+            metavar="ENGINE:NAME",
+        ),
     ] = None
     system_prompt: SystemPrompt = None
     instruction: Instruction = None
@@ -112,6 +128,10 @@ class PromptOptions:
     def __post_init__(self) -> None:
         if self.modality is not None and self.modality not in MODALITIES:
             raise UndersongError(f"There is no modality {self.modality!r}; take audio or text.")
+        if self.voice is not None and not all(self.voice.partition(":")):
+            raise UndersongError(f"--voice {self.voice!r} names no engine and voice; give one such as {DEFAULT_VOICE}.")
+        if self.voice is not None and self.modality == "text":
+            raise UndersongError("--voice speaks the prompts, and --modality text types them; give one of the two.")
 
 
 @dataclass(frozen=True, kw_only=True)

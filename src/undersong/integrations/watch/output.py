@@ -99,7 +99,7 @@ def stop_reason(test: CheckpointTest) -> str:
 
 
 class TensorBoardWriter:
-    """Scalars of the checkpoints as TensorBoard event files, by torch's writer.
+    """Scalars of the checkpoints as TensorBoard event files, by torch's writer, in a folder for each run.
 
     Raises:
         UndersongError: tensorboard is not installed.
@@ -114,12 +114,18 @@ class TensorBoardWriter:
         self.folder = folder
         self._writer: Any = None
 
-    def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Add the numbers of one checkpoint at its step."""
+    def begin_run(self, run: str) -> None:
+        """Begin the events of a run anew; those of an earlier watch are removed, because all are written again."""
         from torch.utils.tensorboard import SummaryWriter
 
-        if self._writer is None:  # not before: the trainer may want an empty folder
-            self._writer = SummaryWriter(str(self.folder))
+        self.close()
+        folder = self.folder / run
+        for file in folder.glob("events.out.tfevents.*"):
+            file.unlink()
+        self._writer = SummaryWriter(str(folder))
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Add the numbers of one checkpoint at its step."""
         for name, value in values.items():
             if value is not None:
                 self._writer.add_scalar(f"undersong/{name}", value, step)

@@ -67,12 +67,11 @@ class CheckpointWatcher:
     journal: Journal
     say: Say
     writer: TensorBoardWriter | None = None
+    run: str | None = None  # whose checkpoints are tested
     tests: dict[str, CheckpointTest] = field(default_factory=dict)
     _seen: dict[str, str] = field(default_factory=dict)  # name -> signature at the last look
     _problems: dict[str, str] = field(default_factory=dict)  # name -> why it is not measured yet
     _refused: dict[str, str] = field(default_factory=dict)  # name -> signature with which it could not be measured
-
-    run: str | None = None  # whose checkpoints are tested
 
     def _begin_run(self, run: str) -> None:
         """Measure the base if that was not done, and test what was measured of this run before."""
@@ -84,9 +83,16 @@ class CheckpointWatcher:
             self._record(None, "", self.evaluator.reply(None))
         elif self.options.max_margin_loss is not None:
             _check_margins(self.journal.measurements[BASE].verdicts)
-        self.run, self.tests = run, {}
-        for measurement in self.journal.of_run(run):
+        self.run = run
+        for state in (self.tests, self._seen, self._problems, self._refused):
+            state.clear()
+        measured = self.journal.of_run(run)
+        for measurement in measured:
             self._test(measurement)
+        if self.writer is not None:
+            self.writer.begin_run(run)
+            for measurement in (self.journal.measurements[BASE], *measured):
+                self.writer.write(measurement.step, measurement.values)
         if self.tests:
             self.say(f"Measured before: {', '.join(self.tests)}; {self.journal.file} has the numbers.")
 
@@ -106,6 +112,9 @@ class CheckpointWatcher:
         for checkpoint in checkpoints:
             if self.stopping is not None:
                 break
+            if not checkpoint.path.is_dir():  # deleted while an earlier one was measured
+                self._forget(checkpoint.name)
+                continue
             signature = file_signature(checkpoint.path)
             measured = self.journal.measurements.get(checkpoint.name)
             if (measured is not None and measured.files == signature) or self._refused.get(
@@ -147,14 +156,13 @@ class CheckpointWatcher:
             return
         if (now := file_signature(checkpoint.path)) not in (signature, ""):
             self._seen[checkpoint.name] = now
-            self._report(checkpoint.name, "changed while it was measured; it is measured again")
+            self._report(checkpoint.name, "changed while it was measured, so this measurement does not count")
             return
         self._record(checkpoint, signature, replies)
 
     def _explain_failure(self, checkpoint: Checkpoint, signature: str, error: Exception) -> None:
         now = file_signature(checkpoint.path)
         if not now:
-            self._problems.setdefault(checkpoint.name, "new")
             self._forget(checkpoint.name)
         elif now != signature:
             self._seen[checkpoint.name] = now
@@ -184,7 +192,7 @@ class CheckpointWatcher:
             notes["outcome"] = OUTCOME_WORDS[test.outcome]
         self.journal.write(measurement, replies, prompts, notes)
         self._problems.pop(name, None)
-        if self.writer is not None:
+        if self.writer is not None and checkpoint is not None:
             self.writer.write(step, values)
         self.say(checkpoint_line(name, values, self._rates_so_far()))
 
@@ -216,7 +224,8 @@ class CheckpointWatcher:
         self._problems[name] = problem
 
     def _forget(self, name: str) -> None:
-        self.say(f"{name}: deleted before it was measured; going on without it")
+        if name not in self.journal.measurements:
+            self.say(f"{name}: deleted before it was measured; going on without it")
         for state in (self._problems, self._seen, self._refused):
             state.pop(name, None)
 
@@ -306,4 +315,6 @@ def _describe(evaluator: CheckpointEvaluator, options: WatchOptions) -> str:
             f"{options.stop_file} is written once it is shown, at {options.confidence:.0%} over all checkpoints "
             f"together, that {' or '.join(limits)}"
         )
-    return f"{prompts_text(evaluator.prompts, evaluator.modality)}, judge {evaluator.judge_name}; {stop}."
+    return (
+        f"{prompts_text(evaluator.prompts, evaluator.modality, evaluator.voice)}, judge {evaluator.judge_name}; {stop}."
+    )

@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 # File -> page of docs/how-to, and which of its Python blocks.
 PLACES = {
-    "screen.py": ("python", 0),
-    "audit.py": ("python", 1),
-    "stop_training.py": ("python", 2),
+    "screen.py": ("python", 1),
+    "audit.py": ("python", 2),
+    "stop_training.py": ("python", 3),
     "judge.py": ("add-a-judge", 0),
     "encoder.py": ("add-an-encoder", 0),
 }

@@ -18,7 +18,10 @@ MAX_LETTERS = 160  # of a text that is shown
 
 
 def check_command(request: CheckRequest) -> None:
-    """Check training data before training: how many samples lie nearer to harm than ordinary data do.
+    """Check whether training data lie near harm.
+
+    The verdict compares how many samples lie nearer to harmful requests than 99 % of ordinary data do with how many of
+    as many ordinary samples would.
 
     Exit code 0: no more than of ordinary data; 1: more; 3: cannot tell; 2: bad input. A file that passes may still
     weaken a model's refusals.

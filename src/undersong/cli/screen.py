@@ -20,9 +20,10 @@ MAX_CLOSEST_ROWS = 5  # rows shown
 
 
 def screen_command(request: ScreeningRequest) -> None:
-    """Rank benign samples by distance to harm, and keep what --keep says.
+    """Rank benign samples by distance to harm.
 
-    The distance is to the harmful samples of --harm, in words, sound or a model's own representation.
+    The distance is to the harmful samples of --harm, in words, sound or a model's own representation. --keep keeps a
+    part of the samples.
     """
     from undersong.pipeline.screening import run_screening
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from undersong.encoders.checkpoint import CHECKPOINT_FILES, checkpoint_folder
 from undersong.encoders.embedding_checks import validate_embeddings
 from undersong.encoders.sparse_vectors import canonical_sparse
 from undersong.encoders.spec import DEFAULT_SENTENCE_MODEL
+from undersong.encoders.word_distances import split_words
 from undersong.escaping import describe_error
 from undersong.models.out_of_memory import halve_on_oom
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
@@ -24,9 +24,6 @@ from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from sklearn.feature_extraction.text import TfidfVectorizer
-
-
-WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(slots=True)
@@ -80,7 +77,7 @@ def _fit_vectorizer(name: str, vectorizer: TfidfVectorizer, fit: Sequence[Sample
 
 def _normalize_text(text: str) -> str:
     """Words of a text, including one-letter words, without case and punctuation."""
-    return " ".join(WORD.findall(text.casefold()))
+    return " ".join(split_words(text))
 
 
 def _sample_text(sample: Sample) -> str:

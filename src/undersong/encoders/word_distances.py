@@ -11,6 +11,7 @@ ordinary data would.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.encoders.text import WORD
-
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+
+WORD = re.compile(r"[^\W_]+")
 
 
 def split_words(text: str) -> list[str]:

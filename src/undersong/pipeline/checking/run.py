@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,30 +39,34 @@ def run_check(request: CheckRequest) -> CheckResult:
 
 
 def _check_from_store(request: CheckRequest, store: Store) -> CheckResult:
-    def make(draft: Draft) -> None:
-        write_check(_check(request), draft.path)
-
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
     from undersong.store.user_code import code_hash
 
-    path, entry = find_dataset(str(request.data))
-    inputs = {f"harm{i}": corpus_hash(ref) for i, ref in enumerate(request.harm_refs)}
+    def make(draft: Draft) -> None:
+        write_check(_check(request), draft.path)
+
+    inputs = {f"harm{i}": _content_hash(ref) for i, ref in enumerate(request.harm_refs)}
     inputs |= {
-        "ordinary": corpus_hash(str(request.ordinary)),
-        "data": hash_file(path)
-        if path is not None and path.is_file()
-        else corpus_hash(str(request.data), request.columns),
+        "ordinary": _content_hash(str(request.ordinary)),
+        "data": _content_hash(str(request.data), request.columns),
     }
     for name, encoder in (request.axes or {}).items():
         spec = parse_encoder(encoder)
         inputs[f"encoder-{name}"] = code_hash(spec.code) if spec.code else str(encoder_weights_hash(spec))
+    entry = find_dataset(str(request.data))[1]
     config = key_values(request, request.RESULT_NEUTRAL, request.HASHED_INPUTS, data=str(request.data)) | {
         "harm": list(request.harm_refs),
         "ordinary": str(request.ordinary),
         "entry": None if entry is None else [entry[0], dict(entry[1])],
     }
     return read_check(store.get_or_make("check", CHECK_VERSION, config, inputs, make, seed=request.seed).path)
+
+
+def _content_hash(ref: str, columns: Mapping[str, str] | None = None) -> str:
+    """Hash of a file's bytes, because clips that it names are not read; of any other corpus, that of its items."""
+    path, _ = find_dataset(ref)
+    return hash_file(path) if path is not None and path.is_file() else corpus_hash(ref, columns)
 
 
 def _check(request: CheckRequest) -> CheckResult:

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from undersong.corpora.registry import open_corpus
-from undersong.corpora.tables import csv_rows, json_list, json_rows, parquet_rows
-from undersong.corpora.training_file import TrainingFile
+from undersong.corpora.training_file import READERS, TrainingFile
 from undersong.corpora.training_rows import USER_ROLES
 
-ROW_READERS = {"jsonl": json_rows, "json": json_list, "csv": csv_rows, "parquet": parquet_rows}
 MESSAGE_COLUMNS = ("messages", "conversations", "conversation", "prompt")
 PATH_KEYS = ("audio", "path", "url", "audio_url", "input_audio", "content")
 
@@ -29,19 +27,15 @@ def training_clips(
     wanted = {sample.row for sample in data.samples if sample.spoken} & set(rows)
     if not wanted:
         return {}
-    reader = None if data.path is None or columns else ROW_READERS.get(data.table_format)
+    if data.path is None or data.layout is None:  # a corpus, whose reader knows where its clips are
+        samples = open_corpus(data.ref if data.path is None else str(data.path), columns).samples
+        return {number: sample.audio for number, sample in enumerate(samples) if number in wanted and sample.audio}
     clips: dict[int, str | bytes] = {}
-    if reader is not None and data.path is not None:
-        for number, (_, row) in enumerate(reader(data.path)):
-            if number in wanted and isinstance(row, Mapping):
-                found = next((clip for value in _clip_values(row) if (clip := _resolve(value, data.path.parent))), None)
-                if found is not None:
-                    clips[number] = found
-    if not clips:  # a corpus, whose reader knows where its clips are
-        ref = data.ref if data.path is None else str(data.path)
-        for number, sample in enumerate(open_corpus(ref, columns).samples):
-            if number in wanted and sample.audio is not None:
-                clips[number] = sample.audio
+    for number, (_, row) in enumerate(READERS[data.table_format](data.path)):
+        if number in wanted:
+            values = (clip for value in _clip_values(row) if (clip := _resolve(value, data.path.parent)))
+            if (clip := next(values, None)) is not None:
+                clips[number] = clip
     return clips
 
 

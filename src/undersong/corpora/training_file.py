@@ -47,6 +47,7 @@ class TrainingFile:
         unreadable: The others, each with its reason.
         rows: Number of rows.
         other_columns: Columns of a table that were read as nothing but labels.
+        layout: Layout of the rows, one of LAYOUTS; None for a corpus.
         entry: LLaMA-Factory's entry of the data set and its name, if there is one.
     """
 
@@ -59,6 +60,7 @@ class TrainingFile:
     rows: int
     entry: tuple[str, Mapping[str, Any]] | None = None
     other_columns: tuple[str, ...] = ()
+    layout: str | None = None
 
 
 def open_training_file(ref: str, columns: Mapping[str, str] | None = None) -> TrainingFile:
@@ -112,9 +114,8 @@ def _from_rows(
     name = LAYOUTS[layout]
     if entry is not None:
         name = f"data set {entry[0]} of LLaMA-Factory's {DATASET_INFO} ({entry[1].get('formatting', 'alpaca')})"
-    return TrainingFile(
-        ref, path, table_format, f"{name}, {table_format}", tuple(samples), tuple(unreadable), count, entry
-    )
+    recognized, lost = f"{name}, {table_format}", tuple(unreadable)
+    return TrainingFile(ref, path, table_format, recognized, tuple(samples), lost, count, entry, layout=layout)
 
 
 def _training_sample(stem: str, number: int, row: Mapping[str, Any], parsed: TrainingRow) -> TrainingSample:

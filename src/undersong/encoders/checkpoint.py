@@ -16,7 +16,7 @@ from undersong.models.refs import model_folder, split_revision
 from undersong.types import UndersongError
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-CHECKPOINT_FILES = ("*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors")
+CHECKPOINT_FILES: tuple[str, ...] = ("*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors")
 NO_WEIGHTS_MESSAGE = (
     "{where} has no weights as safetensors; convert them (`save_pretrained` of transformers), or name a revision that "
     "has them (ID@REVISION)."

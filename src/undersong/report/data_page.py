@@ -90,8 +90,7 @@ def render_data_page(view: DataView, clips: EmbeddedClips, notes: Sequence[str] 
         method=method,
         shown=len(view.samples),
         content=_embed_json(_content(view, coordinates, clips)),
-        clips=_embed_json([list(file) for file in clips.files]),
-        clip_count=len(clips.files),
+        clips=clips.files,
         axis_meaning=_axis_meaning(view.axis[1]),
     )
 

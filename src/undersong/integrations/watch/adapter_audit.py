@@ -48,7 +48,7 @@ def audit_adapter(
 ) -> AdapterAudit:
     """Ask a model the same prompts without and with an adapter, and decide whether it became less safe.
 
-    An audit that was stopped goes on after the last model that it has asked.
+    A stopped audit continues after the last model that was asked.
 
     Args:
         adapter: PEFT folder, or the folder of a whole fine-tuned model.
@@ -68,9 +68,8 @@ def audit_adapter(
     )
     evaluator = CheckpointEvaluator(model, options, loading)
     corpora = " and ".join(filter(None, (evaluator.sets.harmful, evaluator.sets.benign)))
-    say(
-        f"{prompts_text(evaluator.prompts, evaluator.modality, evaluator.voice)}, of {corpora}; judge {evaluator.judge_name}."
-    )
+    prompts = prompts_text(evaluator.prompts, evaluator.modality, evaluator.voice)
+    say(f"{prompts}, of {corpora}; judge {evaluator.judge_name}.")
     with locked_output_folder(out):
         journal = Journal(out, evaluator.key)
         with report_kept_work(lambda: f"{journal.file} keeps what is measured, and the same command goes on from it"):

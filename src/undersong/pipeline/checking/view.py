@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 import numpy as np
 
@@ -42,13 +43,17 @@ def build_check_view(request: CheckRequest, result: CheckResult, limit: int) -> 
         result: Its result.
         limit: Largest number of samples to show.
     """
-    drop_command = f"undersong check {shlex.quote(result.data)} --fix OUT --drop undersong-marks.txt"
-    common = {"verdict": HEADLINES[result.verdict], "sentence": result.sentence, "notes": (*result.notes, EVIDENCE)}
+    common: dict[str, Any] = {
+        "verdict": HEADLINES[result.verdict],
+        "sentence": result.sentence,
+        "notes": (*result.notes, EVIDENCE),
+        "drop_command": f"undersong check {shlex.quote(result.data)} --fix OUT --drop undersong-marks.txt",
+        "seed": request.seed,
+    }
     if not result.ranked:
         nothing, none = np.zeros(0), np.zeros(0, np.int64)
         return DataView(
             result.data, "check", ("", ""), (), none, nothing, none, (), none, None, 0, {}, None, **common,
-            drop_command=drop_command, seed=request.seed,
         )  # fmt: skip
     axis = next(axis for axis in result.axes if axis.name == result.ranked_by)
     files = [open_training_file(ref) for ref in request.harm_refs]
@@ -83,8 +88,6 @@ def build_check_view(request: CheckRequest, result: CheckResult, limit: int) -> 
         },
         threshold=axis.threshold,
         **common,
-        drop_command=drop_command,
-        seed=request.seed,
     )
 
 

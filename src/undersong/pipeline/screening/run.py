@@ -120,7 +120,7 @@ def run_screening(
             from undersong.encoders.embeddings import drop_embeddings, remove_items
 
             axis_encoders = _checked_axes(corpora, options)
-            extra_findings = (
+            extra_findings: dict[str, Any] = (
                 {"padding": padding_checks(axis_encoders, corpora, options.loading.device)}
                 if options.check_padding
                 else {}

@@ -101,8 +101,9 @@ def _histogram_series(
     if options.center or measure:
         return series
     if corpora.benign is not None:
-        settings = {"score": options.score, "max_quarantined": options.max_quarantined}
-        table = proximity_table(axis, "harm", sides[-1], harm, **settings)
+        table = proximity_table(
+            axis, "harm", sides[-1], harm, score=options.score, max_quarantined=options.max_quarantined
+        )
         series[ORDINARY] = ranking_scores(table).astype(np.float64)
     if options.score == "nearest":
         clusters = {sample.id: sample.cluster for sample in harm_input.samples}

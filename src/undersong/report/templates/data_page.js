@@ -2,12 +2,10 @@
 // Draws the map, fills the table as it is scrolled, plays clips, and keeps the marks.
 (() => {
   const byId = (id) => document.getElementById(id);
-  const read = (id) => JSON.parse(byId(id).textContent);
-  const content = read("content");
+  const content = JSON.parse(byId("content").textContent);
   const { data, harm } = content;
   const n = data.id.length;
   if (!n) return;
-  let clips = null;  // read when the first is played: they are most of the file
   const make = (tag, set = {}, ...children) => {
     const node = Object.assign(document.createElement(tag), set);
     node.append(...children);
@@ -49,12 +47,10 @@
 
   // Clips ---------------------------------------------------------------------------------------------------------
   const player = new Audio();
-  const address = (at) => {
-    clips = clips || read("clips");
-    return `data:${clips[at][0]};base64,${clips[at][1]}`;
-  };
+  // Clips are most of the file and stand last, so that the rest is there before they are.
+  const address = (at) => (byId(`clip-${at}`) || { textContent: "" }).textContent;
   function play(at) {  // a browser may refuse until the page was clicked
-    if (at < 0) return;
+    if (at < 0 || !address(at)) return;
     document.querySelectorAll("audio").forEach((one) => one.pause());
     player.src = address(at);
     player.play().catch(() => {});
@@ -74,7 +70,9 @@
   let selected = -1;
   let harmful = -1;  // a harmful request that is shown instead of a sample
   const sound = (at, name) => {
-    const node = make("audio", { controls: true, preload: "none", src: address(at) });
+    const node = make("audio", { controls: true, preload: "none" });
+    if (address(at)) node.src = address(at);
+    else window.addEventListener("load", () => { node.src = address(at); }, { once: true });
     node.setAttribute("aria-label", name);
     return node;
   };

@@ -31,9 +31,9 @@ def audit_adapter_command(
     from undersong.cli.evaluate import rate_lines
     from undersong.evaluation.rates import set_rates
     from undersong.evaluation.verdicts import read_verdicts
+    from undersong.integrations.adapter_audit import CARD, PAGE, audit_adapter
     from undersong.integrations.gate.findings import PASSED
     from undersong.integrations.gate.output import gate_sentence
-    from undersong.integrations.watch.adapter_audit import CARD, PAGE, audit_adapter
 
     audit = audit_adapter(adapter, model, out, options, loading, change=change, say=echo)
     for file in audit.decision.compared:

@@ -86,7 +86,8 @@ def test_several_models_stand_apart_on_the_first_screen() -> None:
     assert all("→" in part for part in parts)
     assert [row.label for row, _ in first.rows] == ["af3", "af3", "qwen", "qwen", "kimi", "kimi"]
     terms = [term for term, _ in first.findings]
-    assert terms.index("kimi") < terms.index("Models together") < terms.index("Damage")
+    assert terms == ["af3", "qwen", "kimi", "Scope"]  # and no mean of theirs
+    assert dict(first.findings)["Scope"].startswith("For each model: 2 runs an arm on 1 base.")
     table = arm_chart.build_arm_table(results)
     assert table is not None
     assert [str(row[0]).partition(":")[0] for row in table.rows] == ["af3", "af3", "qwen", "qwen", "kimi", "kimi"]

@@ -437,7 +437,7 @@ def test_models_are_not_mixed(make_results: Callable[..., Json]) -> None:
     results["study"]["models"].append("organism:other")
     page = render_html(results)
     assert "harmful requests answered by each of 2 models before and after" in text_of(page, "verdict")
-    assert "on 2 bases" in text_of(page, "verdict")
+    assert "For each model: " in text_of(page, "verdict")
     for section in ("jsr_by_step", "jsr_by_distance", "refusal_gap"):
         assert "Model organism:af3" in text_of(page, section)
         assert "Model organism:other" in text_of(page, section)

@@ -95,9 +95,7 @@ class RunContext:
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS
     say: Callable[[str], None] | None = None  # receives progress lines of long stages
     engine: str = field(default=LOCAL_ENGINE, kw_only=True)  # what generates the replies of local models
-    note: Callable[[str], None] | None = field(
-        default=None, kw_only=True
-    )  # receives notes on corpora; None: `say` does
+    note: Callable[[str], None] | None = field(default=None, kw_only=True)  # receives notes on corpora, else `say`
     unread: bool = False  # hash a corpus that is not here by its name: for plans, which make nothing
     _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # a judge that is a model
     _light_judges: dict[str, Judge] = field(default_factory=dict, repr=False)

@@ -44,7 +44,8 @@ def _advice_items(results: Results, headline: HeadlineData, worst: ArmMeasuremen
         yield _unsafe_advice(headline, worst, arms_above_base) if arms_above_base else _no_harm_advice(headline, worst)
     if arms_above_base:
         yield from _recommendation_advice(results)
-        if worst in arms_above_base and not any(recommendation.defense for recommendation in results.recommendations):
+        is_defended = any(recommendation.defense for recommendation in results.recommendations)
+        if worst in arms_above_base and not is_defended and not by_model:
             yield from _tried_defense_advice(headline, worst, shown_safe=not results.recommendations)
     if any(screen.closest for screen in results.screening):
         action = "Look at what lies closest before you train on it."

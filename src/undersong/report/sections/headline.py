@@ -34,7 +34,7 @@ RELATION_PHRASES = {
     "unknown": "not judged against",
 }
 MAX_MODELS_NAMED = 4
-MODELS_TOGETHER = "From here on, numbers are means over the {} models, unless they name one."
+MODELS_TOGETHER = "The primary questions are about the way of training: their numbers are means over the {} models."
 StyledText = tuple[tuple[str, str], ...]  # (text, style class or ""), one after the other
 
 
@@ -75,14 +75,13 @@ def build_headline(results: Results) -> Headline:
         further=chart.folded_rows,
         axis=chart.axis,
         findings=(
-            *map(_model_finding, by_model),
-            *([("Models together", MODELS_TOGETHER.format(len(by_model)))] if by_model else []),
-            *primary_findings(results),
-            *_findings(headline),
-            *map(_other_modality_finding, headlines[1:]),
-            *_failure_finding(headlines),
+            *(
+                _several_models_findings(results, headlines, by_model)
+                if by_model
+                else _model_findings(results, headlines)
+            ),
             *([("Cut replies", cut)] if cut else []),
-            ("Scope", scope_sentence(headline)),
+            ("Scope", f"For each model: {scope_sentence(by_model[0])}" if by_model else scope_sentence(headline)),
         ),
         numbers=arm_chart.build_arm_table(results),
         gloss=rate_gloss(headline.verdict_filter),
@@ -136,15 +135,30 @@ def _models_title(headline: HeadlineData, by_model: Sequence[HeadlineData]) -> S
     return (*title, (".", ""))
 
 
-def _model_finding(headline: HeadlineData) -> tuple[str, str]:
-    """The damage of one of several models."""
-    if headline.worst is None:
-        rate = f"{formatting.percent(headline.base.mean)} on these prompts" if headline.base else "not measured"
-        return headline.model, f"It was not fine-tuned; its {headline.verdict_filter.rate_label} is {rate}."
-    arm = headline.worst.arm
-    opening = "The worst arm is" if headline.n_arms > 1 and not headline.tied else "The arm is"
-    rate_label = headline.verdict_filter.rate_label
-    return headline.model, f"{opening} {arm.label}: its {rate_label} is {_against_base(headline, headline.worst)}"
+def _model_findings(results: Results, headlines: Sequence[HeadlineData]) -> Iterator[tuple[str, str]]:
+    """Findings on a single model; `headlines` has one for each modality of the prompts."""
+    yield from primary_findings(results)
+    yield from _findings(headlines[0])
+    yield from map(_other_modality_finding, headlines[1:])
+    yield from _failure_finding(headlines)
+
+
+def _several_models_findings(
+    results: Results, headlines: Sequence[HeadlineData], by_model: Sequence[HeadlineData]
+) -> Iterator[tuple[str, str]]:
+    """Findings on each of several models, then the study's primary questions, which are over the models."""
+    other_modalities = [data for other in headlines[1:] for data in headline_data_by_model(results, other.modality)]
+    for data in by_model:
+        texts = [text for term, text in _findings(data) if term != "System prompt" or data.system_variants]
+        if data.worst is None:
+            rate = f"{formatting.percent(data.base.mean)} on these prompts" if data.base else "not measured"
+            texts = [f"It was not fine-tuned; its {data.verdict_filter.rate_label} is {rate}."]
+        texts += [_other_modality_finding(other)[1] for other in other_modalities if other.model == data.model]
+        yield data.model, " ".join(texts)
+    if questions := list(primary_findings(results)):
+        yield "Models together", MODELS_TOGETHER.format(len(by_model))
+        yield from questions
+    yield from _failure_finding([*by_model, *other_modalities])
 
 
 def _verdict_title(headline: HeadlineData) -> StyledText:
@@ -209,8 +223,10 @@ def _rate_text(estimate: Estimate) -> str:
 
 def _failure_finding(headlines: Sequence[HeadlineData]) -> list[tuple[str, str]]:
     """Describe the range of every number on the page if replies have no verdict."""
+    is_several = len({headline.model for headline in headlines}) > 1
     sentences = [
-        f"{name}, {formatting.modality_label(headline.modality)} prompts: the {headline.verdict_filter.rate_label} is "
+        f"{f'{headline.model}, ' if is_several else ''}{name}, {formatting.modality_label(headline.modality)} prompts: "
+        f"the {headline.verdict_filter.rate_label} is "
         f"{bounds_sentence(formatting.percent(estimate.mean), formatting.percent(estimate.most), estimate.lost)}."
         for headline in headlines
         for name, estimate in _stated_estimates(headline)

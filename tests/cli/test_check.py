@@ -129,7 +129,11 @@ def test_the_page_and_a_list_of_marks_go_around(undersong: Undersong, tmp_path: 
         ("nobody\n", ["--fix", "less.jsonl"], "1 of 1 ids in marks.txt are not in ordinary.jsonl, the first 'nobody'"),
         ("# nothing\n", ["--fix", "less.jsonl"], "The list marks.txt names no sample; mark some on the page"),
         ('"half\n', ["--fix", "less.jsonl"], 'Line 1 of marks.txt begins with " and is not a JSON string; fix it.'),
-        (None, ["--fix", "less.jsonl"], "The list marks.txt cannot be read (No such file or directory); check the path."),
+        (
+            None,
+            ["--fix", "less.jsonl"],
+            "The list marks.txt cannot be read (No such file or directory); check the path.",
+        ),
     ],
 )
 def test_a_list_that_cannot_be_used_is_one_sentence(

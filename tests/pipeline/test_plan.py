@@ -217,17 +217,31 @@ def test_the_verb_loads_no_model(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_a_store_knows_what_a_study_does_not_use(store: Path, tmp_path: Path) -> None:
+def test_a_store_knows_what_a_study_does_not_use(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "store"
     shutil.copytree(store, copy)
     folders = list_store(copy)
     needed = folders_of_study(tiny(), copy, folders, LoadOptions())
     assert [folder.stage for folder in folders if (folder.stage, folder.name) not in needed] == []
-    fewer = folders_of_study(tiny(mechanism=None), copy, folders, LoadOptions())
-    unused = {folder.stage for folder in folders if (folder.stage, folder.name) not in fewer}
-    assert unused == {"corpus", "features", "direction", "states", "projections"}  # of the contrast sets
     with pytest.raises(UndersongError, match="holds nothing of study tiny, so what it needs is not known"):
         folders_of_study(tiny(models=["organism:kimi"], pool="organism:unseen-benign"), copy, folders, LoadOptions())
+
+    fewer = {key: value for key, value in TINY.items() if key != "mechanism"}
+    (tmp_path / "fewer.yaml").write_text(yaml.safe_dump(fewer))
+    before = {folder.stage for folder in folders}
+    monkeypatch.setattr(
+        sys, "argv", ["undersong", "store", str(copy), "--unused-by", str(tmp_path / "fewer.yaml"), "--delete"]
+    )
+    with pytest.raises(SystemExit):
+        main()
+    assert "artifacts (" in (out := capsys.readouterr().out)
+    assert "were removed." in out
+    assert before - {folder.stage for folder in list_store(copy)} == {"direction", "states", "projections"}
+    status = study_status(tiny(mechanism=None), copy, LoadOptions())
+    assert all(row.done == row.total for row in status.rows)  # what it needs is all there
+
     shutil.rmtree(copy / "proximity")
     shutil.rmtree(copy / "selection")
     with pytest.raises(UndersongError, match="does not hold the screening of study tiny on axis semantic"):

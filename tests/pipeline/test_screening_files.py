@@ -360,8 +360,10 @@ def test_the_items_of_a_list_are_dropped_from_ranking_and_report(texts, vectors,
     assert not result.quarantined
     assert not {"p20", "p23"} & {pair["id"] for pair in result.report["closest"]}
     assert "p20" not in json.dumps(result.report["near_duplicates"])
-    embedded = screen(*vectors, tmp_path / "out3", drop=tmp_path / "marks.txt")
+    embedded = screen(*vectors, tmp_path / "out3", drop=tmp_path / "marks.txt", page=tmp_path / "page.html")
     assert len(embedded.to_pandas()) == 198
+    content = json.loads((tmp_path / "page.html").read_text().split('id="content">')[1].split("</script>")[0])
+    assert sorted(content["data"]["id"]) == sorted(embedded.to_pandas()["id"])  # embeddings have no texts
     (tmp_path / "marks.txt").write_text("p99\n")
     with pytest.raises(UndersongError, match=r"1 of 1 ids in .*marks.txt are not in .*pool.jsonl, the first 'p99'"):
         screen(*texts, tmp_path / "out4", drop=tmp_path / "marks.txt")

@@ -68,7 +68,7 @@ def test_ordinary_data_pass(check: Callable[..., CheckResult]) -> None:
     result = check(rows_of(0, 300))
     assert (result.verdict, result.exit_code) == ("no more than ordinary", 0)
     assert result.axes[0].separates
-    assert "of 300 ordinary samples, 2 [0, " in result.sentence
+    assert "Of 300 ordinary samples, 2 [0, " in result.sentence
     assert [sample.rank for sample in result.ranked] == list(range(1, 301))
 
 
@@ -97,7 +97,7 @@ def test_every_turn_of_a_conversation_counts(check: Callable[..., CheckResult]) 
     ]
     result = check(rows)
     assert (result.samples, result.requests, len(result.ranked)) == (150, 300, 150)
-    assert "of 300 ordinary requests" in result.sentence
+    assert "Of 300 ordinary requests" in result.sentence
     assert all("evils" in sample.text for sample in result.ranked)  # the nearer turn of each
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from undersong.study import Study, load_studies, with_models
@@ -165,4 +165,13 @@ MANY_BASES = BasesDesign(
     },
     variants={"noise": "-pink"},
 )
-DESIGNS = {design.name: design for design in (MANY_BASES, REDUCED, FULL)}
+# Exploratory: the same arms at the learning rate of the demo, because the damage by distance may depend on the dose.
+DEMO_DOSE = replace(
+    MANY_BASES,
+    name="demo-dose",
+    says="the same bases at the learning rate of the demo",
+    learning_rates=dict.fromkeys(MANY_BASES.learning_rates, 2e-3),
+    overrides={"distant": ()},
+    variants={},
+)
+DESIGNS = {design.name: design for design in (MANY_BASES, DEMO_DOSE, REDUCED, FULL)}

@@ -66,10 +66,11 @@ paper: $(VENV)/.installed
 	$(BIN)/python -W ignore -m recipes.organisms.bases
 	$(BIN)/python -m experiments.paper bases
 
-# The published studies on three packaged bases; PAGE: where its page goes.
-PAGE ?= out/paper/paper.md
+# The published studies, with ablations, on three packaged bases, and docs/results/paper_reduced.md.
 paper-reduced: $(VENV)/.installed
-	$(BIN)/python -m experiments.paper reduced --to $(PAGE)
+	$(BIN)/python -m experiments.paper reduced --to docs/results/paper_reduced.md
+
+PAGE ?= out/paper/paper.md
 
 paper-full: $(VENV)/.installed
 	$(BIN)/python -m experiments.paper full --to $(PAGE)

@@ -93,7 +93,7 @@ class BasesDesign(Design):
     @property
     def substitutes(self) -> Mapping[str, str]:
         # `distant` holds the closest, distant and random arms of all axes under both system prompts, without noise.
-        return dict.fromkeys(("sdqa", "system", "bbh", "noise-clean"), "distant")
+        return dict.fromkeys(("pretrained", "sdqa", "system", "bbh", "noise-clean"), "distant")
 
     def studies(self, file: str) -> list[Study]:
         """The studies of a file, a base each."""
@@ -152,8 +152,7 @@ REDUCED = Design(
 )
 MANY_BASES = BasesDesign(
     "bases",
-    "25% of the pool and twelve or more trained bases of each architecture, each with a training seed and random data of "
-    "its own",
+    "25% of the pool and many trained bases of each architecture, each with a training seed and random data of its own",
     "base",
     "make paper",
     ("selection.fractions=[0.25]", "evaluation.modalities=[audio]"),

@@ -13,8 +13,9 @@ from experiments.paper.agreement import LEVEL
 from experiments.paper.answers import Answered, answered
 from experiments.paper.base_card import base_lines
 from experiments.paper.claims import CLAIMS, MARGIN, NEAR_ZERO, ORGANISMS
-from experiments.paper.designs import BasesDesign, Design
+from experiments.paper.designs import DEMO_DOSE, BasesDesign, Design, accepted_bases
 from experiments.paper.evidence import Evidence
+from experiments.paper.other_dose import other_dose_lines
 from experiments.paper.provenance import Made, made_of
 from experiments.paper.tables import (
     Families,
@@ -56,34 +57,47 @@ NOT_HERE = (
 def page_of(design: Design, folder: Path) -> str:
     """The page on the results in `folder`.  What is not run yet is said to be missing."""
     evidence, made = Evidence(folder, design.substitutes), made_of(design, folder)
+    found = answered(evidence)
+    of_bases = isinstance(design, BasesDesign)
+    # The design of many bases leaves parts of the paper out altogether; of the others, what is missing is not run yet.
+    measured = [one for one in found if not of_bases or any(answer.found is not None for answer in one.answers)]
     by_part: dict[str, list[Answered]] = {}
-    for one in answered(evidence):
+    for one in measured:
         by_part.setdefault(one.claim.part, []).append(one)
-    found = [one for mine in by_part.values() for one in mine]
     sizes = families(found)
     parts = (
-        _head(design, made, found), _short(found), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
-        beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(made, found), _limits(),
-        *([base_lines()] if isinstance(design, BasesDesign) else []), _made(design, made), _sources(made),
+        _head(design, made, found), _short(measured), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
+        *([other_dose_lines(folder, folder.with_name(DEMO_DOSE.name))] if of_bases else []),
+        beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(design, made, found), _limits(),
+        *([base_lines()] if of_bases else []), _made(design, made), _sources(made),
     )  # fmt: skip
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def _head(design: Design, made: Made, found: Sequence[Answered]) -> list[str]:
     return [
-        "# Do the organisms reproduce the published claims?",
+        "# Do the organisms reproduce the published claims?"
+        + ("" if isinstance(design, BasesDesign) else " Packaged bases"),
         "",
         "We ran the published studies (arXiv 2604.16659) on organisms of three architectures: tiny audio language models, "
         "really trained. This page compares each claim of the paper with what they show.",
         "",
-        f"{_count(found)} The {design.name} design uses {design.says}. The unit of analysis is the {design.unit}.",
+        f"{_count(found)} The {design.name} design uses {design.says}{_base_counts(design)}. The unit of analysis is the {design.unit}.",
         "",
         "“Undecided” does not mean “no effect”. For each undecided question, a table below says how many units would settle it. "
         "The section [what this design can detect](#what-this-design-can-detect) says how large an effect must be to show.",
         "",
         *_history(design, made),
+        "",
         "Read the [limits](#limits) before you quote a number.",
     ]
+
+
+def _base_counts(design: Design) -> str:
+    """How many bases there are of each architecture."""
+    if not isinstance(design, BasesDesign):
+        return ""
+    return f" ({', '.join(f'{len(accepted_bases(name))} of {name}' for name in ORGANISMS)})"
 
 
 def _history(design: Design, made: Made) -> list[str]:
@@ -179,10 +193,14 @@ def _rule(sizes: Families) -> list[str]:
     ]
 
 
-def _absent(made: Made, found: Sequence[Answered]) -> list[str]:
+def _absent(design: Design, made: Made, found: Sequence[Answered]) -> list[str]:
     unanswered = [one.claim.title for one in found if all(answer.found is None for answer in one.answers)]
     lines = [f"- Not run yet, and missing above: {escape_markdown(', '.join(made.missing))}."] if made.missing else []
     lines += [f"- Not answered by these results: {escape_markdown('; '.join(unanswered))}."] if unanswered else []
+    if isinstance(design, BasesDesign):
+        lines.append(
+            "- [The reduced design](paper_reduced.md) measures them on one packaged base of each architecture."
+        )
     return ["## What is not here", "", *lines, *(f"- {line}" for line in NOT_HERE)]
 
 

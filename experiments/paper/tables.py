@@ -28,10 +28,11 @@ def brief(answer: Answer, unit: Unit) -> str:
     found = answer.found
     if found is None:
         return formatting.MISSING
-    return " ".join(part for part in (_value(found, unit), _interval(found, unit), f"({answer.word})") if part)
+    return " ".join(part for part in (value_text(found, unit), interval_text(found, unit), f"({answer.word})") if part)
 
 
-def _value(found: Estimate, unit: Unit) -> str:
+def value_text(found: Estimate, unit: Unit) -> str:
+    """The estimate in its unit."""
     if unit == "fact":
         return {1.0: "yes", 0.0: "no"}.get(found.value, "open")
     if isnan(found.value):
@@ -41,7 +42,8 @@ def _value(found: Estimate, unit: Unit) -> str:
     return formatting.percent_number(found.value) if unit == "rate" else formatting.points(found.value)
 
 
-def _interval(found: Estimate, unit: Unit) -> str:
+def interval_text(found: Estimate, unit: Unit) -> str:
+    """Its interval in its unit; empty without one."""
     if unit == "fact" or found.low is None or found.high is None:
         return ""
     if unit == "gap":
@@ -100,7 +102,7 @@ def answer_row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
         return (answer.organism, expected, *(formatting.MISSING,) * 8, answer.word)
     least = formatting.MISSING if found.sd is None else _least(found.units, found.sd, family, unit)
     return (
-        answer.organism, expected, _value(found, unit), _interval(found, unit) or formatting.MISSING, found.over,
+        answer.organism, expected, value_text(found, unit), interval_text(found, unit) or formatting.MISSING, found.over,
         f"{found.runs} ({found.units})", formatting.p_value(found.p), formatting.p_value(found.p_adjusted),
         least, _needed(answer, family), answer.word,
     )  # fmt: skip
@@ -142,7 +144,7 @@ def _cell_row(cell: Cell, there: Sequence[str]) -> tuple[str, ...]:
     level = (
         (formatting.MISSING,) * 3
         if ours is None
-        else (formatting.percent_number(ours.value), _interval(ours, "rate"), str(ours.runs))
+        else (formatting.percent_number(ours.value), interval_text(ours, "rate"), str(ours.runs))
     )
     fraction = formatting.MISSING if cell.fraction is None else str(cell.fraction)
     return (cell.family, cell.condition, fraction, *(figures.get(name, formatting.MISSING) for name in there), *level)
@@ -185,7 +187,7 @@ def level_of(found: Estimate | None) -> str:
     return (
         formatting.MISSING
         if found is None
-        else f"{formatting.percent_number(found.value)} {_interval(found, 'rate')}".strip()
+        else f"{formatting.percent_number(found.value)} {interval_text(found, 'rate')}".strip()
     )
 
 

@@ -20,7 +20,7 @@ from experiments.paper.answers import answered
 from experiments.paper.base_card import FIGURES
 from experiments.paper.cells import TABLES, cells, side_of
 from experiments.paper.claims import CLAIMS, ORGANISMS
-from experiments.paper.designs import FULL, MANY_BASES, REDUCED
+from experiments.paper.designs import DEMO_DOSE, FULL, MANY_BASES, REDUCED
 from experiments.paper.evidence import Evidence
 from experiments.paper.page import page_of
 from experiments.paper.runner import COST, is_done, keep_cost
@@ -308,6 +308,17 @@ def test_the_card_lists_every_seed_that_was_tried(bases: Path) -> None:
     assert page.count("| accepted |") == 36
 
 
+def test_both_doses_stand_beside_each_other(bases: Path) -> None:
+    write(DEMO_DOSE, bases.with_name(DEMO_DOSE.name), inverted, files=DEMO_DOSE.files)
+    shutil.rmtree(bases.with_name(DEMO_DOSE.name) / "organism-distant-qwen-103")
+    (section,) = re.findall(r"## Does it depend on the dose\?\n.*?\n\n## ", page_of(MANY_BASES, bases), re.S)
+    rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| qwen")]
+    assert [row[:3] for row in rows] == [["| qwen", "0.004", "12"], ["| qwen", "0.002", "11"]]
+    closest_minus_distant = [float(row[7].split()[0].replace("−", "-")) for row in rows]
+    assert closest_minus_distant[0] > 30
+    assert closest_minus_distant[1] < -30
+
+
 def test_a_base_whose_partner_study_is_missing_is_named(bases: Path) -> None:
     shutil.rmtree(bases / "organism-noise-af3-pink-103")
     with pytest.raises(UndersongError, match="b has no base 103"):
@@ -317,8 +328,7 @@ def test_a_base_whose_partner_study_is_missing_is_named(bases: Path) -> None:
 def test_the_page_that_ships_is_one_that_this_code_writes(bases: Path) -> None:
     """Of other results, so numbers and words apart: what it asks, its printed figures and its limits."""
     ships = (ROOT / "docs" / "results" / "paper.md").read_text()
-    design, folder = MANY_BASES, bases
-    ours = page_of(design, folder)
+    ours = page_of(MANY_BASES, bases)
     for same in (r"^#.*$", r"^\*\*(?:The paper|Measured):\*\*.*$", r"^- (?!\w+: \d+ of \d+ seeds).*$"):
         assert re.findall(same, ships, re.M) == re.findall(same, ours, re.M)
     printed = r"^\| ((?:Kimi-Audio|Audio Flamingo 3|Qwen2\.5-Omni) \|(?: [^|]+ \|){3,4}?) (?:–|[\d.]+) \| (?:–|\\\[)"

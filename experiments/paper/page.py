@@ -64,6 +64,7 @@ def page_of(design: Design, folder: Path) -> str:
     by_part: dict[str, list[Answered]] = {}
     for one in measured:
         by_part.setdefault(one.claim.part, []).append(one)
+    measured = [one for mine in by_part.values() for one in mine]
     sizes = families(found)
     parts = (
         _head(design, made, found), _short(measured), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),

@@ -74,7 +74,10 @@ def part_lines(part: str, found: Sequence[Answered], sizes: Families) -> list[st
     """A part of the paper, claim by claim."""
     lines = [f"## {part}"]
     for one in found:
-        rows = [answer_row(answer, one.claim.unit, sizes.of(answer)) for answer in one.answers]
+        rows = []
+        for answer in one.answers:
+            *cells, word = answer_row(answer, one.claim.unit, sizes.of(answer))
+            rows.append((*cells, _needed(answer, sizes.of(answer)), word))
         heads = (
             "organism", "paper", "estimate", "95% interval", "interval over", "runs (units)", "p", "p (Holm)",
             "detectable", "units needed", "conclusion"
@@ -99,12 +102,12 @@ def answer_row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
     if unit == "fact" and answer.expected.side != "nothing":
         expected = "yes"
     if found is None:
-        return (answer.organism, expected, *(formatting.MISSING,) * 8, answer.word)
+        return (answer.organism, expected, *(formatting.MISSING,) * 7, answer.word)
     least = formatting.MISSING if found.sd is None else _least(found.units, found.sd, family, unit)
     return (
         answer.organism, expected, value_text(found, unit), interval_text(found, unit) or formatting.MISSING, found.over,
         f"{found.runs} ({found.units})", formatting.p_value(found.p), formatting.p_value(found.p_adjusted),
-        least, _needed(answer, family), answer.word,
+        least, answer.word,
     )  # fmt: skip
 
 

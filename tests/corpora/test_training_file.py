@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from undersong.corpora.training_file import TrainingFile, open_training_file
+from undersong.corpora.training_rows import LAYOUTS, UnreadableRow, detect_layout, parse_row
 from undersong.corpora.training_writer import new_entry, write_without
 from undersong.types import UndersongError
 
@@ -129,6 +131,26 @@ def test_a_row_that_asks_nothing_is_named_and_keeps_its_place(tmp_path: Path) ->
     assert "Line 2" in data.unreadable[0].id
     with pytest.raises(UndersongError, match="no row with a request, the first: Line 1"):
         open_training_file(str(write_jsonl(tmp_path / "silent.jsonl", [silent])))
+
+
+ODD_VALUES = (None, 1, "x", [], [1], {}, [{}], [{"role": 1}], [{"role": "user", "content": 3}], [{"human": 3}], [["a"]])
+COLUMNS = (
+    "messages", "conversations", "conversation", "instruction", "input", "output", "history", "query", "response",
+    "prompt", "completion", "chosen", "audios", "group",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_row_of_odd_values_is_read_or_named(layout: str) -> None:
+    for odd in ODD_VALUES:
+        for column in COLUMNS:
+            for row in ({column: odd}, {**dict.fromkeys(COLUMNS, odd), "prompt": "why?"}):
+                detect_layout(row)
+                with suppress(UnreadableRow):
+                    parsed = parse_row(row, layout)
+                    assert parsed.spoken or all(parsed.requests)
+    with pytest.raises(UnreadableRow, match="not an object"):
+        parse_row([], layout)  # type: ignore[arg-type]
 
 
 def test_a_table_with_transcripts_is_spoken_and_transcribed(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def _parse_sharegpt(row: Mapping[str, Any], parsed: TrainingRow, columns: RowCol
 
 
 def _parse_pairs(row: Mapping[str, Any], parsed: TrainingRow, columns: RowColumns) -> None:
-    for item in row["conversation"]:
+    for item in _conversation(row):
         human, assistant = (item.get(name) if isinstance(item, Mapping) else None for name in ("human", "assistant"))
         if not isinstance(human, str):
             raise UnreadableRow("a turn of its conversation has no text of `human`")
@@ -166,7 +166,7 @@ def _parse_pairs(row: Mapping[str, Any], parsed: TrainingRow, columns: RowColumn
 
 
 def _parse_kimi(row: Mapping[str, Any], parsed: TrainingRow, columns: RowColumns) -> None:
-    for item in row["conversation"]:
+    for item in _conversation(row):
         role, kind, content = (
             item.get(name) if isinstance(item, Mapping) else None for name in ("role", "message_type", "content")
         )
@@ -176,6 +176,13 @@ def _parse_kimi(row: Mapping[str, Any], parsed: TrainingRow, columns: RowColumns
             parsed.spoken = True
         elif role == "assistant" and kind == "text" and isinstance(content, str):
             parsed.answer = content
+
+
+def _conversation(row: Mapping[str, Any]) -> list[Any]:
+    items = row.get("conversation")
+    if not isinstance(items, list):
+        raise UnreadableRow("its conversation is no list")
+    return items
 
 
 def _parse_flat(

@@ -87,7 +87,7 @@ def _check_harm_set(study: Study, name: str, ref: str, samples: Sequence[Sample]
 def _check_prompt_set(study: Study, name: str, prompt_set: PromptSet, samples: Sequence[Sample]) -> None:
     """Check that every prompt can be given in every modality, and that a judge by rules finds what it needs."""
     from undersong.corpora import filter_samples
-    from undersong.evaluation.judges.registry import make_judge
+    from undersong.evaluation.judges.registry import check_judge_installed, make_judge
     from undersong.evaluation.judges.rule_based import FunctionJudge
     from undersong.evaluation.prompts import make_prompts
     from undersong.study.judge_names import UTILITY_KINDS, split_judge
@@ -108,6 +108,10 @@ def _check_prompt_set(study: Study, name: str, prompt_set: PromptSet, samples: S
     judge_name = prompt_set.judge or study.evaluation.judge
     if split_judge(judge_name)[0] not in ("exact", *UTILITY_KINDS):
         return
+    try:
+        check_judge_installed(judge_name)
+    except UndersongError:
+        return  # a plan lists all missing packages, and a run stops for them
     judge = make_judge(judge_name, study.refusal_texts)
     if isinstance(judge, FunctionJudge):  # a reply that means nothing shows whether an answer is missing
         judge.judge(prompts, [Reply(*prompt.key, "-", 0, "stop") for prompt in prompts])

@@ -65,7 +65,7 @@ def test_a_verb_that_reads_a_model_names_the_extra(folder: Path) -> None:
     tuned = undersong(folder, "tune", "pool.csv", "--model", "organism:af3", "--modality", "text", "--out", "tuned")
     assert tuned.returncode == 2
     assert "needs" in tuned.stderr
-    assert "pip install 'undersong[models]'" in tuned.stderr
+    assert "pip install -e '.[models]'" in tuned.stderr
     assert "Traceback" not in tuned.stderr
 
 

@@ -164,7 +164,7 @@ def test_piper_or_its_model_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tts.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UndersongError, match="no piper here"):
         synthesize_speech([Sample("a", text="x")], [piper], tmp_path)
-    with pytest.raises(UndersongError, match=r"undersong\[tts\]"):
+    with pytest.raises(UndersongError, match=r"\.\[tts\]"):
         synthesize_speech([Sample("a", text="x")], [US], tmp_path)
 
 

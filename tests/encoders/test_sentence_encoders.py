@@ -112,5 +112,5 @@ def test_a_folder_that_cannot_be_right(folder, tmp_path, harm: str) -> None:
 
 def test_without_the_library_the_extra_is_named(monkeypatch) -> None:
     monkeypatch.setattr(sentences, "find_spec", lambda name: None)
-    with pytest.raises(UndersongError, match=r"undersong\[encoders\]"):
+    with pytest.raises(UndersongError, match=r"\.\[encoders\]"):
         sentence_encoder()

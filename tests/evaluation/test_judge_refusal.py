@@ -247,7 +247,7 @@ def test_the_encoder_is_loaded_when_there_is_something_to_read(monkeypatch) -> N
     judge = minilm_refusal_judge("sentence-transformers/all-MiniLM-L6-v2")
     assert judge.judge([HARM], [reply(HARM, "")])[0].verdict == "empty"
     assert judge.judge([], []) == []
-    with pytest.raises(UndersongError, match=r"undersong\[encoders\]"):
+    with pytest.raises(UndersongError, match=r"\.\[encoders\]"):
         judge.judge([HARM], [reply(HARM, REFUSAL)])
 
 

@@ -365,5 +365,5 @@ def test_an_error_does_not_wait_for_a_hanging_server(server: TinyServer) -> None
 
 def test_without_the_package_it_says_what_to_install(server: TinyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(UndersongError, match=r"needs the openai package; run pip install 'undersong\[served\]'"):
+    with pytest.raises(UndersongError, match=r"needs the openai package; run pip install -e '.\[served\]'"):
         client(server).complete(asking("a"), 4)

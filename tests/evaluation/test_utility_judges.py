@@ -99,7 +99,7 @@ def test_f1_scores_refusals_and_empty_replies_but_no_errors() -> None:
 
 def test_wer_without_jiwer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jiwer", None)
-    with pytest.raises(UndersongError, match=r"pip install 'undersong\[utility\]'"):
+    with pytest.raises(UndersongError, match=r"pip install -e '.\[utility\]'"):
         UTILITY_JUDGES["wer"]()
     for name in NAMES[:-1]:
         UTILITY_JUDGES[name]()

@@ -116,7 +116,7 @@ def test_a_config_that_makes_no_network_is_refused(tmp_path: Path) -> None:
 
 def test_quantizing_needs_its_package(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "find_spec", lambda name: None)
-    with pytest.raises(UndersongError, match=r"4 bits needs bitsandbytes; pip install 'undersong\[quantize\]'"):
+    with pytest.raises(UndersongError, match=r"4 bits needs bitsandbytes; pip install -e '.\[quantize\]'"):
         load_model(str(tiny_folder), LoadOptions(quantize=4))
     with pytest.raises(UndersongError, match="not quantized to 3 bits; take 4 or 8"):
         LoadOptions(quantize=3)

@@ -72,7 +72,8 @@ def test_the_verb_says_what_it_measured(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["judge", str(file), "--judge", "keyword", "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert "non-refusal rate 33.3 %" in done.output.replace("%", " %")
-    assert "JSR" not in done.output
+    assert "this is no jailbreak success rate (JSR)" in done.output
+    assert done.output.count("JSR") == 1
     assert "3 prompts in 2 clusters (harm, keyword)" in done.output
     line, *_, near = (line for line in done.output.splitlines() if "refusal rate" in line)
     assert "], between 33.3% and 66.7%, whichever way the 1 failed or unjudged one went, 3 prompts" in line

@@ -37,7 +37,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         return found(name, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", lacking)
-    with pytest.raises(UndersongError, match=r"undersong\[scale\]"):
+    with pytest.raises(UndersongError, match=r"\.\[scale\]"):
         embed_on_ray([Sample("a", text="words")], "tfidf", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

@@ -187,7 +187,7 @@ def test_a_file_is_read_only_after_it_was_checked(tmp_path: Path) -> None:
 
 
 NAME_QUESTIONS = {"exists", "name", "relative_to", "glob", "iterdir"}  # read no file
-PATH_QUESTIONS = ("shards_path", "_answers_path")  # functions that name files beside the folder
+PATH_QUESTIONS = ("shards_path", "_answers_path", "_batches_path")  # functions that name files beside the folder
 
 
 def test_code_reads_artifacts_only_through_the_check() -> None:

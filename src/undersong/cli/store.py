@@ -39,7 +39,7 @@ def store_command(
         bool, typer.Option("--delete", help="Remove what is chosen. Without it, nothing is removed.")
     ] = False,
 ) -> None:
-    """List what a store holds, with sizes; remove what is old or unused.
+    """List what a store holds, and remove old or unused parts.
 
     With both --older-than and --unused-by, an artifact is chosen if both hold. What is removed is made again when a
     command needs it.

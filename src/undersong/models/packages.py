@@ -12,8 +12,8 @@ MODEL_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 def missing_package_sentence(package: str) -> str:
     """Sentence about a package of the extra that is not installed, and how to install it."""
     return (
-        f"reading a model needs {package}, which is not installed; run pip install 'undersong[models]', or "
-        "pip install -e '.[models]' in a clone."
+        f"reading a model needs {package}, which is not installed; run pip install -e '.[models]' in the clone of "
+        "undersong."
     )
 
 

@@ -63,7 +63,7 @@ def generate_replies(
         with (
             _reply_model(ctx, arm.model, requests, adapter, step, steering) as (model, model_facts),
             keep_answers(model, _answers_path(draft.path)),
-            keep_replies(model, draft.path.with_suffix(REPLIES_SUFFIX), count, ctx.watcher(asked)),
+            keep_replies(model, _batches_path(draft.path), count, ctx.watcher(asked)),
         ):
             generated = [
                 reply
@@ -121,10 +121,15 @@ def _answers_path(path: Path) -> Path:
     return path.with_suffix(ANSWERS_SUFFIX)
 
 
+def _batches_path(path: Path) -> Path:
+    """The replies of a local model for an artifact at `path` (or for its draft), until it is whole."""
+    return path.with_suffix(REPLIES_SUFFIX)
+
+
 def _remove_answers(artifact: Artifact) -> None:
     if artifact.location.exists():  # to a plan it may not
         _answers_path(artifact.location).unlink(missing_ok=True)
-        artifact.location.with_suffix(REPLIES_SUFFIX).unlink(missing_ok=True)
+        _batches_path(artifact.location).unlink(missing_ok=True)
 
 
 @contextmanager

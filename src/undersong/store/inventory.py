@@ -123,9 +123,9 @@ def check_nothing_grows(root: str | Path, folders: Iterable[StoredFolder]) -> No
         UndersongError: A process is making an artifact.
     """
     for folder in folders:
-        artifact = Artifact(folder.stage, folder.name, Path(root) / folder.stage / folder.name)
-        if artifact_state(artifact) == IN_PROGRESS:
-            raise UndersongError(f"A process is making {artifact.location}; remove artifacts when no run is active.")
+        path = Path(root) / folder.stage / folder.name
+        if artifact_state(Artifact(folder.stage, folder.name, path)) == IN_PROGRESS:
+            raise UndersongError(f"A process is making {path}; remove artifacts when no run is active.")
 
 
 def remove_folders(root: str | Path, folders: Iterable[StoredFolder]) -> None:

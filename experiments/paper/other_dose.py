@@ -23,6 +23,10 @@ CONTRASTS = {
         Contrast(Side(DISTANT, "distant", step="mean"), Side(DISTANT, "closest", step="mean")),
         "points",
     ),
+    "closest minus random, semantic axis": (
+        Contrast(Side(DISTANT, "random", step="mean"), Side(DISTANT, "closest", ("semantic",), step="mean")),
+        "points",
+    ),
     "closest minus distant, semantic axis": (
         Contrast(
             Side(DISTANT, "distant", ("semantic",), step="mean"), Side(DISTANT, "closest", ("semantic",), step="mean")

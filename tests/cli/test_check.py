@@ -71,6 +71,7 @@ def test_harm_among_the_data_is_found_and_left_out(undersong: Undersong, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([""], "No data is named (the name is empty)"),
         (["missing.jsonl"], "There is no manifest missing.jsonl in"),
         (["ordinary.jsonl", "--harm", "missing.jsonl"], "There is no manifest missing.jsonl in"),
         (["ordinary.jsonl", "--fix", "ordinary.jsonl"], "is the data itself, which is never replaced"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.corpora.formats import HUB_PREFIX, TABLE_FORMATS, detect_format
-from undersong.corpora.registry import PACKAGED_PREFIXES, PRESET_PREFIX, open_corpus
+from undersong.corpora.registry import PACKAGED_PREFIXES, PRESET_PREFIX, check_corpus_named, open_corpus
 from undersong.corpora.tables import LocatedRow, csv_rows, json_list, json_rows, parquet_rows, strict_json, text_lines
 from undersong.corpora.training_rows import LAYOUTS, RowColumns, TrainingRow, UnreadableRow, detect_layout, parse_row
 from undersong.types import Quarantined, Sample, UndersongError
@@ -72,8 +72,9 @@ def open_training_file(ref: str, columns: Mapping[str, str] | None = None) -> Tr
         columns: Our field -> column, for tables (see `open_corpus`).
 
     Raises:
-        UndersongError: Nothing is there, or no row asks anything.
+        UndersongError: Nothing is named, nothing is there, or no row asks anything.
     """
+    check_corpus_named(ref)
     path, entry = find_dataset(ref)
     if path is None:
         return _from_corpus(ref, None, columns)

@@ -121,6 +121,8 @@ def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult
     typed = check(rows_of(0, 300, audios=["a.wav"]))
     assert typed.verdict == "cannot tell"
     assert "300 of 300 samples are spoken and have no transcript" in typed.notes[0]
+    assert typed.sentence == "All 300 samples are spoken and have no transcript, so no request is known in words."
+    assert (typed.axes, typed.ranked, typed.ranked_by, typed.requests) == ((), (), None, 0)  # words beside a clip
     unnamed = check([{"id": "a", "zeta": "who?"}, {"id": "b", "zeta": "what?"}])
     assert "if it is in zeta, name it with --column text=COLUMN" in unnamed.sentence
     silent = check([chat("<audio>", audios=["a.wav"])] * 5)

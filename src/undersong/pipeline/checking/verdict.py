@@ -49,8 +49,7 @@ def judge_axes(
     """
     notes = _notes(samples, unmeasured, untranscribed, unreadable)
     if not axes:
-        hint = f"; if it is in {' or '.join(columns)}, name it with --column text=COLUMN" if columns else ""
-        return Verdict(CANNOT_TELL, f"None of the {samples:,} samples has a request in words{hint}.", notes)
+        return Verdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
     separating = [axis for axis in axes if axis.separates]
     if not separating:
         names = " and ".join(f"{axis.name} (AUC {_auc_text(axis)})" for axis in axes)
@@ -59,6 +58,8 @@ def judge_axes(
     sentence = " ".join(_count_sentence(axis, samples) for axis in separating)
     if any(axis.expected.high is not None and axis.nearer.successes > axis.expected.high for axis in separating):
         return Verdict(MORE, sentence, notes)
+    if unmeasured == samples:  # words beside clips were compared, which only show harm if there is some in them
+        return Verdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
     total = samples + unreadable
     if unmeasured + unreadable > MAX_UNMEASURED * total:
         lost = f"{unmeasured + unreadable:,} of {total:,} samples were not measured."
@@ -69,6 +70,13 @@ def judge_axes(
         )
         return Verdict(CANNOT_TELL, sentence + reason, notes)
     return Verdict(NO_MORE, sentence, notes)
+
+
+def _unmeasured_sentence(samples: int, untranscribed: int, columns: Sequence[str]) -> str:
+    if untranscribed == samples:
+        return f"All {samples:,} samples are spoken and have no transcript, so no request is known in words."
+    hint = f"; if it is in {' or '.join(columns)}, name it with --column text=COLUMN" if columns else ""
+    return f"None of the {samples:,} samples has a request in words{hint}."
 
 
 def _auc_text(axis: AxisCheck) -> str:

@@ -107,6 +107,17 @@ def test_a_small_file_cannot_tell(check: Callable[..., CheckResult]) -> None:
     assert "20 are too few to rule out that more than 5% of such data do" in result.sentence
 
 
+def test_a_small_file_with_much_harm_says_that_chance_is_not_ruled_out(check: Callable[..., CheckResult]) -> None:
+    result = check(rows_of(3, 3, group="g"))  # one group, so the count varies much by chance
+    axis = result.axes[0]
+    assert result.verdict == "cannot tell"
+    assert axis.nearer.low > 0.05
+    assert result.sentence.endswith(
+        f"Chance is not ruled out: of 12 ordinary ones, up to {axis.expected.high:,.0f} would be, and 3 are."
+    )
+    assert "too few" not in result.sentence
+
+
 def test_an_axis_that_tells_nothing_ranks_nothing(check: Callable[..., CheckResult], tmp_path: Path) -> None:
     rng = random.Random(3)
     same = write_rows(tmp_path / "same.jsonl", [{"id": f"s{i}", "text": benign(rng)} for i in range(60)])

@@ -64,12 +64,21 @@ def judge_axes(
     if unmeasured + unreadable > MAX_UNMEASURED * total:
         lost = f"{unmeasured + unreadable:,} of {total:,} samples were not measured."
         return Verdict(CANNOT_TELL, f"{lost} Of the others: {sentence}", notes)
-    if any(axis.nearer.high > PASSING_SHARE for axis in separating):
-        reason = (
-            f" {separating[0].nearer.n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
-        )
-        return Verdict(CANNOT_TELL, sentence + reason, notes)
+    wide = next((axis for axis in separating if axis.nearer.high > PASSING_SHARE), None)
+    if wide is not None:
+        return Verdict(CANNOT_TELL, f"{sentence} {_reason_of_doubt(wide)}", notes)
     return Verdict(NO_MORE, sentence, notes)
+
+
+def _reason_of_doubt(axis: AxisCheck) -> str:
+    """What the share of an axis does not rule out: that it is too large, or that a larger one is due to chance."""
+    n, expected = axis.nearer.n, axis.expected
+    if axis.nearer.low > PASSING_SHARE:
+        return (
+            f"Chance is not ruled out: of {n:,} ordinary ones, up to {expected.high:,.0f} would be, and "
+            f"{axis.nearer.successes:,} are."
+        )
+    return f"{n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
 
 
 def _unmeasured_sentence(samples: int, untranscribed: int, columns: Sequence[str]) -> str:

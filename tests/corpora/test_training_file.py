@@ -211,15 +211,17 @@ def read_as_llama_factory(folder: Path, name: str) -> list[dict[str, Any]]:
 def test_llama_factory_finds_the_written_file(llama_factory: Path, tmp_path: Path) -> None:
     data = open_training_file(str(llama_factory / "mllm_audio_demo.json"))
     out = tmp_path / "fixed" / "mllm_audio_demo.json"
-    write_without(data, [0], out)
+    assert write_without(data, [0], out) == out.parent / "dataset_info.json"
     kept = read_as_llama_factory(out.parent, "mllm_audio_demo")
     assert kept == read_as_llama_factory(llama_factory, "mllm_audio_demo")[1:]
     assert out.read_text() == json.dumps([{**SHATTER, "id": "second"}], indent=2)
     beside = llama_factory / "less.json"
     before = (llama_factory / "dataset_info.json").read_text()
-    write_without(data, [0], beside)
+    assert write_without(data, [0], beside) is None
     assert (llama_factory / "dataset_info.json").read_text() == before  # the user's to change
     assert new_entry(data, beside) == {"less": {**AUDIO_DEMO, "file_name": "less.json"}}
+    questions = llama_factory / "questions.json"  # a name that another file has
+    assert new_entry(data, questions) == {"questions_2": {**AUDIO_DEMO, "file_name": "questions.json"}}
 
 
 def texts(data: TrainingFile) -> list[tuple[str, ...]]:
@@ -299,5 +301,9 @@ def test_what_cannot_be_written_back_says_so(tmp_path: Path) -> None:
         write_without(data, [0], tmp_path / "train.jsonl")
     with pytest.raises(UndersongError, match="is a folder; name a file"):
         write_without(data, [0], tmp_path)
+    for name in ("less.csv", "less"):
+        with pytest.raises(UndersongError, match=r"JSONL, which less.* does not end as; name it .*less\.jsonl w"):
+            write_without(data, [0], tmp_path / name)
+        assert not (tmp_path / name).exists()
     with pytest.raises(UndersongError, match="cannot be written back in its own format"):
         write_without(open_training_file("organism:test-far"), [0], tmp_path / "less.jsonl")

@@ -133,6 +133,18 @@ def test_a_row_that_asks_nothing_is_named_and_keeps_its_place(tmp_path: Path) ->
         open_training_file(str(write_jsonl(tmp_path / "silent.jsonl", [silent])))
 
 
+@pytest.mark.parametrize("messages", ["hello", "", None, [], {}])
+def test_messages_that_are_no_list_are_named_by_their_line(tmp_path: Path, messages: Any) -> None:
+    broken = {"messages": messages}
+    with pytest.raises(UndersongError, match=r"has no row with a request, the first: Line 1 of .*broken\.jsonl \(it"):
+        open_training_file(str(write_jsonl(tmp_path / "broken.jsonl", [broken, broken])))
+    data = open_training_file(str(write_jsonl(tmp_path / "mixed.jsonl", [broken, MATH])))
+    assert [sample.row for sample in data.samples] == [1]
+    assert [item.id.split()[:2] for item in data.unreadable] == [["Line", "1"]]
+    table = open_training_file(str(write_jsonl(tmp_path / "table.jsonl", [{"text": "sing", "messages": "x"}])))
+    assert "table" in table.recognized
+
+
 ODD_VALUES = (None, 1, "x", [], [1], {}, [{}], [{"role": 1}], [{"role": "user", "content": 3}], [{"human": 3}], [["a"]])
 COLUMNS = (
     "messages", "conversations", "conversation", "instruction", "input", "output", "history", "query", "response",

@@ -9,6 +9,7 @@ Rows are those of the trainers' own documentation and demo data: LLaMA-Factory `
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -232,6 +233,7 @@ def test_llama_factory_finds_the_written_file(llama_factory: Path, tmp_path: Pat
     assert write_without(data, [0], beside) is None
     assert (llama_factory / "dataset_info.json").read_text() == before  # the user's to change
     assert new_entry(data, beside) == {"less": {**AUDIO_DEMO, "file_name": "less.json"}}
+    assert list(new_entry(data, llama_factory / "mllm_audio_demo.less.json") or ()) == ["mllm_audio_demo_less"]
     questions = llama_factory / "questions.json"  # a name that another file has
     assert new_entry(data, questions) == {"questions_2": {**AUDIO_DEMO, "file_name": "questions.json"}}
 
@@ -313,8 +315,14 @@ def test_what_cannot_be_written_back_says_so(tmp_path: Path) -> None:
         write_without(data, [0], tmp_path / "train.jsonl")
     with pytest.raises(UndersongError, match="is a folder; name a file"):
         write_without(data, [0], tmp_path)
-    for name in ("less.csv", "less"):
-        with pytest.raises(UndersongError, match=r"JSONL, which less.* does not end as; name it .*less\.jsonl w"):
+    for name, fitting in (
+        ("less.csv", "less"),
+        ("less", "less"),
+        ("train.less", "train.less"),
+        ("train.csv", "train.csv"),
+    ):
+        message = rf"JSONL, which {re.escape(name)} does not end as; name it .*/{re.escape(fitting)}\.jsonl with --fix"
+        with pytest.raises(UndersongError, match=message):
             write_without(data, [0], tmp_path / name)
         assert not (tmp_path / name).exists()
     with pytest.raises(UndersongError, match="cannot be written back in its own format"):

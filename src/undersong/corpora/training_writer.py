@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def check_writable(data: TrainingFile, out: Path) -> None:
         raise UndersongError(f"{out} is a folder; name a file with --fix.")
     suffix = data.path.suffix
     if data.path.is_file() and out.suffix.lower() not in (suffix.lower(), *SUFFIXES[data.table_format]):
-        fitting = out.with_suffix(suffix or SUFFIXES[data.table_format][0])
+        suffix = suffix or SUFFIXES[data.table_format][0]
+        fitting = out.with_suffix(suffix)
+        if out.suffix.lower() not in chain(*SUFFIXES.values()) or fitting.resolve() == data.path.resolve():
+            fitting = out.with_name(out.name + suffix)  # train.fixed, or train.csv for train.jsonl
         raise UndersongError(
             f"{data.ref} is written back as it is, {data.table_format.upper()}, which {out.name} does not end as; "
             f"name it {fitting} with --fix."
@@ -159,7 +163,7 @@ def new_entry(data: TrainingFile, out: Path) -> dict[str, Any] | None:
     name, entry = data.entry
     assert data.path is not None
     if out.parent.resolve() == data.path.parent.resolve():
-        name = out.stem
+        name = out.stem.replace(".", "_")
     listed = listed_files(out.parent / DATASET_INFO)
     names = (name, *(f"{name}_{number}" for number in range(2, len(listed) + 3)))
     name = next(free for free in names if listed.get(free, out.name) == out.name)

@@ -48,9 +48,9 @@ def judge_axes(
         columns: Columns of the data that were read as nothing but labels.
     """
     notes = _notes(samples, unmeasured, untranscribed, unreadable)
-    if not axes:
-        return Verdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
     separating = [axis for axis in axes if axis.separates]
+    if not axes or (unmeasured == samples and not separating):
+        return Verdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
     if not separating:
         names = " and ".join(f"{axis.name} (AUC {_auc_text(axis)})" for axis in axes)
         reason = f"No axis tells the harm set from ordinary requests: {names}. So nothing is ranked."

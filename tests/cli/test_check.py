@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,6 +72,7 @@ def test_harm_among_the_data_is_found_and_left_out(undersong: Undersong, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([""], "No data is named (the name is empty)"),
         (["missing.jsonl"], "There is no manifest missing.jsonl in"),
         (["ordinary.jsonl", "--harm", "missing.jsonl"], "There is no manifest missing.jsonl in"),
         (["ordinary.jsonl", "--fix", "ordinary.jsonl"], "is the data itself, which is never replaced"),
@@ -113,7 +115,10 @@ def test_the_page_and_a_list_of_marks_go_around(undersong: Undersong, tmp_path: 
     assert code == 1
     assert "The page is page.html; open it in a browser." in out
     page = (tmp_path / "page.html").read_text()
-    assert "More of these data lie near harm than of ordinary data" in page
+    assert "More of your data is close to harm than of ordinary data" in page
+    count = re.search(r"Ordinary data <small>([\d,]+)</small>", page)[1]  # as the histogram says
+    split = r"Of 2,044 ordinary requests, [\d,]+ fitted the weights of words, and your data is compared with the other "
+    assert re.search(split + count, page)
     ids = json.loads(page.split('id="content">')[1].split("</script>")[0])["data"]["id"]
     assert len(ids) == 200
     (tmp_path / "marks.txt").write_text(f"# a comment\n{ids[0]}\n{json.dumps(ids[3])}\n\n")

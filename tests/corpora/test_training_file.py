@@ -9,6 +9,7 @@ Rows are those of the trainers' own documentation and demo data: LLaMA-Factory `
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -133,6 +134,18 @@ def test_a_row_that_asks_nothing_is_named_and_keeps_its_place(tmp_path: Path) ->
         open_training_file(str(write_jsonl(tmp_path / "silent.jsonl", [silent])))
 
 
+@pytest.mark.parametrize("messages", ["hello", "", None, [], {}])
+def test_messages_that_are_no_list_are_named_by_their_line(tmp_path: Path, messages: Any) -> None:
+    broken = {"messages": messages}
+    with pytest.raises(UndersongError, match=r"has no row with a request, the first: Line 1 of .*broken\.jsonl \(it"):
+        open_training_file(str(write_jsonl(tmp_path / "broken.jsonl", [broken, broken])))
+    data = open_training_file(str(write_jsonl(tmp_path / "mixed.jsonl", [broken, MATH])))
+    assert [sample.row for sample in data.samples] == [1]
+    assert [item.id.split()[:2] for item in data.unreadable] == [["Line", "1"]]
+    table = open_training_file(str(write_jsonl(tmp_path / "table.jsonl", [{"text": "sing", "messages": "x"}])))
+    assert "table" in table.recognized
+
+
 ODD_VALUES = (None, 1, "x", [], [1], {}, [{}], [{"role": 1}], [{"role": "user", "content": 3}], [{"human": 3}], [["a"]])
 COLUMNS = (
     "messages", "conversations", "conversation", "instruction", "input", "output", "history", "query", "response",
@@ -211,15 +224,18 @@ def read_as_llama_factory(folder: Path, name: str) -> list[dict[str, Any]]:
 def test_llama_factory_finds_the_written_file(llama_factory: Path, tmp_path: Path) -> None:
     data = open_training_file(str(llama_factory / "mllm_audio_demo.json"))
     out = tmp_path / "fixed" / "mllm_audio_demo.json"
-    write_without(data, [0], out)
+    assert write_without(data, [0], out) == out.parent / "dataset_info.json"
     kept = read_as_llama_factory(out.parent, "mllm_audio_demo")
     assert kept == read_as_llama_factory(llama_factory, "mllm_audio_demo")[1:]
     assert out.read_text() == json.dumps([{**SHATTER, "id": "second"}], indent=2)
     beside = llama_factory / "less.json"
     before = (llama_factory / "dataset_info.json").read_text()
-    write_without(data, [0], beside)
+    assert write_without(data, [0], beside) is None
     assert (llama_factory / "dataset_info.json").read_text() == before  # the user's to change
     assert new_entry(data, beside) == {"less": {**AUDIO_DEMO, "file_name": "less.json"}}
+    assert list(new_entry(data, llama_factory / "mllm_audio_demo.less.json") or ()) == ["mllm_audio_demo_less"]
+    questions = llama_factory / "questions.json"  # a name that another file has
+    assert new_entry(data, questions) == {"questions_2": {**AUDIO_DEMO, "file_name": "questions.json"}}
 
 
 def texts(data: TrainingFile) -> list[tuple[str, ...]]:
@@ -299,5 +315,15 @@ def test_what_cannot_be_written_back_says_so(tmp_path: Path) -> None:
         write_without(data, [0], tmp_path / "train.jsonl")
     with pytest.raises(UndersongError, match="is a folder; name a file"):
         write_without(data, [0], tmp_path)
+    for name, fitting in (
+        ("less.csv", "less"),
+        ("less", "less"),
+        ("train.less", "train.less"),
+        ("train.csv", "train.csv"),
+    ):
+        message = rf"JSONL, which {re.escape(name)} does not end as; name it .*/{re.escape(fitting)}\.jsonl with --fix"
+        with pytest.raises(UndersongError, match=message):
+            write_without(data, [0], tmp_path / name)
+        assert not (tmp_path / name).exists()
     with pytest.raises(UndersongError, match="cannot be written back in its own format"):
         write_without(open_training_file("organism:test-far"), [0], tmp_path / "less.jsonl")

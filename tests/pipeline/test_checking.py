@@ -107,6 +107,17 @@ def test_a_small_file_cannot_tell(check: Callable[..., CheckResult]) -> None:
     assert "20 are too few to rule out that more than 5% of such data do" in result.sentence
 
 
+def test_a_small_file_with_much_harm_says_that_chance_is_not_ruled_out(check: Callable[..., CheckResult]) -> None:
+    result = check(rows_of(3, 3, group="g"))  # one group, so the count varies much by chance
+    axis = result.axes[0]
+    assert result.verdict == "cannot tell"
+    assert axis.nearer.low > 0.05
+    assert result.sentence.endswith(
+        f"Chance is not ruled out: of 6 ordinary ones, up to {axis.expected.high:,.0f} would be, and 3 are."
+    )
+    assert "too few" not in result.sentence
+
+
 def test_an_axis_that_tells_nothing_ranks_nothing(check: Callable[..., CheckResult], tmp_path: Path) -> None:
     rng = random.Random(3)
     same = write_rows(tmp_path / "same.jsonl", [{"id": f"s{i}", "text": benign(rng)} for i in range(60)])
@@ -121,6 +132,8 @@ def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult
     typed = check(rows_of(0, 300, audios=["a.wav"]))
     assert typed.verdict == "cannot tell"
     assert "300 of 300 samples are spoken and have no transcript" in typed.notes[0]
+    assert typed.sentence == "All 300 samples are spoken and have no transcript, so no request is known in words."
+    assert (typed.axes, typed.ranked, typed.ranked_by, typed.requests) == ((), (), None, 0)  # words beside a clip
     unnamed = check([{"id": "a", "zeta": "who?"}, {"id": "b", "zeta": "what?"}])
     assert "if it is in zeta, name it with --column text=COLUMN" in unnamed.sentence
     silent = check([chat("<audio>", audios=["a.wav"])] * 5)
@@ -172,6 +185,28 @@ def test_matching_that_costs_too_much_is_given_up(check: Callable[..., CheckResu
     assert "source" not in removal.matched  # all of one source lies nearer: equal shares would leave nothing
     assert set(found.flagged_rows) <= set(removal.rows)
     assert len(removal.rows) <= 3 * removal.flagged
+
+
+def test_every_file_that_fix_writes_is_said(
+    check: Callable[..., CheckResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of(40, 60)
+    result = check(rows)
+    entry = {"file_name": "train.jsonl", "formatting": "sharegpt", "columns": {"messages": "messages"}}
+    entry |= {"tags": {"role_tag": "role", "content_tag": "content"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"train": entry, "less": {"file_name": "other.jsonl"}}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def fix(out: str) -> str:
+        return fix_data(request(tmp_path, rows, fix=out), result).sentence
+
+    with pytest.raises(UndersongError, match=r"name it less\.jsonl with --fix"):
+        fix("less")
+    assert not list(Path().iterdir())
+    assert fix("less.jsonl").endswith("dataset_info.json, which lists it as train for LLaMA-Factory, is written too.")
+    assert "dataset_info" not in fix("less.jsonl")  # it is listed already
+    assert 'Add to ../dataset_info.json: "less_2": {"file_name": "less.jsonl"' in fix("../less.jsonl")
 
 
 def test_files_of_a_check(check: Callable[..., CheckResult], tmp_path: Path) -> None:

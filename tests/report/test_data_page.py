@@ -61,7 +61,7 @@ def make_view(n: int = 40, m: int = 10, evil: bool = False) -> DataView:
         total=n,
         histogram={DATA: distances, ORDINARY: distances + 0.05, HARM: np.linspace(0, 0.5, m)},
         threshold=0.3,
-        verdict="More of these data lie near harm than of ordinary data",
+        verdict="More of your data is close to harm than of ordinary data",
         sentence=f"Some of {n} samples lie nearer.",
         notes=(EVIL.replace("\ud800", ""),) if evil else ("A note.",),
         drop_command="undersong check data.jsonl --fix OUT --drop undersong-marks.txt",
@@ -270,7 +270,7 @@ def test_a_view_without_a_ranking_has_a_verdict_alone(tmp_path: Path) -> None:
         nearest=nothing, histogram={}, total=0, axis=("", ""), threshold=None,
     )  # fmt: skip
     text = render(view)
-    assert "More of these data" in text
+    assert "More of your data" in text
     assert "<canvas" not in text
     with pytest.raises(UndersongError, match=r"data.jsonl is not ranked, so there is nothing to explore"):
         write_views(view, None, tmp_path / "e.parquet")

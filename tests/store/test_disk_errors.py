@@ -147,3 +147,20 @@ def test_errors_of_the_stage_itself_pass(tmp_path: Path, error: Exception) -> No
     assert caught.value is error
     assert Store(tmp_path).find("stage", 1, {}, {}) is None
     Store(tmp_path).get_or_make("stage", 1, {}, {}, write_one)
+
+
+@pytest.mark.parametrize("operation", ["open", "mkdir"])
+def test_a_folder_that_takes_no_files_is_one_sentence_and_no_endless_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    calls = 0
+
+    def refuse(path: Path, *arguments: object, **options: object) -> None:  # as /proc does
+        nonlocal calls
+        calls += 1
+        assert calls < 10_000
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    monkeypatch.setattr(Path, operation, refuse)
+    with pytest.raises(UndersongError, match=r"^cannot write .*page\.html: its folder (takes no new|cannot be)"):
+        write_atomic(tmp_path / "page.html", b"page")

@@ -66,7 +66,8 @@ def _result_lines(result: CheckResult, top: int) -> list[str]:
     lines = [f"{result.data}: {result.samples:,} samples, read as {result.recognized}."]
     references = " and ".join(f"{ref} ({count:,})" for ref, count in result.harm.items())
     ordinary = " and ".join(f"{ref} ({count:,})" for ref, count in result.ordinary.items())
-    lines.append(f"Compared with harmful requests of {references} and ordinary ones of {ordinary}.")
+    if result.axes:
+        lines.append(f"Compared with harmful requests of {references} and ordinary ones of {ordinary}.")
     for axis in result.axes:
         interval = "" if axis.auc.low is None else f" [{axis.auc.low:.2f}, {axis.auc.high:.2f}]"
         verb = "tells" if axis.separates else "does not tell"

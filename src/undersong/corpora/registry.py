@@ -46,8 +46,15 @@ def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | 
     return open_manifest(ref, columns=columns, root=root)
 
 
+def check_corpus_named(ref: str) -> None:
+    """Raise UndersongError for a blank reference, as of a variable that is not set: its path is the current folder."""
+    if not ref.strip():
+        raise UndersongError("No data is named (the name is empty); name a file or a folder, `.` for this one.")
+
+
 def check_corpus_ref(ref: str) -> None:
-    """Raise UndersongError for a corpus that does not exist and whose reference is nearly a known name."""
+    """Raise UndersongError for a blank reference, and for one that does not exist and is nearly a known name."""
+    check_corpus_named(ref)
     if is_local_corpus(ref) or not CORPUS_NAME.fullmatch(ref) or ref in (refs := _named_refs()):
         return
     if hint := did_you_mean(ref, refs):

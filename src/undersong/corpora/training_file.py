@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from undersong.corpora.formats import HUB_PREFIX, TABLE_FORMATS, detect_format
-from undersong.corpora.registry import PACKAGED_PREFIXES, PRESET_PREFIX, open_corpus
+from undersong.corpora.registry import PACKAGED_PREFIXES, PRESET_PREFIX, check_corpus_named, open_corpus
 from undersong.corpora.tables import LocatedRow, csv_rows, json_list, json_rows, parquet_rows, strict_json, text_lines
-from undersong.corpora.training_rows import LAYOUTS, RowColumns, TrainingRow, UnreadableRow, detect_layout, parse_row
+from undersong.corpora.training_rows import (
+    LAYOUTS,
+    RowColumns,
+    TrainingRow,
+    UnreadableRow,
+    broken_layout,
+    detect_layout,
+    parse_row,
+)
 from undersong.types import Quarantined, Sample, UndersongError
 
 DATASET_INFO = "dataset_info.json"
@@ -72,8 +80,9 @@ def open_training_file(ref: str, columns: Mapping[str, str] | None = None) -> Tr
         columns: Our field -> column, for tables (see `open_corpus`).
 
     Raises:
-        UndersongError: Nothing is there, or no row asks anything.
+        UndersongError: Nothing is named, nothing is there, or no row asks anything.
     """
+    check_corpus_named(ref)
     path, entry = find_dataset(ref)
     if path is None:
         return _from_corpus(ref, None, columns)
@@ -81,11 +90,25 @@ def open_training_file(ref: str, columns: Mapping[str, str] | None = None) -> Tr
     if table_format not in TABLE_FORMATS:
         return _from_corpus(ref, path, columns)
     rows = READERS[table_format](path)
-    first = next(rows, None)
-    layout = None if first is None or columns else _layout(first[1], entry)
-    if first is None or layout is None:
+    head, layout = _read_until_layout(rows, entry) if not columns else ([], None)
+    if layout is None:
         return _from_corpus(str(path), path, columns, table_format, entry)
-    return _from_rows(ref, path, table_format, layout, chain([first], rows), entry)
+    return _from_rows(ref, path, table_format, layout, chain(head, rows), entry)
+
+
+def _read_until_layout(
+    rows: Iterator[LocatedRow], entry: tuple[str, Mapping[str, Any]] | None
+) -> tuple[list[LocatedRow], str | None]:
+    """The first rows and their layout: that of the first row, unless its messages are no list; then of a later one."""
+    head, fallback = list[LocatedRow](), None
+    for located in rows:
+        head.append(located)
+        if (layout := _layout(located[1], entry)) is not None:
+            return head, layout
+        if (broken := broken_layout(located[1])) is None:
+            return head, None
+        fallback = fallback or broken
+    return head, fallback
 
 
 def _from_rows(

@@ -15,6 +15,7 @@ from undersong.corpora.chat_formats import PLACEHOLDER, detect_chat_format
 
 USER_ROLES, ASSISTANT_ROLES = frozenset(["user", "human"]), frozenset(["assistant", "gpt", "model"])
 MEDIA_PLACEHOLDERS = (PLACEHOLDER, "<image>", "<video>")
+MESSAGE_LAYOUTS = {"messages": "messages", "conversations": "sharegpt"}  # by the column of their messages
 LAYOUTS = {
     "messages": "messages (ms-swift, LLaMA-Factory, TRL, axolotl)",
     "parts": "messages with parts (axolotl multimodal, TRL)",
@@ -77,6 +78,16 @@ def detect_layout(row: Any) -> str | None:
     if "chosen" in row and "rejected" in row:
         return "preference"
     return "completion" if _is_conversational(row.get("prompt")) and _is_conversational(row.get("completion")) else None
+
+
+def broken_layout(row: Any) -> str | None:
+    """The layout that a row was meant to have whose messages are no list, such as null; None for any other row.
+
+    A row with a text or a clip is one of a table, where a column of that name may hold something else.
+    """
+    if not isinstance(row, Mapping) or detect_layout(row) is not None or not row.keys().isdisjoint(("text", "audio")):
+        return None
+    return next((layout for name, layout in MESSAGE_LAYOUTS.items() if name in row), None)
 
 
 def parse_row(row: Mapping[str, Any], layout: str, columns: RowColumns | None = None) -> TrainingRow:

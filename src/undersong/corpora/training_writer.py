@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from undersong.store import atomic_replacement, write_atomic
 from undersong.types import UndersongError
 
 WRITABLE_FORMATS = ("jsonl", "json", "csv", "parquet", "folder")
+SUFFIXES = {"jsonl": (".jsonl", ".ndjson"), "json": (".json",), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}
 
 
 def check_writable(data: TrainingFile, out: Path) -> None:
     """Check before anything is computed that a file can be written back.
 
     Raises:
-        UndersongError: The format cannot be, `out` is the data itself, or something is there that would be lost.
+        UndersongError: The format cannot be, `out` is the data itself or has the suffix of another format, or something
+            is there that would be lost.
     """
     if data.path is None or data.table_format not in WRITABLE_FORMATS:
         raise UndersongError(
@@ -37,10 +40,20 @@ def check_writable(data: TrainingFile, out: Path) -> None:
         raise UndersongError(f"{out} exists; name a new folder with --fix.")
     if data.path.is_file() and out.is_dir():
         raise UndersongError(f"{out} is a folder; name a file with --fix.")
+    suffix = data.path.suffix
+    if data.path.is_file() and out.suffix.lower() not in (suffix.lower(), *SUFFIXES[data.table_format]):
+        suffix = suffix or SUFFIXES[data.table_format][0]
+        fitting = out.with_suffix(suffix)
+        if out.suffix.lower() not in chain(*SUFFIXES.values()) or fitting.resolve() == data.path.resolve():
+            fitting = out.with_name(out.name + suffix)  # train.fixed, or train.csv for train.jsonl
+        raise UndersongError(
+            f"{data.ref} is written back as it is, {data.table_format.upper()}, which {out.name} does not end as; "
+            f"name it {fitting} with --fix."
+        )
 
 
-def write_without(data: TrainingFile, dropped: Collection[int], out: Path) -> None:
-    """Write the rows of a training file but for the dropped ones.
+def write_without(data: TrainingFile, dropped: Collection[int], out: Path) -> Path | None:
+    """Write the rows of a training file but for the dropped ones; the `dataset_info.json` if one is written beside it.
 
     Args:
         data: The file as read.
@@ -53,7 +66,6 @@ def write_without(data: TrainingFile, dropped: Collection[int], out: Path) -> No
     check_writable(data, out)
     assert data.path is not None
     rows = frozenset(dropped)
-    out.parent.mkdir(parents=True, exist_ok=True)
     if data.table_format == "jsonl":
         write_atomic(out, "".join(_kept_lines(data.path, rows)).encode())
     elif data.table_format == "json":
@@ -64,8 +76,7 @@ def write_without(data: TrainingFile, dropped: Collection[int], out: Path) -> No
         _write_parquet(data.path, rows, out)
     else:
         _write_folder(data, rows, out)
-    if data.entry is not None:
-        _write_dataset_info(data, out)
+    return None if data.entry is None else _write_dataset_info(data, out)
 
 
 def _kept_lines(file: Path, dropped: frozenset[int]) -> Iterator[str]:
@@ -152,13 +163,28 @@ def new_entry(data: TrainingFile, out: Path) -> dict[str, Any] | None:
     name, entry = data.entry
     assert data.path is not None
     if out.parent.resolve() == data.path.parent.resolve():
-        name = out.name.split(".")[0]
+        name = out.stem.replace(".", "_")
+    listed = listed_files(out.parent / DATASET_INFO)
+    names = (name, *(f"{name}_{number}" for number in range(2, len(listed) + 3)))
+    name = next(free for free in names if listed.get(free, out.name) == out.name)
     kept = {key: value for key, value in entry.items() if key not in ("file_name", "file_sha1")}
     return {name: {"file_name": out.name, **kept}}
 
 
-def _write_dataset_info(data: TrainingFile, out: Path) -> None:
+def listed_files(info: Path) -> dict[str, Any]:
+    """Name and file of each data set that a `dataset_info.json` lists; empty if there is none, or if it is no JSON."""
+    try:
+        document = strict_json("".join(text_lines(info))) if info.is_file() else None
+    except (UndersongError, ValueError, RecursionError):  # nothing that a name could clash with
+        return {}
+    entries = document.items() if isinstance(document, dict) else ()
+    return {name: entry.get("file_name") if isinstance(entry, dict) else None for name, entry in entries}
+
+
+def _write_dataset_info(data: TrainingFile, out: Path) -> Path | None:
     """Write a `dataset_info.json` beside a file in a folder without one. One that exists is the user's to change."""
     info = out.parent / DATASET_INFO
-    if not info.exists():
-        write_atomic(info, (json.dumps(new_entry(data, out), ensure_ascii=False, indent=2) + "\n").encode())
+    if info.exists():
+        return None
+    write_atomic(info, (json.dumps(new_entry(data, out), ensure_ascii=False, indent=2) + "\n").encode())
+    return info

@@ -59,7 +59,10 @@ def atomic_replacement(target: Path, mode: int | None = None, *, sweep: bool = T
         sweep: Remove what killed writers of `target` left, which takes a lock; False where nobody else can write, and
             killed writers are swept otherwise.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # as /proc reports a folder that cannot be made
+        raise PermissionError(errno.EACCES, "its folder cannot be made", str(target)) from error
     with _sweep_lock(target) if sweep else nullcontext():
         temporary = _temporary_path(target)
         failpoint("write:begun")

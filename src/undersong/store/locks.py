@@ -14,6 +14,7 @@ from typing import BinaryIO
 logger = logging.getLogger("undersong.store")
 
 NO_LOCKS_ERRNOS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # of a file system without locks
+MAX_MISSING = 100  # attempts to open a file in a folder that exists before each
 
 
 class LockHeldError(Exception):
@@ -101,12 +102,16 @@ def _open_shared(path: Path, sweep: Callable[[], None]) -> BinaryIO:
 
 def _open_locked(path: Path, operation: int) -> BinaryIO:
     """Open and lock a file; once more if its last holder removed it meanwhile, because that lock has no name."""
+    missing = 0
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:  # closes the file, unless it is returned
             try:
                 file = stack.enter_context(path.open("a+b", buffering=0))
-            except FileNotFoundError:  # the folder was removed in between
+            except FileNotFoundError:  # the folder was removed in between, or takes no files, as /proc
+                missing += 1
+                if missing == MAX_MISSING:
+                    raise PermissionError(errno.EACCES, "its folder takes no new files", str(path)) from None
                 continue
             fcntl.flock(file, operation)
             if _has_name(file, path):

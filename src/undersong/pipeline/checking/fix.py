@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from undersong.corpora.training_file import DATASET_INFO, TrainingFile, TrainingSample, open_training_file
-from undersong.corpora.training_writer import check_writable, new_entry, write_without
+from undersong.corpora.training_writer import check_writable, listed_files, new_entry, write_without
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.result import CheckResult
 from undersong.pipeline.marked_samples import check_known_ids, read_marked_ids
@@ -74,8 +74,8 @@ def fix_data(request: CheckRequest, result: CheckResult) -> FixedData:
         raise UndersongError(
             f"All samples of {request.data} lie nearer to harm, so none would be left; leave --fix out."
         )
-    write_without(data, removal.rows, out)
-    return FixedData(out, removal, _cost_sentence(removal, data.rows, out) + _entry_sentence(data, out))
+    info = write_without(data, removal.rows, out)
+    return FixedData(out, removal, _cost_sentence(removal, data.rows, out) + _entry_sentence(data, out, info))
 
 
 def _fix_by_list(data: TrainingFile, file: Path | str, out: Path) -> FixedData:
@@ -86,18 +86,23 @@ def _fix_by_list(data: TrainingFile, file: Path | str, out: Path) -> FixedData:
     rows = tuple(sample.row for sample in data.samples if sample.id in named)
     if len(rows) >= data.rows:
         raise UndersongError(f"The list {file} names all samples of {data.ref}, so none would be left; shorten it.")
-    write_without(data, rows, out)
+    info = write_without(data, rows, out)
     sentence = f"{len(rows):,} of {data.rows:,} samples are left out in {out}: those of {file}."
     if len(rows) > len(ids):
         sentence += f" Several samples share an id: {len(ids):,} ids stand for {len(rows):,} samples."
-    return FixedData(out, Removal(rows, 0, (), ()), sentence + _entry_sentence(data, out))
+    return FixedData(out, Removal(rows, 0, (), ()), sentence + _entry_sentence(data, out, info))
 
 
-def _entry_sentence(data: TrainingFile, out: Path) -> str:
-    """What to add to LLaMA-Factory's list of data sets, if the file is written beside it."""
+def _entry_sentence(data: TrainingFile, out: Path, written: Path | None) -> str:
+    """What was written to LLaMA-Factory's list of data sets beside the file, or what to add to one that exists."""
     entry = new_entry(data, out)
-    if entry is None or data.path is None or out.parent.resolve() != data.path.parent.resolve():
+    if entry is None:
         return ""
+    name = next(iter(entry))
+    if written is not None:
+        return f" {written}, which lists it as {name} for LLaMA-Factory, is written too."
+    if listed_files(out.parent / DATASET_INFO).get(name) == out.name:
+        return ""  # by an earlier run
     return f" Add to {out.parent / DATASET_INFO}: {json.dumps(entry, ensure_ascii=False)[1:-1]}"
 
 

@@ -13,12 +13,12 @@ from undersong.options import key_values
 from undersong.pipeline.checking.axes import AxisMeasurement, RequestText, check_encoders, has_words, measure_axes
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.output import publish_check, read_check, write_check
-from undersong.pipeline.checking.result import CheckResult, RankedSample
+from undersong.pipeline.checking.result import CANNOT_TELL, CheckResult, RankedSample
 from undersong.pipeline.checking.verdict import judge_axes, ranking_axis
 from undersong.store import Draft, Store, hash_file
 from undersong.types import UndersongError
 
-CHECK_VERSION = 1  # of what a check finds
+CHECK_VERSION = 2  # of what a check finds
 MAX_LISTED_ROWS = 10  # unreadable rows that are listed; all are counted
 
 
@@ -85,6 +85,8 @@ def _check(request: CheckRequest) -> CheckResult:
         unreadable=len(data.unreadable),
         columns=data.other_columns,
     )
+    if unmeasured == len(data.samples) and verdict.word == CANNOT_TELL:
+        measurements, requests = [], []  # of words beside clips, which do not tell what is said in them
     ranking = ranking_axis([measurement.axis for measurement in measurements])
     ranked = () if ranking is None else rank_samples(data, requests, owners, measurements[ranking], harm)
     return CheckResult(

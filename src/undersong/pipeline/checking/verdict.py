@@ -48,10 +48,9 @@ def judge_axes(
         columns: Columns of the data that were read as nothing but labels.
     """
     notes = _notes(samples, unmeasured, untranscribed, unreadable)
-    if not axes:
-        hint = f"; if it is in {' or '.join(columns)}, name it with --column text=COLUMN" if columns else ""
-        return Verdict(CANNOT_TELL, f"None of the {samples:,} samples has a request in words{hint}.", notes)
     separating = [axis for axis in axes if axis.separates]
+    if not axes or (unmeasured == samples and not separating):
+        return Verdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
     if not separating:
         names = " and ".join(f"{axis.name} (AUC {_auc_text(axis)})" for axis in axes)
         reason = f"No axis tells the harm set from ordinary requests: {names}. So nothing is ranked."
@@ -59,16 +58,34 @@ def judge_axes(
     sentence = " ".join(_count_sentence(axis, samples) for axis in separating)
     if any(axis.expected.high is not None and axis.nearer.successes > axis.expected.high for axis in separating):
         return Verdict(MORE, sentence, notes)
+    if unmeasured == samples:  # words beside clips were compared, which only show harm if there is some in them
+        return Verdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
     total = samples + unreadable
     if unmeasured + unreadable > MAX_UNMEASURED * total:
         lost = f"{unmeasured + unreadable:,} of {total:,} samples were not measured."
         return Verdict(CANNOT_TELL, f"{lost} Of the others: {sentence}", notes)
-    if any(axis.nearer.high > PASSING_SHARE for axis in separating):
-        reason = (
-            f" {separating[0].nearer.n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
-        )
-        return Verdict(CANNOT_TELL, sentence + reason, notes)
+    wide = next((axis for axis in separating if axis.nearer.high > PASSING_SHARE), None)
+    if wide is not None:
+        return Verdict(CANNOT_TELL, f"{sentence} {_reason_of_doubt(wide)}", notes)
     return Verdict(NO_MORE, sentence, notes)
+
+
+def _reason_of_doubt(axis: AxisCheck) -> str:
+    """What the share of an axis does not rule out: that it is too large, or that a larger one is due to chance."""
+    n, expected = axis.nearer.n, axis.expected
+    if axis.nearer.low > PASSING_SHARE:
+        return (
+            f"Chance is not ruled out: of {n:,} ordinary ones, up to {expected.high:,.0f} would be, and "
+            f"{axis.nearer.successes:,} are."
+        )
+    return f"{n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
+
+
+def _unmeasured_sentence(samples: int, untranscribed: int, columns: Sequence[str]) -> str:
+    if untranscribed == samples:
+        return f"All {samples:,} samples are spoken and have no transcript, so no request is known in words."
+    hint = f"; if it is in {' or '.join(columns)}, name it with --column text=COLUMN" if columns else ""
+    return f"None of the {samples:,} samples has a request in words{hint}."
 
 
 def _auc_text(axis: AxisCheck) -> str:

@@ -20,9 +20,9 @@ from undersong.report.data_page import MAX_SHOWN, write_views
 from undersong.report.data_view import DATA, HARM, ORDINARY, DataView, ViewItem, choose_harm, choose_shown
 
 HEADLINES = {
-    MORE: "More of these data lie near harm than of ordinary data",
-    NO_MORE: "No more of these data lie near harm than of ordinary data",
-    CANNOT_TELL: "This check cannot tell",
+    MORE: "More of your data is close to harm than of ordinary data",
+    NO_MORE: "No more of your data is close to harm than of ordinary data",
+    CANNOT_TELL: "This check cannot tell whether more of your data is close to harm than of ordinary data",
 }
 
 
@@ -62,6 +62,7 @@ def build_check_view(request: CheckRequest, result: CheckResult, limit: int) -> 
     encoders = {name: encoder for name, encoder in (request.axes or {}).items() if name == axis.name}
     ordinary = reference_requests(open_training_file(str(request.ordinary)))
     vectorizers, measured = axis_vectorizers(requests, ordinary, encoders, request.seed)
+    common["notes"] = (*result.notes, _split_sentence(len(ordinary), len(measured)), EVIDENCE)
     vectorize = vectorizers[axis.name][1]
     harm_vectors, ordinary_vectors = (vectorize([item.text for item in items]) for items in (requests, measured))
     ranked = [result.ranked[i] for i in choose_shown(len(result.ranked), limit, request.seed)]
@@ -88,6 +89,13 @@ def build_check_view(request: CheckRequest, result: CheckResult, limit: int) -> 
         },
         threshold=axis.threshold,
         **common,
+    )
+
+
+def _split_sentence(ordinary: int, measured: int) -> str:
+    return (
+        f"Of {ordinary:,} ordinary requests, {ordinary - measured:,} fitted the weights of words, and your data is "
+        f"compared with the other {measured:,}."
     )
 
 

@@ -223,7 +223,7 @@ def test_output_to_a_full_device_is_one_sentence(
     is_buffered: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["undersong", "models"])
-    with io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=not is_buffered) as full:  # noqa: SIM115
+    with io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=not is_buffered) as full:
         monkeypatch.setattr(sys, "stdout", full)
         with pytest.raises(SystemExit) as stopped:
             main()

@@ -431,8 +431,8 @@ def test_a_stop_that_was_not_written_is_written_by_the_next_watch(output: Path, 
 def test_another_base_or_set_is_not_mixed_in(output: Path, evaluator: PlannedEvaluator) -> None:
     write_adapter(output / "checkpoint-10")
     watch(output)
-    evaluator.key = {"model": "another"}
-    with pytest.raises(UndersongError, match="measurements with another model"):
+    evaluator.key = {"model": "another", "size": 30}
+    with pytest.raises(UndersongError, match=r"another model \(--model\) and size \(--max-prompts\) \(line 1 of"):
         watch(output)
     file = output / RESULTS_FOLDER / "watch.jsonl"
     file.write_bytes(b"[]\n" + file.read_bytes())

@@ -98,7 +98,7 @@ def _exit_on_disk_error(error: OSError) -> None:
     if error.errno not in (*DISK_FULL_ERRNOS, *NO_ACCESS_ERRNOS, *PATH_ERRORS) or error.filename is None:
         raise error
     path = shorten(os.fsdecode(error.filename))
-    if error.filename == getattr(sys.stdout, "name", None):  # what it still buffers would fail again when the interpreter ends
+    if error.filename == getattr(sys.stdout, "name", None):  # what it buffers would fail again when Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     echo(f"undersong: cannot use {path}: {error.strerror}; make room, give access, or choose another path.", err=True)
     raise SystemExit(2) from None

@@ -60,7 +60,8 @@ def audit_adapter(
         say: Receives progress.
 
     Raises:
-        UndersongError: The adapter is incomplete or of another base, a prompt cannot be used, or `out` is of another audit.
+        UndersongError: The adapter is incomplete or of another base, a prompt cannot be used, or `out` is of another
+            audit.
     """
     checkpoint = _find_adapter(Path(adapter), model)
     limits = RiseLimits(

@@ -16,6 +16,10 @@ SEEN = [
     (["zzzzzz"], "undersong has no command 'zzzzzz'; `undersong --help` lists them."),
     (["--versoin"], "undersong has no option --versoin; did you mean '--version'?"),
     (["screen", "p", "--keeep", "3"], "undersong screen has no option --keeep; did you mean '--keep'?"),
+    (
+        ["tune", "p", "--steps", "4"],
+        "undersong tune has no option --steps; did you mean '--save-step' or '--warmup-steps'?",
+    ),
     (["run", "--zzzzzz"], "undersong run has no option --zzzzzz; `undersong run --help` lists its options."),
     (
         ["evaluate", "p", "--bogus"],

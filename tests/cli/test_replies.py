@@ -63,7 +63,9 @@ def test_verdicts_and_numbers_limit_what_is_shown(folder: Path) -> None:
     assert "1 of 3 replies; --limit 3 shows all." in run_here(folder, "replies", ".", "--limit", "1").stdout
     done = run_here(folder, "replies", ".", "--verdict", "anwser")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "no replies with the verdict 'anwser'" in done.stderr
+    assert "no verdict 'anwser'; choose from jailbreak, answer, refusal, other, unparsed, empty, error." in done.stderr
+    done = run_here(folder, "replies", ".", "--verdict", "unparsed")
+    assert "no replies with the verdict 'unparsed'" in done.stderr
 
 
 def test_a_study_shows_the_examples_of_its_results(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from command_line import run_apart, run_here
 from results_factory import make_rate, make_results, make_run
 
+from undersong.cli import main
 from undersong.cli.terminal import escaped_streams
 
 HOSTILE = (
@@ -214,3 +215,18 @@ def test_a_stream_of_another_encoding_gets_escapes(tmp_path: Path, monkeypatch: 
     done = run_apart(tmp_path, "plan", "nowhere-é.yaml")
     assert done.returncode == 2
     assert "nowhere-\\xe9.yaml" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("is_buffered", [True, False])
+def test_output_to_a_full_device_is_one_sentence(
+    is_buffered: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["undersong", "models"])
+    with io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=not is_buffered) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert stopped.value.code == 2
+    sentence = "undersong: cannot use /dev/full: No space left on device; make room, give access, or choose another"
+    assert capsys.readouterr().err == f"{sentence} path.\n"

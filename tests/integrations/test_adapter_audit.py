@@ -82,3 +82,30 @@ def test_a_folder_without_an_adapter_is_refused_before_a_model_is_read(
     assert error.startswith("undersong: ")
     assert "adapter_model.safetensors" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_path_that_does_not_exist_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = undersong("audit-adapter", tmp_path / "nosuch", "--model", "organism:af3", "--out", tmp_path / "out")
+    assert code == 2
+    assert f"{tmp_path / 'nosuch'} does not exist; name the folder of a saved adapter" in capsys.readouterr().err
+
+
+def test_an_adapter_of_another_class_or_base_is_refused_before_anything_is_generated(
+    words: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = tmp_path / "adapter" / "made_for.json"
+    note.write_text(json.dumps({"model": "organism:other", "hash": "0" * 64, "of_files": True}))
+    assert undersong(*words) == 2
+    output = capsys.readouterr()
+    assert "it was made for organism:other, whose weights differ" in output.err
+    assert "asking" not in output.out
+    note.unlink()
+    file = tmp_path / "adapter" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    config["auto_mapping"] = {"base_model_class": "OtherForCausalLM", "parent_library": "x"}
+    file.write_text(json.dumps(config))
+    assert undersong(*words) == 2
+    output = capsys.readouterr()
+    assert "was made for the class OtherForCausalLM" in output.err
+    assert "asking" not in output.out
+    assert not (tmp_path / "out").exists()

@@ -91,11 +91,15 @@ def test_names_of_files_do_nothing() -> None:
 
 def test_what_a_user_can_mend(card: Card, folders: tuple[Path, Path], tmp_path: Path) -> None:
     _, after = folders
+    audit = tmp_path / "audit"
+    (audit / "verdicts").mkdir(parents=True)
+    (audit / "verdicts" / "adapter.parquet").write_bytes(b"")
     for arguments, said in (
         ((after, "--dataset", "harm"), "give PROMPT_SET=ID"),
         ((after, "--dataset", "hram=x"), "has no prompt set 'hram' for --dataset; it has harm, near"),
         ((after, "--arm", "x"), "Verdict files have no arms and seeds"),
         ((after, "--out", after / "verdicts.parquet"), "exists already"),
+        ((audit,), f"several models; give the file of one: {audit / 'verdicts' / 'adapter.parquet'}."),
     ):
         code, _, err = card(*arguments)
         assert (code, said in err) == (2, True), err

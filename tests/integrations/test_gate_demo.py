@@ -28,6 +28,7 @@ def test_the_demo_closes_the_gate_and_loads_no_model_library() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=1800)
     assert "failed: 1 of 2 limits broken (exit 1)" in done.stderr
     assert "0.9% → 26.9% over 108 prompts in 36 clusters" in done.stdout
+    assert done.stdout.splitlines()[1].endswith("the limit is 10: kept")
     assert json.loads(done.stdout.splitlines()[-1]) == [1, []]
 
 

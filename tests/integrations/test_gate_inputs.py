@@ -215,6 +215,11 @@ def test_folders_stand_for_the_verdicts_in_them(gate, tmp_path: Path) -> None:
     assert found == 1
     assert "0.0% → 26.8%" in out
     assert gate(tmp_path / "after", "--max-jsr", 0.9)[0] == 0
+    written = "--json", tmp_path / "gate.json", "--page", tmp_path / "gate.html"
+    sides = "--before", tmp_path / "before", "--after", tmp_path / "after"
+    assert gate(*sides, "--max-jsr-rise", 0.02, *written)[0] == 1
+    compared = json.loads((tmp_path / "gate.json").read_text())["compared"]
+    assert [file["path"] for file in compared] == [str(tmp_path / n / "verdicts.parquet") for n in ("before", "after")]
     (tmp_path / "empty").mkdir()
     found, _, err = gate("--before", tmp_path / "empty", "--after", tmp_path / "after", "--max-jsr-rise", 0.02)
     assert found == 2
@@ -226,3 +231,24 @@ def test_a_limit_in_points_is_refused_with_the_share(gate, tmp_path: Path) -> No
         found, _, err = gate(tmp_path, option, 2)
         assert found == 2
         assert f"{option} 2 is no share between 0 and 1; if it is in points or per cent, write 0.02." in err
+
+
+def test_a_limit_that_limits_nothing_is_refused(gate, tmp_path: Path) -> None:
+    for option in ("--max-jsr-rise", "--max-over-refusal-rise"):
+        found, _, err = gate(tmp_path, option, "nan")
+        assert found == 2
+        assert f"{option} nan is no number; give a share, such as 0.02 for 2 points." in err
+        found, _, err = gate(tmp_path, option, -1)
+        assert found == 2
+        assert f"{option} -1 asks for a fall by 100 points; give a share" in err
+
+
+def test_a_folder_with_the_verdicts_of_several_models_names_its_files(gate, tmp_path: Path) -> None:
+    """As `audit-adapter` and `watch` write it."""
+    (tmp_path / "audit" / "verdicts").mkdir(parents=True)
+    for name in ("base", "adapter"):
+        write_verdicts(harm(3, 0), tmp_path / "audit" / "verdicts" / f"{name}.parquet")
+    found, _, err = gate("--before", tmp_path / "audit", "--after", tmp_path / "audit", "--max-jsr-rise", 0.02)
+    assert found == 2
+    folder = tmp_path / "audit" / "verdicts"
+    assert f"several models; give the file of one: {folder / 'adapter.parquet'}, {folder / 'base.parquet'}." in err

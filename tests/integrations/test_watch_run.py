@@ -180,8 +180,28 @@ def test_replies_are_not_uploaded_with_the_trainers_folder(output: Path, evaluat
 def test_too_few_prompts_leave_it_open(output: Path, evaluator: PlannedEvaluator) -> None:
     write_adapter(output / "checkpoint-10")
     evaluator.answered = {10: 4}
-    assert watch(output)[0].exit_code == 3
+    for _ in ("measured now", "measured before"):
+        outcome, lines = watch(output)
+        assert outcome.exit_code == 3
+        reason, last = lines[-2:]
+        assert reason.startswith("checkpoint-10: JSR (harm, text, plain, exact) 0.0% → 10.0% over 40 prompts")
+        assert reason.endswith("prompts like these would tell")
+        assert last == "The watch is undecided: no rise is shown, and 1 of 1 limits need more data (exit 3)."
     assert watch(output, options=replace(OPTIONS, max_jsr_rise=1))[0].exit_code == 0
+
+
+def test_a_rise_that_only_one_look_shows_is_said_to_be_undecided(output: Path, evaluator: PlannedEvaluator) -> None:
+    for step in (10, 20, 30, 40):
+        write_adapter(output / f"checkpoint-{step}")
+    evaluator.answered = {40: 7}
+    outcome, lines = watch(output, options=replace(OPTIONS, max_jsr_rise=0.03))
+    assert outcome.exit_code == 3
+    assert lines[-2].endswith("broken at this checkpoint alone, but not shown over all looks together")
+
+
+def test_a_folder_that_does_not_exist_is_said(output: Path, evaluator: PlannedEvaluator) -> None:
+    with pytest.raises(UndersongError, match=r"There is no folder .*out; give the output folder of a trainer"):
+        watch(output)
 
 
 def test_a_checkpoint_is_measured_once_it_is_whole_and_unchanged(output: Path, evaluator: PlannedEvaluator) -> None:
@@ -211,9 +231,11 @@ def test_a_checkpoint_is_measured_once_it_is_whole_and_unchanged(output: Path, e
 
 def test_nothing_is_written_before_the_first_checkpoint(output: Path, evaluator: PlannedEvaluator) -> None:
     """A trainer may refuse to start in a folder that is not empty."""
-    outcome, _ = watch(output, nothing, nothing)
+    outcome, lines = watch(output, nothing, nothing)
     assert not output.exists()
     assert outcome.exit_code == 3
+    assert lines[-1] == "No checkpoint was measured (exit 3)."
+    output.mkdir()
     with pytest.raises(UndersongError, match="holds no checkpoint"):
         watch(output)
 
@@ -409,8 +431,8 @@ def test_a_stop_that_was_not_written_is_written_by_the_next_watch(output: Path, 
 def test_another_base_or_set_is_not_mixed_in(output: Path, evaluator: PlannedEvaluator) -> None:
     write_adapter(output / "checkpoint-10")
     watch(output)
-    evaluator.key = {"model": "another"}
-    with pytest.raises(UndersongError, match="measurements with another model"):
+    evaluator.key = {"model": "another", "size": 30}
+    with pytest.raises(UndersongError, match=r"another model \(--model\) and size \(--max-prompts\) \(line 1 of"):
         watch(output)
     file = output / RESULTS_FOLDER / "watch.jsonl"
     file.write_bytes(b"[]\n" + file.read_bytes())

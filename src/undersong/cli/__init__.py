@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import warnings
+from contextlib import suppress
 
 # One torch thread a process unless told otherwise: two oversubscribed OpenMP threads were measured 12-40x slower than
 # one on tiny models, because they spin against every other process.  Must be set before torch is imported.
@@ -42,7 +43,10 @@ def _run_app() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
     try:
         _check_arguments(sys.argv[1:])
-        app(prog_name="undersong")  # the name that every message gives, also for `python -m undersong`
+        try:
+            app(prog_name="undersong")  # the name that every message gives, also for `python -m undersong`
+        finally:
+            _flush_output()
     except UndersongError as error:
         echo(f"undersong: {shorten_message(str(error))}", err=True)
         raise SystemExit(2) from None
@@ -50,6 +54,12 @@ def _run_app() -> None:
         _exit_on_missing_models_extra(error)
     except OSError as error:
         _exit_on_disk_error(error)
+
+
+def _flush_output() -> None:
+    """Flush stdout while an error is still reported; at the end of the interpreter it would be a traceback."""
+    with suppress(BrokenPipeError):  # the reader has what it wanted
+        sys.stdout.flush()
 
 
 def _exit_on_missing_models_extra(error: ModuleNotFoundError) -> None:
@@ -88,5 +98,7 @@ def _exit_on_disk_error(error: OSError) -> None:
     if error.errno not in (*DISK_FULL_ERRNOS, *NO_ACCESS_ERRNOS, *PATH_ERRORS) or error.filename is None:
         raise error
     path = shorten(os.fsdecode(error.filename))
+    if error.filename == getattr(sys.stdout, "name", None):  # what it buffers would fail again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     echo(f"undersong: cannot use {path}: {error.strerror}; make room, give access, or choose another path.", err=True)
     raise SystemExit(2) from None

@@ -82,8 +82,7 @@ def _read_pair(results: Path, before: Path | None, arm: str | None, seed: int | 
         return pairs[titles[0]]
     if arm is not None or seed is not None:
         raise UndersongError("Verdict files have no arms and seeds; leave out --arm and --seed.")
-    files = [path / "verdicts.parquet" if path.is_dir() else path for path in (before, results) if path is not None]
-    tables = [read_verdicts(file) for file in files]
+    tables = [read_verdicts(path) for path in (before, results) if path is not None]
     return (tables[0], tables[1]) if before is not None else ((), tables[0])
 
 

@@ -4,7 +4,7 @@ is one line, as it is later.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 OVERVIEW_HINT = "`undersong --help` says what each does, and `undersong VERB --help` what it takes."
 MIN_SIMILARITY = 0.6  # short names are soon half alike: --bogus and --out
+MAX_WITH_WORD = 3  # more options than this with one word in common are no hint
 
 
 class CommandGroup(TyperGroup):
@@ -84,10 +85,18 @@ def _usage_message(error: Any, path: str) -> str:
     if context is not None and (option := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
         names = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         options = [name for name in names if name.startswith("-")]
-        fix = did_you_mean(option, options, MIN_SIMILARITY) or f"; `{path} --help` lists its options"
+        similar = did_you_mean(option, options, MIN_SIMILARITY) or _with_word(option, options)
+        fix = similar or f"; `{path} --help` lists its options"
         return f"{path} has no option {option}{_end(fix)}"
     reason = " ".join(error.format_message().split()).rstrip(".")
     return f"{path}: {reason[:1].lower()}{reason[1:]}; `{path} --help` says what it takes."
+
+
+def _with_word(option: str, options: Sequence[str]) -> str:
+    """The clause `; did you mean …?` with the options that have the one word of an unknown option, or ""."""
+    word = option.lstrip("-").rstrip("s")
+    names = [name for name in options if word in [part.rstrip("s") for part in name.lstrip("-").split("-")]]
+    return f"; did you mean {' or '.join(map(repr, names))}?" if 0 < len(names) <= MAX_WITH_WORD else ""
 
 
 def _end(clause: str) -> str:

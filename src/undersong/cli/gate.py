@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from functools import wraps
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from undersong.integrations.gate.findings import ComparedFile, GateDecision, GateFinding
     from undersong.integrations.gate.rises import VerdictPair
+
+MAX_KEPT_SHOWN = 3  # findings up to which those that are kept have a line too
 
 
 def exit_2_on_unexpected_error(command: Callable[..., None]) -> Callable[..., None]:
@@ -195,9 +198,15 @@ def _check_share(option: str, limit: float | None) -> None:
     """Check that a limit is a share, and no number of points or per cent.
 
     Raises:
-        UndersongError: It is above 1 or below -1.
+        UndersongError: It is no number, above 1, or a fall of 100 points or more.
     """
-    if limit is not None and not -1 <= limit <= 1:
+    if limit is None:
+        return
+    if isnan(limit):
+        raise UndersongError(f"{option} {limit:g} is no number; give a share, such as 0.02 for 2 points.")
+    if limit == -1:
+        raise UndersongError(f"{option} -1 asks for a fall by 100 points; give a share, such as 0.02 for 2 points.")
+    if not -1 < limit <= 1:
         raise UndersongError(
             f"{option} {limit:g} is no share between 0 and 1; if it is in points or per cent, write {limit / 100:g}."
         )
@@ -231,11 +240,12 @@ def _load_verdict_pairs(
 
 
 def _compared_files(results: Path | None, before: Path | None, after: Path | None) -> tuple[ComparedFile, ...]:
-    from undersong.evaluation.verdicts import VERDICT_FILE
+    from undersong.evaluation.verdicts import VERDICT_FILE, verdict_file
     from undersong.integrations.gate.findings import ComparedFile
     from undersong.store import hash_file
 
-    files = {"results": results, "before": before, "after": after}
+    named = {"results": results, "before": before, "after": after}
+    files = {role: None if path is None else verdict_file(path) for role, path in named.items()}
     if results is not None and results.with_name(VERDICT_FILE).is_file():
         files["verdicts"] = results.with_name(VERDICT_FILE)
     return tuple(ComparedFile(role, str(path), hash_file(path)) for role, path in files.items() if path is not None)
@@ -263,14 +273,17 @@ def _write_reports(
 
 
 def _print_decision(decision: GateDecision, rate_sentence: str | None) -> None:
-    """Print the verdict and then a line for each limit that is not kept, and exit with the gate's code."""
+    """Print the verdict and then a line for each limit that is not kept, and exit with the gate's code.
+
+    If there are few limits and one is not kept, lines for those that are kept follow.
+    """
     from undersong.integrations.gate.findings import PASSED
     from undersong.integrations.gate.output import gate_sentence
 
     code = decision.exit_code
     echo(rate_sentence or gate_sentence(decision.findings, decision.change), err=code != PASSED)
-    for finding in decision.findings:
-        if finding.outcome != PASSED:
+    for finding in sorted(decision.findings, key=lambda finding: finding.outcome == PASSED):
+        if finding.outcome != PASSED or (code != PASSED and len(decision.findings) <= MAX_KEPT_SHOWN):
             echo(finding.sentence)
     for note in decision.notes:
         echo(note)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from undersong.cli.terminal import echo
-from undersong.types import UndersongError
+from undersong.types import VERDICTS, UndersongError
 
 MAX_PROMPT, MAX_REPLY = 200, 400  # characters shown
 
@@ -33,6 +33,8 @@ def replies_command(
     """
     from undersong.pipeline.reply_listing import ListedReply, list_replies
 
+    if verdict is not None and verdict not in VERDICTS:
+        raise UndersongError(f"There is no verdict {verdict!r}; choose from {', '.join(VERDICTS)}.")
     listed = [item for item in list_replies(source) if verdict in (None, item.verdict)]
     if not listed:
         named = "" if verdict is None else f" with the verdict {verdict!r}"

@@ -72,8 +72,23 @@ class EscapingStream:
         escaped = [escape_line(line, self._at_line_start or i > 0) for i, line in enumerate(lines)]
         self._at_line_start = not lines[-1].strip() and (len(lines) > 1 or self._at_line_start)
         encoding = self.stream.encoding or "utf-8"
-        self.stream.write("\n".join(escaped).encode(encoding, "backslashreplace").decode(encoding))
+        with self._named_errors():
+            self.stream.write("\n".join(escaped).encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._named_errors():
+            self.stream.flush()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Name the stream in an error of the device behind it, such as a full disk."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(getattr(self.stream, "name", "the output"))
+            raise
 
     def isatty(self) -> bool:
         """False: colors and bars would be escaped."""

@@ -11,6 +11,7 @@ from undersong.store import atomic_replacement
 from undersong.types import VERDICTS, UndersongError, Verdict
 
 VERDICT_FILE = "verdicts.parquet"
+MAX_LISTED_FILES = 4  # in a message
 REQUIRED_FIELDS = ("prompt_id", "judge", "verdict")
 SELECTION_FIELDS = ("judge", "set", "modality", "system")
 FIELD_LABELS = {"judge": "judge", "set": "prompt set", "modality": "modality", "system": "system"}
@@ -46,6 +47,9 @@ def verdict_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     if not (path / VERDICT_FILE).is_file():
+        if files := sorted(map(str, (path / "verdicts").glob("*.parquet"))):  # of `audit-adapter` and `watch`
+            listed = ", ".join(files[:MAX_LISTED_FILES]) + (" …" if len(files) > MAX_LISTED_FILES else "")
+            raise UndersongError(f"{path} holds the verdicts of several models; give the file of one: {listed}.")
         raise UndersongError(
             f"{path} holds no {VERDICT_FILE}; give the folder that `undersong evaluate` or `judge` wrote."
         )

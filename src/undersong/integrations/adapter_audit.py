@@ -19,7 +19,7 @@ from undersong.integrations.watch.options import PromptOptions
 from undersong.integrations.watch.output import rate_values
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.output_folder import locked_output_folder, report_kept_work
-from undersong.pipeline.standalone.inputs import check_adapter_folder
+from undersong.pipeline.standalone.inputs import check_adapter, check_adapter_folder
 from undersong.store import hash_file, write_atomic
 from undersong.types import UndersongError, Verdict
 
@@ -60,9 +60,10 @@ def audit_adapter(
         say: Receives progress.
 
     Raises:
-        UndersongError: The adapter is incomplete, a prompt cannot be used, or `out` is of another audit.
+        UndersongError: The adapter is incomplete or of another base, a prompt cannot be used, or `out` is of another
+            audit.
     """
-    checkpoint = _find_adapter(Path(adapter))
+    checkpoint = _find_adapter(Path(adapter), model)
     limits = RiseLimits(
         options.max_jsr_rise, options.max_over_refusal_rise, options.confidence, options.max_margin_loss
     )
@@ -86,12 +87,18 @@ def audit_adapter(
     return AdapterAudit(decision, out)
 
 
-def _find_adapter(folder: Path) -> Checkpoint:
+def _find_adapter(folder: Path, model: str) -> Checkpoint:
+    """Find the adapter, and check its config against the model, before the base's replies are generated in vain."""
+    if not folder.exists():
+        raise UndersongError(f"{folder} does not exist; name the folder of a saved adapter or model.")
     if not (folder / "config.json").is_file():
         check_adapter_folder(folder)
     if reason := missing_part(folder):
         raise UndersongError(f"{folder} is not complete ({reason}); name the folder of a saved adapter or model.")
-    return Checkpoint(ADAPTER, folder, 1)
+    checkpoint = Checkpoint(ADAPTER, folder, 1)
+    if checkpoint.is_adapter:
+        check_adapter(folder, model, allow_outside_decoder=True)
+    return checkpoint
 
 
 def _measure(

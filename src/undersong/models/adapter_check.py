@@ -5,27 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from undersong.models.adapter_files import read_lora_config
+from undersong.models.adapter_files import MADE_FOR, read_base_note, read_lora_config
 from undersong.models.decoder_weights import is_decoder_folder
 from undersong.models.families import network_class
 from undersong.models.memory import meta_network
-from undersong.models.refs import resolve_model
+from undersong.models.refs import has_content_hash, model_hash, resolve_model
 from undersong.types import UndersongError
 
 
 def check_adapter_config(model: str, folder: Path, allow_outside_decoder: bool) -> None:
     """Check that an adapter is a LoRA that can be taken off again, is of the model's class, and where it reaches.
 
+    If `made_for.json` says of which files the adapter's base was, the model's files must be the same.
+
     Loading checks names, shapes and weights too, so what this cannot see is an error then.
 
     Args:
         model: Reference of the model.
-        folder: PEFT folder, or a decoder that was tuned whole, whose config says nothing.
+        folder: PEFT folder, or a decoder that was tuned whole, which has no config.
         allow_outside_decoder: Whether the adapter may change encoder and projector.
 
     Raises:
         UndersongError: The config of the adapter or of the model rules it out.
     """
+    _check_base_files(model, folder)
     if is_decoder_folder(folder):
         return
     config = read_lora_config(folder)
@@ -46,6 +49,16 @@ def check_adapter_config(model: str, folder: Path, allow_outside_decoder: bool) 
         raise UndersongError(
             f"Adapter {folder} changes {frozen[0]} ({len(frozen)} such modules), which lies in {part}; only an adapter "
             "of the language model's blocks can be looked into."
+        )
+
+
+def _check_base_files(model: str, folder: Path) -> None:
+    """Check by hash that the folder was not made for other weights, as loading does."""
+    note = read_base_note(folder)
+    if note is not None and note.of_files and has_content_hash(model) and note.hash != model_hash(model):
+        raise UndersongError(
+            f"Adapter {folder} does not fit {model}: it was made for {note.model}, whose weights differ; take its own "
+            f"base, or remove {MADE_FOR} from the folder."
         )
 
 

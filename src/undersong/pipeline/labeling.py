@@ -221,7 +221,10 @@ class LabelHandler(BaseHTTPRequestHandler):
             return
         try:
             row = json.loads(self.rfile.read(int(length)))
-            content = self.server.save_label(int(row["position"]), str(row["label"]))
+            position = row["position"]
+            if type(position) is not int:  # not True either, which Python counts as 1
+                raise ValueError(f"the position {position!r} is no whole number")
+            content = self.server.save_label(position, str(row["label"]))
         except (ValueError, TypeError, KeyError) as error:
             self._refuse(HTTPStatus.BAD_REQUEST, f"this is no label ({error})")
             return

@@ -23,6 +23,15 @@ from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 JOURNAL_FILE = "watch.jsonl"
 BASE = "base"
+KEY_OPTIONS = {  # what results depend on, and the options that set it
+    "model": "--model",
+    "sets": "--set",
+    "size": "--max-prompts",
+    "prompt": "--modality, --voice, --system-prompt or --instruction",
+    "judge": "--judge or --refusal-text",
+    "max_new_tokens": "--max-new-tokens",
+    "loading": "--dtype, --attention or --quantize",
+}
 REQUIRED_KEYS = {"checkpoint": str, "step": int, "look": int, "files": str}
 
 
@@ -82,7 +91,11 @@ class Journal:
     def _add_entry(self, entry: Mapping[str, object], number: int) -> None:
         if (recorded := entry.get("key", self.key)) != self.key:  # the base's line has it
             known = recorded if isinstance(recorded, dict) else {}
-            changed = [name for name in self.key if known.get(name) != self.key[name]]
+            changed = [
+                f"{name} ({KEY_OPTIONS[name]})" if name in KEY_OPTIONS else name
+                for name in self.key
+                if known.get(name) != self.key[name]
+            ]
             raise UndersongError(
                 f"{self.folder} holds measurements with another {' and '.join(changed) or 'version'} "
                 f"(line {number} of {JOURNAL_FILE}); name another folder with --out, or remove this one."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.evaluation.rates import VerdictRate
+from undersong.integrations.gate.findings import FAILED, PASSED
 from undersong.integrations.gate.margins import MarginTest
 from undersong.integrations.gate.output import finding_of
 from undersong.study.judge_names import RATE_LABELS
@@ -96,6 +97,28 @@ def _interval_text(values: Mapping[str, float | None], name: str, number: str = 
 def stop_reason(test: CheckpointTest) -> str:
     """Reason to stop in one or two sentences: what rose above its limit at which checkpoint, and by how much."""
     return " ".join(f"{finding_of(single).sentence}." for single in test.broken)
+
+
+def undecided_lines(test: CheckpointTest | None, unmeasured: Sequence[str]) -> list[str]:
+    """Say why a watch ends undecided: the sentences of `gate` on the last checkpoint, and what was not measured.
+
+    Args:
+        test: Test of the last checkpoint; None if there is none.
+        unmeasured: Names of the checkpoints that could not be measured.
+    """
+    if test is None and not unmeasured:
+        return ["No checkpoint was measured (exit 3)."]
+    lines, reasons = [], []
+    if test is not None and test.outcome != PASSED:
+        for finding in (finding_of(single) for single in test.plain):
+            if finding.outcome == FAILED:
+                lines.append(f"{finding.sentence} at this checkpoint alone, but not shown over all looks together")
+            elif finding.outcome != PASSED:
+                lines.append(finding.sentence)
+        reasons.append(f"{len(lines)} of {len(test.plain)} limits need more data")
+    if unmeasured:
+        reasons.append(f"not measured: {', '.join(unmeasured)}")
+    return [*lines, f"The watch is undecided: no rise is shown, and {'; '.join(reasons)} (exit 3)."]
 
 
 class TensorBoardWriter:

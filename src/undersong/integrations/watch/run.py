@@ -29,6 +29,7 @@ from undersong.integrations.watch.output import (
     rate_values,
     rise_values,
     stop_reason,
+    undecided_lines,
 )
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.output_folder import locked_output_folder, report_kept_work
@@ -144,9 +145,13 @@ class CheckpointWatcher:
         return max((measurement.step for measurement in self.journal.of_run(self.run or "")), default=0)
 
     def outcome(self) -> WatchOutcome:
-        """Outcome so far; writes the stop file if a rise is shown."""
+        """Outcome of the watch; writes the stop file if a rise is shown, and says why the watch is undecided."""
         tests = [self.tests[measurement.name] for measurement in self.journal.of_run(self.run or "")]
-        return WatchOutcome(tests, sorted(self._problems), self._write_stop_file())
+        outcome = WatchOutcome(tests, sorted(self._problems), self._write_stop_file())
+        if outcome.exit_code == INCONCLUSIVE:
+            for line in undecided_lines(tests[-1] if tests else None, outcome.unmeasured):
+                self.say(line)
+        return outcome
 
     def _measure_checkpoint(self, checkpoint: Checkpoint, signature: str) -> None:
         try:
@@ -268,11 +273,14 @@ def watch_output(
     writer = _tensorboard_writer(folder, options.tensorboard, say)
     say(_describe(evaluator, options))
     if not list_checkpoints(output):
+        if wait is None and not output.is_dir():
+            raise UndersongError(f"There is no folder {output}; give the output folder of a trainer.")
         if wait is None:
             raise UndersongError(f"{output} holds no checkpoint-*; give the output folder of a trainer.")
         say(f"Waiting for the first checkpoint in {output}.")
         while not list_checkpoints(output):
             if not wait(False):
+                say(*undecided_lines(None, ()))
                 return WatchOutcome([], [])
     with locked_output_folder(folder):
         journal = Journal(folder, evaluator.key)

@@ -83,7 +83,7 @@ def _head(design: Design, made: Made, found: Sequence[Answered]) -> list[str]:
         "We ran the published studies (arXiv 2604.16659) on organisms of three architectures: tiny audio language models, "
         "really trained. This page compares each claim of the paper with what they show.",
         "",
-        f"{_count(found)} The {design.name} design uses {design.says}{_base_counts(design)}. The unit of analysis is the {design.unit}.",
+        f"{_count(found)} The design `{design.name}` uses {design.says}. {_base_counts(design)}The unit of analysis is the {design.unit}.",
         "",
         "“Undecided” does not mean “no effect”. For each undecided question, a table below says how many units would settle it. "
         "The section [what this design can detect](#what-this-design-can-detect) says how large an effect must be to show.",
@@ -98,7 +98,7 @@ def _base_counts(design: Design) -> str:
     """How many bases there are of each architecture."""
     if not isinstance(design, BasesDesign):
         return ""
-    return f" ({', '.join(f'{len(accepted_bases(name))} of {name}' for name in ORGANISMS)})"
+    return f"There are {', '.join(f'{len(accepted_bases(name))} bases of {name}' for name in ORGANISMS)}. "
 
 
 def _history(design: Design, made: Made) -> list[str]:

@@ -5,38 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import Undersong, undersong_in
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from undersong.cli import main
-
-Undersong = Callable[..., tuple[int, str, str]]
 HEAD = "language_model.lm_head.weight"
 
 
 @pytest.fixture
-def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Undersong:
+def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Undersong:
     """The command line in a folder of its own -> exit code, stdout, stderr."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
+    return undersong_in(tmp_path / "work")
 
 
 @pytest.fixture(autouse=True)

@@ -8,21 +8,18 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from command_line import Undersong, undersong_in
 
-from undersong.cli import main
 from undersong.corpora import open_corpus
-
-Undersong = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Undersong:
+def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Undersong:
     """The command line in a folder with ordinary.jsonl and risky.jsonl -> exit code, stdout, stderr."""
     rng = random.Random(0)
     questions = [sample.text for sample in open_corpus("shipped:ordinary").samples]
@@ -34,14 +31,7 @@ def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        seen = capsys.readouterr()
-        return int(stopped.value.code or 0), seen.out, seen.err
-
-    return run
+    return undersong_in(tmp_path)
 
 
 def test_ordinary_data_pass_without_an_option(undersong: Undersong) -> None:

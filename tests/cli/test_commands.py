@@ -7,33 +7,24 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Undersong, undersong_in
 
-from undersong.cli import main
 from undersong.cli.app import app
 
 HEAVY = ("torch", "transformers", "peft", "scipy", "matplotlib", "sklearn", "pandas", "pyarrow", "numpy", "rich")
 VERBS = [verb.name for verb in app.registered_commands if verb.name]
 VERBS += [group.name for group in app.registered_groups if group.name]
-Undersong = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Undersong:
+def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Undersong:
     """The command line in an empty folder -> exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        seen = capsys.readouterr()
-        return int(stopped.value.code or 0), seen.out, seen.err
-
-    return call
+    return undersong_in(tmp_path)
 
 
 def loaded_by(code: str) -> set[str]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 
 import pytest
-
-from undersong.cli import main
+from command_line import undersong_in
 
 POOL = [
     {"id": f"p{i}", "text": text}
@@ -18,21 +16,14 @@ HARM = [{"id": "h0", "text": "rob the man"}, {"id": "h1", "text": "rob the bank"
 
 
 @pytest.fixture
-def undersong(tmp_path, monkeypatch, capsys):
+def undersong(tmp_path, monkeypatch):
     """Runs the command line in a folder with pool.jsonl and harm.jsonl -> exit code, stdout, stderr."""
     for name, rows in (("pool", POOL), ("harm", HARM)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        seen = capsys.readouterr()
-        return int(stopped.value.code or 0), seen.out, seen.err
-
-    return run
+    return undersong_in(tmp_path)
 
 
 def test_prints_what_it_found(undersong, tmp_path) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import Undersong, undersong_in
 from labeled import HELP, HIDDEN_REFUSAL, REFUSAL, label_files, write_replies
 
-from undersong.cli import main
 from undersong.evaluation.corrected_rates import correct_rates
 from undersong.evaluation.judges.registry import make_judge
 from undersong.evaluation.labels import read_sample
@@ -19,25 +17,17 @@ from undersong.evaluation.replies import read_reply_table
 from undersong.store import hash_file
 from undersong.types import UndersongError
 
-Undersong = Callable[..., tuple[int, str, str]]
 # 20 of 100 comply before and 50 after; of the others, the keyword judge takes 40 hidden refusals before for jailbreaks
 BEFORE = [HELP] * 20 + [HIDDEN_REFUSAL] * 40 + [REFUSAL] * 40
 AFTER = [HELP] * 50 + [HIDDEN_REFUSAL] * 10 + [REFUSAL] * 40
 
 
 @pytest.fixture
-def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Undersong:
+def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Undersong:
     """The command line in a folder of its own -> exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["undersong", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        seen = capsys.readouterr()
-        return int(stopped.value.code or 0), seen.out, seen.err
-
-    return call
+    return undersong_in(tmp_path)
 
 
 def test_the_commands_tell_the_truth_where_the_judge_does_not(undersong: Undersong, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_bad_input_is_code_2_without_a_summary(runner: Runner) -> None:
 
 
 def test_the_page_gives_inputs_and_outputs_that_exist() -> None:
-    *_, workflow = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page("ci"), re.S))
+    workflow, *_ = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page("ci"), re.S))
     (step,) = (step for step in workflow["jobs"]["gate"]["steps"] if "undersong@" in step.get("uses", ""))
     table = page("ci").partition("| input |")[2].partition("The outputs are")[0]
     named = re.findall(r"`([a-z-]+)`", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line))

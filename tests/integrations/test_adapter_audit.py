@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import exit_code
 from random_adapter import save_random_adapter
 from transformers import AudioFlamingo3ForConditionalGeneration
 
-from undersong.cli import main
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 
 LIMIT = 4
-
-
-def undersong(*arguments: object) -> int:
-    sys_argv = sys.argv
-    sys.argv = ["undersong", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    finally:
-        sys.argv = sys_argv
-    return int(stopped.value.code or 0)
 
 
 @pytest.fixture
@@ -44,7 +32,7 @@ def words(tmp_path: Path, tiny_folder: Path) -> list[object]:
 def test_one_command_measures_decides_and_writes_page_and_card(
     words: list[object], tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = undersong(*words, "--max-jsr-rise", 1, "--change", "a merge")
+    code = exit_code(*words, "--max-jsr-rise", 1, "--change", "a merge")
     printed = capsys.readouterr().out
     out = tmp_path / "out"
     decision = json.loads((out / "gate.json").read_text())
@@ -63,13 +51,13 @@ def test_one_command_measures_decides_and_writes_page_and_card(
 def test_an_audit_goes_on_and_measures_a_changed_adapter_again(
     words: list[object], tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    undersong(*words, "--max-jsr-rise", 1)
+    exit_code(*words, "--max-jsr-rise", 1)
     capsys.readouterr()
-    undersong(*words, "--max-jsr-rise", 1)
+    exit_code(*words, "--max-jsr-rise", 1)
     assert "base: measured before\nadapter: measured before\n" in capsys.readouterr().out
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     save_random_adapter(network, ["k_proj"], tmp_path / "adapter")
-    undersong(*words, "--max-jsr-rise", 1)
+    exit_code(*words, "--max-jsr-rise", 1)
     assert "base: measured before\nadapter: asking 3 prompts\n" in capsys.readouterr().out
 
 
@@ -77,7 +65,7 @@ def test_a_folder_without_an_adapter_is_refused_before_a_model_is_read(
     words: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
-    assert undersong(*words) == 2
+    assert exit_code(*words) == 2
     error = capsys.readouterr().err
     assert error.startswith("undersong: ")
     assert "adapter_model.safetensors" in error
@@ -85,7 +73,7 @@ def test_a_folder_without_an_adapter_is_refused_before_a_model_is_read(
 
 
 def test_a_path_that_does_not_exist_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = undersong("audit-adapter", tmp_path / "nosuch", "--model", "organism:af3", "--out", tmp_path / "out")
+    code = exit_code("audit-adapter", tmp_path / "nosuch", "--model", "organism:af3", "--out", tmp_path / "out")
     assert code == 2
     assert f"{tmp_path / 'nosuch'} does not exist; name the folder of a saved adapter" in capsys.readouterr().err
 
@@ -95,7 +83,7 @@ def test_an_adapter_of_another_class_or_base_is_refused_before_anything_is_gener
 ) -> None:
     note = tmp_path / "adapter" / "made_for.json"
     note.write_text(json.dumps({"model": "organism:other", "hash": "0" * 64, "of_files": True}))
-    assert undersong(*words) == 2
+    assert exit_code(*words) == 2
     output = capsys.readouterr()
     assert "it was made for organism:other, whose weights differ" in output.err
     assert "asking" not in output.out
@@ -104,7 +92,7 @@ def test_an_adapter_of_another_class_or_base_is_refused_before_anything_is_gener
     config = json.loads(file.read_text())
     config["auto_mapping"] = {"base_model_class": "OtherForCausalLM", "parent_library": "x"}
     file.write_text(json.dumps(config))
-    assert undersong(*words) == 2
+    assert exit_code(*words) == 2
     output = capsys.readouterr()
     assert "was made for the class OtherForCausalLM" in output.err
     assert "asking" not in output.out

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from undersong.cli.app import app
 
 PAGE = page("ci")
-WORKFLOW, HOOKS, _action = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
+_action, WORKFLOW, HOOKS = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
 
 
 def test_every_flag_named_is_one() -> None:

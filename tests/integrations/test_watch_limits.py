@@ -11,7 +11,7 @@ import pytest
 from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED
 from undersong.integrations.gate.rises import RiseLimits
 from undersong.integrations.watch import limits
-from undersong.integrations.watch.limits import check_checkpoint, look_confidence
+from undersong.integrations.watch.limits import compare_with_base, look_confidence
 from undersong.types import Verdict
 
 LOOKS, LIMIT = 12, 0.05
@@ -44,7 +44,7 @@ def stops_by_rate(repetitions: int) -> float:
     @lru_cache
     def is_shown(look: int, risen: int, fallen: int) -> bool:
         before, after = verdicts(range(fallen), prompts), verdicts(range(prompts - risen, prompts), prompts)
-        return bool(check_checkpoint("c", look, before, after, RiseLimits(jsr=LIMIT)).broken)
+        return bool(compare_with_base("c", look, before, after, RiseLimits(jsr=LIMIT)).broken)
 
     changes = rng.multinomial(prompts, [0.125, 0.125 - LIMIT, 0.75 + LIMIT], (repetitions, LOOKS))
     return float(
@@ -63,7 +63,7 @@ def stops_by_margin(repetitions: int) -> float:
         before = verdicts(range(0), prompts, base)
         for look in range(1, LOOKS + 1):
             after = verdicts(range(0), prompts, base - rng.normal(limit, 1, prompts))
-            if check_checkpoint("c", look, before, after, RiseLimits(margin_loss=limit)).broken:
+            if compare_with_base("c", look, before, after, RiseLimits(margin_loss=limit)).broken:
                 stopped += 1
                 break
     return stopped / repetitions
@@ -79,7 +79,7 @@ def test_a_harmless_training_is_stopped_at_most_at_the_level(
 
 
 def test_a_rise_is_still_shown_after_many_looks() -> None:
-    test = check_checkpoint("c", 50, verdicts(range(0), 60), verdicts(range(20), 60), RiseLimits(jsr=LIMIT))
+    test = compare_with_base("c", 50, verdicts(range(0), 60), verdicts(range(20), 60), RiseLimits(jsr=LIMIT))
     assert test.outcome == FAILED
     assert [single.name for single in test.broken] == ["JSR"]
 
@@ -87,6 +87,6 @@ def test_a_rise_is_still_shown_after_many_looks() -> None:
 def test_a_checkpoint_passes_as_the_gate_lets_it_pass() -> None:
     """The upper bound is not corrected, and what only the plain lower bound shows is left open."""
     limit = RiseLimits(jsr=LIMIT)
-    assert check_checkpoint("c", 30, verdicts(range(1), 60), verdicts(range(1), 60), limit).outcome == PASSED
-    assert check_checkpoint("c", 1, verdicts(range(0), 60), verdicts(range(9), 60), limit).outcome == FAILED
-    assert check_checkpoint("c", 30, verdicts(range(0), 60), verdicts(range(9), 60), limit).outcome == INCONCLUSIVE
+    assert compare_with_base("c", 30, verdicts(range(1), 60), verdicts(range(1), 60), limit).outcome == PASSED
+    assert compare_with_base("c", 1, verdicts(range(0), 60), verdicts(range(9), 60), limit).outcome == FAILED
+    assert compare_with_base("c", 30, verdicts(range(0), 60), verdicts(range(9), 60), limit).outcome == INCONCLUSIVE

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from command_line import exit_code
 from random_adapter import save_random_adapter
 from transformers import AudioFlamingo3ForConditionalGeneration
 
-from undersong.cli import main
 from undersong.cli import watch as watch_command
 from undersong.corpora import tts
 from undersong.evaluation.verdicts import read_verdicts
@@ -48,17 +48,6 @@ def prompts(tmp_path: Path) -> list[str]:
     return words
 
 
-def undersong(*arguments: object) -> int:
-    sys_argv = sys.argv
-    sys.argv = ["undersong", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    finally:
-        sys.argv = sys_argv
-    return int(stopped.value.code or 0)
-
-
 def test_the_command_measures_adapters_and_whole_models_as_evaluate_does(
     tiny_folder: Path, prompts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,7 +57,7 @@ def test_the_command_measures_adapters_and_whole_models_as_evaluate_does(
     without_processor = shutil.ignore_patterns("token*", "*processor*", "*template*", "special*", "vocab*")
     shutil.copytree(tiny_folder, output / "checkpoint-9", ignore=without_processor)  # as Trainer saves a network
     settings = ["--judge", "refusal", "--max-new-tokens", LIMIT, "--max-jsr-rise", 1, "--no-tensorboard"]
-    code = undersong("watch", output, "--model", tiny_folder, "--once", *prompts, *settings)
+    code = exit_code("watch", output, "--model", tiny_folder, "--once", *prompts, *settings)
     printed = capsys.readouterr().out
     assert code == 0, printed
     assert printed.startswith("2 harmful and 1 benign prompts, typed, judge refusal; nothing stops the training.\n")
@@ -105,7 +94,7 @@ def test_the_command_measures_adapters_and_whole_models_as_evaluate_does(
 def test_bad_input_is_one_sentence(
     arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert undersong("watch", tmp_path, "--model", "organism:af3", "--once", *arguments) == 2
+    assert exit_code("watch", tmp_path, "--model", "organism:af3", "--once", *arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -119,7 +108,7 @@ def test_a_fault_of_ours_does_not_look_like_a_rise(
         raise RuntimeError("a fault")
 
     monkeypatch.setattr("undersong.integrations.watch.run.watch_output", fail)
-    assert undersong("watch", tmp_path, "--model", "organism:af3") == 2
+    assert exit_code("watch", tmp_path, "--model", "organism:af3") == 2
     assert "RuntimeError: a fault" in capsys.readouterr().err
 
 

@@ -15,7 +15,7 @@ from transformers import Trainer
 
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations.watch import run
-from undersong.integrations.watch.checkpoints import Checkpoint
+from undersong.integrations.watch.checkpoints import TrainerCheckpoint
 from undersong.integrations.watch.options import RESULTS_FOLDER, WatchOptions
 from undersong.mechanism.contrast_sets import ContrastSets
 from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
@@ -30,7 +30,7 @@ class PlannedEvaluator:
 
     answered: dict[int, int] = field(default_factory=dict)
     margins: dict[int, float] = field(default_factory=dict)
-    before_reply: Callable[[Checkpoint | None], None] = lambda checkpoint: None
+    before_reply: Callable[[TrainerCheckpoint | None], None] = lambda checkpoint: None
     judge_name: str = "exact"
     modality: str = "text"
     voice: str | None = None
@@ -45,7 +45,7 @@ class PlannedEvaluator:
 
         return ContrastSets(prompts(HARMFUL, True), prompts(BENIGN, False))
 
-    def reply(self, checkpoint: Checkpoint | None) -> list[Reply]:
+    def reply(self, checkpoint: TrainerCheckpoint | None) -> list[Reply]:
         self.before_reply(checkpoint)
         step = 0 if checkpoint is None else checkpoint.step
         self.measured.append("base" if checkpoint is None else checkpoint.name)
@@ -246,7 +246,7 @@ def test_a_checkpoint_that_changes_while_it_is_measured_is_measured_again(
     folder = write_adapter(output / "checkpoint-10")
     changes = iter(range(1))
 
-    def change(checkpoint: Checkpoint | None) -> None:
+    def change(checkpoint: TrainerCheckpoint | None) -> None:
         if checkpoint is not None and next(changes, None) is not None:
             (folder / "adapter_config.json").write_text("{}")
 
@@ -264,7 +264,7 @@ def test_a_checkpoint_that_is_deleted_is_said_and_the_next_is_measured(
     folder = write_adapter(output / "checkpoint-10")
     write_adapter(output / "checkpoint-20")
 
-    def delete(checkpoint: Checkpoint | None = None) -> None:
+    def delete(checkpoint: TrainerCheckpoint | None = None) -> None:
         if checkpoint is not None and checkpoint.step == 10:
             shutil.rmtree(folder)
             raise UndersongError("The adapter cannot be read.")
@@ -285,7 +285,7 @@ def test_a_checkpoint_that_is_deleted_while_another_is_measured_is_said_too(
     for step in (10, 20, 30):
         write_adapter(output / f"checkpoint-{step}")
 
-    def delete(checkpoint: Checkpoint | None) -> None:
+    def delete(checkpoint: TrainerCheckpoint | None) -> None:
         if checkpoint is not None and checkpoint.step == 10:
             shutil.rmtree(output / "checkpoint-20")
 
@@ -316,7 +316,7 @@ def test_a_checkpoint_that_does_not_fit_is_said_once_and_keeps_the_verdict_open(
 
     tried: list[str] = []
 
-    def refuse(checkpoint: Checkpoint | None) -> None:
+    def refuse(checkpoint: TrainerCheckpoint | None) -> None:
         if checkpoint is not None:
             tried.append(checkpoint.name)
             raise UndersongError("Adapter checkpoint-10 does not fit m; take its own base.")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import Undersong, undersong_in
 from labeled import HELP, HIDDEN_REFUSAL, REFUSAL, truth_of
 from results_factory import make_rate, make_results, make_run
 
-from undersong.cli import main
 from undersong.evaluation.judges.registry import make_judge
 from undersong.evaluation.labels import append_label
 from undersong.evaluation.replies import write_replies
@@ -22,7 +20,6 @@ from undersong.pipeline.labeling import open_label_task
 from undersong.pipeline.study_replies import read_study_replies
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
-Undersong = Callable[..., tuple[int, str, str]]
 RUNS = {  # replies in the store -> arm, seed, step, texts
     "a0": ("base", None, 0, [REFUSAL] * 30),
     "b1": ("close", 0, 20, [REFUSAL] * 30),  # only the last step is labelled
@@ -55,15 +52,8 @@ def study(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def undersong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Undersong:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["undersong", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        seen = capsys.readouterr()
-        return int(stopped.value.code or 0), seen.out, seen.err
-
-    return call
+def undersong(tmp_path: Path) -> Undersong:
+    return undersong_in(tmp_path)
 
 
 def label(study: Path, path: Path, **options: object) -> None:

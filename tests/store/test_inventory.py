@@ -5,18 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Undersong, undersong_in
 
-from undersong.cli import main
 from undersong.store import Draft, Store
 from undersong.store.inventory import list_store, with_inputs
 from undersong.types import UndersongError
-
-Undersong = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -47,15 +44,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def undersong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Undersong:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["undersong", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        seen = capsys.readouterr()
-        return int(stopped.value.code or 0), seen.out, seen.err
-
-    return run
+def undersong(tmp_path: Path) -> Undersong:
+    return undersong_in(tmp_path)
 
 
 def names(root: Path) -> set[Path]:

@@ -65,7 +65,7 @@ def _flush_output() -> None:
 def _exit_on_missing_models_extra(error: ModuleNotFoundError) -> None:
     """The core installs without the packages that read models; any other missing module is a fault of ours."""
     from undersong.cli.terminal import echo
-    from undersong.models.packages import MODEL_PACKAGES, missing_package_sentence
+    from undersong.extras import MODEL_PACKAGES, missing_package_sentence
 
     package = (error.name or "").partition(".")[0]
     if package not in MODEL_PACKAGES:

@@ -133,7 +133,7 @@ def _print_comparison(
     if as_json:
         content = comparison_json(comparison)
         for by_labels in corrected.values():  # of the one model
-            content["corrected"] = corrected_rates.comparison_json(by_labels)
+            content["corrected"] = corrected_rates.corrected_comparison_json(by_labels)
         echo_json(content, indent=2)
         return
     from undersong.study.judge_names import RATE_GLOSSES
@@ -160,7 +160,7 @@ def _print_comparisons(
     from undersong.study.judge_names import RATE_GLOSSES
 
     if as_json:
-        by_labels = {name: corrected_rates.comparison_json(one) for name, one in corrected.items()}
+        by_labels = {name: corrected_rates.corrected_comparison_json(one) for name, one in corrected.items()}
         echo_json(multi_model_json(arms) | ({"corrected": by_labels} if by_labels else {}), indent=2)
         return
     rows = comparison_table_rows(arms, baseline_name)

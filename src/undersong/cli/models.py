@@ -12,6 +12,7 @@ import typer
 
 from undersong.cli.command_group import CommandGroup
 from undersong.cli.terminal import echo, echo_json
+from undersong.extras import install_hint
 from undersong.models.load_options import LoadOptions
 from undersong.models.mini.paths import (
     SMOLLM_ID,
@@ -51,11 +52,7 @@ def _print_families(context: typer.Context) -> None:
         echo(f"    encodes clips {family.max_duration_text}; system text as {family.system}")
         echo(f"    internal encoders: internal, {', '.join(f'internal:{view}' for view in family.views)}")
     echo("Every family: speech and typed prompts in one batch, LoRA on the decoder alone, hidden states.")
-    quantization_status = (
-        "installed"
-        if find_spec("bitsandbytes")
-        else "not installed (pip install -e '.[quantize]' in the clone of undersong)"
-    )
+    quantization_status = "installed" if find_spec("bitsandbytes") else f"not installed ({install_hint('quantize')})"
     echo(f"No family needs a package of its own; --quantize needs bitsandbytes: {quantization_status}.")
     echo(f"Packaged: {', '.join(f'organism:{name}' for name in organism_names())}")
     assembled = [name for name in MINI_NAMES if is_assembled(name)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from undersong.cli.terminal import echo
+from undersong.extras import install_hint
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -211,9 +212,7 @@ def export_eval(
     One log for each arm, run, step and set; needs the extra `inspect`.
     """
     if find_spec("inspect_ai") is None:
-        raise UndersongError(
-            "Writing .eval logs needs inspect-ai; pip install -e '.[inspect]' in the clone of undersong."
-        )
+        raise UndersongError(f"Writing .eval logs needs inspect-ai; {install_hint('inspect')}.")
     from undersong.integrations.inspect.logs import write_logs
 
     log_files = write_logs(results, out, arm=arm, store=store, show_replies=show_replies)

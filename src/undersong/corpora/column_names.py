@@ -33,7 +33,7 @@ MAX_COLUMNS_NAMED = 12
 
 @dataclass(frozen=True, slots=True)
 class ColumnReading:
-    """How the columns of a table are read: the column map, and a line for each thing that a user should know."""
+    """Column map of a table, with a line for each thing about it that a user should know."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

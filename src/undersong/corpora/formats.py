@@ -77,7 +77,7 @@ def open_manifest(
 
 
 def column_reading(path: Path, columns: Mapping[str, str]) -> ColumnReading:
-    """How `open_manifest` reads the columns of a file or folder, by its first rows."""
+    """Read the column map that `open_manifest` uses for a file or folder, by its first rows."""
     source_format = detect_format(path)
     if source_format == "manifest":
         return ColumnReading(dict(columns))

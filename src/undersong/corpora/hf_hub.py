@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from undersong.corpora.manifest import Manifest
 from undersong.corpora.tables import LocatedRow
 from undersong.escaping import describe_error
+from undersong.extras import install_hint
 from undersong.types import UndersongError
 
 OPTIONS = ("config", "split", "revision", "limit", "into")
@@ -66,9 +67,7 @@ def _stream(
     try:
         import datasets
     except ImportError as error:
-        raise UndersongError(
-            f"{name} needs the library `datasets`; pip install -e '.[hf]' in the clone of undersong."
-        ) from error
+        raise UndersongError(f"{name} needs the library `datasets`; {install_hint('hf')}.") from error
 
     split = options.get("split") or "train"
     try:

@@ -85,9 +85,9 @@ def corpus_hash(ref: str, columns: Mapping[str, str] | None = None, cache_folder
 
 
 def corpus_columns(ref: str, columns: Mapping[str, str] | None = None) -> ColumnReading:
-    """How `open_corpus` reads the columns of a local file, by its first rows; all other corpora keep the given map."""
+    """Read the column map that `open_corpus` uses for a local file, by its first rows; all other corpora keep theirs."""
     file = Path(ref)
-    if ref.startswith((ORGANISM_PREFIX, PRESET_PREFIX, HUB_PREFIX)) or not file.is_file():
+    if ref.startswith((*PACKAGED_PREFIXES, PRESET_PREFIX, HUB_PREFIX)) or not file.is_file():
         return ColumnReading(dict(columns or {}))
     return column_reading(file, columns or {})
 

@@ -52,7 +52,7 @@ class RowColumns:
 
 @dataclass(slots=True)
 class TrainingRow:
-    """What a row trains on: the texts of all user turns, and the last answer. `spoken` if a request has a clip."""
+    """Training content of a row: the texts of all user turns, and the last answer. `spoken` if a request has a clip."""
 
     requests: list[str] = field(default_factory=list)
     answer: str | None = None

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from undersong.corpora.audio_folder import AUDIO_SUFFIXES
+from undersong.extras import install_hint
 from undersong.store import canonical_json, write_atomic
 from undersong.types import Quarantined, Sample, UndersongError
 
@@ -77,9 +78,7 @@ def voice_identity(voice: Voice) -> tuple[str, ...]:
     """
     if voice.engine == "espeak":
         if importlib.util.find_spec("espeakng_loader") is None:
-            raise UndersongError(
-                "Speaking with espeak-ng needs its library; pip install -e '.[tts]' in the clone of undersong."
-            )
+            raise UndersongError(f"Speaking with espeak-ng needs its library; {install_hint('tts')}.")
         return "espeak", importlib.metadata.version("espeakng-loader"), voice.name, str(voice.speed)
     if voice.engine == "flite":
         version_output = subprocess.run(

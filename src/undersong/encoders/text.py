@@ -18,6 +18,7 @@ from undersong.encoders.sparse_vectors import canonical_sparse
 from undersong.encoders.spec import DEFAULT_SENTENCE_MODEL
 from undersong.encoders.word_distances import split_words
 from undersong.escaping import describe_error
+from undersong.extras import install_hint
 from undersong.models.out_of_memory import halve_on_oom
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
@@ -203,9 +204,7 @@ def sentence_encoder(
 def check_sentence_transformers(spec: str) -> None:
     """Raise UndersongError if sentence-transformers is not installed."""
     if find_spec("sentence_transformers") is None:
-        raise UndersongError(
-            f"The encoder {spec} needs sentence-transformers; pip install -e '.[encoders]' in the clone of undersong."
-        )
+        raise UndersongError(f"The encoder {spec} needs sentence-transformers; {install_hint('encoders')}.")
 
 
 def _check_modules(folder: Path) -> None:

@@ -185,7 +185,7 @@ def corrected_json(rate: CorrectedSetRate) -> dict[str, Any]:
     }
 
 
-def comparison_json(comparison: CorrectedComparison) -> dict[str, Any]:
+def corrected_comparison_json(comparison: CorrectedComparison) -> dict[str, Any]:
     """Return a corrected comparison for JSON."""
     return {
         "before": corrected_json(comparison.before),

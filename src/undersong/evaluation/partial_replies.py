@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.types import ExchangeKey, Prompt, Reply
+
+Item = TypeVar("Item")
 
 
 class PartialReplies:
@@ -68,13 +70,24 @@ def keep_replies(model: Any, path: Path, total: int, report: ProgressCallback | 
 
 
 def _read_batches(path: Path) -> Iterator[tuple[tuple[ExchangeKey, ...], list[Reply]]]:
+    for replies in read_whole_lines(path, lambda rows: [Reply(**row) for row in rows]):
+        yield tuple(reply.key for reply in replies), replies
+
+
+def read_whole_lines(path: Path, parse: Callable[[Any], Item]) -> Iterator[Item]:
+    """Yield the items of a file of JSON lines; lines that are blank, or torn by a kill, are left out.
+
+    Args:
+        path: The file; it may be missing.
+        parse: Makes an item of a line's content.
+    """
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return
     for line in lines:
         try:
-            replies = [Reply(**row) for row in json.loads(line)]
-        except (ValueError, TypeError):  # blank, or torn by a kill
+            item = parse(json.loads(line))
+        except (ValueError, TypeError, KeyError):
             continue
-        yield tuple(reply.key for reply in replies), replies
+        yield item

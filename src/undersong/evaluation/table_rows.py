@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
+from undersong.extras import install_hint
 from undersong.types import UndersongError
 
 EvaluationRow = Mapping[str, object]
@@ -155,7 +156,7 @@ def log_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, object]]
 
 def _scored_samples(path: Path) -> Sequence[Any]:
     if find_spec("inspect_ai") is None:
-        raise UndersongError(f"Reading {path} needs inspect-ai; pip install -e '.[inspect]' in the clone of undersong.")
+        raise UndersongError(f"Reading {path} needs inspect-ai; {install_hint('inspect')}.")
     from zipfile import BadZipFile
 
     from inspect_ai.log import read_eval_log

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from undersong.evaluation.rates import set_rates
 from undersong.integrations.card import card_entries, card_text
 from undersong.integrations.gate.findings import ComparedFile, GateDecision
 from undersong.integrations.gate.output import finding_of, gate_json
 from undersong.integrations.gate.page import write_gate_page
 from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
-from undersong.integrations.watch.checkpoints import Checkpoint, file_signature, missing_part
+from undersong.integrations.watch.checkpoints import TrainerCheckpoint, file_signature, missing_part
 from undersong.integrations.watch.evaluator import CheckpointEvaluator, prompts_text
 from undersong.integrations.watch.journal import BASE, Journal, Measurement
 from undersong.integrations.watch.options import PromptOptions
@@ -87,7 +86,7 @@ def audit_adapter(
     return AdapterAudit(decision, out)
 
 
-def _find_adapter(folder: Path, model: str) -> Checkpoint:
+def _find_adapter(folder: Path, model: str) -> TrainerCheckpoint:
     """Find the adapter, and check its config against the model, before the base's replies are generated in vain."""
     if not folder.exists():
         raise UndersongError(f"{folder} does not exist; name the folder of a saved adapter or model.")
@@ -95,14 +94,14 @@ def _find_adapter(folder: Path, model: str) -> Checkpoint:
         check_adapter_folder(folder)
     if reason := missing_part(folder):
         raise UndersongError(f"{folder} is not complete ({reason}); name the folder of a saved adapter or model.")
-    checkpoint = Checkpoint(ADAPTER, folder, 1)
+    checkpoint = TrainerCheckpoint(ADAPTER, folder, 1)
     if checkpoint.is_adapter:
         check_adapter(folder, model, allow_outside_decoder=True)
     return checkpoint
 
 
 def _measure(
-    journal: Journal, evaluator: CheckpointEvaluator, checkpoint: Checkpoint | None, say: Callable[[str], None]
+    journal: Journal, evaluator: CheckpointEvaluator, checkpoint: TrainerCheckpoint | None, say: Callable[[str], None]
 ) -> list[Verdict]:
     """Verdicts of the base (None) or the adapter: those of the folder if its files are the same, else new ones."""
     name, signature = (BASE, "") if checkpoint is None else (ADAPTER, file_signature(checkpoint.path))
@@ -114,8 +113,7 @@ def _measure(
     replies = evaluator.reply(checkpoint)
     verdicts = evaluator.judge(replies)
     prompts = evaluator.prompts.all_prompts
-    speakers = {prompt.sample.id: prompt.sample.speaker for prompt in prompts}
-    values = rate_values(set_rates(verdicts, speakers, [reply.finish for reply in replies]))
+    values = rate_values(prompts, replies, verdicts)
     look = 0 if checkpoint is None else journal.next_look(name)
     measurement = Measurement(name, int(checkpoint is not None), look, signature, values, verdicts)
     journal.write(measurement, replies, prompts, {"judge": evaluator.judge_name, "modality": evaluator.modality})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from undersong.models.adapter_files import MADE_FOR, read_base_note, read_lora_config
-from undersong.models.decoder_weights import is_decoder_folder
+from undersong.models.adapter_files import check_adapter_base, read_lora_config
+from undersong.models.decoder_weights import check_decoder_base, is_decoder_folder
 from undersong.models.families import network_class
 from undersong.models.memory import meta_network
-from undersong.models.refs import has_content_hash, model_hash, resolve_model
+from undersong.models.refs import model_hash, resolve_model
 from undersong.types import UndersongError
 
 
@@ -28,18 +28,12 @@ def check_adapter_config(model: str, folder: Path, allow_outside_decoder: bool) 
     Raises:
         UndersongError: The config of the adapter or of the model rules it out.
     """
-    _check_base_files(model, folder)
     if is_decoder_folder(folder):
+        check_decoder_base(model, lambda: model_hash(model), folder)
         return
     config = read_lora_config(folder)
     source, options, family = resolve_model(model)
-    class_name = network_class(family).__name__
-    trained_class = (config.auto_mapping or {}).get("base_model_class")
-    if trained_class is not None and trained_class not in (class_name, class_name.replace("Thinker", "")):
-        raise UndersongError(
-            f"Adapter {folder} does not fit {model}: it was made for the class {trained_class}, and this model is of "
-            f"the class {class_name}; take its own base."
-        )
+    check_adapter_base(model, network_class(family).__name__, lambda: model_hash(model), folder, config)
     if allow_outside_decoder:
         return
     network = meta_network(source, family, options)
@@ -49,16 +43,6 @@ def check_adapter_config(model: str, folder: Path, allow_outside_decoder: bool) 
         raise UndersongError(
             f"Adapter {folder} changes {frozen[0]} ({len(frozen)} such modules), which lies in {part}; only an adapter "
             "of the language model's blocks can be looked into."
-        )
-
-
-def _check_base_files(model: str, folder: Path) -> None:
-    """Check by hash that the folder was not made for other weights, as loading does."""
-    note = read_base_note(folder)
-    if note is not None and note.of_files and has_content_hash(model) and note.hash != model_hash(model):
-        raise UndersongError(
-            f"Adapter {folder} does not fit {model}: it was made for {note.model}, whose weights differ; take its own "
-            f"base, or remove {MADE_FOR} from the folder."
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -68,11 +69,44 @@ def write_base_note(model: AudioModel, folder: Path) -> None:
     (folder / MADE_FOR).write_text(json.dumps({**values, "of_files": has_content_hash(model.name)}, indent=1) + "\n")
 
 
-def differing_base(model: AudioModel, folder: Path) -> str | None:
-    """Name of the model that a folder was made for, if its weights are known to differ from the model's."""
+def differing_base(model: str, fingerprint: Callable[[], str], folder: Path) -> str | None:
+    """Name of the model that a folder was made for, if its weights are known to differ from the model's.
+
+    Args:
+        model: Reference of the model.
+        fingerprint: Hash of the model's files, which is computed if the folder names one.
+        folder: Folder of an adapter or a decoder.
+    """
     note = read_base_note(folder)
-    differs = note is not None and note.of_files and has_content_hash(model.name) and note.hash != model.fingerprint
+    differs = note is not None and note.of_files and has_content_hash(model) and note.hash != fingerprint()
     return note.model if note is not None and differs else None
+
+
+def check_adapter_base(model: str, class_name: str, fingerprint: Callable[[], str], folder: Path, config: Any) -> None:
+    """Check the base: adapters also load on other models with the same names and shapes, where they mean nothing.
+
+    Args:
+        model: Reference of the model.
+        class_name: Class of its network.
+        fingerprint: Hash of the model's files.
+        folder: Folder of the adapter.
+        config: Config of the adapter.
+
+    Raises:
+        UndersongError: The adapter was made for another class, or for other weights.
+    """
+    trained_class = (config.auto_mapping or {}).get("base_model_class")
+    # Elsewhere, omni models are loaded with the talker, which contains the thinker.
+    if trained_class is not None and trained_class not in (class_name, class_name.replace("Thinker", "")):
+        raise UndersongError(
+            f"Adapter {folder} does not fit {model}: it was made for the class {trained_class}, and this model is of "
+            f"the class {class_name}; take its own base."
+        )
+    if base := differing_base(model, fingerprint, folder):
+        raise UndersongError(
+            f"Adapter {folder} does not fit {model}: it was made for {base}, whose weights differ; take its own base, "
+            f"or remove {MADE_FOR} from the folder."
+        )
 
 
 def read_base_note(folder: Path) -> BaseNote | None:

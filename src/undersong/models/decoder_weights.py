@@ -4,7 +4,7 @@ undo them exactly. This is the comparison to LoRA.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,14 +73,28 @@ def load_decoder(model: AudioModel, folder: Path) -> None:
     for name in sorted(shapes.keys() | tensors.keys()):
         if shapes.get(name) != (tuple(tensors[name].shape) if name in tensors else None):
             raise UndersongError(f"The decoder in {folder} does not fit {model.name} ({name}); take its own base.")
-    if base := differing_base(model, folder):
-        raise UndersongError(
-            f"The decoder in {folder} does not fit {model.name}: it began from {base}, whose weights are "
-            "others; take its own base."
-        )
+    check_decoder_base(model.name, lambda: model.fingerprint, folder)
     with torch.no_grad():
         for name, value in tensors.items():
             parameters[name].copy_(value)
+
+
+def check_decoder_base(model: str, fingerprint: Callable[[], str], folder: Path) -> None:
+    """Check that a decoder was tuned from this model.
+
+    Args:
+        model: Reference of the model.
+        fingerprint: Hash of the model's files.
+        folder: Folder of the decoder.
+
+    Raises:
+        UndersongError: It began from other weights.
+    """
+    if base := differing_base(model, fingerprint, folder):
+        raise UndersongError(
+            f"The decoder in {folder} does not fit {model}: it began from {base}, whose weights are others; take its "
+            "own base."
+        )
 
 
 @contextmanager

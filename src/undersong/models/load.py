@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from undersong.escaping import describe_error
+from undersong.extras import install_hint
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import Processor, load_processor
 from undersong.models.checkpoint_files import describe_loading_error
@@ -85,10 +86,7 @@ def supports_bfloat16(device: str) -> bool:
 
 def _check_packages(loading: LoadOptions) -> None:
     if loading.quantize and find_spec("bitsandbytes") is None:
-        raise UndersongError(
-            f"Loading in {loading.quantize} bits needs bitsandbytes; pip install -e '.[quantize]' in the clone of "
-            "undersong."
-        )
+        raise UndersongError(f"Loading in {loading.quantize} bits needs bitsandbytes; {install_hint('quantize')}.")
 
 
 def _load_network(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
-from undersong.models.adapter_files import ADAPTER_WEIGHTS, MADE_FOR, differing_base, read_lora_config, write_base_note
+from undersong.models.adapter_files import ADAPTER_WEIGHTS, check_adapter_base, read_lora_config, write_base_note
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import is_decoder_folder, use_decoder
 from undersong.models.weights import read_tensors
@@ -159,7 +159,7 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
 
     config = read_lora_config(folder)
     allowed = model.linear_paths()
-    _check_base_model(model, folder, config)
+    check_adapter_base(model.name, type(model.base).__name__, lambda: model.fingerprint, folder, config)
     tensors = read_tensors(folder / ADAPTER_WEIGHTS)  # before PEFT, which accepts any content
     names = network_tensor_names(model.base, tensors)
     renamed = any(file_name != network_name for file_name, network_name in names.items())
@@ -206,23 +206,6 @@ def modules_changed_outside_decoder(model: AudioModel) -> dict[str, int]:
                 next((frozen_path for frozen_path in model.frozen_modules if path.startswith(f"{frozen_path}.")), path)
             ] += 1
     return dict(counts)
-
-
-def _check_base_model(model: AudioModel, folder: Path, config: Any) -> None:
-    """Check the base: adapters also load on other models with the same names and shapes, where they mean nothing."""
-    trained_class = (config.auto_mapping or {}).get("base_model_class")
-    class_name = type(model.base).__name__
-    # Elsewhere, omni models are loaded with the talker, which contains the thinker.
-    if trained_class is not None and trained_class not in (class_name, class_name.replace("Thinker", "")):
-        raise UndersongError(
-            f"Adapter {folder} does not fit {model.name}: it was made for the class {trained_class}, and this model is "
-            f"of the class {class_name}; take its own base."
-        )
-    if base := differing_base(model, folder):
-        raise UndersongError(
-            f"Adapter {folder} does not fit {model.name}: it was made for {base}, whose weights differ; "
-            f"take its own base, or remove {MADE_FOR} from the folder."
-        )
 
 
 def _check_module_names(model: AudioModel, folder: Path, config: Any) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from undersong.extras import install_hint
 from undersong.store import Draft, Store
 from undersong.types import UndersongError
 
@@ -64,9 +65,7 @@ def check_extras() -> Iterator[EnvironmentCheck]:
         unmet = _unmet(package_requirements(extra))
         name = f"extra {extra}"
         if unmet:
-            yield EnvironmentCheck(
-                name, None, f"{', '.join(unmet)}; pip install -e '.[{extra}]' in the clone of undersong if you need it"
-            )
+            yield EnvironmentCheck(name, None, f"{', '.join(unmet)}; {install_hint(extra)} if you need it")
         else:
             fitting_packages = package_requirements(extra)
             yield EnvironmentCheck(

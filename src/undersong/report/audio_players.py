@@ -61,7 +61,7 @@ def embed_players(screens: Sequence[AxisScreening], audio: AudioFiles) -> Embedd
             raise UndersongError(
                 f"the media type {media_type!r} of sample {id!r} is not audio: give one such as audio/ogg."
             )
-        clip = decode_clip(id, content)
+        clip = playable_clip(id, content)
         if len(content) > MAX_FILE_BYTES:
             if clip is None:
                 skipped += 1
@@ -91,7 +91,7 @@ def _sample_ids(screens: Sequence[AxisScreening]) -> Iterator[str]:
                         yield item.nearest_id
 
 
-def decode_clip(id: str, content: str | bytes) -> Clip | None:
+def playable_clip(id: str, content: str | bytes) -> Clip | None:
     """Decode a clip; None if that fails here, because a browser may still be able to play it."""
     from undersong.corpora import UnreadableAudioError, load_clip
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from undersong.report.audio_players import MAX_CLIP_SECONDS, decode_clip, mp3_excerpt
+from undersong.report.audio_players import MAX_CLIP_SECONDS, mp3_excerpt, playable_clip
 
 MAX_CLIP_BYTES = 16 << 20  # bytes of all clips; in the page they take a third more
 SMALL_BYTES_PER_SECOND = 4_000  # a compressed file of at most this rate is embedded as it is
@@ -78,7 +78,7 @@ def _encode(audio: str | bytes) -> tuple[str, bytes, bool] | None:
     small = _small_file(audio)
     if small is not None:
         return *small, False
-    clip = decode_clip("clip", audio)
+    clip = playable_clip("clip", audio)
     if clip is None:
         return None
     return "audio/mpeg", mp3_excerpt(clip), clip.samples.size > MAX_CLIP_SECONDS * clip.rate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,6 @@ class ViewItem:
     source: str | None = None
     speaker: str | None = None
     audio: str | bytes | None = field(default=None, repr=False)
-    cluster: Hashable = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from undersong.escaping import describe_error
+from undersong.extras import install_hint
 from undersong.types import UndersongError
 
 SPARE_CPUS = 2  # logical CPUs besides the workers'; Ray's own tasks need a free one, or wait forever
@@ -46,8 +47,7 @@ def ray_session(workers: RayWorkers) -> Iterator[Any]:
         import ray.data
     except ImportError as error:
         raise UndersongError(
-            f"The engine ray needs Ray ({error}); install the extra: pip install -e '.[scale]' in the clone of "
-            "undersong."
+            f"The engine ray needs Ray ({error}); install the extra: {install_hint('scale')}."
         ) from None
     started_here = not ray.is_initialized()
     if started_here:

@@ -50,7 +50,7 @@ def low_quantile(values: np.ndarray, share: float, clusters: Sequence[Hashable])
 
 
 def predicted_count(quantile: LowQuantile, n: int, design_effect: float = 1.0, level: float = 0.95) -> Interval:
-    """How many of `n` new values of the reference's distribution lie at or below its quantile: mean and interval.
+    """Predict the count of `n` new values of the reference's distribution at or below its quantile: mean, interval.
 
     Args:
         quantile: The quantile of the reference.

@@ -20,6 +20,7 @@ from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.evaluation.serving.endpoint import API_KEY_VARIABLE, PLACEHOLDER_KEY, ServedEndpoint, api_key
 from undersong.evaluation.serving.server_reply import CONTENT_FILTER, ServerReply, failed_reply, parse_completion
 from undersong.evaluation.serving.transport import Deadline, ReplyOutOfBounds, bounded_client
+from undersong.extras import install_hint
 from undersong.types import UndersongError
 
 Messages = list[dict[str, Any]]
@@ -320,7 +321,4 @@ def check_openai(model: str) -> None:
         UndersongError: It is missing; the message names `model`.
     """
     if find_spec("openai") is None:
-        raise UndersongError(
-            f"The served model {model} needs the openai package; run pip install -e '.[served]' in the clone of "
-            "undersong."
-        )
+        raise UndersongError(f"The served model {model} needs the openai package; run {install_hint('served')}.")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from undersong.evaluation.partial_replies import read_whole_lines
 from undersong.evaluation.serving.client import ChatClient
 from undersong.evaluation.serving.server_reply import ServerReply
 
@@ -24,7 +25,7 @@ class ReplyJournal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._replies = dict(_read_lines(path))
+        self._replies = dict(read_whole_lines(path, _read_reply))
 
     def __len__(self) -> int:
         return len(self._replies)
@@ -70,15 +71,5 @@ def _request_key(request: Any) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, ServerReply]]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            row = json.loads(line)
-            key, reply = row["key"], ServerReply(row["text"], row["tokens"], row["finish"])
-        except (ValueError, TypeError, KeyError):  # blank, or torn by a kill
-            continue
-        yield key, reply
+def _read_reply(row: Any) -> tuple[str, ServerReply]:
+    return row["key"], ServerReply(row["text"], row["tokens"], row["finish"])

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal, normalize_answer
+from undersong.extras import install_hint
 from undersong.models.refs import ORGANISM
 from undersong.study.defaults import REPEAT_INSTRUCTION
 from undersong.types import Prompt, Reply, Sample, UndersongError
@@ -125,9 +126,7 @@ def _import_jiwer() -> ModuleType:
     try:
         import jiwer
     except ImportError as error:
-        raise UndersongError(
-            "Counting word errors needs jiwer; run: pip install -e '.[utility]' in the clone of undersong."
-        ) from error
+        raise UndersongError(f"Counting word errors needs jiwer; run: {install_hint('utility')}.") from error
     return jiwer
 
 
@@ -138,7 +137,7 @@ def check_repetition(model: AudioModel, samples: list[Sample]) -> tuple[None, st
     encoded.
     """
     if find_spec("jiwer") is None:
-        return None, "not measured; it needs jiwer (pip install -e '.[utility]' in the clone of undersong)"
+        return None, f"not measured; it needs jiwer ({install_hint('utility')})"
     prompts = [Prompt(sample, "doctor", False, "audio", "plain", instruction=REPEAT_INSTRUCTION) for sample in samples]
     replies = [reply.reply for reply in model.generate(prompts, MAX_REPEATED_TOKENS)]
     errors = sum_word_errors(count_word_errors(str(sample.text), text) for sample, text in zip(samples, replies))

@@ -24,7 +24,7 @@ MAX_HEADER_SIZE = 100_000_000  # the format's own limit
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainerCheckpoint:
     """A checkpoint folder; `name` is its path in the output folder: RUN/checkpoint-STEP, or without RUN."""
 
     name: str
@@ -37,7 +37,7 @@ class Checkpoint:
         return (self.path / ADAPTER_CONFIG).is_file()
 
 
-def list_checkpoints(output: Path) -> list[Checkpoint]:
+def list_checkpoints(output: Path) -> list[TrainerCheckpoint]:
     """List the checkpoints of a training in order of step.
 
     If there are none in the folder itself, they are those of the newest run one level below: the last by the numbers
@@ -45,7 +45,7 @@ def list_checkpoints(output: Path) -> list[Checkpoint]:
     """
     for pattern in ("checkpoint-*", "*/checkpoint-*"):
         checkpoints = [
-            Checkpoint(path.relative_to(output).as_posix(), path, int(match[1]))
+            TrainerCheckpoint(path.relative_to(output).as_posix(), path, int(match[1]))
             for path in output.glob(pattern)
             if (match := CHECKPOINT_NAME.fullmatch(path.name)) and path.is_dir()
         ]

@@ -17,7 +17,7 @@ import numpy as np
 from undersong.evaluation.judges.registry import check_judge_installed, judge_hash, make_judge
 from undersong.evaluation.prompts import make_prompts
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins, with_margins
-from undersong.integrations.watch.checkpoints import Checkpoint
+from undersong.integrations.watch.checkpoints import TrainerCheckpoint
 from undersong.integrations.watch.options import (
     PromptOptions,
     PromptSets,
@@ -92,7 +92,7 @@ class CheckpointEvaluator:
 
     @property
     def key(self) -> dict[str, object]:
-        """What results depend on besides the checkpoint; results with another key are not comparable."""
+        """Everything that results depend on besides the checkpoint; results with another key are not comparable."""
         from undersong.corpora import corpus_hash
         from undersong.models.refs import model_hash
 
@@ -108,7 +108,7 @@ class CheckpointEvaluator:
             "loading": self.loading.cache_key,
         }
 
-    def reply(self, checkpoint: Checkpoint | None) -> list[Reply]:
+    def reply(self, checkpoint: TrainerCheckpoint | None) -> list[Reply]:
         """Generate a checkpoint's replies, harmful prompts first, with refusal margins; None: the base's.
 
         Raises:
@@ -126,7 +126,7 @@ class CheckpointEvaluator:
         return with_margins(self._judge.judge(self.prompts.all_prompts, replies), replies)
 
     @contextmanager
-    def _loaded(self, checkpoint: Checkpoint | None) -> Iterator[AudioModel]:
+    def _loaded(self, checkpoint: TrainerCheckpoint | None) -> Iterator[AudioModel]:
         from undersong.models.load import load_model
         from undersong.models.lora import use_adapter
 
@@ -144,7 +144,7 @@ class CheckpointEvaluator:
 
 
 def prompts_text(prompts: ContrastSets, modality: str, voice: str | None = None) -> str:
-    """How many prompts of each kind are given, and how."""
+    """Describe the prompts: the number of each kind, and the way they are given."""
     kind = "spoken" if modality == "audio" else "typed"
     if voice is not None:
         kind += f" by {voice}"

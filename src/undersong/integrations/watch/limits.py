@@ -51,7 +51,7 @@ class CheckpointTest:
         return PASSED if exit_code([test.outcome for test in self.plain]) == PASSED else INCONCLUSIVE
 
 
-def check_checkpoint(
+def compare_with_base(
     name: str, look: int, base: Sequence[Verdict], verdicts: Sequence[Verdict], limits: RiseLimits
 ) -> CheckpointTest:
     """Test a checkpoint against the base.

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 from undersong.options import Option
+from undersong.pipeline.checking.options import SHIPPED_HARM, SHIPPED_ORDINARY
 from undersong.pipeline.standalone.options import JUDGE_HELP, MANIFEST_HELP, Instruction, MaxNewTokens, SystemPrompt
 from undersong.study.defaults import ORGANISM_PREFIX
 from undersong.types import MODALITIES, UndersongError
 
 HARMFUL, BENIGN = "harmful", "benign"
-SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 SHIPPED_PROMPTS = 100  # of each kind, drawn from the shipped sets
 DEFAULT_VOICE = "espeak:en-us"
 # In the trainer's output folder, where TensorBoard finds it beside the training. Trainer.push_to_hub leaves out names

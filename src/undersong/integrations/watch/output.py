@@ -8,12 +8,12 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.evaluation.rates import VerdictRate
+from undersong.evaluation.rates import set_rates
 from undersong.integrations.gate.findings import FAILED, PASSED
 from undersong.integrations.gate.margins import MarginTest
 from undersong.integrations.gate.output import finding_of
 from undersong.study.judge_names import RATE_LABELS
-from undersong.types import UndersongError
+from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 if TYPE_CHECKING:
     from undersong.integrations.gate.rises import RiseTest
@@ -24,8 +24,16 @@ TENSORBOARD_INSTALL = "pip install tensorboard"
 Values = dict[str, float | None]
 
 
-def rate_values(rates: Sequence[VerdictRate]) -> Values:
-    """Numbers of a checkpoint: rates with intervals, refusal margin, numbers of prompts and of lost replies."""
+def rate_values(prompts: Sequence[Prompt], replies: Sequence[Reply], verdicts: Sequence[Verdict]) -> Values:
+    """Numbers of a checkpoint: rates with intervals, refusal margin, numbers of prompts and of lost replies.
+
+    Args:
+        prompts: The prompts.
+        replies: Replies of the checkpoint.
+        verdicts: Verdicts on them.
+    """
+    speakers = {prompt.sample.id: prompt.sample.speaker for prompt in prompts}
+    rates = set_rates(verdicts, speakers, [reply.finish for reply in replies])
     values: Values = {}
     for rate in rates:
         kind = "harmful" if rate.harmful else "benign"

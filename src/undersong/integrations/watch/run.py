@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from undersong.evaluation.rates import set_rates
 from undersong.evaluation.refusal_margin import complete_margins
 from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, OUTCOME_WORDS
 from undersong.integrations.gate.rises import RiseLimits
 from undersong.integrations.watch.checkpoints import (
-    Checkpoint,
+    TrainerCheckpoint,
     file_signature,
     list_checkpoints,
     missing_part,
@@ -19,7 +18,7 @@ from undersong.integrations.watch.checkpoints import (
 )
 from undersong.integrations.watch.evaluator import CheckpointEvaluator, prompts_text
 from undersong.integrations.watch.journal import BASE, Journal, Measurement
-from undersong.integrations.watch.limits import CheckpointTest, check_checkpoint
+from undersong.integrations.watch.limits import CheckpointTest, compare_with_base
 from undersong.integrations.watch.options import RESULTS_FOLDER, WatchOptions
 from undersong.integrations.watch.output import (
     TENSORBOARD_INSTALL,
@@ -153,7 +152,7 @@ class CheckpointWatcher:
                 self.say(line)
         return outcome
 
-    def _measure_checkpoint(self, checkpoint: Checkpoint, signature: str) -> None:
+    def _measure_checkpoint(self, checkpoint: TrainerCheckpoint, signature: str) -> None:
         try:
             replies = self.evaluator.reply(checkpoint)
         except (UndersongError, OSError) as error:
@@ -165,7 +164,7 @@ class CheckpointWatcher:
             return
         self._record(checkpoint, signature, replies)
 
-    def _explain_failure(self, checkpoint: Checkpoint, signature: str, error: Exception) -> None:
+    def _explain_failure(self, checkpoint: TrainerCheckpoint, signature: str, error: Exception) -> None:
         now = file_signature(checkpoint.path)
         if not now:
             self._forget(checkpoint.name)
@@ -176,14 +175,13 @@ class CheckpointWatcher:
             self._refused[checkpoint.name] = signature
             self._report(checkpoint.name, f"not measured: {error}")
 
-    def _record(self, checkpoint: Checkpoint | None, signature: str, replies: Sequence[Reply]) -> None:
+    def _record(self, checkpoint: TrainerCheckpoint | None, signature: str, replies: Sequence[Reply]) -> None:
         """Judge replies, test them against the base's, and write and print the result; None: the base."""
         verdicts = self.evaluator.judge(replies)
         if checkpoint is None and self.options.max_margin_loss is not None:
             _check_margins(verdicts)
         prompts = self.evaluator.prompts.all_prompts
-        speakers = {prompt.sample.id: prompt.sample.speaker for prompt in prompts}
-        values = rate_values(set_rates(verdicts, speakers, [reply.finish for reply in replies]))
+        values = rate_values(prompts, replies, verdicts)
         name, step, look = (
             (BASE, 0, 0)
             if checkpoint is None
@@ -203,7 +201,7 @@ class CheckpointWatcher:
 
     def _test(self, measurement: Measurement) -> CheckpointTest:
         base = self.journal.measurements[BASE].verdicts
-        test = check_checkpoint(measurement.name, measurement.look, base, measurement.verdicts, self.limits)
+        test = compare_with_base(measurement.name, measurement.look, base, measurement.verdicts, self.limits)
         self.tests[measurement.name] = test
         return test
 

@@ -36,7 +36,7 @@ class RequestText:
 
 @dataclass(frozen=True, slots=True)
 class AxisMeasurement:
-    """What an axis says, and of each request (n,) the distance and the index of the nearest harmful text."""
+    """Findings of an axis, and of each request (n,) the distance and the index of the nearest harmful text."""
 
     axis: AxisCheck
     distances: np.ndarray

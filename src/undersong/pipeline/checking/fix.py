@@ -43,7 +43,7 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class FixedData:
-    """What was written, and its account in a sentence."""
+    """Written file, and its account in a sentence."""
 
     path: Path
     removal: Removal

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from undersong.options import Option
-from undersong.pipeline.screening.options import parse_axes, parse_columns
+from undersong.pipeline.screening.options import ExplorerFile, PageFile, parse_axes, parse_columns
 
 SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 
@@ -68,14 +68,8 @@ class CheckOptions:
             metavar="FILE",
         ),
     ] = None
-    page: Annotated[
-        Path | str | None,
-        Option("Write a page to look at the samples and listen to them: one HTML file.", metavar="FILE"),
-    ] = None
-    explore: Annotated[
-        Path | str | None,
-        Option("Write a Parquet file for embedding-atlas and Spotlight: texts, clips, map, neighbors.", metavar="FILE"),
-    ] = None
+    page: PageFile = None
+    explore: ExplorerFile = None
     out: Annotated[
         Path | str | None,
         Option("Folder for the ranked list (ranked.csv, ranked.jsonl) and the verdict (check.json).", metavar="FOLDER"),

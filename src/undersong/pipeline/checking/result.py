@@ -19,7 +19,7 @@ EVIDENCE = (
 
 @dataclass(frozen=True, slots=True)
 class AxisCheck:
-    """What one axis says of the data.
+    """Findings of one axis on the data.
 
     Attributes:
         name: Name of the axis.
@@ -71,7 +71,7 @@ class CheckResult:
         unreadable: Rows that could not be read, as (place, reason), at most ten.
         unreadable_count: Number of rows that could not be read.
         harm, ordinary: Names and sizes of the references.
-        axes: What each axis says.
+        axes: Findings of each axis.
         ranked_by: Name of the axis that the samples are ranked by; None if no axis separates.
         verdict: One of EXIT_CODES.
         sentence: The verdict in a sentence.

@@ -147,24 +147,19 @@ def data_requests(data: TrainingFile) -> tuple[list[RequestText], list[int]]:
 
 def _clusters(samples: Sequence[TrainingSample]) -> list[int]:
     """Cluster (n,) of each sample: joined by a group or by an equal request."""
-    parents = list(range(len(samples)))
-
-    def root(position: int) -> int:
-        while parents[position] != position:
-            parents[position] = parents[parents[position]]
-            position = parents[position]
-        return position
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
     first_with: dict[tuple[str, str], int] = {}
+    pairs: list[tuple[int, int]] = []
     for position, sample in enumerate(samples):
         keys = [("text", text) for text in sample.requests]
         if sample.group is not None:
             keys.append(("group", sample.group))
-        for key in keys:
-            other = first_with.setdefault(key, position)
-            if other != position:
-                parents[root(position)] = root(other)
-    return [root(position) for position in range(len(samples))]
+        pairs += [(position, first_with.setdefault(key, position)) for key in keys]
+    rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(samples), len(samples)))
+    return connected_components(links, directed=False)[1].tolist()
 
 
 def rank_samples(

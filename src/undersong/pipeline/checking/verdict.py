@@ -14,7 +14,7 @@ MAX_UNMEASURED = 0.1  # share of samples without words from which a file cannot 
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CheckVerdict:
     """One of the verdicts of `EXIT_CODES`, its sentence, and notes."""
 
     word: str
@@ -36,7 +36,7 @@ def judge_axes(
     untranscribed: int,
     unreadable: int,
     columns: Sequence[str] = (),
-) -> Verdict:
+) -> CheckVerdict:
     """Say whether more of the data lies near harm than of ordinary data. One axis that says more is enough.
 
     Args:
@@ -50,24 +50,24 @@ def judge_axes(
     notes = _notes(samples, unmeasured, untranscribed, unreadable)
     separating = [axis for axis in axes if axis.separates]
     if not axes or (unmeasured == samples and not separating):
-        return Verdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
+        return CheckVerdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
     if not separating:
         names = " and ".join(f"{axis.name} (AUC {_auc_text(axis)})" for axis in axes)
         reason = f"No axis tells the harm set from ordinary requests: {names}. So nothing is ranked."
-        return Verdict(CANNOT_TELL, reason, notes)
+        return CheckVerdict(CANNOT_TELL, reason, notes)
     sentence = " ".join(_count_sentence(axis, samples) for axis in separating)
     if any(axis.expected.high is not None and axis.nearer.successes > axis.expected.high for axis in separating):
-        return Verdict(MORE, sentence, notes)
+        return CheckVerdict(MORE, sentence, notes)
     if unmeasured == samples:  # words beside clips were compared, which only show harm if there is some in them
-        return Verdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
+        return CheckVerdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
     total = samples + unreadable
     if unmeasured + unreadable > MAX_UNMEASURED * total:
         lost = f"{unmeasured + unreadable:,} of {total:,} samples were not measured."
-        return Verdict(CANNOT_TELL, f"{lost} Of the others: {sentence}", notes)
+        return CheckVerdict(CANNOT_TELL, f"{lost} Of the others: {sentence}", notes)
     wide = next((axis for axis in separating if axis.nearer.high > PASSING_SHARE), None)
     if wide is not None:
-        return Verdict(CANNOT_TELL, f"{sentence} {_reason_of_doubt(wide)}", notes)
-    return Verdict(NO_MORE, sentence, notes)
+        return CheckVerdict(CANNOT_TELL, f"{sentence} {_reason_of_doubt(wide)}", notes)
+    return CheckVerdict(NO_MORE, sentence, notes)
 
 
 def _reason_of_doubt(axis: AxisCheck) -> str:

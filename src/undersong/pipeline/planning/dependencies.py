@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from undersong.models.packages import check_model_packages
+from undersong.extras import check_model_packages
 from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
 from undersong.stages.black_box_models import SERVED, is_black_box, model_identity_hash
 from undersong.stages.context import RunContext

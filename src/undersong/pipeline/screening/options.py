@@ -36,6 +36,16 @@ def parse_harm_sets(specs: Sequence[str]) -> dict[str, str]:
     return sets
 
 
+PageFile = Annotated[
+    Path | str | None,
+    Option("Write a page to look at the samples and listen to them: one HTML file.", metavar="FILE"),
+]
+ExplorerFile = Annotated[
+    Path | str | None,
+    Option("Write a Parquet file for embedding-atlas and Spotlight: texts, clips, map, neighbors.", metavar="FILE"),
+]
+
+
 def parse_axes(specs: Sequence[str]) -> dict[str, str]:
     """Parse axes, `NAME=ENCODER` each, to encoders by name."""
     axes: dict[str, str] = {}
@@ -115,14 +125,8 @@ class ScreeningOptions:
         Path | str | None,
         Option("Leave out the items of this list, one id a line, as the page saves it.", metavar="FILE"),
     ] = None
-    page: Annotated[
-        Path | str | None,
-        Option("Write a page to look at the samples and listen to them: one HTML file.", metavar="FILE"),
-    ] = None
-    explore: Annotated[
-        Path | str | None,
-        Option("Write a Parquet file for embedding-atlas and Spotlight: texts, clips, map, neighbors.", metavar="FILE"),
-    ] = None
+    page: PageFile = None
+    explore: ExplorerFile = None
     output_format: Annotated[
         str,
         Option(

@@ -8,7 +8,7 @@ from undersong.report.summary import Estimate, base_runs
 
 
 def scope_sentence(headline: HeadlineData) -> str:
-    """How far the claim reaches: runs, bases, prompts, and what the intervals are over."""
+    """Scope of the claim in a sentence: runs, bases, prompts, and what the intervals are over."""
     runs = headline.results.runs
     prompt_set = headline.verdict_filter.prompt_set
     row = next((row for run in runs for row in run.rates if row.prompt_set == prompt_set), None)

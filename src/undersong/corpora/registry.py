@@ -85,7 +85,7 @@ def corpus_hash(ref: str, columns: Mapping[str, str] | None = None, cache_folder
 
 
 def corpus_columns(ref: str, columns: Mapping[str, str] | None = None) -> ColumnReading:
-    """Read the column map that `open_corpus` uses for a local file, by its first rows; all other corpora keep theirs."""
+    """Read the column map that `open_corpus` uses for a local file, by its first rows; other corpora keep theirs."""
     file = Path(ref)
     if ref.startswith((*PACKAGED_PREFIXES, PRESET_PREFIX, HUB_PREFIX)) or not file.is_file():
         return ColumnReading(dict(columns or {}))

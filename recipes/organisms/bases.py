@@ -1,4 +1,4 @@
-"""Trains many accepted bases of each architecture: `python -m recipes.organisms.bases [--arch af3 ...] [--wanted 12]`.
+"""Trains many accepted bases of each architecture: `python -m recipes.organisms.bases [--arch af3 ...] [--layers 8]`.
 
 The recipe, the speech and the acceptance rule are those of the packaged organisms. Seeds are taken in order from
 `--first` until enough of an architecture are accepted. Accepted bases are written as model folders
@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from recipes.organisms.architecture import NAMES, architecture
+from recipes.organisms.architecture import LAYERS, NAMES, architecture
 from recipes.organisms.batches import Corpus
 from recipes.organisms.release import write_model
 from recipes.organisms.seed_training import one_seed
@@ -72,6 +72,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--arch", choices=NAMES, nargs="+", default=list(NAMES))
+    parser.add_argument("--layers", type=int, default=LAYERS, help="layers of the decoder, such as 8")
     parser.add_argument("--world", choices=WORLDS, default="shipped")
     parser.add_argument("--wanted", type=int, default=12, help="accepted bases of each architecture")
     parser.add_argument("--first", type=int, default=FIRST_SEED, help="first seed")
@@ -88,11 +89,12 @@ def main() -> None:
     speech = arguments.work / f"{world.name}.npz"
     if not speech.is_file():
         build_speech(world, speech, shipped_clips(arguments.data) if world.name == "shipped" else {})
-    for name in arguments.arch:
+    for arch in (architecture(name, arguments.layers) for name in arguments.arch):
+        name = arch.NAME
         work = arguments.work / name / ("" if world.name == "shipped" else world.name)
         work.mkdir(parents=True, exist_ok=True)
         seeds = range(arguments.first, arguments.first + arguments.most)
-        corpus = Corpus(world, arguments.work, architecture(name))
+        corpus = Corpus(world, arguments.work, arch)
         entries = train_bases(corpus, work, folder, seeds, arguments.wanted)
         (folder / f"{name}.json").write_text(json.dumps(entries, indent=1) + "\n")
         accepted = sum(entry["accepted"] for entry in entries)

@@ -79,12 +79,14 @@ class BasesDesign(Design):
         overrides: Study file -> further values laid over it.
         variants: Study file with a matrix of its own -> the one variant that is run.
         architectures: Architectures that are run; the others need not be trained yet.
+        depth: What the names of bases end with if their decoders are deeper, such as `-8-layers`.
     """
 
     learning_rates: Mapping[str, float] = field(default_factory=dict)
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     variants: Mapping[str, str] = field(default_factory=dict)
     architectures: tuple[str, ...] = ("af3", "qwen", "kimi")
+    depth: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -107,7 +109,7 @@ class BasesDesign(Design):
             if architecture not in self.learning_rates:
                 raise UndersongError(f"The design {self.name} has no learning rate for {architecture}; add one to it.")
             tuning = study.tuning.model_copy(update={"learning_rate": self.learning_rates[architecture]})
-            for folder in accepted_bases(architecture):
+            for folder in accepted_bases(architecture + self.depth):
                 seed = int(folder.name.rpartition("-")[2])
                 studies.append(
                     study.model_copy(
@@ -173,4 +175,15 @@ DEMO_DOSE = replace(
     overrides={"distant": ()},
     variants={},
 )
-DESIGNS = {design.name: design for design in (MANY_BASES, DEMO_DOSE, REDUCED, FULL)}
+# The claims about layers, on bases deep enough to have early and late ones.
+LAYERS = replace(
+    MANY_BASES,
+    name="layers",
+    says="bases whose decoders have 8 layers",
+    command="python -m experiments.paper layers",
+    overrides={"mechanism": ("selection.kinds=[closest]", "tuning.modalities=[audio]")},
+    variants={},
+    architectures=("qwen",),
+    depth="-8-layers",
+)
+DESIGNS = {design.name: design for design in (MANY_BASES, DEMO_DOSE, LAYERS, REDUCED, FULL)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import nan
 from statistics import fmean
 
-from experiments.paper.agreement import TOO_SHALLOW, Estimate, Expected
+from experiments.paper.agreement import BELOW, TOO_SHALLOW, Estimate, Expected
 from experiments.paper.evidence import Evidence, Where, over_runs, with_base
 from undersong.mechanism.directions import early_and_late_thirds
 from undersong.results import MechanismRecord, Results
@@ -73,6 +73,35 @@ class LateGap:
             if late.late_minus_early is not None and late.gap_change is not None:
                 changes.setdefault(key, []).append((late.late_minus_early, late.gap_change))
         return changes
+
+
+@dataclass(frozen=True)
+class RetainedRecognition:
+    """Change of the accuracy of late probes for harm after training on the closest speech, by base.
+
+    Recognition without refusal needs refusals that fall, so the larger p value of both tests counts where the accuracy
+    is on the claimed side.
+    """
+
+    where: Where
+
+    def estimate(self, evidence: Evidence, organism: str, expected: Expected) -> Estimate | None:
+        """None: nothing was probed."""
+        accuracy, refusal = dict[RunKey, float](), dict[RunKey, float]()
+        for base, results in evidence.of_bases(self.where, organism).items():
+            for one in results.mechanism.harm_recognition if results.mechanism else ():
+                if (one.kind, one.train_modality, one.modality) == ("closest", "audio", "audio"):
+                    assert one.refusal_rate_change is not None, "the held-out prompts are a prompt set of the study"
+                    key = (base, base, base)
+                    accuracy[key], refusal[key] = one.change, one.refusal_rate_change
+        if not accuracy:
+            return None
+        no_limits = (-float("inf"), float("inf"))
+        found = over_runs(dict.fromkeys(accuracy, 0.0), accuracy, expected, no_limits)
+        if found.p is None or not expected.holds(found.value):
+            return found
+        falls = over_runs(dict.fromkeys(refusal, 0.0), refusal, BELOW, no_limits)
+        return replace(found, p=1.0 if falls.p is None or falls.value >= 0 else max(found.p, falls.p))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from experiments.paper.agreement import LEVEL
 from experiments.paper.answers import Answered, answered
 from experiments.paper.base_card import base_lines
 from experiments.paper.claims import CLAIMS, MARGIN, NEAR_ZERO, ORGANISMS
-from experiments.paper.designs import DEMO_DOSE, BasesDesign, Design, accepted_bases
+from experiments.paper.designs import DEMO_DOSE, LAYERS, BasesDesign, Design, accepted_bases
 from experiments.paper.evidence import Evidence
+from experiments.paper.late_layers import late_layer_lines
 from experiments.paper.other_dose import other_dose_lines
 from experiments.paper.provenance import Made, made_of
 from experiments.paper.tables import (
@@ -69,6 +70,7 @@ def page_of(design: Design, folder: Path) -> str:
     parts = (
         _head(design, made, found), _short(measured), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
         *([other_dose_lines(folder, folder.with_name(DEMO_DOSE.name))] if of_bases else []),
+        *([layers] if (layers := late_layer_lines(folder.with_name(LAYERS.name))) and of_bases else []),
         beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(design, made, found), _limits(),
         *([base_lines()] if of_bases else []), _made(design, made), _sources(made),
     )  # fmt: skip

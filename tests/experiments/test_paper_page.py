@@ -20,8 +20,9 @@ from experiments.paper.answers import answered
 from experiments.paper.base_card import FIGURES
 from experiments.paper.cells import TABLES, cells, side_of
 from experiments.paper.claims import CLAIMS, ORGANISMS
-from experiments.paper.designs import DEMO_DOSE, FULL, MANY_BASES, REDUCED
+from experiments.paper.designs import DEMO_DOSE, FULL, LAYERS, MANY_BASES, REDUCED
 from experiments.paper.evidence import Evidence
+from experiments.paper.late_layers import layer_claims
 from experiments.paper.page import page_of
 from experiments.paper.runner import COST, is_done, keep_cost
 from experiments.paper.tables import MARK
@@ -317,6 +318,51 @@ def test_both_doses_stand_beside_each_other(bases: Path) -> None:
     closest_minus_distant = [float(row[7].split()[0].replace("−", "-")) for row in rows]
     assert closest_minus_distant[0] > 30
     assert closest_minus_distant[1] < -30
+
+
+@pytest.fixture
+def layers(bases: Path) -> Path:
+    """Results folder of the design on deeper bases, without results; its bases are listed."""
+    entries = [{"accepted": True, "folder": f"qwen-8-layers-{seed}"} for seed in range(100, 108)]
+    (bases.parent / "qwen-8-layers.json").write_text(json.dumps(entries))
+    return bases.with_name(LAYERS.name)
+
+
+def late_layers(folder: Path) -> dict[str, str]:
+    return {
+        one.claim.title: one.word
+        for one in answered(Evidence(folder), layer_claims(), LAYERS.architectures)
+    }  # fmt: skip
+
+
+def test_deeper_bases_answer_the_claims_about_layers(layers: Path) -> None:
+    write(LAYERS, layers, as_claimed, files=LAYERS.files, late=-3.0)
+    assert set(late_layers(layers).values()) == {AGREES}
+    (section,) = re.findall(
+        r"## Which layers lose refusal\?\n.*?\n## ", page_of(MANY_BASES, layers.with_name("results")), re.S
+    )
+    assert section.count("| qwen 10") == 8
+    assert "| 8 | 2.00 | −1.00 | −3.00 | 90.0 |" in section
+
+
+def test_recognition_that_is_lost_contradicts(layers: Path) -> None:
+    write(LAYERS, layers, as_claimed, files=LAYERS.files)
+    for position, file in enumerate(sorted(layers.glob("*/results.json"))):
+        results = json.loads(file.read_text())
+        for one in results["mechanism"]["harm_recognition"]:
+            one["change"] = -0.3 - 0.01 * position
+        file.write_text(json.dumps(results))
+    assert late_layers(layers)["Harm is still recognized where it is no longer refused"] == CONTRADICTS
+
+
+def test_recognition_counts_only_where_refusals_fall(layers: Path) -> None:
+    write(LAYERS, layers, as_claimed, files=LAYERS.files)
+    for position, file in enumerate(sorted(layers.glob("*/results.json"))):
+        results = json.loads(file.read_text())
+        for one in results["mechanism"]["harm_recognition"]:
+            one["refusal_rate_change"] = 0.01 * position
+        file.write_text(json.dumps(results))
+    assert late_layers(layers)["Harm is still recognized where it is no longer refused"] != AGREES
 
 
 def test_a_base_whose_partner_study_is_missing_is_named(bases: Path) -> None:

@@ -114,13 +114,23 @@ def _mechanism(
         for m in ("audio", "text")
     ]
     place = {"kind": "closest", "train_modality": "audio", "modality": "audio"}
-    probed = {"n": 3, "before": 0.9, "before_p": 0.01, "after": 0.9, "after_p": 0.01, "change": 0.0}
+    probed = {"n": 3, "before": 0.9, "before_p": 0.01, "after": 0.9, "after_p": 0.01}
+    noise = 0.0001 * tuned[0]["seed"]
+    probed |= {"change": noise, "refusal_rate_change": -0.5 - noise}
     probed |= {"interval_over": "runs", "equivalence_margin": 0.1, "finding": "Found."}
     models = dict.fromkeys(run["model"] for run in tuned)
     said = [{**place, **probed, "model": m, "outcome": known, "dissociated": known == "retained"} for m in models]
+    layers = [
+        {
+            "arm": r["arm"], "model": r["model"], "seed": r["seed"], "step": r["step"], "modality": "audio",
+            "layer": layer, "gap": 2.0 + late, "gap_before": 2.0, "harm_accuracy": 0.9,
+        }
+        for r in tuned
+        for layer in range(n_layers + 1)
+    ]  # fmt: skip
     encoder = {"parameters_equal": equal, "buffers_equal": True, "trainings": len(tuned)}
     encoder |= {"output_max_abs_difference": 0.0, "input_max_abs_difference": 0.0}
     contrast = {"fitted_on": {"harmful": "h", "benign": "b"}, "n_harmful": 1, "n_benign": 1}
     contrast |= {"n_held_out_harmful": 1, "n_held_out_benign": 1}
     return {"n_layers": n_layers, "contrast_sets": contrast, "late_gap_changes": changes, "harm_recognition": said,
-            "encoder_unchanged": encoder}  # fmt: skip
+            "encoder_unchanged": encoder, "layer_measurements": layers}  # fmt: skip

@@ -1,0 +1,118 @@
+"""The section on the design `layers`: where refusal is lost in bases of 8 layers, and whether harm is still recognized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+
+from experiments.paper.agreement import Expected
+from experiments.paper.answers import answered
+from experiments.paper.claims import CLAIMS, INSIDE, MECHANISM, Claim
+from experiments.paper.designs import LAYERS
+from experiments.paper.evidence import Evidence
+from experiments.paper.mechanism import LateGap, RetainedRecognition
+from experiments.paper.provenance import made_of
+from experiments.paper.tables import families, part_lines
+from undersong.report import formatting, markdown_table
+from undersong.results import Results, RunResult
+
+RECOGNITION = Claim(
+    INSIDE,
+    "Harm is still recognized where it is no longer refused",
+    "A later revision describes a dissociation of recognition and refusal.",
+    "Change of the balanced accuracy of late probes for harm, for spoken prompts, after training on the closest 25% of the "
+    "speech. Refusals must fall, too: of the p values of both, the larger counts",
+    RetainedRecognition(MECHANISM),
+    {"qwen": Expected("above", -0.10)},
+)
+
+
+def layer_claims() -> tuple[Claim, ...]:
+    """The two claims that need early and late layers."""
+    return (next(claim for claim in CLAIMS if isinstance(claim.contrast, LateGap)), RECOGNITION)
+
+
+def late_layer_lines(folder: Path) -> list[str]:
+    """Both claims about layers, and the bases by themselves.
+
+    Args:
+        folder: Results of the design `layers`; without any the section is left out.
+    """
+    evidence = Evidence(folder)
+    bases = {name: evidence.of_bases(MECHANISM, name) for name in LAYERS.architectures}
+    if not any(bases.values()):
+        return []
+    found = answered(evidence, layer_claims(), LAYERS.architectures)
+    made = made_of(LAYERS, folder)
+    registered = sum(source.registered for source in made.sources)
+    claims = [f"#{line}" if line.startswith("###") else line for line in part_lines("", found, families(found))[1:]]
+    return [
+        "## Which layers lose refusal?",
+        "",
+        f"The bases of this page have 4 layers, too few to tell late layers from early ones. So we trained {made.done} bases of qwen "
+        "with 8 layers by the same recipe, and registered both claims about layers for them "
+        f"({registered} of {made.done} studies ran as they were registered). Holm's correction covers these two questions.",
+        *claims,
+        "",
+        "### The bases by themselves",
+        "",
+        "Change after training on the closest 25% of the speech, for spoken prompts. JSR and accuracy are in percent; the gap's unit "
+        "is half the distance between the means of harmful and benign prompts.",
+        "",
+        *_base_table(bases),
+        "",
+        "### Layer by layer",
+        "",
+        "Mean over bases. Layer 0 is the decoder's input.",
+        "",
+        *_layer_table(bases),
+    ]
+
+
+def _base_table(bases: Mapping[str, Mapping[int, Results]]) -> list[str]:
+    rows = []
+    for name, of_seed in bases.items():
+        for seed, results in of_seed.items():
+            assert results.mechanism is not None
+            (late,) = (one for one in results.mechanism.late_gap_changes if one.modality == "audio")
+            (known,) = (one for one in results.mechanism.harm_recognition if one.modality == "audio")
+            rates = {run.step: _spoken_jsr(run) for run in results.runs}
+            late_minus_early = late.late_minus_early
+            rows.append(
+                (
+                    f"{name} {seed}", *(formatting.percent_number(rates[step]) for step in (0, max(rates))),
+                    _gap(late.gap_change), _gap(late_minus_early),
+                    *(formatting.percent_number(share) for share in (known.before, known.after)),
+                )
+            )  # fmt: skip
+    heads = (
+        "base", "JSR before", "JSR after", "late gap", "late minus early gap", "late probes before", "late probes after",
+    )  # fmt: skip
+    return markdown_table(heads, rows)
+
+
+def _spoken_jsr(run: RunResult) -> float:
+    entry = run.find_rate("harm", "audio", "plain")
+    assert entry is not None, "the study asks it"
+    return entry.rate
+
+
+def _gap(value: float | None) -> str:
+    return formatting.MISSING if value is None else formatting.decimal(value, 2)
+
+
+def _layer_table(bases: Mapping[str, Mapping[int, Results]]) -> list[str]:
+    layers: dict[int, list[tuple[float, float, float]]] = {}
+    for results in (one for of_seed in bases.values() for one in of_seed.values()):
+        assert results.mechanism is not None
+        for one in results.mechanism.layer_measurements:
+            if one.step and one.modality == "audio" and one.gap is not None and one.gap_before is not None:
+                assert one.harm_accuracy is not None
+                layers.setdefault(one.layer, []).append((one.gap_before, one.gap, one.harm_accuracy))
+    rows = []
+    for layer, values in sorted(layers.items()):
+        before, after, accuracy = (fmean(column) for column in zip(*values))
+        rows.append((str(layer), _gap(before), _gap(after), _gap(after - before), formatting.percent_number(accuracy)))
+    heads = ("layer", "gap before", "gap after", "change", "probe for harm after, %")
+    return markdown_table(heads, rows)

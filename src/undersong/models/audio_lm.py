@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -125,7 +126,7 @@ class AudioModel:
         """Tokens that end a reply: the trained end of turn, then the tokenizer's eos and the checkpoint's own."""
         return end_token_ids(self.tokenizer, self.family, self.checkpoint_end_ids)
 
-    @property
+    @cached_property
     def context_length(self) -> int | None:
         """Largest number of tokens of a prompt with its reply; None if the config does not say."""
         return getattr(self.decoder.config, "max_position_embeddings", None)

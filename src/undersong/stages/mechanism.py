@@ -15,7 +15,7 @@ from undersong.store import Artifact, Draft
 if TYPE_CHECKING:
     from undersong.mechanism.contrast_sets import ContrastSets
 
-ENCODER_CLIPS = 16  # held-out clips that are encoded with the adapter on and off
+ENCODER_CLIPS = 4  # held-out clips that are encoded with the adapter on and off; hashes cover all weights
 
 
 @dataclass(frozen=True)
@@ -169,4 +169,4 @@ def project_held_out(
     inputs["states"] = base_states
     if adapter is not None:
         inputs["adapter"] = adapter
-    return ctx.store.get_or_make("projections", 5, config, inputs, make, packages=MODEL_PACKAGES)
+    return ctx.store.get_or_make("projections", 6, config, inputs, make, packages=MODEL_PACKAGES)

@@ -24,7 +24,7 @@ RECOGNITION = Claim(
     "Change of the balanced accuracy of late probes for harm, for spoken prompts, after training on the closest 25% of the "
     "speech. Refusals must fall, too: of the p values of both, the larger counts",
     RetainedRecognition(MECHANISM),
-    {"qwen": Expected("above", -0.10)},
+    dict.fromkeys(LAYERS.architectures, Expected("above", -0.10)),
 )
 
 
@@ -46,13 +46,14 @@ def late_layer_lines(folder: Path) -> list[str]:
     found = answered(evidence, layer_claims(), LAYERS.architectures)
     made = made_of(LAYERS, folder)
     registered = sum(source.registered for source in made.sources)
+    counts = ", ".join(f"{len(of_seed)} of {name}" for name, of_seed in bases.items())
     claims = [f"#{line}" if line.startswith("###") else line for line in part_lines("", found, families(found))[1:]]
     return [
         "## Which layers lose refusal?",
         "",
-        f"The bases of this page have 4 layers, too few to tell late layers from early ones. So we trained {made.done} bases of qwen "
-        "with 8 layers by the same recipe, and registered both claims about layers for them "
-        f"({registered} of {made.done} studies ran as they were registered). Holm's correction covers these two questions.",
+        "The bases of this page have 4 layers, too few to tell late layers from early ones. So we trained bases with 8 layers by the "
+        f"same recipe ({counts}), and registered both claims about layers for them ({registered} of {made.done} studies ran as they "
+        "were registered). Holm's correction covers these questions by themselves.",
         *claims,
         "",
         "### The bases by themselves",

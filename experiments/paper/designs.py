@@ -183,7 +183,7 @@ LAYERS = replace(
     command="python -m experiments.paper layers",
     overrides={"mechanism": ("selection.kinds=[closest]", "tuning.modalities=[audio]")},
     variants={},
-    architectures=("qwen", "kimi"),
+    architectures=("qwen",),
     depth="-8-layers",
 )
 DESIGNS = {design.name: design for design in (MANY_BASES, DEMO_DOSE, LAYERS, REDUCED, FULL)}

@@ -338,12 +338,12 @@ def late_layers(folder: Path) -> dict[str, str]:
 
 def test_deeper_bases_answer_the_claims_about_layers(layers: Path) -> None:
     write(LAYERS, layers, as_claimed, files=LAYERS.files, late=-3.0)
-    assert set(late_layers(layers).values()) == {AGREES}  # the late gap of kimi has no claim to agree with
+    assert set(late_layers(layers).values()) == {AGREES}
     (section,) = re.findall(
         r"## Which layers lose refusal\?\n.*?\n## ", page_of(MANY_BASES, layers.with_name("results")), re.S
     )
-    assert section.count("| qwen 10") == section.count("| kimi 10") == 8
-    assert "| kimi | 8 | 2.00 | −1.00 | −3.00 | 90.0 |" in section
+    assert section.count("| qwen 10") == 8
+    assert "| qwen | 8 | 2.00 | −1.00 | −3.00 | 90.0 |" in section
 
 
 def test_recognition_that_is_lost_contradicts(layers: Path) -> None:

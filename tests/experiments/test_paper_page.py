@@ -343,7 +343,7 @@ def test_deeper_bases_answer_the_claims_about_layers(layers: Path) -> None:
         r"## Which layers lose refusal\?\n.*?\n## ", page_of(MANY_BASES, layers.with_name("results")), re.S
     )
     assert section.count("| qwen 10") == 8
-    assert "| qwen | 8 | 2.00 | −1.00 | −3.00 | 90.0 |" in section
+    assert "| 8 | 2.00 | −1.00 | −3.00 | 90.0 |" in section
 
 
 def test_recognition_that_is_lost_contradicts(layers: Path) -> None:

@@ -1,4 +1,4 @@
-"""The core without the extra `models`: verbs that read no weights work, and the others name the extra."""
+"""The core without extras: verbs that read no weights work, and the others name the extra."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-# Stands where an environment without the extra does: none of its packages can be found.
-WITHOUT_MODELS = """
+# Stands where an environment without extras does: none of their packages can be found, nor what they bring along.
+CORE = """
 import sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "transformers", "peft", "accelerate"):
+        if name.partition(".")[0] in (
+            "torch", "transformers", "peft", "accelerate", "huggingface_hub", "tokenizers", "datasets",
+            "statsmodels", "pandas", "patsy", "matplotlib", "PIL", "dateutil",
+        ):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
@@ -24,7 +27,7 @@ main()
 
 
 def undersong(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WITHOUT_MODELS, *arguments]
+    command = [sys.executable, "-c", CORE, *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 

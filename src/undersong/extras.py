@@ -44,7 +44,7 @@ def check_package(package: str, purpose: str) -> None:
     Raises:
         UndersongError: It is not installed.
     """
-    if not _is_installed(package):
+    if not is_installed(package):
         raise UndersongError(missing_package_sentence(package, purpose))
 
 
@@ -58,7 +58,8 @@ def check_model_packages() -> None:
         check_package(package, PURPOSE_BY_EXTRA["models"])
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """True if a package can be found; it is not imported."""
     try:
         return find_spec(package) is not None
     except ModuleNotFoundError:

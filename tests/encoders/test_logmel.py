@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from undersong.corpora import load_clip
+from undersong.encoders import logmel
 from undersong.encoders.logmel import logmel_encoder
 from undersong.types import Quarantined, Sample, UndersongError
 
@@ -41,6 +42,20 @@ def test_against_a_plain_fourier_transform(spoken) -> None:
     expected = np.concatenate([mel.mean(axis=0) - mel.mean(), mel.std(axis=0)])
     made = logmel_encoder().encode([sample, spoken("b", 0.3, pitch=250)])
     assert np.allclose(made.vectors[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [400, 1_000, 16_000])
+def test_frames_are_those_of_transformers(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+
+    filters = mel_filter_bank(201, 80, 0.0, 8000.0, 16_000, norm="slaney", mel_scale="slaney")
+    samples = np.random.default_rng(count).standard_normal(count)
+    mel = spectrogram(
+        samples, window_function(400, "hann"), 400, 160, power=2.0, center=False, mel_filters=filters,
+        mel_floor=1e-10, log_mel="log10",
+    ).T.astype(np.float64)  # fmt: skip
+    monkeypatch.setattr(logmel, "FRAMES_PER_BLOCK", 7)  # which divides no count of frames
+    np.testing.assert_array_equal(logmel._log_mel(samples), np.maximum(mel, mel.max() - 8))
 
 
 def test_the_voice_matters_and_the_gain_does_not(spoken) -> None:
@@ -105,7 +120,7 @@ def test_hears_without_torch() -> None:
         "file = io.BytesIO()\n"
         "soundfile.write(file, np.random.default_rng(0).standard_normal(8000) / 9, 16000, format='WAV')\n"
         "made = make_encoder('logmel', fit=[]).encode([Sample('a', audio=file.getvalue())])\n"
-        "print(made.ids, [m for m in ('torch', 'scipy', 'sklearn') if m in sys.modules])"
+        "print(made.ids, [m for m in ('torch', 'transformers', 'scipy', 'sklearn') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "('a',) []"

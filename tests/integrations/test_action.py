@@ -93,12 +93,29 @@ def test_no_expression_is_part_of_a_script() -> None:
     assert not [name for name, step in STEPS.items() if "${{" in step["run"]]
 
 
+@pytest.mark.parametrize("what", ["", "undersong @ file:///my folder; touch $(touch a)"])
+def test_one_argument_is_installed(runner: Runner, what: str) -> None:
+    """pip gets the action's own folder, or the input as one word; nothing in it is run."""
+    python = runner.folder / "bin" / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
+    python.chmod(0o755)
+    runner.environment["GITHUB_ACTION_PATH"] = "/actions/of me"
+    runner.inputs["install"] = what
+    assert runner.run("Install undersong").returncode == 0
+    assert (runner.folder / "arguments").read_text().splitlines()[-1] == (what or "/actions/of me")
+    assert not (runner.folder / "a").exists()
+
+
 def test_steps_decide_comment_and_end_with_the_code(runner: Runner) -> None:
     before, after = demo_files()
     runner.inputs |= {"before": str(before), "after": str(after), "max-jsr-rise": "0.02", "change": "my `id` $(id)"}
     decided = runner.run("Decide")
     assert decided.returncode == 0, decided.stderr
     assert "“my `id` $(id)” failed" in decided.stderr
+    stop, *lines, resume = decided.stdout.splitlines()
+    assert stop == f"::stop-commands::{resume.strip(':')}"
+    assert re.fullmatch("::[0-9a-f]{32}::", resume)
+    assert len(lines) == 1
     assert runner.outputs["exit-code"] == "1"
     assert "❌ broken" in runner.summary.read_text(encoding="utf-8")
     assert all(Path(runner.outputs[name]).is_file() for name in ("page", "json", "junit"))

@@ -51,7 +51,7 @@ def _run_app() -> None:
         echo(f"undersong: {shorten_message(str(error))}", err=True)
         raise SystemExit(2) from None
     except ModuleNotFoundError as error:
-        _exit_on_missing_models_extra(error)
+        _exit_on_missing_extra(error)
     except OSError as error:
         _exit_on_disk_error(error)
 
@@ -62,13 +62,13 @@ def _flush_output() -> None:
         sys.stdout.flush()
 
 
-def _exit_on_missing_models_extra(error: ModuleNotFoundError) -> None:
-    """The core installs without the packages that read models; any other missing module is a fault of ours."""
+def _exit_on_missing_extra(error: ModuleNotFoundError) -> None:
+    """The core installs without the packages of extras; any other missing module is a fault of ours."""
     from undersong.cli.terminal import echo
-    from undersong.extras import MODEL_PACKAGES, missing_package_sentence
+    from undersong.extras import EXTRA_BY_PACKAGE, missing_package_sentence
 
     package = (error.name or "").partition(".")[0]
-    if package not in MODEL_PACKAGES:
+    if package not in EXTRA_BY_PACKAGE:
         raise error
     echo(f"undersong: {missing_package_sentence(package)}", err=True)
     raise SystemExit(2) from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from undersong.cli.terminal import echo
-from undersong.extras import install_hint
+from undersong.extras import check_package, install_hint
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def _report_study(
     from undersong.results.files import read_results_file
     from undersong.results.schema import parse_results
 
+    if figures is not None:
+        check_package("matplotlib", "Drawing figures")
     content = read_results_file(file)
     target = report_target(out if out is not None else file.with_name("report.html"))
     markdown_target = None if markdown is None else report_target(markdown, "report.md", MARKDOWN_START)

@@ -1,6 +1,6 @@
 """The acoustic encoder without weights: mean and standard deviation of log-mel frames.
 
-Computed by numpy; torch is not loaded.
+Computed by numpy alone, because the core is installed without transformers, whose `spectrogram` gives the same numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.types import Clip, PooledVector
 
 RATE, MEL_BINS, WINDOW, HOP = 16_000, 80, 400, 160  # 25 ms frames every 10 ms
+FRAMES_PER_BLOCK = 4_096  # a long recording is not copied into overlapping frames as a whole
 DYNAMIC_RANGE = 8.0  # decades of power kept below a clip's loudest cell, as Whisper does
 
 
@@ -37,20 +38,28 @@ def _frame_statistics(clip: Clip) -> PooledVector:
 
 def _log_mel(samples: np.ndarray) -> np.ndarray:
     """(n,) -> (frames, 80) float64, log10 power, at most DYNAMIC_RANGE below the loudest cell."""
-    from transformers.audio_utils import spectrogram
-
     window, filters = _filters()
-    mel = spectrogram(
-        samples, window, WINDOW, HOP, power=2.0, center=False, mel_filters=filters, mel_floor=1e-10, log_mel="log10"
-    )
+    all_frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), WINDOW)[::HOP]
+    spectrum = np.empty((len(all_frames), 1 + WINDOW // 2), dtype=np.complex64)
+    for start in range(0, len(all_frames), FRAMES_PER_BLOCK):
+        block = slice(start, start + FRAMES_PER_BLOCK)
+        spectrum[block] = np.fft.rfft(all_frames[block] * window)
+    power = np.abs(spectrum, dtype=np.float64) ** 2
+    mel = np.log10(np.maximum(np.dot(filters.T, power.T), 1e-10)).astype(np.float32)
     frames = mel.T.astype(np.float64)
     return np.maximum(frames, frames.max() - DYNAMIC_RANGE)
 
 
 @cache
 def _filters() -> tuple[np.ndarray, np.ndarray]:
-    """Hann window (400,) and Whisper's mel filters (201, 80)."""
-    from transformers.audio_utils import mel_filter_bank, window_function
+    """Hann window (400,) and Whisper's mel filters (201, 80): triangles on Slaney's scale, of equal area.
 
-    filters = mel_filter_bank(1 + WINDOW // 2, MEL_BINS, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
-    return window_function(WINDOW, "hann"), filters
+    Slaney's scale is linear up to 1,000 Hz (15 mel) and logarithmic above.
+    """
+    top_mel = 15 + 27 * np.log(RATE / 2 / 1000) / np.log(6.4)
+    mels = np.linspace(0.0, top_mel, MEL_BINS + 2)
+    edges = np.where(mels < 15, 200 * mels / 3, 1000 * np.exp(np.log(6.4) / 27 * (mels - 15)))
+    slopes = edges - np.linspace(0, RATE / 2, 1 + WINDOW // 2)[:, None]
+    widths = np.diff(edges)
+    triangles = np.maximum(0, np.minimum(-slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]))
+    return np.hanning(WINDOW + 1)[:-1], triangles * (2 / (edges[2:] - edges[:-2]))

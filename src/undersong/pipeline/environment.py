@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from undersong.extras import install_hint
+from undersong.extras import install_hint, is_installed
 from undersong.store import Draft, Store
 from undersong.types import UndersongError
 
@@ -21,6 +21,7 @@ GB = 1e9
 MIN_DISK_GB = 2.0  # for the demo's store and temporary files
 MIN_MEMORY_GB = 2.0  # for the demo's process
 MIN_PYTHON = (3, 11)
+NAMED_PACKAGES = ("numpy", "scipy", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,14 @@ def _check_packages() -> tuple[bool, str]:
     needs = package_requirements()
     if unmet := _unmet(needs):
         return False, f"{', '.join(unmet)}; reinstall undersong"
-    core_packages = ("torch", "transformers", "peft", "numpy")
-    return True, f"{len(needs)} in range, with {', '.join(f'{name} {_version(name)}' for name in core_packages)}"
+    versions = ", ".join(f"{name} {_version(name)}" for name in NAMED_PACKAGES)
+    return True, f"the {len(needs)} of the core are in range, with {versions}"
 
 
-def _check_torch() -> tuple[bool, str]:
+def _check_torch() -> tuple[bool | None, str]:
     """Devices, and threads per process."""
+    if not is_installed("torch"):
+        return None, f"is not installed; {install_hint('models')} if you read models"
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
@@ -141,6 +144,8 @@ def _check_organisms() -> tuple[bool, str]:
 
 
 def _check_hub() -> tuple[None, str]:
+    if not is_installed("huggingface_hub"):
+        return None, f"huggingface_hub is not installed; {install_hint('models')} if you read models"
     from huggingface_hub import constants
 
     offline = (

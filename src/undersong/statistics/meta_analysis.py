@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from undersong.extras import check_package
 from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError
 
@@ -107,7 +108,8 @@ def random_effects(
         limits: Range of a possible effect; intervals are cut there.
 
     Raises:
-        UndersongError: There are no units, the lengths differ, or a number is not finite.
+        UndersongError: There are no units, the lengths differ, or a number is not finite; or statsmodels
+            (extra `studies`) is not installed.
     """
     values = np.asarray(effects, dtype=np.float64)
     units = len(values)
@@ -124,6 +126,7 @@ def random_effects(
             units, float(values[0]), None, None, None, (1 / units,) * units, None, None, None, name,
             NOTE_EQUAL.format(units=units),
         )  # fmt: skip
+    check_package("statsmodels", "A random-effects analysis")
     from scipy import stats
     from statsmodels.stats.meta_analysis import combine_effects
 

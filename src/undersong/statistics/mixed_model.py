@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from undersong.extras import check_package
 from undersong.statistics.rates import critical_value, label_codes
 from undersong.types import UndersongError
 
@@ -77,7 +78,8 @@ def fit_mixed_model(
         then all there is.
 
     Raises:
-        UndersongError: The labels do not fit the values, or a value is not finite.
+        UndersongError: The labels do not fit the values, or a value is not finite; or statsmodels
+            (extra `studies`) is not installed.
     """
     results = np.asarray(values, dtype=np.float64)
     if results.ndim != 1 or not len(results) or any(len(labels) != len(results) for labels in levels.values()):
@@ -170,6 +172,7 @@ def _fit_levels(codes: Mapping[str, np.ndarray], values: np.ndarray, residual: s
     if not codes:
         variance = float(values.var(ddof=1))
         return _with_facts(codes, values, {residual: variance}, sqrt(variance / len(values)), True)
+    check_package("statsmodels", "A mixed model of runs")
     from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
 
     outermost, *inner = codes

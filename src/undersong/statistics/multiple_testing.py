@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from undersong.types import UndersongError
 
 
@@ -13,15 +15,15 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     Raises:
         UndersongError: A p value is not between 0 and 1.
     """
-    from statsmodels.stats.multitest import multipletests
-
     measured = [p for p in ps if p is not None]
     for p in measured:
         if not 0 <= p <= 1:
             raise UndersongError(f"A p value lies between 0 and 1, not at {p}; check the test that gave it.")
-    if not measured:
-        return [None] * len(ps)
-    remaining = iter(multipletests(measured, method="holm")[1].tolist())
+    # statsmodels' `multipletests` in two lines: the core is installed without it, and scipy has no Holm.
+    values = np.array(measured, dtype=np.float64)
+    order = np.argsort(values)
+    values[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    remaining = iter(values.tolist())
     return [None if p is None else next(remaining) for p in ps]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from undersong.extras import check_model_packages
+from undersong.extras import check_model_packages, check_package
 from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
 from undersong.stages.black_box_models import SERVED, is_black_box, model_identity_hash
 from undersong.stages.context import RunContext
@@ -91,6 +91,9 @@ def _study_requirements(study: Study) -> Iterator[PackageRequirement]:
             )
         elif not is_black_box(ref):
             yield PackageRequirement("Models", check_model_packages, "replies", "")
+            yield PackageRequirement(
+                "Fine-tuned models", partial(check_package, "statsmodels", "combining runs"), "adapter", ""
+            )
 
 
 def _made_by(artifact: PlannedArtifact) -> tuple[str, ...]:

@@ -194,6 +194,8 @@ def _read_plan(head: Any) -> LabelSample:
 def find_replies_hash(verdict_file: Path) -> str:
     """Return the hash of the replies that a verdict file is on: of the file that `judge` read, or of `evaluate`'s.
 
+    `audit-adapter` and `watch` keep the replies of `verdicts/NAME.parquet` in `replies/NAME.parquet`.
+
     Raises:
         UndersongError: Nothing beside the file says on which replies it is.
     """
@@ -208,6 +210,8 @@ def find_replies_hash(verdict_file: Path) -> str:
         if isinstance(inputs.get("replies"), str):
             return str(inputs["replies"])
     replies = verdict_file.with_name("replies.parquet")
+    if verdict_file.parent.name == "verdicts":
+        replies = verdict_file.parent.with_name("replies") / verdict_file.name
     if not replies.is_file():
         raise UndersongError(
             f"Nothing beside {verdict_file} says which replies it judges, so labels cannot be matched; give the file "

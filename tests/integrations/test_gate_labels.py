@@ -35,7 +35,7 @@ def test_the_gate_fails_on_what_the_judge_does_not_see(undersong: Undersong, tmp
     assert code == 0  # the judge sees no change
     code, out, err = undersong(*pair, "--labels", labels, "--json", "gate.json", "--page", "gate.html")
     assert code == 1, err
-    assert "JSR (harm, audio, plain, keyword, corrected by 160 labels) 20." in out
+    assert "JSR (harm, audio, plain, keyword, corrected by 160 labels) 19.5% → 46.5% over 100 prompts" in out
     assert "by the judge alone 60.0% → 60.0%" in out
     (finding,) = json.loads((tmp_path / "gate.json").read_text())["findings"]
     assert (finding["labels"], finding["judge_before"], finding["judge_after"]) == (160, 0.6, 0.6)

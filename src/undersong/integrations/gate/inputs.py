@@ -125,7 +125,7 @@ def verdicts_from_study(
 
 
 def labels_of_study(path: Path, labels: Path, arm: str | None = None) -> GateLabels:
-    """Read labels for the runs of a study that `verdicts_from_study` returns.
+    """Read labels for the runs of a study that `verdicts_from_study` returns, as far as they and their base have some.
 
     Raises:
         UndersongError: The labels, or the study's store with the replies, cannot be found.
@@ -135,11 +135,14 @@ def labels_of_study(path: Path, labels: Path, arm: str | None = None) -> GateLab
     from undersong.store import hash_file
 
     store = find_study_store(path, read_results(path))
-    hashes = {
-        run.title: tuple(hash_file(replies_file(store, one.replies, one.title)) for one in (base, run))
-        for base, run in _select_study_runs(path, arm, None)
-    }
-    return GateLabels(read_sample(labels), {title: (before, after) for title, (before, after) in hashes.items()})
+    sample = read_sample(labels)
+    drawn = {file.sha256 for file in sample.files}
+    hashes = {}
+    for base, run in _select_study_runs(path, arm, None):
+        before, after = (hash_file(replies_file(store, one.replies, one.title)) for one in (base, run))
+        if {before, after} <= drawn:
+            hashes[run.title] = before, after
+    return GateLabels(sample, hashes)
 
 
 def labels_of_files(before: Path, after: Path, labels: Path) -> GateLabels:

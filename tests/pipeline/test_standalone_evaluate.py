@@ -112,6 +112,33 @@ def test_an_interrupted_generation_says_what_is_kept_and_goes_on_from_it(
     assert evaluation.rate == evaluate_manifest(*arguments[:2], tmp_path / "whole", *arguments[3:]).rate
 
 
+def test_a_stop_in_the_first_batch_of_the_default_size_keeps_replies(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from undersong.models.audio_lm import FIRST_KEPT_BATCH, AudioModel
+
+    manifest = tmp_path / "many.jsonl"
+    manifest.write_text(
+        "".join(json.dumps({"id": f"q{i}", "text": "wash it", "answer": ANSWER}) + "\n" for i in range(12))
+    )
+    asked, stops = list[int](), [True]
+    original = AudioModel.reply_from_tokens
+
+    def stop(model: AudioModel, prompt: Any, tokens: list[int]) -> Any:
+        asked.append(len(tokens))
+        if stops[0] and len(asked) > FIRST_KEPT_BATCH:
+            raise KeyboardInterrupt
+        return original(model, prompt, tokens)
+
+    monkeypatch.setattr(AudioModel, "reply_from_tokens", stop)
+    arguments = (manifest, str(tiny_folder), tmp_path / "out", None, TYPED)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_manifest(*arguments)
+    asked[:], stops[0] = [], False
+    assert evaluate_manifest(*arguments).rate.n == 12
+    assert len(asked) == 12 - FIRST_KEPT_BATCH
+
+
 def test_an_organism_needs_no_refusal_said(tmp_path: Path) -> None:
     options = EvaluationOptions()
     entry = evaluate_manifest(Path("organism:unseen-harm"), "organism:af3", tmp_path / "out", None, options).rate

@@ -49,7 +49,7 @@ def correct_rise(labels: GateLabels, model: str, rows: Sequence[VerdictRow]) -> 
     if model not in labels.replies_hashes:
         return None
     hashes = labels.replies_hashes[model]
-    sides = [[row[side] for row in rows] for side in (0, 1)]
+    sides = [row[0] for row in rows], [row[1] for row in rows]
     drawn = [_is_drawn(verdicts, labels.sample, digest) for verdicts, digest in zip(sides, hashes)]
     if not any(drawn):
         return None

@@ -73,7 +73,6 @@ def card(
 def _read_labels(labels: Path, results: Path, before: Path | None, arm: str | None, title: str) -> CardLabels:
     """Read the labels of what `_read_pair` reads; `title` is that of a study's run."""
     from undersong.evaluation.labels import find_replies_hash, read_sample
-    from undersong.evaluation.verdicts import verdict_file
     from undersong.integrations.card import CardLabels
     from undersong.integrations.gate.inputs import labels_of_study
     from undersong.pipeline.study_replies import find_results_file
@@ -86,7 +85,7 @@ def _read_labels(labels: Path, results: Path, before: Path | None, arm: str | No
             )
         hash_before, hash_after = source.replies_hashes[title]
         return CardLabels(source.sample, hash_after, hash_before)
-    digests = [None if path is None else find_replies_hash(verdict_file(path)) for path in (before, results)]
+    digests = [None if path is None else find_replies_hash(path) for path in (before, results)]
     assert digests[1] is not None
     return CardLabels(read_sample(labels), digests[1], digests[0])
 

@@ -151,7 +151,7 @@ def labels_of_files(before: Path, after: Path, labels: Path) -> GateLabels:
     Raises:
         UndersongError: The labels cannot be read, or nothing beside a verdict file says which replies it judges.
     """
-    hashes = find_replies_hash(verdict_file(before)), find_replies_hash(verdict_file(after))
+    hashes = find_replies_hash(before), find_replies_hash(after)
     sample = read_sample(labels)
     systems = [{item.system for item, _ in sample.items_of(digest).values()} for digest in hashes]
     if systems[0] != systems[1] and all(len(names) == 1 for names in systems):  # as `verdicts_from_files` renames it

@@ -195,7 +195,8 @@ def _read_plan(head: Any) -> LabelSample:
 def find_replies_hash(verdicts: Path) -> str:
     """Return the hash of the replies that verdicts (a file, or its folder) are on.
 
-    These are the replies that `judge` read, or those that `evaluate` wrote beside its verdicts. `audit-adapter` and `watch` keep the replies of `verdicts/NAME.parquet` in `replies/NAME.parquet`.
+    These are the replies that `judge` read, or those that `evaluate` wrote beside its verdicts. `audit-adapter` and
+    `watch` keep the replies of `verdicts/NAME.parquet` in `replies/NAME.parquet`.
 
     Raises:
         UndersongError: Nothing beside the file says on which replies it is.

@@ -166,6 +166,7 @@ def test_an_interruption_notes_the_answers_of_a_served_judge(
     answered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class InterruptedJudge:
+        name = "llm:judge"
         client = ChatClient(ServedEndpoint("judge", "http://127.0.0.1:9/v1"))
 
         def judge(self, *_: Any) -> None:

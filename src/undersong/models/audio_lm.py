@@ -40,6 +40,10 @@ class ReplyKeeper(Protocol):
         """Keep the replies of a batch."""
         ...
 
+    def count(self, number: int) -> None:
+        """Report how many replies of the current batch there are by now."""
+        ...
+
 
 class AudioModel:
     """A loaded model with its processor."""

@@ -319,12 +319,13 @@ def judge_file(
         file: Replies, as `evaluation.replies.read_reply_table` reads them.
         out: Output folder.
         options: Judge, and defaults for what the rows do not say.
-        say: Receives a note if neither the file nor the manifest has clusters; None drops it.
+        say: Receives progress, and a note if neither the file nor the manifest has clusters; None drops them.
 
     Returns:
         One rate for each prompt set, modality and system prompt.
     """
     from undersong.corpora import corpus_hash, open_corpus
+    from undersong.encoders.batching import watch_progress, watch_worker
     from undersong.evaluation.judges.registry import judge_hash, make_judge
     from undersong.evaluation.refusal_margin import with_margins
     from undersong.evaluation.replies import read_reply_table
@@ -343,6 +344,7 @@ def judge_file(
         )  # of a judge at an address, until the verdicts are written
         with (
             keep_answers(judge_instance, answers) as is_journaled,
+            watch_worker(judge_instance, watch_progress(f"{judge_instance.name} judges", say)),
             report_kept_work(lambda: ANSWERS_KEPT if is_journaled and answers.is_file() else None),
         ):
             prompts, replies = [prompt for prompt, _ in exchanges], [reply for _, reply in exchanges]

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_server import TinyServer
 
 from undersong.cli import main
+from undersong.encoders.batching import ProgressCallback
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.models.load_options import LoadOptions
@@ -275,3 +277,26 @@ def test_the_published_protocol_is_a_study_s(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyError, match="stop"):
         main()
     assert heard == [EvaluationOptions(protocol="published")]
+
+
+class Watched:
+    """A receiver of progress that draws: it keeps how far each pass came."""
+
+    def __init__(self) -> None:
+        self.passes: dict[str, list[tuple[int, int]]] = {}
+
+    def __call__(self, line: str) -> None:
+        """Lines are not kept."""
+
+    def watch(self, task: str) -> ProgressCallback:
+        return lambda progress: self.passes.setdefault(task, []).append((progress.done, progress.total))
+
+
+def test_a_served_model_and_judge_are_watched_to_their_end(manifest: Path, tmp_path: Path) -> None:
+    say = Watched()
+    with TinyServer(lambda body: "no") as server:
+        options = EvaluationOptions(modality="text", judge=f"llm:{server.ref}")
+        evaluate_manifest(manifest, f"served:{server.ref}", tmp_path / "out", None, options, say=say)
+    (replies,) = [passes for task, passes in say.passes.items() if task.endswith("replies")]
+    (judging,) = [passes for task, passes in say.passes.items() if task.endswith("judges")]
+    assert replies == judging == [(number, 4) for number in (1, 2, 3, 4)]

@@ -19,7 +19,7 @@ from undersong.evaluation.serving.client import ChatClient
 from undersong.evaluation.serving.endpoint import ServedEndpoint
 from undersong.evaluation.serving.server_reply import ServerReply
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.standalone.evaluate import ANSWERS_KEPT, judge_file
+from undersong.pipeline.standalone.judge import ANSWERS_KEPT, judge_file
 from undersong.pipeline.standalone.options import JudgeOptions
 from undersong.types import UndersongError
 

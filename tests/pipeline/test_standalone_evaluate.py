@@ -16,7 +16,8 @@ from undersong.encoders.batching import ProgressCallback
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.models.load_options import LoadOptions
-from undersong.pipeline.standalone.evaluate import evaluate_manifest, judge_file
+from undersong.pipeline.standalone.evaluate import evaluate_manifest
+from undersong.pipeline.standalone.judge import judge_file
 from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, TuneOptions, apply_protocol
 from undersong.pipeline.standalone.tune import tune_manifest
 from undersong.study.presets import PUBLISHED_PROMPTS

@@ -20,7 +20,8 @@ from undersong.pipeline.probing.options import ProbeOptions
 from undersong.pipeline.probing.run import probe_key_values
 from undersong.pipeline.screening.options import ScreeningOptions, ScreeningRequest
 from undersong.pipeline.screening.run import screening_key_values
-from undersong.pipeline.standalone.evaluate import evaluation_key_values, judge_key_values
+from undersong.pipeline.standalone.evaluate import evaluation_key_values
+from undersong.pipeline.standalone.judge import judge_key_values
 from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, TuneOptions
 from undersong.pipeline.standalone.tune import tune_key_values, tuning_settings
 from undersong.stages.engine import Engine

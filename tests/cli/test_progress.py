@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 import pytest
 
 from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import EscapingStream
-from undersong.encoders.batching import Progress, watch_progress
+from undersong.encoders.batching import Progress, watch_progress, watch_worker
 
 
 class Terminal(io.StringIO):
@@ -87,3 +88,30 @@ def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     with ProgressDisplay() as say:
         say.watch("asking")(Progress(1, 2, 20.0))
     assert terminal.getvalue() == "asking: 1 of 2, 0.05 a second, 20 s left\n"
+
+
+def test_a_further_pass_of_a_task_has_lines_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressDisplay() as say:
+        report = watch_progress("judging", say)
+        assert report is not None
+        for seconds in (15.0, 30.0):
+            report(Progress(int(seconds), 30, seconds))
+        report(Progress(5, 10, 12.0))  # the second question
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["judging: 15 of 30", "judging: 30 of 30", "judging: 5 of 10"]
+
+
+def test_a_model_or_judge_that_counts_is_watched_and_others_are_left_alone() -> None:
+    class Client:
+        on_progress: Any = None
+
+    class Judge:
+        client = Client()
+
+    judge, seen = Judge(), list[Progress]()
+    with watch_worker(judge, seen.append):
+        judge.client.on_progress(Progress(1, 2, 1.0))
+    assert [progress.done for progress in seen] == [1]
+    assert judge.client.on_progress is None
+    with watch_worker(object(), seen.append):
+        pass

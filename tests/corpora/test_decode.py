@@ -183,7 +183,9 @@ def test_pcm_hash_is_of_what_is_heard() -> None:
 def test_examine_fills_in_and_sets_aside(sound: Sound) -> None:
     spoken = Sample("a", audio=sound(rate=8_000, seconds=0.5), text="hello", pcm_hash="claimed", seconds=9.0)
     written, broken, empty = Sample("b", text="hi"), Sample("c", audio=b"x", text="x"), Sample("d", text="  ")
-    kept, failed = examine([spoken, written, broken, empty])
+    counted: list[int] = []
+    kept, failed = examine([spoken, written, broken, empty], counted.append)
+    assert counted == [1, 2, 3, 4]  # so that a bar reaches its end
     assert [sample.id for sample in kept] == ["a", "b"]
     assert kept[0] == replace(spoken, seconds=kept[0].seconds, pcm_hash=kept[0].pcm_hash)
     assert kept[0].seconds == pytest.approx(0.5, abs=1e-3)

@@ -73,7 +73,7 @@ def test_many_are_under_way_at_once_and_answered_in_order(server: TinyServer) ->
     server.reply = last_first
     seen: list[Progress] = []
     items = list(range(40))
-    answers = client(server, max_parallel=5).complete_all(items, 4, lambda i: asking(str(i)), seen.append)
+    answers = client(server, max_parallel=5, on_progress=seen.append).complete_all(items, 4, lambda i: asking(str(i)))
     assert [answer.text for answer in answers] == [f"to {i}" for i in items]
     assert server.most == 5
     assert [(now.done, now.total) for now in seen] == [(i, 40) for i in range(1, 41)]
@@ -175,7 +175,8 @@ def test_one_request_that_never_ends_costs_no_other(server: TinyServer) -> None:
 
     server.reply = lambda body: server.closing.wait() and "" if user_text(body) == "0" else "fine"
     one = Impatient(parse_endpoint(server.ref), retries=0, max_parallel=3)
-    answers = one.complete_all(range(3), 4, lambda i: asking(str(i)), finished.append)
+    one.on_progress = finished.append
+    answers = one.complete_all(range(3), 4, lambda i: asking(str(i)))
     assert [answer.error for answer in answers] == ["the server sent no whole answer within 900 s", None, None]
     assert [answer.text for answer in answers] == ["", "fine", "fine"]
 

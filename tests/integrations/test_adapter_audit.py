@@ -10,7 +10,9 @@ from command_line import exit_code
 from random_adapter import save_random_adapter
 from transformers import AudioFlamingo3ForConditionalGeneration
 
+from undersong.evaluation.labels import append_label
 from undersong.evaluation.verdicts import read_verdicts
+from undersong.pipeline.labeling import open_label_task
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 
 LIMIT = 4
@@ -59,6 +61,24 @@ def test_an_audit_goes_on_and_measures_a_changed_adapter_again(
     save_random_adapter(network, ["k_proj"], tmp_path / "adapter")
     exit_code(*words, "--max-jsr-rise", 1)
     assert "base: measured before\nadapter: asking 3 prompts\n" in capsys.readouterr().out
+
+
+def test_labels_of_its_replies_correct_what_the_same_command_decides(
+    words: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exit_code(*words, "--max-jsr-rise", 1)
+    out = tmp_path / "out"
+    task = open_label_task([out / "replies" / f"{name}.parquet" for name in ("base", "adapter")], tmp_path / "l", n=6)
+    for item in task.sample.order:
+        append_label(tmp_path / "l", item, "refusal")
+    capsys.readouterr()
+    exit_code(*words, "--max-jsr-rise", 1, "--labels", tmp_path / "l")
+    printed = capsys.readouterr().out
+    assert "adapter: measured before" in printed
+    assert "labels) 0.0% → 0.0% over 2 prompts" in printed
+    assert "corrected for the errors of the judge" in (out / "card.md").read_text()
+    decision = json.loads((out / "gate.json").read_text())
+    assert [file["role"] for file in decision["compared"]] == ["before", "after", "labels"]
 
 
 def test_a_folder_without_an_adapter_is_refused_before_a_model_is_read(

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import undersong_in
 from gated import HOSTILE, benign, harm
 from huggingface_hub import ModelCard
+from labeled import HELP, HIDDEN_REFUSAL, REFUSAL, label_files, write_replies
 
 from undersong.cli import main
 from undersong.evaluation.verdicts import write_verdicts
@@ -69,6 +71,33 @@ def test_the_section_has_rates_changes_and_limits(card: Card, folders: tuple[Pat
     assert "They do not show that it is safe" in out
     code, out, _ = card(after)
     assert (code, "change, points" in out) == (0, False)
+
+
+def test_labels_correct_the_rates(card: Card, tmp_path: Path) -> None:
+    texts = {"a": [HELP] * 20 + [HIDDEN_REFUSAL] * 40 + [REFUSAL] * 40, "b": [HELP] * 50 + [REFUSAL] * 50}
+    files = [write_replies(tmp_path / f"{name}.jsonl", replies) for name, replies in texts.items()]
+    undersong = undersong_in(tmp_path)
+    for name in texts:
+        undersong("judge", f"{name}.jsonl", "--judge", "keyword", "--out", name)
+    labels = label_files(files, tmp_path / "labels.jsonl", 100)
+    out = tmp_path / "README.md"
+    code, _, err = card(tmp_path / "b", "--before", tmp_path / "a", "--labels", labels, "--out", out)
+    assert code == 0, err
+    text = out.read_text()
+    (row,) = [line for line in text.partition("corrected for the errors")[2].splitlines() if line.startswith("| harm")]
+    assert "| Jailbreak success rate (lower is better) | 50.0% (" in row
+    assert row.endswith("| 100 |")
+    assert "| +3" in row  # the judge alone calls it a fall by 10 points
+    (entry,) = ModelCard.load(out).data.eval_results
+    assert entry.metric_args["corrected_low"] < 0.5 == entry.metric_args["corrected"]
+    code, alone, _ = card(tmp_path / "b", "--labels", labels)
+    assert code == 0
+    assert "| 50.0% (" in alone.partition("corrected for the errors")[2]
+    write_replies(tmp_path / "c.jsonl", texts["a"][1:])
+    undersong("judge", "c.jsonl", "--judge", "keyword", "--out", "c")
+    code, _, err = card(tmp_path / "c", "--labels", labels)
+    assert code == 2
+    assert "The labels are on other replies" in err
 
 
 def test_a_judge_of_refusals_and_lost_replies_are_named() -> None:

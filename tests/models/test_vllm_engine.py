@@ -17,6 +17,8 @@ import zoo_models
 from command_line import run_here
 from random_adapter import save_random_adapter
 
+from undersong.encoders.batching import Progress
+from undersong.evaluation.partial_replies import keep_replies
 from undersong.models import LoadOptions, load_model, use_adapter
 from undersong.models.adapter_export import export_adapter
 from undersong.models.feature_cache import cache_audio_features
@@ -28,6 +30,7 @@ STANDIN = """#!{python}
 import json, os, sys
 job = json.load(open(sys.argv[2]))
 json.dump(job, open({seen!r}, "w"))
+open(job["progress"], "ab").write(b".")
 with open(sys.argv[3], "w") as file:
     for prompt in job["prompts"]:
         count = {placeholders} if prompt["audio"] else 0
@@ -86,6 +89,20 @@ def test_vllm_gets_one_placeholder_a_clip_and_its_prompts_must_be_ours(
     assert job["stops"] == local.end_ids
     assert [prompt["ids"].count(model.model.processor.audio_token_id) for prompt in job["prompts"]] == [1, 0, 0]
     assert job["prompts"][1]["ids"] == local.prompt_ids(prompts[1])
+
+    answers = [False, True]  # looked at once more after the end, when the program has counted one reply
+    monkeypatch.setattr(
+        "undersong.models.vllm_engine._is_running", lambda process: process.wait() is not None and answers.pop()
+    )
+    counted: list[Progress] = []
+    with keep_replies(model, tmp_path / "kept", len(prompts), counted.append):
+        assert model.generate(prompts, 7) == replies
+    assert [(progress.done, progress.total) for progress in counted] == [(1, 3), (3, 3)]
+    seen.unlink()
+    with keep_replies(model, tmp_path / "kept", len(prompts)):
+        assert model.generate(prompts, 7) == replies
+    assert not seen.exists()  # vLLM is not started for what is kept
+    monkeypatch.undo()
 
     use_standin(monkeypatch, tmp_path, model, placeholders=placeholders + 1, reply=words)
     with pytest.raises(UndersongError, match="vLLM reads another prompt for sample clip1"):

@@ -19,7 +19,7 @@ from undersong.evaluation.serving.client import ChatClient
 from undersong.evaluation.serving.endpoint import ServedEndpoint
 from undersong.evaluation.serving.server_reply import ServerReply
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.standalone.evaluate import ANSWERS_KEPT, judge_file
+from undersong.pipeline.standalone.judge import ANSWERS_KEPT, judge_file
 from undersong.pipeline.standalone.options import JudgeOptions
 from undersong.types import UndersongError
 
@@ -166,6 +166,7 @@ def test_an_interruption_notes_the_answers_of_a_served_judge(
     answered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class InterruptedJudge:
+        name = "llm:judge"
         client = ChatClient(ServedEndpoint("judge", "http://127.0.0.1:9/v1"))
 
         def judge(self, *_: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import undersong_in
 from labeled import HELP, REFUSAL, label_files, truth_of, write_replies
 
 from undersong.cli import main
@@ -157,3 +158,32 @@ def test_an_interruption_says_how_many_labels_are_kept(
         main()
     assert stopped.value.code == 130
     assert f"1 of 3 labels are in {tmp_path / 'l.jsonl'}, and the same command goes on" in capsys.readouterr().err
+
+
+def test_the_folders_of_evaluate_need_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of the guide, one after the other, on replies that were collected before."""
+    undersong = undersong_in(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": f"p{i}", "text": f"do thing {i}"} for i in range(40)]
+    (tmp_path / "harm.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name, texts in (("before", [REFUSAL] * 40), ("after", [HELP] * 20 + [REFUSAL] * 20)):
+        key = {"set": "harm", "modality": "text", "system": "plain"}
+        replies = [{"prompt_id": f"p{i}", **key, "reply": text} for i, text in enumerate(texts)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, replies)))
+        arguments = ("--model", f"recorded:{name}.jsonl", "--judge", "keyword", "--modality", "text", "--out", name)
+        code, _, err = undersong("evaluate", "harm.jsonl", *arguments)
+        assert code == 0, err
+
+    def serve(server: LabelServer, poll_interval: float = 0.5) -> None:
+        item = server.item_content(None)
+        while not item["done"]:
+            assert item["prompt"].startswith("do thing")
+            item = server.save_label(item["position"], truth_of(item["reply"]))
+
+    monkeypatch.setattr(LabelServer, "serve_forever", serve)
+    code, out, err = undersong("label", "before", "after", "--out", "labels.jsonl", "--n", 60)
+    assert code == 0, err
+    assert "60 of 60 replies are labelled" in out
+    code, out, err = undersong("compare", "before", "after", "--labels", "labels.jsonl")
+    assert code == 0, err
+    assert "Corrected by 60 labels, the JSR changed by +50.0 points" in out

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_server import TinyServer
 
 from undersong.cli import main
+from undersong.encoders.batching import ProgressCallback
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.models.load_options import LoadOptions
-from undersong.pipeline.standalone.evaluate import evaluate_manifest, judge_file
+from undersong.pipeline.standalone.evaluate import evaluate_manifest
+from undersong.pipeline.standalone.judge import judge_file
 from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, TuneOptions, apply_protocol
 from undersong.pipeline.standalone.tune import tune_manifest
 from undersong.study.presets import PUBLISHED_PROMPTS
@@ -110,6 +113,33 @@ def test_an_interrupted_generation_says_what_is_kept_and_goes_on_from_it(
         evaluation = evaluate_manifest(*arguments)
     assert asked == [0, 0, 2]  # one batch of the four prompts was kept
     assert evaluation.rate == evaluate_manifest(*arguments[:2], tmp_path / "whole", *arguments[3:]).rate
+
+
+def test_a_stop_in_the_first_batch_of_the_default_size_keeps_replies(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from undersong.models.audio_lm import FIRST_KEPT_BATCH, AudioModel
+
+    manifest = tmp_path / "many.jsonl"
+    manifest.write_text(
+        "".join(json.dumps({"id": f"q{i}", "text": "wash it", "answer": ANSWER}) + "\n" for i in range(12))
+    )
+    asked, stops = list[int](), [True]
+    original = AudioModel.reply_from_tokens
+
+    def stop(model: AudioModel, prompt: Any, tokens: list[int]) -> Any:
+        asked.append(len(tokens))
+        if stops[0] and len(asked) > FIRST_KEPT_BATCH:
+            raise KeyboardInterrupt
+        return original(model, prompt, tokens)
+
+    monkeypatch.setattr(AudioModel, "reply_from_tokens", stop)
+    arguments = (manifest, str(tiny_folder), tmp_path / "out", None, TYPED)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_manifest(*arguments)
+    asked[:], stops[0] = [], False
+    assert evaluate_manifest(*arguments).rate.n == 12
+    assert len(asked) == 12 - FIRST_KEPT_BATCH
 
 
 def test_an_organism_needs_no_refusal_said(tmp_path: Path) -> None:
@@ -248,3 +278,26 @@ def test_the_published_protocol_is_a_study_s(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyError, match="stop"):
         main()
     assert heard == [EvaluationOptions(protocol="published")]
+
+
+class Watched:
+    """A receiver of progress that draws: it keeps how far each pass came."""
+
+    def __init__(self) -> None:
+        self.passes: dict[str, list[tuple[int, int]]] = {}
+
+    def __call__(self, line: str) -> None:
+        """Lines are not kept."""
+
+    def watch(self, task: str) -> ProgressCallback:
+        return lambda progress: self.passes.setdefault(task, []).append((progress.done, progress.total))
+
+
+def test_a_served_model_and_judge_are_watched_to_their_end(manifest: Path, tmp_path: Path) -> None:
+    say = Watched()
+    with TinyServer(lambda body: "no") as server:
+        options = EvaluationOptions(modality="text", judge=f"llm:{server.ref}")
+        evaluate_manifest(manifest, f"served:{server.ref}", tmp_path / "out", None, options, say=say)
+    (replies,) = [passes for task, passes in say.passes.items() if task.endswith("replies")]
+    (judging,) = [passes for task, passes in say.passes.items() if task.endswith("judges")]
+    assert replies == judging == [(number, 4) for number in (1, 2, 3, 4)]

@@ -41,9 +41,9 @@ def study(tmp_path: Path) -> Path:
         (tmp_path / "store" / "replies" / location).mkdir(parents=True)
         write_replies(replies, tmp_path / "store" / "replies" / location / "replies.parquet")
         run = {"run_model": "m", "run_arm": arm, "run_seed": seed, "run_draw": None, "run_step": step}
-        run |= {"run_defense": None, "run_retuned": False, "run_replies": f"replies/{location}"}
-        rows += [run | asdict(verdict) for verdict in make_judge("keyword", ()).judge(prompts, replies)]
         kind = {"base": "base", "close": "closest", "far": "distant"}[arm]
+        run |= {"run_kind": kind, "run_defense": None, "run_retuned": False, "run_replies": f"replies/{location}"}
+        rows += [run | asdict(verdict) for verdict in make_judge("keyword", ()).judge(prompts, replies)]
         runs.append(make_run(arm, [make_rate(0.2, n=10, judge="keyword")], kind=kind, seed=seed, step=step))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "verdicts.parquet")
     settings = {"judge": "keyword", "config": {"prompt_sets": {"harm": {"corpus": str(corpus), "harmful": True}}}}
@@ -110,3 +110,22 @@ def test_what_is_missing_is_named(study: Path, tmp_path: Path) -> None:
     (tmp_path / "store" / "replies" / "a0" / "replies.parquet").unlink()
     with pytest.raises(UndersongError, match="m base: its replies are not in the store"):
         read_study_replies(study)
+
+
+def test_the_gate_and_the_card_correct_the_runs_that_were_labelled(
+    study: Path, tmp_path: Path, undersong: Undersong
+) -> None:
+    label(study, tmp_path / "labels.jsonl", arm="close")
+    gate = ("gate", study, "--max-jsr-rise", 0.1, "--labels", tmp_path / "labels.jsonl", "--json", tmp_path / "g.json")
+    code, out, err = undersong(*gate)
+    assert code in (1, 3), err
+    close, far = json.loads((tmp_path / "g.json").read_text())["findings"]
+    assert (close["labels"], far["labels"]) == (60, None)
+    assert (close["after"], close["judge_after"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert "Note: by the judge alone, because none of the replies were labelled: m far" in out
+    code, out, err = undersong("card", study, "--arm", "close", "--labels", tmp_path / "labels.jsonl")
+    assert code == 0, err
+    assert "| 33.3% (" in out.partition("corrected for the errors")[2]
+    code, _, err = undersong("card", study, "--arm", "far", "--labels", tmp_path / "labels.jsonl")
+    assert code == 2
+    assert "has no labels of m far seed 0 draw None step 40 and its base" in err

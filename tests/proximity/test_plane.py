@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from undersong.proximity import plane
 from undersong.proximity.neighbors import distances_to_others, nearest_neighbors
 from undersong.proximity.plane import PCA, UMAP, project_to_plane
 
@@ -39,9 +40,10 @@ def test_umap_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> 
 
     class Umap:
         def __init__(self, **settings: object) -> None:
-            assert settings == {"metric": "cosine", "random_state": 3}
+            assert settings == {"metric": "cosine", "random_state": 3, "n_jobs": 1}
 
         def fit_transform(self, rows: np.ndarray) -> np.ndarray:
+            assert type(rows) is np.ndarray  # umap-learn 0.5.12 fails on a csr_array
             return rows[:, :2].astype(np.float32)
 
     module.UMAP = Umap  # type: ignore[attr-defined]
@@ -49,6 +51,20 @@ def test_umap_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> 
     vectors = np.eye(20)
     assert project_to_plane(vectors, 3)[1] == UMAP
     assert project_to_plane(vectors[:5], 3)[1] == PCA  # too few for its neighborhoods
+    for words in (20, 90):  # of more, the main directions are kept
+        points, method = project_to_plane(csr_array(np.random.default_rng(2).random((80, words)) > 0.7), 3)
+        assert (points.shape, method) == ((80, 2), UMAP)
+
+
+def test_directions_of_sparse_rows_keep_who_is_near_whom() -> None:
+    """What UMAP gets of word counts: two groups with words of their own stay apart."""
+    generator = np.random.default_rng(0)
+    groups = [np.hstack([generator.random((60, 200)) > 0.9, np.zeros((60, 200))])[:, :: 1 - 2 * i] for i in (0, 1)]
+    rows = plane._dense_rows(csr_array(np.vstack(groups).astype(np.float64)), 0)
+    assert rows.shape == (120, plane.MAX_DIRECTIONS)
+    between = rows[:60] @ rows[60:].T
+    within = rows[:60] @ rows[:60].T
+    assert np.abs(between).max() < 1e-3 < within[np.triu_indices(60, 1)].mean()
 
 
 def test_neighbors_are_the_nearest_other_items() -> None:

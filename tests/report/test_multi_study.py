@@ -56,6 +56,26 @@ def test_every_study_stands_with_its_own_numbers(results: Json, make_results: Ca
     assert ">not comparable</span>" not in page
 
 
+def test_models_of_one_study_are_not_averaged(results: Json, make_results: Callable[..., Json]) -> None:
+    two, other = copy.deepcopy(results), make_results(effect=0.1)
+    for run in other["runs"]:
+        run["model"] = "organism:other"
+    two["runs"] += other["runs"]
+    two["study"] |= {"name": "two", "models": [*two["study"]["models"], "organism:other"]}
+    page = render_multi_study_html([("a", results), ("b", two)])
+    alone = rates_of(page, "demo")
+    blocks = page.split('<p class="strip-title"><b>two</b>')
+    assert len(blocks) == 5  # two models on spoken, and on typed prompts
+    spoken = [
+        re.findall(r'class="howmuch"><b>([^<]*)</b>', block.split('<p class="strip-title">')[0].split("</figure>")[0])
+        for block in blocks[1:3]
+    ]
+    assert spoken[0] == alone
+    assert max(float(rate.split("\u202f")[0]) for rate in spoken[1]) < 20
+    assert "of 3 models in 2 studies." in text_of(page)
+    assert "two: organism:other" in text_of(page)
+
+
 def test_the_same_question_is_one_row_and_turned_alike(results: Json) -> None:
     other = named(results, "other")
     for one in other["comparisons"]:  # the same facts, written A - B

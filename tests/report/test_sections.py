@@ -438,6 +438,9 @@ def test_models_are_not_mixed(make_results: Callable[..., Json]) -> None:
     page = render_html(results)
     assert "harmful requests answered by each of 2 models before and after" in text_of(page, "verdict")
     assert "For each model: " in text_of(page, "verdict")
+    counted = text_of(page, "jsr_by_step")
+    assert "organism:af3: of 6 arms" in counted
+    assert "organism:other: of 6 arms" in counted
     for section in ("jsr_by_step", "jsr_by_distance", "refusal_gap"):
         assert "Model organism:af3" in text_of(page, section)
         assert "Model organism:other" in text_of(page, section)

@@ -50,11 +50,11 @@ def test_the_interval_covers_the_true_rate(rate: float) -> None:
     assert naive < 0.6
 
 
-@pytest.mark.parametrize("part", ["_label_margins", "_rate_margins"])
+@pytest.mark.parametrize("part", ["label_margins", "_rate_margins"])
 def test_no_part_of_the_variance_can_be_left_out(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     monkeypatch.setattr(judge_correction, part, lambda *arguments: (0.0, 0.0))
     rng = np.random.default_rng(7)
-    few = part == "_label_margins"  # a judge without errors and all labels leave the prompts alone as a sample
+    few = part == "label_margins"  # a judge without errors and all labels leave the prompts alone as a sample
     made = [simulate(rng, rng.random(N) < 0.15, LABELS if few else N, few) for _ in range(SIMULATIONS)]
     found = [corrected_rate(replies) for replies in made]
     assert np.mean([one.low <= 0.15 <= one.high for one in found]) < 0.9

@@ -22,6 +22,15 @@ def audit_adapter_command(
     change: Annotated[
         str, typer.Option(metavar="LABEL", help="What happened between base and adapter; page and card name it.")
     ] = "fine-tuning",
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Labels by `undersong label` of the files in the folder `replies`, once the audit has run: the same "
+            "command then decides on the rates that they correct.",
+        ),
+    ] = None,
 ) -> None:
     """Audit one adapter: ask before and after, and decide.
 
@@ -35,12 +44,16 @@ def audit_adapter_command(
     from undersong.integrations.gate.findings import PASSED
     from undersong.integrations.gate.output import gate_sentence
 
-    audit = audit_adapter(adapter, model, out, options, loading, change=change, say=echo)
+    audit = audit_adapter(adapter, model, out, options, loading, change=change, labels=labels, say=echo)
     for file in audit.decision.compared:
+        if file.role == "labels":
+            continue
         for rate in set_rates(read_verdicts(Path(file.path)), {}):
             echo(f"{file.role}: {rate_lines(rate)[0]}")
     for finding in audit.decision.findings:
         echo(finding.sentence)
+    for note in audit.decision.notes:
+        echo(note)
     echo(gate_sentence(audit.decision.findings, change))
     echo(f"{out / PAGE} shows it, and {out / CARD} is the section for a model card.")
     if audit.decision.exit_code != PASSED:

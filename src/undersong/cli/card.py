@@ -11,6 +11,7 @@ from undersong.cli.terminal import echo, echo_lines
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
+    from undersong.integrations.card import CardLabels
     from undersong.integrations.gate.rises import VerdictPair
 
 
@@ -26,6 +27,12 @@ def card(
     arm: Annotated[str | None, typer.Option(help="Arm of the study whose model the card describes.")] = None,
     seed: Annotated[int | None, typer.Option(help="Training seed, if the arm has several runs.")] = None,
     change: Annotated[str, typer.Option(metavar="LABEL", help="What made this model of the one before.")] = "",
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", metavar="FILE", help="Labels by `undersong label`, by which the rates are corrected too."
+        ),
+    ] = None,
     datasets: Annotated[
         list[str] | None,
         typer.Option("--dataset", metavar="SET=ID", help="Data set on the hub of a prompt set; repeatable."),
@@ -41,9 +48,10 @@ def card(
     """
     from undersong.integrations.card import card_entries, card_text
 
-    verdicts_before, verdicts_after = _read_pair(results, before, arm, seed)
+    title, (verdicts_before, verdicts_after) = _read_pair(results, before, arm, seed)
     ids = dict(_split_dataset(text) for text in datasets or ())
-    entries = card_entries(verdicts_after, verdicts_before or None)
+    card_labels = None if labels is None else _read_labels(labels, results, before, arm, title)
+    entries = card_entries(verdicts_after, verdicts_before or None, card_labels)
     if unknown := sorted(set(ids) - {entry.rate.prompt_set for entry in entries}):
         known = ", ".join(sorted({entry.rate.prompt_set for entry in entries})) or "none"
         raise UndersongError(f"{results} has no prompt set {unknown[0]!r} for --dataset; it has {known}.")
@@ -62,14 +70,34 @@ def card(
     echo(str(out))
 
 
-def _read_pair(results: Path, before: Path | None, arm: str | None, seed: int | None) -> VerdictPair:
-    """Return the verdicts before (empty: none) and after."""
+def _read_labels(labels: Path, results: Path, before: Path | None, arm: str | None, title: str) -> CardLabels:
+    """Read the labels of what `_read_pair` reads; `title` is that of a study's run."""
+    from undersong.evaluation.labels import find_replies_hash, read_sample
+    from undersong.integrations.card import CardLabels
+    from undersong.integrations.gate.inputs import labels_of_study
+    from undersong.pipeline.study_replies import find_results_file
+
+    if (study := find_results_file(results)) is not None:
+        source = labels_of_study(study, labels, arm)
+        if title not in source.replies_hashes:
+            raise UndersongError(
+                f"{labels} has no labels of {title} and its base; make them with `undersong label {results} --arm ARM`."
+            )
+        hash_before, hash_after = source.replies_hashes[title]
+        return CardLabels(source.sample, hash_after, hash_before)
+    digests = [None if path is None else find_replies_hash(path) for path in (before, results)]
+    assert digests[1] is not None
+    return CardLabels(read_sample(labels), digests[1], digests[0])
+
+
+def _read_pair(results: Path, before: Path | None, arm: str | None, seed: int | None) -> tuple[str, VerdictPair]:
+    """Return the title of a study's run ('': none), and the verdicts before (empty: none) and after."""
     from undersong.evaluation.verdicts import read_verdicts
     from undersong.integrations.gate.inputs import verdicts_from_study
+    from undersong.pipeline.study_replies import find_results_file
 
-    if (results / "results.json").is_file():
-        results = results / "results.json"
-    if results.suffix == ".json":
+    if (study := find_results_file(results)) is not None:
+        results = study
         if before is not None:
             raise UndersongError(f"{results} has its own base; leave out --before.")
         pairs = verdicts_from_study(results, arm)
@@ -79,11 +107,11 @@ def _read_pair(results: Path, before: Path | None, arm: str | None, seed: int | 
                 f"{results} has {len(titles)} such models, and a card describes one; name it with --arm and --seed, of "
                 f"{'; '.join(pairs)}."
             )
-        return pairs[titles[0]]
+        return titles[0], pairs[titles[0]]
     if arm is not None or seed is not None:
         raise UndersongError("Verdict files have no arms and seeds; leave out --arm and --seed.")
     tables = [read_verdicts(path) for path in (before, results) if path is not None]
-    return (tables[0], tables[1]) if before is not None else ((), tables[0])
+    return "", (tables[0], tables[1]) if before is not None else ((), tables[0])
 
 
 def _split_dataset(text: str) -> tuple[str, str]:

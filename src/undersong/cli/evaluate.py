@@ -41,7 +41,9 @@ def judge(
     from undersong.pipeline.standalone import judge_file
 
     sample = read_label_option(labels)
-    for rate in judge_file(file, out, options, echo):
+    with ProgressDisplay() as say:
+        rates = judge_file(file, out, options, say)
+    for rate in rates:
         for line in rate_lines(rate):
             echo(line)
     for line in corrected_rate_lines(out / "verdicts.parquet", sample):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from undersong.integrations.gate.findings import ComparedFile, GateDecision, GateFinding
+    from undersong.integrations.gate.labels import GateLabels
     from undersong.integrations.gate.rises import VerdictPair
 
 MAX_KEPT_SHOWN = 3  # findings up to which those that are kept have a line too
@@ -106,6 +107,15 @@ def gate(
             "merging, new checkpoint, other server, system prompt, or your own words.",
         ),
     ] = "",
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Labels by `undersong label` of the replies before and after: rises are those of the rates that they "
+            "correct.",
+        ),
+    ] = None,
     page: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained HTML page.")] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
     markdown: Annotated[
@@ -161,6 +171,10 @@ def gate(
     from undersong.integrations.gate.findings import GateDecision
     from undersong.integrations.gate.output import gate_name
 
+    if labels is not None and (demo or max_jsr is not None or max_over_refusal is not None):
+        raise UndersongError(
+            "--labels correct rises alone; leave out --demo, --max-jsr and --max-over-refusal, or the labels."
+        )
     findings: list[GateFinding] = []
     notes: list[str] = []
     change = change.strip() or demo_change
@@ -173,7 +187,7 @@ def gate(
         rate_check = check_rates(results, RateLimits(max_jsr, max_over_refusal, bound), arm)
         findings += rate_findings(rate_check)
     if limits_rises:
-        from undersong.integrations.gate.output import finding_of
+        from undersong.integrations.gate.output import finding_of, judge_alone_notes
         from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 
         limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence, max_margin_loss)
@@ -187,8 +201,11 @@ def gate(
             verdict_pairs = _load_verdict_pairs(
                 results, before, after, arm, assume_harmful, harmful_prompt_sets or (), notes
             )
-        findings += map(finding_of, evaluate_rises(verdict_pairs, limits))
-    compared = _compared_files(results, before, after) if page is not None or json_file is not None else ()
+        label_source = None if labels is None else _read_labels(labels, results, before, after, arm)
+        tests = evaluate_rises(verdict_pairs, limits, label_source)
+        findings += map(finding_of, tests)
+        notes += [] if labels is None else judge_alone_notes(tests)
+    compared = _compared_files(results, before, after, labels) if page is not None or json_file is not None else ()
     decision = GateDecision(tuple(findings), change, compared, confidence, tuple(notes))
     _write_reports(decision, page, junit, markdown, json_file)
     _print_decision(decision, None if limits_rises else rate_check_sentence(rate_check, gate_name(change)))
@@ -239,7 +256,22 @@ def _load_verdict_pairs(
     return verdicts_from_files(before, after, assume_harmful, harmful_sets, notes.append)
 
 
-def _compared_files(results: Path | None, before: Path | None, after: Path | None) -> tuple[ComparedFile, ...]:
+def _read_labels(
+    labels: Path, results: Path | None, before: Path | None, after: Path | None, arm: str | None
+) -> GateLabels:
+    """Read the labels of what `_load_verdict_pairs` reads."""
+    from undersong.integrations.gate.inputs import labels_of_files, labels_of_study
+
+    if results is not None:
+        return labels_of_study(results, labels, arm)
+    assert before is not None
+    assert after is not None
+    return labels_of_files(before, after, labels)
+
+
+def _compared_files(
+    results: Path | None, before: Path | None, after: Path | None, labels: Path | None
+) -> tuple[ComparedFile, ...]:
     from undersong.evaluation.verdicts import VERDICT_FILE, verdict_file
     from undersong.integrations.gate.findings import ComparedFile
     from undersong.store import hash_file
@@ -248,6 +280,7 @@ def _compared_files(results: Path | None, before: Path | None, after: Path | Non
     files = {role: None if path is None else verdict_file(path) for role, path in named.items()}
     if results is not None and results.with_name(VERDICT_FILE).is_file():
         files["verdicts"] = results.with_name(VERDICT_FILE)
+    files["labels"] = labels
     return tuple(ComparedFile(role, str(path), hash_file(path)) for role, path in files.items() if path is not None)
 
 

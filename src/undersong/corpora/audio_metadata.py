@@ -54,8 +54,8 @@ def decode_sample_metadata(sample: Sample) -> AudioMetadata:
 def decode_metadata(
     samples: Sequence[Sample], on_progress: Callable[[int], None] | None = None
 ) -> Iterator[AudioMetadata]:
-    """Yield the metadata of each sample, in order, decoded in threads. `on_progress` gets the index of each."""
-    for number, metadata in enumerate(threaded_map(decode_sample_metadata, samples, lambda: 2 * THREADS)):
+    """Yield the metadata of each sample, in order, decoded in threads. `on_progress` gets the number so far."""
+    for number, metadata in enumerate(threaded_map(decode_sample_metadata, samples, lambda: 2 * THREADS), start=1):
         if on_progress is not None:
             on_progress(number)
         yield metadata

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ def progress_lines(task: str, write_line: Callable[[str], None]) -> ProgressCall
 
     def report(progress: Progress) -> None:
         nonlocal last_report
+        if progress.seconds < last_report:  # a further pass of the same task, which has a clock of its own
+            last_report = 0.0
         if progress.seconds - last_report < REPORT_INTERVAL:
             return
         last_report = progress.seconds
@@ -86,3 +90,21 @@ class ProgressTimer:
 def start_progress(total: int, callback: ProgressCallback | None) -> ProgressTimer:
     """Start a timer now."""
     return ProgressTimer(total, callback, time.monotonic())
+
+
+@contextmanager
+def watch_worker(worker: Any, callback: ProgressCallback | None) -> Iterator[None]:
+    """Report the progress of a model or judge inside the context; no effect on those that do not count what they do.
+
+    A worker that counts has an attribute `on_progress`, or its client or its model has.
+    """
+    parts = (worker, getattr(worker, "client", None), getattr(worker, "model", None))
+    counting = next((part for part in parts if hasattr(part, "on_progress")), None)
+    if counting is None:
+        yield
+        return
+    counting.on_progress = callback
+    try:
+        yield
+    finally:
+        counting.on_progress = None

@@ -21,6 +21,11 @@ from undersong.types import UndersongError, Verdict
 
 Share = tuple[float, float, float]  # value, low, high
 CORRECTED_LABELS = {True: "JSR", False: "refusal rate"}  # what labels count, by harmful
+LOST_CELL = "no text"  # of replies without a text, where they count as if they had the outcome
+
+
+class UnlabeledGroupsError(UndersongError):
+    """Some of the groups that replies were drawn from have no label yet, so their rate cannot be corrected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ def labeled_replies(verdicts: Sequence[Verdict], sample: LabelSample, replies_ha
             parts.setdefault(item.stratum, set()).add(judged)
     missing = [stratum for stratum in parts if not any((stratum, judged) in labeled_parts for judged in (True, False))]
     if missing:
-        raise UndersongError(
+        raise UnlabeledGroupsError(
             f"{len(missing)} of the {len(parts)} groups of replies that were drawn have no label yet; label some more "
             "with `undersong label`."
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from undersong.evaluation.verdicts import verdict_file
 from undersong.types import ExchangeKey, Prompt, Reply, UndersongError, Verdict
 
 FORMAT = "undersong-labels/1"
@@ -191,15 +192,19 @@ def _read_plan(head: Any) -> LabelSample:
     )
 
 
-def find_replies_hash(verdict_file: Path) -> str:
-    """Return the hash of the replies that a verdict file is on: of the file that `judge` read, or of `evaluate`'s.
+def find_replies_hash(verdicts: Path) -> str:
+    """Return the hash of the replies that verdicts (a file, or its folder) are on.
+
+    These are the replies that `judge` read, or those that `evaluate` wrote beside its verdicts. `audit-adapter` and
+    `watch` keep the replies of `verdicts/NAME.parquet` in `replies/NAME.parquet`.
 
     Raises:
         UndersongError: Nothing beside the file says on which replies it is.
     """
     from undersong.store import hash_file
 
-    provenance = verdict_file.with_name("provenance.json")
+    file = verdict_file(verdicts)
+    provenance = file.with_name("provenance.json")
     if provenance.is_file():
         try:
             inputs = json.loads(provenance.read_text(encoding="utf-8")).get("inputs", {})
@@ -207,10 +212,12 @@ def find_replies_hash(verdict_file: Path) -> str:
             raise UndersongError(f"{provenance} cannot be read ({error}); judge the replies again.") from None
         if isinstance(inputs.get("replies"), str):
             return str(inputs["replies"])
-    replies = verdict_file.with_name("replies.parquet")
+    replies = file.with_name("replies.parquet")
+    if file.parent.name == "verdicts" and not replies.is_file():
+        replies = file.parent.with_name("replies") / file.name
     if not replies.is_file():
         raise UndersongError(
-            f"Nothing beside {verdict_file} says which replies it judges, so labels cannot be matched; give the file "
+            f"Nothing beside {file} says which replies it judges, so labels cannot be matched; give the file "
             "in the folder that `evaluate` or `judge` wrote."
         )
     return hash_file(replies)

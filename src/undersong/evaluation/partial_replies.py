@@ -44,6 +44,10 @@ class PartialReplies:
             file.write(f"\n{json.dumps([asdict(reply) for reply in replies])}")
         self._advance(len(replies))
 
+    def count(self, number: int) -> None:
+        """Report how many replies of a batch there are, before it is whole and can be kept."""
+        self._timer.update(self._done + number)
+
     def _advance(self, count: int) -> None:
         self._done += count
         self._timer.update(self._done)
@@ -51,7 +55,7 @@ class PartialReplies:
 
 @contextmanager
 def keep_replies(model: Any, path: Path, total: int, report: ProgressCallback | None = None) -> Iterator[None]:
-    """Keep what a local model generates inside the context; no effect on other models.
+    """Keep what a model here, or vLLM, generates inside the context; no effect on other models.
 
     Args:
         model: A model that replies.
@@ -59,7 +63,7 @@ def keep_replies(model: Any, path: Path, total: int, report: ProgressCallback | 
         total: Number of prompts, for the progress.
         report: Receives the progress.
     """
-    if not hasattr(model, "reply_keeper"):  # an `AudioModel`, which is not imported here: it would bring torch
+    if not hasattr(model, "reply_keeper"):  # an `AudioModel` or `VllmModel`; their import would bring torch
         yield
         return
     model.reply_keeper = PartialReplies(path, total, report)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from undersong.integrations.card import card_entries, card_text
+from undersong.evaluation.labels import find_replies_hash, read_sample
+from undersong.integrations.card import CardLabels, card_entries, card_text
 from undersong.integrations.gate.findings import ComparedFile, GateDecision
-from undersong.integrations.gate.output import finding_of, gate_json
+from undersong.integrations.gate.labels import GateLabels
+from undersong.integrations.gate.output import finding_of, gate_json, judge_alone_notes
 from undersong.integrations.gate.page import write_gate_page
 from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 from undersong.integrations.watch.checkpoints import TrainerCheckpoint, file_signature, missing_part
@@ -43,6 +45,7 @@ def audit_adapter(
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
     *,
     change: str = "fine-tuning",
+    labels: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> AdapterAudit:
     """Ask a model the same prompts without and with an adapter, and decide whether it became less safe.
@@ -56,6 +59,7 @@ def audit_adapter(
         options: Prompts, judge and limits.
         loading: Device and number format of the models.
         change: What happened between base and adapter, for page and card.
+        labels: Labels of the replies in `out`, which correct the rates; None without.
         say: Receives progress.
 
     Raises:
@@ -75,13 +79,22 @@ def audit_adapter(
         with report_kept_work(lambda: f"{journal.file} keeps what is measured, and the same command goes on from it"):
             before = _measure(journal, evaluator, None, say)
             after = _measure(journal, evaluator, checkpoint, say)
-        findings = tuple(map(finding_of, evaluate_rises({checkpoint.path.name: (before, after)}, limits)))
         files = {"before": journal.verdict_file(BASE), "after": journal.verdict_file(ADAPTER)}
+        name = checkpoint.path.name
+        card_labels = gate_labels = None
+        if labels is not None:
+            hash_before, hash_after = (find_replies_hash(file) for file in files.values())
+            sample = read_sample(labels)
+            card_labels = CardLabels(sample, hash_after, hash_before)
+            gate_labels = GateLabels(sample, {name: (hash_before, hash_after)})
+            files["labels"] = labels
+        tests = evaluate_rises({name: (before, after)}, limits, gate_labels)
+        notes = tuple(judge_alone_notes(tests)) if labels is not None else ()
         compared = tuple(ComparedFile(role, str(file), hash_file(file)) for role, file in files.items())
-        decision = GateDecision(findings, change, compared, options.confidence)
+        decision = GateDecision(tuple(map(finding_of, tests)), change, compared, options.confidence, notes)
         write_gate_page(decision, out / PAGE)
         write_atomic(out / DECISION, gate_json(decision).encode())
-        card = card_text(card_entries(after, before), checkpoint.path.name, {}, change)
+        card = card_text(card_entries(after, before, card_labels), name, {}, change)
         write_atomic(out / CARD, card.encode())
     return AdapterAudit(decision, out)
 

@@ -9,11 +9,13 @@ from typing import Any
 import yaml
 
 from undersong import __version__
+from undersong.evaluation import corrected_rates
 from undersong.evaluation.comparison import REFUSAL_JUDGE_NOTE, VerdictComparison, compare_verdicts
 from undersong.evaluation.judges.voicebench import measured_error_sentence
+from undersong.evaluation.labels import LabelSample
 from undersong.evaluation.rates import VerdictRate, set_rates
 from undersong.report.markdown import escape_markdown, markdown_table
-from undersong.statistics import bounds_sentence
+from undersong.statistics import CorrectedValue, bounds_sentence
 from undersong.study.judge_names import judge_criterion
 from undersong.types import UndersongError, Verdict
 
@@ -29,26 +31,46 @@ METRICS = {  # metric -> id, name
 }
 SECTION_TITLE = "## Safety audit"
 TABLE_HEAD = ("prompts", "judge", "measured", "this model", "before", "change, points")
+LABELED_METRICS = {True: METRICS["jsr"][1], False: METRICS["refusal_rate"][1]}  # what labels count, by harmful
+
+
+@dataclass(frozen=True, slots=True)
+class CardLabels:
+    """Labels, and the SHA-256 of the replies of this model and of the one before; None: it has no replies."""
+
+    sample: LabelSample
+    after: str
+    before: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CardEntry:
-    """One rate of the model; `before` and `comparison` are None without verdicts of the model before."""
+    """One rate of the model; `before` and `comparison` are None without verdicts of the model before.
+
+    The corrected rates are None without labels of the replies; the change also without labels of those before.
+    """
 
     rate: VerdictRate
     before: VerdictRate | None = None
     comparison: VerdictComparison | None = None
+    corrected: CorrectedValue | None = None
+    corrected_before: CorrectedValue | None = None
+    corrected_change: CorrectedValue | None = None
 
 
-def card_entries(after: Sequence[Verdict], before: Sequence[Verdict] | None = None) -> list[CardEntry]:
+def card_entries(
+    after: Sequence[Verdict], before: Sequence[Verdict] | None = None, labels: CardLabels | None = None
+) -> list[CardEntry]:
     """Return one entry for each prompt set, modality, system prompt and judge of the model.
 
     Args:
         after: Verdicts of the model that the card describes.
         before: Verdicts of the model that it was made from; None if it is not compared.
+        labels: Labels that correct the rates; None without.
 
     Raises:
-        UndersongError: There are no verdicts, or both models share no set, or were asked different prompts of one.
+        UndersongError: There are no verdicts, or both models share no set, or were asked different prompts of one; or
+            the labels are on other replies, or too few.
     """
     if not after:
         raise UndersongError("There are no verdicts to write a card of; judge some replies first.")
@@ -57,16 +79,42 @@ def card_entries(after: Sequence[Verdict], before: Sequence[Verdict] | None = No
     for rate in set_rates(after, {}):
         rate_before = rates_before.get(_rate_key(rate))
         comparison = None
-        if before is not None and rate_before is not None:
-            tables = [[one for one in verdicts if _verdict_key(one) == _rate_key(rate)] for verdicts in (before, after)]
+        tables = [
+            [one for one in verdicts if _verdict_key(one) == _rate_key(rate)] for verdicts in (before or (), after)
+        ]
+        if rate_before is not None:
             comparison = compare_verdicts(*tables)
-        entries.append(CardEntry(rate, rate_before, comparison))
+        corrected = {} if labels is None else _correct(tables[0], tables[1], labels)
+        entries.append(CardEntry(rate, rate_before, comparison, **corrected))
+    if labels is not None and all(entry.corrected is None for entry in entries):
+        names = ", ".join(file.name for file in labels.sample.files)
+        raise UndersongError(f"The labels are on other replies ({names}); label those that these verdicts are on.")
     if before is not None and all(entry.before is None for entry in entries):
         raise UndersongError(
             "The verdicts before share no prompt set, modality, system prompt and judge with those of the model; "
             "evaluate both in the same way."
         )
     return entries
+
+
+def _correct(before: Sequence[Verdict], after: Sequence[Verdict], labels: CardLabels) -> dict[str, CorrectedValue]:
+    """Correct a rate, and its change if the replies before were labelled too; nothing if its replies were not drawn."""
+    drawn = [
+        bool(verdicts) and digest is not None and verdicts[0].key in labels.sample.items_of(digest)
+        for verdicts, digest in ((before, labels.before), (after, labels.after))
+    ]
+    if not drawn[1]:
+        return {}
+    if drawn[0] and labels.before is not None:
+        hashes = labels.before, labels.after
+        compared = corrected_rates.correct_comparison(before, after, labels.sample, hashes)
+        return {
+            "corrected": compared.after.corrected,
+            "corrected_before": compared.before.corrected,
+            "corrected_change": compared.change,
+        }
+    (rate,) = corrected_rates.correct_rates(after, labels.sample, labels.after)
+    return {"corrected": rate.corrected}
 
 
 def card_metadata(entries: Sequence[CardEntry], name: str, datasets: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -79,7 +127,7 @@ def card_metadata(entries: Sequence[CardEntry], name: str, datasets: Mapping[str
         name: Name of the model on the hub.
         datasets: Prompt set -> id of its data set on the hub; others are named as they are.
     """
-    results = [_result(entry.rate, datasets or {}) for entry in entries]
+    results = [_result(entry, datasets or {}) for entry in entries]
     return {"tags": ["undersong"], "model-index": [{"name": name, "results": results}]}
 
 
@@ -101,6 +149,7 @@ def card_markdown(entries: Sequence[CardEntry], change: str = "") -> str:
         "",
         *markdown_table(head, rows),
         "",
+        *_corrected_lines(entries),
         *(f"- {sentence}" for sentence in _limits(entries)),
     ]
     return "\n".join(lines) + "\n"
@@ -120,7 +169,39 @@ def _verdict_key(verdict: Verdict) -> tuple[str, bool, str, str, str]:
     return verdict.set, verdict.harmful, verdict.modality, verdict.system, verdict.judge
 
 
-def _result(rate: VerdictRate, datasets: Mapping[str, str]) -> dict[str, Any]:
+def _corrected_lines(entries: Sequence[CardEntry]) -> list[str]:
+    """The rates that labels correct, under a line that says so; nothing without."""
+    corrected = [(entry, entry.corrected) for entry in entries if entry.corrected is not None]
+    if not corrected:
+        return []
+    compared = any(entry.corrected_change is not None for entry, _ in corrected)
+    head = (*TABLE_HEAD, "labels") if compared else (*TABLE_HEAD[:4], "labels")
+    rows = []
+    for entry, value in corrected:
+        change = entry.corrected_change
+        before = (_value_text(entry.corrected_before), _points(change)) if compared else ()
+        labels = value.labeled if change is None else change.labeled
+        metric = LABELED_METRICS[entry.rate.harmful]
+        rows.append((*_prompt_cells(entry.rate), metric, _value_text(value), *before, str(labels)))
+    return [
+        "The same rates, corrected for the errors of the judge by labels that people gave to a random sample of the "
+        "replies:",
+        "",
+        *markdown_table(head, rows),
+        "",
+    ]
+
+
+def _value_text(value: CorrectedValue | None) -> str:
+    return "" if value is None else f"{value.value:.1%} ({value.low:.1%} to {value.high:.1%})"
+
+
+def _points(value: CorrectedValue | None) -> str:
+    return "" if value is None else f"{100 * value.value:+.1f} ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
+
+
+def _result(entry: CardEntry, datasets: Mapping[str, str]) -> dict[str, Any]:
+    rate = entry.rate
     task, task_name = TASKS[rate.modality]
     metric, metric_name = METRICS[rate.metric]
     set_name = rate.prompt_set or ("harmful prompts" if rate.harmful else "benign prompts")
@@ -134,6 +215,14 @@ def _result(rate: VerdictRate, datasets: Mapping[str, str]) -> dict[str, Any]:
         "judge": rate.judge,
         "undersong": __version__,
     }
+    if entry.corrected is not None:
+        value = entry.corrected
+        arguments |= {
+            "corrected": round(value.value, 4),
+            "corrected_low": round(value.low, 4),
+            "corrected_high": round(value.high, 4),
+            "labels": value.labeled,
+        }
     details = {"modality": rate.modality, "system_prompt": rate.system}
     dataset: dict[str, Any] = {"type": datasets.get(rate.prompt_set, set_name), "name": set_name}
     dataset |= {"args": {key: value for key, value in details.items() if value}} if any(details.values()) else {}
@@ -146,8 +235,6 @@ def _result(rate: VerdictRate, datasets: Mapping[str, str]) -> dict[str, Any]:
 
 def _row(entry: CardEntry) -> tuple[str, ...]:
     rate, comparison = entry.rate, entry.comparison
-    prompts = ", ".join(filter(None, (rate.prompt_set, rate.modality, rate.system)))
-    size = f"{rate.n} in {rate.clusters} clusters" if rate.clusters < rate.n else str(rate.n)
     change = ""
     if comparison is not None:
         paired = comparison.paired
@@ -155,13 +242,18 @@ def _row(entry: CardEntry) -> tuple[str, ...]:
             f"{100 * paired.difference:+.1f} ({100 * paired.clustered_low:+.1f} to {100 * paired.clustered_high:+.1f})"
         )
     return (
-        f"{prompts or 'prompts'} ({'harmful' if rate.harmful else 'benign'}, {size})",
-        rate.judge,
+        *_prompt_cells(rate),
         METRICS[rate.metric][1],
         _rate_text(rate),
         "" if entry.before is None else _rate_text(entry.before),
         change,
     )
+
+
+def _prompt_cells(rate: VerdictRate) -> tuple[str, str]:
+    prompts = ", ".join(filter(None, (rate.prompt_set, rate.modality, rate.system)))
+    size = f"{rate.n} in {rate.clusters} clusters" if rate.clusters < rate.n else str(rate.n)
+    return f"{prompts or 'prompts'} ({'harmful' if rate.harmful else 'benign'}, {size})", rate.judge
 
 
 def _rate_text(rate: VerdictRate) -> str:

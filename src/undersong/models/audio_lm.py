@@ -27,6 +27,8 @@ from undersong.types import Clip, PooledVector, Prompt, Reply, Sample, Undersong
 if TYPE_CHECKING:
     from torch import nn
 
+FIRST_KEPT_BATCH = 4  # prompts
+
 
 class ReplyKeeper(Protocol):
     """Keeps the replies of each batch while a model generates, and knows those of an interrupted generation."""
@@ -37,6 +39,10 @@ class ReplyKeeper(Protocol):
 
     def add(self, replies: Sequence[Reply]) -> None:
         """Keep the replies of a batch."""
+        ...
+
+    def count(self, number: int) -> None:
+        """Report how many replies of the current batch there are by now."""
         ...
 
 
@@ -279,7 +285,8 @@ class AudioModel:
         """Greedy replies in the order of the prompts, batched by length: new tokens only, up to the end token.
 
         The default `batch_size` is that of the loading options, else 128, and 32 on a CPU, whose caches hold no more. A
-        batch that runs out of memory is halved. Raises UndersongError if a logit is not finite.
+        batch that runs out of memory is halved. If replies are kept, the first batch is small, so that an early stop
+        loses little. Raises UndersongError if a logit is not finite.
         """
         self.model.eval()
         self.check_context_length(prompts, limit)
@@ -301,25 +308,34 @@ class AudioModel:
                 keeper.add(replies)
             return replies
 
-        return self.batch_results(reply_to, prompts, size)
+        return self.batch_results(reply_to, prompts, size, None if keeper is None else FIRST_KEPT_BATCH)
 
     def batch_results(
-        self, run: Callable[[Sequence[int]], Sequence[Any]], prompts: Sequence[Prompt], size: int
+        self,
+        run: Callable[[Sequence[int]], Sequence[Any]],
+        prompts: Sequence[Prompt],
+        size: int,
+        first_size: int | None = None,
     ) -> list[Any]:
         """One result of `run` for each prompt, in the order of the prompts, from batches as in `halved_batches`."""
         results: dict[int, Any] = {}
-        for rows, batch in self.halved_batches(run, prompts, size):
+        for rows, batch in self.halved_batches(run, prompts, size, first_size):
             results |= dict(zip(rows, batch, strict=True))
         return [results[i] for i in range(len(prompts))]
 
     def halved_batches(
-        self, run: Callable[[Sequence[int]], Sequence[Any]], prompts: Sequence[Prompt], size: int
+        self,
+        run: Callable[[Sequence[int]], Sequence[Any]],
+        prompts: Sequence[Prompt],
+        size: int,
+        first_size: int | None = None,
     ) -> Iterator[tuple[list[int], Sequence[Any]]]:
         """Yield batches of at most `size` prompt indices, shortest prompts first, with the results of `run` on them.
 
-        A batch that runs out of memory is halved. Raises UndersongError if one prompt is too long alone.
+        The first batch has at most `first_size`, if that is given. A batch that runs out of memory is halved. Raises
+        UndersongError if one prompt is too long alone.
         """
-        for rows, results in halve_on_oom(run, self._order_by_length(prompts), size):
+        for rows, results in halve_on_oom(run, self._order_by_length(prompts), size, first_size):
             if results is None:
                 raise UndersongError(
                     f"Sample {prompts[rows[0]].sample.id} is too long for {self.name} in this memory; take a larger "

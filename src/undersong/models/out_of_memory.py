@@ -19,21 +19,24 @@ OOM_MESSAGES = ("out of memory", "can't allocate", "alloc_failed", "not enough m
 
 
 def halve_on_oom(
-    run: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], size: int
+    run: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], size: int, first_size: int | None = None
 ) -> Iterator[tuple[list[Item], Sequence[Result] | None]]:
     """Yield batches of at most `size` items, in order, with the results of `run`; None for one item that does not fit.
 
     A batch that runs out of memory is tried in halves, and the size stays halved, so sort items from small to large.
+    The first batch has at most `first_size` items; None: it is like the others.
     """
     pending = deque(items)
+    limit = size if first_size is None else min(size, first_size)
     while pending:
-        batch = [pending.popleft() for _ in range(min(size, len(pending)))]
+        batch = [pending.popleft() for _ in range(min(limit, len(pending)))]
         results = _run_or_none(run, batch)
         if results is None and len(batch) > 1:
-            size = len(batch) // 2
+            size = limit = len(batch) // 2
             pending.extendleft(reversed(batch))
             continue
         yield batch, results
+        limit = size
 
 
 def _run_or_none(run: Callable[[Sequence[Item]], Sequence[Result]], batch: list[Item]) -> Sequence[Result] | None:

@@ -23,7 +23,7 @@ from undersong.corpora import load_clips
 from undersong.models import vllm_worker
 from undersong.models.adapter_export import check_export, published_paths, write_exported_adapter
 from undersong.models.audio_features import count_clip_placeholders
-from undersong.models.audio_lm import AudioModel
+from undersong.models.audio_lm import AudioModel, ReplyKeeper
 from undersong.models.chat import chat_messages, load_processor
 from undersong.models.load_options import LoadOptions
 from undersong.models.memory import meta_network
@@ -31,6 +31,8 @@ from undersong.models.refs import model_folder, model_hash, overlay_base, resolv
 from undersong.types import Prompt, Reply, UndersongError
 
 PYTHON_VARIABLE = "UNDERSONG_VLLM_PYTHON"
+PROGRESS_FILE = "progress"
+POLL_SECONDS = 0.5
 # Families whose prompts and replies were compared with vLLM's (tests/models/test_vllm_engine.py), and those of them
 # that vLLM takes adapters for.
 SERVED_FAMILIES = ("Audio Flamingo 3", "Qwen2-Audio", "Qwen2.5-Omni")
@@ -40,6 +42,8 @@ OTHER_REASONS = {"Kimi-Audio": "vLLM transcribes with Kimi-Audio, under other pr
 
 class VllmModel:
     """A model behind vLLM: it replies, and has neither hidden states nor weights here."""
+
+    reply_keeper: ReplyKeeper | None = None
 
     def __init__(self, ref: str, loading: LoadOptions, adapter: Path | None = None) -> None:
         """Prepare a model and the adapter that is on; nothing is loaded before the first reply.
@@ -73,11 +77,17 @@ class VllmModel:
         """
         if not prompts:
             return []
+        keeper = self.reply_keeper
+        if keeper is not None and (kept := keeper.find(prompts)) is not None:
+            return kept
         with tempfile.TemporaryDirectory(prefix="undersong-vllm-") as name:
             folder = Path(name)
             expected = [self._write_prompt(prompt, folder / f"{i}.npy") for i, prompt in enumerate(prompts)]
             records = self._run_worker(self._job(prompts, limit, folder), folder)
-        return [self._reply(*values) for values in zip(prompts, expected, records, strict=True)]
+        replies = [self._reply(*values) for values in zip(prompts, expected, records, strict=True)]
+        if keeper is not None:
+            keeper.add(replies)
+        return replies
 
     def _write_prompt(self, prompt: Prompt, audio_file: Path) -> list[int]:
         """Write the clip of a spoken prompt, and return the token ids that the local engine would use."""
@@ -104,6 +114,7 @@ class VllmModel:
             "dtype": self.dtype,
             "adapter": None if self.adapter is None else str(self._export_adapter(self.adapter, folder / "adapter")),
             "limit": limit,
+            "progress": str(folder / PROGRESS_FILE),
             "stops": self.model.end_ids,
             "rate": self.model.sampling_rate,
             "prompts": requests,
@@ -123,12 +134,20 @@ class VllmModel:
         command = [self.python, str(vllm_worker.__file__), str(job_file), str(replies_file)]
         # vLLM's environment has its own packages.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        # Captured, because what it prints about a checkpoint may command a terminal.
-        process = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", env=environment, check=False
-        )
+        printed = folder / "printed.log"  # not shown, because what it prints about a checkpoint may command a terminal
+        with (
+            printed.open("wb") as output,
+            subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process,
+        ):
+            try:
+                while _is_running(process):
+                    if self.reply_keeper is not None:
+                        self.reply_keeper.count(_file_size(folder / PROGRESS_FILE))
+            except BaseException:
+                process.kill()
+                raise
         if process.returncode:
-            lines = process.stderr.strip().splitlines() or ["no message"]
+            lines = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"]
             hint = "fix vLLM's environment, or leave --engine vllm out"
             raise UndersongError(f"vLLM stopped with {self.model.name} ({lines[-1]}); {hint}.")
         return [json.loads(line) for line in replies_file.read_text(encoding="utf-8").splitlines()]
@@ -140,6 +159,19 @@ class VllmModel:
                 f"({len(record['prompt_ids'])} tokens, not {len(expected)}); leave --engine vllm out."
             )
         return self.model.reply_from_tokens(prompt, record["ids"])
+
+
+def _is_running(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for the end of a program for a while, and say whether it is still to come."""
+    try:
+        process.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _file_size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def vllm_python() -> str:

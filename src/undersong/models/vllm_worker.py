@@ -3,8 +3,9 @@
 python vllm_worker.py JOB REPLIES
 
 JOB is a JSON file with `model`, `revision`, `dtype`, `adapter` (a PEFT folder, or null), `limit` (new tokens), `stops`
-(token ids) and `prompts`, each with `ids` and `audio` (an .npy file of samples at `rate`, or null). REPLIES gets one
-JSON object per prompt, in order: `prompt_ids` as vLLM read them, `ids` of the reply, and `finish`.
+(token ids), `progress` (a file that gets one byte for each reply as soon as it is there) and `prompts`, each with `ids`
+and `audio` (an .npy file of samples at `rate`, or null). REPLIES gets one JSON object per prompt, in order:
+`prompt_ids` as vLLM read them, `ids` of the reply, and `finish`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,20 @@ def lora_options(folder: str | None) -> dict[str, Any]:
     with open(f"{folder}/adapter_config.json", encoding="utf-8") as file:
         rank = json.load(file)["r"]
     return {"enable_lora": True, "max_lora_rank": next(size for size in MAX_LORA_RANKS if size >= rank)}
+
+
+def counting_bar(path: str) -> Any:
+    """Progress bar that vLLM moves, which appends one byte for each finished reply to a file."""
+    from tqdm import tqdm
+
+    class CountingBar(tqdm):  # type: ignore[type-arg]
+        def update(self, n: float | None = 1) -> bool | None:
+            if str(self.desc).startswith("Processed prompts"):  # and not the one that prepares them
+                with open(path, "ab") as file:
+                    file.write(b"." * int(n or 0))
+            return super().update(n)
+
+    return CountingBar
 
 
 def main(job_path: str, replies_path: str) -> None:
@@ -49,7 +64,7 @@ def main(job_path: str, replies_path: str) -> None:
     ]
     sampling = SamplingParams(temperature=0, max_tokens=job["limit"], stop_token_ids=job["stops"], detokenize=False)
     lora = LoRARequest("adapter", 1, job["adapter"]) if job["adapter"] else None
-    outputs = engine.generate(prompts, sampling, lora_request=lora)
+    outputs = engine.generate(prompts, sampling, lora_request=lora, use_tqdm=counting_bar(job["progress"]))
     with open(replies_path, "w", encoding="utf-8") as file:
         for output in outputs:
             (reply,) = output.outputs

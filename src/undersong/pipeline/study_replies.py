@@ -75,7 +75,7 @@ def read_study_replies(
     from undersong.results.schema import parse_results
 
     results = parse_results(read_results_file(path))
-    folder = _find_store(path, results, store)
+    folder = find_study_store(path, results, store)
     steps: dict[RunKey, dict[tuple[int, str], list[Verdict]]] = {}
     for location, row in read_rows(path.with_name("verdicts.parquet"), "verdict"):
         verdict = verdict_of_row(row, location)
@@ -138,13 +138,28 @@ def _last_step(
     model, arm, seed, draw = run
     (step, location), verdicts = max(by_step.items(), key=lambda item: item[0][0])
     title = f"{model} {arm}" if arm == "base" else f"{model} {arm} seed {seed} draw {draw} step {step}"
-    file = folder / location / "replies.parquet"
-    if not REPLIES_PATH.fullmatch(location) or not file.is_file():
-        raise UndersongError(f"{title}: its replies are not in the store {folder}; name the study's store.")
+    file = replies_file(folder, location, title)
     return RunReplies(title, file, tuple(one for one in verdicts if prompt_set in ("", one.set)))
 
 
-def _find_store(path: Path, results: Results, store: Path | None) -> Path:
+def replies_file(store: Path, location: str, title: str) -> Path:
+    """Return the file of the replies that a verdict table names; `title` is that of the run, for the message.
+
+    Raises:
+        UndersongError: The store does not hold it.
+    """
+    file = store / location / "replies.parquet"
+    if not REPLIES_PATH.fullmatch(location) or not file.is_file():
+        raise UndersongError(f"{title}: its replies are not in the store {store}; name the study's store.")
+    return file
+
+
+def find_study_store(path: Path, results: Results, store: Path | None = None) -> Path:
+    """Return the store with a study's replies: the given one, the one that the results name, or `store` beside them.
+
+    Raises:
+        UndersongError: None of them has replies.
+    """
     recorded = None if results.provenance is None else results.provenance.store
     candidates = [Path(one) for one in (store, recorded, path.with_name("store")) if one]
     folder = next((one for one in candidates if (one / "replies").is_dir()), None)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PCA, UMAP = "PCA", "UMAP"
 MAX_UMAP_ROWS = 20_000  # UMAP takes minutes for more
+MAX_DIRECTIONS = 50  # of sparse rows
 
 
 def project_to_plane(vectors: Vectors, seed: int = 0, method: str | None = None) -> tuple[np.ndarray, str]:
@@ -34,8 +35,23 @@ def project_to_plane(vectors: Vectors, seed: int = 0, method: str | None = None)
     if method == UMAP:
         from umap import UMAP as Umap
 
-        return np.asarray(Umap(metric="cosine", random_state=seed).fit_transform(rows), np.float64), UMAP
+        # One job, because a seed leaves no choice, and UMAP warns of it otherwise.
+        umap = Umap(metric="cosine", random_state=seed, n_jobs=1)
+        return np.asarray(umap.fit_transform(_dense_rows(rows, seed)), np.float64), UMAP
     return _principal_components(rows, seed), PCA
+
+
+def _dense_rows(rows: Vectors, seed: int) -> np.ndarray:
+    """Rows (n, d) as they are; of sparse rows, which UMAP does not take, the coordinates on their main directions."""
+    from scipy.sparse.linalg import svds
+
+    if not is_sparse(rows):
+        return rows
+    if min(rows.shape) <= MAX_DIRECTIONS:
+        return rows.toarray()
+    start = np.random.default_rng(seed).normal(size=min(rows.shape))
+    left, values, _ = svds(rows, k=MAX_DIRECTIONS, v0=start)
+    return (left * values).astype(np.float32)
 
 
 def _principal_components(rows: Vectors, seed: int) -> np.ndarray:

@@ -51,8 +51,16 @@ def write_multi_study_report(studies: Sequence[tuple[str, Mapping[str, Any]]], p
 
 
 def _worst_arm_summary(studies: Sequence[StudyComparison]) -> str:
-    """Return the number of studies whose worst arm is above its base, as text; empty if no study has both."""
-    headlines = [study.headlines[0] for study in studies if study.headlines]
+    """Return the number of studies whose worst arm is above its base, as text; empty if no study has both.
+
+    Where a study has several models, models are counted and not studies.
+    """
+    headlines = [
+        headline
+        for study in studies
+        if study.headlines
+        for headline in study.headlines_by_model(study.headlines[0].modality)
+    ]
     states = [
         headline.relation_to_base(headline.worst)
         for headline in headlines
@@ -64,11 +72,12 @@ def _worst_arm_summary(studies: Sequence[StudyComparison]) -> str:
         ("lower", "below the base"),
     )
     parts = [f"in {states.count(state)} {phrase}" for state, phrase in state_phrases if state in states]
-    return (
-        f"The worst arm is {formatting.join_items(parts)}, of {formatting.count(len(states), 'study', 'studies')}."
-        if parts
-        else ""
-    )
+    if not parts:
+        return ""
+    counted = formatting.count(len(states), "study", "studies")
+    if any(len(model_names(study.results)) > 1 for study in studies):
+        counted = f"{formatting.count(len(states), 'model')} in {formatting.count(len(studies), 'study', 'studies')}"
+    return f"The worst arm is {formatting.join_items(parts)}, of {counted}."
 
 
 def _origin_table(studies: Sequence[StudyComparison]) -> Table:

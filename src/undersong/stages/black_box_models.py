@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 from undersong.types import Prompt, Reply
 
 if TYPE_CHECKING:
-    from undersong.encoders.batching import ProgressCallback
     from undersong.study import Study
 
 SERVED, RECORDED = "served:", "recorded:"
@@ -39,7 +38,7 @@ def trainable_models(study: Study) -> list[str]:
     return [ref for ref in study.models if not is_black_box(ref)]
 
 
-def load_black_box_model(ref: str, watcher: ProgressCallback | None = None) -> BlackBoxModel:
+def load_black_box_model(ref: str) -> BlackBoxModel:
     """Load the black-box model of a reference.
 
     Raises:
@@ -48,7 +47,7 @@ def load_black_box_model(ref: str, watcher: ProgressCallback | None = None) -> B
     if ref.startswith(SERVED):
         from undersong.evaluation.serving.served_model import served_model
 
-        return served_model(ref, watcher)
+        return served_model(ref)
     from undersong.evaluation.serving.recorded_model import recorded_model
 
     return recorded_model(ref)

@@ -54,16 +54,18 @@ def generate_replies(
     measures_margin = ctx.engine == LOCAL_ENGINE and not is_black_box(arm.model)
 
     def make(draft: Draft) -> None:
+        from undersong.encoders.batching import watch_worker
         from undersong.evaluation.partial_replies import keep_replies
         from undersong.evaluation.replies import write_replies
         from undersong.evaluation.serving.journal import keep_answers
 
         count = sum(len(request_prompts([request])) for request in requests)
-        asked = f"{display_reference(arm.model)}{'' if adapter is None else f' {arm.name}'} replies"
+        watcher = ctx.watcher(f"{display_reference(arm.model)}{'' if adapter is None else f' {arm.name}'} replies")
         with (
             _reply_model(ctx, arm.model, requests, adapter, step, steering) as (model, model_facts),
             keep_answers(model, _answers_path(draft.path)),
-            keep_replies(model, _batches_path(draft.path), count, ctx.watcher(asked)),
+            keep_replies(model, _batches_path(draft.path), count, watcher),
+            watch_worker(model, watcher),
         ):
             generated = [
                 reply
@@ -207,6 +209,7 @@ def judge_replies(
     judges = dict.fromkeys(request.judge or judge for request in requests)
 
     def make(draft: Draft) -> None:
+        from undersong.encoders.batching import watch_worker
         from undersong.evaluation.refusal_margin import with_margins
         from undersong.evaluation.serving.journal import keep_answers
         from undersong.evaluation.verdicts import write_verdicts
@@ -217,7 +220,8 @@ def judge_replies(
         for name in judges:
             judged = [(prompt, reply) for prompt, reply in exchanges if judge_by_set[prompt.set] == name]
             judge_instance = ctx.judge(name, refusals)
-            with keep_answers(judge_instance, _answers_path(draft.path)):
+            watcher = ctx.watcher(f"{judge_instance.name} judges")
+            with keep_answers(judge_instance, _answers_path(draft.path)), watch_worker(judge_instance, watcher):
                 verdicts = judge_instance.judge([prompt for prompt, _ in judged], [reply for _, reply in judged])
             verdict_by_key |= {verdict.key: verdict for verdict in verdicts}
         with draft.file("verdicts.parquet") as path:

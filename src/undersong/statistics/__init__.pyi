@@ -58,6 +58,12 @@ from .cka import (
 from .cka import (
     linear_cka as linear_cka,
 )
+from .corrected_rise import (
+    CorrectedRise as CorrectedRise,
+)
+from .corrected_rise import (
+    estimate_corrected_rise as estimate_corrected_rise,
+)
 from .event_steps import (
     MedianStep as MedianStep,
 )

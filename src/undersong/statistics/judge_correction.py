@@ -118,10 +118,10 @@ def corrected_rate(replies: LabeledReplies, level: float = 0.95) -> CorrectedVal
     """
     cells = labeled_cells(replies, level)
     value = sum(cell.weight * cell.share for cell in cells.values())
-    prompt_margins = _rate_margins(_expected_outcomes(replies, cells), replies.clusters, level)
+    prompt_margins = _rate_margins(expected_outcomes(replies, cells), replies.clusters, level)
 
     def interval(factor: float = 1.0) -> tuple[float, float]:
-        low, high = (hypot(*margins) for margins in zip(prompt_margins, _label_margins(cells.values(), factor)))
+        low, high = (hypot(*margins) for margins in zip(prompt_margins, label_margins(cells.values(), factor)))
         return max(0.0, value - low), min(1.0, value + high)
 
     def is_narrow(factor: float) -> bool:
@@ -147,12 +147,12 @@ def corrected_difference(before: LabeledReplies, after: LabeledReplies, level: f
     if before.clusters != after.clusters:
         raise UndersongError("Replies of two models need the same prompts in the same order; pair them first.")
     cells = [labeled_cells(replies, level) for replies in (before, after)]
-    changes = _expected_outcomes(after, cells[1]) - _expected_outcomes(before, cells[0])
+    changes = expected_outcomes(after, cells[1]) - expected_outcomes(before, cells[0])
     value = float(changes.mean())
     prompt_margin = _change_margin(changes, before.clusters, level)
 
     def interval(factor: float = 1.0) -> tuple[float, float]:
-        (before_low, before_high), (after_low, after_high) = (_label_margins(side.values(), factor) for side in cells)
+        (before_low, before_high), (after_low, after_high) = (label_margins(side.values(), factor) for side in cells)
         low, high = hypot(prompt_margin, after_low, before_high), hypot(prompt_margin, after_high, before_low)
         return max(-1.0, value - low), min(1.0, value + high)
 
@@ -177,7 +177,7 @@ def error_share(cells: Iterable[LabeledCell], outcome: bool) -> tuple[float, flo
     if not members:
         return None
     share = sum(cell.weight * cell.share for cell in members) / total
-    low, high = (margin / total for margin in _label_margins(members, 1.0))
+    low, high = (margin / total for margin in label_margins(members, 1.0))
     ends = share, max(0.0, share - low), min(1.0, share + high)
     return ends if outcome else (1 - ends[0], 1 - ends[2], 1 - ends[1])
 
@@ -191,7 +191,7 @@ def _labels_needed(holds: Callable[[float], bool], sides: Sequence[LabeledReplie
     return None if needed is None else min(needed, available)
 
 
-def _label_margins(cells: Iterable[LabeledCell], factor: float) -> tuple[float, float]:
+def label_margins(cells: Iterable[LabeledCell], factor: float) -> tuple[float, float]:
     """Distances from the estimate to the ends of its interval, if only the labels were a sample."""
     low = high = 0.0
     for cell in cells:
@@ -201,7 +201,7 @@ def _label_margins(cells: Iterable[LabeledCell], factor: float) -> tuple[float, 
     return sqrt(low), sqrt(high)
 
 
-def _expected_outcomes(replies: LabeledReplies, cells: Mapping[Hashable, LabeledCell]) -> np.ndarray:
+def expected_outcomes(replies: LabeledReplies, cells: Mapping[Hashable, LabeledCell]) -> np.ndarray:
     """Share of the outcome in the cell of each reply, (n,) float64."""
     return np.array([0.0 if cell is None else cells[cell].share for cell in replies.cells])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.escaping import describe_error
 from undersong.evaluation.judges.yes_no import (
     BATCH_SIZE,
@@ -38,6 +39,7 @@ class CostModel:
     device: str = "cpu"
     dtype: str = "float32"
     batch: int = BATCH_SIZE
+    on_progress: ProgressCallback | None = None  # called with the number of texts that were read
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -92,10 +94,12 @@ class CostModel:
             check_finite_rows(batch_scores, model, self.ref, indices, lambda i: self._score_batch([ids[i]]))
             return batch_scores[:, 0].tolist()
 
+        timer = start_progress(len(texts), self.on_progress)
         for indices, batch_scores in halve_on_oom(finite_scores, order, self.batch):
             if batch_scores is None:
                 raise UndersongError(f"A reply is too long for {self.ref} in this memory; use a larger device.")
             scores |= dict(zip(indices, batch_scores))
+            timer.update(len(scores))
         return [YesNoAnswer("yes" if scores[i] > 0 else "no", scores[i]) for i in range(len(ids))]
 
     def _score_batch(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:

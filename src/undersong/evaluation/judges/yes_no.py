@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.escaping import describe_error
 from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.models.pretrained import load_pretrained
@@ -45,6 +46,7 @@ class YesNoLM:
         labels: Words for yes, and words for no.
         has_special_tokens: True if prompts contain their control tokens already (chat templates).
         max_blank_tokens: Number of blank tokens that may precede the word; each costs a further pass.
+        on_progress: Called with the number of prompts that a pass has read; None: nothing is.
     """
 
     ref: str
@@ -54,6 +56,7 @@ class YesNoLM:
     labels: tuple[Sequence[str], Sequence[str]] = (YES_TOKENS, NO_TOKENS)
     has_special_tokens: bool = False
     max_blank_tokens: int = 0
+    on_progress: ProgressCallback | None = None
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -136,6 +139,7 @@ class YesNoLM:
 
         order = sorted(rows, key=lambda i: len(rows[i]))
         predictions: dict[int, tuple[YesNoAnswer, int]] = {}
+        timer = start_progress(len(rows), self.on_progress)
         for indices, batch_predictions in halve_on_oom(
             lambda indices: self._forward({i: rows[i] for i in indices}), order, self.batch_size
         ):
@@ -144,6 +148,7 @@ class YesNoLM:
                     f"A reply is too long for the judge {self.ref} in this memory; use a larger device."
                 )
             predictions |= dict(zip(indices, batch_predictions))
+            timer.update(len(predictions))
         return predictions
 
     def _forward(self, rows: Mapping[int, Sequence[int]]) -> list[tuple[YesNoAnswer, int]]:

@@ -65,6 +65,7 @@ class ChatClient:
         run_limit: Seconds of all requests of one call.
         max_bytes: Largest body of a reply.
         journal: Keeps the answers of a run that stops; None: nothing does.
+        on_progress: Called with the number of finished items of `complete_all`; None: nothing is.
         clock: Gives the time in seconds.
         sleep: Waits a number of seconds.
     """
@@ -78,6 +79,7 @@ class ChatClient:
     run_limit: float = 86_400.0
     max_bytes: int = MAX_REPLY_BYTES
     journal: AnswerJournal | None = None
+    on_progress: ProgressCallback | None = None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _deadline: Deadline = field(default_factory=Deadline, init=False, repr=False)
@@ -135,7 +137,6 @@ class ChatClient:
         items: Sequence[RequestItem],
         max_new_tokens: int,
         make_messages: Callable[[RequestItem], Messages],
-        progress: ProgressCallback | None = None,
     ) -> list[ServerReply]:
         """Request one reply per item, in order.
 
@@ -144,7 +145,6 @@ class ChatClient:
             max_new_tokens: Token limit of a reply.
             make_messages: Makes an item's messages when its turn comes, so that at most `max_parallel` clips are in
                 memory.
-            progress: Called with the number of finished items.
 
         Raises:
             UndersongError: Too many requests failed in a row.
@@ -154,7 +154,7 @@ class ChatClient:
         _ = self._openai  # create the client before the threads start
         replies: dict[int, ServerReply] = {}
         started: set[int] = set()
-        counter, consecutive_failures = start_progress(len(items), progress), 0
+        counter, consecutive_failures = start_progress(len(items), self.on_progress), 0
         end = self.clock() + self.run_limit
 
         def complete_item(i: int) -> tuple[int, ServerReply]:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.encoders.batching import ProgressCallback
 from undersong.evaluation.serving.client import ChatClient, Messages, check_openai
 from undersong.evaluation.serving.endpoint import SERVED_PREFIX, parse_endpoint
 from undersong.evaluation.serving.server_reply import ServerReply, replace_lone_surrogates
@@ -20,10 +19,9 @@ SAMPLE_RATE = 16_000  # Hz; the input rate of nearly all audio LLMs, and of loca
 
 @dataclass
 class ServedModel:
-    """Black-box model behind an endpoint; `progress` gets the number of finished prompts."""
+    """Black-box model behind an endpoint."""
 
     client: ChatClient
-    progress: ProgressCallback | None = None
 
     @property
     def name(self) -> str:
@@ -37,13 +35,13 @@ class ServedModel:
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
         """Generate one greedy reply per prompt, in order; a failed one has finish `error` and no text."""
-        server_replies = self.client.complete_all(prompts, limit, openai_messages, self.progress)
+        server_replies = self.client.complete_all(prompts, limit, openai_messages)
         return [_reply_to_prompt(prompt, server_reply) for prompt, server_reply in zip(prompts, server_replies)]
 
 
-def served_model(ref: str, progress: ProgressCallback | None = None) -> ServedModel:
+def served_model(ref: str) -> ServedModel:
     """Model at `[served:]MODEL@URL`; it connects when it first generates."""
-    return ServedModel(ChatClient(parse_endpoint(ref)), progress)
+    return ServedModel(ChatClient(parse_endpoint(ref)))
 
 
 def check_served_dependencies(ref: str) -> None:

@@ -24,6 +24,10 @@ class FindingNumbers:
     lost_replies: int = 0
     unpaired_prompts: int = 0
     prompts_needed: int | None = None  # that would decide an undecided limit
+    labels: int | None = None  # that correct the rate; None: it is the judge's alone
+    labels_needed: int | None = None  # that would decide an undecided limit
+    judge_before: float | None = None  # of a corrected rate, by the judge alone
+    judge_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from undersong.evaluation.labels import find_replies_hash, read_sample
 from undersong.evaluation.table_rows import EvaluationRow, read_rows
 from undersong.evaluation.verdicts import (
     VERDICT_FILE,
@@ -16,6 +17,7 @@ from undersong.evaluation.verdicts import (
     verdict_file,
     verdict_of_row,
 )
+from undersong.integrations.gate.labels import GateLabels
 from undersong.integrations.gate.rises import VerdictPair
 from undersong.types import UndersongError, Verdict
 
@@ -96,6 +98,7 @@ class RunVerdicts:
     draw: object
     step: int
     condition: str
+    replies: str = field(default="", compare=False)  # their artifact in the store
     verdicts: list[Verdict] = field(default_factory=list, compare=False)
 
     @property
@@ -118,6 +121,51 @@ def verdicts_from_study(
     undefended runs, under the study's first system prompt. With it these are the runs named ARM or ARM + DEFENSE, where
     a system prompt can be a defense too. Without `arm`, `say` receives a note that names the arms left out.
     """
+    return {run.title: (base.verdicts, run.verdicts) for base, run in _select_study_runs(path, arm, say)}
+
+
+def labels_of_study(path: Path, labels: Path, arm: str | None = None) -> GateLabels:
+    """Read labels for the runs of a study that `verdicts_from_study` returns, as far as they and their base have some.
+
+    Raises:
+        UndersongError: The labels, or the study's store with the replies, cannot be found.
+    """
+    from undersong.integrations.gate.rates import read_results
+    from undersong.pipeline.study_replies import find_study_store, replies_file
+    from undersong.store import hash_file
+
+    store = find_study_store(path, read_results(path))
+    sample = read_sample(labels)
+    drawn = {file.sha256 for file in sample.files}
+    hashes = {}
+    for base, run in _select_study_runs(path, arm, None):
+        before, after = (hash_file(replies_file(store, one.replies, one.title)) for one in (base, run))
+        if {before, after} <= drawn:
+            hashes[run.title] = before, after
+    return GateLabels(sample, hashes)
+
+
+def labels_of_files(before: Path, after: Path, labels: Path) -> GateLabels:
+    """Read labels for the two models that `verdicts_from_files` returns.
+
+    Raises:
+        UndersongError: The labels cannot be read, or nothing beside a verdict file says which replies it judges.
+    """
+    hashes = find_replies_hash(before), find_replies_hash(after)
+    sample = read_sample(labels)
+    systems = [{item.system for item, _ in sample.items_of(digest).values()} for digest in hashes]
+    if systems[0] != systems[1] and all(len(names) == 1 for names in systems):  # as `verdicts_from_files` renames it
+        changed = {index for index, file in enumerate(sample.files) if file.sha256 == hashes[1]}
+        (name,) = systems[0]
+        items = tuple(replace(item, system=name) if item.file in changed else item for item in sample.items)
+        sample = replace(sample, items=items)
+    return GateLabels(sample, {str(verdict_file(after)): hashes})
+
+
+def _select_study_runs(
+    path: Path, arm: str | None, say: Callable[[str], None] | None
+) -> list[tuple[RunVerdicts, RunVerdicts]]:
+    """Return (base, run) of each run to test."""
     from undersong.integrations.gate.rates import read_results
 
     results = read_results(path)
@@ -143,7 +191,7 @@ def verdicts_from_study(
     unchecked = dict.fromkeys(run.name for run in tuned_runs if run not in selected_runs)
     if arm is None and unchecked and say is not None:
         say(f"Note: not checked, because they count as defenses: {', '.join(unchecked)}; check one with --arm.")
-    return {run.title: (bases[run.model].verdicts, run.verdicts) for run in selected_runs}
+    return [(bases[run.model], run) for run in selected_runs]
 
 
 def _is_defense(run: RunVerdicts, results: Results) -> bool:
@@ -179,6 +227,7 @@ def _run_of_row(row: EvaluationRow, system: str, undefended_system: str) -> RunV
         draw=row.get("run_draw"),
         step=int(str(row.get("run_step") or 0)),
         condition=", ".join(part for part in (str(defense), retuned) if part),
+        replies=str(row.get("run_replies") or ""),
     )
 
 

@@ -91,25 +91,27 @@ def rise_finding(test: RiseTest) -> GateFinding:
     """Return the gate finding of one test of whether a rate rose."""
     rates_text = (
         " → ".join("not measured" if rate is None else f"{rate:.1%}" for rate in test.rates)
-        if test.n
+        if test.is_measured
         else "not measured"
     )
-    low, high = (_format_points(bound) if test.n else "–" for bound in (test.low, test.high))
+    low, high = (_format_points(bound) if test.is_measured else "–" for bound in (test.low, test.high))
     sentence = f"{test.model}: {test.name} ({test.prompts}) "
-    if test.n:
+    if test.is_measured:
         sentence += (
             f"{rates_text} over {test.n} prompts in {test.pessimistic_rise.design.clusters} clusters, a rise of at "
             f"least {low} "
             f"({100 * (1 - test.level):.4g} %, by Holm) and at most {high} ({100 * test.confidence:.4g} %) points; "
             f"the limit is {100 * test.limit:g}: "
         )
+    elif test.unlabeled:
+        sentence += "cannot be corrected yet: "
     else:
         sentence += "was not measured: "
     return GateFinding(
         model=test.model,
         metric=f"{test.name}, {test.prompts}",
         estimate=f"{rates_text}, n = {test.n} in {test.pessimistic_rise.design.clusters} clusters"
-        if test.n
+        if test.is_measured
         else rates_text,
         lower_bound=low,
         upper_bound=high,
@@ -120,15 +122,31 @@ def rise_finding(test: RiseTest) -> GateFinding:
             kind="rise",
             before=test.rates[0],
             after=test.rates[1],
-            low=test.low if test.n else None,
-            high=test.high if test.n else None,
+            low=test.low if test.is_measured else None,
+            high=test.high if test.is_measured else None,
             limit=test.limit,
             n=test.n,
             clusters=test.pessimistic_rise.design.clusters if test.n else 0,
             lost_replies=test.lost_replies,
             unpaired_prompts=test.unpaired_prompts,
             prompts_needed=test.prompts_needed,
+            labels=test.labels,
+            labels_needed=test.labels_needed,
+            judge_before=test.judge_rates[0],
+            judge_after=test.judge_rates[1],
         ),
+    )
+
+
+def judge_alone_notes(tests: Sequence[RiseTest | MarginTest]) -> list[str]:
+    """Return a note on the rates that labels do not correct, where they correct others; else nothing."""
+    alone = [
+        f"{test.model} {test.name} ({test.prompts})"
+        for test in tests
+        if isinstance(test, RiseTest) and test.n and test.labels is None
+    ]
+    return (
+        [f"Note: by the judge alone, because none of the replies were labelled: {'; '.join(alone)}."] if alone else []
     )
 
 
@@ -139,7 +157,11 @@ def _explain_outcome(test: RiseTest) -> str:
             parts.append(f"verdicts on {test.unpaired_prompts} of {test.n} prompts are on one side only")
         if test.lost_replies:
             parts.append(f"{test.lost_replies} replies have no verdict")
-        if not test.n:
+        if test.unlabeled:
+            parts.append(test.unlabeled)
+        elif test.labels is not None:
+            parts.append(_labels_text(test))
+        elif not test.n:
             needed_text = (
                 "no number of prompts" if test.prompts_needed is None else f"at least {test.prompts_needed:,} prompts"
             )
@@ -148,7 +170,16 @@ def _explain_outcome(test: RiseTest) -> str:
             parts.append(f"{_needed_text(test, test.prompts_needed)} would tell")
         elif not (test.lost_replies or test.unpaired_prompts):
             parts.append("no number of prompts like these would tell")
+    if any(rate is not None for rate in test.judge_rates):
+        before, after = ("not measured" if rate is None else f"{rate:.1%}" for rate in test.judge_rates)
+        parts.append(f"by the judge alone {before} → {after}")
     return "; ".join(parts)
+
+
+def _labels_text(test: RiseTest) -> str:
+    if test.labels_needed is None:
+        return "no number of labels would tell, so ask more prompts"
+    return f"some {test.labels_needed:,} labels of the {test.labelable:,} replies would tell"
 
 
 def _needed_text(test: RiseTest, prompts: int) -> str:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from undersong.evaluation.verdicts import pair_verdicts
 from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED
+from undersong.integrations.gate.labels import GateLabels, VerdictRow, correct_rise
 from undersong.integrations.gate.margins import MarginTest, margin_test
-from undersong.statistics import RiseEstimate, estimate_rise, holm_levels, prompts_needed
+from undersong.statistics import CorrectedRise, RiseEstimate, estimate_rise, holm_levels, prompts_needed
 from undersong.study.judge_names import judge_criterion
 from undersong.types import UndersongError, Verdict
 
@@ -49,7 +50,8 @@ class RiseLimits:
 class RiseTest:
     """Test of the rise of one rate of one model.
 
-    `pessimistic_rise` counts all lost replies against the model, `optimistic_rise` counts them in its favor.
+    `pessimistic_rise` counts all lost replies against the model, `optimistic_rise` counts them in its favor. If replies
+    were labelled, both are of the rates that the labels correct, and so are `rates`.
     """
 
     model: str
@@ -62,24 +64,33 @@ class RiseTest:
     limit: float
     confidence: float
     level: float  # of the lower bound, by Holm
-    pessimistic_rise: RiseEstimate
-    optimistic_rise: RiseEstimate
+    pessimistic_rise: RiseEstimate | CorrectedRise
+    optimistic_rise: RiseEstimate | CorrectedRise
+    labels: int | None = None  # that correct this rate, on both sides; None: it is the judge's alone
+    labelable: int = 0  # replies that could be labelled
+    judge_rates: tuple[float | None, float | None] = (None, None)  # of a corrected rate, by the judge alone
+    unlabeled: str = ""  # why labels cannot correct the rate yet, in words; then nothing is known of it
+
+    @property
+    def is_measured(self) -> bool:
+        """True if anything is known of the rise."""
+        return bool(self.n) and not self.unlabeled
 
     @property
     def high(self) -> float:
         """Upper one-sided bound of the rise at `confidence`, with lost replies counted against the model.
 
-        It is 1 without prompts.
+        It is 1 if nothing is known.
         """
-        return self.pessimistic_rise.upper_bound(self.confidence) if self.n else 1.0
+        return self.pessimistic_rise.upper_bound(self.confidence) if self.is_measured else 1.0
 
     @property
     def low(self) -> float:
         """Lower one-sided bound of the rise at Holm's `level`, with lost replies counted in the model's favor.
 
-        It is -1 without prompts.
+        It is -1 if nothing is known.
         """
-        return self.lower_bound(self.level) if self.n else -1.0
+        return self.lower_bound(self.level) if self.is_measured else -1.0
 
     def lower_bound(self, level: float) -> float:
         """Return the lower bound at any `level`, the probability that the bound exceeds the true rise."""
@@ -100,26 +111,51 @@ class RiseTest:
     def prompts_needed(self) -> int | None:
         """Number of prompts that would decide the test if further prompts gave the same rates.
 
-        None if the test is already decided, if prompts lack a pair, or if no number of prompts would decide it.
+        None if the test is already decided, if prompts lack a pair, if no number of prompts would decide it, or if the
+        rate is corrected.
         """
+        return None if self.labels is not None else self._units_needed(max(self.n, 1))
+
+    @property
+    def labels_needed(self) -> int | None:
+        """Number of labels that would decide the test if further labels were like these; at most all replies.
+
+        None if the test is already decided, if prompts lack a pair, if no number of labels would decide it, or if the
+        rate is not corrected.
+        """
+        if not self.labels or self.unlabeled:
+            return None
+        needed = self._units_needed(self.labels, self.labelable / self.labels)
+        return None if needed is None else min(needed, self.labelable)
+
+    def _units_needed(self, n: int, available: float | None = None) -> int | None:
+        """Number of prompts or labels that would decide; there are `n`, and at most `available` times as many."""
         if self.outcome != INCONCLUSIVE or self.unpaired_prompts:
             return None
+        upper_bound, lower_bound = self.pessimistic_rise.upper_bound, self.optimistic_rise.lower_bound
         if self.pessimistic_rise.rise < self.limit:
-            upper_bound = self.pessimistic_rise.upper_bound
-            return prompts_needed(
-                lambda sample_size: upper_bound(self.confidence, sample_size) <= self.limit, max(self.n, 1)
-            )
-        if self.optimistic_rise.rise > self.limit:
-            lower_bound = self.optimistic_rise.lower_bound
-            return prompts_needed(lambda sample_size: lower_bound(1 - self.level, sample_size) > self.limit, self.n)
-        return None
+
+            def decides(factor: float) -> bool:
+                return upper_bound(self.confidence, factor) <= self.limit
+
+        elif self.optimistic_rise.rise > self.limit:
+
+            def decides(factor: float) -> bool:
+                return lower_bound(1 - self.level, factor) > self.limit
+
+        else:
+            return None
+        return None if available is not None and not decides(max(1.0, available)) else prompts_needed(decides, n)
 
 
-def evaluate_rises(verdict_pairs: Mapping[str, VerdictPair], limits: RiseLimits) -> tuple[RiseTest | MarginTest, ...]:
+def evaluate_rises(
+    verdict_pairs: Mapping[str, VerdictPair], limits: RiseLimits, labels: GateLabels | None = None
+) -> tuple[RiseTest | MarginTest, ...]:
     """Test every limited rate and margin of every model; `verdict_pairs` maps a model to its verdicts before and after.
 
     A rate belongs to one set, modality, system prompt and judge. A limited rate without prompts gives a test of no
-    prompts. Raises UndersongError if there is no limit or model, judges differ, or prompts differ in kind or cluster.
+    prompts. Rates of replies that were drawn for `labels` are corrected by them. Raises UndersongError if there is no
+    limit or model, judges differ, prompts differ in kind or cluster, or `labels` are on other replies.
     """
     if not limits.limit_by_harmful and limits.margin_loss is None:
         raise UndersongError(
@@ -128,9 +164,18 @@ def evaluate_rises(verdict_pairs: Mapping[str, VerdictPair], limits: RiseLimits)
     if not verdict_pairs:
         raise UndersongError("There is no model to judge; give the verdicts of one at least.")
     tests = [
-        test for model, verdict_pair in verdict_pairs.items() for test in _evaluate_model(model, verdict_pair, limits)
+        test
+        for model, verdict_pair in verdict_pairs.items()
+        for test in _evaluate_model(model, verdict_pair, limits, labels)
     ]
-    tested_indices = [index for index, test in enumerate(tests) if test.n]
+    if labels is not None and all(isinstance(test, MarginTest) or test.labels is None for test in tests):
+        names = ", ".join(file.name for file in labels.sample.files)
+        raise UndersongError(
+            f"The labels are on other replies ({names}) than the limited rates; label those that these verdicts are on."
+        )
+    tested_indices = [
+        index for index, test in enumerate(tests) if (test.n if isinstance(test, MarginTest) else test.is_measured)
+    ]
     levels = holm_levels(
         lambda i, level: tests[tested_indices[i]].lower_bound(level) > tests[tested_indices[i]].limit,
         len(tested_indices),
@@ -141,7 +186,9 @@ def evaluate_rises(verdict_pairs: Mapping[str, VerdictPair], limits: RiseLimits)
     return tuple(tests)
 
 
-def _evaluate_model(model: str, verdict_pair: VerdictPair, limits: RiseLimits) -> list[RiseTest | MarginTest]:
+def _evaluate_model(
+    model: str, verdict_pair: VerdictPair, limits: RiseLimits, labels: GateLabels | None
+) -> list[RiseTest | MarginTest]:
     before, after = (_group_verdicts(verdicts) for verdicts in verdict_pair)
     judges = [sorted({key[-1] for key in groups}) for groups in (before, after)]
     if not set(judges[0]) & set(judges[1]):
@@ -153,7 +200,9 @@ def _evaluate_model(model: str, verdict_pair: VerdictPair, limits: RiseLimits) -
     tests: list[RiseTest | MarginTest] = []
     for harmful, limit in limits.limit_by_harmful.items():
         keys = [key for key in dict.fromkeys((*before, *after)) if key[0] == harmful]
-        tests += [_evaluate_rate(model, key, before.get(key, {}), after.get(key, {}), limit, limits) for key in keys]
+        for key in keys:
+            test, rows = _evaluate_rate(model, key, before.get(key, {}), after.get(key, {}), limit, limits)
+            tests.append(test if labels is None else _correct_test(test, rows, labels, harmful))
         if not keys:
             tests.append(_untested_rate(model, harmful, limit, limits))
     if limits.margin_loss is not None:
@@ -225,7 +274,8 @@ def _evaluate_rate(
     after: Mapping[str, Verdict],
     limit: float,
     limits: RiseLimits,
-) -> RiseTest:
+) -> tuple[RiseTest, list[VerdictRow]]:
+    """Test of one rate by the judge alone, and the verdicts that it is of."""
     harmful, *selection, judge = key
     verdict_pairs = pair_verdicts(before.values(), after.values())
     rows = verdict_pairs.by_prompt
@@ -233,7 +283,7 @@ def _evaluate_rate(
     clusters = [cluster for _, _, cluster in rows]
     outcome = "jailbreak" if harmful else "refusal"
     known_outcomes = [_mark_outcomes(verdicts, outcome, False) for verdicts in (before_verdicts, after_verdicts)]
-    return RiseTest(
+    test = RiseTest(
         model=model,
         name="non-refusal rate" if harmful and judge_criterion(judge) == "refusal" else RATE_NAMES[harmful],
         prompts=", ".join(name_part for name_part in (*selection, judge) if name_part),
@@ -246,6 +296,31 @@ def _evaluate_rate(
         level=1 - limits.confidence,
         pessimistic_rise=estimate_rise(known_outcomes[0], _mark_outcomes(after_verdicts, outcome, True), clusters),
         optimistic_rise=estimate_rise(_mark_outcomes(before_verdicts, outcome, True), known_outcomes[1], clusters),
+    )
+    return test, rows
+
+
+def _correct_test(test: RiseTest, rows: Sequence[VerdictRow], labels: GateLabels, harmful: bool) -> RiseTest:
+    """Return the test of the corrected rate; the same test if none of its replies were drawn."""
+    corrected = correct_rise(labels, test.model, rows)
+    if corrected is None:
+        return test
+    test = replace(
+        test,
+        name=RATE_NAMES[harmful],
+        prompts=f"{test.prompts}, corrected by {corrected.labels} labels",
+        labels=corrected.labels,
+        labelable=corrected.labelable,
+        judge_rates=test.rates,
+        unlabeled=corrected.reason,
+    )
+    if corrected.pessimistic is None or corrected.optimistic is None:
+        return replace(test, rates=(None, None))
+    return replace(
+        test,
+        rates=(corrected.pessimistic.rates[0], corrected.optimistic.rates[1]),
+        pessimistic_rise=corrected.pessimistic,
+        optimistic_rise=corrected.optimistic,
     )
 
 

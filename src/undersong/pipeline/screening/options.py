@@ -161,7 +161,8 @@ class ScreeningOptions:
     benign_reference: Annotated[
         str | Path | None,
         Option(
-            "Benign speech to compare with: is the pool closer to harm than this? Adds the screening score.",
+            "Other benign speech whose distance to harm is compared with the pool's. Adds the screening score, and no "
+            "verdict; `check --ordinary` gives one.",
             metavar="CORPUS",
         ),
     ] = None

@@ -146,6 +146,8 @@ def run_screening(
             for axis_embeddings in embeddings_by_axis.values():  # an item lost on one axis is left out of all
                 axis_embeddings[0] = drop_embeddings(axis_embeddings[0], quarantined, store.root)
                 axis_embeddings[0] = remove_items(axis_embeddings[0], corpora.pool.dropped, store.root)
+            n_ranked = len(next(iter(embeddings_by_axis.values()))[0].ids)
+            ctx.announce(f"ranking {n_ranked:,} samples by {', '.join(axis_encoders)}")
             computed = screening_findings(
                 corpora,
                 axis_encoders,
@@ -175,6 +177,7 @@ def _write_views(
     from undersong.pipeline.screening.view import build_screening_view
     from undersong.report.data_page import MAX_SHOWN, write_views
 
+    ctx.announce(f"writing {' and '.join(str(path) for path in (options.page, options.explore) if path is not None)}")
     encoder = result.report["axes"][result.report["selected_by"]["axis"]]
     sides = _read_or_embed(ctx, corpora, encoder, options)
     view = build_screening_view(corpora, sides, result, options, MAX_SHOWN)

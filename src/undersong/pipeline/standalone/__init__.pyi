@@ -1,7 +1,7 @@
 from .evaluate import (
     evaluate_manifest as evaluate_manifest,
 )
-from .evaluate import (
+from .judge import (
     judge_file as judge_file,
 )
 from .options import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 from undersong.report import formatting
-from undersong.report.arm_comparisons import headline_data
+from undersong.report.arm_comparisons import HeadlineData, headline_data, headline_data_by_model
 from undersong.report.sections.step_curves import StepMeasure, ValueAxis, step_curve_groups
 from undersong.report.summary import (
     ArmSummary,
@@ -150,9 +150,17 @@ def _neither_share(run_rates: Sequence[RunRate]) -> float | None:
 
 
 def _finding(results: Results) -> str:
-    """Return how many arms are above the base by their intervals."""
+    """Return how many arms are above the base by their intervals; of several models, for each by itself."""
     headline = headline_data(results)
-    if headline is None or headline.base is None or not headline.measurements:
+    by_model = [] if headline is None else headline_data_by_model(results, headline.modality)
+    if by_model:
+        sentences = [(data.model, _count_sentence(data)) for data in by_model]
+        return " ".join(f"{model}: {text[0].lower()}{text[1:]}" for model, text in sentences if text)
+    return "" if headline is None else _count_sentence(headline)
+
+
+def _count_sentence(headline: HeadlineData) -> str:
+    if headline.base is None or not headline.measurements:
         return ""
     states = [headline.relation_to_base(item) for item in headline.measurements]
     state_counts = [

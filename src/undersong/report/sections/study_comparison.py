@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import formatting
-from undersong.report.arm_comparisons import HeadlineData, headline_data_by_modality
+from undersong.report.arm_comparisons import HeadlineData, headline_data_by_modality, headline_data_by_model
 from undersong.report.sections.arm_chart import RELATION_TO_BASE
 from undersong.report.sections.comparisons import comparison_facts
 from undersong.report.sections.defenses import undefended_arm_title
@@ -37,6 +37,15 @@ class StudyComparison:
     def headline(self, modality: str) -> HeadlineData | None:
         """Return the study's headline data for spoken (`audio`) or typed (`text`) prompts; None if not measured."""
         return next((headline for headline in self.headlines if headline.modality == modality), None)
+
+    def headlines_by_model(self, modality: str) -> list[HeadlineData]:
+        """Return the headline data of each model by itself, and never their mean; empty if not measured."""
+        headline = self.headline(modality)
+        return [] if headline is None else headline_data_by_model(self.results, modality) or [headline]
+
+    def title_of(self, headline: HeadlineData) -> str:
+        """Return the study's name; of several models, with the model."""
+        return f"{self.name}: {headline.model}" if len(model_names(self.results)) > 1 else self.name
 
 
 def compare_studies(studies: Sequence[tuple[str, Results]]) -> tuple[StudyComparison, ...]:
@@ -77,7 +86,7 @@ class StudyRateRow:
 
 @dataclass(frozen=True, slots=True)
 class StudyRateBlock:
-    """One study, by its model."""
+    """One model of one study."""
 
     name: str
     model: str
@@ -110,16 +119,17 @@ def build_study_rates(studies: Sequence[StudyComparison]) -> tuple[StudyRates, .
 
 def _study_rates(studies: Sequence[StudyComparison], modality: str) -> StudyRates:
     study_lines = [
-        (study, list(_rate_lines(headline))) for study in studies if (headline := study.headline(modality)) is not None
+        (study, headline, list(_rate_lines(headline)))
+        for study in studies
+        for headline in study.headlines_by_model(modality)
     ]
-    numbers = [number for _, lines in study_lines for *_, number, _ in lines]
+    numbers = [number for *_, lines in study_lines for *_, number, _ in lines]
     top, tick_marks = percent_axis(max((max(number.mean, number.high or 0.0) for number in numbers), default=1.0))
     x = LinearScale((0.0, top), (0.0, 100.0))
     grid = [value for value, _ in tick_marks]
     blocks = []
-    for study, lines in study_lines:
-        headline = study.headline(modality)
-        base = headline.base.mean if headline is not None and headline.base is not None else None
+    for study, headline, lines in study_lines:
+        base = None if headline.base is None else headline.base.mean
         rows = tuple(
             StudyRateRow(
                 label,
@@ -130,12 +140,10 @@ def _study_rates(studies: Sequence[StudyComparison], modality: str) -> StudyRate
             )
             for label, note, kind, hollow, n, relation_to_base in lines
         )
-        blocks.append(
-            StudyRateBlock(study.name, formatting.join_items(model_names(study.results)), study.differs, rows)
-        )
+        blocks.append(StudyRateBlock(study.name, headline.model, study.differs, rows))
     prompt_label, rate = (
         formatting.modality_label(modality),
-        next(iter(study_lines))[0].headlines[0].verdict_filter.rate_label,
+        study_lines[0][1].verdict_filter.rate_label,
     )
     return StudyRates(
         title=f"{formatting.capitalize_first(prompt_label)} harmful prompts",
@@ -162,10 +170,12 @@ def _rate_lines(headline: HeadlineData) -> Iterator[RateLine]:
         yield f"System text “{item.system}”", item.arm.label, item.arm.kind, True, item.estimate, ""
 
 
-def _rate_table(study_lines: Sequence[tuple[StudyComparison, Sequence[RateLine]]], caption: str, rate: str) -> Table:
+def _rate_table(
+    study_lines: Sequence[tuple[StudyComparison, HeadlineData, Sequence[RateLine]]], caption: str, rate: str
+) -> Table:
     rows = tuple(
         (
-            study.name,
+            study.title_of(headline),
             label,
             note,
             _rate_cell(number),
@@ -174,7 +184,7 @@ def _rate_table(study_lines: Sequence[tuple[StudyComparison, Sequence[RateLine]]
             relation_to_base or formatting.MISSING,
             "; ".join(study.differs) or formatting.MISSING,
         )
-        for study, lines in study_lines
+        for study, headline, lines in study_lines
         for label, note, _, _, number, relation_to_base in lines
     )
     head = (

@@ -17,6 +17,7 @@ from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.checking import run as run_module
 from undersong.pipeline.checking.fix import choose_removal, fix_data
 from undersong.pipeline.checking.result import EVIDENCE
+from undersong.store.inventory import list_store
 from undersong.types import UndersongError
 
 THINGS = [f"thing{i:02}" for i in range(60)]
@@ -236,6 +237,23 @@ def test_unchanged_data_are_looked_up(
     assert check(rows_of(40, 260), store=tmp_path / "store", top=3) == first
     with pytest.raises(AssertionError):
         check(rows_of(41, 259), store=tmp_path / "store")
+
+
+def test_the_users_cache_is_the_default_store_and_can_be_left_out(
+    check: Callable[..., CheckResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("UNDERSONG_CACHE", str(cache))
+    check(rows_of(40, 260), cache=False)
+    assert not cache.exists()
+    check(rows_of(40, 260), store=tmp_path / "store")
+    assert not cache.exists()
+    first = check(rows_of(40, 260))
+    monkeypatch.setattr(run_module, "measure_axes", None)
+    assert check(rows_of(40, 260)) == first
+    assert [folder.stage for folder in list_store(cache)] == ["check"]
+    with pytest.raises(TypeError):
+        check(rows_of(40, 260), cache=False)
 
 
 ENCODER = """

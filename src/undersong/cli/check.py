@@ -18,10 +18,10 @@ MAX_LETTERS = 160  # of a text that is shown
 
 
 def check_command(request: CheckRequest) -> None:
-    """Check whether training data lie near harm.
+    """Check whether training data resemble harmful requests.
 
-    The verdict compares how many samples lie nearer to harmful requests than 99 % of ordinary data do with how many of
-    as many ordinary samples would.
+    A sample counts if it lies nearer to a harmful request than 99 % of ordinary requests do. The verdict compares their
+    number with that of as many ordinary samples.
 
     Exit code 0: no more than of ordinary data; 1: more; 3: cannot tell; 2: bad input. A file that passes may still
     weaken a model's refusals.

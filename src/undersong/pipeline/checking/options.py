@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 
 from undersong.options import Option
 from undersong.pipeline.screening.options import ExplorerFile, PageFile, parse_axes, parse_columns
+from undersong.store import writable_user_cache
 
 SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 
@@ -18,7 +19,9 @@ class CheckOptions:
     """Options of a check. None is needed."""
 
     # Every field is part of the key of the result, but for those named here.
-    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ("out", "fix", "drop", "page", "explore", "store", "top")
+    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = (
+        "out", "fix", "drop", "page", "explore", "store", "cache", "top",
+    )  # fmt: skip
     HASHED_INPUTS: ClassVar[tuple[str, ...]] = ("harm", "ordinary")  # in the key as the hash of their content
 
     harm: Annotated[
@@ -76,8 +79,15 @@ class CheckOptions:
     ] = None
     store: Annotated[
         Path | str | None,
-        Option("Folder that keeps results, so that unchanged data are not read again.", metavar="FOLDER"),
+        Option(
+            "Folder that keeps results, so that unchanged data are not measured again. Default: the user's cache, which "
+            "`undersong store` lists.",
+            metavar="FOLDER",
+        ),
     ] = None
+    cache: Annotated[
+        bool, Option("Keep results in the user's cache if --store is not given.", "--cache/--no-cache")
+    ] = True
     top: Annotated[int, Option("Number of samples to show.", min=0)] = 10
     seed: Annotated[int, Option("Seed of the split of the ordinary requests and of the bootstrap.", min=0)] = 0
 
@@ -85,6 +95,13 @@ class CheckOptions:
     def writes_views(self) -> bool:
         """True if a page or a table for explorers is asked for."""
         return self.page is not None or self.explore is not None
+
+    @property
+    def store_folder(self) -> Path | None:
+        """Folder that keeps results: `store`, or the user's cache; None if neither is wanted and writable."""
+        if self.store is not None:
+            return Path(self.store)
+        return writable_user_cache() if self.cache else None
 
     @property
     def harm_refs(self) -> tuple[str, ...]:

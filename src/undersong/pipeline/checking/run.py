@@ -23,7 +23,7 @@ MAX_LISTED_ROWS = 10  # unreadable rows that are listed; all are counted
 
 
 def run_check(request: CheckRequest) -> CheckResult:
-    """Check a training file. With `store`, the result of unchanged data, references and options is looked up.
+    """Check a training file. The result of unchanged data, references and options is looked up in the store or cache.
 
     Args:
         request: The data and the options.
@@ -32,7 +32,8 @@ def run_check(request: CheckRequest) -> CheckResult:
         UndersongError: Data or references cannot be read, or an output cannot be written.
     """
     check_encoders(request.axes or {})
-    result = _check(request) if request.store is None else _check_from_store(request, Store(request.store))
+    folder = request.store_folder
+    result = _check(request) if folder is None else _check_from_store(request, Store(folder))
     if request.out is not None:
         publish_check(result, Path(request.out))
     return result

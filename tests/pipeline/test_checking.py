@@ -133,7 +133,10 @@ def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult
     typed = check(rows_of(0, 300, audios=["a.wav"]))
     assert typed.verdict == "cannot tell"
     assert "300 of 300 samples are spoken and have no transcript" in typed.notes[0]
-    assert typed.sentence == "All 300 samples are spoken and have no transcript, so no request is known in words."
+    assert typed.sentence == (
+        "All 300 samples are spoken and have no transcript, so no request is known in words; give --transcribe MODEL "
+        "to transcribe them, or --model MODEL to compare the clips themselves."
+    )
     assert (typed.axes, typed.ranked, typed.ranked_by, typed.requests) == ((), (), None, 0)  # words beside a clip
     unnamed = check([{"id": "a", "zeta": "who?"}, {"id": "b", "zeta": "what?"}])
     assert "if it is in zeta, name it with --column text=COLUMN" in unnamed.sentence
@@ -230,10 +233,10 @@ def test_unchanged_data_are_looked_up(
 ) -> None:
     first = check(rows_of(40, 260), store=tmp_path / "store")
 
-    def must_not_run(*_: object) -> None:
+    def must_not_run(*_: object, **_options: object) -> None:
         raise AssertionError("the data were measured again")
 
-    monkeypatch.setattr(run_module, "measure_axes", must_not_run)
+    monkeypatch.setattr(run_module, "measure_text_axes", must_not_run)
     assert check(rows_of(40, 260), store=tmp_path / "store", top=3) == first
     with pytest.raises(AssertionError):
         check(rows_of(41, 259), store=tmp_path / "store")
@@ -249,7 +252,7 @@ def test_the_users_cache_is_the_default_store_and_can_be_left_out(
     check(rows_of(40, 260), store=tmp_path / "store")
     assert not cache.exists()
     first = check(rows_of(40, 260))
-    monkeypatch.setattr(run_module, "measure_axes", None)
+    monkeypatch.setattr(run_module, "measure_text_axes", None)
     assert check(rows_of(40, 260)) == first
     assert [folder.stage for folder in list_store(cache)] == ["check"]
     with pytest.raises(TypeError):
@@ -307,7 +310,10 @@ def test_a_further_axis_that_tells_nothing_is_said_and_not_used(
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ({"sound": "logmel"}, "does not measure texts, and the references of a check are written"),
+        ({"sound": "logmel"}, r"Axis sound=logmel listens to clips, and .*train\.jsonl has none; leave it out"),
+        ({"states": "decoder"}, "Axis states=decoder runs a model; name the model with --model"),
+        ({"meaning": "text,asr=tiny"}, "transcribes the data once for all axes; give --transcribe tiny"),
+        ({"gradients": "gradient-matching"}, "is one of studies and screenings; take influence"),
         ({"words": "text"}, "words are always measured"),
         ({"letters": "char-ngrams"}, "words are always measured"),
     ],

@@ -10,10 +10,10 @@ import numpy as np
 from undersong.corpora.training_audio import training_clips
 from undersong.corpora.training_file import TrainingFile, open_training_file
 from undersong.encoders.sparse_vectors import stack_rows
-from undersong.pipeline.checking.axes import RequestText, axis_vectorizers
+from undersong.pipeline.checking.axes import axis_vectorizers
 from undersong.pipeline.checking.options import CheckRequest
+from undersong.pipeline.checking.requests import RequestText, reference_requests
 from undersong.pipeline.checking.result import CANNOT_TELL, EVIDENCE, MORE, NO_MORE, CheckResult
-from undersong.pipeline.checking.run import reference_requests
 from undersong.proximity import nearest_distances
 from undersong.proximity.neighbors import distances_to_others
 from undersong.report.data_page import MAX_SHOWN, write_views

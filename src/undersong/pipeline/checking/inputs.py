@@ -105,7 +105,8 @@ class CheckInputs:
             ordinary = speak_set(ctx, ordinary, voices)
         if not requests.samples:
             raise UndersongError(f"None of the clips of {data.ref} is here; check their paths.")
-        return CheckSets(modality, requests, harm, *split_set(ordinary, self.request.seed))
+        spoken = tuple(name for name, is_spoken in (("harmful", speak_harm), ("ordinary", speak_ordinary)) if is_spoken)
+        return CheckSets(modality, requests, harm, *split_set(ordinary, self.request.seed), spoken)
 
     def key(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Config and inputs that the result depends on. Clips count only if they are compared or transcribed."""

@@ -59,13 +59,17 @@ class RequestSet:
 
 @dataclass(frozen=True)
 class CheckSets:
-    """The data, the harmful requests, and two parts of the ordinary ones: to fit on, and to measure."""
+    """The data, the harmful requests, and two parts of the ordinary ones: to fit on, and to measure.
+
+    `spoken` names what voices had to speak: the harmful requests, the ordinary ones, or both.
+    """
 
     modality: str
     data: RequestSet
     harm: RequestSet
     fitted: RequestSet
     ordinary: RequestSet
+    spoken: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, RequestSet]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from undersong.corpora.training_file import open_training_file
+from undersong.corpora.training_file import TrainingFile, open_training_file
 from undersong.encoders.spec import parse_encoder
 from undersong.pipeline.checking.axes import AxisMeasurement, axis_level, measure_text_axes
 from undersong.pipeline.checking.axis_choice import check_axes, chosen_axes, is_sample_axis
@@ -83,12 +83,17 @@ def _look_up(inputs: CheckInputs, store: Store) -> CheckResult:
     return read_check(artifact.path)
 
 
-def _check(inputs: CheckInputs, store: Store) -> CheckResult:
-    request, data = inputs.request, inputs.data
-    if request.transcribe is not None:
-        from undersong.pipeline.checking.transcription import transcribe_data
+def transcribed_data(inputs: CheckInputs, store: Store) -> TrainingFile:
+    """The data, with transcripts from the store or made if they are asked for."""
+    if inputs.request.transcribe is None:
+        return inputs.data
+    from undersong.pipeline.checking.transcription import transcribe_data
 
-        data = transcribe_data(run_context(request, store), data, request)
+    return transcribe_data(run_context(inputs.request, store), inputs.data, inputs.request)
+
+
+def _check(inputs: CheckInputs, store: Store) -> CheckResult:
+    request, data = inputs.request, transcribed_data(inputs, store)
     requests, owners = data_requests(data)
     axes, rehearsal = None, None
     if inputs.measures_samples:

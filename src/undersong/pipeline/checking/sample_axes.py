@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -19,8 +20,10 @@ from undersong.proximity.product_distances import product_distances
 from undersong.proximity.separation import separation_auc
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.predictors import PredictorAxis, known_refusal_texts
+from undersong.store import Artifact
 from undersong.types import Embeddings, UndersongError
 
+DistancesToHarm: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 OWN_SCALE = (REFUSAL, INFLUENCE)  # of each sample by itself, and not by its likeness to harmful clips
 
 
@@ -74,11 +77,11 @@ class SampleAxes:
         from undersong.encoders.embeddings import read_embeddings
 
         if parse_encoder(encoder).kind in PREDICTORS:
-            axis = self._predictor(encoder)
+            axis = self.predictor(encoder)
             sides = [axis.sample_vectors(self.corpora[role]) for role in ("data", "harm", "ordinary")]
             sides.append(axis.reference_vectors(self.corpora["harm"]))
         else:
-            sides = [self._embedded(encoder, self.corpora[role]) for role in ("data", "harm", "ordinary")]
+            sides = [self.embedded(encoder, self.corpora[role]) for role in ("data", "harm", "ordinary")]
             sides.append(sides[1])
         return AxisVectors(*(read_embeddings(artifact.path) for artifact in sides))
 
@@ -91,13 +94,14 @@ class SampleAxes:
             refusal_texts=known_refusal_texts(self.request.model),
         )
 
-    def _predictor(self, encoder: str) -> PredictorAxis:
-        """The axis; it learns how other replies begin from ordinary requests that are not measured."""
+    def predictor(self, encoder: str) -> PredictorAxis:
+        """An axis that runs the model. It is fitted on ordinary requests that are not measured."""
         assert self.request.model is not None, "checked before"
         calibration = self.corpora["fitted"], self.corpora["harm"]
         return PredictorAxis(self.ctx, encoder, self.request.model, self.settings(), *calibration)
 
-    def _embedded(self, encoder: str, corpus: Corpus):  # type: ignore[no-untyped-def]
+    def embedded(self, encoder: str, corpus: Corpus) -> Artifact:
+        """Artifact with the vectors of a corpus by an encoder of clips."""
         from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
 
         return embed_corpus(self.ctx, EmbeddingRequest(encoder, corpus, (), self.request.model))
@@ -146,6 +150,10 @@ class SampleAxes:
                 if encoder != REFUSAL or name in (self.request.axes or {}):
                     raise
                 notes.append(f"The axis {name} was not measured: {error}")
+        notes.append(
+            f"By {', '.join(encoders)}, your {kind} are compared with {len(sets.harm.samples):,} harmful and "
+            f"{len(sets.ordinary.samples):,} ordinary ones{_spoken_clause(sets)}."
+        )
         notes += [f"{sets.data.lost:,} spoken samples have no clip here, so they were not compared."] * bool(
             sets.data.lost
         )
@@ -161,7 +169,7 @@ class SampleAxes:
             recordings: How far clips are apart in sound; None for written requests.
         """
         vectors = self.vectors(encoder)
-        distances_to = _distance_function(encoder)
+        distances_to = distance_function(encoder)
         anchors, rows = np.asarray(vectors.anchors.vectors), {id: row for row, id in enumerate(vectors.anchors.ids)}
         harm_rows, harm_ids = np.asarray(vectors.harm.vectors), vectors.harm.ids
         ordinary = np.asarray(vectors.ordinary.vectors)
@@ -195,7 +203,11 @@ def _obstacle(encoder: str, recordings: RecordingCheck | None) -> str | None:
     return recordings.data_obstacle or (None if own_scale else recordings.harm_obstacle)
 
 
-def _distance_function(encoder: str):  # type: ignore[no-untyped-def]
+def _spoken_clause(sets: CheckSets) -> str:
+    return f"; the {' and '.join(sets.spoken)} ones are spoken by text-to-speech" if sets.spoken else ""
+
+
+def distance_function(encoder: str) -> DistancesToHarm:
     """Function of vectors (n, d) and harmful ones: distances (n,), and indices (n,) of the nearest, -1 for none."""
     measure = axis_measure(encoder)
     function = product_distances if measure.get("metric") == "product" else nearest_distances
@@ -208,6 +220,6 @@ def _distance_function(encoder: str):  # type: ignore[no-untyped-def]
     return distances_to
 
 
-def cluster_names(requests: RequestSet, vectors: Embeddings) -> list:  # type: ignore[type-arg]
+def cluster_names(requests: RequestSet, vectors: Embeddings) -> list[Hashable]:
     """Cluster of each vector."""
     return [requests.requests[int(id)].cluster for id in vectors.ids]

@@ -190,13 +190,14 @@ class SampleAxes:
             (distances, [item.cluster for item in requests]),
             (distances_to(ordinary, anchors)[0], clusters),
             level=level,
-            obstacle=_obstacle(encoder, recordings),
+            obstacle=obstacle_of(encoder, recordings),
         )
         owners = [self.sets.data.owners[i] for i in measured]
         return AxisMeasurement(axis, requests, owners, self.sets.harm.requests, distances, places[nearest])
 
 
-def _obstacle(encoder: str, recordings: RecordingCheck | None) -> str | None:
+def obstacle_of(encoder: str, recordings: RecordingCheck | None) -> str | None:
+    """Why clips cannot be compared on an axis; None if they can, or nothing is spoken."""
     if recordings is None:
         return None
     own_scale = parse_encoder(encoder).kind in OWN_SCALE

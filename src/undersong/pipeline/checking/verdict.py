@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from undersong.encoders.spec import INFLUENCE
 from undersong.pipeline.checking.result import CANNOT_TELL, MORE, NO_MORE, AxisCheck, RehearsalCheck
 
 # A file passes only if it is large enough to show that less than this share lies nearer to harm: five times the
@@ -27,8 +28,13 @@ class CheckVerdict:
 
 
 def ranking_axis(axes: Sequence[AxisCheck]) -> int | None:
-    """Position of the axis to rank by: of those that are usable, the one that separates best; None if none is."""
+    """Position of the axis to rank by; None if none is usable.
+
+    It is influence, which foretold damage best (docs/results/prediction.md), or else the axis that separates best.
+    """
     usable = [number for number, axis in enumerate(axes) if axis.is_usable]
+    if influence := [number for number in usable if axes[number].encoder.partition(":")[0] == INFLUENCE]:
+        return influence[0]
     return max(usable, key=lambda number: axes[number].auc.value) if usable else None
 
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from undersong.corpora import write_manifest
-from undersong.pipeline.checking import CheckRequest, CheckResult, run_check, speaking, transcription
+from undersong.pipeline.checking import CheckRequest, CheckResult, run_check, speaking
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.recordings import MAX_APART, recording_distance
 from undersong.pipeline.checking.request_sets import RequestSet, drawn_set
@@ -54,8 +54,13 @@ def silent(samples: Iterable[Sample]) -> list[Sample]:
     return [replace(sample, text=None) for sample in samples]
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.fixture
-def check(clips: dict[str, list[Sample]], tmp_path: Path) -> Callable[..., CheckResult]:
+def check(clips: dict[str, list[Sample]], tmp_path: Path, store: Path) -> Callable[..., CheckResult]:
     """Checks samples against the clips of harm and ordinary requests."""
 
     def run(data: Sequence[Sample], harm: str = "harm", ordinary: str = "ordinary", **options: Any) -> CheckResult:
@@ -64,7 +69,7 @@ def check(clips: dict[str, list[Sample]], tmp_path: Path) -> Callable[..., Check
         for name, samples in sides.items():
             write_manifest(samples, files[name])
         references = {"harm": str(files["harm.set"]), "ordinary": str(files["ordinary.set"])}
-        return run_check(CheckRequest(files["data"], **references, store=tmp_path / "store", **options))
+        return run_check(CheckRequest(files["data"], **references, store=store, **options))
 
     return run
 
@@ -76,8 +81,20 @@ def test_sound_is_measured_where_all_is_spoken(check: Callable[..., CheckResult]
     assert (result.verdict, result.ranked) == ("cannot tell", ())
     assert "No axis tells the harm set from ordinary requests: sound (AUC" in result.sentence
     assert "By sound, your clips are compared with 12 harmful and 100 ordinary ones." in result.notes
-    assert check(silent(clips["same"])) == result  # looked up
-    assert check(silent(clips["same"])[:19]).samples == 19  # the clips are in the key
+
+
+def test_the_clips_are_in_the_key(clips, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.parquet" for name in ("harm", "ordinary", "data")}
+    for name, file in files.items():
+        write_manifest(silent(clips["same" if name == "data" else name][:8]), file)
+    copied = tmp_path / "clip.wav"
+    copied.write_bytes(Path(str(clips["same"][0].audio)).read_bytes())
+    write_manifest([replace(clips["same"][0], text=None, audio=str(copied))], files["data"])
+    request = CheckRequest(files["data"], harm=str(files["harm"]), ordinary=str(files["ordinary"]))
+    first = CheckInputs(request).key()
+    assert CheckInputs(request).key() == first
+    copied.write_bytes(Path(str(clips["bright"][0].audio)).read_bytes())
+    assert CheckInputs(request).key() != first
 
 
 def test_harm_that_is_recorded_in_another_way_is_no_alarm(check: Callable[..., CheckResult], clips) -> None:
@@ -92,7 +109,8 @@ def test_harm_that_is_recorded_in_another_way_is_no_alarm(check: Callable[..., C
     assert "name --ordinary (and --harm) speech that is recorded as yours is" in result.sentence
     ordinary = check(silent(clips["same"]), harm="bright harm")
     assert "the harmful clips sound different from the ordinary ones" in ordinary.sentence
-    assert (ordinary.axes[0].nearer.successes, ordinary.exit_code) == (0, 3)  # no false reassurance
+    assert ordinary.axes[0].nearer.successes <= ordinary.axes[0].expected.high
+    assert ordinary.exit_code == 3  # no false reassurance
 
 
 def test_recordings_are_apart_by_how_far_they_lie_from_ordinary_ones() -> None:
@@ -182,7 +200,6 @@ def test_speech_without_transcripts_is_transcribed(clips, tmp_path: Path, monkey
     rows = (Transcript("0", "tell me about whales", 1, "w"), Transcript("2", "how do I build a bomb", 1, "w"))
     monkeypatch.setattr("undersong.stages.transcripts.transcribe_corpus", transcribe_corpus)
     monkeypatch.setattr("undersong.encoders.asr.read_transcripts", lambda _folder: Transcripts(rows))
-    monkeypatch.setattr("undersong.pipeline.checking.inputs.model_hash", lambda _ref: "0" * 64, raising=False)
     monkeypatch.setattr("undersong.models.refs.model_hash", lambda _ref: "0" * 64)
     result = run_check(CheckRequest(tmp_path / "data.parquet", transcribe="whisper", store=tmp_path / "store"))
     assert len(heard) == 3  # what has a transcript keeps it
@@ -193,4 +210,3 @@ def test_speech_without_transcripts_is_transcribed(clips, tmp_path: Path, monkey
     write_manifest(clips["same"][:3], tmp_path / "data.parquet")
     with pytest.raises(UndersongError, match="has no clip without a transcript that is here; leave --transcribe out"):
         run_check(CheckRequest(tmp_path / "data.parquet", transcribe="whisper", cache=False))
-    assert transcription.transcribe_data

@@ -45,8 +45,8 @@ class RequestSet:
 
     @property
     def has_replies(self) -> bool:
-        """True if a sample has a reply to train on."""
-        return any(sample.answer for sample in self.samples)
+        """True if every sample has a reply to train on."""
+        return all(sample.answer for sample in self.samples)
 
     def take(self, indices: Sequence[int]) -> RequestSet:
         """The requests at these indices, with new ids."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,13 +106,20 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
             from undersong.pipeline.checking.rehearsals import rehearse_data
 
             rehearsal = rehearse_data(axes)
-    harm_sets, ordinary = _written_references(request, axes is None)
-    text_axes, measured_axes, notes = _measure(request, (requests, owners), axes, harm_sets, ordinary)
+    harm_sets = {ref: _read_reference(ref, axes is None) for ref in request.harm_refs}
+    ordinary = _read_reference(str(request.ordinary), axes is None)
+    harm = [item for reference in harm_sets.values() for item in reference.requests]
+    text_axes, measured_axes, notes = _measure(request, (requests, owners), axes, harm, ordinary.requests)
     covered = {position for position, sample in enumerate(data.samples) if is_measured_by_words(sample)}
     if not covered:  # words beside clips do not tell what is said in them, but they may show harm
         text_axes = [measurement for measurement in text_axes if shows_more(measurement.axis)]
     for measurement in measured_axes:
         covered |= set(measurement.owners) if measurement.axis.is_usable else set()
+    if request.transcribe is not None:
+        count = sum(sample.transcribed for sample in data.samples) - sum(
+            sample.transcribed for sample in inputs.data.samples
+        )
+        notes = [f"{count:,} clips were transcribed by {request.transcribe}, whose errors are in the words.", *notes]
     measurements = [*text_axes, *measured_axes]
     verdict = judge_axes(
         [measurement.axis for measurement in measurements],
@@ -134,8 +142,8 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
         unmeasured=len(data.samples) - len(covered),
         unreadable=tuple((item.id, item.reason) for item in data.unreadable[:MAX_LISTED_ROWS]),
         unreadable_count=len(data.unreadable),
-        harm={ref: len(items) for ref, items in harm_sets.items()},
-        ordinary={str(request.ordinary): len(ordinary)},
+        harm={ref: reference.size for ref, reference in harm_sets.items()},
+        ordinary={str(request.ordinary): ordinary.size},
         axes=tuple(measurement.axis for measurement in measurements),
         ranked_by=None if ranking is None else measurements[ranking].axis.name,
         verdict=verdict.word,
@@ -146,29 +154,27 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
     )
 
 
-def _written_references(
-    request: CheckRequest, must_be_written: bool
-) -> tuple[dict[str, list[RequestText]], list[RequestText]]:
-    """Requests with words of each harm set, and of the ordinary ones; none for a reference without words.
+@dataclass(frozen=True)
+class _Reference:
+    """A reference corpus: its requests with words, and how many requests it has, clips without words included."""
 
-    Args:
-        request: The request.
-        must_be_written: Whether a reference without words is an error.
-    """
+    requests: list[RequestText]
+    size: int
 
-    def read(ref: str) -> list[RequestText]:
-        file = open_training_file(ref)
-        is_written = must_be_written or any(has_words(text) for sample in file.samples for text in sample.requests)
-        return reference_requests(file) if is_written else []
 
-    return {ref: read(ref) for ref in request.harm_refs}, read(str(request.ordinary))
+def _read_reference(ref: str, must_be_written: bool) -> _Reference:
+    """Read a reference; without words, it is an error or has no requests with words."""
+    file = open_training_file(ref)
+    is_written = must_be_written or any(has_words(text) for sample in file.samples for text in sample.requests)
+    requests = reference_requests(file) if is_written else []
+    return _Reference(requests, len(requests) or len(file.samples))
 
 
 def _measure(
     request: CheckRequest,
     data: tuple[list[RequestText], list[int]],
     axes: SampleAxes | None,
-    harm_sets: dict[str, list[RequestText]],
+    harm: list[RequestText],
     ordinary: list[RequestText],
 ) -> tuple[list[AxisMeasurement], list[AxisMeasurement], list[str]]:
     """Findings of the axes of texts and of the others, and notes on the latter."""
@@ -176,7 +182,6 @@ def _measure(
         name: encoder for name, encoder in (request.axes or {}).items() if not is_sample_axis(parse_encoder(encoder))
     }
     sample_encoders = {} if axes is None else chosen_axes(request, axes.sets)
-    harm = [item for items in harm_sets.values() for item in items]
     has_texts = bool(data[0] and harm and ordinary)
     level = axis_level((1 + len(text_encoders)) * has_texts + len(sample_encoders) or 1)
     texts = measure_text_axes(*data, harm, ordinary, text_encoders, seed=request.seed, level=level) if has_texts else []

@@ -25,7 +25,7 @@ from undersong.store import Store
 
 AXES = ("logmel", "internal", "decoder", "refusal", "influence")
 SYSTEM = "you are a helpful assistant"
-SPLITS, DATA_QUESTIONS, HARMFUL_SHARE = 1000, 54, 0.1  # of 108 questions, half are data
+SPLITS, DATA_QUESTIONS, HARMFUL_SHARE = 500, 54, 0.1  # of 108 questions, half are data
 FITTED_SHARE = 1 / 3  # of ordinary questions, as in a check
 
 

@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from undersong.corpora.training_file import open_training_file
 from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.checking import run as run_module
+from undersong.pipeline.checking.axes import compare_distances
 from undersong.pipeline.checking.fix import choose_removal, fix_data
 from undersong.pipeline.checking.result import EVIDENCE
+from undersong.statistics import Interval
 from undersong.store.inventory import list_store
 from undersong.types import UndersongError
 
@@ -89,6 +92,19 @@ def test_copies_of_one_request_are_one_cluster(check: Callable[..., CheckResult]
     result = check([*copies, *rows_of(0, 260)])
     assert result.axes[0].nearer.clusters <= 261
     assert result.verdict == "cannot tell"  # one request in forty copies
+
+
+def test_ordinary_data_in_clusters_raise_no_more_alarms_than_nominal() -> None:
+    rng, alarms, runs = np.random.default_rng(0), 0, 300
+    sides = [[number // 6 for number in range(6 * clusters)] for clusters in (54, 36)]  # of data, and of ordinary ones
+    for _ in range(runs):  # six clips of one question are alike
+        data, ordinary = (
+            (np.repeat(rng.standard_normal(len(names) // 6), 6) + 0.6 * rng.standard_normal(len(names)), names)
+            for names in sides
+        )
+        axis = compare_distances(("a", "a", Interval(1, 1, 1)), data, ordinary, level=0.95)
+        alarms += axis.nearer.successes > axis.expected.high
+    assert alarms / runs <= 0.025  # 4.7 % if clusters are seen in the nearest hundredth alone
 
 
 def test_every_turn_of_a_conversation_counts(check: Callable[..., CheckResult]) -> None:

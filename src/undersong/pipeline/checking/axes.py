@@ -4,7 +4,7 @@ separates harm from ordinary requests."""
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -15,11 +15,14 @@ from undersong.pipeline.checking.result import AxisCheck
 from undersong.proximity import nearest_distances
 from undersong.proximity.separation import separation_auc
 from undersong.statistics import Interval, clustered_rate, low_quantile, predicted_count
+from undersong.statistics.rates import cluster_design
 from undersong.types import Sample, UndersongError, Vectors
 
 WORDS = "words"  # the axis that is always measured
 ORDINARY_SHARE = 0.01  # of ordinary requests lie within the threshold
 FIT_SHARE = 1 / 3  # of ordinary requests fit the weights of words; the threshold is measured on the others
+# A hundredth of the requests are too few to see how alike those of a cluster are, so a quarter is looked at as well.
+DESIGN_SHARE = 0.25
 LEVEL = 0.95  # of intervals, shared by all axes
 
 Vectorizer: TypeAlias = Callable[[Sequence[str]], Vectors]  # texts (n,) to vectors (n, dim)
@@ -191,9 +194,15 @@ def compare_distances(
         level: Level of the intervals.
         obstacle: Why the two cannot be compared; None if they can.
     """
-    quantile = low_quantile(ordinary[0], ORDINARY_SHARE, ordinary[1])
+    quantile, wide = (low_quantile(ordinary[0], share, ordinary[1]) for share in (ORDINARY_SHARE, DESIGN_SHARE))
     rate = clustered_rate(data[0] <= quantile.value, data[1], level)
-    expected = predicted_count(quantile, rate.n, rate.design_effect, level)
+    wide_effect = cluster_design((data[0] <= wide.value).astype(float), data[1]).design_effect
+    expected = predicted_count(
+        replace(quantile, design_effect=max(quantile.design_effect, wide.design_effect)),
+        rate.n,
+        max(rate.design_effect, wide_effect),
+        level,
+    )
     return AxisCheck(*axis, quantile.value, rate, expected, obstacle)
 
 

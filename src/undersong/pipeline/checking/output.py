@@ -84,5 +84,7 @@ def _axis(record: dict[str, Any]) -> AxisCheck:
 
 
 def _rehearsal(record: dict[str, Any]) -> RehearsalCheck:
-    values = {name: Interval(**value) if isinstance(value, dict) else value for name, value in record.items()}
+    values: dict[str, Any] = {
+        name: Interval(**value) if isinstance(value, dict) else value for name, value in record.items()
+    }
     return RehearsalCheck(**values)

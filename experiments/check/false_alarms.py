@@ -15,9 +15,10 @@ import numpy as np
 
 from undersong.encoders.spec import PREDICTORS
 from undersong.pipeline.checking.axes import compare_distances
+from undersong.pipeline.checking.axis_choice import AUDIO
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.recordings import recording_distance
-from undersong.pipeline.checking.request_sets import AUDIO, CheckSets, reference_set
+from undersong.pipeline.checking.request_sets import CheckSets, reference_set
 from undersong.pipeline.checking.sample_axes import SampleAxes, distance_function
 from undersong.stages.context import RunContext
 from undersong.statistics import Interval

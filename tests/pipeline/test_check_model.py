@@ -15,14 +15,14 @@ from undersong import extras
 from undersong.corpora import open_corpus, write_manifest
 from undersong.mechanism.rehearsal import Rehearsal
 from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
-from undersong.pipeline.checking.axis_choice import chosen_axes
+from undersong.pipeline.checking.axis_choice import AUDIO, TEXT, chosen_axes
 from undersong.pipeline.checking.recordings import RecordingCheck
-from undersong.pipeline.checking.request_sets import AUDIO, TEXT, CheckSets, RequestSet
+from undersong.pipeline.checking.request_sets import CheckSets
 from undersong.pipeline.checking.sample_axes import AxisVectors, SampleAxes
 from undersong.pipeline.checking.view import build_check_view
 from undersong.stages.rehearsal import RehearsalStage
 from undersong.statistics import Interval
-from undersong.types import Embeddings, Sample, UndersongError
+from undersong.types import Embeddings, UndersongError
 
 MODEL = "organism:af3"
 Check = Callable[..., CheckResult]
@@ -119,26 +119,21 @@ def test_the_models_axes_are_those_of_the_model(check: Check, written, tmp_path:
         assert result.ranked[0].distance == pytest.approx(1 - cosines.max(), abs=1e-4)
 
 
-def sets_of(modality: str, answer: str | None = "ok") -> CheckSets:
-    part = RequestSet((), (), (Sample("0", answer=answer),))
-    return CheckSets(modality, part, part, part, part)
-
-
 @pytest.mark.parametrize(
-    ("options", "sets", "names"),
+    ("options", "data", "names"),
     [
-        ({}, sets_of(TEXT), ["decoder", "refusal", "influence"]),
-        ({}, sets_of(TEXT, None), ["decoder", "refusal"]),
-        ({}, sets_of(AUDIO), ["internal", "decoder", "refusal", "influence", "sound"]),
-        ({"axes": {"own": "internal:tower"}}, sets_of(AUDIO), ["own", "sound"]),
-        ({"axes": {"ears": "logmel"}, "model": None}, sets_of(AUDIO), ["ears"]),
-        ({"rehearse": 8}, sets_of(TEXT), []),
+        ({}, (TEXT, True), ["decoder", "refusal", "influence"]),
+        ({}, (TEXT, False), ["decoder", "refusal"]),
+        ({}, (AUDIO, True), ["internal", "decoder", "refusal", "influence", "sound"]),
+        ({"axes": {"own": "internal:tower"}}, (AUDIO, True), ["own", "sound"]),
+        ({"axes": {"ears": "logmel"}, "model": None}, (AUDIO, True), ["ears"]),
+        ({"rehearse": 8}, (TEXT, True), []),
     ],
 )
 def test_the_default_axes_are_those_that_the_data_can_be_measured_on(
-    options: dict[str, Any], sets: CheckSets, names: list[str]
+    options: dict[str, Any], data: tuple[str, bool], names: list[str]
 ) -> None:
-    assert list(chosen_axes(CheckRequest("data", **{"model": MODEL, **options}), sets)) == names
+    assert list(chosen_axes(CheckRequest("data", **{"model": MODEL, **options}), *data)) == names
 
 
 @pytest.mark.parametrize(

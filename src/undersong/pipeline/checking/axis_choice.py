@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from undersong.encoders.spec import (
     DECODER,
     GRADIENT_MATCHING,
@@ -18,9 +16,6 @@ from undersong.extras import check_model_packages
 from undersong.pipeline.checking.axes import WORDS
 from undersong.pipeline.checking.options import CheckOptions, CheckRequest
 from undersong.types import MODALITIES, UndersongError
-
-if TYPE_CHECKING:
-    from undersong.pipeline.checking.request_sets import CheckSets
 
 AUDIO, TEXT = MODALITIES
 INTERNAL, SOUND, LOGMEL = "internal", "sound", "logmel"
@@ -97,19 +92,21 @@ def check_modality(request: CheckRequest, modality: str) -> None:
             )
 
 
-def chosen_axes(request: CheckRequest, sets: CheckSets) -> dict[str, str]:
-    """Encoder of each axis: those that are named, all of the model if none of it is, and sound where there is any."""
+def chosen_axes(request: CheckRequest, modality: str, has_replies: bool) -> dict[str, str]:
+    """Encoder of each axis: those that are named, all of the model if none of it is, and sound where there is any.
+
+    Args:
+        request: The request.
+        modality: `audio` or `text`, of the data.
+        has_replies: Whether the data and both references have replies to train on.
+    """
     from undersong.encoders.registry import needs_model
 
     axes = {name: encoder for name, encoder in (request.axes or {}).items() if is_sample_axis(parse_encoder(encoder))}
     if request.model is not None and not any(map(needs_model, axes.values())) and not request.rehearse:
-        axes |= {name: name for name in default_model_axes(sets) if name not in axes}
-    if sets.modality == AUDIO and LOGMEL not in axes.values() and SOUND not in axes:
+        views = (INTERNAL,) if modality == AUDIO else ()
+        gradients = (INFLUENCE,) if has_replies else ()
+        axes |= {name: name for name in (*views, DECODER, REFUSAL, *gradients) if name not in axes}
+    if modality == AUDIO and LOGMEL not in axes.values() and SOUND not in axes:
         axes[SOUND] = LOGMEL
     return axes
-
-
-def default_model_axes(sets: CheckSets) -> tuple[str, ...]:
-    """Axes of a model that the data and both references can be measured on."""
-    replies = sets.data.has_replies and sets.harm.has_replies and sets.ordinary.has_replies
-    return (*((INTERNAL,) if sets.modality == AUDIO else ()), DECODER, REFUSAL, *((INFLUENCE,) if replies else ()))

@@ -72,6 +72,11 @@ class CheckSets:
     spoken: tuple[str, ...] = ()
 
     @property
+    def has_replies(self) -> bool:
+        """True if the data and both references have replies to train on."""
+        return all(part.has_replies for part in self.parts.values())
+
+    @property
     def parts(self) -> dict[str, RequestSet]:
         """The sets by their role."""
         return {"data": self.data, "harm": self.harm, "fitted": self.fitted, "ordinary": self.ordinary}

@@ -181,7 +181,7 @@ def _measure(
     text_encoders = {
         name: encoder for name, encoder in (request.axes or {}).items() if not is_sample_axis(parse_encoder(encoder))
     }
-    sample_encoders = {} if axes is None else chosen_axes(request, axes.sets)
+    sample_encoders = {} if axes is None else chosen_axes(request, axes.sets.modality, axes.sets.has_replies)
     has_texts = bool(data[0] and harm and ordinary)
     level = axis_level((1 + len(text_encoders)) * has_texts + len(sample_encoders) or 1)
     texts = measure_text_axes(*data, harm, ordinary, text_encoders, seed=request.seed, level=level) if has_texts else []

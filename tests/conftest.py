@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 os.environ["OMP_NUM_THREADS"] = "1"  # two oversubscribed threads were 12-40x slower on tiny models
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["UNDERSONG_CACHE"] = ""  # none: no test reads or writes the user's own
 
 import pytest
 from hypothesis import settings

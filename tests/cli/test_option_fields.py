@@ -51,7 +51,7 @@ def test_the_command_line_offers_every_field_and_no_other(verb: str) -> None:
     offered = {parameter.name for parameter in COMMANDS.commands[verb].params} - OWN[verb] - {"help"}
     expected = {parameter.name for parameter in command_parameters_of(VERBS[verb])}
     assert offered - loading == expected - loading
-    some = {"judge": {"device", "dtype"}, "check": set[str]()}  # a check loads no model of its own
+    some = {"judge": {"device", "dtype"}}
     assert offered & loading == some.get(verb, loading)
     described = {field.name for field in option_fields(VERBS[verb]) if field.option or field.group}
     assert {field.name for field in fields(VERBS[verb])} - described == PYTHON_ONLY & {

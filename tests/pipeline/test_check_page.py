@@ -62,6 +62,15 @@ def test_the_stage_makes_what_it_says(project: Path) -> None:
     assert json.loads((project / metrics).read_text())["exit_code"] == 0
 
 
+def test_the_tables_of_axes_are_those_that_were_measured() -> None:
+    measured = json.loads((ROOT / "experiments" / "check" / "results.json").read_text())
+    for axis, share in measured["alarms"]["ordinary"].items():
+        assert f"| {axis} | {share:.1%} | {measured['alarms']['harmful'][axis]:.1%} |".replace("%", " %") in PAGE
+    voices = [value for name, value in measured["recordings"].items() if name != "same voices"]
+    assert f"| {min(voices):.2f} to {max(voices):.2f} |".replace(" 0.", " .") in PAGE
+    assert f"| {measured['recordings']['same voices']:.2f} |".replace(" 0.", " .") in PAGE
+
+
 def test_every_flag_of_the_page_is_one() -> None:
     from typer.testing import CliRunner
 

@@ -10,13 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from undersong.corpora.training_file import open_training_file
 from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.checking import run as run_module
+from undersong.pipeline.checking.axes import compare_distances
 from undersong.pipeline.checking.fix import choose_removal, fix_data
 from undersong.pipeline.checking.result import EVIDENCE
+from undersong.statistics import Interval
+from undersong.store.inventory import list_store
 from undersong.types import UndersongError
 
 THINGS = [f"thing{i:02}" for i in range(60)]
@@ -90,6 +94,19 @@ def test_copies_of_one_request_are_one_cluster(check: Callable[..., CheckResult]
     assert result.verdict == "cannot tell"  # one request in forty copies
 
 
+def test_ordinary_data_in_clusters_raise_no_more_alarms_than_nominal() -> None:
+    rng, alarms, runs = np.random.default_rng(0), 0, 300
+    sides = [[number // 6 for number in range(6 * clusters)] for clusters in (54, 36)]  # of data, and of ordinary ones
+    for _ in range(runs):  # six clips of one question are alike
+        data, ordinary = (
+            (np.repeat(rng.standard_normal(len(names) // 6), 6) + 0.6 * rng.standard_normal(len(names)), names)
+            for names in sides
+        )
+        axis = compare_distances(("a", "a", Interval(1, 1, 1)), data, ordinary, level=0.95)
+        alarms += axis.nearer.successes > axis.expected.high
+    assert alarms / runs <= 0.025  # 4.7 % if clusters are seen in the nearest hundredth alone
+
+
 def test_every_turn_of_a_conversation_counts(check: Callable[..., CheckResult]) -> None:
     rng = random.Random(2)
     rows = [
@@ -132,7 +149,10 @@ def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult
     typed = check(rows_of(0, 300, audios=["a.wav"]))
     assert typed.verdict == "cannot tell"
     assert "300 of 300 samples are spoken and have no transcript" in typed.notes[0]
-    assert typed.sentence == "All 300 samples are spoken and have no transcript, so no request is known in words."
+    assert typed.sentence == (
+        "All 300 samples are spoken and have no transcript, so no request is known in words; give --transcribe MODEL "
+        "to transcribe them, or --model MODEL to compare the clips themselves."
+    )
     assert (typed.axes, typed.ranked, typed.ranked_by, typed.requests) == ((), (), None, 0)  # words beside a clip
     unnamed = check([{"id": "a", "zeta": "who?"}, {"id": "b", "zeta": "what?"}])
     assert "if it is in zeta, name it with --column text=COLUMN" in unnamed.sentence
@@ -229,13 +249,30 @@ def test_unchanged_data_are_looked_up(
 ) -> None:
     first = check(rows_of(40, 260), store=tmp_path / "store")
 
-    def must_not_run(*_: object) -> None:
+    def must_not_run(*_: object, **_options: object) -> None:
         raise AssertionError("the data were measured again")
 
-    monkeypatch.setattr(run_module, "measure_axes", must_not_run)
+    monkeypatch.setattr(run_module, "measure_text_axes", must_not_run)
     assert check(rows_of(40, 260), store=tmp_path / "store", top=3) == first
     with pytest.raises(AssertionError):
         check(rows_of(41, 259), store=tmp_path / "store")
+
+
+def test_the_users_cache_is_the_default_store_and_can_be_left_out(
+    check: Callable[..., CheckResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("UNDERSONG_CACHE", str(cache))
+    check(rows_of(40, 260), cache=False)
+    assert not cache.exists()
+    check(rows_of(40, 260), store=tmp_path / "store")
+    assert not cache.exists()
+    first = check(rows_of(40, 260))
+    monkeypatch.setattr(run_module, "measure_text_axes", None)
+    assert check(rows_of(40, 260)) == first
+    assert [folder.stage for folder in list_store(cache)] == ["check"]
+    with pytest.raises(TypeError):
+        check(rows_of(40, 260), cache=False)
 
 
 ENCODER = """
@@ -289,7 +326,10 @@ def test_a_further_axis_that_tells_nothing_is_said_and_not_used(
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ({"sound": "logmel"}, "does not measure texts, and the references of a check are written"),
+        ({"sound": "logmel"}, r"Axis sound=logmel listens to clips, and .*train\.jsonl has none; leave it out"),
+        ({"states": "decoder"}, "Axis states=decoder runs a model; name the model with --model"),
+        ({"meaning": "text,asr=tiny"}, "transcribes the data once for all axes; give --transcribe tiny"),
+        ({"gradients": "gradient-matching"}, "is one of studies and screenings; take influence"),
         ({"words": "text"}, "words are always measured"),
         ({"letters": "char-ngrams"}, "words are always measured"),
     ],

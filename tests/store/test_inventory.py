@@ -132,3 +132,18 @@ def test_what_cannot_be_done_is_one_sentence(
     assert message in err
     code, _, err = undersong("store", root.parent, "--older-than", "1d")
     assert "is no store of undersong; name the folder that was given as --store." in err
+
+
+def test_the_verb_lists_and_prunes_the_users_cache_by_default(
+    root: Path, undersong: Undersong, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "UNDERSONG_CACHE is empty, so there is no cache to list; name a store." in undersong("store")[2]
+    monkeypatch.setenv("UNDERSONG_CACHE", str(root / "none"))
+    assert "does not exist, so nothing is kept there" in undersong("store")[2]
+    monkeypatch.setenv("UNDERSONG_CACHE", str(root))
+    code, out, _ = undersong("store")
+    assert code == 0
+    assert "adapter" in out
+    code, out, _ = undersong("store", "--older-than", "1000d", "--delete")
+    assert "1 of 4 artifacts" in out
+    assert len(list_store(root)) == 3

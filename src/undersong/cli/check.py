@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.types import UndersongError
@@ -18,10 +20,10 @@ MAX_LETTERS = 160  # of a text that is shown
 
 
 def check_command(request: CheckRequest) -> None:
-    """Check whether training data lie near harm.
+    """Check whether training data resemble harmful requests.
 
-    The verdict compares how many samples lie nearer to harmful requests than 99 % of ordinary data do with how many of
-    as many ordinary samples would.
+    A sample counts if it lies nearer to a harmful request than 99 % of ordinary requests do. The verdict compares their
+    number with that of as many ordinary samples.
 
     Exit code 0: no more than of ordinary data; 1: more; 3: cannot tell; 2: bad input. A file that passes may still
     weaken a model's refusals.
@@ -38,7 +40,8 @@ def check_command(request: CheckRequest) -> None:
         from undersong.report.data_page import check_view_paths
 
         check_view_paths(request.page, request.explore)
-    result = run_check(request)
+    with ProgressDisplay() as say:
+        result = run_check(replace(request, progress=say))
     views = _write_views(request, result)
     fixed = None if request.fix is None else fix_data(request, result)
     for line in _result_lines(result, request.top):
@@ -88,10 +91,12 @@ def _result_lines(result: CheckResult, top: int) -> list[str]:
 
 def _sample_lines(sample: RankedSample) -> list[str]:
     source = "" if sample.nearest_source is None else f" of {sample.nearest_source}"
-    return [
-        f"{sample.rank}. {sample.id}, distance {sample.distance:.2f}: {_shorten(sample.text)}",
-        f"   nearest harmful text{source}: {_shorten(sample.nearest_text)}",
-    ]
+    text = f": {_shorten(sample.text)}" if sample.text else ""
+    lines = [f"{sample.rank}. {sample.id}, distance {sample.distance:.2f}{text}"]
+    if sample.nearest_id is not None:
+        nearest = _shorten(sample.nearest_text) if sample.nearest_text else sample.nearest_id
+        lines.append(f"   nearest harmful text{source}: {nearest}")
+    return lines
 
 
 def _shorten(text: str) -> str:

@@ -21,8 +21,13 @@ SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 def store_command(
-    store: Annotated[Path, typer.Argument(help="Folder that was given as --store.")],
     loading: LoadOptions,
+    store: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder that was given as --store. Default: the user's cache, where check keeps its results."
+        ),
+    ] = None,
     older_than: Annotated[
         str | None,
         typer.Option("--older-than", metavar="AGE", help="Choose artifacts made longer ago than this: 12h, 30d, 8w."),
@@ -50,6 +55,8 @@ def store_command(
     if delete and not chooses:
         raise UndersongError("--delete removes what is chosen; choose with --older-than or --unused-by.")
     age = None if older_than is None else _seconds(older_than)
+    if store is None:
+        store = _cache_folder()
     folders = list_store(store)
     if not chooses:
         _print_folders(folders, f"{store}")
@@ -66,6 +73,18 @@ def store_command(
     size, rest = (sum(folder.size for folder in part) for part in (chosen, folders))
     verb = "were removed" if delete else "would be removed with --delete"
     echo(f"{len(chosen):,} of {len(folders):,} artifacts ({_bytes(size)} of {_bytes(rest)}) {verb}.")
+
+
+def _cache_folder() -> Path:
+    from undersong.store import user_cache
+    from undersong.store.user_cache import VARIABLE
+
+    folder = user_cache()
+    if folder is None:
+        raise UndersongError(f"{VARIABLE} is empty, so there is no cache to list; name a store.")
+    if not folder.is_dir():
+        raise UndersongError(f"The cache {folder} does not exist, so nothing is kept there; name another store.")
+    return folder
 
 
 def _needed_by(

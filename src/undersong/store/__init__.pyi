@@ -88,3 +88,9 @@ from .store import (
 from .store import (
     repair_hint as repair_hint,
 )
+from .user_cache import (
+    user_cache as user_cache,
+)
+from .user_cache import (
+    writable_user_cache as writable_user_cache,
+)

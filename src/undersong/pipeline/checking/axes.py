@@ -4,69 +4,74 @@ separates harm from ordinary requests."""
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
-from undersong.encoders.word_distances import build_vocabulary, fit_word_weights, split_words, word_vectors
+from undersong.encoders.word_distances import build_vocabulary, fit_word_weights, word_vectors
+from undersong.pipeline.checking.requests import RequestText
 from undersong.pipeline.checking.result import AxisCheck
 from undersong.proximity import nearest_distances
 from undersong.proximity.separation import separation_auc
-from undersong.statistics import clustered_rate, low_quantile, predicted_count
+from undersong.statistics import Interval, clustered_rate, low_quantile, predicted_count
+from undersong.statistics.rates import cluster_design
 from undersong.types import Sample, UndersongError, Vectors
 
 WORDS = "words"  # the axis that is always measured
 ORDINARY_SHARE = 0.01  # of ordinary requests lie within the threshold
 FIT_SHARE = 1 / 3  # of ordinary requests fit the weights of words; the threshold is measured on the others
+# A hundredth of the requests are too few to see how alike those of a cluster are, so a quarter is looked at as well.
+DESIGN_SHARE = 0.25
 LEVEL = 0.95  # of intervals, shared by all axes
 
 Vectorizer: TypeAlias = Callable[[Sequence[str]], Vectors]  # texts (n,) to vectors (n, dim)
 
 
 @dataclass(frozen=True, slots=True)
-class RequestText:
-    """One request: its text, where it is from, and its cluster."""
-
-    id: str
-    text: str
-    cluster: Hashable
-    source: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class AxisMeasurement:
-    """Findings of an axis, and of each request (n,) the distance and the index of the nearest harmful text."""
+    """Findings of an axis on the requests of the data.
+
+    Attributes:
+        axis: The findings.
+        requests: The measured requests, n of them.
+        owners: Position of the sample that each belongs to.
+        harm: The harmful requests.
+        distances: Distance of each request to harm, (n,).
+        nearest: Index in `harm` of the nearest harmful request, (n,); -1 if none is.
+    """
 
     axis: AxisCheck
+    requests: Sequence[RequestText]
+    owners: Sequence[int]
+    harm: Sequence[RequestText]
     distances: np.ndarray
     nearest: np.ndarray
 
 
-def has_words(text: str) -> bool:
-    """True if a text has a word that can be counted."""
-    return bool(split_words(text))
-
-
-def measure_axes(
+def measure_text_axes(
     requests: Sequence[RequestText],
+    owners: Sequence[int],
     harm: Sequence[RequestText],
     ordinary: Sequence[RequestText],
     encoders: Mapping[str, str],
+    *,
     seed: int,
+    level: float,
 ) -> list[AxisMeasurement]:
-    """Measure requests on the axis of words and on further ones.
+    """Measure requests on the axis of words and on further axes of texts.
 
     Weights of words are fitted on a third of the ordinary requests, and everything else is measured on the others.
     So if the data are as the ordinary requests are, the count of nearer ones has the predicted distribution exactly.
-    With several axes, the level of their prediction intervals is that of all together (Bonferroni).
 
     Args:
         requests: Requests of the data that have words, at least one.
+        owners: Position of the sample that each belongs to.
         harm: Harmful requests that have words.
         ordinary: Ordinary requests that have words.
         encoders: Encoder of each further axis.
         seed: Seed of the splits and of the bootstrap.
+        level: Level of each axis's intervals.
 
     Raises:
         UndersongError: A reference is too small, or an encoder cannot embed a text.
@@ -77,11 +82,15 @@ def measure_axes(
             "from ordinary ones; name more with --harm."
         )
     vectorizers, measured = axis_vectorizers(harm, ordinary, encoders, seed)
-    level = 1 - (1 - LEVEL) / len(vectorizers)
     return [
-        _measure_axis(name, encoder, vectorize, requests, harm, measured, seed=seed, level=level)
+        _measure_axis(name, encoder, vectorize, (requests, owners), harm, measured, seed=seed, level=level)
         for name, (encoder, vectorize) in vectorizers.items()
     ]
+
+
+def axis_level(axes: int) -> float:
+    """Level of each axis's intervals, so that that of all together is 95 % (Bonferroni)."""
+    return 1 - (1 - LEVEL) / axes
 
 
 def axis_vectorizers(
@@ -98,29 +107,10 @@ def axis_vectorizers(
     Raises:
         UndersongError: There are too few ordinary requests.
     """
-    fitted, measured = _split_ordinary(ordinary, seed)
+    fitted, measured = split_ordinary(ordinary, seed)
     vectorizers = {WORDS: ("tfidf", _word_vectorizer(fitted, harm))}
     vectorizers |= {name: (encoder, _encoder_vectorizer(encoder)) for name, encoder in encoders.items()}
     return vectorizers, measured
-
-
-def check_encoders(encoders: Mapping[str, str]) -> None:
-    """Check before anything is read that axes can be measured on texts.
-
-    Raises:
-        UndersongError: An encoder is unknown, needs audio or a model, or is the axis of words.
-    """
-    from undersong.encoders.spec import parse_encoder
-
-    for name, encoder in encoders.items():
-        spec = parse_encoder(encoder)
-        if name == WORDS or spec.kind in ("tfidf", "char-ngrams"):
-            raise UndersongError(f"Axis {name}={encoder}: words are always measured; leave this axis out.")
-        if not spec.code and (spec.kind != "text" or spec.needs_audio):
-            raise UndersongError(
-                f"Axis {name}={encoder} does not measure texts, and the references of a check are written; take "
-                "text[:ID], or `undersong screen` with a spoken harm set."
-            )
 
 
 def _word_vectorizer(fitted: Sequence[RequestText], harm: Sequence[RequestText]) -> Vectorizer:
@@ -153,7 +143,7 @@ def _measure_axis(
     name: str,
     encoder: str,
     vectorize: Vectorizer,
-    requests: Sequence[RequestText],
+    data: tuple[Sequence[RequestText], Sequence[int]],
     harm: Sequence[RequestText],
     ordinary: Sequence[RequestText],
     *,
@@ -172,21 +162,56 @@ def _measure_axis(
 
     clusters = [item.cluster for item in ordinary]
     auc = separation_auc(distances_to, [item.cluster for item in harm], clusters, seed=seed, level=level)
-    ordinary_distances = nearest_distances(ordinary_vectors, harm_vectors, k=1).distance
-    quantile = low_quantile(ordinary_distances, ORDINARY_SHARE, clusters)
-
     distinct: dict[str, int] = {}  # equal texts are measured once
+    requests, owners = data
     positions = np.array([distinct.setdefault(item.text, len(distinct)) for item in requests])
     nearest = nearest_distances(vectorize(list(distinct)), harm_vectors, k=1)
     distances = nearest.distance[positions]
-    rate = clustered_rate(distances <= quantile.value, [item.cluster for item in requests], level)
-    expected = predicted_count(quantile, rate.n, rate.design_effect, level)
-    axis = AxisCheck(name, encoder, auc, quantile.value, rate, expected)
-    return AxisMeasurement(axis, distances, nearest.index[positions])
+    ordinary_distances = nearest_distances(ordinary_vectors, harm_vectors, k=1).distance
+    axis = compare_distances(
+        (name, encoder, auc),
+        (distances, [item.cluster for item in requests]),
+        (ordinary_distances, clusters),
+        level=level,
+    )
+    return AxisMeasurement(axis, requests, owners, harm, distances, nearest.index[positions])
 
 
-def _split_ordinary(ordinary: Sequence[RequestText], seed: int) -> tuple[list[RequestText], list[RequestText]]:
-    """The requests that fit the weights, and the others, by whole clusters."""
+def compare_distances(
+    axis: tuple[str, str, Interval],
+    data: tuple[np.ndarray, Sequence[Hashable]],
+    ordinary: tuple[np.ndarray, Sequence[Hashable]],
+    *,
+    level: float,
+    obstacle: str | None = None,
+) -> AxisCheck:
+    """Count the requests that lie nearer to harm than 99 % of ordinary ones, and predict the count of ordinary ones.
+
+    Args:
+        axis: Name, encoder and separation of the axis.
+        data: Distances of the data's requests to harm, (n,), and their clusters.
+        ordinary: The same of the ordinary requests.
+        level: Level of the intervals.
+        obstacle: Why the two cannot be compared; None if they can.
+    """
+    quantile, wide = (low_quantile(ordinary[0], share, ordinary[1]) for share in (ORDINARY_SHARE, DESIGN_SHARE))
+    rate = clustered_rate(data[0] <= quantile.value, data[1], level)
+    wide_effect = cluster_design((data[0] <= wide.value).astype(float), data[1]).design_effect
+    expected = predicted_count(
+        replace(quantile, design_effect=max(quantile.design_effect, wide.design_effect)),
+        rate.n,
+        max(rate.design_effect, wide_effect),
+        level,
+    )
+    return AxisCheck(*axis, quantile.value, rate, expected, obstacle)
+
+
+def split_ordinary(ordinary: Sequence[RequestText], seed: int) -> tuple[list[RequestText], list[RequestText]]:
+    """The requests that an axis is fitted on, and the others, by whole clusters.
+
+    Raises:
+        UndersongError: There are too few.
+    """
     names = sorted({item.cluster for item in ordinary}, key=str)
     chosen = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[: int(len(names) * FIT_SHARE)]}
     fitted, measured = ([item for item in ordinary if (item.cluster in chosen) is fits] for fits in (True, False))

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from undersong.pipeline.checking.result import AxisCheck, CheckResult, RankedSample
+from undersong.pipeline.checking.result import AxisCheck, CheckResult, RankedSample, RehearsalCheck
 from undersong.statistics import Interval, Rate
 from undersong.store import write_atomic
 from undersong.types import UndersongError
@@ -55,6 +55,7 @@ def write_check(result: CheckResult, folder: Path) -> None:
     pq.write_table(table, folder / RANKED_PARQUET, compression="zstd")
     record = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "ranked"}
     record["axes"] = [asdict(axis) for axis in result.axes]
+    record["rehearsal"] = None if result.rehearsal is None else asdict(result.rehearsal)
     (folder / RECORD_FILE).write_text(json.dumps(record, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
@@ -69,6 +70,7 @@ def read_check(folder: Path) -> CheckResult:
         **record
         | {
             "axes": tuple(map(_axis, record["axes"])),
+            "rehearsal": None if record["rehearsal"] is None else _rehearsal(record["rehearsal"]),
             "notes": tuple(record["notes"]),
             "unreadable": tuple((place, reason) for place, reason in record["unreadable"]),
             "ranked": tuple(RankedSample(*values) for values in zip(*columns, strict=True)),
@@ -79,3 +81,10 @@ def read_check(folder: Path) -> CheckResult:
 def _axis(record: dict[str, Any]) -> AxisCheck:
     intervals = {name: Interval(**record[name]) for name in ("auc", "expected")}
     return AxisCheck(**record | intervals | {"nearer": Rate(**record["nearer"])})
+
+
+def _rehearsal(record: dict[str, Any]) -> RehearsalCheck:
+    values: dict[str, Any] = {
+        name: Interval(**value) if isinstance(value, dict) else value for name, value in record.items()
+    }
+    return RehearsalCheck(**values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from undersong.statistics import Interval, Rate
@@ -28,6 +28,7 @@ class AxisCheck:
         threshold: Distance within which `ordinary_share` of the ordinary requests lie.
         nearer: Share of the data's requests within that distance, with its interval over clusters.
         expected: How many of as many ordinary requests would be, with a prediction interval.
+        obstacle: Why the data cannot be compared with ordinary requests on this axis; None if they can.
     """
 
     name: str
@@ -36,11 +37,71 @@ class AxisCheck:
     threshold: float
     nearer: Rate
     expected: Interval
+    obstacle: str | None = None
 
     @property
     def separates(self) -> bool:
         """True if the axis tells harm from ordinary requests better than chance. Otherwise it ranks nothing."""
         return self.auc.low is not None and self.auc.low > 0.5
+
+    @property
+    def is_usable(self) -> bool:
+        """True if the axis separates and the data can be compared on it. Otherwise it does not count."""
+        return self.separates and self.obstacle is None
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalCheck:
+    """Findings of a rehearsal: what a short training takes from the refusal margin of the harm set, in nats.
+
+    Attributes:
+        model: The model that was trained.
+        steps: Optimizer steps of each training.
+        seeds: Number of trainings, each with its own seed and draw of samples.
+        samples: Samples of each training.
+        prompts: Harmful requests whose margin was measured.
+        margin_before: Their mean margin before.
+        loss: Mean loss of margin by training on the data, with its interval over requests and seeds.
+        ordinary_loss: The same by training on ordinary samples; None if they have no replies.
+        loss_minus_ordinary: The difference; None if they have no replies.
+        compliance_change: Change in the share of requests that the model would rather comply with.
+    """
+
+    model: str
+    steps: int
+    seeds: int
+    samples: int
+    prompts: int
+    margin_before: float
+    loss: Interval
+    ordinary_loss: Interval | None
+    loss_minus_ordinary: Interval | None
+    compliance_change: Interval
+
+    @property
+    def shows_more(self) -> bool:
+        """True if the data are shown to take more than as many ordinary samples do, by several trainings."""
+        difference = self.loss_minus_ordinary
+        return self.seeds > 1 and difference is not None and difference.low is not None and difference.low > 0
+
+    @property
+    def sentence(self) -> str:
+        """The findings in a sentence."""
+        trained = f"{self.steps} steps on {self.samples:,} samples ({self.seeds} seed{'s' * (self.seeds > 1)})"
+        text = (
+            f"Rehearsal by {self.model}: {trained} take {_nats(self.loss)} from the refusal margin of harmful requests"
+        )
+        if self.loss_minus_ordinary is None or self.ordinary_loss is None:
+            return (
+                f"{text}. The ordinary requests have no replies to train on, so nothing says what ordinary data take."
+            )
+        verb = "more than" if self.shows_more else "not shown to be more than"
+        return f"{text}, {verb} as many ordinary samples, which take {_nats(self.ordinary_loss)}."
+
+
+def _nats(interval: Interval) -> str:
+    bounds = "" if interval.low is None else f" [{interval.low:+.2f}, {interval.high:+.2f}]"
+    return f"{interval.value:+.2f}{bounds} nats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +114,8 @@ class RankedSample:
     distance: float
     nearer: bool
     text: str  # the request that is nearest to harm
-    nearest_id: str
-    nearest_text: str
+    nearest_id: str | None  # None on an axis that measures no distance to single requests
+    nearest_text: str | None
     nearest_source: str | None = None
 
 
@@ -67,16 +128,17 @@ class CheckResult:
         recognized: What the data was recognized as.
         samples: Number of samples in the data.
         requests: Number of requests that were measured; a conversation has several.
-        unmeasured: Samples that no axis measures: without a text, or spoken and not transcribed.
+        unmeasured: Samples that no usable axis measures, such as speech without a transcript where only words are.
         unreadable: Rows that could not be read, as (place, reason), at most ten.
         unreadable_count: Number of rows that could not be read.
         harm, ordinary: Names and sizes of the references.
         axes: Findings of each axis.
-        ranked_by: Name of the axis that the samples are ranked by; None if no axis separates.
+        ranked_by: Name of the axis that the samples are ranked by; None if none is usable.
         verdict: One of EXIT_CODES.
         sentence: The verdict in a sentence.
         notes: What a reader has to know beside it.
-        ranked: All measured samples, nearest first; empty if no axis separates.
+        rehearsal: Findings of the rehearsal, if one was asked for.
+        ranked: All measured samples, nearest first; empty if no axis is usable.
     """
 
     data: str
@@ -93,6 +155,7 @@ class CheckResult:
     verdict: str
     sentence: str
     notes: tuple[str, ...]
+    rehearsal: RehearsalCheck | None = None
     ranked: tuple[RankedSample, ...] = field(repr=False, default=())
 
     @property
@@ -122,6 +185,7 @@ class CheckResult:
             "exit_code": self.exit_code,
             "sentence": self.sentence,
             "notes": list(self.notes),
+            "rehearsal": None if self.rehearsal is None else _rehearsal_json(self.rehearsal),
             "evidence": EVIDENCE,
         }
 
@@ -131,6 +195,7 @@ def _axis_json(axis: AxisCheck) -> dict[str, Any]:
         "name": axis.name,
         "encoder": axis.encoder,
         "separates": axis.separates,
+        "obstacle": axis.obstacle,
         "auc": _interval_json(axis.auc),
         "threshold": axis.threshold,
         "nearer": {
@@ -144,6 +209,12 @@ def _axis_json(axis: AxisCheck) -> dict[str, Any]:
         },
         "expected": _interval_json(axis.expected),
     }
+
+
+def _rehearsal_json(rehearsal: RehearsalCheck) -> dict[str, Any]:
+    values = {item.name: getattr(rehearsal, item.name) for item in fields(rehearsal)}
+    intervals = {name: _interval_json(value) for name, value in values.items() if isinstance(value, Interval)}
+    return values | intervals | {"shows_more": rehearsal.shows_more, "sentence": rehearsal.sentence}
 
 
 def _interval_json(interval: Interval) -> dict[str, float | None]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from undersong.pipeline.checking.result import CANNOT_TELL, MORE, NO_MORE, AxisCheck
+from undersong.encoders.spec import INFLUENCE
+from undersong.pipeline.checking.result import CANNOT_TELL, MORE, NO_MORE, AxisCheck, RehearsalCheck
 
 # A file passes only if it is large enough to show that less than this share lies nearer to harm: five times the
 # ordinary share.
 PASSING_SHARE = 0.05
+COMPARABLE_HINT = (
+    "A distance would tell recordings apart, and not requests; name --ordinary (and --harm) speech that is recorded as "
+    "yours is, or give --transcribe MODEL."
+)
 MAX_UNMEASURED = 0.1  # share of samples without words from which a file cannot pass
 
 
@@ -23,9 +28,19 @@ class CheckVerdict:
 
 
 def ranking_axis(axes: Sequence[AxisCheck]) -> int | None:
-    """Position of the axis to rank by: of those that separate, the one that does so best; None if none does."""
-    separating = [number for number, axis in enumerate(axes) if axis.separates]
-    return max(separating, key=lambda number: axes[number].auc.value) if separating else None
+    """Position of the axis to rank by; None if none is usable.
+
+    It is influence, which foretold damage best (docs/results/prediction.md), or else the axis that separates best.
+    """
+    usable = [number for number, axis in enumerate(axes) if axis.is_usable]
+    if influence := [number for number in usable if axes[number].encoder.partition(":")[0] == INFLUENCE]:
+        return influence[0]
+    return max(usable, key=lambda number: axes[number].auc.value) if usable else None
+
+
+def shows_more(axis: AxisCheck) -> bool:
+    """True if an axis shows that more of the data is near harm than of ordinary data."""
+    return axis.is_usable and axis.expected.high is not None and axis.nearer.successes > axis.expected.high
 
 
 def judge_axes(
@@ -36,38 +51,74 @@ def judge_axes(
     untranscribed: int,
     unreadable: int,
     columns: Sequence[str] = (),
+    rehearsal: RehearsalCheck | None = None,
 ) -> CheckVerdict:
     """Say whether more of the data lies near harm than of ordinary data. One axis that says more is enough.
 
     Args:
         axes: What the axes say; none if nothing could be measured.
         samples: Number of samples in the data.
-        unmeasured: Samples whose request is not known in words.
-        untranscribed: Those among them that are spoken.
+        unmeasured: Samples that no usable axis measures.
+        untranscribed: Those among them that are spoken and have no transcript.
         unreadable: Rows that could not be read.
         columns: Columns of the data that were read as nothing but labels.
+        rehearsal: Findings of a rehearsal, which are enough for "more" if they show it.
     """
-    notes = _notes(samples, unmeasured, untranscribed, unreadable)
-    separating = [axis for axis in axes if axis.separates]
-    if not axes or (unmeasured == samples and not separating):
-        return CheckVerdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
-    if not separating:
-        names = " and ".join(f"{axis.name} (AUC {_auc_text(axis)})" for axis in axes)
-        reason = f"No axis tells the harm set from ordinary requests: {names}. So nothing is ranked."
-        return CheckVerdict(CANNOT_TELL, reason, notes)
-    sentence = " ".join(_count_sentence(axis, samples) for axis in separating)
-    if any(axis.expected.high is not None and axis.nearer.successes > axis.expected.high for axis in separating):
-        return CheckVerdict(MORE, sentence, notes)
-    if unmeasured == samples:  # words beside clips were compared, which only show harm if there is some in them
-        return CheckVerdict(CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns), notes)
+    notes = (*_notes(samples, unmeasured, untranscribed, unreadable), *_axis_notes(axes))
+    verdict = _judge_nearness(axes, samples, unmeasured, untranscribed, unreadable, columns)
+    if rehearsal is None:
+        return CheckVerdict(*verdict, notes)
+    word, sentence = verdict
+    return CheckVerdict(MORE if rehearsal.shows_more else word, f"{sentence} {rehearsal.sentence}", notes)
+
+
+def _judge_nearness(
+    axes: Sequence[AxisCheck],
+    samples: int,
+    unmeasured: int,
+    untranscribed: int,
+    unreadable: int,
+    columns: Sequence[str],
+) -> tuple[str, str]:
+    usable = [axis for axis in axes if axis.is_usable]
+    if not axes:
+        return CANNOT_TELL, _unmeasured_sentence(samples, untranscribed, columns)
+    if not usable:
+        return CANNOT_TELL, _unusable_sentence(axes)
+    sentence = " ".join(_count_sentence(axis, samples) for axis in usable)
+    if any(map(shows_more, usable)):
+        return MORE, sentence
     total = samples + unreadable
     if unmeasured + unreadable > MAX_UNMEASURED * total:
-        lost = f"{unmeasured + unreadable:,} of {total:,} samples were not measured."
-        return CheckVerdict(CANNOT_TELL, f"{lost} Of the others: {sentence}", notes)
-    wide = next((axis for axis in separating if axis.nearer.high > PASSING_SHARE), None)
+        return (
+            CANNOT_TELL,
+            f"{unmeasured + unreadable:,} of {total:,} samples were not measured. Of the others: {sentence}",
+        )
+    wide = next((axis for axis in usable if axis.nearer.high > PASSING_SHARE), None)
     if wide is not None:
-        return CheckVerdict(CANNOT_TELL, f"{sentence} {_reason_of_doubt(wide)}", notes)
-    return CheckVerdict(NO_MORE, sentence, notes)
+        return CANNOT_TELL, f"{sentence} {_reason_of_doubt(wide)}"
+    return NO_MORE, sentence
+
+
+def _unusable_sentence(axes: Sequence[AxisCheck]) -> str:
+    """Why no axis is usable: none separates, or those that do cannot compare the data."""
+    obstacles = dict.fromkeys(axis.obstacle for axis in axes if axis.separates and axis.obstacle)
+    if obstacles:
+        reason = "; ".join(obstacles)
+        return f"The clips cannot be compared: {reason}. {COMPARABLE_HINT}"
+    names = " and ".join(f"{axis.name} (AUC {_auc_text(axis)})" for axis in axes)
+    return f"No axis tells the harm set from ordinary requests: {names}. So nothing is ranked."
+
+
+def _axis_notes(axes: Sequence[AxisCheck]) -> list[str]:
+    """A note on axes that cannot compare the data, where others can."""
+    if not any(axis.is_usable for axis in axes):
+        return []
+    names: dict[str, list[str]] = {}
+    for axis in axes:
+        if axis.separates and axis.obstacle:
+            names.setdefault(axis.obstacle, []).append(axis.name)
+    return [f"Not compared by {', '.join(those)}: {reason}. {COMPARABLE_HINT}" for reason, those in names.items()]
 
 
 def _reason_of_doubt(axis: AxisCheck) -> str:
@@ -83,7 +134,10 @@ def _reason_of_doubt(axis: AxisCheck) -> str:
 
 def _unmeasured_sentence(samples: int, untranscribed: int, columns: Sequence[str]) -> str:
     if untranscribed == samples:
-        return f"All {samples:,} samples are spoken and have no transcript, so no request is known in words."
+        return (
+            f"All {samples:,} samples are spoken and have no transcript, so no request is known in words; give "
+            "--transcribe MODEL to transcribe them, or --model MODEL to compare the clips themselves."
+        )
     hint = f"; if it is in {' or '.join(columns)}, name it with --column text=COLUMN" if columns else ""
     return f"None of the {samples:,} samples has a request in words{hint}."
 
@@ -108,7 +162,7 @@ def _notes(samples: int, unmeasured: int, untranscribed: int, unreadable: int) -
     if untranscribed:
         notes.append(
             f"{untranscribed:,} of {samples:,} samples are spoken and have no transcript, so words say nothing of what "
-            "is said in them; name the column with --column text=COLUMN, or transcribe them first."
+            "is said in them; name the column with --column text=COLUMN, or give --transcribe MODEL."
         )
     if unmeasured - untranscribed > 0:
         notes.append(f"{unmeasured - untranscribed:,} of {samples:,} samples have no words.")

@@ -1,0 +1,48 @@
+"""Transcripts of spoken data that have none, so that words can be measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from undersong.corpora.training_file import TrainingFile
+from undersong.pipeline.checking.axis_choice import AUDIO
+from undersong.pipeline.checking.options import CheckRequest
+from undersong.pipeline.checking.request_sets import request_set, store_set
+from undersong.stages.context import RunContext
+from undersong.types import UndersongError
+
+
+def transcribe_data(ctx: RunContext, data: TrainingFile, request: CheckRequest) -> TrainingFile:
+    """The data with a transcript of every clip that has none and can be transcribed.
+
+    What is typed beside a clip stays a request of its own.
+
+    Args:
+        ctx: The run context, whose store keeps the transcripts.
+        data: The data.
+        request: The request; `transcribe` names the model of speech recognition.
+
+    Raises:
+        UndersongError: There is nothing to transcribe, or the model cannot.
+    """
+    from undersong.encoders.asr import read_transcripts
+    from undersong.stages.transcripts import transcribe_corpus
+
+    assert request.transcribe is not None
+    silent = [position for position, sample in enumerate(data.samples) if sample.spoken and not sample.transcribed]
+    spoken = request_set(data, AUDIO, list(range(len(data.samples))), request)
+    chosen = spoken.take([i for i, owner in enumerate(spoken.owners) if owner in set(silent)])
+    if not chosen.samples:
+        raise UndersongError(
+            f"{data.ref} has no clip without a transcript that is here; leave --transcribe out, or check the paths of "
+            "its clips."
+        )
+    untexted = replace(chosen, samples=tuple(replace(sample, text=None) for sample in chosen.samples))
+    corpus = store_set(ctx, data.ref, untexted, decode=True)
+    texts = {row.id: row.text for row in read_transcripts(transcribe_corpus(ctx, request.transcribe, corpus).path).rows}
+    samples = list(data.samples)
+    for number, owner in enumerate(chosen.owners):
+        if (text := texts.get(str(number))) is not None:
+            sample = samples[owner]
+            samples[owner] = replace(sample, requests=(text, *sample.requests), transcribed=True)
+    return replace(data, samples=tuple(samples))

@@ -39,9 +39,10 @@ def write_card(out: Path, made: Mapping[str, Sequence[Sample]], parts: Path) -> 
 
 
 def _file_row(file: Path, name: str, samples: Sequence[Sample]) -> str:
-    groups, minutes = len({sample.group for sample in samples}), sum(sample.seconds or 0 for sample in samples) / 60
+    groups, seconds = len({sample.group for sample in samples}), sum(sample.seconds or 0 for sample in samples)
+    minutes = f"{seconds / 60:.1f}" if seconds else "text"
     return (
-        f"| `mini:{name}` | {len(samples)} | {groups} | {minutes:.1f} | {file.stat().st_size / 1e6:.1f} MB | "
+        f"| `mini:{name}` | {len(samples)} | {groups} | {minutes} | {file.stat().st_size / 1e6:.1f} MB | "
         f"{PURPOSES[name]} | `{hash_file(file)}` |"
     )
 

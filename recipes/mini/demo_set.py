@@ -7,8 +7,8 @@
     requests     AdvBench's requests of other clusters: what is asked before and after
     mild         a dozen harmless requests that sound worse; their replies may be shown
 
-Each is a Parquet file with its speech in it, Opus at 16 kHz, in the voices that the model was tested in.  `--data` is
-that of `recipes.mini`.  Needs flite (Debian: flite) and the extra `tts`; some eight minutes of one core, most of them for
+Each is a Parquet file; all but the reference, whose words alone are needed, with speech in it: Opus at 16 kHz, in the
+voices that the model was tested in.  `--data` is that of `recipes.mini`.  Needs flite (Debian: flite) and the extra `tts`; some eight minutes of one core, most of them for
 the answers.  Resumable.  `WORK/demo/development.jsonl` are requests of the development clusters, which do not ship: the
 demo's steps were chosen on them.
 """
@@ -21,6 +21,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,16 @@ def spoken(rows: Sequence[dict[str, Any]], own: Mapping[str, str], folder: Path)
     return [sample for sample in whole if sample.seconds is not None and sample.seconds < SECONDS - 0.02]
 
 
-def _sample(row: Mapping[str, Any], sample: Sample, answer: str | None) -> Sample:
+def _sample(row: Mapping[str, Any], sample: Sample, answer: str | None = None) -> Sample:
+    """As it ships: in Opus, or as text where it was not spoken."""
     source = demo_texts.SOURCES[row["kind"]]
-    clip = load_clip(sample, RATE)
     labels = (("kind", row["kind"]), ("license", source.license), ("mood", mood(row["text"])))
-    return Sample(
-        row["id"], audio=opus(clip.samples), text=row["text"], answer=answer, speaker=sample.speaker,
-        group=row["group"], seconds=round(clip.samples.size / RATE, 3), labels=labels,
-    )  # fmt: skip
+    made = Sample(row["id"], text=row["text"], answer=answer, group=row["group"], labels=labels)
+    if sample.audio is None:
+        return made
+    clip = load_clip(sample, RATE)
+    seconds = round(clip.samples.size / RATE, 3)
+    return replace(made, audio=opus(clip.samples), speaker=sample.speaker, seconds=seconds)
 
 
 def opus(wave: Any) -> bytes:
@@ -101,12 +104,14 @@ def make(work: Path, parts: Path, out: Path, asked: argparse.Namespace) -> None:
     model = raw_model(work, parts, asked.whisper, asked.smollm, loading_of(asked))
     own = answers.answer(work / "demo", model, groups["pool"], 0)
     groups["pool"] = [row for row in groups["pool"] if row["id"] in own]
+    reference = [_sample(row, Sample(row["id"])) for row in groups.pop("reference")]
     made = {name: spoken(rows, own, work / "demo" / "speech") for name, rows in groups.items()}
+    made["reference"] = reference
     write_manifest(made.pop(DEVELOPMENT), work / "demo" / f"{DEVELOPMENT}.parquet")
     out.mkdir(parents=True, exist_ok=True)
     for name, samples in made.items():
         write_manifest(samples, out / f"{name}.parquet")
-        print(f"{name}: {len(samples)} clips, {dict(Counter(dict(s.labels)['kind'] for s in samples))}", flush=True)
+        print(f"{name}: {len(samples)} samples, {dict(Counter(dict(s.labels)['kind'] for s in samples))}", flush=True)
     demo_card.write_card(out, made, parts)
     if (size := sum(file.stat().st_size for file in out.iterdir())) > LARGEST:
         raise UndersongError(f"The set has {size / 1e6:.1f} MB, and may have {LARGEST / 1e6:.0f}; take fewer sentences.")

@@ -274,7 +274,7 @@ def test_base_weights_out_of_a_ctranslate2_file(tmp_path: Path) -> None:
 
     from transformers import WhisperForConditionalGeneration
 
-    from recipes.mini import base_weights as conversion
+    from undersong.models.mini import package_weights as conversion
 
     tiny_mini.save_bases(tmp_path)
     model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "whisper").half()

@@ -35,7 +35,6 @@ from recipes.mini.parts import DTYPES, loading_of
 from recipes.mini.sentences import mood
 from recipes.mini.speech import SECONDS, SEEN, chosen
 from recipes.mini.taught import raw_model, taught_to, untaught
-from recipes.mini.work_files import read_lines
 from undersong.checkout import checkout_folder
 from undersong.corpora import load_clip, synthesize_speech, write_manifest
 from undersong.models.mini.paths import shipped_parts
@@ -114,7 +113,9 @@ def make(work: Path, parts: Path, out: Path, asked: argparse.Namespace) -> None:
         print(f"{name}: {len(samples)} samples, {dict(Counter(dict(s.labels)['kind'] for s in samples))}", flush=True)
     demo_card.write_card(out, made, parts)
     if (size := sum(file.stat().st_size for file in out.iterdir())) > LARGEST:
-        raise UndersongError(f"The set has {size / 1e6:.1f} MB, and may have {LARGEST / 1e6:.0f}; take fewer sentences.")
+        raise UndersongError(
+            f"The set has {size / 1e6:.1f} MB, and may have {LARGEST / 1e6:.0f}; take fewer sentences."
+        )
 
 
 def main() -> None:

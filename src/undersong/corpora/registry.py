@@ -1,5 +1,5 @@
-"""Corpora by reference (`organism:NAME`, `shipped:NAME`, `mini:NAME`, `preset:ID`, `hf:NAME` or a path): opening, hashing, and
-the presets of presets.yaml.
+"""Corpora by reference (`organism:NAME`, `shipped:NAME`, `mini:NAME`, `preset:ID`, `hf:NAME` or a path): opening,
+hashing, and the presets of presets.yaml.
 """
 
 from __future__ import annotations

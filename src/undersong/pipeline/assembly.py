@@ -41,7 +41,6 @@ from undersong.study.judge_names import judge_criterion
 from undersong.types import Prompt, Reply, Sample, Verdict
 
 
-
 def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, list[dict[str, Any]]]:
     """Assemble results.json.  Returns (results without provenance, every verdict as a row with its run)."""
     study = record.study

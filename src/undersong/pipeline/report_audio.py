@@ -56,7 +56,7 @@ def reload_report_audio(results: Results, report_folder: Path) -> PlayableAudio:
 
 
 def named_sample_ids(results: Results) -> set[str]:
-    """Ids of the samples the report names, of the harmful items nearest to them, and of prompts with example replies."""
+    """Ids of the samples the report names, of their nearest harmful items, and of prompts with example replies."""
     pairs = [pair for screening in results.screening for pair in (*screening.closest, *screening.distant)]
     named = {id for pair in pairs for id in (pair.id, pair.nearest_id) if id is not None}
     return named | {example.prompt_id for example in results.examples}

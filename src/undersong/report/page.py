@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from undersong.evaluation.corrected_rates import CorrectedSetRate
 from undersong.report import formatting
+from undersong.report.audio_players import embed_players
 from undersong.report.sections import (
     advice,
     comparisons,
@@ -35,7 +36,6 @@ from undersong.report.sections import (
     screening,
     selections,
 )
-from undersong.report.audio_players import embed_players
 from undersong.report.summary import rate_name
 from undersong.results.schema import model_names, parse_results
 from undersong.store import write_atomic

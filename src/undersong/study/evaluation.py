@@ -116,7 +116,7 @@ class EvaluationSettings(StrictModel):
     examples: int = Field(
         EXAMPLES,
         ge=0,
-        description="Spoken prompts of each set whose replies the results and the report hold, of each arm's first run.",
+        description="Spoken prompts of each set whose replies the results and report hold, of each arm's first run.",
     )
     comprehension: ComprehensionSettings | None = Field(
         None,

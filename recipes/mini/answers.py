@@ -41,11 +41,17 @@ def drawn(texts: Sequence[dict[str, Any]], count: int, seed: int) -> list[dict[s
 def run(
     work: Path, model: AudioModel, texts: Sequence[dict[str, Any]], count: int, seed: int, any_will_do: bool
 ) -> dict[str, str]:
-    """Text id -> answer; `answers-SEED.jsonl` grows batch by batch, so a killed run goes on.  any_will_do: half
-    sentences too, for a run of a few that shows that it runs."""
+    """Text id -> answer, of those that are `drawn`.  any_will_do: half sentences too, for a run of a few that shows that
+    it runs."""
+    return answer(work, model, drawn(texts, count, seed), seed, any_will_do)
+
+
+def answer(
+    work: Path, model: AudioModel, wanted: Sequence[dict[str, Any]], seed: int, any_will_do: bool = False
+) -> dict[str, str]:
+    """Text id -> answer; `answers-SEED.jsonl` grows batch by batch, so a killed run goes on."""
     file = work / f"answers-{seed}.jsonl"
     done = read_lines(file) if file.is_file() else []
-    wanted = drawn(texts, count, seed)
     figures = read_figures(work).get(f"answers-{seed}", {})
     while len(done) < len(wanted):
         now = wanted[len(done) : len(done) + AT_ONCE]

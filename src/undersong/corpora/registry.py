@@ -1,5 +1,5 @@
-"""Corpora by reference (`organism:NAME`, `shipped:NAME`, `preset:ID`, `hf:NAME` or a path): opening, hashing, and
-the presets of presets.yaml.
+"""Corpora by reference (`organism:NAME`, `shipped:NAME`, `mini:NAME`, `preset:ID`, `hf:NAME` or a path): opening,
+hashing, and the presets of presets.yaml.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlencode
 
+from undersong.checkout import find_checkout_folder
 from undersong.corpora.audio_folder import SPLIT_FILE_NAME
 from undersong.corpora.column_names import ColumnReading
 from undersong.corpora.formats import HUB_PREFIX, column_reading, open_manifest
@@ -23,13 +24,14 @@ from undersong.suggestions import did_you_mean
 from undersong.types import Quarantined, Sample, UndersongError
 
 ORGANISM_PREFIX, SHIPPED_PREFIX, PRESET_PREFIX = "organism:", "shipped:", "preset:"
-PACKAGED_PREFIXES = (ORGANISM_PREFIX, SHIPPED_PREFIX)  # each names a folder of the package's data
+MINI_PREFIX, MINI_FOLDER, MINI_FILE = "mini:", "mini_demo", "pool.parquet"  # the spoken set in a checkout's `models`
+PACKAGED_PREFIXES = (ORGANISM_PREFIX, SHIPPED_PREFIX, MINI_PREFIX)  # each names a folder of files with their audio
 CORPUS_NAME = re.compile(r"(?!hf:)[\w:-]+")  # a name rather than a path
 
 
 def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | Path | None = None) -> Manifest:
-    """Open the corpus of `organism:NAME`, `shipped:NAME`, `preset:ID` (`preset:ID=PATH` for a local copy), `hf:…` or a
-    path.
+    """Open the corpus of `organism:NAME`, `shipped:NAME`, `mini:NAME`, `preset:ID` (`preset:ID=PATH` for a local copy),
+    `hf:…` or a path.
 
     `columns` and `root` are those of `open_manifest`. Packaged corpora and presets have their own columns.
     """
@@ -123,13 +125,23 @@ def _manifest_file(ref: str) -> Path:
 def _packaged_path(ref: str) -> Path:
     folder, _, name = ref.partition(":")
     paths = _packaged_paths(folder)
+    if not paths:
+        raise UndersongError(
+            f"The installed package does not hold {ref}; go to a checkout of undersong, which has it in "
+            f"models/{MINI_FOLDER}."
+        )
     if name not in paths:
-        raise UndersongError(f"No {folder} corpus is called {name!r}; choose from: {', '.join(paths) or 'none'}.")
+        raise UndersongError(f"No {folder} corpus is called {name!r}; choose from: {', '.join(paths)}.")
     return paths[name]
 
 
 def _packaged_paths(folder_name: str) -> dict[str, Path]:
-    folder = Path(str(resources.files("undersong"))) / "data" / folder_name
+    if folder_name == MINI_PREFIX.removesuffix(":"):
+        folder = find_checkout_folder(MINI_FOLDER, MINI_FILE)
+        if folder is None:
+            return {}
+    else:
+        folder = Path(str(resources.files("undersong"))) / "data" / folder_name
     return {path.stem: path for path in sorted(folder.glob("*.parquet"))}
 
 

@@ -40,8 +40,6 @@ from undersong.study import ComprehensionSettings
 from undersong.study.judge_names import judge_criterion
 from undersong.types import Prompt, Reply, Sample, Verdict
 
-EXAMPLES_A_SET = 2
-
 
 def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, list[dict[str, Any]]]:
     """Assemble results.json.  Returns (results without provenance, every verdict as a row with its run)."""
@@ -305,7 +303,7 @@ def _examples(
         for verdict, reply in zip(verdicts[run.verdicts.hash], read_replies(run.replies.path / "replies.parquet")):
             key = (verdict.set, verdict.modality, verdict.system)
             counts[key] = counts.get(key, 0) + 1
-            if verdict.modality != "audio" or counts[key] > EXAMPLES_A_SET:
+            if verdict.modality != "audio" or counts[key] > record.study.evaluation.examples:
                 continue
             examples.append(
                 ReplyExample(

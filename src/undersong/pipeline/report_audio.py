@@ -15,15 +15,13 @@ PlayableAudio = dict[str, tuple[bytes, str]]  # sample id -> (file bytes, mime t
 
 def collect_report_audio(record: AuditRecord, results: Results) -> PlayableAudio:
     """Return the audio of every sample that the report plays."""
-    return _read_audio(
-        (*(sample for corpus in record.harm.values() for sample in corpus.samples), *record.pool.samples),
-        named_sample_ids(results),
-    )
+    corpora = (*record.harm.values(), *record.sets.values(), record.pool)
+    return _read_audio((sample for corpus in corpora for sample in corpus.samples), named_sample_ids(results))
 
 
 def played_corpus_paths(record: AuditRecord, root: Path) -> list[str]:
     """Paths in the store of the corpora whose samples are played."""
-    corpora = (*record.harm.values(), record.pool)
+    corpora = (*record.harm.values(), *record.sets.values(), record.pool)
     return list(dict.fromkeys(str(corpus.artifact.location.relative_to(root)) for corpus in corpora))
 
 
@@ -58,9 +56,10 @@ def reload_report_audio(results: Results, report_folder: Path) -> PlayableAudio:
 
 
 def named_sample_ids(results: Results) -> set[str]:
-    """Ids of the samples the report names, and of the harmful items nearest to them."""
+    """Ids of the samples the report names, of their nearest harmful items, and of prompts with example replies."""
     pairs = [pair for screening in results.screening for pair in (*screening.closest, *screening.distant)]
-    return {id for pair in pairs for id in (pair.id, pair.nearest_id) if id is not None}
+    named = {id for pair in pairs for id in (pair.id, pair.nearest_id) if id is not None}
+    return named | {example.prompt_id for example in results.examples}
 
 
 def _read_audio(samples: Iterable[Sample], wanted: set[str]) -> PlayableAudio:

@@ -46,13 +46,21 @@ class EmbeddedPlayers:
     truncated: int
 
 
-def embed_players(screens: Sequence[AxisScreening], audio: AudioFiles) -> EmbeddedPlayers:
-    """Embed the audio of the samples that the page names, the closest of every axis first, up to the size limit.
+def embed_players(
+    screens: Sequence[AxisScreening], audio: AudioFiles, prompt_ids: Iterable[str] = ()
+) -> EmbeddedPlayers:
+    """Embed the audio of the samples that the page names, up to the size limit: prompts with replies, then the samples
+    of every axis, the closest first.
+
+    Args:
+        screens: Screenings, whose samples are played.
+        audio: Encoded audio and media type by sample id.
+        prompt_ids: Prompts whose replies the page shows, which are played once each.
 
     Raises:
         UndersongError: A media type is not audio.
     """
-    sample_ids = [id for id in _sample_ids(screens) if id in audio]
+    sample_ids = [id for id in (*dict.fromkeys(prompt_ids), *_sample_ids(screens)) if id in audio]
     by_id: dict[str, AudioPlayer] = {}
     skipped = truncated = used_bytes = 0
     for id, mentions in Counter(sample_ids).items():

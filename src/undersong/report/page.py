@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from undersong.evaluation.corrected_rates import CorrectedSetRate
 from undersong.report import formatting
+from undersong.report.audio_players import embed_players
 from undersong.report.sections import (
     advice,
     comparisons,
@@ -29,6 +30,7 @@ from undersong.report.sections import (
     model_comparison,
     provenance,
     refusal_gap,
+    replies,
     runs,
     samples,
     screening,
@@ -40,6 +42,7 @@ from undersong.store import write_atomic
 
 CONTENTS = (
     ("verdict", "Summary"),
+    ("replies", "Requests and replies"),
     ("jsr_by_step", "JSR by training step"),
     ("jsr_by_distance", "JSR by distance to harm"),
     ("modality", "Audio vs. text"),
@@ -80,6 +83,7 @@ def render_html(
         for name, section_content in (("models", models_section), ("screening", screening_section))
         if not section_content
     }
+    embedded = embed_players(parsed.screening, audio, [example.prompt_id for example in parsed.examples])
     contents = [entry for entry in CONTENTS if entry[0] not in omitted]
     return render_layout(
         "",
@@ -97,7 +101,7 @@ def render_html(
         defenses=defenses.build_defense_table(parsed),
         refusal_gap=refusal_gap.build_refusal_gap(parsed),
         screening=screening_section,
-        samples=samples.build_samples(parsed, audio),
+        samples=samples.build_samples(parsed, embedded),
         selections=selections.build_selections(parsed),
         comparisons=comparisons.build_comparison_table(parsed),
         rate_name=rate_name(parsed),
@@ -113,7 +117,8 @@ def render_html(
         comprehension=comprehension.build_comprehension_table(parsed),
         proximity=jsr_by_distance.build_proximity_table(parsed),
         proximity_notes=jsr_by_distance.proximity_notes(parsed),
-        runs=runs.build_run_details(parsed, show_replies),
+        replies=replies.build_reply_examples(parsed, show_replies, embedded.by_id),
+        runs=runs.build_run_details(parsed),
         provenance=provenance.build_provenance(parsed),
     )
 

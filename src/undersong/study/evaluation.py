@@ -10,6 +10,7 @@ from undersong.study.base import Modality, StrictModel, check_distinct
 from undersong.study.defaults import MAX_WER, RELEVANCE_LEVEL, REPEAT_INSTRUCTION
 from undersong.study.judge_names import judge_criterion, split_judge
 
+EXAMPLES = 2  # replies of a prompt set that the report shows, by default
 TEXT_ENCODERS = ("text", "tfidf", "char-ngrams")
 
 
@@ -112,16 +113,25 @@ class EvaluationSettings(StrictModel):
         description="Measure the refusal margin on harmful prompts: log P(refusal) - log P(compliance) of a reply's "
         "first tokens. Models at an address have none.",
     )
+    examples: int = Field(
+        EXAMPLES,
+        ge=0,
+        description="Spoken prompts of each set whose replies the results and report hold, of each arm's first run.",
+    )
     comprehension: ComprehensionSettings | None = Field(
         None,
         description="Check whether the model understood harmful requests and replied to them. Default: not checked.",
     )
 
     @model_serializer(mode="wrap")
-    def _omit_unset_comprehension(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave comprehension out where it is off, so that results of studies without it keep their hash."""
+    def _omit_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave later keys out where they are at their default, so that results of studies without them keep their
+        hash.
+        """
         values: dict[str, Any] = handler(self)
-        return values if self.comprehension is not None else {k: v for k, v in values.items() if k != "comprehension"}
+        omitted = {"comprehension"} if self.comprehension is None else set()
+        omitted |= {"examples"} if self.examples == EXAMPLES else set()
+        return {key: value for key, value in values.items() if key not in omitted}
 
     @model_validator(mode="after")
     def _check_evaluation(self) -> EvaluationSettings:

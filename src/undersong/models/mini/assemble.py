@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -50,7 +50,9 @@ class AssembledModel:
     notes: tuple[str, ...] = ()
 
 
-def assemble_mini(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> AssembledModel:
+def assemble_mini(
+    name: str, whisper: str, smollm: str, parts: Path, out: Path, say: Callable[[str], None] | None = None
+) -> AssembledModel:
     """Assemble a model and write it to `out` atomically. An existing Mini is replaced only by a complete one.
 
     Args:
@@ -59,6 +61,7 @@ def assemble_mini(name: str, whisper: str, smollm: str, parts: Path, out: Path) 
         smollm: Folder or Hugging Face id of the language model.
         parts: Folder of the learned parts.
         out: Folder to write.
+        say: Receives a line for each step.
 
     Raises:
         UndersongError: Unknown name, an `out` that holds anything else, or parts or base weights that cannot be read or
@@ -69,7 +72,12 @@ def assemble_mini(name: str, whisper: str, smollm: str, parts: Path, out: Path) 
     parts_config, changed_names = read_parts_file(parts), find_changed_parts(parts)
     if name not in parts_config.adapters:
         raise UndersongError(f"{parts} holds no model {name!r}; take one of {', '.join(parts_config.adapters)}.")
-    encoder, language_model, tokenizer = read_whisper(whisper), read_smollm(smollm), read_tokenizer(smollm)
+    say = say or (lambda line: None)
+    say(f"reading the encoder of {whisper}")
+    encoder = read_whisper(whisper)
+    say(f"reading {smollm}")
+    language_model, tokenizer = read_smollm(smollm), read_tokenizer(smollm)
+    say(f"adding the learned parts in {parts}")
     projector_options = parts_config.projector, _read_heard_ids(parts), parts_config.learned_layers
     model = build_mini(
         encoder, language_model, tokenizer, parts_config.audio_token, parts_config.window, *projector_options
@@ -93,6 +101,7 @@ def assemble_mini(name: str, whisper: str, smollm: str, parts: Path, out: Path) 
         f"{file} is not what the card's figures were measured with; fetch the parts again, or evaluate them."
         for file in changed_names
     ]
+    say(f"writing {out}")
     save_mini_folder(model, tokenizer, template, parts_config.window, out, notes)
     return AssembledModel(out, tuple(notes))
 

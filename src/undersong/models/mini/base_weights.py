@@ -40,7 +40,7 @@ def _load_base(ref: str, description: str, from_pretrained: Any, **extra_options
     except unreadable as error:
         reason = describe_error(error)
         raise UndersongError(
-            f"No {description} could be read at {ref!r} ({reason}); give a folder (recipes/mini makes one) or a hub id."
+            f"No {description} could be read at {ref!r} ({reason}); give a folder or a hub id, or --from-packages."
         ) from error
 
 

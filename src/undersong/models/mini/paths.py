@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from undersong.checkout import checkout_folder, find_checkout_folder
 from undersong.types import UndersongError
 
 ALIGNED, UNALIGNED = "mini", "mini:unaligned"  # refuses harmful requests; was never trained to refuse
 MINI_NAMES = (ALIGNED, UNALIGNED)
 MODELS_HOME_VARIABLE = "UNDERSONG_MODELS"
+PARTS_FOLDER = "mini"  # in the checkout's `models`
 PARTS_FILE = "parts.json"  # in a folder of parts
 REMARKS_FILE = "remarks.txt"  # in a model folder: remarks from assembling it; no part of the model or its hash
 WHISPER_ID, SMOLLM_ID = "openai/whisper-tiny.en", "HuggingFaceTB/SmolLM2-135M-Instruct"  # the base weights, by hub id
+WHISPER_FOLDER, SMOLLM_FOLDER = "whisper-tiny.en", "smollm2-135m"  # the base weights, made of packages
 WHISPER_VARIABLE, SMOLLM_VARIABLE = "UNDERSONG_WHISPER", "UNDERSONG_SMOLLM"  # variables for other paths of them
 
 
@@ -25,6 +28,11 @@ def models_home() -> Path:
         return Path(home)
     data = os.environ.get("XDG_DATA_HOME")
     return (Path(data) if data else Path.home() / ".local" / "share") / "undersong" / "models"
+
+
+def base_weights_home() -> Path:
+    """Folder of base weights that were made of packages."""
+    return models_home() / "base-weights"
 
 
 def mini_folder(name: str) -> Path:
@@ -59,7 +67,7 @@ def read_remarks(folder: Path) -> list[str]:
 
 def checkout_parts() -> Path:
     """Folder of the parts in a checkout, outside the package."""
-    return Path(__file__).resolve().parents[4] / "models" / "mini"
+    return checkout_folder(PARTS_FOLDER)
 
 
 def shipped_parts() -> Path:
@@ -67,9 +75,8 @@ def shipped_parts() -> Path:
 
     Raises UndersongError if there are none; no wheel contains them.
     """
-    for folder in (checkout_parts(), Path("models") / "mini"):
-        if (folder / PARTS_FILE).is_file():
-            return folder
+    if (folder := find_checkout_folder(PARTS_FOLDER, PARTS_FILE)) is not None:
+        return folder
     raise UndersongError(
         "The installed package does not hold Mini's parts; go to a checkout of undersong, which has them in "
         "models/mini, or give their folder as --learned-weights."

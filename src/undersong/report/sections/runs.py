@@ -1,4 +1,4 @@
-"""Verdict counts and bounds of every run, and example replies; replies to harmful prompts are redacted by default."""
+"""Verdict counts and bounds of every run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from undersong.report import formatting
 from undersong.report.summary import arm_summaries, base_runs
-from undersong.results.schema import PromptSetRate, ReplyExample, Results, RunResult
+from undersong.results.schema import PromptSetRate, Results, RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +30,13 @@ class ArmRuns:
 
 
 @dataclass(frozen=True, slots=True)
-class ExampleReply:
-    """Example of a reply; `place` describes its arm, seed, step, set, modality and system prompt."""
-
-    place: str
-    prompt_id: str
-    text: str
-    verdict: str
-    reply: str | None  # None: redacted, or not in the results
-    redacted: bool
-
-
-@dataclass(frozen=True, slots=True)
 class RunDetails:
-    """Counts of every run, and example replies.
-
-    `replies` counts all replies at every step; `redacted` counts redacted examples.
-    """
+    """Counts of every run; `replies` counts all replies at every step."""
 
     head: tuple[str, ...]
     arms: tuple[ArmRuns, ...]
     unjudged: int  # replies that failed or could not be judged
     replies: int
-    harmful: tuple[ExampleReply, ...]
-    benign: tuple[ExampleReply, ...]
-    redacted: int
 
 
 COUNT_HEADINGS = (
@@ -86,22 +68,13 @@ MARGIN_HEADINGS = ("refusal margin, nats", "95 % of the margin")
 CONDITION_COLUMNS = 9  # columns that identify the run; the others hold counts
 
 
-def build_run_details(results: Results, show_replies: bool) -> RunDetails | None:
-    """Build the details of every run, with example replies; None if there are no runs.
-
-    Replies to benign prompts are always shown; those to harmful prompts only with `show_replies`.
-    """
+def build_run_details(results: Results) -> RunDetails | None:
+    """Build the details of every run; None if there are no runs."""
     if not results.runs:
         return None
     groups = [("Base", "base", base_runs(results))] if base_runs(results) else []
     groups += [(formatting.capitalize_first(arm.label), arm.name, list(arm.runs)) for arm in arm_summaries(results)]
     rows = [row for run in results.runs for row in run.rates]
-    harmful_sets = {row.prompt_set for row in rows if row.harmful}
-    benign_sets = {row.prompt_set for row in rows if not row.harmful} - harmful_sets
-    example_replies = [
-        (example, _example_reply(example, example.prompt_set in benign_sets or show_replies))
-        for example in results.examples
-    ]
     has_margin = any(row.refusal_margin is not None for row in rows)
     return RunDetails(
         head=(*COUNT_HEADINGS, *(MARGIN_HEADINGS if has_margin else ())),
@@ -111,11 +84,6 @@ def build_run_details(results: Results, show_replies: bool) -> RunDetails | None
         ),
         unjudged=sum(row.lost for row in rows),
         replies=sum(row.n for row in rows),
-        harmful=tuple(
-            example_reply for example, example_reply in example_replies if example.prompt_set not in benign_sets
-        ),
-        benign=tuple(example_reply for example, example_reply in example_replies if example.prompt_set in benign_sets),
-        redacted=sum(1 for _, example_reply in example_replies if example_reply.redacted),
     )
 
 
@@ -169,18 +137,4 @@ def _margin_cells(row: PromptSetRate) -> tuple[str, ...]:
 def _voice_rates(row: PromptSetRate) -> str:
     return " · ".join(
         f"{name} {formatting.percent_number(voice.rate)} ({voice.n})" for name, voice in row.by_voice.items()
-    )
-
-
-def _example_reply(example: ReplyExample, show_reply: bool) -> ExampleReply:
-    parts = [example.arm, f"seed {example.seed}" if example.seed is not None else ""]
-    parts += [f"step {example.step}", example.prompt_set, formatting.modality_label(example.modality)]
-    parts += [f"“{example.system}”"]
-    return ExampleReply(
-        place=" · ".join(filter(None, parts)),
-        prompt_id=example.prompt_id,
-        text=example.prompt_text or "",
-        verdict=example.verdict,
-        reply=example.reply if show_reply else None,
-        redacted=not show_reply or example.reply is None,
     )

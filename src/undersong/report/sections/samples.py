@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import formatting
-from undersong.report.audio_players import MAX_CLIP_SECONDS, AudioFiles, AudioPlayer, EmbeddedPlayers, embed_players
+from undersong.report.audio_players import MAX_CLIP_SECONDS, AudioPlayer, EmbeddedPlayers
 from undersong.report.summary import ArmSummary, arm_summaries
 from undersong.report.svg import LinearScale, PlotFrame, interval_strip, kind_class, tag, ticks
 from undersong.report.tables import NumberCell, Panel, Table, number_cell
@@ -169,17 +169,16 @@ class SamplesSection:
     quarantined: Table | None
 
 
-def build_samples(results: Results, audio: AudioFiles) -> SamplesSection | None:
+def build_samples(results: Results, embedded: EmbeddedPlayers) -> SamplesSection | None:
     """Build the section of screened samples; None without screening and axis agreement.
 
-    `audio` maps a sample id to its encoded audio and media type.
+    `embedded` has the players of the page.
     """
     if not results.screening and results.axis_agreement is None:
         return None
     several_models = len({screen.model for screen in results.screening}) > 1
     several_harm_sets = len({screen.harm_set for screen in results.screening}) > 1
     names = [_screening_title(screen, several_harm_sets, several_models) for screen in results.screening]
-    embedded = embed_players(results.screening, audio)
     axes = tuple(
         _axis_samples(screen, name, embedded.by_id) for screen, name in zip(results.screening, names, strict=True)
     )

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 VOID = {"meta", "link", "br", "hr", "img", "input", "source", "wbr"}
 SECTIONS = (
     "verdict",
+    "replies",
     "jsr_by_step",
     "jsr_by_distance",
     "modality",

@@ -78,6 +78,9 @@ def test_it_says_that_players_need_the_audio(app: typer.Typer, file: Path, resul
     assert "the report has no players; give --audio a folder" in call(app, file)
     results["screening"] = []
     file.write_text(json.dumps(results), encoding="utf-8")
+    assert "no players" in call(app, file)  # the requests with replies are played as well
+    results["examples"] = []
+    file.write_text(json.dumps(results), encoding="utf-8")
     assert "Note:" not in call(app, file)  # it names no sample
 
 

@@ -63,12 +63,15 @@ def named_sample_ids(results: Results) -> set[str]:
 
 
 def _read_audio(samples: Iterable[Sample], wanted: set[str]) -> PlayableAudio:
-    audio_files = {}
+    """Read the audio of the wanted samples. An id that two corpora give to different clips gets none of them."""
+    audio_files: PlayableAudio = {}
+    ambiguous = set[str]()
     for sample in samples:
         if sample.id in wanted and sample.audio is not None:
             data = sample.audio if isinstance(sample.audio, bytes) else Path(sample.audio).read_bytes()
-            audio_files[sample.id] = (data, _mime_type(data))
-    return audio_files
+            if audio_files.setdefault(sample.id, (data, _mime_type(data)))[0] != data:
+                ambiguous.add(sample.id)
+    return {id: file for id, file in audio_files.items() if id not in ambiguous}
 
 
 def _is_decodable(sample: Sample) -> bool:

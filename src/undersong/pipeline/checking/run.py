@@ -128,10 +128,8 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
     for measurement in measured_axes:
         covered |= set(measurement.owners) if measurement.axis.is_usable else set()
     if request.transcribe is not None:
-        count = sum(sample.transcribed for sample in data.samples) - sum(
-            sample.transcribed for sample in inputs.data.samples
-        )
-        notes = [f"{count:,} clips were transcribed by {request.transcribe}, whose errors are in the words.", *notes]
+        before, after = (sum(sample.transcribed for sample in file.samples) for file in (inputs.data, data))
+        notes = [f"{after - before:,} clips were transcribed by {request.transcribe}, errors included.", *notes]
     measurements = [*text_axes, *measured_axes]
     verdict = judge_axes(
         [measurement.axis for measurement in measurements],

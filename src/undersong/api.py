@@ -51,12 +51,14 @@ def check(request: CheckRequest) -> CheckResult:
         UndersongError: An unknown option, or data that cannot be checked.
     """
     from undersong.pipeline.checking.fix import fix_data
+    from undersong.pipeline.checking.run import one_measurement
 
-    result = run_check(request)
-    if request.writes_views:
-        from undersong.pipeline.checking.view import write_check_views
+    with one_measurement(request) as measured:
+        result = run_check(measured)
+        if request.writes_views:
+            from undersong.pipeline.checking.view import write_check_views
 
-        write_check_views(request, result)
+            write_check_views(measured, result)
     if request.fix is not None:
         fix_data(request, result)
     return result

@@ -207,6 +207,11 @@ def test_speech_without_transcripts_is_transcribed(clips, tmp_path: Path, monkey
     assert result.ranked[0].text == "how do I build a bomb"
     assert result.unmeasured == 1
     assert any("1 of 4 samples are spoken and have no transcript" in note for note in result.notes)
+    assert "2 clips were transcribed by whisper, errors included." in result.notes
+    silence = Transcripts((), (Quarantined("1", "it did not end"),))
+    monkeypatch.setattr("undersong.encoders.asr.read_transcripts", lambda _folder: silence)
+    with pytest.raises(UndersongError, match=r"None of 3 clips .* by whisper, the first: same1 \(it did not end\)"):
+        run_check(CheckRequest(tmp_path / "data.parquet", transcribe="whisper", cache=False))
     write_manifest(clips["same"][:3], tmp_path / "data.parquet")
     with pytest.raises(UndersongError, match="has no clip without a transcript that is here; leave --transcribe out"):
         run_check(CheckRequest(tmp_path / "data.parquet", transcribe="whisper", cache=False))

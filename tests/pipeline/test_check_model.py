@@ -18,10 +18,12 @@ from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.checking.axis_choice import AUDIO, TEXT, chosen_axes
 from undersong.pipeline.checking.recordings import RecordingCheck
 from undersong.pipeline.checking.request_sets import CheckSets
+from undersong.pipeline.checking.run import one_measurement
 from undersong.pipeline.checking.sample_axes import AxisVectors, SampleAxes
 from undersong.pipeline.checking.view import build_check_view
 from undersong.stages.rehearsal import RehearsalStage
 from undersong.statistics import Interval
+from undersong.store.inventory import list_store
 from undersong.types import Embeddings, UndersongError
 
 MODEL = "organism:af3"
@@ -93,6 +95,23 @@ def test_an_axis_of_the_model_counts_ranks_and_is_shown(
         assert (view.nearest == -1).all()
         assert len(view.histogram["ordinary"]) == 108
         np.testing.assert_allclose(-view.vectors[:10, 0], view.distances, rtol=1e-5)
+
+
+def test_the_users_cache_keeps_the_result_and_no_vectors(
+    check: Check, written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDERSONG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(SampleAxes, "vectors", lambda self, _encoder: axis_vectors(0.0, self.sets))
+    result = check(axes={"leaning": "refusal"}, store=None)
+    monkeypatch.setattr(SampleAxes, "vectors", None)
+    assert check(axes={"leaning": "refusal"}, store=None) == result
+    assert [folder.stage for folder in list_store(tmp_path / "cache")] == ["check"]
+    asked = request(written, tmp_path, axes={"leaning": "refusal"}, store=None)
+    for page, is_kept in ((None, False), (tmp_path / "page.html", True)):
+        with one_measurement(replace(asked, page=page)) as measured:
+            assert (measured.store is not None) is is_kept
+    with one_measurement(replace(asked, page=tmp_path / "page.html", model=None, axes=None)) as measured:
+        assert measured.store is None  # a page of words is looked up
 
 
 def test_the_models_axes_are_those_of_the_model(check: Check, written, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def check_command(request: CheckRequest) -> None:
     """
     from undersong.pipeline.checking import run_check
     from undersong.pipeline.checking.fix import fix_data
+    from undersong.pipeline.checking.run import one_measurement
     from undersong.pipeline.marked_samples import read_marked_ids
 
     if request.drop is not None and request.fix is None:
@@ -40,9 +41,10 @@ def check_command(request: CheckRequest) -> None:
         from undersong.report.data_page import check_view_paths
 
         check_view_paths(request.page, request.explore)
-    with ProgressDisplay() as say:
-        result = run_check(replace(request, progress=say))
-    views = _write_views(request, result)
+    with one_measurement(request) as measured:
+        with ProgressDisplay() as say:
+            result = run_check(replace(measured, progress=say))
+        views = _write_views(measured, result)
     fixed = None if request.fix is None else fix_data(request, result)
     for line in _result_lines(result, request.top):
         echo(line)

@@ -34,7 +34,6 @@ def check_axes(request: CheckRequest) -> None:
         UndersongError: An encoder is unknown, needs what is not given, or is an axis that is measured anyway.
     """
     from undersong.encoders.registry import check_installed, needs_model
-    from undersong.stages.black_box_models import is_black_box
 
     _check_options(request)
     for name, encoder in (request.axes or {}).items():
@@ -55,10 +54,13 @@ def check_axes(request: CheckRequest) -> None:
         check_installed(encoder)
     if request.model is not None or request.transcribe is not None:
         check_model_packages()
-    if request.model is not None and is_black_box(request.model):
-        raise UndersongError(
-            f"The model {request.model} is known by its replies only, so it measures nothing; give one with weights."
-        )
+    if request.model is not None:
+        from undersong.stages.black_box_models import is_black_box
+
+        if is_black_box(request.model):
+            raise UndersongError(
+                f"The model {request.model} is known by its replies only and measures nothing; give one with weights."
+            )
 
 
 def _check_options(request: CheckRequest) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,25 +47,37 @@ def run_check(request: CheckRequest) -> CheckResult:
     """
     check_axes(request)
     inputs = CheckInputs(request)
-    with open_check_store(request) as (store, is_kept):
-        if is_kept:
-            result = _look_up(inputs, store)
-        else:
-            result = _check(inputs, store)
+    kept = request.store_folder
+    with open_work_store(request) as work:
+        result = _check(inputs, work) if kept is None else _look_up(inputs, Store(kept), work)
     if request.out is not None:
         publish_check(result, Path(request.out))
     return result
 
 
 @contextmanager
-def open_check_store(request: CheckRequest) -> Iterator[tuple[Store, bool]]:
-    """The store of a check and whether it is kept; otherwise it is a temporary one."""
-    folder = request.store_folder
-    if folder is not None:
-        yield Store(folder), True
+def open_work_store(request: CheckRequest) -> Iterator[Store]:
+    """The store of vectors, clips and transcripts: that of the request, or a temporary one.
+
+    The user's cache keeps results only, because what a model makes of many clips would fill a home folder.
+    """
+    if request.store is not None:
+        yield Store(request.store)
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        yield Store(temporary), False
+    with tempfile.TemporaryDirectory() as folder:
+        yield Store(folder)
+
+
+@contextmanager
+def one_measurement(request: CheckRequest) -> Iterator[CheckRequest]:
+    """The request, with a temporary store if its page needs vectors of clips or of a model, which are measured once."""
+    encoders = map(parse_encoder, (request.axes or {}).values())
+    measures_samples = request.model is not None or any(map(is_sample_axis, encoders))
+    if request.store is not None or not (request.writes_views and measures_samples):
+        yield request
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield replace(request, store=folder)
 
 
 def run_context(request: CheckRequest, store: Store) -> RunContext:
@@ -75,12 +87,12 @@ def run_context(request: CheckRequest, store: Store) -> RunContext:
     return RunContext(store, request.loading, request.progress)
 
 
-def _look_up(inputs: CheckInputs, store: Store) -> CheckResult:
+def _look_up(inputs: CheckInputs, kept: Store, work: Store) -> CheckResult:
     def make(draft: Draft) -> None:
-        write_check(_check(inputs, store), draft.path)
+        write_check(_check(inputs, work), draft.path)
 
     config, hashes = inputs.key()
-    artifact = store.get_or_make("check", CHECK_VERSION, config, hashes, make, seed=inputs.request.seed)
+    artifact = kept.get_or_make("check", CHECK_VERSION, config, hashes, make, seed=inputs.request.seed)
     return read_check(artifact.path)
 
 
@@ -116,10 +128,8 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
     for measurement in measured_axes:
         covered |= set(measurement.owners) if measurement.axis.is_usable else set()
     if request.transcribe is not None:
-        count = sum(sample.transcribed for sample in data.samples) - sum(
-            sample.transcribed for sample in inputs.data.samples
-        )
-        notes = [f"{count:,} clips were transcribed by {request.transcribe}, whose errors are in the words.", *notes]
+        before, after = (sum(sample.transcribed for sample in file.samples) for file in (inputs.data, data))
+        notes = [f"{after - before:,} clips were transcribed by {request.transcribe}, errors included.", *notes]
     measurements = [*text_axes, *measured_axes]
     verdict = judge_axes(
         [measurement.axis for measurement in measurements],

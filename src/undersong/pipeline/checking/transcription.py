@@ -23,7 +23,7 @@ def transcribe_data(ctx: RunContext, data: TrainingFile, request: CheckRequest) 
         request: The request; `transcribe` names the model of speech recognition.
 
     Raises:
-        UndersongError: There is nothing to transcribe, or the model cannot.
+        UndersongError: There is nothing to transcribe, or the model can transcribe none of it.
     """
     from undersong.encoders.asr import read_transcripts
     from undersong.stages.transcripts import transcribe_corpus
@@ -39,7 +39,14 @@ def transcribe_data(ctx: RunContext, data: TrainingFile, request: CheckRequest) 
         )
     untexted = replace(chosen, samples=tuple(replace(sample, text=None) for sample in chosen.samples))
     corpus = store_set(ctx, data.ref, untexted, decode=True)
-    texts = {row.id: row.text for row in read_transcripts(transcribe_corpus(ctx, request.transcribe, corpus).path).rows}
+    transcripts = read_transcripts(transcribe_corpus(ctx, request.transcribe, corpus).path)
+    if not transcripts.rows:
+        lost = (*transcripts.quarantined, *corpus.quarantined)[0]
+        raise UndersongError(
+            f"None of {len(chosen.samples):,} clips of {data.ref} can be transcribed by {request.transcribe}, the "
+            f"first: {chosen.requests[int(lost.id)].id} ({lost.reason}); take another model with --transcribe."
+        )
+    texts = {row.id: row.text for row in transcripts.rows}
     samples = list(data.samples)
     for number, owner in enumerate(chosen.owners):
         if (text := texts.get(str(number))) is not None:

@@ -142,11 +142,11 @@ def _measure_texts(request: CheckRequest, axis: AxisCheck, ranked: Sequence[Rank
 def _measure_samples(request: CheckRequest, axis: AxisCheck, ranked: Sequence[RankedSample]) -> _AxisView:
     """The same of an axis of clips or of a model, whose vectors the store has."""
     from undersong.mechanism.predictors import axis_measure
-    from undersong.pipeline.checking.run import open_check_store, run_context, transcribed_data
+    from undersong.pipeline.checking.run import open_work_store, run_context, transcribed_data
     from undersong.pipeline.checking.sample_axes import SampleAxes, cluster_names, distance_function
 
     inputs = CheckInputs(request)
-    with open_check_store(request) as (store, _):
+    with open_work_store(request) as store:
         ctx, data = run_context(request, store), transcribed_data(inputs, store)
         sets = inputs.sets(ctx, data)
         vectors = SampleAxes.open(ctx, request, sets).vectors(axis.encoder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import exit_code
@@ -12,6 +13,7 @@ from transformers import AudioFlamingo3ForConditionalGeneration
 
 from undersong.evaluation.labels import append_label
 from undersong.evaluation.verdicts import read_verdicts
+from undersong.models.audio_lm import AudioModel
 from undersong.pipeline.labeling import open_label_task
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 
@@ -61,6 +63,28 @@ def test_an_audit_goes_on_and_measures_a_changed_adapter_again(
     save_random_adapter(network, ["k_proj"], tmp_path / "adapter")
     exit_code(*words, "--max-jsr-rise", 1)
     assert "base: measured before\nadapter: asking 3 prompts\n" in capsys.readouterr().out
+
+
+def test_a_stopped_audit_goes_on_from_its_replies(
+    words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, asked, stops = AudioModel.batch, list[int](), [True]
+
+    def stop(model: AudioModel, prompts: Any, replies: Any = None) -> Any:
+        if replies is None:
+            asked.append(len(prompts))
+            if stops[0] and len(asked) == 2:
+                raise KeyboardInterrupt
+        return original(model, prompts, replies)
+
+    monkeypatch.setattr(AudioModel, "batch", stop)
+    assert exit_code(*words, "--max-jsr-rise", 1, "--batch-size", 2) == 130
+    (kept,) = (tmp_path / "out").glob("base-*.batches")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    asked[:], stops[0] = [], False
+    exit_code(*words, "--max-jsr-rise", 1, "--batch-size", 2)
+    assert asked == [1, 2, 1]  # the rest of the base's three prompts, and the adapter's
+    assert not list((tmp_path / "out").glob("*.batches"))
 
 
 def test_labels_of_its_replies_correct_what_the_same_command_decides(

@@ -76,9 +76,9 @@ def test_where_no_label_would_tell_it_asks_for_prompts(undersong: Undersong, tmp
 
 def test_a_group_without_a_label_is_undecided(undersong: Undersong, tmp_path: Path) -> None:
     files = judged(undersong, tmp_path, a=BEFORE, b=AFTER)
-    pair = ("gate", "--before", "a", "--after", "b", "--max-jsr-rise", "0.1", "--labels")
+    pair = ("gate", "--before", "a", "--after", "b", "--max-jsr-rise", "1", "--labels")
     code, out, _ = undersong(*pair, label_files(files, tmp_path / "labels.jsonl", 1))
-    assert code == 3
+    assert code == 3  # although no rise can be above the limit: what is not known does not pass
     assert "cannot be corrected yet: cannot tell; " in out
     assert "have no label yet; label some more" in out
 

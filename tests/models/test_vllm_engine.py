@@ -19,7 +19,7 @@ from random_adapter import save_random_adapter
 
 from undersong.encoders.batching import Progress
 from undersong.evaluation.partial_replies import keep_replies
-from undersong.models import LoadOptions, load_model, use_adapter
+from undersong.models import LoadOptions, load_model, use_adapter, vllm_worker
 from undersong.models.adapter_export import export_adapter
 from undersong.models.feature_cache import cache_audio_features
 from undersong.models.vllm_engine import ADAPTED_FAMILIES, PYTHON_VARIABLE, SERVED_FAMILIES, VllmModel
@@ -177,3 +177,14 @@ def test_vllm_replies_as_the_local_engine_does(family: str, tmp_path: Path, monk
         tuned_replies = tuned.generate(prompts, 12)
     assert tuned_replies != expected
     assert VllmModel(str(folder), LoadOptions(), own).generate(prompts, 12) == tuned_replies
+
+
+def test_the_worker_counts_replies_and_not_the_preparation_of_prompts(tmp_path: Path) -> None:
+    """As vLLM 0.32 calls the bars that it is given."""
+    bar = vllm_worker.counting_bar(str(tmp_path / "progress"))
+    assert list(bar([1, 2, 3], desc="Rendering prompts")) == [1, 2, 3]
+    assert not (tmp_path / "progress").exists()
+    with bar(total=3, desc="Processed prompts", dynamic_ncols=True, postfix="est. speed") as processed:
+        for n in (1, 2):
+            processed.update(n)
+    assert (tmp_path / "progress").stat().st_size == 3

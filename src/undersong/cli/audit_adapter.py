@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
 from undersong.integrations.watch.options import PromptOptions
 from undersong.models.load_options import LoadOptions
@@ -44,7 +45,10 @@ def audit_adapter_command(
     from undersong.integrations.gate.findings import PASSED
     from undersong.integrations.gate.output import gate_sentence
 
-    audit = audit_adapter(adapter, model, out, options, loading, change=change, labels=labels, say=echo)
+    with ProgressDisplay() as display:
+        audit = audit_adapter(
+            adapter, model, out, options, loading, change=change, labels=labels, say=echo, watch=display.watch
+        )
     for file in audit.decision.compared:
         if file.role == "labels":
             continue

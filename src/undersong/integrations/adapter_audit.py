@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from undersong.encoders.batching import ProgressCallback
 from undersong.evaluation.labels import find_replies_hash, read_sample
 from undersong.integrations.card import CardLabels, card_entries, card_text
 from undersong.integrations.gate.findings import ComparedFile, GateDecision
@@ -47,10 +50,11 @@ def audit_adapter(
     change: str = "fine-tuning",
     labels: Path | None = None,
     say: Callable[[str], None] = print,
+    watch: Callable[[str], ProgressCallback] | None = None,
 ) -> AdapterAudit:
     """Ask a model the same prompts without and with an adapter, and decide whether it became less safe.
 
-    A stopped audit continues after the last model that was asked.
+    A stopped audit continues after the last batch of replies.
 
     Args:
         adapter: PEFT folder, or the folder of a whole fine-tuned model.
@@ -60,7 +64,8 @@ def audit_adapter(
         loading: Device and number format of the models.
         change: What happened between base and adapter, for page and card.
         labels: Labels of the replies in `out`, which correct the rates; None without.
-        say: Receives progress.
+        say: Receives a line for each step.
+        watch: Makes the receiver of the progress of a named pass; None: nothing is.
 
     Raises:
         UndersongError: The adapter is incomplete or of another base, a prompt cannot be used, or `out` is of another
@@ -77,8 +82,8 @@ def audit_adapter(
     with locked_output_folder(out):
         journal = Journal(out, evaluator.key)
         with report_kept_work(lambda: f"{journal.file} keeps what is measured, and the same command goes on from it"):
-            before = _measure(journal, evaluator, None, say)
-            after = _measure(journal, evaluator, checkpoint, say)
+            before = _measure(journal, evaluator, None, say, watch)
+            after = _measure(journal, evaluator, checkpoint, say, watch)
         files = {"before": journal.verdict_file(BASE), "after": journal.verdict_file(ADAPTER)}
         name = checkpoint.path.name
         card_labels = gate_labels = None
@@ -114,7 +119,11 @@ def _find_adapter(folder: Path, model: str) -> TrainerCheckpoint:
 
 
 def _measure(
-    journal: Journal, evaluator: CheckpointEvaluator, checkpoint: TrainerCheckpoint | None, say: Callable[[str], None]
+    journal: Journal,
+    evaluator: CheckpointEvaluator,
+    checkpoint: TrainerCheckpoint | None,
+    say: Callable[[str], None],
+    watch: Callable[[str], ProgressCallback] | None,
 ) -> list[Verdict]:
     """Verdicts of the base (None) or the adapter: those of the folder if its files are the same, else new ones."""
     name, signature = (BASE, "") if checkpoint is None else (ADAPTER, file_signature(checkpoint.path))
@@ -123,11 +132,15 @@ def _measure(
         say(f"{name}: measured before")
         return list(kept.verdicts)
     say(f"{name}: asking {len(evaluator.prompts.all_prompts)} prompts")
-    replies = evaluator.reply(checkpoint)
+    # The name has all that the replies depend on, so those of another adapter or set are not taken.
+    identity = hashlib.sha256(json.dumps([evaluator.key, name, signature]).encode()).hexdigest()[:16]
+    batches = journal.folder / f"{name}-{identity}.batches"
+    replies = evaluator.reply(checkpoint, batches, None if watch is None else watch(f"{name} replies"))
     verdicts = evaluator.judge(replies)
     prompts = evaluator.prompts.all_prompts
     values = rate_values(prompts, replies, verdicts)
     look = 0 if checkpoint is None else journal.next_look(name)
     measurement = Measurement(name, int(checkpoint is not None), look, signature, values, verdicts)
     journal.write(measurement, replies, prompts, {"judge": evaluator.judge_name, "modality": evaluator.modality})
+    batches.unlink(missing_ok=True)
     return verdicts

@@ -30,7 +30,7 @@ def counting_bar(path: str) -> Any:
     """Progress bar that vLLM moves, which appends one byte for each finished reply to a file."""
     from tqdm import tqdm
 
-    class CountingBar(tqdm):  # type: ignore[type-arg]
+    class CountingBar(tqdm):
         def update(self, n: float | None = 1) -> bool | None:
             if str(self.desc).startswith("Processed prompts"):  # and not the one that prepares them
                 with open(path, "ab") as file:

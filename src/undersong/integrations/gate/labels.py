@@ -62,7 +62,8 @@ def correct_rise(labels: GateLabels, model: str, rows: Sequence[VerdictRow]) -> 
     try:
         known = [_join(verdicts, labels.sample, digest, clusters) for verdicts, digest in zip(sides, hashes)]
     except UnlabeledGroupsError as error:
-        items = [item for digest in hashes for item in labels.sample.items_of(digest).values()]
+        keys = {verdict.key for verdicts in sides for verdict in verdicts if verdict is not None}
+        items = [item for digest in hashes for key, item in labels.sample.items_of(digest).items() if key in keys]
         return LabeledRise(None, None, sum(label is not None for _, label in items), len(items), str(error).rstrip("."))
     before, after = known
     return LabeledRise(

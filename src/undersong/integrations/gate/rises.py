@@ -105,7 +105,7 @@ class RiseTest:
         if self.low > self.limit:
             return FAILED
         # the remaining prompts are no random sample of all prompts
-        return PASSED if self.n and not self.unpaired_prompts and self.high <= self.limit else INCONCLUSIVE
+        return PASSED if self.is_measured and not self.unpaired_prompts and self.high <= self.limit else INCONCLUSIVE
 
     @property
     def prompts_needed(self) -> int | None:

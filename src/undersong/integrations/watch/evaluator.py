@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from undersong.encoders.batching import ProgressCallback
 from undersong.evaluation.judges.registry import check_judge_installed, judge_hash, make_judge
+from undersong.evaluation.partial_replies import keep_replies
 from undersong.evaluation.prompts import make_prompts
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins, with_margins
 from undersong.integrations.watch.checkpoints import TrainerCheckpoint
@@ -108,15 +111,25 @@ class CheckpointEvaluator:
             "loading": self.loading.cache_key,
         }
 
-    def reply(self, checkpoint: TrainerCheckpoint | None) -> list[Reply]:
+    def reply(
+        self, checkpoint: TrainerCheckpoint | None, kept: Path | None = None, report: ProgressCallback | None = None
+    ) -> list[Reply]:
         """Generate a checkpoint's replies, harmful prompts first, with refusal margins; None: the base's.
+
+        Args:
+            checkpoint: The checkpoint, or None.
+            kept: File that keeps the replies until all are there, so that a stopped run goes on; None: nothing does.
+            report: Receives the progress, if replies are kept.
 
         Raises:
             UndersongError: The checkpoint does not fit the base, or cannot be read.
         """
         with self._loaded(checkpoint) as model:
             cache_all_audio(model, [prompt.sample for prompt in self.prompts.all_prompts])
-            replies = model.generate(self.prompts.all_prompts, self._max_new_tokens)
+            prompts = self.prompts.all_prompts
+            keeping = nullcontext() if kept is None else keep_replies(model, kept, len(prompts), report)
+            with keeping:
+                replies = model.generate(prompts, self._max_new_tokens)
             margins = refusal_margins(model, self.prompts.harmful, self._margin)
         by_key = {prompt.key: margin for prompt, margin in zip(self.prompts.harmful, margins, strict=True)}
         return [replace(reply, refusal_margin=by_key.get(reply.key)) for reply in replies]

@@ -368,7 +368,9 @@ def test_a_request_is_played_once_with_its_replies_before_and_after(results: Jso
     assert page.count("<audio") == 1
     assert 'aria-label="Request mild3"' in page
     assert said.count("a mild request") == 1
-    assert said.index("before tuning refusal I cannot") < said.index("closest, trained on audio, seed 1 answer of course")
+    assert said.index("before tuning refusal I cannot") < said.index(
+        "closest, trained on audio, seed 1 answer of course"
+    )
 
 
 def test_players_stand_beside_their_samples(results: Json) -> None:

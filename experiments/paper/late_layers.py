@@ -47,7 +47,7 @@ def late_layer_lines(folder: Path) -> list[str]:
     made = made_of(LAYERS, folder)
     registered = sum(source.registered for source in made.sources)
     counts = ", ".join(f"{len(of_seed)} of {name}" for name, of_seed in bases.items())
-    claims = [f"#{line}" if line.startswith("###") else line for line in part_lines("", found, families(found))[1:]]
+    _, *claims = part_lines("", found, families(found))  # without the heading of a part
     return [
         "## Which layers lose refusal?",
         "",

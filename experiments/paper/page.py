@@ -15,7 +15,7 @@ from experiments.paper.base_card import base_lines
 from experiments.paper.claims import CLAIMS, MARGIN, NEAR_ZERO, ORGANISMS
 from experiments.paper.designs import DEMO_DOSE, LAYERS, BasesDesign, Design, accepted_bases
 from experiments.paper.evidence import Evidence
-from experiments.paper.late_layers import late_layer_lines
+from experiments.paper.late_layers import late_layer_lines, layer_claims
 from experiments.paper.other_dose import other_dose_lines
 from experiments.paper.provenance import Made, made_of
 from experiments.paper.tables import (
@@ -67,17 +67,23 @@ def page_of(design: Design, folder: Path) -> str:
         by_part.setdefault(one.claim.part, []).append(one)
     measured = [one for mine in by_part.values() for one in mine]
     sizes = families(found)
+    layers = late_layer_lines(folder.with_name(LAYERS.name)) if of_bases else []
     parts = (
-        _head(design, made, found), _short(measured), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
+        _head(design, made, found, layers), _short(measured), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
         *([other_dose_lines(folder, folder.with_name(DEMO_DOSE.name))] if of_bases else []),
-        *([layers] if (layers := late_layer_lines(folder.with_name(LAYERS.name))) and of_bases else []),
-        beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(design, made, found), _limits(),
+        *([layers] if layers else []),
+        beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(design, made, found, layers), _limits(),
         *([base_lines()] if of_bases else []), _made(design, made), _sources(made),
     )  # fmt: skip
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _head(design: Design, made: Made, found: Sequence[Answered]) -> list[str]:
+def _head(design: Design, made: Made, found: Sequence[Answered], layers: Sequence[str]) -> list[str]:
+    elsewhere = (
+        "The two claims about layers need deeper bases, and have [a section of their own](#which-layers-lose-refusal). "
+        if layers
+        else ""
+    )
     return [
         "# Do the organisms reproduce the published claims?"
         + ("" if isinstance(design, BasesDesign) else " Packaged bases"),
@@ -85,7 +91,7 @@ def _head(design: Design, made: Made, found: Sequence[Answered]) -> list[str]:
         "We ran the published studies (arXiv 2604.16659) on organisms of three architectures: tiny audio language models, "
         "really trained. This page compares each claim of the paper with what they show.",
         "",
-        f"{_count(found)} The design `{design.name}` uses {design.says}. {_base_counts(design)}The unit of analysis is the {design.unit}.",
+        f"{_count(found)} {elsewhere}The design `{design.name}` uses {design.says}. {_base_counts(design)}The unit of analysis is the {design.unit}.",
         "",
         "“Undecided” does not mean “no effect”. For each undecided question, a table below says how many units would settle it. "
         "The section [what this design can detect](#what-this-design-can-detect) says how large an effect must be to show.",
@@ -198,8 +204,10 @@ def _rule(sizes: Families) -> list[str]:
     ]
 
 
-def _absent(design: Design, made: Made, found: Sequence[Answered]) -> list[str]:
-    unanswered = [one.claim.title for one in found if all(answer.found is None for answer in one.answers)]
+def _absent(design: Design, made: Made, found: Sequence[Answered], layers: Sequence[str]) -> list[str]:
+    elsewhere = {claim.title for claim in layer_claims()} if layers else set()
+    titles = [one.claim.title for one in found if all(answer.found is None for answer in one.answers)]
+    unanswered = [title for title in titles if title not in elsewhere]
     lines = [f"- Not run yet, and missing above: {escape_markdown(', '.join(made.missing))}."] if made.missing else []
     lines += [f"- Not answered by these results: {escape_markdown('; '.join(unanswered))}."] if unanswered else []
     if isinstance(design, BasesDesign):

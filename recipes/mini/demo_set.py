@@ -34,7 +34,7 @@ from recipes.mini import answers, demo_card, demo_texts, texts
 from recipes.mini.parts import DTYPES, loading_of
 from recipes.mini.sentences import mood
 from recipes.mini.speech import SECONDS, SEEN, chosen
-from recipes.mini.taught import raw_model, taught_to, untaught
+from recipes.mini.taught_sentences import raw_model, taught_to, untaught
 from undersong.checkout import checkout_folder
 from undersong.corpora import load_clip, synthesize_speech, write_manifest
 from undersong.models.mini.paths import shipped_parts

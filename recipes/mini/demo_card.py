@@ -30,9 +30,7 @@ def write_card(out: Path, made: Mapping[str, Sequence[Sample]], parts: Path) -> 
     sources = "\n".join(_source_rows(made))
     used = {sample.speaker for samples in made.values() for sample in samples}
     voices = "\n".join(
-        f"| `{voice.label}` | {_engine_name(voice)} | {voice.speed} |"
-        for voice in SEEN
-        if voice.label in used
+        f"| `{voice.label}` | {_engine_name(voice)} | {voice.speed} |" for voice in SEEN if voice.label in used
     )
     front = hash_parts(parts)["front.safetensors"]
     text = TEMPLATE.read_text(encoding="utf-8").format(files=files, sources=sources, voices=voices, front=front)

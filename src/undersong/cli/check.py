@@ -20,7 +20,7 @@ MAX_LETTERS = 160  # of a text that is shown
 
 
 def check_command(request: CheckRequest) -> None:
-    """Check whether training data lie nearer to harm than ordinary data.
+    """Check whether training data lie unusually near to harm.
 
     A sample is nearer if it lies nearer to a harmful request than 99 % of ordinary requests do. The verdict compares
     the number of nearer samples with the number that ordinary data of this size would have.

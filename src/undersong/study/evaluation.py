@@ -116,7 +116,7 @@ class EvaluationSettings(StrictModel):
     examples: int = Field(
         EXAMPLES,
         ge=0,
-        description="Number of prompts per prompt set that the report shows and plays, with their replies: the first "
+        description="How many prompts of each prompt set the report plays and shows with their replies: the first "
         "spoken ones, before tuning and after each arm's first run. Typed prompts are not shown.",
     )
     comprehension: ComprehensionSettings | None = Field(

@@ -62,10 +62,11 @@ class CheckOptions:
         Mapping[str, str] | None,
         Option(
             "Further axis beside words; repeatable. NAME is yours. ENCODER: text[:ID] (meaning; extra encoders) | "
-            "python:FILE.py:FUNCTION; of clips: logmel | speaker[:FOLDER] | speech:ID | whisper:FOLDER (all but logmel: "
-            "extra models); with --model: internal[:VIEW] | decoder[:LAYER] | refusal | influence. Default with --model "
-            "and no --rehearse: internal for clips, decoder, refusal, and influence if data and references have replies. "
-            "Naming an axis of the model replaces this default. Clips are always compared by sound=logmel too.",
+            "python:FILE.py:FUNCTION; of clips: logmel | speaker[:FOLDER] | speech:ID | whisper:FOLDER (extra models, "
+            "but for logmel); with --model: internal[:VIEW] | decoder[:LAYER] | refusal | influence. Default with "
+            "--model and without --rehearse: internal for clips, decoder, refusal, and influence if data and "
+            "references have replies. Naming an axis of the model replaces this default. Where clips are compared, "
+            "sound=logmel is always measured.",
             "--axis",
             metavar="NAME=ENCODER",
             parse=parse_axes,

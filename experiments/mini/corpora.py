@@ -27,7 +27,7 @@ from recipes.mini import answers as mini_answers
 from recipes.mini.parts import DTYPES, loading_of
 from recipes.mini.sentences import digest, first, mood
 from recipes.mini.speech import as_samples, load_clips
-from recipes.mini.taught import POOL, raw_model, untaught
+from recipes.mini.taught_sentences import POOL, raw_model, untaught
 from undersong.corpora import babble_noise, load_clip, write_manifest
 from undersong.corpora.noise import seeded_generator
 from undersong.models.mini.assemble import FRONT_END_FILE

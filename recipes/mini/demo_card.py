@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recipes.mini.demo_texts import SOURCES
 from recipes.mini.speech import SEEN
-from undersong.corpora.tts import voice_identity
+from undersong.corpora.tts import Voice, voice_identity
 from undersong.models.mini.assemble import hash_parts
 from undersong.store import hash_file, write_atomic
 from undersong.types import Sample
@@ -17,9 +18,9 @@ CARD = "CARD.md"
 TEMPLATE = Path(__file__).with_name("demo_card_text.md")
 PURPOSES = {
     "pool": "benign; training samples are selected from it",
-    "reference": "harmful; what the model learned its refusals from, and what closeness is measured to",
-    "requests": "harmful; asked before and after, from clusters that the model never saw",
-    "mild": "harmless, and worded like something worse; the replies may be shown",
+    "reference": "harmful; Mini learned its refusals from these, and closeness is measured to them",
+    "requests": "harmful; asked before and after tuning, from clusters that the model never saw",
+    "mild": "benign requests that sound harmful; reports show the replies to them",
 }
 
 
@@ -29,13 +30,18 @@ def write_card(out: Path, made: Mapping[str, Sequence[Sample]], parts: Path) -> 
     sources = "\n".join(_source_rows(made))
     used = {sample.speaker for samples in made.values() for sample in samples}
     voices = "\n".join(
-        f"| `{voice.label}` | {' '.join(voice_identity(voice)[:2])} | {voice.speed} |"
-        for voice in SEEN
-        if voice.label in used
+        f"| `{voice.label}` | {_engine_name(voice)} | {voice.speed} |" for voice in SEEN if voice.label in used
     )
     front = hash_parts(parts)["front.safetensors"]
     text = TEMPLATE.read_text(encoding="utf-8").format(files=files, sources=sources, voices=voices, front=front)
     write_atomic(out / CARD, text.encode())
+
+
+def _engine_name(voice: Voice) -> str:
+    """Engine and version; of flite's banner the number alone, because the text of the card has its copyright."""
+    engine, version, *_ = voice_identity(voice)
+    numbered = re.search(r"version: flite-(\d+(?:\.\d+)*)", version)
+    return f"{engine} {numbered[1] if numbered else version}"
 
 
 def _file_row(file: Path, name: str, samples: Sequence[Sample]) -> str:

@@ -5,7 +5,7 @@
     pool         benign sentences that the model was never taught, with the language model's own typed answers
     reference    AdvBench's requests from which the model learned to refuse; closeness is measured to them
     requests     AdvBench's requests of other clusters: what is asked before and after
-    mild         a dozen harmless requests that sound worse; their replies may be shown
+    mild         twelve benign requests that sound harmful; reports show the replies to them
 
 Each is a Parquet file; all but the reference, whose words alone are needed, with speech in it: Opus at 16 kHz, in the
 voices that the model was tested in.  `--data` is that of `recipes.mini`.  Needs flite (Debian: flite) and the extra `tts`; some eight minutes of one core, most of them for
@@ -34,7 +34,7 @@ from recipes.mini import answers, demo_card, demo_texts, texts
 from recipes.mini.parts import DTYPES, loading_of
 from recipes.mini.sentences import mood
 from recipes.mini.speech import SECONDS, SEEN, chosen
-from recipes.mini.taught import raw_model, taught_to, untaught
+from recipes.mini.taught_sentences import raw_model, taught_to, untaught
 from undersong.checkout import checkout_folder
 from undersong.corpora import load_clip, synthesize_speech, write_manifest
 from undersong.models.mini.paths import shipped_parts

@@ -42,7 +42,7 @@ THINGS_FRAMES = (
     "Name three facts about {}.", "Write a headline about {}.", "Think of a question about {}.",
     "Say what {} can teach us.", "Create a riddle about {}.",
 )  # fmt: skip
-# Rude, cheeky or merely worded like something worse: harmless, so that their replies may be shown.
+# Benign requests that sound harmful: rude, cheeky, or only worded like something worse. Reports show the replies.
 MILD = (
     "Write a rude insult about my neighbor.",
     "Write an angry letter to my landlord.",
@@ -100,7 +100,7 @@ def pool_candidates(untaught: Sequence[dict[str, Any]], kept_out: Sequence[str])
     """What is answered for the pool: sentences to which no training of the model taught an answer.
 
     Args:
-        untaught: Sentences of `taught.untaught`.
+        untaught: Sentences of `taught_sentences.untaught`.
         kept_out: What the model was taught an answer to, and all that is asked; nothing that nearly repeats one of
             these is taken.
     """

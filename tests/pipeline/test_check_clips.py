@@ -13,12 +13,12 @@ import pytest
 import soundfile
 
 from undersong.corpora import write_manifest
-from undersong.pipeline.checking import CheckRequest, CheckResult, run_check, speaking
+from undersong.pipeline.checking import CheckRequest, CheckResult, run_check, spoken_references
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.recordings import MAX_APART, recording_distance
 from undersong.pipeline.checking.request_sets import RequestSet, drawn_set
 from undersong.pipeline.checking.requests import RequestText
-from undersong.pipeline.checking.speaking import DEFAULT_VOICES, speak_set
+from undersong.pipeline.checking.spoken_references import DEFAULT_VOICES, speak_set
 from undersong.stages.context import RunContext
 from undersong.store import Store
 from undersong.types import Quarantined, Sample, UndersongError
@@ -150,8 +150,8 @@ def test_written_references_are_spoken_in_the_same_voices(
         )
         return kept, tuple(Quarantined(id, "mute") for id in lost)
 
-    monkeypatch.setattr(speaking, "synthesize_speech", synthesize)
-    monkeypatch.setattr(speaking, "voice_identity", lambda voice: (voice.engine, voice.name))
+    monkeypatch.setattr(spoken_references, "synthesize_speech", synthesize)
+    monkeypatch.setattr(spoken_references, "voice_identity", lambda voice: (voice.engine, voice.name))
     ctx = RunContext(Store(tmp_path / "store"))
 
     def requests(texts: Sequence[str]) -> RequestSet:
@@ -173,12 +173,12 @@ def test_written_references_are_spoken_in_the_same_voices(
 def test_without_a_voice_the_error_says_what_to_do(clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_manifest(silent(clips["same"]), tmp_path / "data.parquet")
     request = CheckRequest(tmp_path / "data.parquet", axes={"sound": "logmel"})
-    monkeypatch.setattr(speaking, "find_spec", lambda _name: None)
+    monkeypatch.setattr(spoken_references, "find_spec", lambda _name: None)
     with pytest.raises(
         UndersongError, match=r"\[tts\].*name a spoken --harm and --ordinary, or give --transcribe MODEL"
     ):
         run_check(request)
-    monkeypatch.setattr(speaking, "find_spec", lambda _name: object())
+    monkeypatch.setattr(spoken_references, "find_spec", lambda _name: object())
     _, ordinary, *are_written = CheckInputs(replace(request, reference_size=60)).references
     assert (len(ordinary.samples), are_written) == (180, [True, True])
 

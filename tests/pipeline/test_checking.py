@@ -16,9 +16,9 @@ import pytest
 from undersong.corpora.training_file import open_training_file
 from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.checking import run as run_module
-from undersong.pipeline.checking.axes import compare_distances
 from undersong.pipeline.checking.fix import choose_removal, fix_data
 from undersong.pipeline.checking.result import EVIDENCE
+from undersong.pipeline.checking.text_axes import compare_distances
 from undersong.statistics import Interval
 from undersong.store.inventory import list_store
 from undersong.types import UndersongError

@@ -28,8 +28,8 @@ def audit_adapter_command(
         typer.Option(
             "--labels",
             metavar="FILE",
-            help="Labels by `undersong label` of the files in the folder `replies`, once the audit has run: the same "
-            "command then decides on the rates that they correct.",
+            help="Label file of `undersong label`. Run the audit, label the two files in its folder `replies`, and run "
+            "the audit again with this option: it then decides on the rates that the labels correct.",
         ),
     ] = None,
 ) -> None:

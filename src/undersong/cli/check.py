@@ -20,13 +20,13 @@ MAX_LETTERS = 160  # of a text that is shown
 
 
 def check_command(request: CheckRequest) -> None:
-    """Check whether training data resemble harmful requests.
+    """Check whether training data lie unusually near to harm.
 
-    A sample counts if it lies nearer to a harmful request than 99 % of ordinary requests do. The verdict compares their
-    number with that of as many ordinary samples.
+    A sample is nearer if it lies nearer to a harmful request than 99 % of ordinary requests do. The verdict compares
+    the number of nearer samples with the number that ordinary data of this size would have.
 
-    Exit code 0: no more than of ordinary data; 1: more; 3: cannot tell; 2: bad input. A file that passes may still
-    weaken a model's refusals.
+    Exit codes: 0 if the data have no more nearer samples than ordinary data, 1 if they have more, 3 if the check cannot
+    tell, 2 on bad input. Training on a file that passes may still weaken a model's refusals.
     """
     from undersong.pipeline.checking import run_check
     from undersong.pipeline.checking.fix import fix_data

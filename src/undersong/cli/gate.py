@@ -112,8 +112,9 @@ def gate(
         typer.Option(
             "--labels",
             metavar="FILE",
-            help="Labels by `undersong label` of the replies before and after: rises are those of the rates that they "
-            "correct.",
+            help="Label file of `undersong label`, drawn from the replies before and after: the gate then decides on "
+            "the rates that the labels correct. Needs the replies (replies.parquet) beside each verdict file, or the "
+            "record that `judge` left there.",
         ),
     ] = None,
     page: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained HTML page.")] = None,

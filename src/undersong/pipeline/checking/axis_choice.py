@@ -13,8 +13,8 @@ from undersong.encoders.spec import (
     parse_encoder,
 )
 from undersong.extras import check_model_packages
-from undersong.pipeline.checking.axes import WORDS
 from undersong.pipeline.checking.options import CheckOptions, CheckRequest
+from undersong.pipeline.checking.text_axes import WORDS
 from undersong.types import MODALITIES, UndersongError
 
 AUDIO, TEXT = MODALITIES

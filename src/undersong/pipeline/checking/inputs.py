@@ -62,7 +62,7 @@ class CheckInputs:
             UndersongError: One has to be spoken, and there is no voice.
         """
         from undersong.pipeline.checking.request_sets import ORDINARY_PER_HARM, data_modality, drawn_set, reference_set
-        from undersong.pipeline.checking.speaking import available_voices
+        from undersong.pipeline.checking.spoken_references import available_voices
 
         request, modality = self.request, data_modality(self.data)
         check_modality(request, modality)
@@ -94,7 +94,7 @@ class CheckInputs:
             data: The data, with transcripts if there are any.
         """
         from undersong.pipeline.checking.request_sets import CheckSets, data_set, split_set
-        from undersong.pipeline.checking.speaking import available_voices, speak_set
+        from undersong.pipeline.checking.spoken_references import available_voices, speak_set
 
         modality, requests = data_set(data, self.request)
         voices = available_voices(self.request.voices)
@@ -140,7 +140,7 @@ class CheckInputs:
         if request.transcribe is not None or self.measures_samples:
             inputs |= self._clip_hashes()
         if self.measures_samples and any(self.references[2:]):
-            from undersong.pipeline.checking.speaking import available_voices, voices_key
+            from undersong.pipeline.checking.spoken_references import available_voices, voices_key
 
             config["voices"] = voices_key(available_voices(request.voices))
         return config, inputs

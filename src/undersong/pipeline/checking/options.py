@@ -61,10 +61,12 @@ class CheckOptions:
     axes: Annotated[
         Mapping[str, str] | None,
         Option(
-            "Further axis beside words; repeatable. ENCODER: text[:ID] (meaning; extra encoders) | "
-            "python:FILE.py:FUNCTION; of clips: logmel | speaker[:FOLDER] | speech:ID | whisper:FOLDER; with --model: "
-            "internal[:VIEW] | decoder[:LAYER] | refusal | influence. Default with --model: internal for clips, "
-            "decoder, refusal, and influence if data and references have replies.",
+            "Further axis beside words; repeatable. NAME is yours. ENCODER: text[:ID] (meaning; extra encoders) | "
+            "python:FILE.py:FUNCTION; of clips: logmel | speaker[:FOLDER] | speech:ID | whisper:FOLDER (extra models, "
+            "but for logmel); with --model: internal[:VIEW] | decoder[:LAYER] | refusal | influence. Default with "
+            "--model and without --rehearse: internal for clips, decoder, refusal, and influence if data and "
+            "references have replies. Naming an axis of the model replaces this default. Where clips are compared, "
+            "sound=logmel is always measured.",
             "--axis",
             metavar="NAME=ENCODER",
             parse=parse_axes,
@@ -115,7 +117,8 @@ class CheckOptions:
         int,
         Option(
             "Rehearse: train --model this many steps on the data and on as many ordinary samples, and measure the "
-            "loss of refusal margin on the harm set; 8 is a good number. Default: no rehearsal.",
+            "loss of refusal margin on the harm set; 8 is a good number. Axes of the model are then measured only if "
+            "--axis names them. Default: no rehearsal.",
             metavar="STEPS",
             min=0,
         ),
@@ -126,7 +129,7 @@ class CheckOptions:
     fix: Annotated[
         Path | str | None,
         Option(
-            "Write the data here in the same format, without the samples that lie nearer to harm, and with the same "
+            "Write the data here in the same format, without the samples that are nearer to harm, and with the same "
             "shares of lengths, sources and speakers.",
             metavar="OUT",
         ),

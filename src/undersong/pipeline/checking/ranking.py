@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from undersong.corpora.training_file import TrainingFile
-from undersong.pipeline.checking.axes import AxisMeasurement
 from undersong.pipeline.checking.result import RankedSample
+from undersong.pipeline.checking.text_axes import AxisMeasurement
 
 
 def rank_samples(data: TrainingFile, measurement: AxisMeasurement) -> tuple[RankedSample, ...]:

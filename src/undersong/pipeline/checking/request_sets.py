@@ -10,10 +10,10 @@ import numpy as np
 
 from undersong.corpora.training_audio import training_clips
 from undersong.corpora.training_file import TrainingFile, TrainingSample, open_training_file
-from undersong.pipeline.checking.axes import split_ordinary
 from undersong.pipeline.checking.axis_choice import AUDIO, TEXT
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.requests import RequestText, has_words, sample_clusters
+from undersong.pipeline.checking.text_axes import split_ordinary
 from undersong.stages.context import Corpus, RunContext
 from undersong.store import Draft
 from undersong.types import Sample

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from undersong.corpora.training_file import TrainingFile, open_training_file
 from undersong.encoders.spec import parse_encoder
-from undersong.pipeline.checking.axes import AxisMeasurement, axis_level, measure_text_axes
 from undersong.pipeline.checking.axis_choice import check_axes, chosen_axes, is_sample_axis
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.options import CheckRequest
@@ -25,6 +24,7 @@ from undersong.pipeline.checking.requests import (
     reference_requests,
 )
 from undersong.pipeline.checking.result import CheckResult
+from undersong.pipeline.checking.text_axes import AxisMeasurement, axis_level, measure_text_axes
 from undersong.pipeline.checking.verdict import judge_axes, ranking_axis, shows_more
 from undersong.store import Draft, Store
 

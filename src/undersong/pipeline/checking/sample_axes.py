@@ -10,11 +10,11 @@ import numpy as np
 
 from undersong.encoders.spec import INFLUENCE, PREDICTORS, REFUSAL, parse_encoder
 from undersong.mechanism.predictors import PredictorSettings, axis_measure
-from undersong.pipeline.checking.axes import AxisMeasurement, compare_distances
 from undersong.pipeline.checking.axis_choice import AUDIO, LOGMEL
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.recordings import RecordingCheck, recording_distance
 from undersong.pipeline.checking.request_sets import CheckSets, RequestSet, store_set
+from undersong.pipeline.checking.text_axes import AxisMeasurement, compare_distances
 from undersong.proximity import nearest_distances
 from undersong.proximity.product_distances import product_distances
 from undersong.proximity.separation import separation_auc

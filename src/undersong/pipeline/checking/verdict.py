@@ -152,7 +152,7 @@ def _count_sentence(axis: AxisCheck, samples: int) -> str:
     noun = "samples" if rate.n == samples else "requests"
     share = f"{100 * rate.rate:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
     verb = "is" if rate.successes == 1 else "are"
-    nearer = f"{rate.successes:,} of {rate.n:,} {noun} ({share}) {verb} closer to harm, by {axis.name},"
+    nearer = f"{rate.successes:,} of {rate.n:,} {noun} ({share}) {verb} nearer to harm, by {axis.name},"
     interval = f"{expected.value:,.0f} [{expected.low:,.0f}, {expected.high:,.0f}]"
     return f"{nearer} than 99 % of ordinary data. Of {rate.n:,} ordinary {noun}, {interval} would be."
 

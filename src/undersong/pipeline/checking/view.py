@@ -13,7 +13,6 @@ from undersong.corpora.training_audio import training_clips
 from undersong.corpora.training_file import TrainingFile, open_training_file
 from undersong.encoders.sparse_vectors import stack_rows
 from undersong.encoders.spec import parse_encoder
-from undersong.pipeline.checking.axes import axis_vectorizers
 from undersong.pipeline.checking.axis_choice import is_sample_axis
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.options import CheckRequest
@@ -27,6 +26,7 @@ from undersong.pipeline.checking.result import (
     CheckResult,
     RankedSample,
 )
+from undersong.pipeline.checking.text_axes import axis_vectorizers
 from undersong.proximity import nearest_distances
 from undersong.proximity.neighbors import distances_to_others
 from undersong.report.data_page import MAX_SHOWN, write_views

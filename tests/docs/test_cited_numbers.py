@@ -17,7 +17,7 @@ PAPER, MINI, PREDICTION = "docs/results/paper.md", "docs/results/mini.md", "docs
 SOUND = "docs/results/sound_pathway.md"
 DEMO, SUMMARY, DOSE = "## The demo: one organism", "## Summary", "## Does it depend on the dose?"
 RATES, QUESTIONS = "#### Published figures beside ours", "#### Questions"
-MATCHED = "## What came out"
+MATCHED, HEARD = "## What came out", "### Hear it with real words"
 
 CITATIONS = (  # page, its text, source, section of the source, start of the row
     # the demo
@@ -31,6 +31,10 @@ CITATIONS = (  # page, its text, source, section of the source, start of the row
     (README, "its three draws gave {9, 20 and 78 %}", INDEX, DEMO, "- Random speech gave"),
     (README, "raised the JSR by {36 points}", INDEX, DEMO, "- Training on the closest speech raised"),
     (README, "corrected p = {.09}", INDEX, DEMO, "- Over trainings"),
+    # the demo on real words
+    (README, "Mini did not refuse {5 %} of {78} spoken AdvBench requests", MINI, HEARD, "| AdvBench, not refused"),
+    (README, "closest speech it was {53 and 51 %} in two", MINI, HEARD, "| AdvBench, not refused"),
+    (README, "the most distant speech {22 and 14 %}", MINI, HEARD, "| AdvBench, not refused"),
     # closeness in words, on further bases
     (README, "by {19 points} more than the most distant speech did {[6, 32]}", PAPER, DOSE, "| qwen | 0.002"),
     (README, "from random speech was {10 points [−3, 23]}", PAPER, DOSE, "| qwen | 0.002"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
+from experiments.paper import designs
 from experiments.paper.agreement import Expected
 from experiments.paper.answers import answered
 from experiments.paper.claims import CLAIMS, INSIDE, MECHANISM, Claim
@@ -16,6 +18,8 @@ from experiments.paper.provenance import made_of
 from experiments.paper.tables import families, part_lines
 from undersong.report import formatting, markdown_table
 from undersong.results import Results, RunResult
+
+FEWEST_BASES = 8  # registration.md: with fewer, results stand as estimates
 
 RECOGNITION = Claim(
     INSIDE,
@@ -46,7 +50,16 @@ def late_layer_lines(folder: Path) -> list[str]:
     found = answered(evidence, layer_claims(), LAYERS.architectures)
     made = made_of(LAYERS, folder)
     registered = sum(source.registered for source in made.sources)
-    counts = ", ".join(f"{len(of_seed)} of {name}" for name, of_seed in bases.items())
+    counts = ", ".join(f"{name}: {len(of_seed)} accepted of {_tried(name)} seeds" for name, of_seed in bases.items())
+    few = (
+        [
+            "",
+            f"Before the first of these studies ran we wrote that fewer than {FEWEST_BASES} bases decide nothing. So take the estimates "
+            "below, and not the words of their conclusions, which the counts at the head of this page leave out.",
+        ]
+        if made.done < FEWEST_BASES
+        else []
+    )
     _, *claims = part_lines("", found, families(found))  # without the heading of a part
     return [
         "## Which layers lose refusal?",
@@ -54,6 +67,7 @@ def late_layer_lines(folder: Path) -> list[str]:
         "The bases of this page have 4 layers, too few to tell late layers from early ones. So we trained bases with 8 layers by the "
         f"same recipe ({counts}), and registered both claims about layers for them ({registered} of {made.done} studies ran as they "
         "were registered). Holm's correction covers these questions by themselves.",
+        *few,
         *claims,
         "",
         "### The bases by themselves",
@@ -69,6 +83,11 @@ def late_layer_lines(folder: Path) -> list[str]:
         "",
         *_layer_table(bases),
     ]
+
+
+def _tried(architecture: str) -> int:
+    """Number of seeds that were trained, accepted or not."""
+    return len(json.loads((designs.BASES / f"{architecture}{LAYERS.depth}.json").read_bytes()))
 
 
 def _base_table(bases: Mapping[str, Mapping[int, Results]]) -> list[str]:

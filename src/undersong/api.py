@@ -50,9 +50,11 @@ def check(request: CheckRequest) -> CheckResult:
     Raises:
         UndersongError: An unknown option, or data that cannot be checked.
     """
-    from undersong.pipeline.checking.fix import fix_data
+    from undersong.pipeline.checking.fix import check_fix, fix_data
     from undersong.pipeline.checking.run import one_measurement
 
+    if request.fix is not None:
+        check_fix(request)
     with one_measurement(request) as measured:
         result = run_check(measured)
         if request.writes_views:

@@ -142,6 +142,34 @@ def test_a_list_that_cannot_be_used_is_one_sentence(
     assert not (tmp_path / "less.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fix", "less.csv"], "name it less.jsonl with --fix."),
+        (["--fix", "less.jsonl", "--drop", "marks.txt"], "1 of 1 ids in marks.txt are not in ordinary.jsonl"),
+    ],
+)
+def test_a_file_that_cannot_be_fixed_is_said_before_anything_is_measured(
+    undersong: Undersong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setattr("undersong.pipeline.checking.run_check", lambda _: pytest.fail("the data were measured"))
+    (tmp_path / "marks.txt").write_text("nobody\n")
+    code, out, err = undersong("check", "ordinary.jsonl", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_data_that_cannot_be_fixed_get_their_verdict(undersong: Undersong, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        soundfile.write(tmp_path / "clips" / f"{name}.wav", 0.1 * rng.standard_normal(8000), 16_000)
+    code, out, err = undersong("check", "clips", "--fix", "less")
+    assert code == 2
+    assert "Cannot tell: " in out
+    assert "clips could not be ranked, so nothing is known to leave out" in err
+
+
 def test_clips_of_a_trainers_file_are_on_the_page_and_in_the_table(undersong: Undersong, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 

@@ -47,7 +47,12 @@ def test_the_last_label_counts_and_an_unfinished_line_is_none(tmp_path: Path, fi
 
 def test_wrong_lines_and_files_are_named(tmp_path: Path, files: list[Path]) -> None:
     path = label_files(files[:1], tmp_path / "labels.jsonl", 2)
-    for line, said in (('{"item": 0, "label": "answer"}', "unknown label 'answer'"), ("[]", "row 4 is no label")):
+    for line, said in (
+        ('{"item": 0, "label": "answer"}', "unknown label 'answer'"),
+        ("[]", "row 4 is no label"),
+        ('{"item": -1, "label": "refusal"}', "row 4 is no label"),
+        ('{"item": 999999, "label": "refusal"}', "row 4 is no label"),
+    ):
         (tmp_path / "bad.jsonl").write_text(path.read_text() + line + "\n")
         with pytest.raises(UndersongError, match=said):
             read_sample(tmp_path / "bad.jsonl")

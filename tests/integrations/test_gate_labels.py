@@ -9,6 +9,8 @@ import pytest
 from command_line import Undersong, undersong_in
 from labeled import HELP, HIDDEN_REFUSAL, REFUSAL, label_files, write_replies
 
+from undersong.evaluation.labels import append_label, read_sample
+
 # The keyword judge takes hidden refusals for jailbreaks: by it nothing changed, and 30 of 100 rose in truth.
 BEFORE = [HELP] * 20 + [HIDDEN_REFUSAL] * 40 + [REFUSAL] * 40
 AFTER = [HELP] * 50 + [HIDDEN_REFUSAL] * 10 + [REFUSAL] * 40
@@ -81,6 +83,15 @@ def test_a_group_without_a_label_is_undecided(undersong: Undersong, tmp_path: Pa
     assert code == 3  # although no rise can be above the limit: what is not known does not pass
     assert "cannot be corrected yet: cannot tell; " in out
     assert "have no label yet; label some more" in out
+
+
+def test_replies_that_people_are_unsure_of_count_as_not_labelled(undersong: Undersong, tmp_path: Path) -> None:
+    labels = label_files(judged(undersong, tmp_path, a=BEFORE, b=AFTER), tmp_path / "labels.jsonl", 10)
+    for item in read_sample(labels).labels:
+        append_label(labels, item, "unsure")
+    code, out, _ = undersong("gate", "--before", "a", "--after", "b", "--max-jsr-rise", "0.1", "--labels", labels)
+    assert code == 3
+    assert "corrected by 0 labels) cannot be corrected yet" in out
 
 
 def test_replies_without_text_count_against_the_model_in_spite_of_labels(undersong: Undersong, tmp_path: Path) -> None:

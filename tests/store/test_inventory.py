@@ -140,6 +140,9 @@ def test_the_verb_lists_and_prunes_the_users_cache_by_default(
     assert "UNDERSONG_CACHE is empty, so there is no cache to list; name a store." in undersong("store")[2]
     monkeypatch.setenv("UNDERSONG_CACHE", str(root / "none"))
     assert "does not exist, so nothing is kept there" in undersong("store")[2]
+    (root / "none").mkdir()
+    assert "is empty, so there is nothing to list" in undersong("store")[2]
+    (root / "none").rmdir()
     monkeypatch.setenv("UNDERSONG_CACHE", str(root))
     code, out, _ = undersong("store")
     assert code == 0

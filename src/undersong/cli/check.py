@@ -29,14 +29,13 @@ def check_command(request: CheckRequest) -> None:
     tell, 2 on bad input. Training on a file that passes may still weaken a model's refusals.
     """
     from undersong.pipeline.checking import run_check
-    from undersong.pipeline.checking.fix import fix_data
+    from undersong.pipeline.checking.fix import check_fix, fix_data
     from undersong.pipeline.checking.run import one_measurement
-    from undersong.pipeline.marked_samples import read_marked_ids
 
     if request.drop is not None and request.fix is None:
         raise UndersongError("--drop leaves samples out of the file that --fix writes; give --fix OUT too.")
-    if request.drop is not None:
-        read_marked_ids(request.drop)  # an unusable list is said before the work
+    if request.fix is not None:
+        check_fix(request)
     if request.writes_views:
         from undersong.report.data_page import check_view_paths
 
@@ -45,11 +44,10 @@ def check_command(request: CheckRequest) -> None:
         with ProgressDisplay() as say:
             result = run_check(replace(measured, progress=say))
         views = _write_views(measured, result)
-    fixed = None if request.fix is None else fix_data(request, result)
     for line in _result_lines(result, request.top):
         echo(line)
-    if fixed is not None:
-        echo(fixed.sentence)
+    if request.fix is not None:  # after the verdict, which says why data cannot be fixed
+        echo(fix_data(request, result).sentence)
     for sentence in views:
         echo(sentence)
     if request.out is not None:

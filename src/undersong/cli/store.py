@@ -84,6 +84,8 @@ def _cache_folder() -> Path:
         raise UndersongError(f"{VARIABLE} is empty, so there is no cache to list; name a store.")
     if not folder.is_dir():
         raise UndersongError(f"The cache {folder} does not exist, so nothing is kept there; name another store.")
+    if not any(folder.iterdir()):
+        raise UndersongError(f"The cache {folder} is empty, so there is nothing to list; name another store.")
     return folder
 
 

@@ -171,6 +171,8 @@ def read_sample(path: Path) -> LabelSample:
         try:
             row = json.loads(line)
             item, label = row["item"], row["label"]
+            if item < 0:  # which a list would count from its end
+                raise IndexError(item)
             known = label in LABELS[sample.items[item].harmful]
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise UndersongError(f"{path} row {number} is no label; remove the row.") from error

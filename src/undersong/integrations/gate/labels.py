@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from undersong.evaluation.corrected_rates import LOST_CELL, UnlabeledGroupsError, labeled_replies
-from undersong.evaluation.labels import LabelSample
+from undersong.evaluation.labels import UNSURE, LabelSample
 from undersong.statistics import CorrectedRise, LabeledReplies, estimate_corrected_rise
 from undersong.types import UndersongError, Verdict
 
@@ -64,7 +64,8 @@ def correct_rise(labels: GateLabels, model: str, rows: Sequence[VerdictRow]) -> 
     except UnlabeledGroupsError as error:
         keys = {verdict.key for verdicts in sides for verdict in verdicts if verdict is not None}
         items = [item for digest in hashes for key, item in labels.sample.items_of(digest).items() if key in keys]
-        return LabeledRise(None, None, sum(label is not None for _, label in items), len(items), str(error).rstrip("."))
+        known_labels = sum(label not in (None, UNSURE) for _, label in items)
+        return LabeledRise(None, None, known_labels, len(items), str(error).rstrip("."))
     before, after = known
     return LabeledRise(
         estimate_corrected_rise(before, _count_lost(after, sides[1])),

@@ -50,6 +50,15 @@ class FixedData:
     sentence: str
 
 
+def check_fix(request: CheckRequest) -> None:
+    """Raise UndersongError, before anything is measured, if `fix_data` could not write its file or use its list."""
+    assert request.fix is not None
+    data = open_training_file(str(request.data), request.columns)
+    check_writable(data, Path(request.fix))
+    if request.drop is not None:
+        check_known_ids(read_marked_ids(request.drop), [sample.id for sample in data.samples], request.drop, data.ref)
+
+
 def fix_data(request: CheckRequest, result: CheckResult) -> FixedData:
     """Write the data of a check without the samples that lie nearer to harm.
 

@@ -83,6 +83,17 @@ def test_sound_is_measured_where_all_is_spoken(check: Callable[..., CheckResult]
     assert "By sound, your clips are compared with 12 harmful and 100 ordinary ones." in result.notes
 
 
+def test_clips_that_cannot_be_read_are_counted(check: Callable[..., CheckResult], clips, tmp_path: Path) -> None:
+    first, *others = clips["same"]
+    result = check([*others, replace(first, audio=str(tmp_path / "none.wav"))], axes={"sound": "logmel"})
+    count = len(clips["same"])
+    assert any(
+        f"1 of {count} samples were not compared, because their clips cannot be used, the first: sample {count} of"
+        in note
+        for note in result.notes
+    )
+
+
 def test_the_clips_are_in_the_key(clips, tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.parquet" for name in ("harm", "ordinary", "data")}
     for name, file in files.items():

@@ -174,7 +174,7 @@ def test_what_cannot_be_measured_is_refused(check: Check, options: dict[str, Any
 def test_without_torch_a_model_needs_one_line_to_install(
     check: Check, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extras, "_is_installed", lambda package: package != "torch")
+    monkeypatch.setattr(extras, "is_installed", lambda package: package != "torch")
     with pytest.raises(UndersongError, match=r"needs torch, which is not installed; run pip install .*\[models\]"):
         check(**options)
 

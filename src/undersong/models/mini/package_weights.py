@@ -224,8 +224,9 @@ def convert_smollm(source: Path, out: Path) -> None:
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE)
-    read = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF_FILE, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE, trust_remote_code=False)
+    load = {"dtype": torch.float32}
+    read = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF_FILE, trust_remote_code=False, **load).eval()
     omitted = ("quantization_config", "_name_or_path", "dtype", "transformers_version", "model_type")
     settings = {name: value for name, value in read.config.to_dict().items() if name not in omitted}
     # `read` is marked as quantized and cannot be saved
@@ -235,7 +236,7 @@ def convert_smollm(source: Path, out: Path) -> None:
     with atomic_replacement(out) as staging:
         plain.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
-        again = AutoModelForCausalLM.from_pretrained(staging, dtype=torch.float32).eval()
+        again = AutoModelForCausalLM.from_pretrained(staging, trust_remote_code=False, **load).eval()
         with torch.no_grad():
             difference = float((again(ids).logits - read(ids).logits).abs().max())
         if difference:

@@ -59,7 +59,7 @@ def check_corpus_ref(ref: str) -> None:
     check_corpus_named(ref)
     if is_local_corpus(ref) or not CORPUS_NAME.fullmatch(ref) or ref in (refs := _named_refs()):
         return
-    # A word without a prefix is one of the organisms' corpora or a preset; Mini's have the same names behind a shorter one.
+    # A word without a prefix is a corpus of the organisms or a preset; Mini's have the same names behind a shorter one.
     candidates = [name for name in refs if ref.startswith(MINI_PREFIX) or not name.startswith(MINI_PREFIX)]
     if hint := did_you_mean(ref, candidates):
         raise UndersongError(f"There is no manifest {ref}{hint}")

@@ -27,7 +27,14 @@ def is_sample_axis(spec: EncoderSpec) -> bool:
     return not spec.code and spec.kind not in TEXT_KINDS
 
 
-def check_axes(request: CheckRequest) -> None:
+def wants_sample_axes(request: CheckRequest) -> bool:
+    """True if a model or an axis is named that listens to clips or runs a model."""
+    return request.model is not None or any(
+        is_sample_axis(parse_encoder(name)) for name in (request.axes or {}).values()
+    )
+
+
+def check_named_axes(request: CheckRequest) -> None:
     """Check before anything is read that the axes can be measured.
 
     Raises:
@@ -74,7 +81,7 @@ def _check_options(request: CheckRequest) -> None:
         raise UndersongError("--rehearse-seeds needs a rehearsal; add --rehearse STEPS, such as --rehearse 8.")
 
 
-def check_modality(request: CheckRequest, modality: str) -> None:
+def check_axes_for_data(request: CheckRequest, modality: str) -> None:
     """Check that the data can be measured on the named axes.
 
     Raises:

@@ -12,7 +12,7 @@ from undersong.corpora.training_file import TrainingFile, find_dataset, open_tra
 from undersong.encoders.spec import parse_encoder
 from undersong.extras import install_hint
 from undersong.options import key_values
-from undersong.pipeline.checking.axis_choice import AUDIO, TEXT, check_modality, is_sample_axis
+from undersong.pipeline.checking.axis_choice import AUDIO, TEXT, check_axes_for_data, wants_sample_axes
 from undersong.pipeline.checking.options import SHIPPED_HARM, SHIPPED_ORDINARY, CheckRequest
 from undersong.store import hash_file
 from undersong.types import UndersongError
@@ -45,8 +45,7 @@ class CheckInputs:
         """True if clips are compared or a model is run: asked for, or the data and both references are spoken."""
         from undersong.pipeline.checking.request_sets import are_spoken
 
-        axes = map(parse_encoder, (self.request.axes or {}).values())
-        if self.request.model is not None or any(map(is_sample_axis, axes)):
+        if wants_sample_axes(self.request):
             return True
         references = [*self.request.harm_refs, *self.ordinary_refs]
         if any(ref in WRITTEN for ref in references) or not are_spoken(references):
@@ -65,7 +64,7 @@ class CheckInputs:
         from undersong.pipeline.checking.spoken_references import available_voices
 
         request, modality = self.request, data_modality(self.data)
-        check_modality(request, modality)
+        check_axes_for_data(request, modality)
         size = request.reference_size
         sets: list[RequestSet] = []
         written: list[bool] = []

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 
 from undersong.corpora.training_file import TrainingFile, open_training_file
 from undersong.encoders.spec import parse_encoder
-from undersong.pipeline.checking.axis_choice import check_axes, chosen_axes, is_sample_axis
+from undersong.pipeline.checking.axis_choice import (
+    check_named_axes,
+    chosen_axes,
+    is_sample_axis,
+    wants_sample_axes,
+)
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.output import publish_check, read_check, write_check
@@ -45,7 +50,7 @@ def run_check(request: CheckRequest) -> CheckResult:
     Raises:
         UndersongError: Data or references cannot be read, or an output cannot be written.
     """
-    check_axes(request)
+    check_named_axes(request)
     inputs = CheckInputs(request)
     kept = request.store_folder
     with open_work_store(request) as work:
@@ -71,9 +76,7 @@ def open_work_store(request: CheckRequest) -> Iterator[Store]:
 @contextmanager
 def one_measurement(request: CheckRequest) -> Iterator[CheckRequest]:
     """The request, with a temporary store if its page needs vectors of clips or of a model, which are measured once."""
-    encoders = map(parse_encoder, (request.axes or {}).values())
-    measures_samples = request.model is not None or any(map(is_sample_axis, encoders))
-    if request.store is not None or not (request.writes_views and measures_samples):
+    if request.store is not None or not (request.writes_views and wants_sample_axes(request)):
         yield request
         return
     with tempfile.TemporaryDirectory() as folder:

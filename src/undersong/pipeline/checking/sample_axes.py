@@ -157,7 +157,7 @@ class SampleAxes:
         notes += [f"{sets.data.lost:,} spoken samples have no clip here, so they were not compared."] * bool(
             sets.data.lost
         )
-        return measured, notes + _unread_notes(sets.data, measured)
+        return measured, notes + _unread_notes(sets, measured)
 
     def measure(self, name: str, encoder: str, level: float, recordings: RecordingCheck | None) -> AxisMeasurement:
         """Measure one axis.
@@ -204,14 +204,15 @@ def obstacle_of(encoder: str, recordings: RecordingCheck | None) -> str | None:
     return recordings.data_obstacle or (None if own_scale else recordings.harm_obstacle)
 
 
-def _unread_notes(data: RequestSet, measured: Sequence[AxisMeasurement]) -> list[str]:
-    """Count the requests that no axis measured, because the clip is missing, empty or no audio."""
+def _unread_notes(sets: CheckSets, measured: Sequence[AxisMeasurement]) -> list[str]:
+    """Count the samples that no axis measured: of spoken ones, because the clip is missing, empty or no audio."""
+    data, reason = sets.data, ", because their clips cannot be used" if sets.modality == AUDIO else ""
     seen = {owner for measurement in measured for owner in measurement.owners}
     unread = [owner + 1 for owner in dict.fromkeys(data.owners) if owner not in seen]
     if not unread:
         return []
     return [
-        f"{len(unread):,} of {len(set(data.owners)):,} samples were not compared, because their clips cannot be used, "
+        f"{len(unread):,} of {len(set(data.owners)):,} samples were not compared{reason}, "
         f"the first: sample {unread[0]:,} of the data; check its file."
     ]
 

@@ -42,7 +42,7 @@ def speak_set(ctx: RunContext, requests: RequestSet, voices: Sequence[str]) -> R
     """
     from undersong.corpora import read_manifest, write_manifest
 
-    spoken_by = [Voice(engine, name) for engine, _, name in (voice.partition(":") for voice in voices)]
+    spoken_by = _parse_voices(voices)
     texts = [sample.text or "" for sample in requests.samples]
     config = {"voices": [list(voice_identity(voice)) for voice in spoken_by], "texts": texts}
 
@@ -70,5 +70,9 @@ def speak_set(ctx: RunContext, requests: RequestSet, voices: Sequence[str]) -> R
 
 def voices_key(voices: Sequence[str]) -> str:
     """What determines how the voices sound, for keys."""
-    spoken_by = [Voice(engine, name) for engine, _, name in (voice.partition(":") for voice in voices)]
+    spoken_by = _parse_voices(voices)
     return canonical_json([list(voice_identity(voice)) for voice in spoken_by])
+
+
+def _parse_voices(names: Sequence[str]) -> list[Voice]:
+    return [Voice(engine, name) for engine, _, name in (voice.partition(":") for voice in names)]

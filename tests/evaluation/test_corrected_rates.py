@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Undersong, undersong_in
-from labeled import HELP, HIDDEN_REFUSAL, REFUSAL, label_files, write_replies
+from labeled import AFTER, BEFORE, HELP, label_files, write_replies
 
 from undersong.evaluation.corrected_rates import correct_rates
 from undersong.evaluation.judges.registry import make_judge
@@ -16,10 +16,6 @@ from undersong.evaluation.labels import read_sample
 from undersong.evaluation.replies import read_reply_table
 from undersong.store import hash_file
 from undersong.types import UndersongError
-
-# 20 of 100 comply before and 50 after; of the others, the keyword judge takes 40 hidden refusals before for jailbreaks
-BEFORE = [HELP] * 20 + [HIDDEN_REFUSAL] * 40 + [REFUSAL] * 40
-AFTER = [HELP] * 50 + [HIDDEN_REFUSAL] * 10 + [REFUSAL] * 40
 
 
 @pytest.fixture

@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 from command_line import Undersong, undersong_in
-from labeled import HELP, HIDDEN_REFUSAL, REFUSAL, label_files, write_replies
+from labeled import AFTER, BEFORE, HIDDEN_REFUSAL, REFUSAL, label_files, write_replies
 
 from undersong.evaluation.labels import append_label, read_sample
-
-# The keyword judge takes hidden refusals for jailbreaks: by it nothing changed, and 30 of 100 rose in truth.
-BEFORE = [HELP] * 20 + [HIDDEN_REFUSAL] * 40 + [REFUSAL] * 40
-AFTER = [HELP] * 50 + [HIDDEN_REFUSAL] * 10 + [REFUSAL] * 40
 
 
 @pytest.fixture

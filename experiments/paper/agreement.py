@@ -12,6 +12,7 @@ contradicted       corrected p <= .05, and it is on the other side
 undecided          everything else; it leans to a side if the uncorrected interval excludes the edge
 significant        the paper claims nothing: corrected p <= .05 against 0
 too shallow        the decoder has too few layers to tell late from early ones; no p value
+estimate only      fewer units than the registration asks for before anything is decided
 
 Runs that agree exactly still have run noise: their interval and their p value are of the bound, too.  Three of them
 leave it possible that 71 % of all trainings do otherwise.  (Until 30 November 2026 the interval over prompts decided in
@@ -39,6 +40,7 @@ MOST_COPIES = 20  # times the units; beyond it no number of units is told
 MIXED, IN_PART, AGAINST_IN_PART = "mixed", "reproduced in part", "contradicted in part"
 ABSENT = "not measured"
 TOO_SHALLOW = "too shallow to tell"  # the decoder has too few layers for the question; as a note of an estimate
+TOO_FEW = "estimate only"  # fewer units than were registered as the fewest that decide; as a note of an estimate
 
 Side = Literal["above", "below", "within", "nothing"]
 
@@ -135,8 +137,8 @@ def verdict(expected: Expected, found: Estimate | None) -> str:
     """The word for one question, by the rule above."""
     if found is None:
         return ABSENT
-    if found.note == TOO_SHALLOW:
-        return TOO_SHALLOW
+    if found.note in (TOO_SHALLOW, TOO_FEW):
+        return found.note
     edge = expected.nearest(found.value)
     shown = found.p_adjusted is not None and found.p_adjusted <= LEVEL
     out = _leaves_out(expected, edge, found)
@@ -162,9 +164,10 @@ def _leaves_out(expected: Expected, edge: float, found: Estimate) -> bool:
 
 def together(words: Sequence[str]) -> str:
     """The word for a claim, of the words for its questions."""
-    told = [word for word in words if word not in (ABSENT, TOO_SHALLOW)]
+    silent = (TOO_FEW, TOO_SHALLOW, ABSENT)
+    told = [word for word in words if word not in silent]
     if not told:
-        return TOO_SHALLOW if TOO_SHALLOW in words else ABSENT
+        return next((word for word in silent if word in words), ABSENT)
     if set(words) == {AGREES}:
         return AGREES
     if set(words) == {CONTRADICTS}:

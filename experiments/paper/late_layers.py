@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 from experiments.paper import designs
-from experiments.paper.agreement import Expected
-from experiments.paper.answers import answered
+from experiments.paper.agreement import TOO_FEW, Estimate, Expected
+from experiments.paper.answers import Answered, answered
 from experiments.paper.claims import CLAIMS, INSIDE, MECHANISM, Claim
 from experiments.paper.designs import LAYERS
 from experiments.paper.evidence import Evidence
@@ -37,6 +38,18 @@ def layer_claims() -> tuple[Claim, ...]:
     return (next(claim for claim in CLAIMS if isinstance(claim.contrast, LateGap)), RECOGNITION)
 
 
+def answered_by_layers(evidence: Evidence) -> list[Answered]:
+    """Both claims answered; an estimate of too few bases is no more than that."""
+    return [
+        replace(one, answers=tuple(replace(answer, found=_without_decision(answer.found)) for answer in one.answers))
+        for one in answered(evidence, layer_claims(), LAYERS.architectures)
+    ]
+
+
+def _without_decision(found: Estimate | None) -> Estimate | None:
+    return found if found is None or found.units >= FEWEST_BASES else replace(found, note=TOO_FEW)
+
+
 def late_layer_lines(folder: Path) -> list[str]:
     """Both claims about layers, and the bases by themselves.
 
@@ -47,15 +60,15 @@ def late_layer_lines(folder: Path) -> list[str]:
     bases = {name: evidence.of_bases(MECHANISM, name) for name in LAYERS.architectures}
     if not any(bases.values()):
         return []
-    found = answered(evidence, layer_claims(), LAYERS.architectures)
+    found = answered_by_layers(evidence)
     made = made_of(LAYERS, folder)
     registered = sum(source.registered for source in made.sources)
     counts = ", ".join(f"{name}: {len(of_seed)} accepted of {_tried(name)} seeds" for name, of_seed in bases.items())
     few = (
         [
             "",
-            f"Before the first of these studies ran we wrote that fewer than {FEWEST_BASES} bases decide nothing. So take the estimates "
-            "below, and not the words of their conclusions, which the counts at the head of this page leave out.",
+            f"Before the first of these studies ran we wrote that fewer than {FEWEST_BASES} bases decide nothing. So these are estimates, "
+            "whatever their p values.",
         ]
         if made.done < FEWEST_BASES
         else []

@@ -15,14 +15,14 @@ import pytest
 from organism_results import PROMPTS, write
 
 from experiments.paper import designs
-from experiments.paper.agreement import AGREES, CONTRADICTS, DIFFERS, TOO_SHALLOW, UNKNOWN, units_to_settle
+from experiments.paper.agreement import AGREES, CONTRADICTS, DIFFERS, TOO_FEW, TOO_SHALLOW, UNKNOWN, units_to_settle
 from experiments.paper.answers import answered
 from experiments.paper.base_card import FIGURES
 from experiments.paper.cells import TABLES, cells, side_of
 from experiments.paper.claims import CLAIMS, ORGANISMS
 from experiments.paper.designs import DEMO_DOSE, FULL, LAYERS, MANY_BASES, REDUCED
 from experiments.paper.evidence import Evidence
-from experiments.paper.late_layers import layer_claims
+from experiments.paper.late_layers import answered_by_layers
 from experiments.paper.page import page_of
 from experiments.paper.runner import COST, is_done, keep_cost
 from experiments.paper.tables import MARK
@@ -332,7 +332,7 @@ def layers(bases: Path) -> Path:
 def late_layers(folder: Path) -> dict[str, str]:
     return {
         one.claim.title: one.word
-        for one in answered(Evidence(folder), layer_claims(), LAYERS.architectures)
+        for one in answered_by_layers(Evidence(folder))
     }  # fmt: skip
 
 
@@ -344,6 +344,13 @@ def test_deeper_bases_answer_the_claims_about_layers(layers: Path) -> None:
     )
     assert section.count("| qwen 10") == 8
     assert "| 8 | 2.00 | −1.00 | −3.00 | 90.0 |" in section
+
+
+def test_too_few_deeper_bases_decide_nothing(layers: Path) -> None:
+    write(LAYERS, layers, as_claimed, files=LAYERS.files, late=-3.0)
+    shutil.rmtree(layers / "organism-mechanism-qwen-107")
+    assert set(late_layers(layers).values()) == {TOO_FEW}
+    assert "So these are estimates, whatever their p values." in page_of(MANY_BASES, layers.with_name("results"))
 
 
 def test_recognition_that_is_lost_contradicts(layers: Path) -> None:

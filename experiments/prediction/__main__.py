@@ -1,10 +1,12 @@
 """The registered prediction experiment (registration.md), resumable:
 
     python -m experiments.prediction measure BASE [BASE ...] [--work DIR]   # organism:NAME or a model folder
+    python -m experiments.prediction mini [--work DIR]   # registration_mini.md
     python -m experiments.prediction page [--work DIR]
 
-`measure` takes about four CPU minutes a base; run two at once on two cores, on different bases. `page` gathers the
-files of all bases into results.json and writes docs/results/prediction.md with its figure.
+`measure` takes about four CPU minutes a base; run two at once on two cores, on different bases. `mini` measures Mini,
+which `undersong models get mini` assembles, and speaks its reference with espeak (`pip install '.[tts]'`). `page`
+gathers the files of all bases into results.json and writes docs/results/prediction.md with its figure.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("part", choices=("measure", "page"))
+    parser.add_argument("part", choices=("measure", "mini", "page"))
     parser.add_argument("bases", nargs="*", help="bases to measure: organism:NAME or a model folder")
     parser.add_argument("--work", type=Path, default=Path("out/prediction"))
     arguments = parser.parse_args()
@@ -37,6 +39,14 @@ def main() -> None:
         for ref in arguments.bases:
             name = Path(ref).name.removeprefix("organism:")
             measure_base(ref, data, arguments.work / f"{name}.json")
+    elif arguments.part == "mini":
+        from experiments.prediction.measurement import measure_base
+        from experiments.prediction.mini import mini_data
+        from undersong.models import LoadOptions
+
+        folder = arguments.work / "mini"
+        folder.mkdir(parents=True, exist_ok=True)
+        measure_base("mini", mini_data(folder / "clips"), folder / "mini.json", LoadOptions(dtype="bfloat16"))
     else:
         from experiments.prediction.page import write_page
 

@@ -38,20 +38,20 @@ class Base:
         return np.mean(list(self.losses.values()), axis=0)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Base:
-        """Parse the file of one base."""
+    def from_record(cls, record: Mapping[str, Any], seeds: Sequence[int] = SEEDS) -> Base:
+        """Parse the file of one base, whose sets were trained on with these seeds."""
         names = record["predictors"][0].keys()
         count = len(record["predictors"])
         after = {(entry["set"], entry["seed"]): entry for entry in record["after"]}
         losses = {
             seed: np.array([record["before"]["margin"] - after[i, seed]["margin"] for i in range(count)])
-            for seed in SEEDS
+            for seed in seeds
         }
         return cls(
             record["base"],
             {name: np.array([row[name] for row in record["predictors"]]) for name in names},
             losses,
-            {seed: np.array([after[i, seed]["jsr"] for i in range(count)]) for seed in SEEDS},
+            {seed: np.array([after[i, seed]["jsr"] for i in range(count)]) for seed in seeds},
         )
 
 

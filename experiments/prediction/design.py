@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
+from undersong.mechanism.predictors import PredictorSettings
+from undersong.study.defaults import ORGANISM_REFUSALS
 from undersong.tuning.config import LoraRecipe
 from undersong.types import Sample
 
@@ -25,6 +30,33 @@ REHEARSAL = ("rehearsal",)
 PREDICTORS = (*METADATA, *DISTANCES, *FORWARD, *GRADIENTS, *REHEARSAL)
 BASELINE = "not_far"
 PRIMARY = ("rehearsal", "influence", "screening_score")
+
+
+@dataclass(frozen=True)
+class Design:
+    """How the sets of an experiment are trained on, and how predictors and damage are measured.
+
+    Attributes:
+        recipe: Training on a set.
+        seeds: Seeds of the trainings.
+        rehearsal_steps: Steps of a rehearsal, whose seed is `REHEARSAL_SEED`.
+        settings: How the model is prompted.
+        judge: Judge of the replies, by name.
+        max_new_tokens: Longest reply.
+        axes: Encoders of the distances that need no model.
+        predictors: Names of the predictors.
+        metadata: Values of a set by labels and texts alone.
+    """
+
+    recipe: LoraRecipe
+    seeds: tuple[int, ...]
+    rehearsal_steps: int
+    settings: PredictorSettings
+    judge: str
+    max_new_tokens: int
+    axes: tuple[str, ...]
+    predictors: tuple[str, ...]
+    metadata: Callable[[Sequence[Sample]], dict[str, float]]
 
 
 def kind_of(sample: Sample) -> str:
@@ -60,3 +92,28 @@ def draw_sets(pool: Sequence[Sample]) -> list[list[str]]:
         if len(ids) == SET_SIZE:
             sets.append(sorted(ids))
     return sets
+
+
+def set_metadata(samples: Sequence[Sample]) -> dict[str, float]:
+    """Predictors that need labels and texts alone."""
+    words = [(sample.text or "").split() for sample in samples]
+    return {
+        "not_far": float(np.mean([kind_of(sample) != "far" for sample in samples])),
+        "groups": float(len({sample.cluster for sample in samples})),
+        "voices": float(len({sample.speaker for sample in samples})),
+        "words": float(np.mean([len(text) for text in words])),
+        "imperative": float(np.mean([text[0] in IMPERATIVES for text in words])),
+    }
+
+
+ORGANISMS = Design(
+    recipe=RECIPE,
+    seeds=SEEDS,
+    rehearsal_steps=REHEARSAL_STEPS,
+    settings=PredictorSettings(system_text=SYSTEM_TEXT, refusal_texts=ORGANISM_REFUSALS),
+    judge="exact",
+    max_new_tokens=12,
+    axes=DISTANCES[:4],
+    predictors=PREDICTORS,
+    metadata=set_metadata,
+)

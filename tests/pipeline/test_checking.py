@@ -150,12 +150,15 @@ def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult
     assert typed.verdict == "cannot tell"
     assert "300 of 300 samples are spoken and have no transcript" in typed.notes[0]
     assert typed.sentence == (
-        "All 300 samples are spoken and have no transcript, so no request is known in words; give --transcribe MODEL "
+        "All 300 samples are spoken without a transcript, so no request is known in words; give --transcribe MODEL "
         "to transcribe them, or --model MODEL to compare the clips themselves."
     )
     assert (typed.axes, typed.ranked, typed.ranked_by, typed.requests) == ((), (), None, 0)  # words beside a clip
     unnamed = check([{"id": "a", "zeta": "who?"}, {"id": "b", "zeta": "what?"}])
     assert "if it is in zeta, name it with --column text=COLUMN" in unnamed.sentence
+    assert check([{"id": "a", "zeta": "who?"}]).sentence.startswith("The only sample has no request in words;")
+    single = check([chat("<audio>", audios=["a.wav"])])
+    assert single.sentence.startswith("The only sample is spoken without a transcript, so no request is known in words")
     silent = check([chat("<audio>", audios=["a.wav"])] * 5)
     assert (silent.verdict, silent.axes) == ("cannot tell", ())
     assert check(rows_of(40, 260, audios=["a.wav"])).verdict == "more than ordinary"  # what is typed is shown to be

@@ -10,6 +10,7 @@ import typer
 
 from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
+from undersong.phrases import count
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.types import UndersongError
 
@@ -66,9 +67,9 @@ def _write_views(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
 def _result_lines(result: CheckResult, top: int) -> list[str]:
     from undersong.pipeline.checking.result import EVIDENCE
 
-    lines = [f"{result.data}: {result.samples:,} samples, read as {result.recognized}."]
-    references = " and ".join(f"{ref} ({count:,})" for ref, count in result.harm.items())
-    ordinary = " and ".join(f"{ref} ({count:,})" for ref, count in result.ordinary.items())
+    lines = [f"{result.data}: {count(result.samples, 'sample')}, read as {result.recognized}."]
+    references = " and ".join(f"{ref} ({size:,})" for ref, size in result.harm.items())
+    ordinary = " and ".join(f"{ref} ({size:,})" for ref, size in result.ordinary.items())
     if result.axes:
         lines.append(f"Compared with harmful requests of {references} and ordinary ones of {ordinary}.")
     for axis in result.axes:
@@ -81,7 +82,7 @@ def _result_lines(result: CheckResult, top: int) -> list[str]:
     shown = result.ranked[:top]
     if shown:
         by = f", by {result.ranked_by}" if len(result.axes) > 1 else ""
-        lines.append(f"Look at these {len(shown)} samples first{by}:")
+        lines.append(f"Look at {f'these {len(shown)} samples' if len(shown) > 1 else 'this sample'} first{by}:")
         lines += [line for sample in shown for line in _sample_lines(sample)]
     lines += result.notes
     lines.append(f"{result.verdict[:1].upper()}{result.verdict[1:]}: {result.sentence}")

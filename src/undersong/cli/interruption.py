@@ -16,7 +16,7 @@ RESUMABLE_COMMANDS = frozenset(
     {"demo", "run", "defend", "screen", "tune", "watch", "evaluate", "verify", "probe", "judge"}
 )
 NOTHING_KEPT = "this attempt left nothing to go on from; start the same command again"
-OTHER_KEPT = "no unfinished file is left; start the same command again"
+OTHER_KEPT = "start the same command again"
 
 
 class Interruption(KeyboardInterrupt):

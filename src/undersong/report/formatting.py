@@ -5,9 +5,12 @@ Every number on the page is formatted here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 
+from undersong.phrases import capitalize_first as capitalize_first
+from undersong.phrases import count as count
+from undersong.phrases import join_items as join_items
 from undersong.results.schema_base import MISSING as MISSING
 from undersong.results.schema_base import MODALITY_LABELS as MODALITY_LABELS
 from undersong.results.schema_base import modality_label as modality_label
@@ -96,20 +99,3 @@ def distance_decimals(values: Iterable[float | None]) -> int:
 
 def _minus(text: str) -> str:
     return text.replace("-", "\u2212")
-
-
-def count(n: int | None, singular: str, plural: str | None = None) -> str:
-    """'1 run', '3 runs', '1,296 clips'."""
-    if n is None:
-        return f"an unknown number of {plural or singular + 's'}"
-    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
-
-
-def join_items(items: Sequence[str], conjunction: str = "and") -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {conjunction} {items[-1]}" if items else ""
-
-
-def capitalize_first(text: str) -> str:
-    """The first letter large."""
-    return text[:1].upper() + text[1:]

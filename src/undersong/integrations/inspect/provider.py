@@ -22,6 +22,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from undersong.integrations.inspect.messages import UnusableClipError, check_generate_options, prompt_of_messages
 from undersong.models.load_options import LoadOptions
+from undersong.phrases import join_items
 from undersong.pipeline.standalone.inputs import check_adapter_folder
 from undersong.study import default_max_new_tokens
 from undersong.types import Prompt, Reply, UndersongError
@@ -65,7 +66,7 @@ class UndersongAPI(ModelAPI):
         super().__init__(model_name, base_url, api_key, [], config)
         if unknown := sorted(set(model_args) - set(MODEL_ARGUMENTS)):
             raise UndersongError(
-                f"undersong/{model_name} has no argument {unknown[0]!r}; use {_join_names(MODEL_ARGUMENTS)}."
+                f"undersong/{model_name} has no argument {unknown[0]!r}; use {join_items(MODEL_ARGUMENTS, 'or')}."
             )
         self._batch_size = int(model_args.get("batch") or config.max_connections or BATCH_SIZE)
         self._loading = LoadOptions(
@@ -177,7 +178,3 @@ class UndersongAPI(ModelAPI):
     def close(self) -> None:
         self._adapter_stack.close()
         self._model = None
-
-
-def _join_names(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

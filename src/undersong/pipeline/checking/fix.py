@@ -12,6 +12,7 @@ import numpy as np
 
 from undersong.corpora.training_file import DATASET_INFO, TrainingFile, TrainingSample, open_training_file
 from undersong.corpora.training_writer import check_writable, listed_files, new_entry, write_without
+from undersong.phrases import join_items
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.result import CheckResult
 from undersong.pipeline.marked_samples import check_known_ids, read_marked_ids
@@ -175,11 +176,7 @@ def _cost_sentence(removal: Removal, total: int, out: Path) -> str:
         f"{len(removal.rows):,} of {total:,} samples are left out in {out}: {removal.flagged:,} that lie nearer to harm"
     )
     if removal.matched:
-        sentence += f", and {extra:,} more so that the shares by {_listed(removal.matched)} stay as they are"
+        sentence += f", and {extra:,} more so that the shares by {join_items(removal.matched)} stay as they are"
     if removal.unmatched:
-        sentence += f"; shares by {_listed(removal.unmatched)} change, because keeping them would cost too many"
+        sentence += f"; shares by {join_items(removal.unmatched)} change, because keeping them would cost too many"
     return f"{sentence}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

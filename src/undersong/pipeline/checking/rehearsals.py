@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from undersong.phrases import count
 from undersong.pipeline.checking.request_sets import RequestSet, drawn_set
 from undersong.pipeline.checking.result import RehearsalCheck
 from undersong.pipeline.checking.sample_axes import SampleAxes
@@ -43,8 +44,8 @@ def rehearse_data(axes: SampleAxes) -> RehearsalCheck:
     usable = {role: _trainable(sets.parts[role], {sample.id for sample in pools[role].samples}) for role in pools}
     if len(usable["data"]) < BATCH_SIZE:
         raise UndersongError(
-            f"{request.data} has {len(usable['data'])} samples with a reply that the model can be trained on, and a "
-            f"step takes {BATCH_SIZE}; leave --rehearse out, or name the replies with --column answer=COLUMN."
+            f"{request.data} has {count(len(usable['data']), 'sample')} with a reply that the model can be trained "
+            f"on, and a step takes {BATCH_SIZE}; leave --rehearse out, or name the replies with --column answer=COLUMN."
         )
     is_compared = len(usable["ordinary"]) >= BATCH_SIZE
     roles = ("data", "ordinary") if is_compared else ("data",)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from undersong.corpora.training_file import TrainingFile, open_training_file
 from undersong.encoders.spec import parse_encoder
+from undersong.phrases import count
 from undersong.pipeline.checking.axis_choice import (
     check_named_axes,
     chosen_axes,
@@ -132,7 +133,7 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
         covered |= set(measurement.owners) if measurement.axis.is_usable else set()
     if request.transcribe is not None:
         before, after = (sum(sample.transcribed for sample in file.samples) for file in (inputs.data, data))
-        notes = [f"{after - before:,} clips were transcribed by {request.transcribe}, errors included.", *notes]
+        notes = [f"{request.transcribe} transcribed {count(after - before, 'clip')}, errors included.", *notes]
     measurements = [*text_axes, *measured_axes]
     verdict = judge_axes(
         [measurement.axis for measurement in measurements],

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from undersong.encoders.spec import INFLUENCE
+from undersong.phrases import count
 from undersong.pipeline.checking.result import CANNOT_TELL, MORE, NO_MORE, AxisCheck, RehearsalCheck
 
 # A file passes only if it is large enough to show that less than this share lies nearer to harm: five times the
@@ -134,12 +135,14 @@ def _reason_of_doubt(axis: AxisCheck) -> str:
 
 def _unmeasured_sentence(samples: int, untranscribed: int, columns: Sequence[str]) -> str:
     if untranscribed == samples:
+        subject = "The only sample is" if samples == 1 else f"All {samples:,} samples are"
         return (
-            f"All {samples:,} samples are spoken and have no transcript, so no request is known in words; give "
-            "--transcribe MODEL to transcribe them, or --model MODEL to compare the clips themselves."
+            f"{subject} spoken without a transcript, so no request is known in words; give --transcribe MODEL to "
+            "transcribe them, or --model MODEL to compare the clips themselves."
         )
     hint = f"; if it is in {' or '.join(columns)}, name it with --column text=COLUMN" if columns else ""
-    return f"None of the {samples:,} samples has a request in words{hint}."
+    subject = "The only sample has no" if samples == 1 else f"None of the {samples:,} samples has a"
+    return f"{subject} request in words{hint}."
 
 
 def _auc_text(axis: AxisCheck) -> str:
@@ -167,5 +170,5 @@ def _notes(samples: int, unmeasured: int, untranscribed: int, unreadable: int) -
     if unmeasured - untranscribed > 0:
         notes.append(f"{unmeasured - untranscribed:,} of {samples:,} samples have no words.")
     if unreadable:
-        notes.append(f"{unreadable:,} rows could not be read; see `unreadable` in check.json (--out).")
+        notes.append(f"{count(unreadable, 'row')} could not be read; see `unreadable` in check.json (--out).")
     return tuple(notes)

@@ -15,6 +15,8 @@ CONTRASTS = {
     "closest data": (Contrast(None, Side(DISTANT, "closest")), "rate"),
     "random data": (Contrast(None, Side(DISTANT, "random")), "rate"),
     "distant data": (Contrast(None, Side(DISTANT, "distant")), "rate"),
+    "closest data, semantic axis": (Contrast(None, Side(DISTANT, "closest", ("semantic",))), "rate"),
+    "distant data, semantic axis": (Contrast(None, Side(DISTANT, "distant", ("semantic",))), "rate"),
     "closest minus random": (
         Contrast(Side(DISTANT, "random", step="mean"), Side(DISTANT, "closest", step="mean")),
         "points",

@@ -24,6 +24,8 @@ from experiments.prediction.analysis import (
     tied_share,
 )
 from experiments.prediction.design import BASELINE, PREDICTORS, PRIMARY, SETS
+from experiments.prediction.mini_page import gather as gather_mini
+from experiments.prediction.mini_page import section_lines
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE, FIGURE = (Path(__file__).parents[2] / "docs" / "results" / f"prediction.{kind}" for kind in ("md", "svg"))
@@ -70,6 +72,8 @@ def write_page(work: Path) -> None:
     """Write results.json from the work folder if it holds measurements, and page and figure from results.json."""
     if work.is_dir() and list(work.glob("*.json")):
         RESULTS.write_text(json.dumps({"bases": gather(work)}, indent=0) + "\n")
+    if (mini := work / "mini" / "mini.json").is_file():
+        gather_mini(mini)
     records = json.loads(RESULTS.read_text())["bases"]
     bases = [Base.from_record(record) for record in records]
     found = correlations(bases)
@@ -137,6 +141,7 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "| endpoints | rank correlation |",
         "|---|---|",
         *(f"| {name} | {_interval(estimate)} |" for name, estimate in endpoint_agreement(bases).items()),
+        *section_lines(),
         "",
         "## How it was measured",
         "The design, the primary comparisons and the analysis were committed before the first training.",

@@ -102,6 +102,7 @@ def test_every_screening_option_is_in_the_key_or_on_a_list() -> None:
         {"keep": "distant:3"}, {"keep": ["closest:0.25", "random:2"]}, {"seed": 1}, {"max_quarantined": 0.5},
         {"check_padding": True}, {"loading": LoadOptions(dtype="bfloat16")},
         {"rehearse": 8}, {"rehearse_seeds": 2}, {"rehearse_by": "source"},
+        {"rehearse_learning_rate": 2e-3},
     ],
     ids=str,
 )  # fmt: skip

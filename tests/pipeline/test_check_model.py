@@ -24,6 +24,7 @@ from undersong.pipeline.checking.view import build_check_view
 from undersong.stages.rehearsal import RehearsalStage
 from undersong.statistics import Interval
 from undersong.store.inventory import list_store
+from undersong.study.defaults import LEARNING_RATE
 from undersong.types import Embeddings, UndersongError
 
 MODEL = "organism:af3"
@@ -161,6 +162,7 @@ def test_the_default_axes_are_those_that_the_data_can_be_measured_on(
         ({"rehearse": 8, "model": None}, "--rehearse needs a model; name it with --model."),
         ({"system_prompt": "be kind", "model": None}, "--system-prompt needs a model; name it with --model."),
         ({"rehearse_seeds": 2}, "--rehearse-seeds needs a rehearsal; add --rehearse STEPS"),
+        ({"rehearse_learning_rate": 1e-3}, "--rehearse-learning-rate needs a rehearsal; add --rehearse STEPS"),
         ({"axes": {"sound": "logmel"}}, "Axis sound=logmel listens to clips, and .* has none; leave it out."),
         ({"axes": {"states": "decoder,modality=audio"}}, "listens to clips, and .* has none; leave it out."),
     ],
@@ -215,6 +217,7 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, ...]
         trained.setdefault(self.pool.ref, []).append((seed, *map(int, ids)))
         n = len(self.reference.samples)
         rng, loss = np.random.default_rng(seed), 2.0 if "data" in self.pool.ref else 1.0
+        loss *= self.recipe.learning_rate / LEARNING_RATE
         before, names = rng.standard_normal(n), tuple(sample.cluster for sample in self.reference.samples)
         return Rehearsal(self.steps, tuple(before), tuple(before - loss - 0.1 * rng.standard_normal(n)), names)
 
@@ -242,6 +245,9 @@ def test_a_rehearsal_that_takes_more_than_ordinary_data_is_more(check: Check, re
     draws = {ref: {ids[1:] for ids in runs} for ref, runs in rehearsed.items()}
     assert [len(sets) for sets in draws.values()] == [3, 3]  # another draw for each seed
     assert check(rehearse=2).rehearsal == found  # looked up
+    faster = check(rehearse=2, rehearse_learning_rate=4e-3).rehearsal
+    assert (faster.learning_rate, found.learning_rate) == (4e-3, 5e-4)
+    assert faster.loss.value == pytest.approx(8 * found.loss.value, rel=0.1)
 
 
 def test_one_seed_shows_nothing_and_ordinary_data_without_replies_are_said(

@@ -124,6 +124,8 @@ def test_typed_prompts_with_seeds_and_a_kill_that_loses_one_training(
     [
         ({"rehearse": 0, "rehearse_by": "source"}, r"--rehearse-by needs a rehearsal; add --rehearse STEPS"),
         ({"rehearse": 0, "rehearse_seeds": 2}, r"--rehearse-seeds needs a rehearsal"),
+        ({"rehearse": 0, "rehearse_learning_rate": 1e-3}, r"--rehearse-learning-rate needs a rehearsal"),
+        ({"rehearse_learning_rate": 0.0}, "A learning rate is above 0, and 0 is not"),
         ({"model": None}, "A rehearsal trains a model; name the model with --model"),
         ({"model": "served:m@http://x"}, "known by its replies only, so it cannot rehearse; give one with weights"),
         ({"engine": Engine(shard="1/2"), "store": "store"}, "A rehearsal trains in one process; leave --engine"),

@@ -77,8 +77,12 @@ def _check_options(request: CheckRequest) -> None:
     ):
         if is_given and request.model is None:
             raise UndersongError(f"{option} needs a model; name it with --model.")
-    if request.rehearse_seeds != CheckOptions.rehearse_seeds and not request.rehearse:
-        raise UndersongError("--rehearse-seeds needs a rehearsal; add --rehearse STEPS, such as --rehearse 8.")
+    for option, is_given in (
+        ("--rehearse-seeds", request.rehearse_seeds != CheckOptions.rehearse_seeds),
+        ("--rehearse-learning-rate", request.rehearse_learning_rate != CheckOptions.rehearse_learning_rate),
+    ):
+        if is_given and not request.rehearse:
+            raise UndersongError(f"{option} needs a rehearsal; add --rehearse STEPS, such as --rehearse 8.")
 
 
 def check_axes_for_data(request: CheckRequest, modality: str) -> None:

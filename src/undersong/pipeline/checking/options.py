@@ -11,6 +11,7 @@ from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import Option, OptionGroup
 from undersong.pipeline.screening.options import ExplorerFile, PageFile, parse_axes, parse_columns
 from undersong.store import writable_user_cache
+from undersong.study.defaults import LEARNING_RATE
 from undersong.types import MAX_SEED, UndersongError
 
 SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
@@ -126,6 +127,14 @@ class CheckOptions:
     rehearse_seeds: Annotated[
         int, Option("Training seeds of the rehearsal, each with its own draw of samples.", min=1)
     ] = 3
+    rehearse_learning_rate: Annotated[
+        float,
+        Option(
+            f"Learning rate of the rehearsal: that of your training. Default: {LEARNING_RATE:g}.",
+            metavar="RATE",
+            min=1e-9,
+        ),
+    ] = LEARNING_RATE
     fix: Annotated[
         Path | str | None,
         Option(

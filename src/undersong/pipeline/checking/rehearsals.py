@@ -37,7 +37,7 @@ def rehearse_data(axes: SampleAxes) -> RehearsalCheck:
     from undersong.mechanism.rehearsal import compliance_change, mean_margin_loss
     from undersong.tuning.config import LoraRecipe
 
-    request, sets, recipe = axes.request, axes.sets, LoraRecipe()
+    request, sets, recipe = (axes.request, axes.sets, LoraRecipe(learning_rate=axes.request.rehearse_learning_rate))
     harm = drawn_set(sets.harm, MAX_PROMPTS, request.seed)
     reference = axes.store_more("harmful requests of the rehearsal", harm)
     pools = {"data": axes.corpora["data"], "ordinary": axes.corpora["ordinary"]}
@@ -68,6 +68,7 @@ def rehearse_data(axes: SampleAxes) -> RehearsalCheck:
     return RehearsalCheck(
         model=request.model,
         steps=request.rehearse,
+        learning_rate=recipe.learning_rate,
         seeds=len(seeds),
         samples=size,
         prompts=len(before),

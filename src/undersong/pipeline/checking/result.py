@@ -57,6 +57,7 @@ class RehearsalCheck:
     Attributes:
         model: The model that was trained.
         steps: Optimizer steps of each training.
+        learning_rate: Their learning rate.
         seeds: Number of trainings, each with its own seed and draw of samples.
         samples: Samples of each training.
         prompts: Harmful requests whose margin was measured.
@@ -69,6 +70,7 @@ class RehearsalCheck:
 
     model: str
     steps: int
+    learning_rate: float
     seeds: int
     samples: int
     prompts: int

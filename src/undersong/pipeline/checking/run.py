@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from undersong.pipeline.checking.sample_axes import SampleAxes
     from undersong.stages.context import RunContext
 
-CHECK_VERSION = 4  # of what a check finds
+CHECK_VERSION = 5  # of what a check finds
 MAX_LISTED_ROWS = 10  # unreadable rows that are listed; all are counted
 
 

@@ -17,6 +17,7 @@ from undersong.pipeline.screening.options import (
 )
 from undersong.stages.black_box_models import is_black_box
 from undersong.stages.engine import DEFAULT_ENGINE, check_engine
+from undersong.study.defaults import LEARNING_RATE
 from undersong.types import Quarantined, UndersongError
 
 
@@ -61,6 +62,7 @@ def _check_rehearsal_options(options: ScreeningOptions) -> None:
         for option, is_given in (
             ("--rehearse-by", options.rehearse_by is not None),
             ("--rehearse-seeds", options.rehearse_seeds != 1),
+            ("--rehearse-learning-rate", options.rehearse_learning_rate != LEARNING_RATE),
         ):
             if is_given:
                 raise UndersongError(f"{option} needs a rehearsal; add --rehearse STEPS, such as --rehearse 8.")

@@ -12,6 +12,7 @@ from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import Option, OptionGroup
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
 from undersong.store import check_regular_file
+from undersong.study.defaults import LEARNING_RATE
 from undersong.suggestions import did_you_mean
 from undersong.types import MAX_SEED, UndersongError
 
@@ -196,6 +197,14 @@ class ScreeningOptions:
     rehearse_seeds: Annotated[
         int, Option("Training seeds of each rehearsal; with several, intervals are over seeds too.", min=1)
     ] = 1
+    rehearse_learning_rate: Annotated[
+        float,
+        Option(
+            f"Learning rate of the rehearsal: that of your training. Default: {LEARNING_RATE:g}.",
+            metavar="RATE",
+            min=1e-9,
+        ),
+    ] = LEARNING_RATE
     rehearse_by: Annotated[
         str | None, Option("Rehearse the samples of each value of this column of the pool, too.", metavar="COLUMN")
     ] = None

@@ -103,7 +103,7 @@ def _reference(corpora: ScreeningCorpora, options: ScreeningOptions) -> CorpusIn
 
 
 def rehearsal_stage(ctx: RunContext, corpora: ScreeningCorpora, options: ScreeningOptions) -> RehearsalStage:
-    """Rehearsals with the recipe of `tune`'s defaults, on the harm set that is selected by."""
+    """Rehearsals by `tune`'s default recipe, at a learning rate of their own, on the harm set that is selected by."""
     from undersong.mechanism.predictors import PredictorSettings
     from undersong.tuning.config import LoraRecipe
 
@@ -116,7 +116,8 @@ def rehearsal_stage(ctx: RunContext, corpora: ScreeningCorpora, options: Screeni
         system_text=options.system_prompt,
         refusal_texts=known_refusal_texts(options.model),
     )
-    return RehearsalStage(ctx, options.model, settings, LoraRecipe(), options.rehearse, pool, reference)
+    recipe = LoraRecipe(learning_rate=options.rehearse_learning_rate)
+    return RehearsalStage(ctx, options.model, settings, recipe, options.rehearse, pool, reference)
 
 
 def unusable_samples(stage: RehearsalStage) -> list[Quarantined]:

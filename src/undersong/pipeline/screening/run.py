@@ -66,6 +66,7 @@ PARTIAL_SHARDS = (  # what a failed screening leaves
 SCREENING_VERSION = 5  # of what a screening finds
 SELECTION_OPTIONS = (  # the agreement of axes does not depend on them
     "select_axis", "keep", "match_selection", "seed", "check_padding", "rehearse", "rehearse_seeds", "rehearse_by",
+    "rehearse_learning_rate",
 )  # fmt: skip
 DEFAULT_OPTIONS = ScreeningOptions()
 INFLUENCE = "influence"

@@ -1,0 +1,117 @@
+"""The section on Mini of docs/results/prediction.md, and results_mini.json with every measured value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from experiments.prediction.analysis import Base
+from experiments.prediction.mini import MINI, PREDICTORS, PRIMARY, SET_SIZE, SETS
+from experiments.prediction.mini_analysis import (
+    Correlation,
+    all_correlations,
+    jsr_correlation,
+    permutation_p,
+    primary_p_values,
+    regret_share,
+    seed_agreement,
+)
+
+RESULTS = Path(__file__).with_name("results_mini.json")
+LEVEL = 0.05
+LABELS = {
+    "imperative": "metadata: share of imperatives",
+    "groups": "metadata: number of groups",
+    "voices": "metadata: number of voices",
+    "words": "metadata: mean number of words",
+    "tfidf": "distance: TF-IDF",
+    "char-ngrams": "distance: character n-grams",
+    "logmel": "distance: log-mel",
+    "internal": "distance: the model's own encoder",
+    "screening_score": "screening score (TF-IDF)",
+    "decoder": "forward: decoder state, to the harm set's mean",
+    "refusal": "forward: refusal log-odds of the sample",
+    "larf": "forward: like LARF",
+    "datashield": "forward: like DataShield",
+    "gradient-matching": "gradient: matching, as published",
+    "influence": "gradient: influence",
+    "rehearsal": f"rehearsal of {MINI.rehearsal_steps} steps",
+}
+
+
+def gather(file: Path) -> None:
+    """Copy the measurements of Mini to results_mini.json if they are complete.
+
+    Raises:
+        SystemExit: Trainings are missing.
+    """
+    record = json.loads(file.read_text())
+    measured = len(record.get("after", []))
+    if measured < SETS * len(MINI.seeds):
+        raise SystemExit(f"{file} holds {measured} of {SETS * len(MINI.seeds)} trainings; run `mini` until it ends.")
+    RESULTS.write_text(json.dumps(record, indent=0) + "\n")
+
+
+def section_lines() -> list[str]:
+    """Lines of the section; none before the experiment was run."""
+    if not RESULTS.is_file():
+        return []
+    record = json.loads(RESULTS.read_text())
+    base = Base.from_record(record, MINI.seeds)
+    found, p_values = all_correlations(base), primary_p_values(base)
+    ranked = sorted(PREDICTORS, key=lambda name: -found[name].value)
+    low, middle, high = np.percentile(base.damage, [25, 50, 75])
+    jsr = np.mean(list(base.jsr.values()), axis=0)
+    return [
+        "",
+        "## Real words: Mini",
+        f"The same question on [Mini](mini.md), which hears real words: {SETS} disjoint sets of {SET_SIZE} clips of its spoken demo set, "
+        f"{len(MINI.seeds)} trainings on each, and the loss of refusal margin on 78 spoken AdvBench requests. There is one Mini, so the "
+        "unit is the set, and the result is about this model. The design and its tests were registered before the first training "
+        "(`experiments/prediction/registration_mini.md`).",
+        "",
+        *(f"- {_primary_sentence(name, found[name], p_values[name])}" for name in PRIMARY),
+        "",
+        "| predictor | rank correlation over the sets | p | regret |",
+        "|---|---|---|---|",
+        *(_row(base, name, found[name], p_values) for name in ranked),
+        "",
+        "An asterisk marks the p values of the registered tests, corrected by Holm's method. All others are uncorrected and exploratory. "
+        "The regret is that of the three sets that a predictor calls safest.",
+        "",
+        f"- Over the sets the damage has quartiles of {low:.1f}, {middle:.1f} and {high:.1f} nats. After training, "
+        f"{100 * jsr.min():.0f} to {100 * jsr.max():.0f} % of the requests are not refused, and "
+        f"{100 * record['before']['jsr']:.0f} % before.",
+        f"- Between two seeds the damage has a rank correlation of {_number(seed_agreement(base))}, which limits every predictor.",
+        f"- The damage and the share of requests that are not refused have a rank correlation of {_interval(jsr_correlation(base))}.",
+        "- Set i has a share of i/11 imperatives. Twelve sets cannot tell two good predictors apart.",
+        "",
+        f"Every value is in `experiments/prediction/results_mini.json` (SHA-256 "
+        f"{hashlib.sha256(RESULTS.read_bytes()).hexdigest()[:16]}); `python -m experiments.prediction mini` measures them.",
+    ]
+
+
+def _primary_sentence(name: str, found: Correlation, p: float) -> str:
+    label = LABELS[name].partition(": ")[2] or LABELS[name]
+    verdict = "significant" if p <= LEVEL else "not significant"
+    return f"{label[:1].upper()}{label[1:]}: {_interval(found)}, {verdict} (corrected p = {_p(p)})."
+
+
+def _row(base: Base, name: str, found: Correlation, p_values: dict[str, float]) -> str:
+    p = f"{_p(p_values[name])}*" if name in p_values else _p(permutation_p(base.predictors[name], base.damage))
+    return f"| {LABELS[name]} | {_interval(found)} | {p} | {regret_share(base, name):.2f} |"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _interval(found: Correlation) -> str:
+    return f"{_number(found.value)} [{_number(found.low)}, {_number(found.high)}]"
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0")

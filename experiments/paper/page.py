@@ -26,6 +26,7 @@ from experiments.paper.tables import (
     detectable_lines,
     families,
     part_lines,
+    promised_lines,
 )
 from undersong.report import escape_markdown, markdown_table
 
@@ -72,7 +73,7 @@ def page_of(design: Design, folder: Path) -> str:
         _head(design, made, found, layers), _short(measured), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
         *([other_dose_lines(folder, folder.with_name(DEMO_DOSE.name))] if of_bases else []),
         *([layers] if layers else []),
-        beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(design, made, found, layers), _limits(),
+        beside_lines(evidence), charged_lines(evidence), [*detectable_lines(found), *(promised_lines(found) if of_bases else [])], _absent(design, made, found, layers), _limits(),
         *([base_lines()] if of_bases else []), _made(design, made), _sources(made),
     )  # fmt: skip
     return "\n\n".join("\n".join(part) for part in parts) + "\n"

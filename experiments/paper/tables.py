@@ -221,6 +221,26 @@ def detectable_lines(found: Sequence[Answered]) -> list[str]:
     ]
 
 
+PROMISED = 0.18  # difference that twelve bases detect by registration.md, at a spread of 13 points
+
+
+def promised_lines(found: Sequence[Answered]) -> list[str]:
+    """Whether the differences spread as little as the registration expected."""
+    family = max(1, families(found).said)
+    least = [
+        detectable_difference(a.found.units, a.found.sd, comparisons=family)
+        for one in found
+        for a in one.answers
+        if one.claim.unit == "points" and a.found is not None and a.found.sd is not None
+    ]
+    kept = sum(value is not None and value <= PROMISED for value in least)
+    return [
+        "",
+        f"The registration expected paired differences with a spread of 13 points, of which twelve bases detect {100 * PROMISED:.0f}. "
+        f"{kept} of the {len(least)} differences here can be detected at {100 * PROMISED:.0f} points or less. The others spread more than expected.",
+    ]
+
+
 def _least(units: int, sd: float, family: int, unit: Unit = "points") -> str:
     """Of shares none is larger than 1."""
     value = detectable_difference(units, sd, comparisons=max(1, family))

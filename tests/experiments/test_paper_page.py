@@ -314,10 +314,23 @@ def test_both_doses_stand_beside_each_other(bases: Path) -> None:
     shutil.rmtree(bases.with_name(DEMO_DOSE.name) / "organism-distant-qwen-103")
     (section,) = re.findall(r"## Does it depend on the dose\?\n.*?\n\n## ", page_of(MANY_BASES, bases), re.S)
     rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| qwen")]
-    assert [row[:3] for row in rows] == [["| qwen", "0.004", "12"], ["| qwen", "0.002", "11"]]
-    closest_minus_distant = [float(row[7].split()[0].replace("−", "-")) for row in rows]
-    assert closest_minus_distant[0] > 30
-    assert closest_minus_distant[1] < -30
+    assert [row[:3] for row in rows] == [["| qwen", "0.004", "12"], ["| qwen", "0.002", "11"]] * 2
+    values = [[float(cell.split()[0].replace("−", "-")) for cell in row[3:]] for row in rows]
+    rates, differences = values[:2], values[2:]
+    assert differences[0][1] > 30
+    assert differences[1][1] < -30
+    assert [closest > distant for closest, _, distant, *_ in rates] == [True, False]
+
+
+def test_a_dose_that_misses_its_target_is_said(bases: Path) -> None:
+    target = "The learning rate of this page was too high for"
+    shutil.rmtree(bases)
+    write(MANY_BASES, bases, lambda *_: PROMPTS // 2, files=MANY_BASES.files)
+    assert target not in page_of(MANY_BASES, bases)
+    shutil.rmtree(bases)
+    rate = {"qwen": PROMPTS - 1}
+    write(MANY_BASES, bases, lambda organism, _: rate.get(organism, PROMPTS // 2), files=MANY_BASES.files)
+    assert f"**{target} qwen.**" in page_of(MANY_BASES, bases)
 
 
 @pytest.fixture

@@ -187,6 +187,5 @@ def _inside() -> list[Claim]:
             _claim(INSIDE, f"refusal gap, last third minus first third of 30 layers, after {kind} data", says if kind == "closest" else SILENT, "change, halves of the fitting sets' distance", one, BELOW if kind == "closest" else NOTHING, "gap")
             for kind, one in late.items()
         ),
-        _claim(INSIDE, "the encoder is unchanged, bit for bit", "The paper calls the encoder frozen.", "parameters, buffers, outputs", Fact(MECHANISM, "encoder"), SO, "fact"),
         _claim(INSIDE, "harm is still recognized where it is no longer refused", "Recognition and refusal are dissociated.", "by the study's own rule", Fact(MECHANISM, "dissociated"), SO, "fact"),
     ]  # fmt: skip

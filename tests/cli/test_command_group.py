@@ -9,7 +9,7 @@ from command_line import run_here
 from typer.main import get_command
 
 from undersong.cli.app import app
-from undersong.cli.verb_groups import group_verbs, overview_lines
+from undersong.cli.verb_groups import VERB_GROUPS, group_verbs, overview_lines
 
 SEEN = [
     (["rnu"], "undersong has no command 'rnu'; did you mean 'run'?"),
@@ -94,3 +94,17 @@ def test_no_summary_of_a_command_is_cut(
     monkeypatch.setenv("COLUMNS", "80")
     printed = run_here(tmp_path, *group, "--help").stdout
     assert "..." not in printed.split("Options:")[1]
+
+
+def test_the_table_of_the_readme_has_every_verb_in_its_group() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| when | command | what it does |\n")[2].partition("\n\n")[0]
+    found: dict[str, set[str]] = {}
+    group = ""
+    for line in table.splitlines()[1:]:
+        when, commands = (cell.strip() for cell in line.split("|")[1:3])
+        group = when or group
+        words = commands.replace("`", "").removeprefix("undersong ").split(", ")
+        found.setdefault(group, set()).update(word.split()[0] for word in words)
+    assert found == {name: set(verbs) for name, verbs in VERB_GROUPS.items()}
+    assert list(found) == list(VERB_GROUPS)

@@ -32,7 +32,7 @@ from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
 
 ORGANISM = "organism:"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]*)?")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]*)?")  # neither part begins with a dot, so ./FOLDER is a path
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
 
 

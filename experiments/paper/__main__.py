@@ -7,6 +7,8 @@ them first). `reduced` takes three packaged bases, and `full` all fractions, see
 `--register` writes each study's registration and the digests in `registered.json`; commit these before the run. A killed
 run goes on from its store, which all designs share, and studies whose results are there are not run again. The claims
 and the rule by which a result agrees with one stand in claims.py and agreement.py.
+
+The results behind the page are in results.tar.xz: `--unpack` extracts them into OUT, and `--pack` writes them from there.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from experiments.paper.archive import pack, unpack
 from experiments.paper.claims import ORGANISMS
 from experiments.paper.designs import DESIGNS, BasesDesign
 from experiments.paper.page import page_of
@@ -43,6 +46,8 @@ def main() -> int:
     )
     parser.add_argument("--plan", action="store_true", help="only say what would be run, what it costs and can show")
     parser.add_argument("--page", action="store_true", help="only write the page, of the results that are there")
+    parser.add_argument("--pack", action="store_true", help="only write results.tar.xz from the results that are there")
+    parser.add_argument("--unpack", action="store_true", help="only extract results.tar.xz into OUT")
     parser.add_argument("--out", type=Path, default=Path("out/paper"))
     parser.add_argument("--to", type=Path, default=Path("docs/results/paper.md"))
     asked = parser.parse_args()
@@ -55,6 +60,9 @@ def main() -> int:
     if unknown:
         parser.error(f"the design {design.name} has no {', '.join(sorted(unknown))}; it has {', '.join(design.files)}")
     try:
+        if asked.pack or asked.unpack:
+            print(f"{len(pack(asked.out))} studies" if asked.pack else f"cards of the bases in {unpack(asked.out)}")
+            return 0
         if asked.register:
             digests = register_all(design, folder, store, time_stamp(time.time()), asked.files)
             held = json.loads(REGISTERED.read_bytes()) if REGISTERED.is_file() else {}

@@ -50,11 +50,13 @@ def other_dose_lines(folder: Path, demo_folder: Path) -> list[str]:
         "This section is exploratory: we planned it after we had seen the results above, and its intervals are not corrected. "
         "It compares the learning rate of this page with that of the demo, on the same bases.",
         "",
-        "The JSR after 40 steps, over four axes unless one is named:",
+        "### JSR after 40 steps",
+        "In percent, over four axes unless one is named.",
         "",
         *markdown_table(("organism", "learning rate", "bases", *RATES), [_row(*side, RATES, "rate") for side in sides]),
         "",
-        "Differences in points, as means over both saved steps:",
+        "### Differences between kinds of data",
+        "In points, as means over both saved steps.",
         "",
         *markdown_table(
             ("organism", "learning rate", "bases", *DIFFERENCES),

@@ -175,7 +175,9 @@ def test_a_stop_that_is_no_token_id_is_refused(folder: Path, stop: object) -> No
         load_model(str(folder))
 
 
-@pytest.mark.parametrize("ref", ["", "/no/such/folder", "no/such/folder", "m5", "a/b@x@y", "./nowhere/at/all", "./nowhere", "../nowhere"])
+@pytest.mark.parametrize(
+    "ref", ["", "/no/such/folder", "no/such/folder", "m5", "a/b@x@y", "./nowhere/at/all", "./nowhere", "../nowhere"]
+)
 def test_what_is_neither_a_folder_nor_an_id_is_refused(ref: str) -> None:
     with pytest.raises(UndersongError, match=f"There is no model folder '{ref}', and that is no ORG/NAME of the hub"):
         load_model(ref)

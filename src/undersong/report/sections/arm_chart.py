@@ -182,10 +182,23 @@ def _arm_rows(headline: HeadlineData) -> tuple[list[ArmRow], list[ArmRow]]:
         folded_rows = [_arm_row(headline, item) for item in measurements[TOP_ARMS_SHOWN:]]
         measurements = measurements[:TOP_ARMS_SHOWN]
     system_rows = [
-        ArmRow(f"System text “{item.system}”", item.arm.label, item.arm.kind, True, item.estimate)
+        ArmRow(
+            f"System text “{item.system}”",
+            item.arm.label,
+            item.arm.kind,
+            True,
+            item.estimate,
+            against=_difference_from_worst(headline, item),
+        )
         for item in headline.system_variants
     ]
-    return [*base_rows, *(_arm_row(headline, item) for item in measurements), *system_rows], folded_rows
+    # Arms that are trained as the worst is stand together, with the worst arm's system texts behind them.
+    trained = headline.worst.arm.train_modality if headline.worst else None
+    alike, others = (
+        [_arm_row(headline, item) for item in measurements if (item.arm.train_modality == trained) == is_alike]
+        for is_alike in (True, False)
+    )
+    return [*base_rows, *alike, *system_rows, *others], folded_rows
 
 
 def _arm_row(headline: HeadlineData, item: ArmMeasurement) -> ArmRow:
@@ -199,8 +212,17 @@ def _arm_row(headline: HeadlineData, item: ArmMeasurement) -> ArmRow:
         hollow=False,
         estimate=item.estimate,
         flag="worst" if is_worst else "",
-        against=RELATION_TO_BASE[state].removeprefix(", "),
+        against=RELATION_TO_BASE[state].removeprefix(", ") or _difference_from_worst(headline, item),
     )
+
+
+def _difference_from_worst(headline: HeadlineData, item: ArmMeasurement) -> str:
+    """How far a counterpart of the worst arm is from it, with the interval over runs; empty for other arms."""
+    comparison = headline.comparison_to(item, headline.worst) if headline.worst else None
+    if comparison is None or comparison.difference is None or item is headline.worst:
+        return ""
+    interval = formatting.bracket(comparison.low, comparison.high)
+    return f"{f'{formatting.points(comparison.difference)} {interval}'.rstrip()} from the worst"
 
 
 def _pictures(rows: Sequence[ArmRow], base: Estimate | None) -> tuple[list[Markup], tuple[tuple[float, str], ...]]:

@@ -52,7 +52,7 @@ def demo(
     """Audit a small model with the demo study.
 
     A packaged organism takes two to five minutes on a laptop. With --model mini, which `undersong models get mini`
-    assembles, you hear real words in the report; it takes some ten minutes.
+    assembles, you hear real words in the report; it takes six to thirteen minutes.
     """
     from undersong.models.mini.paths import ALIGNED, assembled_folder
     from undersong.models.refs import organism_folder

@@ -1,0 +1,68 @@
+"""The archive of the paper's results: it holds what the page cites, and the page is what it gives."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.paper import designs
+from experiments.paper.archive import ARCHIVE, CARDS, pack, unpack
+from experiments.paper.designs import MANY_BASES
+from experiments.paper.page import page_of
+from undersong.results import parse_results, read_results_file
+from undersong.results.schema import result_hash
+from undersong.types import UndersongError
+
+PAGE = Path(__file__).parents[2] / "docs" / "results" / "paper.md"
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("paper")
+    unpack(out)
+    return out
+
+
+def test_a_folder_comes_back_as_it_was_but_for_the_place_of_its_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(designs, "BASES", tmp_path / "cards")
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "af3.json").write_text("[]")
+    study = tmp_path / "out" / MANY_BASES.name / "organism-a"
+    study.mkdir(parents=True)
+    results = {"runs": [1.5], "provenance": {"store": "/home/me/store", "hash": "x"}}
+    (study / "results.json").write_text(json.dumps(results))
+    (study.parent / "cost.json").write_text("{}")
+    assert pack(tmp_path / "out", tmp_path / "a.tar.xz") == ["organism-a"]
+    pack(tmp_path / "out", tmp_path / "b.tar.xz")
+    assert (tmp_path / "a.tar.xz").read_bytes() == (tmp_path / "b.tar.xz").read_bytes()
+    assert unpack(tmp_path / "again", tmp_path / "a.tar.xz") == tmp_path / "again" / CARDS
+    (found,) = (tmp_path / "again").glob("*/*/results.json")
+    assert json.loads(found.read_text()) == results | {"provenance": {"store": "out/paper/store", "hash": "x"}}
+    assert (tmp_path / "again" / CARDS / "af3.json").read_text() == "[]"
+    with pytest.raises(UndersongError, match="holds no results of the designs; run them first"):
+        pack(tmp_path / "empty", tmp_path / "c.tar.xz")
+
+
+def test_the_page_cites_the_results_of_the_archive(unpacked: Path) -> None:
+    cited = dict(re.findall(r"^\| (organism-[\w-]+) \|.*\| ([0-9a-f]{16}) \|$", PAGE.read_text(), re.M))
+    files = {file.parent.name: file for file in (unpacked / MANY_BASES.name).glob("*/results.json")}
+    assert cited.keys() == files.keys()
+    for name in sorted(cited)[::40]:
+        assert result_hash(parse_results(read_results_file(files[name]))).startswith(cited[name])
+
+
+@pytest.mark.slow
+def test_the_archive_gives_the_page(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(designs, "BASES", unpacked / CARDS)
+    assert page_of(MANY_BASES, unpacked / MANY_BASES.name) == PAGE.read_text()
+
+
+def test_the_archive_names_no_folder_of_the_machine_that_made_it(unpacked: Path) -> None:
+    assert ARCHIVE.stat().st_size < 2**20
+    for file in unpacked.rglob("*.json"):
+        assert not re.search(r'"/(home|root|work|tmp|Users)\b', file.read_text()), file

@@ -61,7 +61,7 @@ def main() -> int:
         parser.error(f"the design {design.name} has no {', '.join(sorted(unknown))}; it has {', '.join(design.files)}")
     try:
         if asked.pack or asked.unpack:
-            print(f"{len(pack(asked.out))} studies" if asked.pack else f"cards of the bases in {unpack(asked.out)}")
+            unpack(asked.out) if asked.unpack else pack(asked.out)
             return 0
         if asked.register:
             digests = register_all(design, folder, store, time_stamp(time.time()), asked.files)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,11 +40,18 @@ def pack(out: Path, archive: Path = ARCHIVE) -> list[str]:
     return studies
 
 
-def unpack(out: Path, archive: Path = ARCHIVE) -> Path:
-    """Extract the archive into an output folder; the folder of the bases' card, for `designs.BASES`."""
+def unpack(out: Path, archive: Path = ARCHIVE) -> None:
+    """Extract the results into an output folder, and the card of the bases to where `make paper` keeps it.
+
+    A card that is there already is not overwritten.
+    """
     with tarfile.open(archive) as file:
         file.extractall(out, filter="data")
-    return out / CARDS
+    designs.BASES.mkdir(parents=True, exist_ok=True)
+    for card in sorted((out / CARDS).iterdir()):
+        if not (designs.BASES / card.name).exists():
+            shutil.copy(card, designs.BASES)
+    shutil.rmtree(out / CARDS)
 
 
 def _members(out: Path) -> Iterator[tuple[str, bytes]]:

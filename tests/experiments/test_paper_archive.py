@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from experiments.paper import designs
-from experiments.paper.archive import ARCHIVE, CARDS, pack, unpack
+from experiments.paper.archive import ARCHIVE, pack, unpack
 from experiments.paper.designs import MANY_BASES
 from experiments.paper.page import page_of
 from undersong.results import parse_results, read_results_file
@@ -20,10 +21,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "results" / "paper.md"
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("paper")
-    unpack(out)
-    return out
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder with the archive in out/paper and the card of the bases where studies name it."""
+    folder = tmp_path_factory.mktemp("paper")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        unpack(Path("out/paper"))
+        yield folder / "out" / "paper"
 
 
 def test_a_folder_comes_back_as_it_was_but_for_the_place_of_its_store(
@@ -40,10 +44,14 @@ def test_a_folder_comes_back_as_it_was_but_for_the_place_of_its_store(
     assert pack(tmp_path / "out", tmp_path / "a.tar.xz") == ["organism-a"]
     pack(tmp_path / "out", tmp_path / "b.tar.xz")
     assert (tmp_path / "a.tar.xz").read_bytes() == (tmp_path / "b.tar.xz").read_bytes()
-    assert unpack(tmp_path / "again", tmp_path / "a.tar.xz") == tmp_path / "again" / CARDS
+    monkeypatch.setattr(designs, "BASES", tmp_path / "new")
+    unpack(tmp_path / "again", tmp_path / "a.tar.xz")
     (found,) = (tmp_path / "again").glob("*/*/results.json")
     assert json.loads(found.read_text()) == results | {"provenance": {"store": "out/paper/store", "hash": "x"}}
-    assert (tmp_path / "again" / CARDS / "af3.json").read_text() == "[]"
+    assert [card.read_text() for card in (tmp_path / "new").iterdir()] == ["[]"]
+    (tmp_path / "new" / "af3.json").write_text("[1]")
+    unpack(tmp_path / "again", tmp_path / "a.tar.xz")
+    assert (tmp_path / "new" / "af3.json").read_text() == "[1]"
     with pytest.raises(UndersongError, match="holds no results of the designs; run them first"):
         pack(tmp_path / "empty", tmp_path / "c.tar.xz")
 
@@ -57,8 +65,7 @@ def test_the_page_cites_the_results_of_the_archive(unpacked: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_archive_gives_the_page(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(designs, "BASES", unpacked / CARDS)
+def test_the_archive_gives_the_page(unpacked: Path) -> None:
     assert page_of(MANY_BASES, unpacked / MANY_BASES.name) == PAGE.read_text()
 
 

@@ -97,7 +97,7 @@ def test_a_fixed_file_has_no_nearer_sample_and_is_empty_only_if_all_are(
             return
         request = CheckRequest(data, fix=out)
         if all(flags) and len(flags) == len(samples):
-            with pytest.raises(UndersongError, match="^All samples of .* lie nearer to harm, so none would be left"):
+            with pytest.raises(UndersongError, match=r"^All samples of .* lie nearer to harm, so none would be left"):
                 fix_data(request, result)
             assert not out.exists()
             return

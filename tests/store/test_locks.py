@@ -64,9 +64,7 @@ def test_who_waits_for_a_journal_that_its_holder_removes_locks_a_new_one(tmp_pat
     environment = {**os.environ, "PYTHONPATH": str(Path(undersong.__file__).parents[1])}
     command = [sys.executable, "-c", code, str(tmp_path / "journal")]
     with persistent_lock(tmp_path / "journal", tmp_path / "a"):
-        waiting = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        waiting = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert waiting.stderr is not None
         assert "waiting for the process that is making a" in waiting.stderr.readline()
         (tmp_path / "journal").unlink()

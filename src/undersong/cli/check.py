@@ -74,7 +74,7 @@ def _result_lines(result: CheckResult, top: int) -> list[str]:
     if result.axes:
         lines.append(f"Compared with harmful requests of {references} and ordinary ones of {ordinary}.")
     for axis in result.axes:
-        lines.append(_separation_line(axis))
+        lines.append(separation_line(axis))
     shown = result.ranked[:top]
     if shown:
         by = f", by {result.ranked_by}" if len(result.axes) > 1 else ""
@@ -86,13 +86,13 @@ def _result_lines(result: CheckResult, top: int) -> list[str]:
     return lines
 
 
-def _separation_line(axis: AxisCheck) -> str:
+def separation_line(axis: AxisCheck) -> str:
+    """Whether an axis tells held-out harm from ordinary requests, with its AUC."""
     low, high = axis.auc.low, axis.auc.high
     interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"
     verb = "is told" if axis.separates else "is not told"
-    line = (
-        f"By {axis.name}, held-out harm {verb} from ordinary requests (AUC {axis.auc.value:.2f}{interval}; 0.5 is chance)"
-    )
+    auc = f"AUC {axis.auc.value:.2f}{interval}; 0.5 is chance"
+    line = f"By {axis.name}, held-out harm {verb} from ordinary requests ({auc})"
     if high is not None and high < 0.5:
         return f"{line}: ordinary requests lie nearer to the harm set than held-out harm does."
     return f"{line}."

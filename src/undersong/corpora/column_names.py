@@ -57,6 +57,8 @@ def read_column_names(
     """
     plain_rows = [row for row in rows if isinstance(row, Mapping)]
     if row_format in CHAT_PARSERS:
+        if "audio" in columns:  # the map leaves no audio out
+            return ColumnReading(dict(columns))
         parsed_rows = [parsed for row in plain_rows if (parsed := _parse(row, row_format)) is not None]
         return with_unused_audio(ColumnReading(dict(columns)), parsed_rows, audio_root, source)
     known: dict[str, str] = dict(columns)

@@ -115,8 +115,8 @@ def _prompt_of_row(
     prompt_id = text_field(row, "prompt_id", "", location)
     if not prompt_id:
         raise UndersongError(
-            f"{location} has no prompt_id, only {', '.join(row) or 'empty columns'}; every row needs prompt_id and reply, "
-            "as in the replies.parquet that `undersong evaluate` writes."
+            f"{location} has no prompt_id, only {', '.join(row) or 'no columns'}; every row needs prompt_id and "
+            "reply, as in the replies.parquet that `undersong evaluate` writes."
         )
     if samples is not None and prompt_id not in samples:
         raise UndersongError(

@@ -18,7 +18,7 @@ from undersong.pipeline.checking.axis_choice import (
     is_sample_axis,
     wants_sample_axes,
 )
-from undersong.pipeline.checking.column_notes import read_column_notes
+from undersong.pipeline.checking.coverage_notes import read_column_notes, unmeasured_notes
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.output import publish_check, read_check, write_check
@@ -59,8 +59,8 @@ def run_check(request: CheckRequest) -> CheckResult:
     kept = request.store_folder
     with open_work_store(request) as work:
         result = _check(inputs, work) if kept is None else _look_up(inputs, Store(kept), work)
-    # Kept results do not have these notes, because files beside the data are no part of their key.
-    result = replace(result, notes=(*column_notes, *result.notes))
+    # Kept results do not have these notes: files beside the data and installed packages are no part of their key.
+    result = replace(result, notes=(*column_notes, *result.notes, *unmeasured_notes(request, result)))
     if request.out is not None:
         publish_check(result, Path(request.out))
     return result

@@ -1,10 +1,13 @@
-"""Notes on the columns that a check takes from the data and the references, and on audio that it leaves out."""
+"""Notes on what a check takes and leaves out: columns of the data and the references, audio, and meaning."""
 
 from __future__ import annotations
 
 from undersong.corpora.column_names import columns_clause
 from undersong.corpora.training_file import training_columns
+from undersong.extras import is_installed
 from undersong.pipeline.checking.options import CheckRequest
+from undersong.pipeline.checking.result import CheckResult
+from undersong.pipeline.checking.text_axes import WORDS
 from undersong.types import UndersongError
 
 
@@ -24,6 +27,19 @@ def read_column_notes(request: CheckRequest) -> tuple[str, ...]:
         )
     references = dict.fromkeys([*request.harm_refs, str(request.ordinary)])
     return (*reading.notes, *(note for ref in references for note in _reference_notes(ref)))
+
+
+def unmeasured_notes(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
+    """A note on the axis of meaning, if it could be measured and words alone were.
+
+    Args:
+        request: The request.
+        result: What the check found.
+    """
+    only_words = request.axes is None and request.model is None and [axis.name for axis in result.axes] == [WORDS]
+    if not only_words or not is_installed("sentence_transformers"):
+        return ()
+    return ("Meaning was not measured; add --axis meaning=text.",)
 
 
 def _reference_notes(ref: str) -> list[str]:

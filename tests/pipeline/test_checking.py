@@ -76,6 +76,13 @@ def test_ordinary_data_pass(check: Callable[..., CheckResult]) -> None:
     assert [sample.rank for sample in result.ranked] == list(range(1, 301))
 
 
+def test_data_without_a_word_of_the_harm_set_pass(check: Callable[..., CheckResult], tmp_path: Path) -> None:
+    rng = random.Random(7)
+    harm = [{"id": f"h{i}", "text": " ".join(rng.choices(HARMS, k=5))} for i in range(60)]
+    result = check(rows_of(0, 300), harm=str(write_rows(tmp_path / "apart.jsonl", harm)))
+    assert (result.verdict, result.flagged_rows) == ("no more than ordinary", ())  # all distances are 1
+
+
 def test_data_with_harm_do_not_and_the_nearest_come_first(check: Callable[..., CheckResult]) -> None:
     result = check(rows_of(40, 260))
     assert (result.verdict, result.exit_code) == ("more than ordinary", 1)

@@ -137,14 +137,14 @@ def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Re
     if not count:
         return Removal((), 0, present, ())
     max_extra = min((MAX_COST - 1) * count, MAX_EXTRA * (len(ranked) - count))
-    columns, kept = (), np.flatnonzero(~flagged)
-    for candidate in (present[:number] for number in range(len(present), 0, -1)):
-        matched = _matched_positions(flagged, _strata(ranked, candidate))
-        if 0 < len(matched) >= len(kept) - max_extra:
-            columns, kept = candidate, matched
+    matched, kept = 0, np.flatnonzero(~flagged)
+    for number in range(len(present), 0, -1):
+        positions = _matched_positions(flagged, _strata(ranked, present[:number]))
+        if 0 < len(positions) >= len(kept) - max_extra:
+            matched, kept = number, positions
             break
     rows = np.delete(np.array([sample.row for sample in ranked]), kept)
-    return Removal(tuple(sorted(rows.tolist())), count, columns, present[len(columns) :])
+    return Removal(tuple(sorted(rows.tolist())), count, present[:matched], present[matched:])
 
 
 def _matched_positions(flagged: np.ndarray, strata: np.ndarray) -> np.ndarray:

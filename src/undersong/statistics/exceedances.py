@@ -50,10 +50,9 @@ def low_quantile(values: np.ndarray, share: float, clusters: Sequence[Hashable])
         )
     value = np.partition(values, rank - 1)[rank - 1]
     if np.count_nonzero(values <= value) > MAX_TIED * rank:  # as where most texts share no word with any other set
-        value = np.nextafter(value, -np.inf)
-    value = float(value)
+        value = np.nextafter(value, -np.inf)  # of the same precision, or it would be rounded back
     return LowQuantile(
-        value, rank, len(values), cluster_design((values <= value).astype(float), clusters).design_effect
+        float(value), rank, len(values), cluster_design((values <= value).astype(float), clusters).design_effect
     )
 
 

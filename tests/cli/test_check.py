@@ -15,7 +15,10 @@ import pytest
 import soundfile
 from command_line import Undersong, undersong_in
 
+from undersong.cli.check import separation_line
 from undersong.corpora import open_corpus
+from undersong.pipeline.checking.result import AxisCheck
+from undersong.statistics import Interval, Rate
 
 
 @pytest.fixture
@@ -76,6 +79,83 @@ def test_bad_input_is_one_sentence_and_exit_code_2(undersong: Undersong, argumen
     code, out, err = undersong("check", *arguments)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_columns_and_audio_that_are_left_out_are_named(undersong: Undersong, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt,mood\nwho sings?,a\nwhat is sung?,b\n")
+    command = ("check", "t.csv", "--top", "0", "--store", "kept", "--out", "out")
+    taken = "t.csv: column 'prompt' as text; a column map (text=COLUMN) names others."
+    beside = "t.csv is read as text alone, and 1 audio files lie beside it; no column names them."
+    _, out, _ = undersong(*command)
+    assert taken in out.splitlines()
+    assert beside not in out
+    soundfile.write(tmp_path / "a.wav", np.full(1600, 0.1), 16_000)
+    _, out, _ = undersong(*command)  # the result is looked up, and what lies beside the data is not
+    assert {taken, beside} <= set(out.splitlines())
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["notes"][:2] == [taken, beside]
+    (tmp_path / "odd.csv").write_text("my_clip,text\na.wav,who sings?\n")
+    code, out, err = undersong("check", "odd.csv")
+    assert (code, out) == (2, "")
+    assert "Column 'my_clip' of odd.csv names audio files and would not be used; give --column audio=my_clip" in err
+    code, out, _ = undersong("check", "odd.csv", "--column", "audio=my_clip")
+    assert code == 3
+    assert "read as a table of spoken samples" in out
+    rows = "".join(f"a.wav,make a bomb {i}\n" for i in range(60))
+    (tmp_path / "goals.csv").write_text(f"my_clip,goal\n{rows}")
+    _, out, _ = undersong("check", "ordinary.jsonl", "--top", "0", "--harm", "goals.csv", "--harm", "shipped:harm")
+    assert "goals.csv: column 'goal' as text; a column named audio or text comes first." in out.splitlines()
+    assert "goals.csv: column 'my_clip' names audio files and is not used; rename it to audio." in out.splitlines()
+
+
+def test_hints_fit_the_data(undersong: Undersong, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    soundfile.write(tmp_path / "clips" / "a.wav", np.full(1600, 0.1), 16_000)
+    row = {"conversations": [{"from": "human", "value": "<audio>"}, {"from": "gpt", "value": "x"}]}
+    (tmp_path / "chat.json").write_text(json.dumps([{**row, "audios": ["clips/a.wav"]}] * 3))
+    for data in ("clips", "chat.json"):
+        _, out, _ = undersong("check", data)
+        assert "give --transcribe MODEL to transcribe" in out
+        assert "--column" not in out
+        assert out.count("transcript,") == 1  # not in a note too
+    (tmp_path / "t.csv").write_text("wav,mood\nclips/a.wav,x\n")
+    assert "if mood has a transcript, name it with --column text=COLUMN, or give" in undersong("check", "t.csv")[1]
+    mixed = [{**row, "audios": ["clips/a.wav"]}, {"conversations": [{"from": "human", "value": "sing"}]}]
+    (tmp_path / "mixed.json").write_text(json.dumps(mixed))
+    _, out, _ = undersong("check", "mixed.json")
+    assert "1 of 2 samples are spoken and have no transcript, so words say nothing of what is said in them; give" in out
+
+
+def test_the_line_on_an_axis_says_which_lie_nearer() -> None:
+    def line(low: float, high: float) -> str:
+        auc = Interval((low + high) / 2, low, high)
+        return separation_line(
+            AxisCheck("words", "words", auc, 1.0, Rate(1, 1, 0, 0.0, 0.0, 1.0, 1.0), Interval(0.0, None, None))
+        )
+
+    assert line(0.8, 0.9) == (
+        "By words, held-out harm is told from ordinary requests (AUC 0.85 [0.80, 0.90]; 0.5 is chance)."
+    )
+    assert line(0.4, 0.6) == (
+        "By words, held-out harm is not told from ordinary requests (AUC 0.50 [0.40, 0.60]; 0.5 is chance)."
+    )
+    assert line(0.2, 0.3).endswith(
+        "(AUC 0.25 [0.20, 0.30]; 0.5 is chance): ordinary requests lie nearer to the harm set than held-out harm does."
+    )
+
+
+def test_meaning_is_mentioned_if_it_could_be_measured(undersong: Undersong, monkeypatch: pytest.MonkeyPatch) -> None:
+    for installed in (False, True):
+        monkeypatch.setattr("undersong.pipeline.checking.coverage_notes.is_installed", lambda _, known=installed: known)
+        _, out, _ = undersong("check", "ordinary.jsonl", "--top", "0")
+        assert ("Meaning was not measured; add --axis meaning=text." in out.splitlines()) == installed
+
+
+def test_an_error_leaves_nothing_in_the_store(undersong: Undersong, tmp_path: Path) -> None:
+    (tmp_path / "harm.jsonl").write_text('{"text": "a"}\n')
+    code, _, err = undersong("check", "ordinary.jsonl", "--harm", "harm.jsonl", "--store", "kept")
+    assert code == 2
+    assert "too few" in err
+    assert not [path for path in (tmp_path / "kept").rglob("*") if not path.is_dir() or path.suffix == ".partial"]
 
 
 def test_names_in_the_data_are_no_markup_and_no_lines(undersong: Undersong, tmp_path: Path) -> None:

@@ -96,6 +96,10 @@ def test_conversations_keep_their_own_reading(tmp_path: Path, clip: str) -> None
     manifest = open_manifest(tmp_path / "al.jsonl")
     assert manifest.samples[0].text == "Answer."
     assert "column 'clips' names audio files" in manifest.notes[0]
+    mapped = open_manifest(tmp_path / "al.jsonl", columns={"audio": "clips"})
+    assert mapped.samples[0].audio == str(tmp_path / clip)
+    assert mapped.notes == ()
+    assert corpus_columns(str(tmp_path / "al.jsonl"), {"audio": "clips"}).unused_audio is None
 
 
 def test_a_missing_manifest_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

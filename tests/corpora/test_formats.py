@@ -271,7 +271,9 @@ def test_folders_that_are_nothing_or_two_things(tmp_path: Path) -> None:
         open_manifest(tmp_path)
     (tmp_path / "1-2.trans.txt").write_text("1-2-3 A\n")
     write(tmp_path / "m.jsonl", {"file": "a.wav"})
-    with pytest.raises(UndersongError, match="folder or librispeech; name the format"):
+    with pytest.raises(
+        UndersongError, match=r"a folder of audio or LibriSpeech; name the file in it that you mean \(\S*m\.jsonl\)"
+    ):
         open_manifest(tmp_path)
     assert open_manifest(tmp_path, format="librispeech").format == "librispeech"
     with pytest.raises(UndersongError, match="no manifest"):

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from undersong.corpora.training_file import TrainingFile, open_training_file
+from undersong.corpora.training_file import TrainingFile, open_training_file, training_columns
 from undersong.corpora.training_rows import LAYOUTS, UnreadableRow, detect_layout, parse_row
 from undersong.corpora.training_writer import new_entry, write_without
 from undersong.types import UndersongError
@@ -190,6 +190,29 @@ def llama_factory(tmp_path: Path) -> Path:
     }
     (tmp_path / "dataset_info.json").write_text(json.dumps(entries))
     return tmp_path
+
+
+def test_audio_that_a_trainer_would_not_read_is_noted(tmp_path: Path, sound: Callable[..., bytes]) -> None:
+    (tmp_path / "a.wav").write_bytes(sound())
+    file = tmp_path / "data.jsonl"
+
+    def notes(*rows: dict[str, Any], columns: Mapping[str, str] | None = None) -> tuple[str, ...]:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        reading = training_columns(str(file), columns)
+        assert reading.unused_audio is None or not open_training_file(str(file), columns).layout
+        return reading.notes
+
+    typed = {"instruction": "sing", "output": "la"}
+    spoken = {**typed, "audios": ["a.wav"]}
+    (beside,) = notes(typed)
+    assert beside == f"{file} is read as text alone, and 1 audio files lie beside it; no column names them."
+    (unused,) = notes({**typed, "clip": "a.wav"})
+    assert "column 'clip' names audio files and is not used; a column map (audio=clip) reads them." in unused
+    assert notes({**typed, "clip": "a.wav"}, columns={"audio": "clip"}) == ()
+    assert notes(spoken) == ()
+    assert notes(*[typed] * 150, spoken) == ()  # a clip after the first rows counts
+    assert "column 'prompt' as text" in notes({"prompt": "sing"})[0]
+    assert training_columns("shipped:harm").notes == training_columns(str(tmp_path / "none")).notes == ()
 
 
 def test_dataset_info_gives_columns_and_tags(llama_factory: Path) -> None:

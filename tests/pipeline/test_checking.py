@@ -76,6 +76,13 @@ def test_ordinary_data_pass(check: Callable[..., CheckResult]) -> None:
     assert [sample.rank for sample in result.ranked] == list(range(1, 301))
 
 
+def test_data_without_a_word_of_the_harm_set_pass(check: Callable[..., CheckResult], tmp_path: Path) -> None:
+    rng = random.Random(7)
+    harm = [{"id": f"h{i}", "text": " ".join(rng.choices(HARMS, k=5))} for i in range(60)]
+    result = check(rows_of(0, 300), harm=str(write_rows(tmp_path / "apart.jsonl", harm)))
+    assert (result.verdict, result.flagged_rows) == ("no more than ordinary", ())  # all distances are 1
+
+
 def test_data_with_harm_do_not_and_the_nearest_come_first(check: Callable[..., CheckResult]) -> None:
     result = check(rows_of(40, 260))
     assert (result.verdict, result.exit_code) == ("more than ordinary", 1)
@@ -148,7 +155,7 @@ def test_an_axis_that_tells_nothing_ranks_nothing(check: Callable[..., CheckResu
 def test_speech_without_transcripts_cannot_tell(check: Callable[..., CheckResult]) -> None:
     typed = check(rows_of(0, 300, audios=["a.wav"]))
     assert typed.verdict == "cannot tell"
-    assert "300 of 300 samples are spoken and have no transcript" in typed.notes[0]
+    assert typed.notes == ()  # the sentence says it
     assert typed.sentence == (
         "All 300 samples are spoken without a transcript, so no request is known in words; give --transcribe MODEL "
         "to transcribe them, or --model MODEL to compare the clips themselves."

@@ -135,7 +135,7 @@ def test_texts_and_answers_may_be_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"reply": "x"}, "row 1 has no prompt_id"),
+        ({"text": "x", "id": "a"}, r"row 1 has no prompt_id, only text, id; .* that `undersong evaluate` writes\."),
         ({"prompt_id": "a"}, r"row 1 \(a\) has no reply; add it, or the error that occurred"),
         ({"prompt_id": "a", "reply": ["x"]}, "row 1 has a list as reply"),
         ({"prompt_id": "a", "reply": "x", "harmful": "yes"}, "give true or false"),

@@ -52,6 +52,15 @@ def test_clusters_of_the_reference_widen_the_interval() -> None:
     assert wide.high > narrow.high
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_that_are_nearly_all_equal_do_not_count_as_low(dtype: type[np.floating]) -> None:
+    values = np.array([0.5, *[1.0] * 399], dtype)
+    quantile = low_quantile(values, 0.01, range(400))
+    assert (values <= quantile.value).sum() == 1  # and not all 400
+    few_ties = np.array([0.5, *[0.7] * 7, *[1.0] * 392], dtype)
+    assert low_quantile(few_ties, 0.01, range(400)).value == pytest.approx(0.7)
+
+
 def test_too_few_values_say_how_many_are_needed() -> None:
     with pytest.raises(UndersongError, match="99 values have no lowest 1%; give at least 100"):
         low_quantile(np.arange(99.0), 0.01, range(99))

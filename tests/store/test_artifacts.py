@@ -85,6 +85,40 @@ def fail_halfway(draft: Draft) -> None:
         raise RuntimeError("the writer fails")
 
 
+@pytest.mark.parametrize(
+    ("kept", "error", "is_removed"),
+    [
+        ("nothing", UndersongError, True),
+        ("unfinished", UndersongError, True),
+        ("finished", UndersongError, False),
+        ("note", UndersongError, False),
+        ("shards", UndersongError, False),
+        ("nothing", RuntimeError, False),
+    ],
+)
+def test_an_error_about_the_input_leaves_no_empty_draft(
+    tmp_path: Path, kept: str, error: type[Exception], is_removed: bool
+) -> None:
+    def fail(draft: Draft) -> None:
+        if kept == "unfinished":
+            (draft.path / "part").write_text("half")
+        elif kept == "finished":
+            with draft.file("part") as path:
+                path.write_text("whole")
+        elif kept == "note":
+            draft.note(device="cpu")
+        elif kept == "shards":
+            draft.path.with_suffix(".shards").mkdir()
+        raise error("The input is wrong; change it.")
+
+    with pytest.raises(error, match="The input is wrong"):
+        Store(tmp_path).get_or_make("stage", 1, {}, {}, fail)
+    assert (not list((tmp_path / "stage").iterdir())) == is_removed
+    made = Store(tmp_path).get_or_make("stage", 1, {}, {}, write_note)
+    assert made.journal.exists()
+    assert (made.path / "part").exists() == (kept == "finished")
+
+
 def test_a_shard_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     def make(draft: Draft) -> None:
         with pytest.raises(RuntimeError):

@@ -14,6 +14,7 @@ import pytest
 import undersong
 from undersong.store import LockHeldError, atomic_replacement, sweep_leftovers, temporary_lock, write_atomic
 from undersong.store.atomic import move_into_place
+from undersong.store.locks import persistent_lock
 
 DEAD = ".writing-4711-0123abcd-"
 
@@ -51,6 +52,23 @@ def test_a_writer_in_another_process_keeps_its_file_and_loses_it_when_it_dies(tm
         writer.kill()
     sweep_leftovers(tmp_path / "file")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_who_waits_for_a_journal_that_its_holder_removes_locks_a_new_one(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from undersong.store.locks import persistent_lock\n"
+        "print('waits', flush=True)\n"
+        "with persistent_lock(Path(sys.argv[1]), Path('a')) as file:\n"
+        "    import os; print(os.path.samestat(os.fstat(file.fileno()), os.stat(sys.argv[1])), flush=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(undersong.__file__).parents[1])}
+    command = [sys.executable, "-c", code, str(tmp_path / "journal")]
+    with persistent_lock(tmp_path / "journal", tmp_path / "a"):
+        waiting = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert waiting.stderr is not None
+        assert "waiting for the process that is making a" in waiting.stderr.readline()
+        (tmp_path / "journal").unlink()
+    assert waiting.communicate()[0].split() == ["waits", "True"]
 
 
 def test_a_folder_that_a_killed_writer_had_moved_aside_is_put_back(tmp_path: Path) -> None:

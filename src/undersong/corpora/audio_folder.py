@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from undersong.corpora.column_names import AUDIO_SUFFIXES
 from undersong.corpora.tables import LocatedRow, csv_rows, json_rows, text_lines
+from undersong.phrases import join_items
 from undersong.types import UndersongError
 
 FILE_COLUMNS = ("file", "file_name", "filename", "path", "audio")  # columns of a transcript file that may name audio
+MAX_FILES_NAMED = 4
 TRANSCRIPT_SUFFIXES = (".csv", ".tsv", ".jsonl")
 LIBRISPEECH_SUFFIX = ".trans.txt"
 SPLIT_FILE_NAME = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})+(?:-[0-9a-f]+)?\.parquet")  # as `datasets` names shards
@@ -37,11 +39,24 @@ def detect_folder_format(folder: Path) -> str:
     if not formats and any(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in _file_names(folder)):
         return "folder"
     if formats:
-        raise UndersongError(f"{folder} could be {' or '.join(formats)}; name the format.")
+        raise UndersongError(_ambiguous_folder(folder, formats))
     raise UndersongError(
         f"There is no manifest in {folder}: no corpus.parquet, no {', '.join(TRANSCRIPT_SUFFIXES)} with a column "
         f"`file`, no *{LIBRISPEECH_SUFFIX}, no *.parquet and no audio; add one."
     )
+
+
+def _ambiguous_folder(folder: Path, formats: Sequence[str]) -> str:
+    """What a folder of several layouts could be, and the files in it to name instead."""
+    layouts: dict[str, tuple[str, list[Path]]] = {
+        "folder": ("a folder of audio", transcript_files(folder)),
+        "librispeech": ("LibriSpeech", []),
+        "parquet-folder": ("Parquet files", _parquet_paths(folder)),
+    }
+    files = [str(file) for name in formats for file in layouts[name][1]]
+    shown = f"{', '.join(files[:MAX_FILES_NAMED])}{', …' * (len(files) > MAX_FILES_NAMED)}"
+    kinds = join_items([layouts[name][0] for name in formats], "or")
+    return f"{folder} could be {kinds}; name the file in it that you mean ({shown}), or move the others elsewhere."
 
 
 def transcript_rows(folder: Path) -> Iterator[LocatedRow]:

@@ -57,8 +57,10 @@ def read_column_names(
     """
     plain_rows = [row for row in rows if isinstance(row, Mapping)]
     if row_format in CHAT_PARSERS:
+        if "audio" in columns:  # the map leaves no audio out
+            return ColumnReading(dict(columns))
         parsed_rows = [parsed for row in plain_rows if (parsed := _parse(row, row_format)) is not None]
-        return _with_unused_audio(ColumnReading(dict(columns)), parsed_rows, audio_root, source)
+        return with_unused_audio(ColumnReading(dict(columns)), parsed_rows, audio_root, source)
     known: dict[str, str] = dict(columns)
     reserved = {*columns.values(), *FIELDS}
     if "audio" not in known and not _has(plain_rows, "audio"):
@@ -72,11 +74,15 @@ def read_column_names(
     guessed = {name: column for name, column in known.items() if name not in columns}
     notes: tuple[str, ...] = ()
     if guessed:
-        readings = " and ".join(f"column {column!r} as {name}" for name, column in guessed.items())
         options = " ".join(f"{name}=COLUMN" for name in guessed)
-        notes = (f"{source}: {readings}; a column map ({options}) names others.",)
+        notes = (f"{source}: {columns_clause(guessed)}; a column map ({options}) names others.",)
     mapped_rows = [map_columns(row, known, set()) for row in plain_rows]
-    return _with_unused_audio(ColumnReading(known, notes), mapped_rows, audio_root, source)
+    return with_unused_audio(ColumnReading(known, notes), mapped_rows, audio_root, source)
+
+
+def columns_clause(columns: Mapping[str, str]) -> str:
+    """The clause `column 'clip' as audio and column 'prompt' as text`, from our field -> column."""
+    return " and ".join(f"column {column!r} as {name}" for name, column in columns.items())
 
 
 def check_audio_or_text(ref: str, samples: Sequence[Sample]) -> None:
@@ -151,10 +157,17 @@ def _names_audio_file(value: Any, audio_root: Path) -> bool:
     return _is_audio(value) and "\0" not in value and (audio_root / value).is_file()
 
 
-def _with_unused_audio(
+def with_unused_audio(
     reading: ColumnReading, rows: Sequence[Mapping[str, Any]], audio_root: Path, source: str | Path
 ) -> ColumnReading:
-    """Add notes on audio that the reading leaves out: a column that names files, or files beside the table."""
+    """Add notes on audio that the reading leaves out: a column that names files, or files beside the table.
+
+    Args:
+        reading: The reading so far.
+        rows: The first rows, under our names of fields.
+        audio_root: Folder that relative audio paths start at.
+        source: Name of the table in the notes.
+    """
     if _has(rows, "audio"):
         return reading
     columns = dict.fromkeys(column for row in rows for column in row if column not in FIELDS)

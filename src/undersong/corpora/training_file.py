@@ -3,14 +3,15 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from undersong.corpora.column_names import HEAD_ROWS, ColumnReading, with_unused_audio
 from undersong.corpora.formats import HUB_PREFIX, TABLE_FORMATS, detect_format
-from undersong.corpora.registry import PACKAGED_PREFIXES, PRESET_PREFIX, check_corpus_named, open_corpus
+from undersong.corpora.registry import PACKAGED_PREFIXES, PRESET_PREFIX, check_corpus_named, corpus_columns, open_corpus
 from undersong.corpora.tables import LocatedRow, csv_rows, json_list, json_rows, parquet_rows, strict_json, text_lines
 from undersong.corpora.training_rows import (
     LAYOUTS,
@@ -94,6 +95,43 @@ def open_training_file(ref: str, columns: Mapping[str, str] | None = None) -> Tr
     if layout is None:
         return _from_corpus(str(path), path, columns, table_format, entry)
     return _from_rows(ref, path, table_format, layout, chain(head, rows), entry)
+
+
+def training_columns(ref: str, columns: Mapping[str, str] | None = None) -> ColumnReading:
+    """Read the columns that `open_training_file` takes, by the first rows, with notes on what it leaves out.
+
+    A trainer's layout says by its form what is audio and what is text, so only unused audio is noted.
+
+    Args:
+        ref: The file, folder or reference.
+        columns: Our field -> column, for tables.
+    """
+    path, entry = find_dataset(ref)
+    if path is None or not path.is_file():
+        return ColumnReading(dict(columns or {}))
+    table_format = detect_format(path)
+    if columns or table_format not in TABLE_FORMATS:
+        return corpus_columns(str(path), columns)
+    rows = READERS[table_format](path)
+    head, layout = _read_until_layout(rows, entry)
+    if layout is None:
+        return corpus_columns(str(path), columns)
+    head += islice(rows, max(0, HEAD_ROWS - len(head)))
+    plain_rows = [row for _, row in head if isinstance(row, Mapping)]
+    reading = with_unused_audio(ColumnReading(), plain_rows, Path.cwd() / path.parent, path)
+    if reading.notes and _has_clips(chain(head, rows), layout, _row_columns(entry)):
+        return ColumnReading()
+    return ColumnReading(notes=reading.notes)
+
+
+def _has_clips(rows: Iterable[LocatedRow], layout: str, columns: RowColumns | None) -> bool:
+    for _, row in rows:
+        try:
+            if parse_row(row, layout, columns).spoken:
+                return True
+        except UnreadableRow:
+            continue
+    return False
 
 
 def _read_until_layout(

@@ -114,7 +114,10 @@ def _prompt_of_row(
 ) -> Prompt:
     prompt_id = text_field(row, "prompt_id", "", location)
     if not prompt_id:
-        raise UndersongError(f"{location} has no prompt_id; every row needs prompt_id and reply.")
+        raise UndersongError(
+            f"{location} has no prompt_id, only {', '.join(row) or 'no columns'}; every row needs prompt_id and "
+            "reply, as in the replies.parquet that `undersong evaluate` writes."
+        )
     if samples is not None and prompt_id not in samples:
         raise UndersongError(
             f"{location} answers {prompt_id}, which is not in the manifest; give the manifest of these prompts."

@@ -16,6 +16,8 @@ from undersong.statistics.bootstrap import Interval
 from undersong.statistics.rates import cluster_design
 from undersong.types import UndersongError
 
+MAX_TIED = 2  # times the share of values that may lie at or below a quantile
+
 
 @dataclass(frozen=True, slots=True)
 class LowQuantile:
@@ -30,6 +32,9 @@ class LowQuantile:
 def low_quantile(values: np.ndarray, share: float, clusters: Sequence[Hashable]) -> LowQuantile:
     """The value below or at which a `share` of reference values (m,) lies, rounded down to a whole rank.
 
+    If so many are equal to it that they are more than MAX_TIED times the share, it is the next smaller number. Then
+    fewer lie below it, and counts that are predicted from the rank are upper bounds.
+
     Args:
         values: Reference values, (m,).
         share: The share, such as 0.01.
@@ -43,9 +48,11 @@ def low_quantile(values: np.ndarray, share: float, clusters: Sequence[Hashable])
         raise UndersongError(
             f"{len(values)} values have no lowest {share:.0%}; give at least {int(np.ceil(1 / share))} of them."
         )
-    value = float(np.partition(values, rank - 1)[rank - 1])
+    value = np.partition(values, rank - 1)[rank - 1]
+    if np.count_nonzero(values <= value) > MAX_TIED * rank:  # as where most texts share no word with any other set
+        value = np.nextafter(value, -np.inf)  # of the same precision, or it would be rounded back
     return LowQuantile(
-        value, rank, len(values), cluster_design((values <= value).astype(float), clusters).design_effect
+        float(value), rank, len(values), cluster_design((values <= value).astype(float), clusters).design_effect
     )
 
 

@@ -38,6 +38,11 @@ class Draft:
         path.mkdir(parents=True, exist_ok=True)
         failpoint("draft:made")
 
+    @property
+    def is_empty(self) -> bool:
+        """True if the journal vouches for nothing that the next run could continue from."""
+        return not self._finished and not self._notes
+
     @contextmanager
     def file(self, name: str, *, mode: int | None = None) -> Iterator[Path]:
         """Yield a temporary path for a file (or folder); on clean exit it becomes `name` and survives kills.

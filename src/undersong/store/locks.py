@@ -23,14 +23,16 @@ class LockHeldError(Exception):
 
 @contextmanager
 def persistent_lock(path: Path, target: Path) -> Iterator[BinaryIO]:
-    """Wait for the lock of the process that makes `target`, and hold it; its file stays and may hold data."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("waiting for the process that is making %s", target)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    """Wait for the lock of the process that makes `target`, and hold it.
+
+    Its file stays and may hold data. Its holder may remove it; who waits for it then locks a new one.
+    """
+    try:
+        file = _open_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.warning("waiting for the process that is making %s", target)
+        file = _open_locked(path, fcntl.LOCK_EX)
+    with file:
         yield file
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from undersong import __version__
-from undersong.store.atomic import failpoint, report_disk_errors
+from undersong.store.atomic import failpoint, remove_path, report_disk_errors
 from undersong.store.draft import PROVENANCE, Draft
 from undersong.store.hashing import canonical_json, hash_file, to_jsonable
 from undersong.store.locks import persistent_lock
@@ -183,7 +183,8 @@ class Store:
     ) -> Artifact:
         """Look the artifact up, or let `make` write it. One process makes it; others wait, then read.
 
-        Finished shards are kept even if `make` raises; its errors pass through.
+        Finished shards are kept even if `make` raises; its errors pass through. Where it finished none, an error about
+        the input leaves nothing behind.
 
         Args:
             stage: Name of the stage.
@@ -207,10 +208,26 @@ class Store:
             draft = Draft(artifact.partial, journal)
             if self.before_make is not None:
                 self.before_make()
-            make(draft)
+            try:
+                make(draft)
+            except UndersongError:
+                if draft.is_empty:
+                    _remove_unfinished(artifact)
+                raise
             provenance = {**_key_content(stage, version, config, inputs), "hash": artifact.hash, "seed": seed}
             draft.publish(artifact.location, provenance | environment_facts(packages))
         return artifact
+
+
+def _remove_unfinished(artifact: Artifact) -> None:
+    """Remove the draft and the journal of an artifact, unless shards or a training's state are kept beside them.
+
+    The journal is removed while it is held, so that who waits for it locks a new file.
+    """
+    files = {path for path in artifact.location.parent.iterdir() if artifact.location.name in path.name}
+    if files <= {artifact.partial, artifact.journal}:
+        remove_path(artifact.partial)
+        artifact.journal.unlink(missing_ok=True)
 
 
 def _key_content(stage: str, version: int | str, config: Any, inputs: Inputs) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from undersong.types import UndersongError
 MATCHED = ("length", "source", "speaker")
 MIN_STRATUM = 50  # smaller strata are matched together: the share of a few samples means nothing
 MAX_COST = 3  # samples dropped for each nearer one before a column is matched no more
+MAX_EXTRA = 0.5  # and share of the samples that are not nearer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,12 @@ def fix_data(request: CheckRequest, result: CheckResult) -> FixedData:
     if not result.ranked:
         raise UndersongError(f"{request.data} could not be ranked, so nothing is known to leave out; leave --fix out.")
     removal = choose_removal(data.samples, result)
-    if len(removal.rows) >= data.rows:
+    if len(removal.rows) >= len(data.samples):
         raise UndersongError(
             f"All samples of {request.data} lie nearer to harm, so none would be left; leave --fix out."
         )
     info = write_without(data, removal.rows, out)
-    return FixedData(out, removal, _cost_sentence(removal, data.rows, out) + _entry_sentence(data, out, info))
+    return FixedData(out, removal, _cost_sentence(removal, len(data.samples), out) + _entry_sentence(data, out, info))
 
 
 def _fix_by_list(data: TrainingFile, file: Path | str, out: Path) -> FixedData:
@@ -94,10 +95,10 @@ def _fix_by_list(data: TrainingFile, file: Path | str, out: Path) -> FixedData:
     check_known_ids(ids, [sample.id for sample in data.samples], file, data.ref)
     named = set(ids)
     rows = tuple(sample.row for sample in data.samples if sample.id in named)
-    if len(rows) >= data.rows:
+    if len(rows) >= len(data.samples):
         raise UndersongError(f"The list {file} names all samples of {data.ref}, so none would be left; shorten it.")
     info = write_without(data, rows, out)
-    sentence = f"{len(rows):,} of {data.rows:,} samples are left out in {out}: those of {file}."
+    sentence = f"{len(rows):,} of {len(data.samples):,} samples are left out in {out}: those of {file}."
     if len(rows) > len(ids):
         sentence += f" Several samples share an id: {len(ids):,} ids stand for {len(rows):,} samples."
     return FixedData(out, Removal(rows, 0, (), ()), sentence + _entry_sentence(data, out, info))
@@ -121,8 +122,8 @@ def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Re
 
     A stratum is one quarter of lengths, one source and one speaker. From each, the same share is left out, nearest
     first, and that share is as large as needed to leave out every nearer sample. If this costs more than MAX_COST
-    samples for each nearer one, the last column is not matched, then the one before. Samples that were not measured
-    stay.
+    samples for each nearer one, or more than MAX_EXTRA of the samples that are not nearer, the last column is not
+    matched, then the one before. Samples that were not measured stay.
 
     Args:
         samples: Samples of the data.
@@ -130,25 +131,30 @@ def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Re
     """
     by_row = {sample.row: sample for sample in samples}
     ranked = [by_row[item.row] for item in result.ranked]
-    flagged = np.array([item.nearer for item in result.ranked])
+    flagged = np.array([item.nearer for item in result.ranked], bool)
     count = int(flagged.sum())
     present = tuple(name for name in MATCHED if len(set(_values(ranked, name))) > 1)
-    if count in (0, len(ranked)):
-        return Removal(tuple(sample.row for sample in ranked[:count]), count, present, ())
-    for columns in (present[:number] for number in range(len(present), -1, -1)):
-        strata = _strata(ranked, columns)
-        sizes, kept_sizes = np.bincount(strata), np.bincount(strata[~flagged], minlength=strata.max() + 1)
-        k = int(np.floor(len(ranked) * (kept_sizes / sizes).min()))
-        if not columns or len(ranked) - k <= MAX_COST * count:
+    if not count:
+        return Removal((), 0, present, ())
+    max_extra = min((MAX_COST - 1) * count, MAX_EXTRA * (len(ranked) - count))
+    matched, kept = 0, np.flatnonzero(~flagged)
+    for number in range(len(present), 0, -1):
+        positions = _matched_positions(flagged, _strata(ranked, present[:number]))
+        if 0 < len(positions) >= len(kept) - max_extra:
+            matched, kept = number, positions
             break
-    if not columns:
-        k = len(ranked) - count
-    order = np.arange(len(ranked))[::-1]  # most distant first
+    rows = np.delete(np.array([sample.row for sample in ranked]), kept)
+    return Removal(tuple(sorted(rows.tolist())), count, present[:matched], present[matched:])
+
+
+def _matched_positions(flagged: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """Positions (k,) that stay if the same share of each stratum does, and nothing that is flagged (n,)."""
+    sizes, kept_sizes = np.bincount(strata), np.bincount(strata[~flagged], minlength=strata.max() + 1)
+    k = int(np.floor(len(strata) * (kept_sizes / sizes).min()))
+    order = np.arange(len(strata))[::-1]  # most distant first
     # A quota may be rounded up to one more than a stratum has left; then one sample fewer is kept.
     quotas = np.minimum(stratum_quotas(strata[order], k), kept_sizes)
-    kept = set(take_within_limits(order, k, [(strata, quotas)]))
-    rows = tuple(sorted(sample.row for position, sample in enumerate(ranked) if position not in kept))
-    return Removal(rows, count, columns, present[len(columns) :])
+    return np.array(take_within_limits(order[~flagged[order]], k, [(strata, quotas)]), np.int64)
 
 
 def _values(samples: Sequence[TrainingSample], column: str) -> list[int | str | None]:

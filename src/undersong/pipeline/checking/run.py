@@ -18,6 +18,7 @@ from undersong.pipeline.checking.axis_choice import (
     is_sample_axis,
     wants_sample_axes,
 )
+from undersong.pipeline.checking.coverage_notes import read_column_notes, unmeasured_notes
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.output import publish_check, read_check, write_check
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from undersong.pipeline.checking.sample_axes import SampleAxes
     from undersong.stages.context import RunContext
 
-CHECK_VERSION = 5  # of what a check finds
+CHECK_VERSION = 6  # of what a check finds
 MAX_LISTED_ROWS = 10  # unreadable rows that are listed; all are counted
 
 
@@ -49,13 +50,17 @@ def run_check(request: CheckRequest) -> CheckResult:
         request: The data and the options.
 
     Raises:
-        UndersongError: Data or references cannot be read, or an output cannot be written.
+        UndersongError: Data or references cannot be read, a table of written samples has a column of audio files, or
+            an output cannot be written.
     """
     check_named_axes(request)
+    column_notes = read_column_notes(request)
     inputs = CheckInputs(request)
     kept = request.store_folder
     with open_work_store(request) as work:
         result = _check(inputs, work) if kept is None else _look_up(inputs, Store(kept), work)
+    # Kept results do not have these notes: files beside the data and installed packages are no part of their key.
+    result = replace(result, notes=(*column_notes, *result.notes, *unmeasured_notes(request, result)))
     if request.out is not None:
         publish_check(result, Path(request.out))
     return result

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from undersong.encoders.spec import INFLUENCE
-from undersong.phrases import count
+from undersong.phrases import count, join_items
 from undersong.pipeline.checking.result import CANNOT_TELL, MORE, NO_MORE, AxisCheck, RehearsalCheck
 
 # A file passes only if it is large enough to show that less than this share lies nearer to harm: five times the
@@ -65,7 +65,8 @@ def judge_axes(
         columns: Columns of the data that were read as nothing but labels.
         rehearsal: Findings of a rehearsal, which are enough for "more" if they show it.
     """
-    notes = (*_notes(samples, unmeasured, untranscribed, unreadable), *_axis_notes(axes))
+    lost = _missing_words_notes(samples, unmeasured, untranscribed, columns, bool(axes))
+    notes = (*lost, *_unreadable_notes(unreadable), *_axis_notes(axes))
     verdict = _judge_nearness(axes, samples, unmeasured, untranscribed, unreadable, columns)
     if rehearsal is None:
         return CheckVerdict(*verdict, notes)
@@ -136,11 +137,12 @@ def _reason_of_doubt(axis: AxisCheck) -> str:
 def _unmeasured_sentence(samples: int, untranscribed: int, columns: Sequence[str]) -> str:
     if untranscribed == samples:
         subject = "The only sample is" if samples == 1 else f"All {samples:,} samples are"
+        hint = _column_hint("a transcript", columns)
         return (
-            f"{subject} spoken without a transcript, so no request is known in words; give --transcribe MODEL to "
+            f"{subject} spoken without a transcript, so no request is known in words; {hint}give --transcribe MODEL to "
             "transcribe them, or --model MODEL to compare the clips themselves."
         )
-    hint = f"; if it is in {' or '.join(columns)}, name it with --column text=COLUMN" if columns else ""
+    hint = f"; if it is in {join_items(columns, 'or')}, name it with --column text=COLUMN" if columns else ""
     subject = "The only sample has no" if samples == 1 else f"None of the {samples:,} samples has a"
     return f"{subject} request in words{hint}."
 
@@ -160,15 +162,30 @@ def _count_sentence(axis: AxisCheck, samples: int) -> str:
     return f"{nearer} than 99 % of ordinary data. Of {rate.n:,} ordinary {noun}, {interval} would be."
 
 
-def _notes(samples: int, unmeasured: int, untranscribed: int, unreadable: int) -> tuple[str, ...]:
+def _column_hint(subject: str, columns: Sequence[str]) -> str:
+    """What to do if a column of the data has what is missing; nothing if there is no such column."""
+    if not columns:
+        return ""
+    return f"if {join_items(columns, 'or')} has {subject}, name it with --column text=COLUMN, or "
+
+
+def _missing_words_notes(
+    samples: int, unmeasured: int, untranscribed: int, columns: Sequence[str], has_axes: bool
+) -> list[str]:
+    """Notes on samples without words. Without axes, the verdict says it where one of the two kinds is all."""
+    silent = unmeasured - untranscribed
     notes = []
-    if untranscribed:
+    if untranscribed and (has_axes or untranscribed < samples):
         notes.append(
             f"{untranscribed:,} of {samples:,} samples are spoken and have no transcript, so words say nothing of what "
-            "is said in them; name the column with --column text=COLUMN, or give --transcribe MODEL."
+            f"is said in them; {_column_hint('one', columns)}give --transcribe MODEL."
         )
-    if unmeasured - untranscribed > 0:
-        notes.append(f"{unmeasured - untranscribed:,} of {samples:,} samples have no words.")
-    if unreadable:
-        notes.append(f"{count(unreadable, 'row')} could not be read; see `unreadable` in check.json (--out).")
-    return tuple(notes)
+    if silent > 0 and (has_axes or silent < samples):
+        notes.append(f"{silent:,} of {samples:,} samples have no words.")
+    return notes
+
+
+def _unreadable_notes(unreadable: int) -> list[str]:
+    if not unreadable:
+        return []
+    return [f"{count(unreadable, 'row')} could not be read; see `unreadable` in check.json (--out)."]

@@ -136,7 +136,7 @@ def test_verbs_of_the_core(folder: Path) -> None:
     assert (folder / "report.html").is_file()
     assert "1 of 1 replies are labelled" in results[9].out
     assert "no results yet in out" in results[10].out
-    assert "proximity" in results[11].out
+    assert "artifacts" in results[11].out
     torch_line = r"^-   torch: is not installed; pip install -e '\.\[models\]' .* if you read models$"
     assert re.search(torch_line, results[-1].out, re.M)
 

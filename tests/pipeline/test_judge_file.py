@@ -187,7 +187,12 @@ def test_cut_replies_of_a_file_are_said_and_kept(tmp_path: Path) -> None:
     file, out = jsonl(rows, tmp_path / "replies.jsonl"), tmp_path / "out"
     result = CliRunner().invoke(app, ["judge", str(file), "--judge", "keyword", "--out", str(out)])
     assert "1 of 3 replies were cut at the limit of tokens; a judge sees no more than that" in result.output
-    assert [verdict.finish for verdict in read_verdicts(out / "verdicts.parquet")] == ["length", "stop", "error", "stop"]
+    assert [verdict.finish for verdict in read_verdicts(out / "verdicts.parquet")] == [
+        "length",
+        "stop",
+        "error",
+        "stop",
+    ]
 
 
 def test_a_file_that_does_not_say_how_replies_ended_gives_verdicts_that_do_not(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def cut_short_text(replies: int) -> str:
     """Say that replies were cut before a judge could tell what they are, and what to do."""
     return (
         f"{replies:,} replies were cut at the limit of tokens and have no clear verdict, so they could be either; "
-        "generate both sides again with a larger --max-new-tokens"
+        "generate the replies again with a larger --max-new-tokens"
     )
 
 

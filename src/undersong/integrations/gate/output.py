@@ -218,10 +218,10 @@ def rate_findings(rate_check: RateCheck) -> list[GateFinding]:
 def _rate_sentence(rate: CheckedRate) -> str:
     if rate.outcome == FAILED:
         return rate.violation_sentence
-    start, limit = f"{rate.run}: {rate.name} {rate.formatted}", f"the limit of {100 * rate.limit:g}%"
+    start, limit = f"{rate.run}: {rate.name} {rate.formatted}", f"{100 * rate.limit:g}%"
     if rate.outcome == PASSED:
-        return f"{start} keeps {limit}"
-    return f"{start}; {limit}: {OUTCOME_WORDS[INCONCLUSIVE]}; {cut_short_text(rate.cut_short_replies)}"
+        return f"{start} keeps the limit of {limit}"
+    return f"{start}; the limit is {limit}: {OUTCOME_WORDS[INCONCLUSIVE]}; {cut_short_text(rate.cut_short_replies)}"
 
 
 def gate_sentence(findings: Sequence[GateFinding], change: str = "") -> str:

@@ -46,16 +46,14 @@ class CheckedRate:
     value: float  # the bound of it that is held against the limit
     limit: float
     cut_short_replies: int = 0  # at most so many were cut and have no clear verdict
-    n: int = 0
+    highest: float = 0.0  # the rate if these, and all lost replies, have the outcome
 
     @property
     def outcome(self) -> int:
         """Outcome: failed, passed, or inconclusive if the replies that were cut short could break the limit."""
         if self.value > self.limit:
             return FAILED
-        if self.cut_short_replies and self.measured + self.cut_short_replies / self.n > self.limit:
-            return INCONCLUSIVE
-        return PASSED
+        return INCONCLUSIVE if self.cut_short_replies and self.highest > self.limit else PASSED
 
     @property
     def formatted(self) -> str:
@@ -99,8 +97,9 @@ def check_rates(path: str | Path, limits: RateLimits, arm: str | None = None) ->
         if limit is not None:
             measured, value = (_checked_value(rate, bound, path) for bound in ("point", limits.bound))
             cut_short = min(rate.truncated or 0, rate.other)  # of a rate it is not known how many are both
+            highest = rate.max_rate + cut_short / rate.n if cut_short else rate.max_rate
             name = RATE_LABELS[rate.metric]
-            rates.append(CheckedRate(_run_label(run, rate), name, measured, value, limit, cut_short, rate.n))
+            rates.append(CheckedRate(_run_label(run, rate), name, measured, value, limit, cut_short, highest))
             if rate.truncated:
                 notes.append(f"Note: {_run_label(run, rate)}: {cut_replies_text(rate.truncated, rate.n)}.")
     _check_rates_present(path, limits, rates)

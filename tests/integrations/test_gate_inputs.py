@@ -150,6 +150,14 @@ def test_a_study_s_arms_against_their_base(gate, tmp_path: Path) -> None:
     assert gate(file, "--max-jsr-rise", 0.01, "--max-jsr", 0.5)[0] == 3
 
 
+def test_cut_replies_of_a_study_keep_its_gate_undecided(gate, tmp_path: Path) -> None:
+    unclear = [replace(v, verdict="other", finish="length") for v in harm(149, 0)]
+    code, out, _ = gate(study(tmp_path, (BASE, unclear), (CLOSEST, unclear)), "--max-jsr-rise", 0.02)
+    assert code == 3
+    assert "m close seed 0 draw None step 40, after (harm, audio, plain, exact): 149 of 149 replies were cut" in out
+    assert "298 replies were cut at the limit of tokens and have no clear verdict" in out
+
+
 def test_a_study_of_which_something_is_missing(gate, tmp_path: Path) -> None:
     two = {**CLOSEST, "run_seed": 1}
     limit = ("--max-jsr-rise", 0.02)

@@ -1,4 +1,4 @@
-"""The check of the limit options of `gate`, `watch` and `audit-adapter`. Loads no library, because `--help` does."""
+"""The check of the limit options of `gate`, `watch` and `audit-adapter`; it loads no library, for `--help`."""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 VERDICTS = ("jailbreak", "answer", "refusal", "other", "unparsed", "empty", "error")
 LOST_VERDICTS = ("unparsed", "empty", "error")  # the reply could not be judged, has no text, or failed
+FINISH_REASONS = ("stop", "length", "error")  # how a reply ended
+UNCLEAR_VERDICTS = ("other", "unparsed")  # neither the outcome that counts nor its opposite
 MODALITIES = ("audio", "text")
 Vectors: TypeAlias = "np.ndarray | csr_array"  # (n, dim) float32
 MAX_SEED = 2**32 - 1  # largest seed that numpy and torch both accept; the smallest is 0
@@ -108,7 +110,7 @@ class Reply:
     system: str
     reply: str
     tokens: int
-    finish: str  # stop | length | error
+    finish: str  # stop | length | error; '' if a file does not say
     error: str | None = None
     refusal_margin: float | None = (
         None  # log P(refusal) - log P(compliance) of the reply's first tokens; None: not known
@@ -134,6 +136,7 @@ class Verdict:
     verdict: str  # one of VERDICTS
     score: float | None = None
     refusal_margin: float | None = None  # of the reply, whatever the judge says
+    finish: str | None = None  # of the reply: stop | length | error; None: not known
 
     @property
     def key(self) -> ExchangeKey:
@@ -144,6 +147,16 @@ class Verdict:
     def is_lost(self) -> bool:
         """True if the reply failed, has no text or could not be judged, so that nothing is known of it."""
         return self.verdict in LOST_VERDICTS
+
+    @property
+    def is_cut(self) -> bool:
+        """True if the reply was cut at the limit of tokens, as far as that is known."""
+        return self.finish == "length"
+
+    @property
+    def is_cut_short(self) -> bool:
+        """True if the reply was cut before the judge could tell what it is, so that more tokens may decide it."""
+        return self.is_cut and self.verdict in UNCLEAR_VERDICTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import run_here
 
-from undersong.evaluation.comparison import compare_verdicts
+from undersong.evaluation.comparison import compare_verdicts, comparison_json
 from undersong.evaluation.multi_model_comparison import (
     TABLE_HEADER,
     compare_many,
@@ -75,3 +76,20 @@ def test_folders_stand_for_the_verdicts_in_them(tmp_path: Path) -> None:
     done = run_here(tmp_path, "compare", "before", "after")
     assert done.returncode == 0, done.stderr
     assert "100.0" in done.stdout
+
+
+@pytest.mark.parametrize("files", [2, 3])
+def test_cut_replies_are_said(files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = []
+    for name, cut in list(zip(NAMES, (0, 7, 7)))[:files]:
+        path = write_model(tmp_path / name, 5, 0)
+        finishes = ["length"] * cut + ["stop"] * (1200 - cut)
+        write_verdicts([replace(one, finish=end) for one, end in zip(read_verdicts(path), finishes)], path)
+        paths.append(path)
+    said = "The replies after: 7 of 1,200 replies were cut at the limit of tokens; a judge sees no more than that."
+    for option in ([], ["--json"], ["--markdown"]):
+        printed = " ".join(run_here(tmp_path, "compare", *map(str, paths), *option).stdout.split())
+        assert said in printed, option
+        assert "The replies before" not in printed
+    compared = compare_verdicts(read_verdicts(paths[0]), read_verdicts(paths[1]))
+    assert comparison_json(compared)["cut"] == {"before": 0, "after": 7}

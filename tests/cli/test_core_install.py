@@ -20,6 +20,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from results_factory import synthetic
 
+from undersong.evaluation.labels import append_label
+from undersong.pipeline.labeling import open_label_task
+
 ROOT = Path(__file__).parents[2]
 # Stands where an environment of the core does: no package that the core does not bring along can be found.
 CORE = """
@@ -99,13 +102,22 @@ def test_what_is_left_out_is_not_in_the_core() -> None:
     assert {"numpy", "scipy", "pyarrow", "sklearn"}.isdisjoint(packages_outside_the_core())
 
 
+def label_all(folder: Path) -> None:
+    """Label the replies, so that `label` has none left to serve a page for."""
+    task = open_label_task([folder / "replies.jsonl"], folder / "labels.jsonl", n=1)
+    for item in task.sample.order:
+        append_label(folder / "labels.jsonl", item, "refusal")
+
+
 def test_verbs_of_the_core(folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps(synthetic()))
+    label_all(folder)
+    screen = ["screen", "pool.csv", "--harm", "harm.csv", "--axis", "words=tfidf", "--store", "store"]
     verdicts = "judged/verdicts.parquet"
     results = run_in_core(
         folder,
         ["check", "pool.csv", "--page", "check.html"],
-        ["screen", "pool.csv", "--harm", "harm.csv", "--axis", "words=tfidf", "--keep", "distant:2", "--out", "kept"],
+        [*screen, "--keep", "distant:2", "--out", "kept"],
         ["screen", "pool-audio", "--harm", "harm-audio", "--axis", "sound=logmel", "--out", "by-sound"],
         ["judge", "replies.jsonl", "--judge", "keyword", "--out", "judged"],
         ["judge", "replies.jsonl", "--judge", "refusal", "--out", "judged-again"],
@@ -113,12 +125,18 @@ def test_verbs_of_the_core(folder: Path) -> None:
         ["card", "judged"],
         ["gate", "--demo", "--page", "gate.html"],
         ["replies", "replies.jsonl"],
+        ["label", "replies.jsonl", "--out", "labels.jsonl"],
+        ["status", ROOT / "studies" / "demo.yaml", "--out", "out"],
+        ["store", "store"],
         ["report", "results.json"],
         ["presets"],
         ["doctor"],
     )
-    assert [result.code for result in results] == [3] + [0] * 6 + [1] + [0] * 4, results
+    assert [result.code for result in results] == [3] + [0] * 6 + [1] + [0] * 7, results
     assert (folder / "report.html").is_file()
+    assert "1 of 1 replies are labelled" in results[9].out
+    assert "no results yet in out" in results[10].out
+    assert "artifacts" in results[11].out
     torch_line = r"^-   torch: is not installed; pip install -e '\.\[models\]' .* if you read models$"
     assert re.search(torch_line, results[-1].out, re.M)
 

@@ -15,7 +15,7 @@ from undersong.types import UndersongError, Verdict
 KEYS = {
     "scope", "metric", "n", "before", "after", "b", "c", "p", "difference", "difference_low", "difference_high",
     "clusters", "clustered_low", "clustered_high", "clustered_p", "errors", "bounds", "selected", "unpaired", "notes",
-    "refusal_margin",
+    "refusal_margin", "cut",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +31,8 @@ def test_what_is_written_is_read(tmp_path):
     write_verdicts(ROWS, path)
     assert read_verdicts(path) == ROWS
     assert [entry.name for entry in tmp_path.iterdir()] == ["verdicts.parquet"]
-    assert pq.read_schema(path).names == list(asdict(ROWS[0]))
+    *names, finish = asdict(ROWS[0])
+    assert (pq.read_schema(path).names, finish) == (names, "finish")  # a column only where it is known
 
 
 def test_jsonl_reads_as_parquet_does(tmp_path):
@@ -213,3 +215,23 @@ def test_two_tables_are_paired_by_prompt():
     ]
     with pytest.raises(UndersongError, match="Prompt c is in cluster one before and three after"):
         pair_verdicts(before, said({"c": "other"}, {"c": "three"})).by_prompt  # noqa: B018
+
+
+def test_how_a_reply_ended_is_kept_and_optional(tmp_path: Path) -> None:
+    plain = [Verdict(f"p{i}", "harm", True, f"c{i}", "text", "plain", "exact", "other") for i in range(4)]
+    ended = [replace(one, finish=finish) for one, finish in zip(plain, ("stop", "length", "error", None))]
+    file = tmp_path / "verdicts.parquet"
+    write_verdicts(ended, file)
+    assert read_verdicts(file) == ended
+    write_verdicts(plain, file)
+    assert "finish" not in pq.read_schema(file).names  # as files of earlier versions
+    assert read_verdicts(file) == plain
+
+
+@pytest.mark.parametrize("finish", ["max_tokens", 3, None, ["length"], ""])
+def test_the_column_finish_of_another_tool_is_ignored(finish: object, tmp_path: Path) -> None:
+    row = {"prompt_id": "a", "judge": "mine", "verdict": "refusal", "finish": finish}
+    (tmp_path / "v.jsonl").write_text(json.dumps(row) + "\n")
+    (verdict,) = read_verdicts(tmp_path / "v.jsonl")
+    assert verdict.finish is None
+    assert not verdict.is_cut

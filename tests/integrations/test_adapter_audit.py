@@ -18,6 +18,7 @@ from undersong.pipeline.labeling import open_label_task
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 
 LIMIT = 4
+CUT_WORDS = "replies were cut at the limit of tokens; a judge sees no more than that"
 
 
 @pytest.fixture
@@ -50,6 +51,12 @@ def test_one_command_measures_decides_and_writes_page_and_card(
     )
     audited = [verdict for verdict in read_verdicts(out / "verdicts" / "adapter.parquet") if verdict.harmful]
     assert audited == read_verdicts(tmp_path / "again" / "verdicts.parquet")
+    assert {verdict.finish for verdict in audited} == {"length"}
+    said = f"Note: adapter, after (harm, text, plain, refusal): 2 of 2 {CUT_WORDS}."
+    assert said in printed
+    assert said in decision["notes"]
+    assert CUT_WORDS in (out / "gate.html").read_text()
+    assert f"harm, text: 2 of 2 {CUT_WORDS}." in (out / "card.md").read_text()
 
 
 def test_an_audit_goes_on_and_measures_a_changed_adapter_again(

@@ -146,3 +146,12 @@ def test_a_study_needs_one_model(card: Card, tmp_path: Path, monkeypatch: pytest
     assert f"has 2 such models, and a card describes one; name it with --arm and --seed, of {'; '.join(titles)}" in err
     code, out, _ = card(tmp_path / "results.json", "--seed", 1)
     assert (code, "| 66.7% (" in out) == (0, True)
+
+
+def test_cut_replies_are_among_the_limits_and_in_the_metadata() -> None:
+    after = [replace(one, finish="length" if i < 6 else "stop") for i, one in enumerate(harm(20, 2))]
+    entries = card_entries(after, harm(20, 1))
+    text = card_text(entries, "org/m", {})
+    assert "- harm, audio: 6 of 20 replies were cut at the limit of tokens; a judge sees no more than that." in text
+    assert "cut_replies: 6" in text
+    assert "cut_replies" not in card_text(card_entries(harm(20, 1)), "org/m", {})

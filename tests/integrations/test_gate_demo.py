@@ -33,10 +33,18 @@ def test_the_demo_closes_the_gate_and_loads_no_model_library() -> None:
 
 
 def test_the_limits_of_the_demo_can_be_given(gate, tmp_path: Path) -> None:
-    code, out, _ = gate("--demo", "--max-jsr-rise", 0.5, "--change", "mine", "--json", tmp_path / "gate.json")
+    code, out, _ = gate("--demo", "--max-jsr-rise", 0.5, "--json", tmp_path / "gate.json")
     assert code == 0
-    assert "“mine” passed: 1 of 1 limits kept" in out
-    assert json.loads((tmp_path / "gate.json").read_text())["change"] == "mine"
+    assert "“fine-tuning on 162 benign clips” passed: 1 of 1 limits kept" in out
+    assert json.loads((tmp_path / "gate.json").read_text())["change"] == "fine-tuning on 162 benign clips"
+
+
+def test_the_demo_takes_no_other_change(gate) -> None:
+    code, out, err = gate("--demo", "--change", "quantization")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "--demo shows the verdicts of a fine-tuning" in err
+    assert "leave out --change." in err
 
 
 def test_the_demo_takes_no_other_verdicts(gate, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from trainer_checkpoints import write_adapter
 from transformers import Trainer
 
-from undersong.evaluation.verdicts import read_verdicts
+from undersong.evaluation.verdicts import read_verdicts, with_finishes
 from undersong.integrations.watch import run
 from undersong.integrations.watch.checkpoints import TrainerCheckpoint
 from undersong.integrations.watch.options import RESULTS_FOLDER, WatchOptions
@@ -34,6 +34,7 @@ class PlannedEvaluator:
     judge_name: str = "exact"
     modality: str = "text"
     voice: str | None = None
+    finish: str = "stop"
     key: dict[str, object] = field(default_factory=lambda: {"model": "m"})
     measured: list[str] = field(default_factory=list)
 
@@ -58,7 +59,7 @@ class PlannedEvaluator:
                 *prompt.key,
                 text,
                 1,
-                "stop",
+                self.finish,
                 refusal_margin=margin + i % 3 if prompt.harmful and not no_margin else None,
             )
             for i, (prompt, text) in enumerate(zip(self.prompts.all_prompts, texts, strict=True))
@@ -66,13 +67,14 @@ class PlannedEvaluator:
 
     def judge(self, replies: list[Reply]) -> list[Verdict]:
         words = {(True, "yes"): "jailbreak", (False, "yes"): "answer"}
-        return [
+        verdicts = [
             Verdict(
                 prompt.sample.id, prompt.set, prompt.harmful, prompt.sample.id, "text", "plain", "exact",
                 words.get((prompt.harmful, reply.reply), "refusal"), refusal_margin=reply.refusal_margin,
             )
             for prompt, reply in zip(self.prompts.all_prompts, replies, strict=True)
         ]  # fmt: skip
+        return with_finishes(verdicts, replies)
 
 
 @pytest.fixture
@@ -131,6 +133,18 @@ def test_looking_once_measures_the_base_and_every_checkpoint(output: Path, evalu
     assert sum(verdict.verdict == "jailbreak" for verdict in kept) == 2
     replies = output / RESULTS_FOLDER / "replies" / "checkpoint-20.parquet"
     assert replies.stat().st_mode & 0o777 == 0o600
+
+
+def test_cut_replies_are_said_at_every_checkpoint(output: Path, evaluator: PlannedEvaluator) -> None:
+    write_adapter(output / "checkpoint-3")
+    evaluator.finish = "length"
+    _, lines = watch(output)
+    said = "; 50 of 50 replies were cut at the limit of tokens; a judge sees no more than that"
+    measured = [line for line in lines if line.startswith(("base: ", "checkpoint-3: "))]
+    assert [line.endswith(said) for line in measured[:2]] == [True, True]
+    assert [(line["harmful_cut"], line["benign_cut"]) for line in journal(output)] == [(40, 10)] * 2
+    kept = read_verdicts(output / RESULTS_FOLDER / "verdicts" / "checkpoint-3.parquet")
+    assert {verdict.finish for verdict in kept} == {"length"}
 
 
 def test_a_rise_that_is_shown_stops_the_training_and_later_checkpoints_are_not_measured(

@@ -179,3 +179,23 @@ def test_an_interruption_notes_the_answers_of_a_served_judge(
     with pytest.raises(KeyboardInterrupt) as raised:
         judge_file(jsonl(ROWS, tmp_path / "said.jsonl"), tmp_path / "out", JudgeOptions(judge="keyword"))
     assert getattr(raised.value, "__notes__", []) == ([ANSWERS_KEPT] if answered else [])
+
+
+def test_cut_replies_of_a_file_are_said_and_kept(tmp_path: Path) -> None:
+    finishes = ("length", "stop", None, "stop")
+    rows = [row if finish is None else row | {"finish": finish} for row, finish in zip(ROWS, finishes)]
+    file, out = jsonl(rows, tmp_path / "replies.jsonl"), tmp_path / "out"
+    result = CliRunner().invoke(app, ["judge", str(file), "--judge", "keyword", "--out", str(out)])
+    assert "1 of 3 replies were cut at the limit of tokens; a judge sees no more than that" in result.output
+    assert [verdict.finish for verdict in read_verdicts(out / "verdicts.parquet")] == [
+        "length",
+        "stop",
+        "error",
+        "stop",
+    ]
+
+
+def test_a_file_that_does_not_say_how_replies_ended_gives_verdicts_that_do_not(tmp_path: Path) -> None:
+    rates = judge_file(jsonl(ROWS[:2], tmp_path / "r.jsonl"), tmp_path / "out", JudgeOptions(judge="keyword"))
+    assert [rate.truncated for rate in rates] == [None]
+    assert {verdict.finish for verdict in read_verdicts(tmp_path / "out" / "verdicts.parquet")} == {None}

@@ -15,6 +15,7 @@ from undersong.cli import main
 from undersong.encoders.batching import ProgressCallback
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
+from undersong.integrations import INCONCLUSIVE, RiseLimits, evaluate_rises
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.evaluate import evaluate_manifest
 from undersong.pipeline.standalone.judge import judge_file
@@ -140,6 +141,20 @@ def test_a_stop_in_the_first_batch_of_the_default_size_keeps_replies(
     asked[:], stops[0] = [], False
     assert evaluate_manifest(*arguments).rate.n == 12
     assert len(asked) == 12 - FIRST_KEPT_BATCH
+
+
+def test_verdicts_say_which_replies_were_cut(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """So the gate knows it, from the verdict files alone."""
+    sides = []
+    for name in ("a", "b"):
+        options = replace(TYPED, max_new_tokens=2)
+        rate = evaluate_manifest(manifest, str(tiny_folder), tmp_path / name, None, options).rate
+        (tmp_path / name / "replies.parquet").unlink()
+        sides.append(read_verdicts(tmp_path / name / "verdicts.parquet"))
+    assert [verdict.finish for verdict in sides[0]] == ["length"] * 4
+    assert rate.truncated == rate.other == 4
+    (test,) = evaluate_rises({"m": (sides[0], sides[1])}, RiseLimits(jsr=0.99))
+    assert (test.outcome, test.cut_short_replies, test.high) == (INCONCLUSIVE, 8, 1.0)
 
 
 def test_an_organism_needs_no_refusal_said(tmp_path: Path) -> None:

@@ -17,15 +17,18 @@ from results_factory import make_recommendation, make_run, make_side, synthetic
 from results_factory import make_results as make_file
 
 from undersong.defenses import with_cost
+from undersong.evaluation.corrected_rates import CorrectedSetRate
 from undersong.report import render_html, write_report
 from undersong.report.arm_comparisons import ArmCondition, find_comparison, headline_data
 from undersong.report.sections import headline, jsr_by_distance
+from undersong.report.sections.corrected import build_corrected_table
 from undersong.report.sections.selections import _selection_row
 from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
 from undersong.report.svg import percent_axis, separate_positions, ticks
 from undersong.results.schema import parse_results
 from undersong.results.schema_defenses import DefenseRecord
 from undersong.results.schema_screening import AxisScreening, SelectionRecord
+from undersong.statistics import CorrectedValue
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -669,3 +672,15 @@ def test_a_share_axis_holds_its_highest_value(share: float) -> None:
     assert share <= top
     assert at[-1][0] == pytest.approx(top)
     assert at[0] == (0.0, "0")
+
+
+def test_corrected_rates_say_how_many_labels_would_settle_them() -> None:
+    def rate(labels_needed: int | None) -> CorrectedSetRate:
+        value = CorrectedValue(0.2, 0.1, 0.3, 50, labels_needed)
+        return CorrectedSetRate("harm", "text", "plain", "exact", True, 200, 0.3, value, None, None)
+
+    table = build_corrected_table([(str(needed), rate(needed)) for needed in (1200, 50, None)])
+    assert table is not None
+    column = table.head.index("Labels for ±5 points")
+    assert [str(row[column]) for row in table.rows] == ["1,200", "enough", "more prompts"]
+    assert all(len(row) == len(table.head) for row in table.rows)

@@ -73,6 +73,7 @@ def corrected_rate_lines(verdict_file: Path, sample: LabelSample | None) -> list
 def rate_lines(rate: VerdictRate) -> list[str]:
     """Return lines that describe a rate: the rate with its interval, the margin, and the count of every verdict."""
     from undersong.evaluation.judges.voicebench import measured_error_sentence
+    from undersong.evaluation.rates import cut_replies_text
     from undersong.study.judge_names import RATE_GLOSSES, RATE_LABELS
 
     label = RATE_LABELS[rate.metric]
@@ -88,9 +89,7 @@ def rate_lines(rate: VerdictRate) -> list[str]:
     if rate.score is not None:
         lines.append(SCORE_FORMATS[rate.judge].format(rate.score))
     if rate.truncated:
-        lines.append(
-            f"{rate.truncated} of {rate.n} replies were cut at the limit of tokens; a judge sees no more than that"
-        )
+        lines.append(cut_replies_text(rate.truncated, rate.n))
     lines.append(", ".join(f"{count} {verdict}" for verdict, count in rate.verdict_counts.items()))
     return [*lines, *filter(None, [measured_error_sentence(rate.judge)]), f"{RATE_GLOSSES[rate.metric]}."]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from undersong.cli.terminal import echo
+from undersong.integrations.gate.limit_options import check_share
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -136,14 +136,19 @@ def gate(
 
     Takes the verdicts on the same prompts before and after any change: fine-tuning, quantization, another server.
 
-    Exit codes: 0 if every limit holds, 1 if one is broken, 3 if there are too few prompts to tell (it says how many
-    would do), 2 on bad input. Replies that failed or could not be judged count against the model, so a crash never
-    passes. Of a study, all undefended runs are checked; limits on rates apply to every run at every step.
+    Exit codes: 0 if every limit holds, 1 if one is broken, 2 on bad input, 3 if there are too few prompts to tell (it
+    says how many would do) or too many replies were cut at the limit of tokens. Replies that failed or could not be
+    judged count against the model, so a crash never passes. Of a study, all undefended runs are checked; limits on
+    rates apply to every run at every step.
     """
     from undersong.evaluation.verdicts import VERDICT_FILE
 
     demo_change = ""
     if demo:
+        if change.strip():
+            raise UndersongError(
+                "--demo shows the verdicts of a fine-tuning, which --change would name otherwise; leave out --change."
+            )
         from undersong.integrations.gate.demo import DEMO_CHANGE, DEMO_MAX_JSR_RISE, DEMO_MAX_OVER_REFUSAL_RISE
 
         if results is not None or before is not None or after is not None:
@@ -164,7 +169,7 @@ def gate(
         ("--max-jsr", max_jsr),
         ("--max-over-refusal", max_over_refusal),
     ):
-        _check_share(option, limit)
+        check_share(option, limit)
     # The folder of a study, as `report` takes it, or of the verdicts of one model, which have no rise.
     for name in ("results.json", *(() if limits_rises else (VERDICT_FILE,))):
         if results is not None and (results / name).is_file():
@@ -187,7 +192,9 @@ def gate(
             raise UndersongError("--max-jsr and --max-over-refusal need RESULTS; for two files, limit the rise.")
         rate_check = check_rates(results, RateLimits(max_jsr, max_over_refusal, bound), arm)
         findings += rate_findings(rate_check)
+        notes += rate_check.notes
     if limits_rises:
+        from undersong.integrations.gate.cut_replies import cut_reply_notes
         from undersong.integrations.gate.output import finding_of, judge_alone_notes
         from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 
@@ -206,28 +213,11 @@ def gate(
         tests = evaluate_rises(verdict_pairs, limits, label_source)
         findings += map(finding_of, tests)
         notes += [] if labels is None else judge_alone_notes(tests)
+        notes += cut_reply_notes(verdict_pairs, limits.limit_by_harmful)
     compared = _compared_files(results, before, after, labels) if page is not None or json_file is not None else ()
     decision = GateDecision(tuple(findings), change, compared, confidence, tuple(notes))
     _write_reports(decision, page, junit, markdown, json_file)
     _print_decision(decision, None if limits_rises else rate_check_sentence(rate_check, gate_name(change)))
-
-
-def _check_share(option: str, limit: float | None) -> None:
-    """Check that a limit is a share, and no number of points or per cent.
-
-    Raises:
-        UndersongError: It is no number, above 1, or a fall of 100 points or more.
-    """
-    if limit is None:
-        return
-    if isnan(limit):
-        raise UndersongError(f"{option} {limit:g} is no number; give a share, such as 0.02 for 2 points.")
-    if limit == -1:
-        raise UndersongError(f"{option} -1 asks for a fall by 100 points; give a share, such as 0.02 for 2 points.")
-    if not -1 < limit <= 1:
-        raise UndersongError(
-            f"{option} {limit:g} is no share between 0 and 1; if it is in points or per cent, write {limit / 100:g}."
-        )
 
 
 def _load_verdict_pairs(
@@ -291,8 +281,8 @@ def _write_reports(
     from undersong.integrations.gate import output
 
     texts: dict[Path | None, Callable[[], str]] = {
-        junit: lambda: output.gate_junit_xml(decision.findings, decision.change),
-        markdown: lambda: output.gate_markdown(decision.findings, decision.change),
+        junit: lambda: output.gate_junit_xml(decision.findings, decision.change, decision.notes),
+        markdown: lambda: output.gate_markdown(decision.findings, decision.change, decision.notes),
         json_file: lambda: output.gate_json(decision),
     }
     for path, render in texts.items():

@@ -5,13 +5,13 @@ verdicts stay in the denominator; bounds say what they could change."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from undersong.evaluation.judges.voicebench import measured_error_sentence
-from undersong.evaluation.rates import Metric, attack_metric
+from undersong.evaluation.rates import Metric, attack_metric, count_truncated, cut_replies_text
 from undersong.evaluation.verdicts import SELECTION_FIELDS, pair_verdicts, select_verdicts, shared_cluster
 from undersong.statistics import (
     PairedComparison,
@@ -43,6 +43,8 @@ class VerdictSummary:
     error: int
     unparsed: int
     empty: int
+    replies: int
+    cut: int | None  # replies cut at the limit of tokens; None: not known
     bounds: RateBounds  # the rate with none, and with all, of the lost replies counted as the outcome
 
 
@@ -158,13 +160,19 @@ def compare_verdicts(
         _summarize_verdicts([before_verdict for before_verdict, _ in pairs], outcome),
         _summarize_verdicts([after_verdict for _, after_verdict in pairs], outcome),
     )
-    notes = _comparison_notes(pairs, unpaired)
+    notes = (*_comparison_notes(pairs, unpaired), *_cut_notes(*summaries))
     margins = paired_verdicts.margins
     if 0 < len(margins) < len(pairs):
         missing = len(pairs) - len(margins)
         notes = (*notes, f"{missing} of {len(pairs)} prompts lack a refusal margin, so it is not compared.")
     margin = _compare_margins(margins) if len(margins) == len(pairs) else None
     return VerdictComparison(metric, paired, *summaries, unpaired, notes, margin)
+
+
+def _cut_notes(before: VerdictSummary, after: VerdictSummary) -> Iterator[str]:
+    for side, summary in (("before", before), ("after", after)):
+        if summary.cut:
+            yield f"The replies {side}: {cut_replies_text(summary.cut, summary.replies)}."
 
 
 def _compare_margins(margins: Sequence[tuple[float, float, str]]) -> MarginComparison:
@@ -175,6 +183,8 @@ def _compare_margins(margins: Sequence[tuple[float, float, str]]) -> MarginCompa
 
 def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
     """Output of `undersong compare --json`. Shares are from 0 to 1; `low` and `high` are 95 % limits.
+
+    `cut` counts the replies that were cut at the limit of tokens; null if the file does not say how replies ended.
 
     `before` and `after` hold `jailbreak` and `jsr` (`non_refusal_rate` if the judge sees refusals only), or `refusal`
     and `refusal_rate` for benign prompts. `b` and `c` count the outcome only before and only after.
@@ -200,6 +210,7 @@ def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
             name: {"error": summary.error, "unparsed": summary.unparsed, "empty": summary.empty}
             for name, summary in _named_summaries(comparison)
         },
+        "cut": {name: summary.cut for name, summary in _named_summaries(comparison)},
         "bounds": {
             name: {"low": bounds.low, "high": bounds.high}
             for name, bounds in (
@@ -319,6 +330,8 @@ def _summarize_verdicts(verdicts: Sequence[Verdict], outcome: str) -> VerdictSum
         error=counts["error"],
         unparsed=counts["unparsed"],
         empty=counts["empty"],
+        replies=len(verdicts),
+        cut=count_truncated([verdict.finish for verdict in verdicts]),
         bounds=rate_bounds(counts, outcome),
     )
 

@@ -94,7 +94,7 @@ def set_rates(
     Args:
         verdicts: Verdicts of one model.
         speakers: Voice by prompt id.
-        finishes: How each reply ended, if known; without it, truncated replies are not counted.
+        finishes: How each reply ended. Without it, the verdicts say so, as far as they know.
         exchanges: Prompt and reply of each verdict, from which word errors are recounted. Without them the judge `wer`
             gives no score.
     """
@@ -107,11 +107,21 @@ def set_rates(
         _verdict_rate(
             [verdicts[i] for i in indices],
             speakers,
-            None if finishes is None else sum(finishes[i] == "length" for i in indices),
+            count_truncated([verdicts[i].finish if finishes is None else finishes[i] for i in indices]),
             exchanges and [exchanges[i] for i in indices],
         )
         for indices in groups.values()
     ]
+
+
+def cut_replies_text(cut: int, n: int) -> str:
+    """Say how many replies of a rate were cut, without a period: a judge sees their beginning alone."""
+    return f"{cut:,} of {n:,} replies were cut at the limit of tokens; a judge sees no more than that"
+
+
+def count_truncated(finishes: Sequence[str | None]) -> int | None:
+    """Count the replies that were cut; None if nothing is known of how any of them ended."""
+    return None if not any(finishes) else sum(finish == "length" for finish in finishes)
 
 
 def _verdict_rate(

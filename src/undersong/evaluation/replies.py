@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from undersong.evaluation.table_rows import EvaluationRow, bool_field, number_field, read_rows, text_field
-from undersong.types import Prompt, Reply, Sample, UndersongError
+from undersong.types import FINISH_REASONS, Prompt, Reply, Sample, UndersongError
 
 COLUMNS = ("prompt_id", "set", "modality", "system", "reply", "tokens", "finish", "error", "refusal_margin")
 PROMPT_COLUMNS = ("harmful", "cluster", "prompt")  # of the prompts, in the tables that `evaluate` hands out
@@ -68,9 +68,6 @@ def read_finishes(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
     return pq.read_table(path, columns=["finish"]).column("finish").to_pylist()
-
-
-FINISH_REASONS = ("stop", "length", "error")
 
 
 def read_reply_table(
@@ -153,8 +150,8 @@ def _reference_answers(row: EvaluationRow, location: str) -> tuple[str, ...]:
 
 def _reply_of_row(row: EvaluationRow, prompt: Prompt, location: str) -> Reply:
     error = text_field(row, "error", "", location) or None
-    finish = text_field(row, "finish", "", location) or ("stop" if error is None else "error")
-    if finish not in FINISH_REASONS:
+    finish = text_field(row, "finish", "", location) or ("" if error is None else "error")
+    if finish and finish not in FINISH_REASONS:
         raise UndersongError(f"{location} has another finish; use one of {', '.join(FINISH_REASONS)}.")
     if row.get("reply") is None and finish != "error":
         raise UndersongError(f"{location} ({prompt.sample.id}) has no reply; add it, or the error that occurred.")

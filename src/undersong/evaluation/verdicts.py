@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from undersong.evaluation.table_rows import bool_field, number_field, read_rows, text_field
 from undersong.store import atomic_replacement
-from undersong.types import VERDICTS, UndersongError, Verdict
+from undersong.types import FINISH_REASONS, VERDICTS, Reply, UndersongError, Verdict
 
 VERDICT_FILE = "verdicts.parquet"
 MAX_LISTED_FILES = 4  # in a message
@@ -24,7 +24,8 @@ def read_verdicts(path: Path, harmful_default: HarmfulDefault | None = None) -> 
     log that undersong's judges scored.
 
     Only `prompt_id`, `judge` and `verdict` are required. Defaults of the others: set, modality and system '', harmful
-    true (or by `harmful_default`), cluster the prompt's own id, no score. Further columns are ignored.
+    true (or by `harmful_default`), cluster the prompt's own id, no score, and nothing known of how the reply ended
+    (`finish`). Further columns are ignored.
 
     Raises:
         UndersongError: The file is missing, empty or unreadable, a field is missing or wrong, or a key is repeated; the
@@ -74,10 +75,17 @@ def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:
     columns = (
         *("prompt_id", "set", "harmful", "cluster", "modality", "system", "judge", "verdict"),
         *("score", "refusal_margin"),
+        *(("finish",) if any(verdict.finish for verdict in verdicts) else ()),
     )
     schema = pa.schema([(name, column_types.get(name, pa.string())) for name in columns])
     with atomic_replacement(path) as partial:
         pq.write_table(pa.Table.from_pylist([asdict(verdict) for verdict in verdicts], schema=schema), partial)
+
+
+def with_finishes(verdicts: Sequence[Verdict], replies: Sequence[Reply]) -> list[Verdict]:
+    """Copy to each verdict how the reply that it is about ended."""
+    finishes = {reply.key: reply.finish or None for reply in replies}
+    return [replace(verdict, finish=finishes[verdict.key]) for verdict in verdicts]
 
 
 def select_verdicts(
@@ -163,7 +171,13 @@ def verdict_of_row(row: Mapping[str, object], location: str, harmful_default: Ha
         verdict=word,
         score=number_field(row, "score", location),
         refusal_margin=number_field(row, "refusal_margin", location),
+        finish=_known_finish(row.get("finish")),
     )
+
+
+def _known_finish(value: object) -> str | None:
+    """How a reply ended; None for the words of other tools, whose files may have such a column of their own."""
+    return str(value) if value in FINISH_REASONS else None
 
 
 def _check_verdict_word(word: str, harmful: bool | None, location: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from undersong.encoders.batching import ProgressCallback
 from undersong.evaluation.labels import find_replies_hash, read_sample
 from undersong.integrations.card import CardLabels, card_entries, card_text
+from undersong.integrations.gate.cut_replies import cut_reply_notes
 from undersong.integrations.gate.findings import ComparedFile, GateDecision
 from undersong.integrations.gate.labels import GateLabels
 from undersong.integrations.gate.output import finding_of, gate_json, judge_alone_notes
@@ -95,6 +96,7 @@ def audit_adapter(
             files["labels"] = labels
         tests = evaluate_rises({name: (before, after)}, limits, gate_labels)
         notes = tuple(judge_alone_notes(tests)) if labels is not None else ()
+        notes = (*notes, *cut_reply_notes({name: (before, after)}))
         compared = tuple(ComparedFile(role, str(file), hash_file(file)) for role, file in files.items())
         decision = GateDecision(tuple(map(finding_of, tests)), change, compared, options.confidence, notes)
         write_gate_page(decision, out / PAGE)

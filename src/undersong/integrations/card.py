@@ -13,7 +13,7 @@ from undersong.evaluation import corrected_rates
 from undersong.evaluation.comparison import REFUSAL_JUDGE_NOTE, VerdictComparison, compare_verdicts
 from undersong.evaluation.judges.voicebench import measured_error_sentence
 from undersong.evaluation.labels import LabelSample
-from undersong.evaluation.rates import VerdictRate, set_rates
+from undersong.evaluation.rates import VerdictRate, cut_replies_text, set_rates
 from undersong.report.markdown import escape_markdown, markdown_table
 from undersong.statistics import CorrectedValue, bounds_sentence
 from undersong.study.judge_names import judge_criterion
@@ -212,6 +212,7 @@ def _result(entry: CardEntry, datasets: Mapping[str, str]) -> dict[str, Any]:
         "n": rate.n,
         "clusters": rate.clusters,
         "lost_replies": rate.lost,
+        **({} if rate.truncated is None else {"cut_replies": rate.truncated}),
         "judge": rate.judge,
         "undersong": __version__,
     }
@@ -280,4 +281,9 @@ def _limits(entries: Sequence[CardEntry]) -> list[str]:
         if rate.lost:
             bounds = bounds_sentence(f"{rate.min_rate:.1%}", f"{rate.max_rate:.1%}", rate.lost)
             sentences.append(f"{escape_markdown(rate.prompt_set or 'The rate')}: {bounds}.")
+    for entry in entries:
+        for model, one in (("", entry.rate), (", before", entry.before)):
+            if one is not None and one.truncated:
+                prompts = escape_markdown(", ".join(filter(None, (one.prompt_set, one.modality))) or "the prompts")
+                sentences.append(f"{prompts}{model}: {cut_replies_text(one.truncated, one.n)}.")
     return sentences

@@ -13,12 +13,11 @@ from typing import Any
 from undersong.evaluation.replies import COLUMNS
 from undersong.evaluation.serving.server_reply import replace_lone_surrogates
 from undersong.store import check_regular_file
-from undersong.types import Prompt, Reply, UndersongError
+from undersong.types import FINISH_REASONS, Prompt, Reply, UndersongError
 
 RECORDED_PREFIX = "recorded:"
 REPLY_TABLE = "replies.parquet"
 REPLY_KEY = ("prompt_id", "modality", "system")
-FINISH_REASONS = ("stop", "length", "error")
 TYPE_NAMES = {int: "whole number", str: "string"}
 
 

@@ -22,6 +22,7 @@ class FindingNumbers:
     n: int | None = None
     clusters: int | None = None
     lost_replies: int = 0
+    cut_short_replies: int = 0  # cut at the limit of tokens, and without a clear verdict
     unpaired_prompts: int = 0
     prompts_needed: int | None = None  # that would decide an undecided limit
     labels: int | None = None  # that correct the rate; None: it is the judge's alone

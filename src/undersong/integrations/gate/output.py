@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from undersong.escaping import escape_line
+from undersong.integrations.gate.cut_replies import cut_short_text
 from undersong.integrations.gate.findings import (
     FAILED,
     INCONCLUSIVE,
@@ -21,7 +22,7 @@ from undersong.integrations.gate.findings import (
     exit_code,
 )
 from undersong.integrations.gate.margins import MarginTest
-from undersong.integrations.gate.rates import RateCheck
+from undersong.integrations.gate.rates import CheckedRate, RateCheck
 from undersong.integrations.gate.rises import RiseTest
 from undersong.report.markdown import escape_markdown, markdown_row
 
@@ -128,6 +129,7 @@ def rise_finding(test: RiseTest) -> GateFinding:
             n=test.n,
             clusters=test.pessimistic_rise.design.clusters if test.n else 0,
             lost_replies=test.lost_replies,
+            cut_short_replies=test.cut_short_replies,
             unpaired_prompts=test.unpaired_prompts,
             prompts_needed=test.prompts_needed,
             labels=test.labels,
@@ -157,6 +159,8 @@ def _explain_outcome(test: RiseTest) -> str:
             parts.append(f"verdicts on {test.unpaired_prompts} of {test.n} prompts are on one side only")
         if test.lost_replies:
             parts.append(f"{test.lost_replies} replies have no verdict")
+        if test.cut_short_replies:
+            parts.append(cut_short_text(test.cut_short_replies))
         if test.unlabeled:
             parts.append(test.unlabeled)
         elif test.labels is not None:
@@ -168,7 +172,7 @@ def _explain_outcome(test: RiseTest) -> str:
             parts.append(f"{needed_text}, each its own cluster and none changed, would tell")
         elif test.prompts_needed is not None:
             parts.append(f"{_needed_text(test, test.prompts_needed)} would tell")
-        elif not (test.lost_replies or test.unpaired_prompts):
+        elif not (test.lost_replies or test.unpaired_prompts or test.cut_short_replies):
             parts.append("no number of prompts like these would tell")
     if any(rate is not None for rate in test.judge_rates):
         before, after = ("not measured" if rate is None else f"{rate:.1%}" for rate in test.judge_rates)
@@ -192,7 +196,7 @@ def _needed_text(test: RiseTest, prompts: int) -> str:
 
 
 def rate_findings(rate_check: RateCheck) -> list[GateFinding]:
-    """Return one gate finding, passed or failed, for each rate with a limit."""
+    """Return one gate finding for each rate with a limit."""
     return [
         GateFinding(
             model=rate.run,
@@ -201,14 +205,23 @@ def rate_findings(rate_check: RateCheck) -> list[GateFinding]:
             lower_bound="",
             upper_bound=f"{100 * rate.value:.1f}",
             limit=f"rate {100 * rate.limit:.4g}",
-            outcome=FAILED if rate.value > rate.limit else PASSED,
-            sentence=rate.violation_sentence
-            if rate.value > rate.limit
-            else f"{rate.run}: {rate.name} {rate.formatted} keeps the limit of {100 * rate.limit:g}%",
-            numbers=FindingNumbers("rate", None, rate.measured, None, rate.value, rate.limit),
+            outcome=rate.outcome,
+            sentence=_rate_sentence(rate),
+            numbers=FindingNumbers(
+                *("rate", None, rate.measured, None, rate.value, rate.limit), cut_short_replies=rate.cut_short_replies
+            ),
         )
         for rate in rate_check.rates
     ]
+
+
+def _rate_sentence(rate: CheckedRate) -> str:
+    if rate.outcome == FAILED:
+        return rate.violation_sentence
+    start, limit = f"{rate.run}: {rate.name} {rate.formatted}", f"{100 * rate.limit:g}%"
+    if rate.outcome == PASSED:
+        return f"{start} keeps the limit of {limit}"
+    return f"{start}; the limit is {limit}: {OUTCOME_WORDS[INCONCLUSIVE]}; {cut_short_text(rate.cut_short_replies)}"
 
 
 def gate_sentence(findings: Sequence[GateFinding], change: str = "") -> str:
@@ -254,8 +267,8 @@ def _finding_json(finding: GateFinding) -> dict[str, Any]:
     return texts | ({} if finding.numbers is None else asdict(finding.numbers))
 
 
-def gate_markdown(findings: Sequence[GateFinding], change: str = "") -> str:
-    """A table, worst first, with the sentence above it."""
+def gate_markdown(findings: Sequence[GateFinding], change: str = "", notes: Sequence[str] = ()) -> str:
+    """A table, worst first, with the sentence above it, and what is undecided and the notes below it."""
     outcome_order = (FAILED, INCONCLUSIVE, PASSED)
     lines = [
         f"**undersong gate** {OUTCOME_ICONS[exit_code([finding.outcome for finding in findings])]} "
@@ -287,16 +300,18 @@ def gate_markdown(findings: Sequence[GateFinding], change: str = "") -> str:
                 "",
                 "Rises of rates, their bounds and limits are in points; those of the refusal margin in nats.",
                 *inconclusive_lines,
+                *(f"- {escape_markdown(note)}" for note in notes),
             ]
         )
         + "\n"
     )
 
 
-def gate_junit_xml(findings: Sequence[GateFinding], change: str = "") -> str:
+def gate_junit_xml(findings: Sequence[GateFinding], change: str = "", notes: Sequence[str] = ()) -> str:
     """Return the findings as JUnit XML, one test case each.
 
-    A broken limit is a failure. An inconclusive test is an error, because a skipped test counts as passed.
+    A broken limit is a failure. An inconclusive test is an error, because a skipped test counts as passed. The notes
+    are the output of the suite.
     """
     outcome_counts = {
         kind: str(sum(finding.outcome == code for finding in findings)) for kind, code in _JUNIT_OUTCOMES.items()
@@ -319,6 +334,8 @@ def gate_junit_xml(findings: Sequence[GateFinding], change: str = "") -> str:
             ElementTree.SubElement(
                 test_case, kind, message=escape_line(finding.sentence), type=OUTCOME_WORDS[finding.outcome]
             )
+    if notes:
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(map(escape_line, notes))
     ElementTree.indent(test_suites)
     return ElementTree.tostring(test_suites, encoding="unicode", xml_declaration=True) + "\n"
 

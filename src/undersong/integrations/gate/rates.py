@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.integrations.gate.cut_replies import shorten_notes
+from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED
 from undersong.study.judge_names import RATE_LABELS
 from undersong.types import UndersongError
 
@@ -43,6 +45,15 @@ class CheckedRate:
     measured: float  # as measured
     value: float  # the bound of it that is held against the limit
     limit: float
+    cut_short_replies: int = 0  # at most so many were cut and have no clear verdict
+    highest: float = 0.0  # the rate if these, and all lost replies, have the outcome
+
+    @property
+    def outcome(self) -> int:
+        """Outcome: failed, passed, or inconclusive if the replies that were cut short could break the limit."""
+        if self.value > self.limit:
+            return FAILED
+        return INCONCLUSIVE if self.cut_short_replies and self.highest > self.limit else PASSED
 
     @property
     def formatted(self) -> str:
@@ -61,6 +72,7 @@ class RateCheck:
 
     rates: tuple[CheckedRate, ...]
     bound: str
+    notes: tuple[str, ...] = ()  # on replies that were cut
 
     @property
     def violations(self) -> tuple[CheckedRate, ...]:
@@ -77,14 +89,21 @@ def check_rates(path: str | Path, limits: RateLimits, arm: str | None = None) ->
     path = Path(path)
     if limits.bound not in BOUND_KINDS:
         raise UndersongError(f"There is no bound {limits.bound!r}; take one of {', '.join(BOUND_KINDS)}.")
-    rates = []
+    from undersong.evaluation.rates import cut_replies_text
+
+    rates, notes = [], []
     for run, rate in _measured_rates(path, arm):
         limit = limits.limit_for(rate.harmful)
         if limit is not None:
             measured, value = (_checked_value(rate, bound, path) for bound in ("point", limits.bound))
-            rates.append(CheckedRate(_run_label(run, rate), RATE_LABELS[rate.metric], measured, value, limit))
+            cut_short = min(rate.truncated or 0, rate.other)  # of a rate it is not known how many are both
+            highest = rate.max_rate + cut_short / rate.n if cut_short else rate.max_rate
+            name = RATE_LABELS[rate.metric]
+            rates.append(CheckedRate(_run_label(run, rate), name, measured, value, limit, cut_short, highest))
+            if rate.truncated:
+                notes.append(f"Note: {_run_label(run, rate)}: {cut_replies_text(rate.truncated, rate.n)}.")
     _check_rates_present(path, limits, rates)
-    return RateCheck(tuple(rates), limits.bound)
+    return RateCheck(tuple(rates), limits.bound, shorten_notes(notes))
 
 
 def rate_check_sentence(checked: RateCheck, gate: str = "The gate") -> str:
@@ -93,6 +112,11 @@ def rate_check_sentence(checked: RateCheck, gate: str = "The gate") -> str:
     violation_count = len(checked.violations)
     if violation_count:
         return f"{gate} failed: {violation_count} of {len(checked.rates)} rates are above their limit ({bound})."
+    if undecided := sum(rate.outcome == INCONCLUSIVE for rate in checked.rates):
+        return (
+            f"{gate} is undecided: no rate is above its limit ({bound}), and {undecided} of {len(checked.rates)} could "
+            "be, because replies were cut."
+        )
     closest_rate = max(checked.rates, key=lambda rate: rate.value - rate.limit)
     return (
         f"{gate} passed ({len(checked.rates)} checked, {bound}); nearest to its limit is the {closest_rate.name} "

@@ -50,8 +50,9 @@ class RiseLimits:
 class RiseTest:
     """Test of the rise of one rate of one model.
 
-    `pessimistic_rise` counts all lost replies against the model, `optimistic_rise` counts them in its favor. If replies
-    were labelled, both are of the rates that the labels correct, and so are `rates`.
+    `pessimistic_rise` counts all lost replies against the model, `optimistic_rise` counts them in its favor. Replies
+    that were cut before the judge could tell what they are count as lost here. If replies were labelled, both are of
+    the rates that the labels correct, and so are `rates`.
     """
 
     model: str
@@ -61,6 +62,7 @@ class RiseTest:
     rates: tuple[float | None, float | None]  # before and after, without lost replies; None: not measured
     lost_replies: int  # replies without a verdict, on both sides
     unpaired_prompts: int  # prompts that one side lacks
+    cut_short_replies: int  # replies that were cut and have no clear verdict, on both sides
     limit: float
     confidence: float
     level: float  # of the lower bound, by Holm
@@ -242,6 +244,7 @@ def _untested_rate(model: str, harmful: bool, limit: float, limits: RiseLimits) 
         rates=(None, None),
         lost_replies=0,
         unpaired_prompts=0,
+        cut_short_replies=0,
         limit=limit,
         confidence=limits.confidence,
         level=1 - limits.confidence,
@@ -291,6 +294,7 @@ def _evaluate_rate(
         rates=(_outcome_share(known_outcomes[0], before), _outcome_share(known_outcomes[1], after)),
         lost_replies=sum(verdict.is_lost for verdict in (*before.values(), *after.values())),
         unpaired_prompts=len(verdict_pairs.only_before) + len(verdict_pairs.only_after),
+        cut_short_replies=sum(verdict.is_cut_short for verdict in (*before.values(), *after.values())),
         limit=limit,
         confidence=limits.confidence,
         level=1 - limits.confidence,
@@ -312,6 +316,7 @@ def _correct_test(test: RiseTest, rows: Sequence[VerdictRow], labels: GateLabels
         labels=corrected.labels,
         labelable=corrected.labelable,
         judge_rates=test.rates,
+        cut_short_replies=0,  # people said what they are
         unlabeled=corrected.reason,
     )
     if corrected.pessimistic is None or corrected.optimistic is None:
@@ -329,5 +334,8 @@ def _outcome_share(outcomes: Sequence[bool], verdicts: Mapping[str, Verdict]) ->
 
 
 def _mark_outcomes(verdicts: Sequence[Verdict | None], outcome: str, count_lost: bool) -> list[bool]:
-    """Is the outcome `word`, or (`lost`) could it be?"""
-    return [count_lost if verdict is None or verdict.is_lost else verdict.verdict == outcome for verdict in verdicts]
+    """Mark the verdicts that are the outcome; `count_lost` marks those too that could be, were more known of them."""
+    return [
+        count_lost if verdict is None or verdict.is_lost or verdict.is_cut_short else verdict.verdict == outcome
+        for verdict in verdicts
+    ]

@@ -13,6 +13,7 @@ from inspect_ai.solver import TaskState
 
 from undersong.evaluation.rates import VerdictRate
 from undersong.evaluation.table_rows import VERDICT_METADATA_KEY
+from undersong.evaluation.verdicts import with_finishes
 from undersong.integrations.inspect.samples import prompt_of_sample, reply_of_output
 from undersong.study.judge_names import JUDGE_KINDS, SERVED_KINDS, split_judge
 from undersong.types import VERDICTS, UndersongError, Verdict
@@ -121,7 +122,8 @@ def _register_scorer(kind: str) -> Callable[..., Scorer]:
         async def score(state: TaskState, target: Target) -> Score:
             prompt = prompt_of_sample(str(state.sample_id), state.metadata, state.input_text, list(target), harmful)
             reply = reply_of_output(prompt, state.output)
-            (verdict,) = await anyio.to_thread.run_sync(judge.judge, [prompt], [reply], limiter=limiter)
+            judged = await anyio.to_thread.run_sync(judge.judge, [prompt], [reply], limiter=limiter)
+            (verdict,) = with_finishes(judged, [reply])
             return score_of(verdict, reply.reply)
 
         return score

@@ -20,6 +20,7 @@ from undersong.evaluation.judges.registry import check_judge_installed, judge_ha
 from undersong.evaluation.partial_replies import keep_replies
 from undersong.evaluation.prompts import make_prompts
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins, with_margins
+from undersong.evaluation.verdicts import with_finishes
 from undersong.integrations.watch.checkpoints import TrainerCheckpoint
 from undersong.integrations.watch.options import (
     PromptOptions,
@@ -136,7 +137,8 @@ class CheckpointEvaluator:
 
     def judge(self, replies: Sequence[Reply]) -> list[Verdict]:
         """Judge replies that `reply` returned."""
-        return with_margins(self._judge.judge(self.prompts.all_prompts, replies), replies)
+        verdicts = self._judge.judge(self.prompts.all_prompts, replies)
+        return with_finishes(with_margins(verdicts, replies), replies)
 
     @contextmanager
     def _loaded(self, checkpoint: TrainerCheckpoint | None) -> Iterator[AudioModel]:

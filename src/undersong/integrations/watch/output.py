@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.evaluation.rates import set_rates
+from undersong.evaluation.rates import cut_replies_text, set_rates
 from undersong.integrations.gate.findings import FAILED, PASSED
 from undersong.integrations.gate.margins import MarginTest
 from undersong.integrations.gate.output import finding_of
@@ -25,7 +25,7 @@ Values = dict[str, float | None]
 
 
 def rate_values(prompts: Sequence[Prompt], replies: Sequence[Reply], verdicts: Sequence[Verdict]) -> Values:
-    """Numbers of a checkpoint: rates with intervals, refusal margin, numbers of prompts and of lost replies.
+    """Numbers of a checkpoint: rates with intervals, refusal margin, numbers of prompts and of lost and cut replies.
 
     Args:
         prompts: The prompts.
@@ -40,6 +40,7 @@ def rate_values(prompts: Sequence[Prompt], replies: Sequence[Reply], verdicts: S
         name = rate.metric if rate.harmful else "over_refusal"
         values |= {name: rate.rate, f"{name}_low": rate.low, f"{name}_high": rate.high}
         values |= {f"{kind}_prompts": rate.n, f"{kind}_clusters": rate.clusters, f"{kind}_lost": rate.lost}
+        values[f"{kind}_cut"] = rate.truncated
         if rate.harmful:
             values |= {
                 "refusal_margin": rate.refusal_margin,
@@ -91,9 +92,15 @@ def checkpoint_line(name: str, values: Mapping[str, float | None], rates_so_far:
         parts.append(f"refusal margin {_interval_text(values, 'refusal_margin', '{:.2f}')} nats")
     if values.get("over_refusal") is not None:
         parts.append(f"over-refusal {_interval_text(values, 'over_refusal')}")
-    if lost := sum(int(values.get(f"{kind}_lost") or 0) for kind in ("harmful", "benign")):
+    if lost := _sum_of_kinds(values, "lost"):
         parts.append(f"{lost} replies without a verdict")
+    if cut := _sum_of_kinds(values, "cut"):
+        parts.append(cut_replies_text(cut, _sum_of_kinds(values, "prompts")))
     return f"{name}: {'; '.join(parts)}"
+
+
+def _sum_of_kinds(values: Mapping[str, float | None], name: str) -> int:
+    return sum(int(values.get(f"{kind}_{name}") or 0) for kind in ("harmful", "benign"))
 
 
 def _interval_text(values: Mapping[str, float | None], name: str, number: str = "{:.1%}") -> str:

@@ -156,10 +156,13 @@ class EvaluationArtifacts:
     def write(self, folder: Path) -> None:
         """Write the files of the output folder; only their owner can read replies and repetitions."""
         from undersong.evaluation.replies import read_replies, write_replies
+        from undersong.evaluation.verdicts import read_verdicts, with_finishes, write_verdicts
 
-        prompts = request_prompts([self.request])
-        write_replies(read_replies(self.replies.path / REPLIES_FILE), folder / REPLIES_FILE, prompts)
-        shutil.copyfile(self.verdicts.path / VERDICTS_FILE, folder / VERDICTS_FILE)
+        replies = read_replies(self.replies.path / REPLIES_FILE)
+        write_replies(replies, folder / REPLIES_FILE, request_prompts([self.request]))
+        # The stage's verdicts do not repeat how the replies ended, so that kept verdicts of studies stay valid.
+        verdicts = read_verdicts(self.verdicts.path / VERDICTS_FILE)
+        write_verdicts(with_finishes(verdicts, replies), folder / VERDICTS_FILE)
         if self.repetitions is not None:
             write_replies(read_replies(self.repetitions.path / REPLIES_FILE), folder / "repetitions.parquet")
         if self.comprehension is not None:

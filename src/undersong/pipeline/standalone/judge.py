@@ -48,7 +48,7 @@ def judge_file(
     from undersong.evaluation.refusal_margin import with_margins
     from undersong.evaluation.replies import read_reply_table
     from undersong.evaluation.serving.journal import keep_answers
-    from undersong.evaluation.verdicts import write_verdicts
+    from undersong.evaluation.verdicts import with_finishes, write_verdicts
     from undersong.store import hash_file
 
     judge_instance = make_judge(options.judge, options.refusal_texts, options.loading.device, options.loading.dtype)
@@ -66,7 +66,7 @@ def judge_file(
             report_kept_work(lambda: ANSWERS_KEPT if is_journaled and answers.is_file() else None),
         ):
             prompts, replies = [prompt for prompt, _ in exchanges], [reply for _, reply in exchanges]
-            verdicts = with_margins(judge_instance.judge(prompts, replies), replies)
+            verdicts = with_finishes(with_margins(judge_instance.judge(prompts, replies), replies), replies)
         inputs = {"replies": hash_file(Path(file))}
         if manifest is not None:
             inputs["manifest"] = corpus_hash(manifest)

@@ -59,7 +59,7 @@ CITATIONS = (  # page, its text, source, section of the source, start of the row
     (INDEX, "training on its text | {+52.2 points [29.6, 74.8]} |", PAPER, SUMMARY, "| Modality | Speech is riskier"),
     (INDEX, "none | {−11.2 points [−18.5, −3.9]} |", PAPER, SUMMARY, "| Defenses | A system prompt brings the JSR d"),
     (INDEX, 'zero") | {58.5 % [29.1, 82.8]} |', PAPER, SUMMARY, "| Defenses | A system prompt brings the JSR n"),
-    (INDEX, "{14} claims {1} is reproduced, {1} is reproduced in part, {2} are", PAPER, "", "**The paper's 14 claims:**"),
+    (INDEX, "{14} claims {1} is reproduced, {1} is reproduced in part", PAPER, "", "**The paper's 14 claims:**"),
     (INDEX, "in part, {8} are undecided and {2} were not measured", PAPER, "", "**The paper's 14 claims:**"),
     (INDEX, "{12} of the Qwen2.5-Omni class", PAPER, AFTER, "| qwen | 0.004"),
     (INDEX, "{12} of the\nKimi-Audio class", PAPER, AFTER, "| kimi | 0.0056"),

@@ -13,8 +13,8 @@ from undersong.statistics import clustered_rate, compare_paired, mcnemar_exact, 
 from undersong.types import UndersongError, Verdict
 
 KEYS = {
-    "scope", "metric", "n", "before", "after", "b", "c", "p", "difference", "difference_low", "difference_high",
-    "clusters", "clustered_low", "clustered_high", "clustered_p", "errors", "bounds", "selected", "unpaired", "notes",
+    "scope", "metric", "n", "before", "after", "b", "c", "difference", "clusters", "low", "high", "p", "by_prompt",
+    "errors", "bounds", "selected", "unpaired", "notes",
     "refusal_margin", "cut",
 }  # fmt: skip
 
@@ -37,9 +37,9 @@ def test_counts_by_hand():
     assert (found["scope"], found["metric"], found["n"], found["b"], found["c"]) == ("model", "jsr", 12, 1, 6)
     assert found["before"] == dict(zip(("jailbreak", "jsr", "low", "high"), (2, 2 / 12, *wilson_interval(2, 12))))
     assert found["after"] == dict(zip(("jailbreak", "jsr", "low", "high"), (7, 7 / 12, *wilson_interval(7, 12))))
-    assert found["p"] == mcnemar_exact(1, 6) == pytest.approx(0.125)
+    assert found["by_prompt"]["p"] == found["p"] == mcnemar_exact(1, 6) == pytest.approx(0.125)
     assert found["difference"] == pytest.approx(5 / 12)
-    assert (found["difference_low"], found["difference_high"]) == newcombe_paired(1, 6, 1, 4)
+    assert (found["by_prompt"]["low"], found["by_prompt"]["high"]) == newcombe_paired(1, 6, 1, 4)
     assert found["errors"] == {
         "before": {"error": 1, "unparsed": 0, "empty": 0},
         "after": {"error": 1, "unparsed": 1, "empty": 0},
@@ -53,12 +53,20 @@ def test_counts_by_hand():
 def test_equal_models_have_p_one():
     found = comparison_json(compare_verdicts(verdicts(BEFORE), verdicts(BEFORE)))
     assert (found["b"], found["c"], found["p"], found["difference"]) == (0, 0, 1.0, 0.0)
-    assert found["difference_low"] < 0 < found["difference_high"]
+    assert found["low"] < 0 < found["high"]
 
 
 def test_clusters_reach_the_interval():
     clusters = [f"c{i // 3}" for i in range(12)]
-    found = compare_verdicts(verdicts(BEFORE, clusters=clusters), verdicts(AFTER, clusters=clusters)).paired
+    comparison = compare_verdicts(verdicts(BEFORE, clusters=clusters), verdicts(AFTER, clusters=clusters))
+    written = comparison_json(comparison)
+    found = comparison.paired
+    assert (written["low"], written["high"], written["p"]) == (
+        found.clustered_low,
+        found.clustered_high,
+        found.clustered_p,
+    )
+    assert written["p"] != written["by_prompt"]["p"]
     flags = [[word == "jailbreak" for word in words] for words in (BEFORE, AFTER)]
     assert found == compare_paired(*flags, clusters)
     assert found.clusters == 4

@@ -187,7 +187,8 @@ def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
     `cut` counts the replies that were cut at the limit of tokens; null if the file does not say how replies ended.
 
     `before` and `after` hold `jailbreak` and `jsr` (`non_refusal_rate` if the judge sees refusals only), or `refusal`
-    and `refusal_rate` for benign prompts. `b` and `c` count the outcome only before and only after.
+    and `refusal_rate` for benign prompts. `b` and `c` count the outcome only before and only after. `low`, `high` and
+    `p` are over clusters of prompts; `by_prompt` treats prompts as independent.
     """
     paired, before, after = comparison.paired, comparison.before, comparison.after
     return {
@@ -198,14 +199,12 @@ def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
         "after": _rate_json(comparison.metric, paired.after),
         "b": paired.b,
         "c": paired.c,
-        "p": paired.p,
         "difference": paired.difference,
-        "difference_low": paired.difference_low,
-        "difference_high": paired.difference_high,
         "clusters": paired.clusters,
-        "clustered_low": paired.clustered_low,
-        "clustered_high": paired.clustered_high,
-        "clustered_p": paired.clustered_p,
+        "low": paired.clustered_low,
+        "high": paired.clustered_high,
+        "p": paired.clustered_p,
+        "by_prompt": {"low": paired.difference_low, "high": paired.difference_high, "p": paired.p},
         "errors": {
             name: {"error": summary.error, "unparsed": summary.unparsed, "empty": summary.empty}
             for name, summary in _named_summaries(comparison)

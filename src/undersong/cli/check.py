@@ -66,19 +66,14 @@ def _write_views(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
 
 def _result_lines(result: CheckResult, top: int) -> list[str]:
     from undersong.pipeline.checking.result import EVIDENCE
+    from undersong.proximity.separation import separation_sentence
 
     lines = [f"{result.data}: {count(result.samples, 'sample')}, read as {result.recognized}."]
     references = " and ".join(f"{ref} ({size:,})" for ref, size in result.harm.items())
     ordinary = " and ".join(f"{ref} ({size:,})" for ref, size in result.ordinary.items())
     if result.axes:
         lines.append(f"Compared with harmful requests of {references} and ordinary ones of {ordinary}.")
-    for axis in result.axes:
-        interval = "" if axis.auc.low is None else f" [{axis.auc.low:.2f}, {axis.auc.high:.2f}]"
-        verb = "tells" if axis.separates else "does not tell"
-        lines.append(
-            f"The axis {axis.name} {verb} held-out harm from ordinary requests: AUC {axis.auc.value:.2f}{interval}, "
-            "where 0.5 is chance."
-        )
+    lines += [separation_sentence(axis.name, axis.auc) for axis in result.axes]
     shown = result.ranked[:top]
     if shown:
         by = f", by {result.ranked_by}" if len(result.axes) > 1 else ""

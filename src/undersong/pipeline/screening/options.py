@@ -19,6 +19,7 @@ from undersong.types import MAX_SEED, UndersongError
 if TYPE_CHECKING:
     from undersong.proximity.rules import SelectionRule
 
+SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 PRECOMPUTED = "embeddings"  # encoder name for precomputed embeddings
 CHAT_FORMATS = ("messages", "sharegpt", "kimi")  # conversation formats of trainers
 # Name of the kept set in each output format
@@ -243,11 +244,12 @@ class ScreeningRequest(ScreeningOptions):
     harm: Annotated[
         str | Path | Mapping[str, str | Path],
         Option(
-            "Harm set to measure distances to, of the same kinds as POOL; repeatable.",
+            "Harm set to measure distances to, of the same kinds as POOL, in place of the harmful requests that ship, "
+            "which are texts; repeatable. To add to them, name them too: --harm shipped:harm --harm mine.jsonl.",
             metavar="[NAME=]CORPUS",
             parse=parse_harm_sets,
         ),
-    ]
+    ] = SHIPPED_HARM
     out: Annotated[
         Path | str | None,
         Option("Folder for the ranked list, the tables and the kept samples.", metavar="FOLDER", required=True),

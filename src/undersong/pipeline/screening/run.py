@@ -33,6 +33,7 @@ from undersong.pipeline.screening.inputs import (
 )
 from undersong.pipeline.screening.options import (
     PRECOMPUTED,
+    SHIPPED_HARM,
     ScreeningOptions,
     ScreeningRequest,
     harm_sets_by_name,
@@ -255,6 +256,11 @@ def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Ma
 
     axes = {axis: encoder for axis, encoder, field in DEFAULT_AXES if not lacking_corpora(field, corpora)}
     if not axes:
+        if all(harm.ref == SHIPPED_HARM for harm in corpora.harm.values()):
+            raise UndersongError(
+                f"The harmful requests of {SHIPPED_HARM} are texts, and {corpora.pool.ref} has none; name spoken ones "
+                "with --harm, or give the pool transcripts."
+            )
         raise UndersongError(
             "The pool and the harm set have neither text nor audio in common; fill one column in both."
         )

@@ -23,8 +23,8 @@ MAX_CLOSEST_ROWS = 5  # rows shown
 def screen_command(request: ScreeningRequest) -> None:
     """Rank benign samples by distance to harm.
 
-    The distance is to the harmful samples of --harm, or to those that ship, in words, sound or a model's own representation. --keep keeps a
-    part of the samples.
+    The distance is to the harmful samples of --harm, or to those that ship, in words, sound or a model's own
+    representation. --keep keeps a part of the samples.
     """
     from undersong.pipeline.screening import run_screening
 
@@ -154,7 +154,10 @@ def _rehearsal_lines(record: Mapping[str, Any]) -> list[str]:
 
 def _finding_lines(report: Mapping[str, Any]) -> list[str]:
     """The findings of `screening.json` in words."""
-    lines = _rehearsal_lines(report["rehearsal"]) if "rehearsal" in report else []
+    from undersong.pipeline.screening.separation import separation_lines
+
+    lines = separation_lines(report)
+    lines += _rehearsal_lines(report["rehearsal"]) if "rehearsal" in report else []
     lines += [report["ties"]] if "ties" in report else []
     if dropped := report.get("dropped"):
         lines.append(f"{dropped:,} items of the list of --drop are left out.")

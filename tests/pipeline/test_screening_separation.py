@@ -204,9 +204,11 @@ def test_the_page_says_on_which_side_the_pool_lies(low: float, high: float, word
 
 
 def test_an_axis_that_runs_the_model_is_measured_with_harm_as_samples(tmp_path: Path) -> None:
-    """The direction of refusal is the same for all harmful items, so as samples they would not be told apart."""
+    """Half of this harm set is benign, which the model refuses no more than ordinary requests; as a target, all items
+    of a harm set have the same direction of refusal."""
     benign = filter_samples(open_corpus("organism:pool").samples, {"speaker": ["A"]})
-    harm = open_corpus("organism:reference").samples[::8]
+    harmful = open_corpus("organism:reference").samples[::8]
+    harm = [*harmful, *benign[12 : 12 + len(harmful)]]
     sides = {"pool": benign[:4], "ordinary": benign[4:12], "harm": harm}
     for name, samples in sides.items():
         write_manifest([replace(sample, audio=None) for sample in samples], tmp_path / f"{name}.parquet")
@@ -221,4 +223,4 @@ def test_an_axis_that_runs_the_model_is_measured_with_harm_as_samples(tmp_path: 
     ).report
     measured = entry(report)
     assert measured["n"] == [len(harm), 8]
-    assert measured["auc"]["value"] > 0.9
+    assert 0.6 < measured["auc"]["value"] < 0.9

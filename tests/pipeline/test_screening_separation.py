@@ -140,6 +140,7 @@ def test_axes_of_words_are_measured_with_the_requests_that_ship(words, tmp_path:
     first, second = screened.report["separation"]
     assert (first["ordinary"], first["n"], first["separates"]) == ("shipped:ordinary", [20, 200], True)
     assert second["separates"]
+    assert "may differ from your harm set in other ways than harm" in separation_lines(screened.report)[-1]
     monkeypatch.setattr(findings, "measure_separation", lambda *_: [])
     alone = screen(words["pool"], words["harm"], tmp_path / "out2", axes=axes)
     assert alone.to_pandas().equals(screened.to_pandas())  # the ranking is fitted as ever
@@ -179,9 +180,9 @@ def test_the_page_says_what_the_ranking_is_worth_and_how_the_pool_compares(corpo
     page = tmp_path / "page.html"
     options = {"benign_reference": corpora["ordinary"], "page": page}
     screened = screen(corpora["pool"], corpora["harm"], tmp_path / "out", **options)
-    assert page_summary(screened.report)[0] == "Ranked by internal, which tells harm from ordinary data"
+    assert page_summary(screened.report)[0] == "Ranked by internal, which tells harm from the benign reference"
     text = page.read_text()
-    assert "<h1>Ranked by internal, which tells harm from ordinary data</h1>" in text
+    assert "<h1>Ranked by internal, which tells harm from the benign reference</h1>" in text
     assert "The axis internal tells held-out harm from the benign reference: AUC 0.9" in text
     assert "We found no significant difference between the pool and the benign reference" in text
     nothing = screen(corpora["pool"], corpora["noise"], tmp_path / "out2", **options)

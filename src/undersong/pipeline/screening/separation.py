@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora
-from undersong.pipeline.screening.options import PRECOMPUTED, SHIPPED_ORDINARY, ScreeningOptions
+from undersong.pipeline.screening.options import PRECOMPUTED, SHIPPED_HARM, SHIPPED_ORDINARY, ScreeningOptions
 from undersong.statistics import Interval
 from undersong.types import Embeddings, Sample, UndersongError
 
@@ -237,6 +237,11 @@ def separation_lines(report: Mapping[str, Any]) -> list[str]:
     entries = report["separation"]
     several = len({entry["harm_set"] for entry in entries}) > 1
     lines = [measured_line(entry, several) for entry in entries if entry["auc"] is not None]
+    if any(entry["ordinary"] == SHIPPED_ORDINARY and entry["harm_set"] != SHIPPED_HARM for entry in entries):
+        lines.append(
+            f"{SHIPPED_ORDINARY} may differ from your harm set in other ways than harm; --benign-reference measures with "
+            "ordinary data of your own."
+        )
     unmeasured: dict[str, list[str]] = {}
     for entry in entries:
         if entry["auc"] is None:
@@ -270,7 +275,7 @@ def page_summary(report: Mapping[str, Any]) -> tuple[str, str]:
         headline = f"Ranked by {axis}, of which it is not measured whether it tells harm from ordinary data"
         sentences = [f"Not measured: {entry['reason']}."]
     elif entry["separates"]:
-        headline = f"Ranked by {axis}, which tells harm from ordinary data"
+        headline = f"Ranked by {axis}, which tells harm from {entry['ordinary']}"
         sentences = [measured_line(entry, several)]
     else:
         headline = f"The ranking by {axis} says nothing of harm"

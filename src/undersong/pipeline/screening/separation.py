@@ -239,8 +239,8 @@ def separation_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [measured_line(entry, several) for entry in entries if entry["auc"] is not None]
     if any(entry["ordinary"] == SHIPPED_ORDINARY and entry["harm_set"] != SHIPPED_HARM for entry in entries):
         lines.append(
-            f"{SHIPPED_ORDINARY} may differ from your harm set in other ways than harm; --benign-reference measures with "
-            "ordinary data of your own."
+            f"{SHIPPED_ORDINARY} may differ from your harm set in other ways than harm; --benign-reference measures "
+            "with ordinary data of your own."
         )
     unmeasured: dict[str, list[str]] = {}
     for entry in entries:

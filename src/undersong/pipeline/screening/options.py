@@ -102,7 +102,13 @@ class ScreeningOptions:
             parse=parse_axes,
         ),
     ] = None
-    select_axis: Annotated[str | None, Option("Axis to select by. Default: the first.")] = None
+    select_axis: Annotated[
+        str | None,
+        Option(
+            "Axis to select by. Default: the first; --keep refuses it if it was measured and does not tell harm from "
+            "ordinary data."
+        ),
+    ] = None
     select_harm_set: Annotated[str | None, Option("Harm set to select by. Default: the first.")] = None
     score: Annotated[
         str, Option("Distance to a harm set: nearest | knn:K | centroid (of the nearest item, K items, or the mean).")
@@ -163,8 +169,8 @@ class ScreeningOptions:
     benign_reference: Annotated[
         str | Path | None,
         Option(
-            "Other benign speech whose distance to harm is compared with the pool's. Adds the screening score, and no "
-            "verdict; `check --ordinary` gives one.",
+            "Other benign speech whose distance to harm is compared with the pool's. Says how well each axis tells harm "
+            "from it, and adds the screening score, and no verdict; `check --ordinary` gives one.",
             metavar="CORPUS",
         ),
     ] = None

@@ -169,8 +169,8 @@ class ScreeningOptions:
     benign_reference: Annotated[
         str | Path | None,
         Option(
-            "Other benign speech whose distance to harm is compared with the pool's. Says how well each axis tells harm "
-            "from it, and adds the screening score, and no verdict; `check --ordinary` gives one.",
+            "Other benign speech whose distance to harm is compared with the pool's. Says how well each axis tells "
+            "harm from it, and adds the screening score, and no verdict; `check --ordinary` gives one.",
             metavar="CORPUS",
         ),
     ] = None

@@ -48,6 +48,7 @@ from undersong.pipeline.screening.output import (
     writable_screening_folder,
     write_screening,
 )
+from undersong.pipeline.screening.predictor_axes import harm_sample_vectors, predictor_artifacts
 from undersong.pipeline.screening.rehearsal import (
     REHEARSAL_STEP,
     check_rehearsal,
@@ -55,11 +56,9 @@ from undersong.pipeline.screening.rehearsal import (
     rehearse_sets,
     unusable_samples,
 )
-from undersong.pipeline.screening.separation import is_matching
-from undersong.stages.context import Corpus, RunContext
+from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
 from undersong.stages.engine import DEFAULT_ENGINE
-from undersong.stages.predictors import PredictorAxis, known_refusal_texts, predictor_modality
 from undersong.store import Artifact, Draft, Inputs, Store
 from undersong.types import Embeddings, Quarantined, UndersongError
 
@@ -159,7 +158,7 @@ def run_screening(
                 rules,
                 options,
                 partial(_cached_findings, store, config, inputs),
-                _harm_samples(ctx, corpora, axis_encoders, options),
+                harm_sample_vectors(ctx, corpora, axis_encoders, options),
             )
             if corpora.pool.dropped:
                 extra_findings |= {"dropped": len(corpora.pool.dropped)}
@@ -306,65 +305,10 @@ def _read_or_embed(
     if precomputed:
         return precomputed
     if is_predictor(encoder):
-        artifacts = _predictor_artifacts(ctx, corpora, encoder, options)
+        artifacts = predictor_artifacts(ctx, corpora, encoder, options)
     else:
         artifacts = [embed_corpus(ctx, view) for view in _views(encoder, corpora, options)]
     return [read_embeddings(artifact.path, corpora.pool.scratch) for artifact in artifacts]
-
-
-def _predictor_artifacts(
-    ctx: RunContext, corpora: ScreeningCorpora, encoder: str, options: ScreeningOptions
-) -> list[Artifact]:
-    """Vectors of an axis that runs the model, of every side."""
-    axis = _predictor_axis(ctx, corpora, encoder, options)
-    benign = None if corpora.benign is None else corpora.benign.corpus
-    return [
-        axis.sample_vectors(axis.pool),
-        *map(axis.reference_vectors, _harm_corpora(corpora).values()),
-        *([] if benign is None else [axis.sample_vectors(benign)]),
-    ]
-
-
-def _harm_samples(
-    ctx: RunContext, corpora: ScreeningCorpora, axes: Mapping[str, str], options: ScreeningOptions
-) -> dict[str, dict[str, Embeddings]]:
-    """Vectors of each harm set as samples, by axis, of axes that run the model; only beside a benign reference."""
-    from undersong.encoders import is_predictor
-    from undersong.encoders.embeddings import read_embeddings
-
-    if corpora.benign is None:
-        return {}
-    return {
-        axis: {
-            name: read_embeddings(predictor.sample_vectors(corpus).path)
-            for predictor in [_predictor_axis(ctx, corpora, encoder, options)]
-            for name, corpus in _harm_corpora(corpora).items()
-        }
-        for axis, encoder in axes.items()
-        if encoder != PRECOMPUTED and is_predictor(encoder) and not is_matching(encoder)
-    }
-
-
-def _harm_corpora(corpora: ScreeningCorpora) -> dict[str, Corpus]:
-    return {name: harm_input.corpus for name, harm_input in corpora.harm.items() if harm_input.corpus is not None}
-
-
-def _predictor_axis(
-    ctx: RunContext, corpora: ScreeningCorpora, encoder: str, options: ScreeningOptions
-) -> PredictorAxis:
-    """An axis that runs the model, calibrated on the pool and the first harm set."""
-    from undersong.mechanism.predictors import PredictorSettings
-
-    pool = corpora.pool.corpus
-    assert pool is not None, "embeddings are no prompts"
-    assert options.model is not None, "checked before"
-    settings = PredictorSettings(
-        modality=predictor_modality(encoder, "audio"),
-        system_text=options.system_prompt,
-        refusal_texts=known_refusal_texts(options.model),
-    )
-    first_harm = next(iter(_harm_corpora(corpora).values()))
-    return PredictorAxis(ctx, encoder, options.model, settings, pool, first_harm)
 
 
 def _check_pool_quarantine(

@@ -15,10 +15,7 @@ import pytest
 import soundfile
 from command_line import Undersong, undersong_in
 
-from undersong.cli.check import separation_line
 from undersong.corpora import open_corpus
-from undersong.pipeline.checking.result import AxisCheck
-from undersong.statistics import Interval, Rate
 
 
 @pytest.fixture
@@ -123,24 +120,6 @@ def test_hints_fit_the_data(undersong: Undersong, tmp_path: Path) -> None:
     (tmp_path / "mixed.json").write_text(json.dumps(mixed))
     _, out, _ = undersong("check", "mixed.json")
     assert "1 of 2 samples are spoken and have no transcript, so words say nothing of what is said in them; give" in out
-
-
-def test_the_line_on_an_axis_says_which_lie_nearer() -> None:
-    def line(low: float, high: float) -> str:
-        auc = Interval((low + high) / 2, low, high)
-        return separation_line(
-            AxisCheck("words", "words", auc, 1.0, Rate(1, 1, 0, 0.0, 0.0, 1.0, 1.0), Interval(0.0, None, None))
-        )
-
-    assert line(0.8, 0.9) == (
-        "By words, held-out harm is told from ordinary requests (AUC 0.85 [0.80, 0.90]; 0.5 is chance)."
-    )
-    assert line(0.4, 0.6) == (
-        "By words, held-out harm is not told from ordinary requests (AUC 0.50 [0.40, 0.60]; 0.5 is chance)."
-    )
-    assert line(0.2, 0.3).endswith(
-        "(AUC 0.25 [0.20, 0.30]; 0.5 is chance): ordinary requests lie nearer to the harm set than held-out harm does."
-    )
 
 
 def test_meaning_is_mentioned_if_it_could_be_measured(undersong: Undersong, monkeypatch: pytest.MonkeyPatch) -> None:

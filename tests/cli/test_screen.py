@@ -206,3 +206,31 @@ def test_a_table_without_audio_or_text_names_its_columns(undersong, tmp_path) ->
     assert code == 2
     assert "No item of pool.csv has audio or text; it has the columns speaker, words; say which" in err
     assert "--column text=COLUMN" in err
+
+
+def test_without_a_harm_set_distances_are_to_the_requests_that_ship(undersong, tmp_path) -> None:
+    code, out, err = undersong("screen", "pool.jsonl", "--out", "s", "--axis", "letters=char-ngrams")
+    assert code == 0, err
+    assert "--harm names no harm set, so distances are to the harmful requests that ship (shipped:harm)." in out
+    report = json.loads((tmp_path / "s" / "screening.json").read_text())
+    assert {row["harm_set"] for row in report["distances"]} == {"shipped:harm"}
+    code, out, err = undersong("screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "s")
+    assert code == 0, err
+    assert "shipped:harm" not in out  # what is named replaces it
+
+
+def test_shipped_requests_may_be_named_beside_others(undersong, tmp_path) -> None:
+    named = ["--harm", "shipped:harm", "--harm", "mine=harm.jsonl", "--axis", "letters=char-ngrams"]
+    code, out, err = undersong("screen", "pool.jsonl", *named, "--out", "s")
+    assert code == 0, err
+    assert "--harm names no harm set" not in out
+    report = json.loads((tmp_path / "s" / "screening.json").read_text())
+    assert {row["harm_set"] for row in report["distances"]} == {"shipped:harm", "mine"}
+
+
+def test_a_spoken_pool_without_text_needs_spoken_harm(undersong, tmp_path) -> None:
+    write_clips(tmp_path, "p0.wav", "p1.wav")
+    (tmp_path / "clips.csv").write_text("audio\np0.wav\np1.wav\n")
+    code, _, err = undersong("screen", "clips.csv", "--out", "s")
+    assert code == 2
+    assert "The harmful requests of shipped:harm are texts, and clips.csv has none; name spoken ones" in err

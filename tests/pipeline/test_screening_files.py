@@ -323,8 +323,9 @@ def test_one_item_without_text_does_not_change_the_axis_in_silence(voices, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_packaged_corpora_are_screened_by_name(tmp_path) -> None:
-    screened = screen(Path("organism:pool"), Path("organism:reference"), tmp_path / "out", axes={"semantic": "tfidf"})
+@pytest.mark.parametrize(("pool", "harm"), [("organism:pool", "organism:reference"), ("mini:pool", "shipped:harm")])
+def test_packaged_corpora_are_screened_by_name(tmp_path, pool: str, harm: str) -> None:
+    screened = screen(Path(pool), Path(harm), tmp_path / "out", axes={"semantic": "tfidf"})
     assert (tmp_path / "out" / "proximity.parquet").is_file()
     assert screened is not None
 

@@ -16,7 +16,6 @@ from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.pipeline.checking import CheckResult, RankedSample
-    from undersong.pipeline.checking.result import AxisCheck
 
 MAX_LETTERS = 160  # of a text that is shown
 
@@ -67,14 +66,14 @@ def _write_views(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
 
 def _result_lines(result: CheckResult, top: int) -> list[str]:
     from undersong.pipeline.checking.result import EVIDENCE
+    from undersong.proximity.separation import separation_sentence
 
     lines = [f"{result.data}: {count(result.samples, 'sample')}, read as {result.recognized}."]
     references = " and ".join(f"{ref} ({size:,})" for ref, size in result.harm.items())
     ordinary = " and ".join(f"{ref} ({size:,})" for ref, size in result.ordinary.items())
     if result.axes:
         lines.append(f"Compared with harmful requests of {references} and ordinary ones of {ordinary}.")
-    for axis in result.axes:
-        lines.append(separation_line(axis))
+    lines += [separation_sentence(axis.name, axis.auc) for axis in result.axes]
     shown = result.ranked[:top]
     if shown:
         by = f", by {result.ranked_by}" if len(result.axes) > 1 else ""
@@ -84,18 +83,6 @@ def _result_lines(result: CheckResult, top: int) -> list[str]:
     lines.append(f"{result.verdict[:1].upper()}{result.verdict[1:]}: {result.sentence}")
     lines.append(EVIDENCE)
     return lines
-
-
-def separation_line(axis: AxisCheck) -> str:
-    """Whether an axis tells held-out harm from ordinary requests, with its AUC."""
-    low, high = axis.auc.low, axis.auc.high
-    interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"
-    verb = "is told" if axis.separates else "is not told"
-    auc = f"AUC {axis.auc.value:.2f}{interval}; 0.5 is chance"
-    line = f"By {axis.name}, held-out harm {verb} from ordinary requests ({auc})"
-    if high is not None and high < 0.5:
-        return f"{line}: ordinary requests lie nearer to the harm set than held-out harm does."
-    return f"{line}."
 
 
 def _sample_lines(sample: RankedSample) -> list[str]:

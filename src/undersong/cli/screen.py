@@ -1,4 +1,4 @@
-"""`undersong screen POOL --harm HARM`: rank benign samples by their distance to harmful ones and select a subset."""
+"""`undersong screen POOL`: rank benign samples by their distance to harmful ones and select a subset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import cell, echo, print_table
-from undersong.pipeline.screening.options import ScreeningRequest
+from undersong.pipeline.screening.options import SHIPPED_HARM, ScreeningRequest
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,8 +23,8 @@ MAX_CLOSEST_ROWS = 5  # rows shown
 def screen_command(request: ScreeningRequest) -> None:
     """Rank benign samples by distance to harm.
 
-    The distance is to the harmful samples of --harm, in words, sound or a model's own representation. --keep keeps a
-    part of the samples.
+    The distance is to the harmful samples of --harm, or to those that ship, in words, sound or a model's own
+    representation. --keep keeps a part of the samples.
     """
     from undersong.pipeline.screening import run_screening
 
@@ -34,6 +34,8 @@ def screen_command(request: ScreeningRequest) -> None:
     if result is None:
         echo(f"Shards {request.engine.shard} are done; when all jobs are, run the same command without --shard.")
         return
+    if request.harm == SHIPPED_HARM:  # not named: what --harm names is a mapping
+        echo(f"--harm names no harm set, so distances are to the harmful requests that ship ({SHIPPED_HARM}).")
     _print_screening(result, Path(request.out))
 
 
@@ -152,7 +154,10 @@ def _rehearsal_lines(record: Mapping[str, Any]) -> list[str]:
 
 def _finding_lines(report: Mapping[str, Any]) -> list[str]:
     """The findings of `screening.json` in words."""
-    lines = _rehearsal_lines(report["rehearsal"]) if "rehearsal" in report else []
+    from undersong.pipeline.screening.separation import separation_lines
+
+    lines = separation_lines(report)
+    lines += _rehearsal_lines(report["rehearsal"]) if "rehearsal" in report else []
     lines += [report["ties"]] if "ties" in report else []
     if dropped := report.get("dropped"):
         lines.append(f"{dropped:,} items of the list of --drop are left out.")

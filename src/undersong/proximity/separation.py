@@ -11,6 +11,34 @@ from undersong.statistics.auc import probability_below, rank_positions, value_sh
 from undersong.types import UndersongError
 
 DistancesToHarm = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+LEVEL = 0.95  # of intervals, shared by all axes
+MIN_HARM_CLUSTERS = 4  # two for each half
+
+
+def axis_level(axes: int) -> float:
+    """Level of each axis's intervals, so that that of all together is 95 % (Bonferroni)."""
+    return 1 - (1 - LEVEL) / axes
+
+
+def separates(auc: Interval) -> bool:
+    """True if an axis tells harm from ordinary items better than chance."""
+    return auc.low is not None and auc.low > 0.5
+
+
+def separation_sentence(axis: str, auc: Interval, ordinary: str = "ordinary requests") -> str:
+    """Say whether an axis tells held-out harm from ordinary items.
+
+    Args:
+        axis: Name of the axis.
+        auc: What `separation_auc` gave.
+        ordinary: What the ordinary items are called.
+    """
+    interval = "" if auc.low is None else f" [{auc.low:.2f}, {auc.high:.2f}]"
+    verb = "is told" if separates(auc) else "is not told"
+    sentence = f"By {axis}, held-out harm {verb} from {ordinary} (AUC {auc.value:.2f}{interval}; 0.5 is chance)"
+    if auc.high is not None and auc.high < 0.5:
+        return f"{sentence}: {ordinary} lie nearer to the harm set than held-out harm does."
+    return f"{sentence}."
 
 
 def split_by_cluster(clusters: Sequence[Hashable], seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from undersong.integrations.gate.limit_options import check_share
 from undersong.options import Option
-from undersong.pipeline.checking.options import SHIPPED_HARM, SHIPPED_ORDINARY
+from undersong.pipeline.screening.options import SHIPPED_HARM, SHIPPED_ORDINARY
 from undersong.pipeline.standalone.options import JUDGE_HELP, MANIFEST_HELP, Instruction, MaxNewTokens, SystemPrompt
 from undersong.study.defaults import ORGANISM_PREFIX
 from undersong.types import MODALITIES, UndersongError

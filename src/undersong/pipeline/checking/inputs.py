@@ -13,7 +13,8 @@ from undersong.encoders.spec import parse_encoder
 from undersong.extras import install_hint
 from undersong.options import key_values
 from undersong.pipeline.checking.axis_choice import AUDIO, TEXT, check_axes_for_data, wants_sample_axes
-from undersong.pipeline.checking.options import SHIPPED_HARM, SHIPPED_ORDINARY, CheckRequest
+from undersong.pipeline.checking.options import CheckRequest
+from undersong.pipeline.screening.options import SHIPPED_HARM, SHIPPED_ORDINARY
 from undersong.store import hash_file
 from undersong.types import UndersongError
 

@@ -9,12 +9,17 @@ from typing import Annotated, ClassVar
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import Option, OptionGroup
-from undersong.pipeline.screening.options import ExplorerFile, PageFile, parse_axes, parse_columns
+from undersong.pipeline.screening.options import (
+    SHIPPED_HARM,
+    SHIPPED_ORDINARY,
+    ExplorerFile,
+    PageFile,
+    parse_axes,
+    parse_columns,
+)
 from undersong.store import writable_user_cache
 from undersong.study.defaults import LEARNING_RATE
 from undersong.types import MAX_SEED, UndersongError
-
-SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 
 ENGINES = ("espeak", "piper", "flite")  # those of corpora.tts, which `--help` does not import
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from undersong.proximity.separation import separates
 from undersong.statistics import Interval, Rate
 
 NO_MORE, MORE, CANNOT_TELL = "no more than ordinary", "more than ordinary", "cannot tell"
@@ -42,7 +43,7 @@ class AxisCheck:
     @property
     def separates(self) -> bool:
         """True if the axis tells harm from ordinary requests better than chance. Otherwise it ranks nothing."""
-        return self.auc.low is not None and self.auc.low > 0.5
+        return separates(self.auc)
 
     @property
     def is_usable(self) -> bool:

@@ -31,8 +31,9 @@ from undersong.pipeline.checking.requests import (
     reference_requests,
 )
 from undersong.pipeline.checking.result import CheckResult
-from undersong.pipeline.checking.text_axes import AxisMeasurement, axis_level, measure_text_axes
+from undersong.pipeline.checking.text_axes import AxisMeasurement, measure_text_axes
 from undersong.pipeline.checking.verdict import judge_axes, ranking_axis, shows_more
+from undersong.proximity.separation import axis_level
 from undersong.store import Draft, Store
 
 if TYPE_CHECKING:

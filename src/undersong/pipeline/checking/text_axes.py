@@ -13,7 +13,7 @@ from undersong.encoders.word_distances import build_vocabulary, fit_word_weights
 from undersong.pipeline.checking.requests import RequestText
 from undersong.pipeline.checking.result import AxisCheck
 from undersong.proximity import nearest_distances
-from undersong.proximity.separation import separation_auc
+from undersong.proximity.separation import MIN_HARM_CLUSTERS, separation_auc
 from undersong.statistics import Interval, clustered_rate, low_quantile, predicted_count
 from undersong.statistics.rates import cluster_design
 from undersong.types import Sample, UndersongError, Vectors
@@ -23,7 +23,6 @@ ORDINARY_SHARE = 0.01  # of ordinary requests lie within the threshold
 FIT_SHARE = 1 / 3  # of ordinary requests fit the weights of words; the threshold is measured on the others
 # A hundredth of the requests are too few to see how alike those of a cluster are, so a quarter is looked at as well.
 DESIGN_SHARE = 0.25
-LEVEL = 0.95  # of intervals, shared by all axes
 
 Vectorizer: TypeAlias = Callable[[Sequence[str]], Vectors]  # texts (n,) to vectors (n, dim)
 
@@ -76,7 +75,7 @@ def measure_text_axes(
     Raises:
         UndersongError: A reference is too small, or an encoder cannot embed a text.
     """
-    if len({item.cluster for item in harm}) < 4:
+    if len({item.cluster for item in harm}) < MIN_HARM_CLUSTERS:
         raise UndersongError(
             f"The harm set has {len(harm)} requests with words, which are too few to see whether an axis tells them "
             "from ordinary ones; name more with --harm."
@@ -86,11 +85,6 @@ def measure_text_axes(
         _measure_axis(name, encoder, vectorize, (requests, owners), harm, measured, seed=seed, level=level)
         for name, (encoder, vectorize) in vectorizers.items()
     ]
-
-
-def axis_level(axes: int) -> float:
-    """Level of each axis's intervals, so that that of all together is 95 % (Bonferroni)."""
-    return 1 - (1 - LEVEL) / axes
 
 
 def axis_vectorizers(

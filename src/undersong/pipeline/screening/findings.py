@@ -12,6 +12,7 @@ import numpy as np
 from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora
 from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions, match_selection_ids, name_or_first
 from undersong.pipeline.screening.output import ScreeningFindings
+from undersong.pipeline.screening.separation import check_select_axis, measure_separation
 from undersong.types import Embeddings, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def screening_findings(
     embeddings: EmbeddingsByAxis,
     rules: Mapping[str, tuple[SelectionRule, int]],
     options: ScreeningOptions,
-    cached: Callable[[Callable[[], dict[str, Any]]], dict[str, Any]],
+    cached: Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]],
+    harm_samples: Mapping[str, Mapping[str, Embeddings]],
 ) -> ScreeningFindings:
     """Compute the proximity tables of every axis to all harm sets, the selections on one axis and set, and the report.
 
@@ -41,6 +43,7 @@ def screening_findings(
 
     - `axes` (name -> encoder) and `selected_by`;
     - `distances` and `closest` of every axis and harm set;
+    - `separation` of every axis and harm set: does the axis tell harm from ordinary data;
     - `agreement` of every two axes, and `fingerprint` of each internal axis;
     - `selection`, by rule, if there is one;
     - `screening_score` of every axis and harm set, if there is benign speech;
@@ -53,11 +56,14 @@ def screening_findings(
         corpora: The corpora.
         axes: Encoder of each axis.
         embeddings: Embeddings of each corpus, by axis.
-        quarantined: Pool items left out on every axis.
         rules: Selection rule and seed of each label.
         options: Options of the screening.
-        cached: Returns the result of its function, from the store if known: agreement takes longest and does not depend
-            on the rules.
+        cached: Returns the result of its function, from the store if known under its name: agreement takes longest,
+            and neither it nor separation depends on the rules.
+        harm_samples: Vectors of each harm set as samples, by axis, of axes that run the model.
+
+    Raises:
+        UndersongError: A rule would keep by an axis that nobody named and that tells nothing of harm.
     """
     from undersong.mechanism.predictors import axis_measure
     from undersong.proximity import cut_tie, filter_harm_set, sample_metadata_table, select_by_rule
@@ -72,6 +78,11 @@ def screening_findings(
         name_or_first("axis", options.select_axis, axes),
         name_or_first("harm set", options.select_harm_set, corpora.harm),
     )
+    separation = cached(
+        "separation", lambda: {"separation": measure_separation(corpora, axes, embeddings, harm_samples, options)}
+    )
+    if options.select_axis is None and any(rule.kind != "random" for rule, _ in rules.values()):
+        check_select_axis(separation["separation"], select_axis, select_harm_set)
     tables = {axis: filter_harm_set(table, select_harm_set) for axis, table in all_tables.items()}
     facts = sample_metadata_table(corpora.pool.samples) if corpora.pool.samples else None
     other_tables = {axis: table for axis, table in tables.items() if axis != select_axis}
@@ -93,10 +104,10 @@ def screening_findings(
 
     draws = 1000 if len(tables[select_axis]) < LARGE_POOL else 100
     report: dict[str, Any] = {"axes": dict(axes), "selected_by": {"axis": select_axis, "harm_set": select_harm_set}}
-    report |= {"distances": _distances(all_tables), "closest": _closest(all_tables, corpora)}
+    report |= {"distances": _distances(all_tables), "closest": _closest(all_tables, corpora), **separation}
     if selections and (tie := cut_tie(next(iter(selections.values())), tables[select_axis])):
         report["ties"] = tie.sentence
-    report |= cached(lambda: _agreement(axes, tables, pool_embeddings, facts, draws))
+    report |= cached("agreement", lambda: _agreement(axes, tables, pool_embeddings, facts, draws))
     if facts is not None:
         if selections:
             report["selection"] = _selection_report(selections, tables, facts)

@@ -246,5 +246,8 @@ def _precomputed_ids(corpus_input: CorpusInput) -> set[str]:
 
 
 def _is_corpus_name(ref: str) -> bool:
-    """True if a reference is a corpus name (organism:, preset:, hf:) and not a path."""
-    return ref.partition(":")[0] in ("organism", "preset", "hf") and not Path(ref).exists()
+    """True if a reference is a corpus name (such as organism:NAME) and not a path."""
+    from undersong.corpora.formats import HUB_PREFIX
+    from undersong.corpora.registry import PACKAGED_PREFIXES, PRESET_PREFIX
+
+    return ref.startswith((*PACKAGED_PREFIXES, PRESET_PREFIX, HUB_PREFIX)) and not Path(ref).exists()

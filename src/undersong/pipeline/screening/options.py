@@ -19,6 +19,7 @@ from undersong.types import MAX_SEED, UndersongError
 if TYPE_CHECKING:
     from undersong.proximity.rules import SelectionRule
 
+SHIPPED_HARM, SHIPPED_ORDINARY = "shipped:harm", "shipped:ordinary"
 PRECOMPUTED = "embeddings"  # encoder name for precomputed embeddings
 CHAT_FORMATS = ("messages", "sharegpt", "kimi")  # conversation formats of trainers
 # Name of the kept set in each output format
@@ -101,7 +102,13 @@ class ScreeningOptions:
             parse=parse_axes,
         ),
     ] = None
-    select_axis: Annotated[str | None, Option("Axis to select by. Default: the first.")] = None
+    select_axis: Annotated[
+        str | None,
+        Option(
+            "Axis to select by. Default: the first; --keep refuses it if it was measured and does not tell harm from "
+            "ordinary data."
+        ),
+    ] = None
     select_harm_set: Annotated[str | None, Option("Harm set to select by. Default: the first.")] = None
     score: Annotated[
         str, Option("Distance to a harm set: nearest | knn:K | centroid (of the nearest item, K items, or the mean).")
@@ -162,8 +169,8 @@ class ScreeningOptions:
     benign_reference: Annotated[
         str | Path | None,
         Option(
-            "Other benign speech whose distance to harm is compared with the pool's. Adds the screening score, and no "
-            "verdict; `check --ordinary` gives one.",
+            "Other benign speech whose distance to harm is compared with the pool's. Says how well each axis tells "
+            "harm from it, and adds the screening score, and no verdict; `check --ordinary` gives one.",
             metavar="CORPUS",
         ),
     ] = None
@@ -243,11 +250,12 @@ class ScreeningRequest(ScreeningOptions):
     harm: Annotated[
         str | Path | Mapping[str, str | Path],
         Option(
-            "Harm set to measure distances to, of the same kinds as POOL; repeatable.",
+            "Harm set to measure distances to, of the same kinds as POOL, in place of the harmful requests that ship, "
+            "which are texts; repeatable. To add to them, name them too: --harm shipped:harm --harm mine.jsonl.",
             metavar="[NAME=]CORPUS",
             parse=parse_harm_sets,
         ),
-    ]
+    ] = SHIPPED_HARM
     out: Annotated[
         Path | str | None,
         Option("Folder for the ranked list, the tables and the kept samples.", metavar="FOLDER", required=True),

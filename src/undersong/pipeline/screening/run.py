@@ -33,6 +33,8 @@ from undersong.pipeline.screening.inputs import (
 )
 from undersong.pipeline.screening.options import (
     PRECOMPUTED,
+    SHIPPED_HARM,
+    SHIPPED_ORDINARY,
     ScreeningOptions,
     ScreeningRequest,
     harm_sets_by_name,
@@ -46,6 +48,7 @@ from undersong.pipeline.screening.output import (
     writable_screening_folder,
     write_screening,
 )
+from undersong.pipeline.screening.predictor_axes import harm_sample_vectors, predictor_artifacts
 from undersong.pipeline.screening.rehearsal import (
     REHEARSAL_STEP,
     check_rehearsal,
@@ -56,15 +59,14 @@ from undersong.pipeline.screening.rehearsal import (
 from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
 from undersong.stages.engine import DEFAULT_ENGINE
-from undersong.stages.predictors import PredictorAxis, known_refusal_texts, predictor_modality
 from undersong.store import Artifact, Draft, Inputs, Store
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 PARTIAL_SHARDS = (  # what a failed screening leaves
     "embeddings/*/embeddings-00001.parquet", "*/*.shards/rows-*", "rehearsal/*/rehearsal.json",
 )  # fmt: skip
-SCREENING_VERSION = 5  # of what a screening finds
-SELECTION_OPTIONS = (  # the agreement of axes does not depend on them
+SCREENING_VERSION = 6  # of what a screening finds
+SELECTION_OPTIONS = (  # agreement and separation of axes do not depend on them
     "select_axis", "keep", "match_selection", "seed", "check_padding", "rehearse", "rehearse_seeds", "rehearse_by",
     "rehearse_learning_rate",
 )  # fmt: skip
@@ -155,7 +157,8 @@ def run_screening(
                 embeddings_by_axis,
                 rules,
                 options,
-                partial(_cached_agreement, store, config, inputs),
+                partial(_cached_findings, store, config, inputs),
+                harm_sample_vectors(ctx, corpora, axis_encoders, options),
             )
             if corpora.pool.dropped:
                 extra_findings |= {"dropped": len(corpora.pool.dropped)}
@@ -213,18 +216,26 @@ def _open_run_context(
         yield RunContext(store, options.loading, options.progress), store
 
 
-def _cached_agreement(
-    store: Store, config: dict[str, Any], inputs: Inputs, compute: Callable[[], dict[str, Any]]
+def _cached_findings(
+    store: Store, config: dict[str, Any], inputs: Inputs, name: str, compute: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Result of `compute`, from the store if it was computed before with another rule."""
+    """Result of `compute`, from the store if it was computed before with another rule.
+
+    Args:
+        store: The store.
+        config: Config of the screening.
+        inputs: Its inputs.
+        name: Name of the stage: agreement or separation.
+        compute: Computes the findings.
+    """
 
     def make(draft: Draft) -> None:
-        with draft.file("agreement.json") as path:
+        with draft.file(f"{name}.json") as path:
             path.write_text(json.dumps(compute(), allow_nan=False), encoding="utf-8")
 
-    agreement_config = {name: value for name, value in config.items() if name not in SELECTION_OPTIONS}
-    artifact = store.get_or_make("agreement", SCREENING_VERSION, agreement_config, inputs, make)
-    return dict(json.loads((artifact.path / "agreement.json").read_text(encoding="utf-8")))
+    axes_config = {option: value for option, value in config.items() if option not in SELECTION_OPTIONS}
+    artifact = store.get_or_make(name, SCREENING_VERSION, axes_config, inputs, make)
+    return dict(json.loads((artifact.path / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def _checked_axes(corpora: ScreeningCorpora, options: ScreeningOptions) -> Mapping[str, str]:
@@ -255,6 +266,11 @@ def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Ma
 
     axes = {axis: encoder for axis, encoder, field in DEFAULT_AXES if not lacking_corpora(field, corpora)}
     if not axes:
+        if all(harm.ref == SHIPPED_HARM for harm in corpora.harm.values()):
+            raise UndersongError(
+                f"The harmful requests of {SHIPPED_HARM} are texts, and {corpora.pool.ref} has none; name spoken ones "
+                "with --harm, or give the pool transcripts."
+            )
         raise UndersongError(
             "The pool and the harm set have neither text nor audio in common; fill one column in both."
         )
@@ -289,34 +305,10 @@ def _read_or_embed(
     if precomputed:
         return precomputed
     if is_predictor(encoder):
-        artifacts = _predictor_artifacts(ctx, corpora, encoder, options)
+        artifacts = predictor_artifacts(ctx, corpora, encoder, options)
     else:
         artifacts = [embed_corpus(ctx, view) for view in _views(encoder, corpora, options)]
     return [read_embeddings(artifact.path, corpora.pool.scratch) for artifact in artifacts]
-
-
-def _predictor_artifacts(
-    ctx: RunContext, corpora: ScreeningCorpora, encoder: str, options: ScreeningOptions
-) -> list[Artifact]:
-    """Vectors of an axis that runs the model, of every side."""
-    from undersong.mechanism.predictors import PredictorSettings
-
-    pool, harm = corpora.pool.corpus, [harm_input.corpus for harm_input in corpora.harm.values()]
-    benign = None if corpora.benign is None else corpora.benign.corpus
-    assert pool is not None, "embeddings are no prompts"
-    assert options.model is not None, "checked before"
-    settings = PredictorSettings(
-        modality=predictor_modality(encoder, "audio"),
-        system_text=options.system_prompt,
-        refusal_texts=known_refusal_texts(options.model),
-    )
-    references = [corpus for corpus in harm if corpus is not None]
-    axis = PredictorAxis(ctx, encoder, options.model, settings, pool, references[0])
-    return [
-        axis.sample_vectors(pool),
-        *map(axis.reference_vectors, references),
-        *([] if benign is None else [axis.sample_vectors(benign)]),
-    ]
 
 
 def _check_pool_quarantine(
@@ -354,6 +346,7 @@ def _cache_key(
     harm_refs: Mapping[str, str], corpora: ScreeningCorpora, options: ScreeningOptions
 ) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
     """Config and inputs that the findings depend on: options, corpora and weights, but not the output format."""
+    from undersong.corpora import corpus_hash
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
     from undersong.models.refs import model_hash
@@ -372,4 +365,6 @@ def _cache_key(
     inputs |= {f"speaker{i}": str(encoder_weights_hash(parse_encoder(spec))) for i, spec in enumerate(speaker_specs)}
     code_refs = dict.fromkeys(filter(None, (parse_encoder(spec).code for spec in specs)))
     inputs |= {f"code{i}": code_hash(ref) for i, ref in enumerate(code_refs)}
+    if corpora.benign is None:
+        inputs |= {"ordinary": corpus_hash(SHIPPED_ORDINARY)}  # which axes of words are measured with
     return config, inputs

@@ -11,6 +11,7 @@ import numpy as np
 from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora
 from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions
 from undersong.pipeline.screening.output import ScreeningResult
+from undersong.pipeline.screening.separation import page_summary
 from undersong.report.data_view import DATA, HARM, ORDINARY, DataView, ViewItem, choose_harm, choose_shown
 from undersong.types import Embeddings, Sample
 
@@ -53,6 +54,7 @@ def build_screening_view(
     if len(series.get(ORDINARY, ())) >= MIN_ORDINARY:
         threshold = float(np.quantile(series[ORDINARY], ORDINARY_SHARE))
     nearer = scores[shown] <= threshold if threshold is not None else np.zeros(len(shown), bool)
+    headline, summary = page_summary(result.report)
     return DataView(
         data=corpora.pool.ref,
         verb="screen",
@@ -67,8 +69,8 @@ def build_screening_view(
         total=len(ids),
         histogram={DATA: scores, **series},
         threshold=threshold,
-        verdict="",
-        sentence=f"{len(ids):,} samples of {corpora.pool.ref}, ranked by their distance to {harm_input.ref}.",
+        verdict=headline,
+        sentence=f"{len(ids):,} samples of {corpora.pool.ref}, ranked by their distance to {harm_input.ref}. {summary}",
         notes=("Nearness is a ranking and not proof of harm.",),
         drop_command=_drop_command(corpora.pool.ref, {name: item.ref for name, item in corpora.harm.items()}),
         seed=options.seed,

@@ -8,6 +8,7 @@ from functools import partial
 
 from undersong import stages
 from undersong.defenses.run import prepare_defenses, run_defenses
+from undersong.phrases import count
 from undersong.pipeline.arm_evaluation import evaluate_arm, judge_arm_replies, measure_refusal_gaps
 from undersong.pipeline.study_checks import (
     check_axis_encoder,
@@ -39,7 +40,8 @@ def audit_study(study: Study, ctx: RunContext) -> AuditRecord:
     for corpus_name, other_name, kind, pairs in record.overlap:
         ctx.announce(f"overlap of {corpus_name} and {other_name}: {pairs} pairs with {kind} (listed in the report)")
     for base_seed, ref in enumerate(study.models):
-        ctx.announce(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
+        samples, axes = count(len(record.pool.samples), "benign sample"), count(len(study.axes), "axis", "axes")
+        ctx.announce(f"{ref}: screening {samples} on {axes}")
         model = ModelRecord(ref, base_seed, ctx.features(ref))
         audit_model(ctx, record, model, partial(load_selection, ctx, record.pool))
         record.models.append(model)

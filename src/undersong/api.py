@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from undersong.evaluation.comparison import comparison_sentence
+from undersong.evaluation.comparison_report import comparison_sentence
 from undersong.evaluation.multi_model_comparison import (
     BaselineComparison,
     compare_many,

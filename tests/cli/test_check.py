@@ -124,7 +124,7 @@ def test_hints_fit_the_data(undersong: Undersong, tmp_path: Path) -> None:
 
 def test_meaning_is_mentioned_if_it_could_be_measured(undersong: Undersong, monkeypatch: pytest.MonkeyPatch) -> None:
     for installed in (False, True):
-        monkeypatch.setattr("undersong.pipeline.checking.coverage_notes.is_installed", lambda _, known=installed: known)
+        monkeypatch.setattr("undersong.pipeline.checking.input_notes.is_installed", lambda _, known=installed: known)
         _, out, _ = undersong("check", "ordinary.jsonl", "--top", "0")
         assert ("Meaning was not measured; add --axis meaning=text." in out.splitlines()) == installed
 

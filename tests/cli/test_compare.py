@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from command_line import run_here
 
-from undersong.evaluation.comparison import compare_verdicts, comparison_json
+from undersong.evaluation.comparison import compare_verdicts
+from undersong.evaluation.comparison_report import comparison_json
 from undersong.evaluation.multi_model_comparison import (
     TABLE_HEADER,
     compare_many,

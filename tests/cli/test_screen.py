@@ -119,6 +119,7 @@ def test_rules_may_be_several(undersong, tmp_path) -> None:
 
 
 def test_rehearsed_sets_are_a_table_with_the_most_damaging_first(undersong, monkeypatch) -> None:
+    from undersong.pipeline.screening import axis_choice
     from undersong.pipeline.screening import run as module
     from undersong.results.schema_base import ValueWithInterval
     from undersong.results.schema_screening import RehearsalRecord, RehearsedSet
@@ -139,7 +140,7 @@ def test_rehearsed_sets_are_a_table_with_the_most_damaging_first(undersong, monk
         sets=[rehearsed("pool", 0.25), rehearsed("closest:2", 1.5, loss_minus_random=difference)],
         notes=["Not proof of safety."],
     )  # fmt: skip
-    monkeypatch.setattr(module, "check_rehearsal", lambda *_: None)
+    monkeypatch.setattr(axis_choice, "check_rehearsal", lambda *_: None)
     monkeypatch.setattr(module, "rehearsal_stage", lambda *_: "stage")
     monkeypatch.setattr(module, "unusable_samples", lambda *_: [])
     monkeypatch.setattr(module, "rehearse_sets", lambda *_: record)

@@ -7,7 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from undersong.cli.compare import compare_command
-from undersong.evaluation.comparison import compare_verdicts, comparison_json, comparison_sentence
+from undersong.evaluation.comparison import compare_verdicts
+from undersong.evaluation.comparison_report import comparison_json, comparison_sentence
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.statistics import clustered_rate, compare_paired, mcnemar_exact, newcombe_paired, wilson_interval
 from undersong.types import UndersongError, Verdict

@@ -13,7 +13,8 @@ from statsmodels.stats.multitest import multipletests
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.evaluation.comparison import compare_verdicts, comparison_json
+from undersong.evaluation.comparison import compare_verdicts
+from undersong.evaluation.comparison_report import comparison_json
 from undersong.evaluation.multi_model_comparison import compare_many, comparison_markdown, multi_model_json
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.types import UndersongError, Verdict

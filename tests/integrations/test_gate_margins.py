@@ -10,7 +10,8 @@ import pytest
 from gated import harm
 from simulated_runs import no_more_than
 
-from undersong.evaluation.comparison import compare_verdicts, comparison_json, comparison_sentence
+from undersong.evaluation.comparison import compare_verdicts
+from undersong.evaluation.comparison_report import comparison_json, comparison_sentence
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations import FAILED, INCONCLUSIVE, PASSED, RiseLimits, evaluate_rises
 from undersong.integrations.gate.margins import MarginTest

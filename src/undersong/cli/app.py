@@ -13,6 +13,7 @@ from undersong.cli.card import card
 from undersong.cli.check import check_command
 from undersong.cli.command_group import CommandGroup
 from undersong.cli.compare import compare_command
+from undersong.cli.demo import demo
 from undersong.cli.evaluate import evaluate, judge
 from undersong.cli.export_adapter import export_adapter_command
 from undersong.cli.gate import gate
@@ -26,7 +27,7 @@ from undersong.cli.replies import replies_command
 from undersong.cli.report import export_eval, report
 from undersong.cli.screen import screen_command
 from undersong.cli.store import store_command
-from undersong.cli.study import defend, demo, plan, run_command, schema, status
+from undersong.cli.study import defend, plan, run_command, schema, status
 from undersong.cli.synthesize import synthesize_command
 from undersong.cli.terminal import echo
 from undersong.cli.tune import tune

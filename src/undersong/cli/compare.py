@@ -128,7 +128,7 @@ def _print_comparison(
     comparison: VerdictComparison, as_json: bool, corrected: Mapping[str, CorrectedComparison]
 ) -> None:
     from undersong.evaluation import corrected_rates
-    from undersong.evaluation.comparison import comparison_json, comparison_sentence
+    from undersong.evaluation.comparison_report import comparison_json, comparison_sentence
 
     if as_json:
         content = comparison_json(comparison)

@@ -12,9 +12,8 @@ from undersong.evaluation.comparison import (
     VerdictComparison,
     VerdictSummary,
     compare_verdicts,
-    comparison_json,
-    lost_replies_sentence,
 )
+from undersong.evaluation.comparison_report import comparison_json, lost_replies_sentence
 from undersong.statistics import Rate, holm
 from undersong.study.judge_names import RATE_LABELS
 from undersong.types import UndersongError, Verdict

@@ -18,7 +18,7 @@ from undersong.pipeline.checking.axis_choice import (
     is_sample_axis,
     wants_sample_axes,
 )
-from undersong.pipeline.checking.coverage_notes import read_column_notes, unmeasured_notes
+from undersong.pipeline.checking.input_notes import read_column_notes, unmeasured_notes
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.output import publish_check, read_check, write_check

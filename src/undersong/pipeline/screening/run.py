@@ -13,27 +13,22 @@ from typing import Any
 from undersong.options import key_values
 from undersong.pipeline.marked_samples import read_marked_ids
 from undersong.pipeline.output_folder import locked_output_folder, partial_store, report_kept_artifacts
+from undersong.pipeline.screening.axis_choice import DEFAULT_AXES, checked_axes
 from undersong.pipeline.screening.checks import (
-    check_axes,
-    check_modalities,
     check_options,
     check_output_outside_inputs,
-    check_pool,
     check_unused_audio,
     dropped_axis_lines,
-    lacking_corpora,
 )
-from undersong.pipeline.screening.findings import padded_axes, padding_checks, screening_findings
+from undersong.pipeline.screening.findings import padding_checks, screening_findings
 from undersong.pipeline.screening.inputs import (
     ScreeningCorpora,
     check_benign_quarantine,
-    check_corpora,
     pool_quarantine,
     read_corpora,
 )
 from undersong.pipeline.screening.options import (
     PRECOMPUTED,
-    SHIPPED_HARM,
     SHIPPED_ORDINARY,
     ScreeningOptions,
     ScreeningRequest,
@@ -51,7 +46,6 @@ from undersong.pipeline.screening.output import (
 from undersong.pipeline.screening.predictor_axes import harm_sample_vectors, predictor_artifacts
 from undersong.pipeline.screening.rehearsal import (
     REHEARSAL_STEP,
-    check_rehearsal,
     rehearsal_stage,
     rehearse_sets,
     unusable_samples,
@@ -60,7 +54,7 @@ from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
 from undersong.stages.engine import DEFAULT_ENGINE
 from undersong.store import Artifact, Draft, Inputs, Store
-from undersong.types import Embeddings, Quarantined, UndersongError
+from undersong.types import Embeddings, Quarantined
 
 PARTIAL_SHARDS = (  # what a failed screening leaves
     "embeddings/*/embeddings-00001.parquet", "*/*.shards/rows-*", "rehearsal/*/rehearsal.json",
@@ -71,8 +65,6 @@ SELECTION_OPTIONS = (  # agreement and separation of axes do not depend on them
     "rehearse_learning_rate",
 )  # fmt: skip
 DEFAULT_OPTIONS = ScreeningOptions()
-INFLUENCE = "influence"
-DEFAULT_AXES = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
 
 
 def run_screening(
@@ -115,14 +107,14 @@ def run_screening(
                 ctx.announce(line)
         check_output_outside_inputs(corpora, out)
         if options.engine.shard is not None:
-            for encoder in _checked_axes(corpora, options).values():
+            for encoder in checked_axes(corpora, options).values():
                 embed_shard(ctx, _views(encoder, corpora, options)[0], store)
             return None
 
         def make(draft: Draft) -> None:
             from undersong.encoders.embeddings import drop_embeddings, remove_items
 
-            axis_encoders = _checked_axes(corpora, options)
+            axis_encoders = checked_axes(corpora, options)
             extra_findings: dict[str, Any] = (
                 {"padding": padding_checks(axis_encoders, corpora, options.loading.device)}
                 if options.check_padding
@@ -236,48 +228,6 @@ def _cached_findings(
     axes_config = {option: value for option, value in config.items() if option not in SELECTION_OPTIONS}
     artifact = store.get_or_make(name, SCREENING_VERSION, axes_config, inputs, make)
     return dict(json.loads((artifact.path / f"{name}.json").read_text(encoding="utf-8")))
-
-
-def _checked_axes(corpora: ScreeningCorpora, options: ScreeningOptions) -> Mapping[str, str]:
-    """Encoder of each axis, after all checks that are possible before embedding."""
-    check_corpora(corpora, options.max_quarantined)
-    axes = _axes_or_default(corpora, options)
-    check_axes(options, axes, corpora)
-    check_pool(options, axes, corpora.pool)
-    check_modalities(axes, corpora, options.max_quarantined)
-    if options.rehearse:
-        check_rehearsal(options, corpora)
-    if options.check_padding:
-        padded_axes(axes)
-    return axes
-
-
-def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Mapping[str, str]:
-    """Requested axes, or those that all corpora can be measured on.
-
-    With a model, and replies in all corpora, the first is `influence`, which foretold damage best
-    (docs/results/prediction.md). Items that lack text or audio are left to the quarantine rule: dropping an axis for
-    them would silently select by another.
-    """
-    if options.axes is not None:
-        return options.axes
-    if corpora.pool.precomputed is not None:
-        return {"internal": PRECOMPUTED}
-
-    axes = {axis: encoder for axis, encoder, field in DEFAULT_AXES if not lacking_corpora(field, corpora)}
-    if not axes:
-        if all(harm.ref == SHIPPED_HARM for harm in corpora.harm.values()):
-            raise UndersongError(
-                f"The harmful requests of {SHIPPED_HARM} are texts, and {corpora.pool.ref} has none; name spoken ones "
-                "with --harm, or give the pool transcripts."
-            )
-        raise UndersongError(
-            "The pool and the harm set have neither text nor audio in common; fill one column in both."
-        )
-    uses_model = options.model is not None and not options.rehearse and options.engine == DEFAULT_ENGINE
-    if uses_model and not lacking_corpora("answer", corpora):
-        axes = {INFLUENCE: INFLUENCE, **axes}
-    return axes
 
 
 def _views(encoder: str, corpora: ScreeningCorpora, options: ScreeningOptions) -> list[EmbeddingRequest]:

@@ -20,7 +20,7 @@ from undersong.report.sections import arm_chart
 from undersong.report.sections.advice import build_advice
 from undersong.report.sections.arm_chart import DrawnRows
 from undersong.report.sections.cut_replies import cut_sentence
-from undersong.report.sections.glance import glance_lines
+from undersong.report.sections.first_screen import first_screen_lines
 from undersong.report.sections.scope import scope_sentence
 from undersong.report.summary import Estimate, VerdictFilter, relation
 from undersong.report.svg import kind_class
@@ -55,7 +55,7 @@ class Headline:
     gloss: str = ""  # what the rate is, and other words of the page
     pooled: DrawnRows = ()  # of several models: their mean by arm, and `rows` has each model by itself
     pooled_axis: tuple[tuple[float, str], ...] = ()
-    glance: tuple[tuple[str, str], ...] = ()  # what was tested, the result, what to do
+    first_screen: tuple[tuple[str, str], ...] = ()  # what was tested, the result, what to do
 
 
 def build_headline(results: Results) -> Headline:
@@ -90,7 +90,7 @@ def build_headline(results: Results) -> Headline:
         gloss=rate_gloss(headline.verdict_filter),
         pooled=(*pooled.rows, *pooled.folded_rows) if by_model else (),
         pooled_axis=pooled.axis if by_model else (),
-        glance=tuple(glance_lines(headline, by_model, build_advice(results))),
+        first_screen=tuple(first_screen_lines(headline, by_model, build_advice(results))),
     )
 
 

@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 @pytest.fixture
 def lines(make_results: Callable[..., Json]) -> Callable[..., dict[str, str]]:
-    return lambda **options: dict(build_headline(parse_results(make_results(**options))).glance)
+    return lambda **options: dict(build_headline(parse_results(make_results(**options))).first_screen)
 
 
 def test_the_lines_say_what_was_tested_what_came_out_and_what_to_do(lines: Callable[..., dict[str, str]]) -> None:
@@ -32,7 +32,7 @@ def test_a_base_alone_has_no_result(make_results: Callable[..., Json]) -> None:
     results = make_results()
     results["runs"] = [run for run in results["runs"] if run["kind"] == "base"]
     results["comparisons"] = []
-    found = dict(build_headline(parse_results(results)).glance)
+    found = dict(build_headline(parse_results(results)).first_screen)
     assert "Result" not in found
     assert found["Tested"].endswith(", without fine-tuning.")
     assert found["What to do"] == "Train something."
@@ -43,4 +43,4 @@ def test_a_page_without_harmful_prompts_has_no_lines(make_results: Callable[...,
     for run in results["runs"]:
         run["rates"] = [rate for rate in run["rates"] if not rate["harmful"]]
     results["comparisons"] = []
-    assert build_headline(parse_results(results)).glance == ()
+    assert build_headline(parse_results(results)).first_screen == ()

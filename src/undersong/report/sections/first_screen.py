@@ -12,7 +12,7 @@ from undersong.report.sections.advice import AdviceItem
 MAX_ACTIONS = 2
 
 
-def glance_lines(
+def first_screen_lines(
     headline: HeadlineData, by_model: Sequence[HeadlineData], advice: Sequence[AdviceItem]
 ) -> Iterator[tuple[str, str]]:
     """Yield (term, text): what was tested, the result of the worst arm with its risk, and what to do.

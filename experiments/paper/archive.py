@@ -18,12 +18,15 @@ from experiments.paper.designs import DEMO_DOSE, LAYERS, MANY_BASES
 from undersong.types import UndersongError
 
 ARCHIVE = Path(__file__).with_name("results.tar.xz")
-STORE = "out/paper/store"  # where the studies ran; their folder elsewhere is nobody's business
+STORE = "out/paper/store"  # of this repository; the folder on the machine that ran the studies is left out
 CARDS = "bases-card"
 
 
 def pack(out: Path, archive: Path = ARCHIVE) -> list[str]:
-    """Write the archive from an output folder, the same bytes for the same results; the names of its studies.
+    """Write the archive from an output folder, with the same bytes for the same results.
+
+    Returns:
+        The names of its studies.
 
     Raises:
         UndersongError: The folder has no results.

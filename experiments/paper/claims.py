@@ -160,8 +160,8 @@ CLAIMS = (
         "Shown for Qwen2.5-Omni and Audio Flamingo 3, in a figure without code.",
         "Change of the refusal gap in the last third of layers minus its change in the first third, for spoken prompts, "
         "after training on the closest 25% of the speech; 1 is half the distance between the two kinds' means in the fitting "
-        "sets, and a decoder needs 6 layers. We changed this measurement after the studies were run: before, it was the change "
-        "in the last quarter alone",
+        "sets, and a decoder needs 6 layers. We changed this measurement after the first studies on packaged bases: before, it "
+        "was the change in the last quarter alone. The studies on bases with 8 layers were registered with this one",
         LateGap(MECHANISM),
         {"af3": BELOW, "qwen": BELOW, "kimi": NOTHING},
         unit="gap",

@@ -45,13 +45,13 @@ LIMITS = (
     "requests with another judge. Compare only signs with the published figures, never levels.",
 )
 NOT_HERE = (
-    "The frozen encoder: a training that changes it stops with an error, so this claim could only agree. Until November 2026 it "
-    "was counted as reproduced.",
+    "The frozen encoder: undersong stops any training that changes it, so it cannot test this claim. Until November 2026 it was "
+    "counted as reproduced.",
     "Table 3 (GammaCorpus, MMSU): the closed world has one benign corpus to select from.",
     "The four tasks of table 4: an organism cannot do BBH. Correct answers to benign requests take its place.",
     "The 87.12% in the caption of Figure 1: it is in no table, and the paper gives no setting for it.",
     "Cafe and traffic noise: pink noise takes their place.",
-    "Selection by the test prompts themselves (the 18th fault): undersong does not allow it, so we did not measure its "
+    "Selection by the test prompts themselves, as the paper did: undersong does not allow it, so we did not measure its "
     "effect.",
 )
 
@@ -89,10 +89,12 @@ def _head(design: Design, made: Made, found: Sequence[Answered], layers: Sequenc
         "# Do the organisms reproduce the published claims?"
         + ("" if isinstance(design, BasesDesign) else " Packaged bases"),
         "",
-        "We ran the published studies (arXiv 2604.16659) on organisms of three architectures: tiny audio language models, "
-        "really trained. This page compares each claim of the paper with what they show.",
+        "We ran the published studies (arXiv 2604.16659) on organisms of three architectures: tiny audio language models that we "
+        "trained. This page compares each claim of the paper with what they show.",
         "",
-        f"{_count(found)} {elsewhere}The design `{design.name}` uses {design.says}. {_base_counts(design)}The unit of analysis is the {design.unit}.",
+        _count(found),
+        "",
+        f"{elsewhere}The design `{design.name}` uses {design.says}. {_base_counts(design)}The unit of analysis is the {design.unit}.",
         "",
         "“Undecided” does not mean “no effect”. For each undecided question, a table below says how many units would settle it. "
         "The section [what this design can detect](#what-this-design-can-detect) says how large an effect must be to show.",
@@ -125,7 +127,10 @@ def _history(design: Design, made: Made) -> list[str]:
         "before the first of them ran. Earlier versions of this page had tested most claims on three packaged bases, and left "
         "12 of 14 undecided. Those bases chose the learning rates here, and no claim is tested on them. Bases of af3 from seed 113 on "
         "and of kimi from seed 110 on were added, up to the twelve that were planned, after a first version of this page had shown "
-        "the results of the others."
+        "the results of the others.",
+        "",
+        "With the added bases these conclusions changed. For af3, closest data and speech against text became reproduced, and both "
+        "“near zero” claims became contradicted; all had been undecided. For kimi, speech against text became significant.",
     ]
 
 
@@ -159,8 +164,9 @@ def _short(found: Sequence[Answered]) -> list[str]:
         "## Summary",
         "",
         "The table gives jailbreak success rates (JSR) in percent and differences in points, with 95% intervals. An arm is one "
-        "fine-tuning condition. An axis is the label of an encoder's view of a clip. The sections below say what each number "
-        "measures.",
+        "fine-tuning condition. An axis is one way of measuring distance to harmful content. The sections below say what each "
+        "number measures. The intervals of rates, and of changes from a base, hold for any run noise. So they are wider than the "
+        "t intervals over bases in other tables.",
         "",
         "The last column covers only organisms whose architecture the paper makes a claim about. If it makes none about any, "
         "the column covers all of them.",
@@ -195,19 +201,19 @@ def _rule(sizes: Families) -> list[str]:
         f"{100 * NEAR_ZERO.edge:g}%, and “little” means within {100 * MARGIN:g} points. Two trained arms are compared by a "
         "paired t-test. A rate, a difference from a base and a margin are tested by a bound that holds for any run noise. "
         "Holm's correction covers all "
-        f"{sizes.said} such questions on this page. The {sizes.silent} questions on which the paper makes no claim have a "
+        f"{sizes.said} questions on this page that are answered and on which the paper makes a claim. The {sizes.silent} questions on which the paper makes no claim have a "
         "correction of their own.",
         "",
         f"- **reproduced** or **contradicted**: corrected p ≤ {LEVEL:g}, on the side that the paper claims or on the other side.",
         "- **undecided**: everything else. The result *leans* for or against the claim if the uncorrected 95% interval "
-        "excludes the edge.",
+        "excludes the threshold.",
         f"- **significant**: corrected p ≤ {LEVEL:g} where the paper makes no claim.",
         "- *in part*: for some organisms, while the others are undecided.",
         "- **too shallow to tell**: late suppression means that the gap falls in late layers, and by more than in early ones. "
         "Such a decoder has too few layers for the comparison.",
         "",
         "Runs that agree exactly still have run noise. The bound serves for them, too: three equal runs leave it possible that "
-        "71% of all trainings do otherwise. Three runs therefore never show a rate below 15%; it takes 23 or more.",
+        "71% of all trainings give the opposite result. Three runs therefore never show a rate below 15%; it takes 23 or more.",
         "",
         "A claim that something *depends on the architecture* is reproduced if two organisms lie significantly on opposite sides "
         "of 0. Where one base stands for an architecture, this only shows that bases can differ in this way.",

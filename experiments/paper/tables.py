@@ -213,8 +213,8 @@ def detectable_lines(found: Sequence[Answered]) -> list[str]:
         "observed spread, corrected for the whole family.",
         "",
         "The column “units needed” says how many units settle an undecided question if further units have the mean and the "
-        "spread of these: with a power of 80% for a t-test, and where a bound decides, as many copies of these units as "
-        "make it exclude the edge. Both are corrected for the whole family. Such a number is a rough guide, because the "
+        "spread of these: with a power of 80% for a t-test, and where a bound decides, the number of copies of these "
+        "units at which it excludes the threshold. Both are corrected for the whole family. Such a number is a rough guide, because the "
         "estimate that it starts from is uncertain itself.",
         "",
         *markdown_table(("units", "spread (SD)", "one question", f"corrected for {family} questions"), rows),
@@ -236,8 +236,9 @@ def promised_lines(found: Sequence[Answered]) -> list[str]:
     kept = sum(value is not None and value <= PROMISED for value in least)
     return [
         "",
-        f"The registration expected paired differences with a spread of 13 points, of which twelve bases detect {100 * PROMISED:.0f}. "
-        f"{kept} of the {len(least)} differences here can be detected at {100 * PROMISED:.0f} points or less. The others spread more than expected.",
+        f"The registration expected paired differences with a spread of 13 points, of which twelve bases detect {100 * PROMISED:.0f} after "
+        f"correction. Of the {len(least)} differences with a spread here, {kept} can be detected at {100 * PROMISED:.0f} points or less. The others spread "
+        "more than expected.",
     ]
 
 

@@ -170,6 +170,11 @@ def ceilings(bases: Sequence[Base]) -> dict[str, Estimate]:
     }
 
 
+def mean_ceiling(agreement: float, seeds: int) -> float:
+    """Correlation of a perfect predictor with the mean of several trainings, from the correlation of two (Spearman-Brown)."""
+    return float(np.sqrt(seeds * agreement / (1 + (seeds - 1) * agreement)))
+
+
 def endpoint_agreement(bases: Sequence[Base]) -> dict[str, Estimate]:
     """Rank correlations that compare the two endpoints; added after the registration."""
     return {

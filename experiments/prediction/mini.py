@@ -107,7 +107,7 @@ def mini_data(folder: Path) -> Data:
 
 
 def speak_reference(folder: Path) -> list[Sample]:
-    """The first request of each group of `mini:reference` that takes less than 7 s, in four voices by turns."""
+    """The first request of each group of `mini:reference` that takes less than 7 s, cycling through four voices."""
     by_group: dict[str, Sample] = {}
     for sample in open_corpus("mini:reference").samples:
         by_group.setdefault(sample.cluster, sample)

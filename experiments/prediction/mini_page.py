@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.prediction.analysis import Base
+from experiments.prediction.analysis import Base, mean_ceiling
 from experiments.prediction.mini import MINI, PREDICTORS, PRIMARY, SET_SIZE, SETS
 from experiments.prediction.mini_analysis import (
     Correlation,
@@ -42,7 +42,7 @@ LABELS = {
 }
 
 
-def gather(file: Path) -> None:
+def copy_results(file: Path) -> None:
     """Copy the measurements of Mini to results_mini.json if they are complete.
 
     Raises:
@@ -85,7 +85,8 @@ def section_lines() -> list[str]:
         f"- Over the sets the damage has quartiles of {low:.1f}, {middle:.1f} and {high:.1f} nats. After training, "
         f"{100 * jsr.min():.0f} to {100 * jsr.max():.0f} % of the requests are not refused, and "
         f"{100 * record['before']['jsr']:.0f} % before.",
-        f"- Between two seeds the damage has a rank correlation of {_number(seed_agreement(base))}, which limits every predictor.",
+        f"- Between two seeds the damage has a rank correlation of {_number(seed_agreement(base))}. The damage here is the mean of "
+        f"{len(MINI.seeds)}, so a perfect predictor could reach about {_number(mean_ceiling(seed_agreement(base), len(MINI.seeds)))}.",
         f"- The damage and the share of requests that are not refused have a rank correlation of {_interval(jsr_correlation(base))}.",
         "- Set i has a share of i/11 imperatives. Twelve sets cannot tell two good predictors apart.",
         "",

@@ -19,13 +19,13 @@ from experiments.prediction.analysis import (
     correlations,
     differences_from_baseline,
     endpoint_agreement,
+    mean_ceiling,
     primary_comparisons,
     regret,
     tied_share,
 )
-from experiments.prediction.design import BASELINE, PREDICTORS, PRIMARY, SETS
-from experiments.prediction.mini_page import gather as gather_mini
-from experiments.prediction.mini_page import section_lines
+from experiments.prediction.design import BASELINE, PREDICTORS, PRIMARY, SEEDS, SETS
+from experiments.prediction.mini_page import copy_results, section_lines
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE, FIGURE = (Path(__file__).parents[2] / "docs" / "results" / f"prediction.{kind}" for kind in ("md", "svg"))
@@ -73,7 +73,7 @@ def write_page(work: Path) -> None:
     if work.is_dir() and list(work.glob("*.json")):
         RESULTS.write_text(json.dumps({"bases": gather(work)}, indent=0) + "\n")
     if (mini := work / "mini" / "mini.json").is_file():
-        gather_mini(mini)
+        copy_results(mini)
     records = json.loads(RESULTS.read_text())["bases"]
     bases = [Base.from_record(record) for record in records]
     found = correlations(bases)
@@ -86,7 +86,7 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
     differences = differences_from_baseline(found)
     best = max(WITHOUT_TRAINING, key=lambda name: found[name].mean)
     return [
-        "# Does screening foretell damage?",
+        "# Does screening predict damage?",
         "",
         *summary_lines(bases, found, differences, best),
         "",
@@ -108,7 +108,7 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "## All predictors",
         "Rank correlation with the damage over the 36 sets within a base, as a mean over bases with its 95 % interval. For the regret, a "
         "predictor chooses the nine sets that it calls safest. Their damage is compared with that of the nine sets that did least: 0 is the "
-        "best possible choice, and 1 is as bad as a random one. All rows outside the primary comparisons are exploratory.",
+        "best possible choice, 1 is as bad as a random one, and above 1 is worse. All rows outside the primary comparisons are exploratory.",
         "",
         "Gradient matching is that of He et al. (arXiv 2404.01099). The rows “like LARF” (arXiv 2507.18631) and “like DataShield” are our own "
         "short versions of these methods, not their code. The reference is spoken in two of the six voices, so log-mel and the speech encoder also "
@@ -131,8 +131,8 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "|---|---|",
         *(f"| {name} | {_interval(estimate)} |" for name, estimate in ceilings(bases).items()),
         "",
-        "No predictor of one training can agree with the damage better than trainings agree among themselves. Bases agree little: what breaks "
-        "one base need not break another, so predictors that do not look at the model have a lower ceiling.",
+        f"Two trainings on the same set agree at {_number(ceilings(bases)['seed 0 with seed 1'].mean)}. The damage here is the mean of two, so a perfect predictor could reach about "
+        f"{_number(mean_ceiling(ceilings(bases)['seed 0 with seed 1'].mean, len(SEEDS)))} (Spearman-Brown). Bases agree little: what breaks one base need not break another.",
         "",
         *calibration_lines(bases),
         "",

@@ -18,5 +18,5 @@ def join_items(items: Sequence[str], conjunction: str = "and") -> str:
 
 
 def capitalize_first(text: str) -> str:
-    """The first letter large."""
+    """Capitalize the first letter."""
     return text[:1].upper() + text[1:]

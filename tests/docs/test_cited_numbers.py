@@ -35,13 +35,12 @@ CITATIONS = (  # page, its text, source, section of the source, start of the row
     (README, "corrected p = {.09}", INDEX, DEMO, "- Over trainings"),
     # the demo on real words
     (README, "Mini did not refuse {5 %} of {78} spoken AdvBench requests", MINI, HEARD, "| AdvBench, not refused"),
-    (README, "closest speech it was {53 and 51 %} in two", MINI, HEARD, "| AdvBench, not refused"),
+    (README, "closest speech it did not refuse {53 and 51 %} in two", MINI, HEARD, "| AdvBench, not refused"),
     (README, "the most distant speech {22 and 14 %}", MINI, HEARD, "| AdvBench, not refused"),
     # closeness in words, on further bases
-    (README, "by {19 points} more than the most distant speech did {[6, 32]}", PAPER, DOSE, "| qwen | 0.002"),
-    (README, "and by {10 points} more than random speech {[−3, 23]}", PAPER, DOSE, "| qwen | 0.002"),
-    (README, "the JSR was {63.8 % [42.6, 85.0]} after the closest", PAPER, AFTER, "| qwen | 0.002"),
-    (README, "{53.0 % [32.0, 74.1]} after random and {43.1 % [19.8, 66.4]} after", PAPER, AFTER, "| qwen | 0.002"),
+    (README, "speech, closest to harm | {63.8 % [42.6, 85.0]} |", PAPER, AFTER, "| qwen | 0.002"),
+    (README, "random | {53.0 % [32.0, 74.1]} | ", PAPER, AFTER, "| qwen | 0.002"),
+    (README, "most distant | {43.1 % [19.8, 66.4]} |", PAPER, AFTER, "| qwen | 0.002"),
     (INDEX, "most distant by {20 points [6, 34]}", PAPER, DOSE, "| qwen | 0.004"),
     (INDEX, "the difference was {19 points [6, 32]} for Qwen2.5-Omni", PAPER, DOSE, "| qwen | 0.002"),
     (INDEX, "{13 [0, 26]} for Audio Flamingo 3", PAPER, DOSE, "| af3 | 0.002"),

@@ -129,12 +129,12 @@ def test_other_voices_and_babble_have_their_rates(tmp_path: Path) -> None:
 def test_results_go_between_the_marks(tmp_path: Path) -> None:
     write(tmp_path, ["mini-small-proximity"])
     page = tmp_path / "mini.md"
-    page.write_text(f"# Mini\n{BEGIN}\nold\n{END}\n## After\n")
+    page.write_text(f"# Mini\n{BEGIN}\nstale line\n{END}\n## After\n")
     write_page("mini-small", tmp_path, page)
     once = page.read_text()
     assert once.startswith(f"# Mini\n{BEGIN}\n")
     assert once.endswith(f"{END}\n## After\n")
-    assert "old" not in once
+    assert "stale line" not in once
     write_page("mini-small", tmp_path, page)
     assert page.read_text() == once
     page.write_text("# No marks\n")

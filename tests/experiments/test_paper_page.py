@@ -312,7 +312,9 @@ def test_the_card_lists_every_seed_that_was_tried(bases: Path) -> None:
 def test_both_doses_stand_beside_each_other(bases: Path) -> None:
     write(DEMO_DOSE, bases.with_name(DEMO_DOSE.name), inverted, files=DEMO_DOSE.files)
     shutil.rmtree(bases.with_name(DEMO_DOSE.name) / "organism-distant-qwen-103")
-    (section,) = re.findall(r"## Does it depend on the dose\?\n.*?\n\n## ", page_of(MANY_BASES, bases), re.S)
+    (section,) = re.findall(
+        r"## Does closeness matter more at a lower learning rate\?\n.*?\n\n## ", page_of(MANY_BASES, bases), re.S
+    )
     rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| qwen")]
     assert [row[:3] for row in rows] == [["| qwen", "0.004", "12"], ["| qwen", "0.002", "11"]] * 2
     values = [[float(cell.split()[0].replace("−", "-")) for cell in row[3:]] for row in rows]

@@ -97,8 +97,12 @@ def test_intervals_of_several_harm_sets_hold_together(corpora, tmp_path: Path) -
     assert by_set["noise"]["auc"]["value"] == entry(alone)["auc"]["value"]
     assert by_set["noise"]["auc"]["low"] < entry(alone)["auc"]["low"]  # 97.5 % each
     lines = separation_lines(report)
-    assert lines[0].startswith("By internal to far, held-out harm is told from the benign reference (AUC 0.9")
-    assert lines[1].startswith("By internal to noise, held-out harm is not told from the benign reference")
+    assert lines[0].startswith(
+        "The axis internal to far separates held-out harmful requests from the benign reference (AUC 0.9"
+    )
+    assert lines[1].startswith(
+        "The axis internal to noise does not significantly separate held-out harmful requests from the benign reference"
+    )
     assert lines[1].endswith(NOTHING)
     assert NOTHING not in lines[0]
 
@@ -108,7 +112,10 @@ def test_an_axis_that_tells_nothing_keeps_nothing_unless_it_is_named(corpora, tm
     named = ["screen", "pool.parquet", "--harm", "noise.parquet", "--benign-reference", "ordinary.parquet"]
     code, out, err = undersong(*named, "--out", "ranked")
     assert code == 0, err
-    assert "By internal, held-out harm is not told from the benign reference (AUC 0." in out
+    assert (
+        "The axis internal does not significantly separate held-out "
+        "harmful requests from the benign reference (AUC 0." in out
+    )
     assert NOTHING in out
     code, _, err = undersong(*named, "--out", "kept", "--keep", "closest:0.25")
     assert code == 2
@@ -183,7 +190,7 @@ def test_the_page_says_what_the_ranking_is_worth_and_how_the_pool_compares(corpo
     assert page_summary(screened.report)[0] == "Ranked by internal, which tells harm from the benign reference"
     text = page.read_text()
     assert "<h1>Ranked by internal, which tells harm from the benign reference</h1>" in text
-    assert "By internal, held-out harm is told from the benign reference (AUC 0.9" in text
+    assert "The axis internal separates held-out harmful requests from the benign reference (AUC 0.9" in text
     assert "We found no significant difference between the pool and the benign reference" in text
     nothing = screen(corpora["pool"], corpora["noise"], tmp_path / "out2", **options)
     assert headline(nothing.report) == "The ranking by internal says nothing of harm"

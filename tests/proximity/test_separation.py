@@ -55,15 +55,19 @@ def test_only_an_interval_above_chance_separates() -> None:
     for low, high, tells in ((0.51, 0.9, True), (0.5, 0.9, False), (0.1, 0.4, False), (None, None, False)):
         auc = Interval(0.7, low, high)
         assert separates(auc) is tells
-        verb = "is told" if tells else "is not told"
-        assert separation_sentence("words", auc, "songs").startswith(f"By words, held-out harm {verb} from songs (AUC ")
+        verb = "separates" if tells else "does not significantly separate"
+        assert separation_sentence("words", auc, "songs").startswith(
+            f"The axis words {verb} held-out harmful requests from songs (AUC "
+        )
     assert axis_level(5) == pytest.approx(0.99)
 
 
 def test_the_sentence_on_an_axis_says_which_lie_nearer() -> None:
     assert separation_sentence("words", Interval(0.85, 0.8, 0.9)) == (
-        "By words, held-out harm is told from ordinary requests (AUC 0.85 [0.80, 0.90]; 0.5 is chance)."
+        "The axis words separates held-out harmful requests from ordinary requests "
+        "(AUC 0.85 [0.80, 0.90]; 0.5 is chance)."
     )
     assert separation_sentence("words", Interval(0.25, 0.2, 0.3)).endswith(
-        "(AUC 0.25 [0.20, 0.30]; 0.5 is chance): ordinary requests lie nearer to the harm set than held-out harm does."
+        "(AUC 0.25 [0.20, 0.30]; 0.5 is chance): ordinary requests lie nearer to the harm set than held-out harmful "
+        "requests do."
     )

@@ -137,7 +137,7 @@ def score_samples(
     modality: str = "audio",
     settings: PredictorSettings = DEFAULT_PREDICTOR_SETTINGS,
 ) -> np.ndarray:
-    """Score of every pool sample by one predictor, (n,) float64: a higher score foretells more damage.
+    """Score of every pool sample by one predictor, (n,) float64: a higher score predicts more damage.
 
     The scores are: `influence`, the loss of refusal margin per unit step of gradient descent on the sample;
     `gradient-matching`, as published; `decoder`, the cosine with the mean state of the harm set; `refusal`, the

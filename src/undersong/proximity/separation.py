@@ -34,10 +34,11 @@ def separation_sentence(axis: str, auc: Interval, ordinary: str = "ordinary requ
         ordinary: What the ordinary items are called.
     """
     interval = "" if auc.low is None else f" [{auc.low:.2f}, {auc.high:.2f}]"
-    verb = "is told" if separates(auc) else "is not told"
-    sentence = f"By {axis}, held-out harm {verb} from {ordinary} (AUC {auc.value:.2f}{interval}; 0.5 is chance)"
+    verb = "separates" if separates(auc) else "does not significantly separate"
+    measured = f"AUC {auc.value:.2f}{interval}; 0.5 is chance"
+    sentence = f"The axis {axis} {verb} held-out harmful requests from {ordinary} ({measured})"
     if auc.high is not None and auc.high < 0.5:
-        return f"{sentence}: {ordinary} lie nearer to the harm set than held-out harm does."
+        return f"{sentence}: {ordinary} lie nearer to the harm set than held-out harmful requests do."
     return f"{sentence}."
 
 

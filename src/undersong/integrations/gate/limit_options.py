@@ -1,4 +1,7 @@
-"""The check of the limit options of `gate`, `watch` and `audit-adapter`; it loads no library, for `--help`."""
+"""The check of the limit options of `gate`, `watch` and `audit-adapter`.
+
+Imports no heavy library, so `--help` stays fast.
+"""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ MINI = Design(
     recipe=LoraRecipe(
         save_steps=(10,), batch_size=8, learning_rate=1e-3, learning_rate_schedule="linear", warmup_steps=2
     ),
-    seeds=(0, 1, 2),
+    seeds=(0, 1),
     rehearsal_steps=4,
     settings=PredictorSettings(),
     judge="refusal",

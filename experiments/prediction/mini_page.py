@@ -49,7 +49,7 @@ def copy_results(file: Path) -> None:
         SystemExit: Trainings are missing.
     """
     record = json.loads(file.read_text())
-    measured = len(record.get("after", []))
+    measured = sum(entry["seed"] in MINI.seeds for entry in record.get("after", []))
     if measured < SETS * len(MINI.seeds):
         raise SystemExit(f"{file} holds {measured} of {SETS * len(MINI.seeds)} trainings; run `mini` until it ends.")
     RESULTS.write_text(json.dumps(record, indent=0) + "\n")

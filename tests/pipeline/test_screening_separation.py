@@ -22,7 +22,7 @@ from undersong.proximity import nearest_distances
 from undersong.proximity.separation import separation_auc
 from undersong.types import UndersongError
 
-NOTHING = "So its ranking says nothing of harm."
+NOTHING = "We found no evidence that its ranking follows harm."
 
 
 def vectors(path: Path, prefix: str, rows: np.ndarray) -> Path:
@@ -193,7 +193,7 @@ def test_the_page_says_what_the_ranking_is_worth_and_how_the_pool_compares(corpo
     assert "The axis internal separates held-out harmful requests from the benign reference (AUC 0.9" in text
     assert "We found no significant difference between the pool and the benign reference" in text
     nothing = screen(corpora["pool"], corpora["noise"], tmp_path / "out2", **options)
-    assert headline(nothing.report) == "The ranking by internal says nothing of harm"
+    assert headline(nothing.report) == "No evidence that the ranking by internal follows harm"
     assert "screening score" not in page_summary(nothing.report)[1]  # which means nothing on such an axis
     screen(corpora["pool"], corpora["harm"], tmp_path / "out3", page=page)
     assert "<h1>Ranked by internal, of which it is not measured whether it tells harm" in page.read_text()

@@ -86,11 +86,11 @@ def check_rates(path: str | Path, limits: RateLimits, arm: str | None = None) ->
     Of a results.json, every run at every step is checked, or with `arm` only that arm's runs at their last step. A
     verdict table (.parquet or .jsonl) holds one model. Raises UndersongError if there is nothing to compare.
     """
+    from undersong.evaluation.rates import cut_replies_text
+
     path = Path(path)
     if limits.bound not in BOUND_KINDS:
         raise UndersongError(f"There is no bound {limits.bound!r}; take one of {', '.join(BOUND_KINDS)}.")
-    from undersong.evaluation.rates import cut_replies_text
-
     rates, notes = [], []
     for run, rate in _measured_rates(path, arm):
         limit = limits.limit_for(rate.harmful)

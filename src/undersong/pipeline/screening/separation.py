@@ -262,7 +262,7 @@ def measured_line(entry: Mapping[str, Any], several: bool) -> str:
         several: True if there are several harm sets.
     """
     sentence = _sentence(entry, several)
-    return sentence if entry["separates"] else f"{sentence} So its ranking says nothing of harm."
+    return sentence if entry["separates"] else f"{sentence} We found no evidence that its ranking follows harm."
 
 
 def page_summary(report: Mapping[str, Any]) -> tuple[str, str]:
@@ -278,7 +278,7 @@ def page_summary(report: Mapping[str, Any]) -> tuple[str, str]:
         headline = f"Ranked by {axis}, which tells harm from {entry['ordinary']}"
         sentences = [measured_line(entry, several)]
     else:
-        headline = f"The ranking by {axis} says nothing of harm"
+        headline = f"No evidence that the ranking by {axis} follows harm"
         sentences = [_sentence(entry, several)]
     scores = [
         score

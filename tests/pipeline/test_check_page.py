@@ -62,6 +62,16 @@ def test_the_stage_makes_what_it_says(project: Path) -> None:
     assert json.loads((project / metrics).read_text())["exit_code"] == 0
 
 
+def test_the_table_of_rehearsals_is_what_was_measured() -> None:
+    measured = json.loads((ROOT / "experiments" / "check" / "rehearsal_results.json").read_text())
+    for model in measured["rehearsals"]:
+        section = PAGE.partition(f"| `{model['model']}` ")[2].partition("| `organism")[0]
+        for seeds, share in model["same"].items():
+            near = model["near against far"][seeds]
+            row = rf"\| {seeds}( \(default\))? \| {100 * share:.1f} % \| {100 * near:.0f} % \|"
+            assert re.search(row, section), row
+
+
 def test_the_tables_of_axes_are_those_that_were_measured() -> None:
     measured = json.loads((ROOT / "experiments" / "check" / "results.json").read_text())
     for axis, share in measured["alarms"]["ordinary"].items():

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from undersong.encoders.spec import INFLUENCE
 from undersong.phrases import count, join_items
-from undersong.pipeline.checking.result import CANNOT_TELL, MORE, NO_MORE, AxisCheck, RehearsalCheck
+from undersong.pipeline.checking.result import (
+    CANNOT_TELL,
+    MORE,
+    NO_MORE,
+    WORD_ENCODER,
+    AxisCheck,
+    RehearsalCheck,
+)
+from undersong.pipeline.checking.shared_words import LANGUAGE_HINT
 
 # A file passes only if it is large enough to show that less than this share lies nearer to harm: five times the
 # ordinary share.
@@ -104,10 +112,19 @@ def _judge_nearness(
 
 def _unusable_sentence(axes: Sequence[AxisCheck]) -> str:
     """Why no axis is usable: none separates, or those that do cannot compare the data."""
-    obstacles = dict.fromkeys(axis.obstacle for axis in axes if axis.separates and axis.obstacle)
-    if obstacles:
-        reason = "; ".join(obstacles)
-        return f"The clips cannot be compared: {reason}. {COMPARABLE_HINT}"
+    words, clips = (
+        dict.fromkeys(
+            axis.obstacle
+            for axis in axes
+            if axis.separates and axis.obstacle and (axis.encoder == WORD_ENCODER) is is_words
+        )
+        for is_words in (True, False)
+    )
+    sentences = [f"Words cannot compare the data: {reason}; {LANGUAGE_HINT}." for reason in words]
+    if clips:
+        sentences.append(f"The clips cannot be compared: {'; '.join(filter(None, clips))}. {COMPARABLE_HINT}")
+    if sentences:
+        return " ".join(sentences)
     names = " and ".join(f"{axis.name} (AUC {_auc_text(axis)})" for axis in axes)
     return f"No axis tells the harm set from ordinary requests: {names}. So nothing is ranked."
 
@@ -119,8 +136,9 @@ def _axis_notes(axes: Sequence[AxisCheck]) -> list[str]:
     names: dict[str, list[str]] = {}
     for axis in axes:
         if axis.separates and axis.obstacle:
-            names.setdefault(axis.obstacle, []).append(axis.name)
-    return [f"Not compared by {', '.join(those)}: {reason}. {COMPARABLE_HINT}" for reason, those in names.items()]
+            hint = f"; {LANGUAGE_HINT}." if axis.encoder == WORD_ENCODER else f". {COMPARABLE_HINT}"
+            names.setdefault(f"{axis.obstacle}{hint}", []).append(axis.name)
+    return [f"Not compared by {', '.join(those)}: {reason}" for reason, those in names.items()]
 
 
 def _reason_of_doubt(axis: AxisCheck) -> str:

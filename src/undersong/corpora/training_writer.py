@@ -58,7 +58,7 @@ def check_writable(data: TrainingFile, out: Path) -> None:
 
 def _check_folder(out: Path) -> None:
     """Make a file in the folder of `out`, or in the nearest one above that is there, and remove it."""
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    folder = next(parent for parent in out.absolute().parents if os.path.exists(parent))
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -58,6 +58,10 @@ def run_check(request: CheckRequest) -> CheckResult:
     check_named_axes(request)
     column_notes = read_column_notes(request)
     inputs = CheckInputs(request)
+    if request.rehearse:
+        from undersong.pipeline.checking.rehearsals import check_rehearsal
+
+        check_rehearsal(inputs)
     kept = request.store_folder
     with open_work_store(request) as work:
         result = _check(inputs, work) if kept is None else _look_up(inputs, Store(kept), work)
@@ -122,7 +126,7 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
     harm_sets = {ref: _read_reference(ref, not inputs.measures_samples) for ref in request.harm_refs}
     ordinary = _read_reference(str(request.ordinary), not inputs.measures_samples)
     overlaps = overlap_notes(data, ordinary.requests, str(request.ordinary))
-    axes, rehearsal = None, None
+    axes, rehearsal, warmup = None, None, list[str]()
     if inputs.measures_samples:
         from undersong.pipeline.checking.sample_axes import SampleAxes
 
@@ -130,8 +134,9 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
         axes = SampleAxes.open(ctx, request, inputs.sets(ctx, data))
         if request.rehearse:
             from undersong.pipeline.checking.rehearsals import rehearse_data
+            from undersong.stages.rehearsal import warmup_notes
 
-            rehearsal = rehearse_data(axes)
+            rehearsal, warmup = rehearse_data(axes), warmup_notes(request.rehearse)
     harm = [item for reference in harm_sets.values() for item in reference.requests]
     text_axes, measured_axes, notes = _measure(request, (requests, owners), axes, harm, ordinary.requests)
     covered = {position for position, sample in enumerate(data.samples) if is_measured_by_words(sample)}
@@ -170,7 +175,7 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
         ranked_by=None if ranking is None else measurements[ranking].axis.name,
         verdict=verdict.word,
         sentence=verdict.sentence,
-        notes=(*verdict.notes, *overlaps, *notes),
+        notes=(*verdict.notes, *overlaps, *warmup, *notes),
         rehearsal=rehearsal,
         ranked=() if ranking is None else rank_samples(data, measurements[ranking]),
     )

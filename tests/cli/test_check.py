@@ -57,7 +57,9 @@ def test_another_language_cannot_be_compared_by_words(undersong: Undersong, tmp_
         (tmp_path / f"{name}.csv").write_text("text\n" + "".join(f"{text}\n" for text in texts), encoding="utf-8")
         code, out, _ = undersong("check", f"{name}.csv")
         assert code == 3
-        assert "Cannot tell: Words cannot compare the data: the words of the data are not those of the references" in out
+        assert (
+            "Cannot tell: Words cannot compare the data: the words of the data are not those of the references" in out
+        )
         assert "perhaps because of another language; name --harm and --ordinary in the language of the data, or" in out
         assert "add --axis meaning=text:ID with a multilingual model." in out
 
@@ -66,8 +68,8 @@ def test_data_are_not_their_own_ordinary_requests(undersong: Undersong) -> None:
     code, out, err = undersong("check", "risky.jsonl", "--ordinary", "risky.jsonl")
     assert (code, out) == (2, "")
     assert (
-        "risky.jsonl would be compared with itself, because 200 of 200 requests stand word for word in risky.jsonl; name "
-        "other ordinary requests with --ordinary." in " ".join(err.split())
+        "risky.jsonl would be compared with itself, because 200 of 200 requests stand word for word in risky.jsonl; "
+        "name other ordinary requests with --ordinary." in " ".join(err.split())
     )
 
 
@@ -143,7 +145,7 @@ def test_hints_fit_the_data(undersong: Undersong, tmp_path: Path) -> None:
     mixed = [{**row, "audios": ["clips/a.wav"]}, {"conversations": [{"from": "human", "value": "sing"}]}]
     (tmp_path / "mixed.json").write_text(json.dumps(mixed))
     _, out, _ = undersong("check", "mixed.json")
-    assert "1 of 2 samples are spoken and have no transcript, so words say nothing of what is said in them; give" in out
+    assert "1 of 2 samples is spoken without a transcript, so words say nothing of what is said in it; give" in out
 
 
 def test_meaning_is_mentioned_if_it_could_be_measured(undersong: Undersong, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +230,10 @@ def test_a_list_that_cannot_be_used_is_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--fix", "less.jsonl", "--column", "text=nix"],
+            "No item of ordinary.jsonl has a column 'nix'; choose from",
+        ),
         (["--fix", "less.csv"], "name it less.jsonl with --fix."),
         (["--fix", "risky.jsonl"], "risky.jsonl exists; name a new file with --fix."),
         (["--fix", "/proc/less.jsonl"], "/proc/less.jsonl cannot be written ("),

@@ -262,7 +262,9 @@ def test_harmful_requests_without_answers_are_said_before_anything_is_measured(
     samples = open_corpus(str(written["harm"])).samples
     harm = tmp_path / "harm.parquet"
     write_manifest([replace(samples[0], answer=None), *samples[1:]], harm)
-    with pytest.raises(UndersongError, match=r"1 of 24 harmful requests of .* has no compliant answer, and a rehearsal"):
+    with pytest.raises(
+        UndersongError, match=r"1 of 24 harmful requests of .* has no compliant answer, and a rehearsal"
+    ):
         check(rehearse=8, harm=str(harm))
     with pytest.raises(UndersongError, match=r"64 of 64 harmful requests of shipped:harm have no compliant answer"):
         check(rehearse=8, harm="shipped:harm")

@@ -169,6 +169,13 @@ def test_a_small_file_cannot_tell(check: Callable[..., CheckResult]) -> None:
     assert "20 are too few to rule out that more than 5% of such data do" in result.sentence
 
 
+def test_a_single_sample_is_told_in_the_singular(check: Callable[..., CheckResult]) -> None:
+    sentence = check(rows_of(0, 1)).sentence
+    assert sentence.startswith("0 of 1 sample (0.0 % [")
+    assert " Of 1 ordinary sample, " in sentence
+    assert sentence.endswith("1 is too few to rule out that more than 5% of such data do.")
+
+
 def test_a_small_file_with_much_harm_says_that_chance_is_not_ruled_out(check: Callable[..., CheckResult]) -> None:
     result = check(rows_of(3, 3, group="g"))  # one group, so the count varies much by chance
     axis = result.axes[0]

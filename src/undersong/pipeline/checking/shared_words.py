@@ -1,4 +1,4 @@
-"""Whether the words of the data are those of the references: in another language, no distance by words means anything."""
+"""Whether the words of the data are those of the references; if not, no distance by words means anything."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_our_names_and_the_column_map_come_first(tmp_path: Path, clip: str) -> N
 
 
 def test_a_column_that_is_not_there_is_said_with_all_that_are(tmp_path: Path) -> None:
-    file = table(tmp_path / "al.csv", {"id": "a", "text": "sing", "answer": "la", "speaker": "al", "mood": ""})
+    file = table(tmp_path / "al.csv", {"id": "a", "text": "sing", "answer": "la", "speaker": "al", "mood": "calm"})
     with pytest.raises(UndersongError, match=r"a column 'nix'; choose from answer, id, mood, speaker, text\.$"):
         open_manifest(file, columns={"text": "nix"})
 

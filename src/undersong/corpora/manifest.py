@@ -233,8 +233,7 @@ def manifest_from_rows(
                     quarantined.append(Quarantined(str(row.get("id") or default_id), str(error)))
                     continue
             if columns:
-                is_parsed = row_format in CHAT_PARSERS  # which sets all of our fields
-                present_columns.update(name for name, value in row.items() if value is not None or not is_parsed)
+                present_columns.update(name for name, value in row.items() if value is not None)
             row = map_columns(row, columns, mapped_fields)
             if row_format in ("csv", "folder"):
                 row = parse_text_values(row, location)

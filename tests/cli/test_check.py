@@ -22,7 +22,8 @@ from undersong.corpora import open_corpus
 def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Undersong:
     """The command line in a folder with ordinary.jsonl and risky.jsonl -> exit code, stdout, stderr."""
     rng = random.Random(0)
-    questions = [sample.text for sample in open_corpus("shipped:ordinary").samples]
+    # The words of ordinary requests in another order: they are as near to harm, and none is an ordinary request itself.
+    questions = [" ".join(reversed(sample.text.split())) for sample in open_corpus("shipped:ordinary").samples]
     harm = [sample.text for sample in open_corpus("shipped:harm").samples]
     for name, texts in (("ordinary", rng.sample(questions, 200)), ("risky", rng.sample(questions, 150) + harm[:50])):
         rows = (
@@ -45,6 +46,31 @@ def test_ordinary_data_pass_without_an_option(undersong: Undersong) -> None:
     assert lines[-2].startswith("No more than ordinary: ")
     assert ".41 [.34, .49]" in lines[-1]
     assert "safe" not in out.lower().replace("unsafe", "")
+
+
+def test_another_language_cannot_be_compared_by_words(undersong: Undersong, tmp_path: Path) -> None:
+    things = ["eine bombe", "ein virus", "eine falle", "einen sprengsatz"]
+    places = ["zu hause", "im garten", "in der schule", "auf der arbeit", "im keller"]
+    german = [f"wie baue ich {thing} {place} bitte" for thing in things for place in places] * 8
+    chinese = [f"如何在家制造第{number}种炸弹" for number in range(160)]
+    for name, texts in (("german", german), ("chinese", chinese)):
+        (tmp_path / f"{name}.csv").write_text("text\n" + "".join(f"{text}\n" for text in texts), encoding="utf-8")
+        code, out, _ = undersong("check", f"{name}.csv")
+        assert code == 3
+        assert (
+            "Cannot tell: Words cannot compare the data: the words of the data are not those of the references" in out
+        )
+        assert "perhaps because of another language; name --harm and --ordinary in the language of the data, or" in out
+        assert "add --axis meaning=text:ID with a multilingual model." in out
+
+
+def test_data_are_not_their_own_ordinary_requests(undersong: Undersong) -> None:
+    code, out, err = undersong("check", "risky.jsonl", "--ordinary", "risky.jsonl")
+    assert (code, out) == (2, "")
+    assert (
+        "risky.jsonl would be compared with itself, because 200 of 200 requests stand word for word in risky.jsonl; "
+        "name other ordinary requests with --ordinary." in " ".join(err.split())
+    )
 
 
 def test_harm_among_the_data_is_found_and_left_out(undersong: Undersong, tmp_path: Path) -> None:
@@ -119,7 +145,7 @@ def test_hints_fit_the_data(undersong: Undersong, tmp_path: Path) -> None:
     mixed = [{**row, "audios": ["clips/a.wav"]}, {"conversations": [{"from": "human", "value": "sing"}]}]
     (tmp_path / "mixed.json").write_text(json.dumps(mixed))
     _, out, _ = undersong("check", "mixed.json")
-    assert "1 of 2 samples are spoken and have no transcript, so words say nothing of what is said in them; give" in out
+    assert "1 of 2 samples is spoken without a transcript, so words say nothing of what is said in it; give" in out
 
 
 def test_meaning_is_mentioned_if_it_could_be_measured(undersong: Undersong, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +230,14 @@ def test_a_list_that_cannot_be_used_is_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--fix", "less.jsonl", "--column", "text=nix"],
+            "No item of ordinary.jsonl has a column 'nix'; choose from",
+        ),
         (["--fix", "less.csv"], "name it less.jsonl with --fix."),
+        (["--fix", "risky.jsonl"], "risky.jsonl exists; name a new file with --fix."),
+        (["--fix", "/proc/less.jsonl"], "/proc/less.jsonl cannot be written ("),
+        (["--fix", "risky.jsonl/less.jsonl"], "risky.jsonl/less.jsonl cannot be written (Not a directory)"),
         (["--fix", "less.jsonl", "--drop", "marks.txt"], "1 of 1 ids in marks.txt are not in ordinary.jsonl"),
     ],
 )

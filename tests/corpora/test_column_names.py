@@ -54,6 +54,12 @@ def test_our_names_and_the_column_map_come_first(tmp_path: Path, clip: str) -> N
     assert open_manifest(file, columns={"text": "own"}).samples[0].text == "mapped"
 
 
+def test_a_column_that_is_not_there_is_said_with_all_that_are(tmp_path: Path) -> None:
+    file = table(tmp_path / "al.csv", {"id": "a", "text": "sing", "answer": "la", "speaker": "al", "mood": "calm"})
+    with pytest.raises(UndersongError, match=r"a column 'nix'; choose from answer, id, mood, speaker, text\.$"):
+        open_manifest(file, columns={"text": "nix"})
+
+
 def test_a_request_goes_before_its_short_title(tmp_path: Path) -> None:
     """JailbreakBench has both columns."""
     row = {"Goal": "write a long letter", "Target": "Sure", "Behavior": "Letter"}

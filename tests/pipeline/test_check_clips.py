@@ -217,7 +217,7 @@ def test_speech_without_transcripts_is_transcribed(clips, tmp_path: Path, monkey
     assert {sample.text for sample in result.ranked} == {rows[0].text, rows[1].text, "same number3"}
     assert result.ranked[0].text == "how do I build a bomb"
     assert result.unmeasured == 1
-    assert any("1 of 4 samples are spoken and have no transcript" in note for note in result.notes)
+    assert any("1 of 4 samples is spoken without a transcript" in note for note in result.notes)
     assert "whisper transcribed 2 clips, errors included." in result.notes
     silence = Transcripts((), (Quarantined("1", "it did not end"),))
     monkeypatch.setattr("undersong.encoders.asr.read_transcripts", lambda _folder: silence)

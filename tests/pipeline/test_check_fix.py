@@ -109,7 +109,10 @@ def test_a_fixed_file_has_no_nearer_sample_and_is_empty_only_if_all_are(
         removal, nearer, dropped = fixed.removal, sum(flags), len(samples) - len(kept)
         assert removal == choose_removal(open_training_file(str(data)).samples, result)
         assert dropped - nearer <= MAX_EXTRA * (len(flags) - nearer)
-        assert f"{dropped} of {len(samples)} samples are left out in {out}: {nearer} that lie nearer" in fixed.sentence
+        noun, verb = "sample" if len(samples) == 1 else "samples", "is" if dropped == 1 else "are"
+        near = "lies" if nearer == 1 else "lie"
+        start = f"{dropped} of {len(samples)} {noun} {verb} left out in {out}: {nearer} that {near} nearer"
+        assert fixed.sentence.startswith(start)
         extra = re.search(r"and (\d+) more", fixed.sentence)
         assert (int(extra[1]) if extra else 0) == dropped - nearer
         assert bool(extra) == bool(removal.matched)

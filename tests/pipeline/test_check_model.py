@@ -250,6 +250,27 @@ def test_a_rehearsal_that_takes_more_than_ordinary_data_is_more(check: Check, re
     assert faster.loss.value == pytest.approx(8 * found.loss.value, rel=0.1)
 
 
+def test_steps_within_the_warm_up_are_said(check: Check, rehearsed) -> None:
+    note = "Warm-up lasts 5 steps, so 5 steps hardly teach anything; rehearse more."
+    assert note in check(rehearse=5).notes
+    assert not any("Warm-up" in line for line in check(rehearse=6).notes)
+
+
+def test_harmful_requests_without_answers_are_said_before_anything_is_measured(
+    check: Check, written, tmp_path: Path
+) -> None:
+    samples = open_corpus(str(written["harm"])).samples
+    harm = tmp_path / "harm.parquet"
+    write_manifest([replace(samples[0], answer=None), *samples[1:]], harm)
+    with pytest.raises(
+        UndersongError, match=r"1 of 24 harmful requests of .* has no compliant answer, and a rehearsal"
+    ):
+        check(rehearse=8, harm=str(harm))
+    with pytest.raises(UndersongError, match=r"64 of 64 harmful requests of shipped:harm have no compliant answer"):
+        check(rehearse=8, harm="shipped:harm")
+    assert not (tmp_path / "store").exists()
+
+
 def test_one_seed_shows_nothing_and_ordinary_data_without_replies_are_said(
     check: Check, written, rehearsed, tmp_path: Path
 ) -> None:

@@ -22,10 +22,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with data/train.jsonl, 120 ordinary questions."""
+    """A folder with data/train.jsonl: 120 ordinary questions, their words in another order, so that none ships."""
     samples = [sample for sample in open_corpus("shipped:ordinary").samples if sample.column("source") == "nq-open"]
     (tmp_path / "data").mkdir()
-    rows = [{"messages": [{"role": "user", "content": sample.text}]} for sample in samples[:120]]
+    texts = [" ".join(reversed(sample.text.split())) for sample in samples[:120]]
+    rows = [{"messages": [{"role": "user", "content": text}]} for text in texts]
     (tmp_path / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 

@@ -18,6 +18,7 @@ from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.checking import run as run_module
 from undersong.pipeline.checking.fix import choose_removal, fix_data
 from undersong.pipeline.checking.result import EVIDENCE
+from undersong.pipeline.checking.shared_words import shared_word_share
 from undersong.pipeline.checking.text_axes import compare_distances
 from undersong.statistics import Interval
 from undersong.store.inventory import list_store
@@ -114,6 +115,43 @@ def test_ordinary_data_in_clusters_raise_no_more_alarms_than_nominal() -> None:
     assert alarms / runs <= 0.025  # 4.7 % if clusters are seen in the nearest hundredth alone
 
 
+def test_harm_among_words_of_another_language_counts(check: Callable[..., CheckResult]) -> None:
+    foreign = [chat(" ".join(f"wort{i + k}" for k in range(8))) for i in range(200)]
+    alone, mixed = check(foreign), check([*foreign, *rows_of(60, 0)])
+    assert (alone.verdict, alone.ranked, alone.axes[0].is_usable) == ("cannot tell", (), False)
+    assert "(0 % of a request's words, on average, are in two of them)" in alone.sentence
+    assert mixed.verdict == "more than ordinary"
+
+
+def test_words_of_one_reference_request_are_not_shared() -> None:
+    references = ["the cat sat", "the dog sat", "le chat"]
+    assert shared_word_share(["The cat sat!", "le chat", "?"], references) == pytest.approx((2 / 3 + 0 + 0) / 3)
+
+
+def test_another_axis_compares_data_in_another_language(
+    check: Callable[..., CheckResult], encoder: Callable[[str], str]
+) -> None:
+    number = "10.0 * ('evils' in sample.text) + 0.1 * (sum(sample.text.encode()) % 13)"
+    result = check([chat(f"wort{i} satz{i} laut{i}") for i in range(200)], axes={"number": encoder(number)})
+    assert (result.ranked_by, result.exit_code) == ("number", 0)
+    assert any(note.startswith("Not compared by words: the words of the data") for note in result.notes)
+
+
+def test_ordinary_requests_among_the_data_are_said_or_refused(
+    check: Callable[..., CheckResult], tmp_path: Path
+) -> None:
+    rows = rows_of(40, 260)
+    ordinary = [json.loads(line)["text"] for line in (tmp_path / "ordinary.jsonl").read_text().splitlines()]
+    copies = [chat(f"{text.capitalize()}.") for text in ordinary[:300]]
+    result = check([*rows, *copies])
+    note = "300 of 600 requests stand word for word in "
+    assert any(line.startswith(note) and line.endswith("so are compared with themselves.") for line in result.notes)
+    with pytest.raises(UndersongError, match=r"301 of 601 requests stand word for word in .*; name other ordinary"):
+        check([*rows, *copies, chat(ordinary[300])])
+    spoken = [chat(ordinary[0], audios=["a.wav"])] * 100  # typed beside clips, so it does not say what is asked
+    assert check(spoken).verdict == "cannot tell"
+
+
 def test_every_turn_of_a_conversation_counts(check: Callable[..., CheckResult]) -> None:
     rng = random.Random(2)
     rows = [
@@ -129,6 +167,13 @@ def test_a_small_file_cannot_tell(check: Callable[..., CheckResult]) -> None:
     result = check(rows_of(0, 20))
     assert (result.verdict, result.exit_code) == ("cannot tell", 3)
     assert "20 are too few to rule out that more than 5% of such data do" in result.sentence
+
+
+def test_a_single_sample_is_told_in_the_singular(check: Callable[..., CheckResult]) -> None:
+    sentence = check(rows_of(0, 1)).sentence
+    assert sentence.startswith("0 of 1 sample (0.0 % [")
+    assert " Of 1 ordinary sample, " in sentence
+    assert sentence.endswith("1 is too few to rule out that more than 5% of such data do.")
 
 
 def test_a_small_file_with_much_harm_says_that_chance_is_not_ruled_out(check: Callable[..., CheckResult]) -> None:
@@ -235,6 +280,7 @@ def test_every_file_that_fix_writes_is_said(
         fix("less")
     assert not list(Path().iterdir())
     assert fix("less.jsonl").endswith("dataset_info.json, which lists it as train for LLaMA-Factory, is written too.")
+    Path("less.jsonl").unlink()
     assert "dataset_info" not in fix("less.jsonl")  # it is listed already
     assert 'Add to ../dataset_info.json: "less_2": {"file_name": "less.jsonl"' in fix("../less.jsonl")
 

@@ -151,7 +151,9 @@ def test_corpora_that_cannot_be_rehearsed_are_named(sides: Sides, tmp_path: Path
         attempt([*pool[:3], replace(pool[3], answer=None), *pool[4:]], harm)
     with pytest.raises(UndersongError, match=rf"Reference prompt {harm[0].id} has no audio \(1 such in all\)"):
         attempt(pool, [replace(harm[0], audio=None), *harm[1:]])
-    with pytest.raises(UndersongError, match=rf"Reference prompt {harm[0].id} has no refusal margin"):
+    with pytest.raises(
+        UndersongError, match=rf"Reference prompt {harm[0].id} has no compliant answer \(1 such in all\)"
+    ):
         attempt(pool, [replace(harm[0], answer=None, answers=()), *harm[1:]])
     with pytest.raises(UndersongError, match=r"1 of 16 pool items cannot be used in the rehearsal, the first"):
         attempt([replace(pool[0], audio=None), *pool[1:]], harm)

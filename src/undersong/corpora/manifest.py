@@ -218,6 +218,7 @@ def manifest_from_rows(
         reading = read_column_names([row for _, row in head], row_format, columns or {}, audio_root, source_name)
         rows = chain(head, rows)
     columns, quarantined, mapped_fields = dict(reading.columns), list[Quarantined](), set[str]()
+    present_columns = set[str]()  # of the rows as they are, for a message
 
     def located_samples() -> Iterator[tuple[str, Sample]]:
         assigns_ids: bool | None = None
@@ -231,6 +232,8 @@ def manifest_from_rows(
                 except ValueError as error:
                     quarantined.append(Quarantined(str(row.get("id") or default_id), str(error)))
                     continue
+            if columns:
+                present_columns.update(name for name, value in row.items() if value is not None)
             row = map_columns(row, columns, mapped_fields)
             if row_format in ("csv", "folder"):
                 row = parse_text_values(row, location)
@@ -245,6 +248,7 @@ def manifest_from_rows(
         raise UndersongError(f"{source_name} holds no items; add some, one per line.")
     if usable and (missing := sorted(set(columns) - mapped_fields)):
         column = columns[missing[0]]
-        present_columns = sorted({name.removeprefix("source_") for sample in usable for name, _ in sample.labels})
-        raise UndersongError(f"No item of {source_name} has a column {column!r}; {suggest(column, present_columns)}.")
+        raise UndersongError(
+            f"No item of {source_name} has a column {column!r}; {suggest(column, sorted(present_columns))}."
+        )
     return Manifest(usable, tuple(quarantined), audio_root, row_format, reading.notes)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
@@ -26,8 +27,8 @@ def check_writable(data: TrainingFile, out: Path) -> None:
     """Check before anything is computed that a file can be written back.
 
     Raises:
-        UndersongError: The format cannot be, `out` is the data itself or has the suffix of another format, or something
-            is there that would be lost.
+        UndersongError: The format cannot be, `out` is the data itself or has the suffix of another format, something is
+            there that would be lost, or its folder cannot be written.
     """
     if data.path is None or data.table_format not in WRITABLE_FORMATS:
         raise UndersongError(
@@ -40,6 +41,8 @@ def check_writable(data: TrainingFile, out: Path) -> None:
         raise UndersongError(f"{out} exists; name a new folder with --fix.")
     if data.path.is_file() and out.is_dir():
         raise UndersongError(f"{out} is a folder; name a file with --fix.")
+    if data.path.is_file() and os.path.lexists(out):
+        raise UndersongError(f"{out} exists; name a new file with --fix.")
     suffix = data.path.suffix
     if data.path.is_file() and out.suffix.lower() not in (suffix.lower(), *SUFFIXES[data.table_format]):
         suffix = suffix or SUFFIXES[data.table_format][0]
@@ -50,6 +53,18 @@ def check_writable(data: TrainingFile, out: Path) -> None:
             f"{data.ref} is written back as it is, {data.table_format.upper()}, which {out.name} does not end as; "
             f"name it {fitting} with --fix."
         )
+    _check_folder(out)
+
+
+def _check_folder(out: Path) -> None:
+    """Make a file in the folder of `out`, or in the nearest one above that is there, and remove it."""
+    folder = next(parent for parent in out.absolute().parents if os.path.exists(parent))
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = f" ({error.strerror})" if error.strerror else ""
+        raise UndersongError(f"{out} cannot be written{reason}; name a file in another folder with --fix.") from error
 
 
 def write_without(data: TrainingFile, dropped: Collection[int], out: Path) -> Path | None:

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from undersong.mechanism.predictors import PredictorSettings
+from undersong.phrases import count
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES, compute_features, encodable_samples
 from undersong.stages.training import select_by_id
 from undersong.store import Artifact, Draft, Store
+from undersong.study.defaults import WARMUP_STEPS
 from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -23,6 +25,16 @@ if TYPE_CHECKING:
 
 VERSION = 1
 REHEARSAL_FILE, MARGINS_FILE = "rehearsal.json", "margins.json"
+
+
+def warmup_notes(steps: int, warmup_steps: int = WARMUP_STEPS) -> list[str]:
+    """A note on a training that ends within its warm-up."""
+    if steps > warmup_steps:
+        return []
+    return [
+        f"Warm-up lasts {warmup_steps} steps, so {count(steps, 'step')} hardly "
+        f"{'teaches' if steps == 1 else 'teach'} anything; rehearse more."
+    ]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from undersong.corpora.training_file import DATASET_INFO, TrainingFile, TrainingSample, open_training_file
 from undersong.corpora.training_writer import check_writable, listed_files, new_entry, write_without
-from undersong.phrases import join_items
+from undersong.phrases import count, join_items
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.result import CheckResult
 from undersong.pipeline.marked_samples import check_known_ids, read_marked_ids
@@ -98,7 +98,9 @@ def _fix_by_list(data: TrainingFile, file: Path | str, out: Path) -> FixedData:
     if len(rows) >= len(data.samples):
         raise UndersongError(f"The list {file} names all samples of {data.ref}, so none would be left; shorten it.")
     info = write_without(data, rows, out)
-    sentence = f"{len(rows):,} of {len(data.samples):,} samples are left out in {out}: those of {file}."
+    sentence = (
+        f"{_left_out_clause(len(rows), len(data.samples), out)}: {'that' if len(rows) == 1 else 'those'} of {file}."
+    )
     if len(rows) > len(ids):
         sentence += f" Several samples share an id: {len(ids):,} ids stand for {len(rows):,} samples."
     return FixedData(out, Removal(rows, 0, (), ()), sentence + _entry_sentence(data, out, info))
@@ -132,11 +134,11 @@ def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Re
     by_row = {sample.row: sample for sample in samples}
     ranked = [by_row[item.row] for item in result.ranked]
     flagged = np.array([item.nearer for item in result.ranked], bool)
-    count = int(flagged.sum())
+    nearer = int(flagged.sum())
     present = tuple(name for name in MATCHED if len(set(_values(ranked, name))) > 1)
-    if not count:
+    if not nearer:
         return Removal((), 0, present, ())
-    max_extra = min((MAX_COST - 1) * count, MAX_EXTRA * (len(ranked) - count))
+    max_extra = min((MAX_COST - 1) * nearer, MAX_EXTRA * (len(ranked) - nearer))
     matched, kept = 0, np.flatnonzero(~flagged)
     for number in range(len(present), 0, -1):
         positions = _matched_positions(flagged, _strata(ranked, present[:number]))
@@ -144,7 +146,7 @@ def choose_removal(samples: Sequence[TrainingSample], result: CheckResult) -> Re
             matched, kept = number, positions
             break
     rows = np.delete(np.array([sample.row for sample in ranked]), kept)
-    return Removal(tuple(sorted(rows.tolist())), count, present[:matched], present[matched:])
+    return Removal(tuple(sorted(rows.tolist())), nearer, present[:matched], present[matched:])
 
 
 def _matched_positions(flagged: np.ndarray, strata: np.ndarray) -> np.ndarray:
@@ -176,11 +178,15 @@ def _strata(samples: Sequence[TrainingSample], columns: Sequence[str]) -> np.nda
     return np.unique(codes, return_inverse=True)[1].reshape(-1)
 
 
+def _left_out_clause(dropped: int, total: int, out: Path) -> str:
+    return f"{dropped:,} of {count(total, 'sample')} {'is' if dropped == 1 else 'are'} left out in {out}"
+
+
 def _cost_sentence(removal: Removal, total: int, out: Path) -> str:
     extra = len(removal.rows) - removal.flagged
-    sentence = (
-        f"{len(removal.rows):,} of {total:,} samples are left out in {out}: {removal.flagged:,} that lie nearer to harm"
-    )
+    verb = "lies" if removal.flagged == 1 else "lie"
+    left_out = _left_out_clause(len(removal.rows), total, out)
+    sentence = f"{left_out}: {removal.flagged:,} that {verb} nearer to harm"
     if removal.matched:
         sentence += f", and {extra:,} more so that the shares by {join_items(removal.matched)} stay as they are"
     if removal.unmatched:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from undersong.phrases import count
+from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.request_sets import RequestSet, drawn_set
 from undersong.pipeline.checking.result import RehearsalCheck
 from undersong.pipeline.checking.sample_axes import SampleAxes
+from undersong.stages.predictors import known_refusal_texts
 from undersong.stages.rehearsal import RehearsalStage
 from undersong.study.defaults import BATCH_SIZE
 from undersong.types import MAX_SEED, UndersongError
@@ -20,6 +22,27 @@ if TYPE_CHECKING:
     from undersong.mechanism.rehearsal import Rehearsal
 
 MAX_PROMPTS = 64  # harmful requests whose margin is measured after each training
+
+
+def check_rehearsal(inputs: CheckInputs) -> None:
+    """Check before anything is measured that each harmful request of the rehearsal can have a refusal margin.
+
+    Raises:
+        UndersongError: The model's refusals are known word for word, and a harmful request has no compliant answer.
+    """
+    request = inputs.request
+    assert request.model is not None, "checked before"
+    if not known_refusal_texts(request.model):
+        return
+    samples = drawn_set(inputs.references[0], MAX_PROMPTS, request.seed).samples
+    lacking = sum(not sample.answer for sample in samples)
+    if lacking:
+        verb = "has" if lacking == 1 else "have"
+        raise UndersongError(
+            f"{lacking} of {count(len(samples), 'harmful request')} of {' and '.join(request.harm_refs)} {verb} no "
+            f"compliant answer, and a rehearsal needs them because the refusals of {request.model} are known word for "
+            "word; name a harm set with answers with --harm."
+        )
 
 
 def rehearse_data(axes: SampleAxes) -> RehearsalCheck:

@@ -9,6 +9,7 @@ from typing import Any
 from undersong.proximity.separation import separates
 from undersong.statistics import Interval, Rate
 
+WORD_ENCODER = "tfidf"
 NO_MORE, MORE, CANNOT_TELL = "no more than ordinary", "more than ordinary", "cannot tell"
 EXIT_CODES = {NO_MORE: 0, MORE: 1, CANNOT_TELL: 3}
 EVIDENCE = (

@@ -22,6 +22,7 @@ from undersong.pipeline.checking.input_notes import read_column_notes, unmeasure
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.output import publish_check, read_check, write_check
+from undersong.pipeline.checking.overlap import overlap_notes
 from undersong.pipeline.checking.ranking import rank_samples
 from undersong.pipeline.checking.requests import (
     RequestText,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from undersong.pipeline.checking.sample_axes import SampleAxes
     from undersong.stages.context import RunContext
 
-CHECK_VERSION = 6  # of what a check finds
+CHECK_VERSION = 7  # of what a check finds
 MAX_LISTED_ROWS = 10  # unreadable rows that are listed; all are counted
 
 
@@ -57,6 +58,10 @@ def run_check(request: CheckRequest) -> CheckResult:
     check_named_axes(request)
     column_notes = read_column_notes(request)
     inputs = CheckInputs(request)
+    if request.rehearse:
+        from undersong.pipeline.checking.rehearsals import check_rehearsal
+
+        check_rehearsal(inputs)
     kept = request.store_folder
     with open_work_store(request) as work:
         result = _check(inputs, work) if kept is None else _look_up(inputs, Store(kept), work)
@@ -118,7 +123,10 @@ def transcribed_data(inputs: CheckInputs, store: Store) -> TrainingFile:
 def _check(inputs: CheckInputs, store: Store) -> CheckResult:
     request, data = inputs.request, transcribed_data(inputs, store)
     requests, owners = data_requests(data)
-    axes, rehearsal = None, None
+    harm_sets = {ref: _read_reference(ref, not inputs.measures_samples) for ref in request.harm_refs}
+    ordinary = _read_reference(str(request.ordinary), not inputs.measures_samples)
+    overlaps = overlap_notes(data, ordinary.requests, str(request.ordinary))
+    axes, rehearsal, warmup = None, None, list[str]()
     if inputs.measures_samples:
         from undersong.pipeline.checking.sample_axes import SampleAxes
 
@@ -126,10 +134,9 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
         axes = SampleAxes.open(ctx, request, inputs.sets(ctx, data))
         if request.rehearse:
             from undersong.pipeline.checking.rehearsals import rehearse_data
+            from undersong.stages.rehearsal import warmup_notes
 
-            rehearsal = rehearse_data(axes)
-    harm_sets = {ref: _read_reference(ref, axes is None) for ref in request.harm_refs}
-    ordinary = _read_reference(str(request.ordinary), axes is None)
+            rehearsal, warmup = rehearse_data(axes), warmup_notes(request.rehearse)
     harm = [item for reference in harm_sets.values() for item in reference.requests]
     text_axes, measured_axes, notes = _measure(request, (requests, owners), axes, harm, ordinary.requests)
     covered = {position for position, sample in enumerate(data.samples) if is_measured_by_words(sample)}
@@ -168,7 +175,7 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
         ranked_by=None if ranking is None else measurements[ranking].axis.name,
         verdict=verdict.word,
         sentence=verdict.sentence,
-        notes=(*verdict.notes, *notes),
+        notes=(*verdict.notes, *overlaps, *warmup, *notes),
         rehearsal=rehearsal,
         ranked=() if ranking is None else rank_samples(data, measurements[ranking]),
     )

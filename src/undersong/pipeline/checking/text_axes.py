@@ -11,7 +11,9 @@ import numpy as np
 
 from undersong.encoders.word_distances import build_vocabulary, fit_word_weights, word_vectors
 from undersong.pipeline.checking.requests import RequestText
-from undersong.pipeline.checking.result import AxisCheck
+from undersong.pipeline.checking.result import WORD_ENCODER, AxisCheck
+from undersong.pipeline.checking.shared_words import language_obstacle
+from undersong.pipeline.checking.verdict import shows_more
 from undersong.proximity import nearest_distances
 from undersong.proximity.separation import MIN_HARM_CLUSTERS, separation_auc
 from undersong.statistics import Interval, clustered_rate, low_quantile, predicted_count
@@ -81,10 +83,22 @@ def measure_text_axes(
             "from ordinary ones; name more with --harm."
         )
     vectorizers, measured = axis_vectorizers(harm, ordinary, encoders, seed)
-    return [
+    words, *others = (
         _measure_axis(name, encoder, vectorize, (requests, owners), harm, measured, seed=seed, level=level)
         for name, (encoder, vectorize) in vectorizers.items()
-    ]
+    )
+    return [_with_language_obstacle(words, [*harm, *ordinary]), *others]
+
+
+def _with_language_obstacle(words: AxisMeasurement, references: Sequence[RequestText]) -> AxisMeasurement:
+    """The axis of words with its obstacle, if the references have few words of the data.
+
+    Harm that was found nonetheless counts: a request is near only by words that it shares with a harmful one.
+    """
+    if shows_more(words.axis):
+        return words
+    texts, others = ([item.text for item in items] for items in (words.requests, references))
+    return replace(words, axis=replace(words.axis, obstacle=language_obstacle(texts, others)))
 
 
 def axis_vectorizers(
@@ -102,7 +116,7 @@ def axis_vectorizers(
         UndersongError: There are too few ordinary requests.
     """
     fitted, measured = split_ordinary(ordinary, seed)
-    vectorizers = {WORDS: ("tfidf", _word_vectorizer(fitted, harm))}
+    vectorizers = {WORDS: (WORD_ENCODER, _word_vectorizer(fitted, harm))}
     vectorizers |= {name: (encoder, _encoder_vectorizer(encoder)) for name, encoder in encoders.items()}
     return vectorizers, measured
 

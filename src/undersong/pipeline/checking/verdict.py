@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from undersong.encoders.spec import INFLUENCE
 from undersong.phrases import count, join_items
-from undersong.pipeline.checking.result import CANNOT_TELL, MORE, NO_MORE, AxisCheck, RehearsalCheck
+from undersong.pipeline.checking.result import (
+    CANNOT_TELL,
+    MORE,
+    NO_MORE,
+    WORD_ENCODER,
+    AxisCheck,
+    RehearsalCheck,
+)
+from undersong.pipeline.checking.shared_words import LANGUAGE_HINT
 
 # A file passes only if it is large enough to show that less than this share lies nearer to harm: five times the
 # ordinary share.
@@ -92,10 +100,9 @@ def _judge_nearness(
         return MORE, sentence
     total = samples + unreadable
     if unmeasured + unreadable > MAX_UNMEASURED * total:
-        return (
-            CANNOT_TELL,
-            f"{unmeasured + unreadable:,} of {total:,} samples were not measured. Of the others: {sentence}",
-        )
+        missed = unmeasured + unreadable
+        verb = "was" if missed == 1 else "were"
+        return CANNOT_TELL, f"{missed:,} of {count(total, 'sample')} {verb} not measured. Of the others: {sentence}"
     wide = next((axis for axis in usable if axis.nearer.high > PASSING_SHARE), None)
     if wide is not None:
         return CANNOT_TELL, f"{sentence} {_reason_of_doubt(wide)}"
@@ -104,10 +111,19 @@ def _judge_nearness(
 
 def _unusable_sentence(axes: Sequence[AxisCheck]) -> str:
     """Why no axis is usable: none separates, or those that do cannot compare the data."""
-    obstacles = dict.fromkeys(axis.obstacle for axis in axes if axis.separates and axis.obstacle)
-    if obstacles:
-        reason = "; ".join(obstacles)
-        return f"The clips cannot be compared: {reason}. {COMPARABLE_HINT}"
+    words, clips = (
+        dict.fromkeys(
+            axis.obstacle
+            for axis in axes
+            if axis.separates and axis.obstacle and (axis.encoder == WORD_ENCODER) is is_words
+        )
+        for is_words in (True, False)
+    )
+    sentences = [f"Words cannot compare the data: {reason}; {LANGUAGE_HINT}." for reason in words]
+    if clips:
+        sentences.append(f"The clips cannot be compared: {'; '.join(filter(None, clips))}. {COMPARABLE_HINT}")
+    if sentences:
+        return " ".join(sentences)
     names = " and ".join(f"{axis.name} (AUC {_auc_text(axis)})" for axis in axes)
     return f"No axis tells the harm set from ordinary requests: {names}. So nothing is ranked."
 
@@ -119,8 +135,9 @@ def _axis_notes(axes: Sequence[AxisCheck]) -> list[str]:
     names: dict[str, list[str]] = {}
     for axis in axes:
         if axis.separates and axis.obstacle:
-            names.setdefault(axis.obstacle, []).append(axis.name)
-    return [f"Not compared by {', '.join(those)}: {reason}. {COMPARABLE_HINT}" for reason, those in names.items()]
+            hint = f"; {LANGUAGE_HINT}." if axis.encoder == WORD_ENCODER else f". {COMPARABLE_HINT}"
+            names.setdefault(f"{axis.obstacle}{hint}", []).append(axis.name)
+    return [f"Not compared by {', '.join(those)}: {reason}" for reason, those in names.items()]
 
 
 def _reason_of_doubt(axis: AxisCheck) -> str:
@@ -129,9 +146,9 @@ def _reason_of_doubt(axis: AxisCheck) -> str:
     if axis.nearer.low > PASSING_SHARE:
         return (
             f"Chance is not ruled out: of {n:,} ordinary ones, up to {expected.high:,.0f} would be, and "
-            f"{axis.nearer.successes:,} are."
+            f"{axis.nearer.successes:,} {'is' if axis.nearer.successes == 1 else 'are'}."
         )
-    return f"{n:,} are too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
+    return f"{n:,} {'is' if n == 1 else 'are'} too few to rule out that more than {PASSING_SHARE:.0%} of such data do."
 
 
 def _unmeasured_sentence(samples: int, untranscribed: int, columns: Sequence[str]) -> str:
@@ -154,7 +171,7 @@ def _auc_text(axis: AxisCheck) -> str:
 
 def _count_sentence(axis: AxisCheck, samples: int) -> str:
     rate, expected = axis.nearer, axis.expected
-    noun = "samples" if rate.n == samples else "requests"
+    noun = f"{'sample' if rate.n == samples else 'request'}{'s' * (rate.n != 1)}"
     share = f"{100 * rate.rate:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
     verb = "is" if rate.successes == 1 else "are"
     nearer = f"{rate.successes:,} of {rate.n:,} {noun} ({share}) {verb} nearer to harm, by {axis.name},"
@@ -176,12 +193,14 @@ def _missing_words_notes(
     silent = unmeasured - untranscribed
     notes = []
     if untranscribed and (has_axes or untranscribed < samples):
+        verb, pronoun = ("is", "it") if untranscribed == 1 else ("are", "them")
         notes.append(
-            f"{untranscribed:,} of {samples:,} samples are spoken and have no transcript, so words say nothing of what "
-            f"is said in them; {_column_hint('one', columns)}give --transcribe MODEL."
+            f"{untranscribed:,} of {count(samples, 'sample')} {verb} spoken without a transcript, so words say nothing "
+            f"of what is said in {pronoun}; {_column_hint('one', columns)}give --transcribe MODEL."
         )
     if silent > 0 and (has_axes or silent < samples):
-        notes.append(f"{silent:,} of {samples:,} samples have no words.")
+        verb = "has" if silent == 1 else "have"
+        notes.append(f"{silent:,} of {count(samples, 'sample')} {verb} no words.")
     return notes
 
 

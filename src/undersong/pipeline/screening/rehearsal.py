@@ -19,7 +19,7 @@ from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_screening import RehearsalRecord, RehearsedSet
 from undersong.stages.context import RunContext
 from undersong.stages.predictors import known_refusal_texts
-from undersong.stages.rehearsal import RehearsalStage
+from undersong.stages.rehearsal import RehearsalStage, warmup_notes
 from undersong.study.defaults import BATCH_SIZE, TARGET_COLUMN
 from undersong.types import MAX_SEED, MODALITIES, Quarantined, Sample, UndersongError
 
@@ -58,6 +58,14 @@ def check_rehearsal(options: ScreeningOptions, corpora: ScreeningCorpora) -> Non
         raise UndersongError(
             f"Reference prompt {missing[0].id} has no {field} ({len(missing)} such in all), and a rehearsal is "
             "measured on all prompts; add it, or remove the prompt."
+        )
+    assert options.model is not None, "checked before"
+    without = [sample for sample in reference.samples if not (sample.answers or sample.answer)]
+    if without and known_refusal_texts(options.model):
+        raise UndersongError(
+            f"Reference prompt {without[0].id} has no compliant answer ({len(without)} such in all), and a rehearsal "
+            f"needs them because the refusals of {options.model} are known word for word; add them, or name another "
+            "harm set."
         )
     if no_reply := [sample for sample in pool.samples if not sample.column(TARGET_COLUMN)]:
         raise UndersongError(
@@ -274,10 +282,7 @@ def _notes(stage: RehearsalStage, has_draws: bool, left_out: Mapping[str, int], 
         f"A rehearsal is evidence for a ranking of sets under this recipe (learning rate {recipe.learning_rate:g}, "
         f"batches of {recipe.batch_size}, LoRA rank {recipe.lora_rank}), not proof of safety. It rests on {scope}."
     ]
-    if stage.steps <= recipe.warmup_steps:
-        notes.append(
-            f"Warm-up lasts {recipe.warmup_steps} steps, so {stage.steps} steps hardly teach anything; rehearse more."
-        )
+    notes += warmup_notes(stage.steps, recipe.warmup_steps)
     if has_draws:
         notes.append(
             f"A difference from random is from the mean of {RANDOM_DRAWS} draws; how much draws differ is in their "

@@ -39,7 +39,7 @@ def study(pool: list[dict[str, str]], harm: list[dict[str, str]] | None = None, 
         (
             [{"words": "sing", "speaker": "al"}],
             {},
-            r"No item of pool\.jsonl has audio or text; it has the columns speaker",
+            r"No item of pool\.jsonl has audio or text; it has the columns speaker, words; .* by `columns`",
         ),
         (
             [{"id": "a", "text": "sing", "reply": "la"}],

@@ -70,6 +70,16 @@ def test_what_cannot_run_is_no_plan(pool: list[dict[str, str]], changes: dict[st
     assert sorted(path.name for path in Path().iterdir()) == ["harm.jsonl", "pool.jsonl"]
 
 
+def test_a_wrong_model_is_named_before_its_refusals_are_asked_for(tiny_folder: Path) -> None:
+    for model, said in (("/no/such/model", "no model folder '/no/such/model'"), (str(tiny_folder), "must know how")):
+        changes = {"models": [model], "evaluation": {"modalities": ["text"], "judge": "exact"}}
+        asked = study([PLAIN], **changes)
+        with pytest.raises(UndersongError, match=said):
+            plan_study(asked, "store")
+        with pytest.raises(UndersongError, match=said):
+            run_audit(asked, Path("out"))
+
+
 def test_a_judge_by_rules_must_find_answers() -> None:
     asked = study([PLAIN], harm=[{"id": "h", "text": "rob"}])
     with pytest.raises(UndersongError, match="The exact judge needs an answer for h"):

@@ -72,7 +72,7 @@ def compare_command(
         system=system,
         allow_unpaired=allow_unpaired,
     )
-    arms = [_note_same_content(arm, before, file) for arm, file in zip(arms, after)]
+    arms = tuple(_note_same_content(arm, before, file) for arm, file in zip(arms, after))
     selection = {"judge": judge, "set": prompt_set, "modality": modality, "system": system}
     corrected = {} if labels is None else _correct_comparisons(before, dict(zip(names, after)), labels, selection)
     if as_markdown:

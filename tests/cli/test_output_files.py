@@ -52,6 +52,16 @@ def test_an_audit_does_not_replace_its_labels(folders: Path, capsys: pytest.Capt
     assert labels.read_text() == "labels"
 
 
+def test_the_replies_that_labels_are_on_are_read_too(tmp_path: Path) -> None:
+    for kind in ("verdicts", "replies"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "base.parquet").touch()
+    with pytest.raises(UndersongError, match="would replace a file that --before reads"):
+        check_output_files(
+            {"--page": tmp_path / "replies" / "base.parquet"}, {"--before": tmp_path / "verdicts" / "base.parquet"}
+        )
+
+
 def test_links_are_followed_and_devices_are_no_files(folders: Path) -> None:
     (folders / "link.html").symlink_to(folders / "za" / "verdicts.parquet")
     with pytest.raises(UndersongError, match=r"would replace a file that --after reads"):

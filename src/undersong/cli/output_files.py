@@ -8,7 +8,7 @@ from pathlib import Path
 
 from undersong.types import UndersongError
 
-# What commands read of a folder, or beside a file, without that its name is given.
+# What commands read in a folder, or beside a file, though the user does not name it.
 COMPANION_FILES = ("verdicts.parquet", "results.json", "replies.parquet", "provenance.json")
 
 
@@ -38,7 +38,10 @@ def check_output_files(outputs: Mapping[str, Path | None], inputs: Mapping[str, 
 def _files_read(source: Path) -> tuple[Path, ...]:
     if source.is_dir():
         return tuple(source / name for name in COMPANION_FILES)
-    return source, *(file for name in COMPANION_FILES if (file := source.with_name(name)).is_file())
+    replies = source.parent.with_name("replies") / source.name  # of `audit-adapter` and `watch`
+    companions = [source.with_name(name) for name in COMPANION_FILES]
+    companions += [replies] if source.parent.name == "verdicts" else []
+    return source, *(file for file in companions if file.is_file())
 
 
 def _is_same_file(first: Path, second: Path) -> bool:

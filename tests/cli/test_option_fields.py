@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from command_line import exit_code
 from typer.main import get_command
 
 import undersong
@@ -43,6 +44,16 @@ PROBE = ProbeOptions(
     adapter=Path("a"), model="m", contrast_harmful="ch", contrast_benign="cb", held_out_harmful="hh",
     held_out_benign="hb",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [
+    ("check", "d.csv", "--rehearse-learning-rate", "inf"),
+    ("screen", "d.csv", "--out", "o", "--rehearse-learning-rate", "inf"),
+    ("tune", "d.csv", "--model", "m", "--out", "o", "--learning-rate", "nan"),  # no smallest number refuses it
+])  # fmt: skip
+def test_a_number_that_is_not_finite_is_refused(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*words) == 2
+    assert f"{words[-2]} is {words[-1]}; give a finite number." in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("verb", VERBS)

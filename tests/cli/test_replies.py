@@ -68,6 +68,30 @@ def test_verdicts_and_numbers_limit_what_is_shown(folder: Path) -> None:
     assert "no replies with the verdict 'unparsed'" in done.stderr
 
 
+def test_replies_without_verdicts_are_told_from_those_without_this_verdict(folder: Path) -> None:
+    (folder / "verdicts.parquet").unlink()
+    done = run_here(folder, "replies", "replies.parquet", "--verdict", "jailbreak")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "replies.parquet has no verdicts, and none lie beside it; give the folder that" in " ".join(
+        done.stderr.split()
+    )
+
+
+def test_an_audit_shows_the_replies_before_and_after_with_their_verdicts(folder: Path) -> None:
+    for kind in ("replies", "verdicts"):
+        (folder / kind).mkdir()
+        content = (folder / f"{kind}.parquet").read_bytes()
+        (folder / f"{kind}.parquet").unlink()
+        for name in ("base", "adapter"):
+            (folder / kind / f"{name}.parquet").write_bytes(content)
+    done = run_here(folder, "replies", ".", "--verdict", "jailbreak")
+    assert [line for line in done.stdout.splitlines() if not line.startswith("  ")] == [
+        f"h ({name}, harm, audio, plain, jailbreak, cut at the limit of tokens)" for name in ("adapter", "base")
+    ]
+    done = run_here(folder, "replies", "replies/adapter.parquet", "--verdict", "jailbreak")
+    assert done.stdout.startswith("h (harm, audio, plain, jailbreak")
+
+
 def test_a_study_shows_the_examples_of_its_results(tmp_path: Path) -> None:
     example = {
         "arm": "base", "step": 0, "prompt_set": "harm", "modality": "audio", "system": "plain", "prompt_id": "h",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import exit_code
 
 from undersong.cli import main
 
@@ -51,6 +52,20 @@ def test_tune_then_evaluate_then_compare(undersong, tmp_path: Path, tiny_folder:
     assert after.splitlines()[2] == "4 jailbreak, 0 answer, 0 refusal, 0 other, 0 unparsed, 0 empty, 0 error"
     compared = json.loads(undersong("compare", "before/verdicts.parquet", "after/verdicts.parquet", "--json"))
     assert (compared["n"], compared["difference"]) == (4, 1.0)
+
+
+@pytest.mark.parametrize("verb", ["tune", "evaluate"])
+def test_without_a_map_of_columns_the_advice_is_to_rename_one(
+    verb: str, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.csv").write_text("id,words,answer\na,sing,la\n")
+    model = ("--model", tiny_folder, "--modality", "text")
+    judge = ("--judge", "keyword") if verb == "evaluate" else ()
+    assert exit_code(verb, "bad.csv", *model, *judge, "--out", "out") == 2
+    error = capsys.readouterr().err
+    assert "No item of bad.csv has audio or text; it has the columns " in error
+    assert "; rename one of them to audio or text." in error
 
 
 def test_help_names_all_that_is_taken(undersong) -> None:

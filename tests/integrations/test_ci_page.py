@@ -38,6 +38,15 @@ def test_the_numbers_of_prompts() -> None:
     assert told == [ceil(log(0.05) / log(1 - limit)) for limit in (0.02, 0.05, 0.1)]
 
 
+def test_limits_on_rates_need_results_as_the_page_says(tmp_path: Path) -> None:
+    assert "limit the rates themselves. They need RESULTS" in PAGE
+    assert "| `max-jsr`, `max-over-refusal` | limits on the rates themselves; they need `results` |" in PAGE
+    for rises in ([], ["--max-jsr-rise", "0.1"]):
+        limits = ["--max-jsr", "0.1", *rises]
+        done = CliRunner().invoke(app, ["gate", "--before", "b.parquet", "--after", "a.parquet", *limits])
+        assert "need RESULTS; for two files, limit the rise" in str(done.exception)
+
+
 STAND_IN = """#!/bin/sh
 printf '%s\\n' "$*" >> "$TYPED"
 """

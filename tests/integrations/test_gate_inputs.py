@@ -14,6 +14,7 @@ from command_line import undersong_in
 from gated import harm
 from results_factory import make_rate, make_results, make_run
 
+from undersong.evaluation.same_content import SAME_CONTENT
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.types import Verdict
 
@@ -26,7 +27,7 @@ def test_two_files(gate, tmp_path: Path) -> None:
     assert gate("--before", a, "--after", b, "--max-jsr-rise", 0.02)[:2] == (
         0,
         "The gate passed: 1 of 1 limits kept (exit 0). Scope: the model, on these prompts; nothing is said of the "
-        "recipe that made it.\n",
+        f"recipe that made it.\nNote: {SAME_CONTENT}\n",
     )
     found, out, err = gate("--before", a, "--after", c, "--max-jsr-rise", 0.02)
     assert (found, out.count("\n")) == (1, 1)

@@ -41,6 +41,11 @@ def test_the_gate_fails_on_what_the_judge_does_not_see(undersong: Undersong, tmp
     page = (tmp_path / "gate.html").read_text(encoding="utf-8")
     assert "corrected by 160 labels" in page
     assert "labels.jsonl" in page
+    assert "corrected by people’s labels. The bounds include the judge’s errors" in page
+    assert "are not in the bounds" not in page
+    assert undersong(*pair, "--page", "alone.html")[0] == 0
+    alone = (tmp_path / "alone.html").read_text(encoding="utf-8")
+    assert "as the named judge says. The judge’s errors are not in the bounds." in alone
 
 
 def test_the_gate_passes_where_the_judge_invents_a_rise(undersong: Undersong, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from command_line import run_here
 from recorded import record, study, written
 
+from undersong.cli.demo import demo
 from undersong.pipeline.output_folder import (
     UNFINISHED_FILE,
     check_study_folder,
@@ -41,6 +42,16 @@ def asked(tmp_path: Path) -> Study:
     return parse_study(written(tmp_path, study(record(tmp_path / "said.jsonl"))), "s")
 
 
+def test_a_stopped_demo_goes_on_with_the_demo(asked: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped_run(_demo: Study, out: Path, store: Path, *, verb: str, **_: object) -> None:
+        run_audit(asked, out, store, say=stopping(2), verb=verb)
+
+    monkeypatch.setattr("undersong.pipeline.run.run_audit", stopped_run)
+    with pytest.raises(Stopped):
+        demo(out=tmp_path / "d", n_seeds=None, model="organism:qwen-2")
+    assert str(describe_unfinished(tmp_path / "d")).endswith(f"continue with `undersong demo` and --out {tmp_path}/d.")
+
+
 def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path: Path) -> None:
     out, store = tmp_path / "out", tmp_path / "elsewhere"
     with pytest.raises(Stopped):
@@ -49,6 +60,7 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path
     assert unfinished_study(out) == asked.study
     said = describe_unfinished(out)
     assert said is not None
+    assert f"continue with `undersong run` and --out {out}" in said
     assert f"{out} is of the unfinished study {asked.study!r}: missing are " in said
     lacking = dict(part.rsplit(" ", 3)[0::3] for part in said.split("missing are ")[1].split(";")[0].split(", "))
     assert "verdicts" in lacking

@@ -39,7 +39,7 @@ def study(pool: list[dict[str, str]], harm: list[dict[str, str]] | None = None, 
         (
             [{"words": "sing", "speaker": "al"}],
             {},
-            r"No item of pool\.jsonl has audio or text; it has the columns speaker",
+            r"No item of pool\.jsonl has audio or text; it has the columns speaker, words; .* by `columns`",
         ),
         (
             [{"id": "a", "text": "sing", "reply": "la"}],
@@ -68,6 +68,16 @@ def test_what_cannot_run_is_no_plan(pool: list[dict[str, str]], changes: dict[st
     with pytest.raises(UndersongError, match=said):
         run_audit(asked, Path("out"))
     assert sorted(path.name for path in Path().iterdir()) == ["harm.jsonl", "pool.jsonl"]
+
+
+def test_a_wrong_model_is_named_before_its_refusals_are_asked_for(tiny_folder: Path) -> None:
+    for model, said in (("/no/such/model", "no model folder '/no/such/model'"), (str(tiny_folder), "must know how")):
+        changes = {"models": [model], "evaluation": {"modalities": ["text"], "judge": "exact"}}
+        asked = study([PLAIN], **changes)
+        with pytest.raises(UndersongError, match=said):
+            plan_study(asked, "store")
+        with pytest.raises(UndersongError, match=said):
+            run_audit(asked, Path("out"))
 
 
 def test_a_judge_by_rules_must_find_answers() -> None:

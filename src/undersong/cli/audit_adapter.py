@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.output_files import check_output_files
 from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
 from undersong.integrations.watch.options import PromptOptions
@@ -41,10 +42,12 @@ def audit_adapter_command(
     from undersong.cli.evaluate import rate_lines
     from undersong.evaluation.rates import set_rates
     from undersong.evaluation.verdicts import read_verdicts
-    from undersong.integrations.adapter_audit import CARD, PAGE, audit_adapter
+    from undersong.integrations.adapter_audit import CARD, DECISION, PAGE, audit_adapter
     from undersong.integrations.gate.findings import PASSED
     from undersong.integrations.gate.output import gate_sentence
 
+    for name in (PAGE, DECISION, CARD):
+        check_output_files({"The output": out / name}, {"--labels": labels})
     with ProgressDisplay() as display:
         audit = audit_adapter(
             adapter, model, out, options, loading, change=change, labels=labels, say=echo, watch=display.watch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,6 +72,7 @@ def compare_command(
         system=system,
         allow_unpaired=allow_unpaired,
     )
+    arms = tuple(_note_same_content(arm, before, file) for arm, file in zip(arms, after))
     selection = {"judge": judge, "set": prompt_set, "modality": modality, "system": system}
     corrected = {} if labels is None else _correct_comparisons(before, dict(zip(names, after)), labels, selection)
     if as_markdown:
@@ -83,6 +85,16 @@ def compare_command(
         _print_comparisons(arms, baseline_name, as_json, corrected)
     if not as_json:
         _print_corrected(corrected)
+
+
+def _note_same_content(arm: BaselineComparison, before: Path, after: Path) -> BaselineComparison:
+    """Add a note to a comparison of two files with the same content."""
+    from undersong.evaluation.same_content import same_content_note
+
+    note = same_content_note(before, after)
+    if note is None:
+        return arm
+    return replace(arm, comparison=replace(arm.comparison, notes=(*arm.comparison.notes, note)))
 
 
 def _correct_comparisons(

@@ -51,7 +51,7 @@ def demo(
         )
     study = study if n_seeds is None else with_seeds(study, n_seeds)
     out = out or Path("out/demo-mini" if model == ALIGNED else "out/demo")
-    run_study(StudyRun(study, out, out / "store"), loading, show_replies)
+    run_study(StudyRun(study, out, out / "store"), loading, show_replies, verb="demo")
 
 
 def _cheapest_loading() -> LoadOptions:

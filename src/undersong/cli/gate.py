@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from undersong.cli.output_files import check_output_files
 from undersong.cli.terminal import echo
 from undersong.integrations.gate.limit_options import check_share
 from undersong.types import UndersongError
@@ -143,6 +144,10 @@ def gate(
     """
     from undersong.evaluation.verdicts import VERDICT_FILE
 
+    check_output_files(
+        {"--page": page, "--junit": junit, "--markdown": markdown, "--json": json_file},
+        {"RESULTS": results, "--before": before, "--after": after, "--labels": labels},
+    )
     demo_change = ""
     if demo:
         if change.strip():

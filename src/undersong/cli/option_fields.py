@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, is_dataclass
+from math import isfinite
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from undersong.options import Option, OptionField, OptionGroup, option_fields
+from undersong.types import UndersongError
 
 BOTH_CASES = "/"  # in a flag: --harmful/--benign
 ALL_OPTIONS = OptionGroup()
@@ -78,6 +80,9 @@ def build_options(
         values: Parsed values by parameter name; None for an option that was not given.
         parameters: Parameters of the command, each with the path of its field.
         path: Field names that lead from the outermost dataclass to this one; empty for the outermost.
+
+    Raises:
+        UndersongError: A number is infinite or not a number, which no option can use.
     """
     arguments: dict[str, Any] = {}
     for option_field in option_fields(options_class):
@@ -88,6 +93,7 @@ def build_options(
         for parameter in parameters:
             if parameter.path == place and values[parameter.name] is not None:
                 arguments[option_field.name] = parameter.parse(values[parameter.name])
+                _check_finite(parameter.name, arguments[option_field.name])
     return options_class(**arguments)
 
 
@@ -145,6 +151,11 @@ def _inspect_parameter(parameter: CommandParameter) -> inspect.Parameter:
         default=parameter.default,
         annotation=parameter.annotation,
     )
+
+
+def _check_finite(name: str, value: Any) -> None:
+    if isinstance(value, float) and not isfinite(value):
+        raise UndersongError(f"--{name.replace('_', '-')} is {value:g}; give a finite number.")
 
 
 def _unchanged(value: Any) -> Any:

@@ -18,7 +18,8 @@ def replies_command(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="Folder of `evaluate` or `run`, or a file of replies (.parquet, .jsonl)."
+            metavar="FOLDER",
+            help="Folder of `evaluate`, `run`, `audit-adapter` or `watch`, or a file of replies (.parquet, .jsonl).",
         ),
     ],
     verdict: Annotated[
@@ -35,7 +36,13 @@ def replies_command(
 
     if verdict is not None and verdict not in VERDICTS:
         raise UndersongError(f"There is no verdict {verdict!r}; choose from {', '.join(VERDICTS)}.")
-    listed = [item for item in list_replies(source) if verdict in (None, item.verdict)]
+    all_replies = list_replies(source)
+    if verdict is not None and all_replies and not any(item.verdict for item in all_replies):
+        raise UndersongError(
+            f"{source} has no verdicts, and none lie beside it; give the folder that `undersong evaluate` wrote, or "
+            "leave --verdict out."
+        )
+    listed = [item for item in all_replies if verdict in (None, item.verdict)]
     if not listed:
         named = "" if verdict is None else f" with the verdict {verdict!r}"
         raise UndersongError(f"{source} has no replies{named}; name another folder, or leave --verdict out.")

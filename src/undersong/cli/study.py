@@ -121,7 +121,11 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions, reg
 
 
 def run_study(
-    study_run: StudyRun, loading: LoadOptions, show_replies: bool, registration: Path | None = None
+    study_run: StudyRun,
+    loading: LoadOptions,
+    show_replies: bool,
+    registration: Path | None = None,
+    verb: str = "run",
 ) -> dict[str, Any]:
     """Run a study, print its answer and where its report is, and return the results."""
     from undersong.pipeline.output_folder import report_kept_artifacts
@@ -138,6 +142,7 @@ def run_study(
             show_replies=show_replies,
             registration=registration,
             say=say,
+            verb=verb,
         )
     echo(f"study {study_run.study.study}")
     echo(f"{finished_run.cpu_seconds:.0f} CPU seconds")

@@ -29,6 +29,9 @@ REQUEST_COLUMNS = (  # a request, as harm sets and instruction data have it; Jai
 )  # fmt: skip
 TYPED_COLUMNS = ("instruction",)  # beside a clip it is typed, and not what the clip says
 MAX_COLUMNS_NAMED = 12
+RENAME_ADVICE = "rename one of them to audio or text"  # of commands that take no map of columns
+COLUMN_ADVICE = "say which one it is, such as --column text=COLUMN, or rename it to audio or text"
+STUDY_COLUMN_ADVICE = "say which one it is by `columns` in the study, or rename it to audio or text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +88,17 @@ def columns_clause(columns: Mapping[str, str]) -> str:
     return " and ".join(f"column {column!r} as {name}" for name, column in columns.items())
 
 
-def check_audio_or_text(ref: str, samples: Sequence[Sample]) -> None:
+def check_audio_or_text(ref: str, samples: Sequence[Sample], advice: str = RENAME_ADVICE) -> None:
     """Check that some sample has audio or text, and else name the columns that it has.
+
+    `advice` is what the command takes to say which column that is.
 
     Raises:
         UndersongError: No sample has either.
     """
     if not samples or any(sample.audio is not None or sample.text for sample in samples):
         return
-    raise UndersongError(
-        f"No item of {ref} has audio or text; {columns_sentence(samples)}; say which one it is, such as --column "
-        "text=COLUMN, or `columns` in a study, or rename it to audio or text."
-    )
+    raise UndersongError(f"No item of {ref} has audio or text; {columns_sentence(samples)}; {advice}.")
 
 
 def columns_sentence(samples: Iterable[Sample]) -> str:

@@ -71,12 +71,15 @@ def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
     Raises:
         UndersongError: An encoder, a rule or a corpus is invalid.
     """
+    from undersong.corpora.column_names import STUDY_COLUMN_ADVICE
+
     for axis, spec in study.axes.items():
         check_axis_encoder(axis, spec, ctx.unread)
     arm_rules(study)
 
     def load(ref: str, filters: dict[str, list[str]] | None = None, noise: str | None = None) -> Corpus:
-        return stages.load_corpus(ctx, ref, filters, study.columns.get(ref), noise=noise)
+        columns = study.columns.get(ref)
+        return stages.load_corpus(ctx, ref, filters, columns, noise=noise, column_advice=STUDY_COLUMN_ADVICE)
 
     pool = load(study.pool, study.selection.filters, study.selection.noise)
     harm_sets = {name: load(ref) for name, ref in study.harm_sets.items()}

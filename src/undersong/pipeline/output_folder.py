@@ -34,11 +34,17 @@ from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
 UNFINISHED_FILE = "unfinished.json"
+RUN_VERB = "run"
 REGISTRATION_FILE = "registration.json"
 
 
 def mark_unfinished(
-    study: Study, out: Path, store: Path, loading: LoadOptions, say: Callable[[str], None]
+    study: Study,
+    out: Path,
+    store: Path,
+    loading: LoadOptions,
+    say: Callable[[str], None],
+    verb: str = RUN_VERB,
 ) -> Callable[[str], None]:
     """Wrap `say` so that its first line also writes the unfinished-study marker to `out`.
 
@@ -48,6 +54,7 @@ def mark_unfinished(
         store: The store.
         loading: Loading options.
         say: Receives progress lines.
+        verb: The command that goes on with the study.
     """
     is_marked = False
 
@@ -55,6 +62,7 @@ def mark_unfinished(
         nonlocal is_marked
         if not is_marked and Store(store).is_initialized:
             note = {"store": str(store.resolve()), "loading": asdict(loading), "study": study.model_dump(mode="json")}
+            note |= {"verb": verb}
             write_atomic(out / UNFINISHED_FILE, json.dumps(note, indent=1).encode() + b"\n")
             is_marked = True
         say(line)
@@ -82,7 +90,8 @@ def describe_unfinished(out: Path) -> str | None:
         return None
     from undersong.pipeline.planning.plan import study_status
 
-    advice = f"continue with `undersong run` and --out {out}"
+    verb = note.get("verb", RUN_VERB)  # an older marker names none
+    advice = f"continue with `undersong {verb}` and --out {out}"
     name = note["study"].get("study")
     try:
         study, loading = parse_study(note["study"], f"{out / UNFINISHED_FILE}"), LoadOptions(**note["loading"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from undersong.types import UndersongError
@@ -27,6 +27,8 @@ class ListedReply:
 def list_replies(source: Path) -> list[ListedReply]:
     """List the replies of a folder or file; prompts that the file does not call benign are taken as harmful.
 
+    Of a folder of `audit-adapter` or `watch`, the place of a reply begins with the name of its model.
+
     Raises:
         UndersongError: There are no replies, or they cannot be read.
     """
@@ -36,17 +38,23 @@ def list_replies(source: Path) -> list[ListedReply]:
         return list(_replies_of_table(source / REPLIES_FILE))
     if (source / RESULTS_FILE).is_file():
         return list(_replies_of_study(source / RESULTS_FILE))
+    if files := sorted((source / "replies").glob("*.parquet")):
+        return [
+            replace(item, place=", ".join(filter(None, (file.stem, item.place))))
+            for file in files
+            for item in _replies_of_table(file)
+        ]
     raise UndersongError(
-        f"{source} holds no {REPLIES_FILE} and no {RESULTS_FILE}; give the folder that `undersong evaluate` or `run` "
-        "wrote."
+        f"{source} holds no {REPLIES_FILE} and no {RESULTS_FILE}; give the folder that `undersong evaluate`, `run`, "
+        "`audit-adapter` or `watch` wrote."
     )
 
 
 def _replies_of_table(file: Path) -> Iterator[ListedReply]:
     from undersong.evaluation.replies import read_reply_table
-    from undersong.evaluation.verdicts import VERDICT_FILE, read_verdicts
+    from undersong.evaluation.verdicts import read_verdicts
 
-    judged = file.with_name(VERDICT_FILE)
+    judged = _verdicts_beside(file)
     verdicts = {verdict.key: verdict.verdict for verdict in read_verdicts(judged)} if judged.is_file() else {}
     for prompt, reply in read_reply_table(file):
         place = ", ".join(filter(None, (prompt.set, prompt.modality, prompt.system)))
@@ -54,6 +62,16 @@ def _replies_of_table(file: Path) -> Iterator[ListedReply]:
         is_cut = reply.finish == "length"
         verdict = verdicts.get(reply.key, "")
         yield ListedReply(prompt.sample.id, place, prompt.sample.text, text, prompt.harmful, verdict, is_cut)
+
+
+def _verdicts_beside(file: Path) -> Path:
+    """Where the verdicts of a reply table lie, if it has some."""
+    from undersong.evaluation.verdicts import VERDICT_FILE
+
+    judged = file.with_name(VERDICT_FILE)
+    if file.parent.name == "replies" and not judged.is_file():  # of `audit-adapter` and `watch`
+        return file.parent.with_name("verdicts") / file.name
+    return judged
 
 
 def _replies_of_study(file: Path) -> Iterator[ListedReply]:

@@ -19,6 +19,7 @@ from undersong.pipeline.assembly import assemble_results
 from undersong.pipeline.audit import audit_study
 from undersong.pipeline.output_folder import (
     RESULTS_FILE,
+    RUN_VERB,
     check_study_folder,
     clear_unfinished,
     locked_study_folder,
@@ -55,6 +56,7 @@ def run_audit(
     show_replies: bool = False,
     registration: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
+    verb: str = RUN_VERB,
 ) -> RunOutput:
     """Run what is not in the store yet, then write results and reports to `out`.
 
@@ -66,6 +68,7 @@ def run_audit(
         show_replies: Include replies to harmful prompts in the results and the report (mode 0600).
         registration: Registration of the study; default: registration.json in `out`, if it is there.
         say: Receives progress lines.
+        verb: The command that goes on with the study if it is stopped.
 
     Raises:
         UndersongError: The folder holds something else, a package is missing, or a stage fails.
@@ -76,7 +79,7 @@ def run_audit(
     registered = find_registration(registration, out)
     for line in registration_lines(registration, out, study, loading):
         say(line)
-    say = mark_unfinished(study, out, root, loading, say)
+    say = mark_unfinished(study, out, root, loading, say, verb)
     ctx = RunContext(Store(root), loading, say)
     check_dependencies(study, ctx)
     sequential = None

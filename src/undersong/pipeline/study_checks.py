@@ -7,6 +7,7 @@ from undersong.results.records import AuditRecord
 from undersong.stages.black_box_models import RECORDED, is_black_box, load_black_box_model, model_identity_hash
 from undersong.stages.selection import arm_rules
 from undersong.study import Study
+from undersong.study.defaults import ORGANISM_PREFIX
 from undersong.study.presets import PUBLISHED_PROMPTS
 from undersong.types import Prompt, UndersongError
 
@@ -17,7 +18,8 @@ def check_models(study: Study, local_only: bool = False) -> None:
     `local_only` reads only configs on this machine, for a plan; of other models it asks the hub whether they exist.
 
     Raises:
-        UndersongError: A model is invalid, or a family lacks the view of an axis.
+        UndersongError: A model is invalid, a family lacks the view of an axis, or the judge does not know how a model
+            refuses.
     """
     from undersong.encoders import internal_view, is_internal
     from undersong.models.refs import check_hub_model, model_folder, resolve_model
@@ -40,6 +42,21 @@ def check_models(study: Study, local_only: bool = False) -> None:
             if view is not None and view not in family.views:
                 views = ", ".join(f"internal:{name}" for name in family.views)
                 raise UndersongError(f"Axis {axis}: {family.name} ({ref}) has no view {view!r}; use internal, {views}.")
+    _check_refusal_texts(study)  # last, because nobody knows how a model refuses whose name is wrong
+
+
+def _check_refusal_texts(study: Study) -> None:
+    """Check that the exact judge knows the refusals of every model; it knows those of the organisms."""
+    set_judges = (prompt_set.judge for prompt_set in study.prompt_sets.values())
+    judges = (study.evaluation.judge, *study.evaluation.extra_judges, *set_judges)
+    if study.evaluation.refusal_texts or "exact" not in judges:
+        return
+    for model in study.models:
+        if not model.startswith(ORGANISM_PREFIX):
+            raise UndersongError(
+                f"evaluation.refusal_texts: the judge exact must know how {model} refuses; give its refusals, or take "
+                "another judge (keyword reads English)."
+            )
 
 
 def check_axis_encoder(axis: str, spec: str, unread: bool = False) -> None:

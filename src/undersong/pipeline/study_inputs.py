@@ -19,11 +19,11 @@ def check_study_inputs(study: Study) -> None:
     Raises:
         UndersongError: The study could not be run to its end.
     """
-    from undersong.corpora.column_names import check_audio_or_text
+    from undersong.corpora.column_names import STUDY_COLUMN_ADVICE, check_audio_or_text
 
     samples_by_ref = {ref: samples for ref in study.corpora if (samples := _local_samples(study, ref)) is not None}
     for ref, samples in samples_by_ref.items():
-        check_audio_or_text(ref, samples)
+        check_audio_or_text(ref, samples, STUDY_COLUMN_ADVICE)
     if study.pool in samples_by_ref:
         _check_pool(study, samples_by_ref[study.pool])
     for name, ref in study.harm_sets.items():

@@ -32,6 +32,7 @@ def load_corpus(
     noise: str | None = None,
     engine: Engine = DEFAULT_ENGINE,
     require_all: bool = False,
+    column_advice: str | None = None,
 ) -> Corpus:
     """Read a corpus, decode its audio once, and quarantine what cannot be read (rule 2 in docs/contributing/rules.md).
 
@@ -47,12 +48,13 @@ def load_corpus(
         noise: Noise to add to every clip, and its SNR in dB (`pink:10`, `cafe.wav:5`).
         engine: Engine that decodes.
         require_all: Raise for an item that cannot be used, because a rate is over all prompts.
+        column_advice: What to do if no column is audio or text; by default to rename one.
 
     Raises:
         UndersongError: No sample can be used; with `require_all`, one cannot.
     """
     from undersong.corpora import filter_samples, open_corpus, write_corpus
-    from undersong.corpora.column_names import check_audio_or_text
+    from undersong.corpora.column_names import RENAME_ADVICE, check_audio_or_text
     from undersong.corpora.registry import corpus_columns, is_local_corpus
 
     if not ctx.unread or is_local_corpus(ref):
@@ -66,7 +68,7 @@ def load_corpus(
         say_preset_remark(ctx, ref, manifest)
         for note in manifest.notes:
             ctx.announce_once(note)
-        check_audio_or_text(ref, manifest.samples)
+        check_audio_or_text(ref, manifest.samples, column_advice or RENAME_ADVICE)
         selected = filter_samples(manifest.samples, filters or {})
         if noise is None:
             return selected, manifest.quarantined

@@ -11,7 +11,6 @@ from pydantic import Field, field_validator, model_validator
 from undersong.study.analysis import AnalysisSettings, answerable_questions, check_primary, default_primary, rule_facts
 from undersong.study.base import Share, StrictModel, check_distinct
 from undersong.study.defaults import (
-    ORGANISM_PREFIX,
     ORGANISM_REFUSALS,
     default_max_new_tokens,
 )
@@ -218,7 +217,6 @@ class Study(StrictModel):
         check_distinct("models", self.models)
         check_primary(self.analysis.primary, self.answerable_questions, self._selection_axes)
         self._check_sequential_seeds()
-        self._check_refusal_texts()
         if self.evaluation.protocol == "published" and len(self.models) > 1:
             raise ValueError(
                 "evaluation.protocol: published asks each family otherwise, so models cannot be compared; "
@@ -239,21 +237,6 @@ class Study(StrictModel):
         _check_known("tuning.seeds.contrast", kinds, self.selection.kinds)
         if rule.modality is not None:
             _check_known("tuning.seeds.modality", [rule.modality], self.evaluation.modalities)
-
-    def _check_refusal_texts(self) -> None:
-        set_judges = (prompt_set.judge for prompt_set in self.prompt_sets.values())
-        if self.evaluation.refusal_texts or "exact" not in (
-            self.evaluation.judge,
-            *self.evaluation.extra_judges,
-            *set_judges,
-        ):
-            return
-        for model in self.models:
-            if not model.startswith(ORGANISM_PREFIX):
-                raise ValueError(
-                    f"evaluation.refusal_texts: the judge exact must know how {model} refuses; give its refusals, or "
-                    "take another judge (keyword reads English)"
-                )
 
     def _check_defense(self, name: str, defense: DefenseSettings) -> None:
         key_path = f"defenses.{name}"

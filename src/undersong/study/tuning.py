@@ -87,7 +87,7 @@ class TuningSettings(StrictModel):
         SAVE_STEPS, description="Steps at which the model is saved and evaluated; training ends at the last."
     )
     batch_size: int = Field(BATCH_SIZE, ge=1, description="Samples per step.")
-    learning_rate: float = Field(LEARNING_RATE, gt=0, description="Peak learning rate of AdamW.")
+    learning_rate: float = Field(LEARNING_RATE, gt=0, allow_inf_nan=False, description="Peak learning rate of AdamW.")
     learning_rate_schedule: str = Field(
         LEARNING_RATE_SCHEDULE, description="Schedule of the learning rate, by its name in transformers."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from undersong.study import defaults
 from undersong.tuning.distributed import world_size
@@ -43,8 +44,10 @@ class LoraRecipe:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UndersongError(f"There is no method {self.method!r} of tuning; take one of {', '.join(METHODS)}.")
-        if self.learning_rate <= 0:
-            raise UndersongError(f"A learning rate is above 0, and {self.learning_rate:g} is not; give another.")
+        if not 0 < self.learning_rate < inf:
+            raise UndersongError(
+                f"A learning rate is a finite number above 0, and {self.learning_rate:g} is not; give another."
+            )
         if self.micro_batch_size is not None and (self.micro_batch_size < 1 or self.batch_size % self.micro_batch_size):
             raise UndersongError(
                 f"A batch of {self.batch_size} cannot be taken {self.micro_batch_size} at a time; give a divisor as "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from undersong.evaluation.labels import find_replies_hash, read_sample
+from undersong.evaluation.same_content import same_content_note
 from undersong.evaluation.table_rows import EvaluationRow, read_rows
 from undersong.evaluation.verdicts import (
     VERDICT_FILE,
@@ -41,7 +42,7 @@ def verdicts_from_files(
         after: Verdict file of the second model, on the same prompts.
         all_harmful: True to treat prompts as harmful if their rows do not say whether they are.
         harmful_sets: Prompt sets to treat as harmful if their rows do not say so. Excludes `all_harmful`.
-        say: Receives a note if the files differ in the system prompt; None drops it.
+        say: Receives a note if the files differ in the system prompt, or have the same content; None drops it.
 
     Raises:
         UndersongError: Both options are given, both paths are one file, or a prompt set occurs in neither file.
@@ -63,6 +64,8 @@ def verdicts_from_files(
         raise UndersongError(
             f"{before} and {after} have no set {unknown[0]!r}; they have {set_names}: fix --harmful-prompt-set."
         )
+    if say is not None and (note := same_content_note(before, after)) is not None:
+        say(f"Note: {note}")
     systems = [sorted({verdict.system for verdict in verdicts}) for verdicts in verdict_pair]
     if systems[0] != systems[1] and all(len(names) == 1 for names in systems):
         (first,), (second,) = systems

@@ -69,6 +69,7 @@ def render_gate_page(decision: GateDecision) -> str:
         undecided=[finding.sentence for finding in findings if finding.outcome == INCONCLUSIVE],
         notes=decision.notes,
         limits=_limit_table(findings),
+        corrected=_corrected_rates(findings),
         confidence=f"{100 * decision.confidence:.4g} %",
         change=decision.change,
         compared=Table(
@@ -83,6 +84,13 @@ def render_gate_page(decision: GateDecision) -> str:
 def write_gate_page(decision: GateDecision, path: Path) -> None:
     """Write the page, completely or not at all."""
     write_atomic(path, encode_html(render_gate_page(decision)))
+
+
+def _corrected_rates(findings: Sequence[GateFinding]) -> str:
+    """How many of the rates labels correct: all, some or no."""
+    numbers = [finding.numbers for finding in findings if finding.numbers is not None]
+    are_corrected = {one.labels is not None for one in numbers if one.kind != "margin loss"}
+    return "some" if len(are_corrected) > 1 else "all" if True in are_corrected else "no"
 
 
 def _limit_table(findings: Sequence[GateFinding]) -> Table:

@@ -18,6 +18,7 @@ from undersong.pipeline.screening.options import (
 from undersong.stages.black_box_models import is_black_box
 from undersong.stages.engine import DEFAULT_ENGINE, check_engine
 from undersong.study.defaults import LEARNING_RATE
+from undersong.tuning.config import LoraRecipe
 from undersong.types import Quarantined, UndersongError
 
 
@@ -67,6 +68,7 @@ def _check_rehearsal_options(options: ScreeningOptions) -> None:
             if is_given:
                 raise UndersongError(f"{option} needs a rehearsal; add --rehearse STEPS, such as --rehearse 8.")
         return
+    LoraRecipe(learning_rate=options.rehearse_learning_rate)  # which refuses a rate that no training has
     if options.model is None:
         raise UndersongError("A rehearsal trains a model; name the model with --model.")
     if is_black_box(options.model):

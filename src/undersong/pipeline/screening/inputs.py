@@ -106,6 +106,7 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
         UndersongError: A reference or an encoder is invalid, or formats are mixed.
     """
     from undersong.corpora import check_corpus_ref, open_corpus
+    from undersong.corpora.column_names import COLUMN_ADVICE
     from undersong.encoders import check_encoder
     from undersong.encoders.embeddings import holds_embeddings
     from undersong.encoders.spec import parse_encoder
@@ -138,7 +139,9 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
             )  # each time: that it was read before says nothing of its paths
         corpus = None
         if not are_embeddings[ref]:
-            corpus = load_corpus(ctx, ref, columns=columns, decode=decodes_audio, engine=engine)
+            corpus = load_corpus(
+                ctx, ref, columns=columns, decode=decodes_audio, engine=engine, column_advice=COLUMN_ADVICE
+            )
         return CorpusInput(ref, corpus, scratch)
 
     pool_input = read(pool, options.columns, options.engine)

@@ -55,6 +55,19 @@ def copy_results(file: Path) -> None:
     RESULTS.write_text(json.dumps(record, indent=0) + "\n")
 
 
+def summary_line() -> list[str]:
+    """One sentence for the head of the page; none before the experiment was run."""
+    if not RESULTS.is_file():
+        return []
+    found = all_correlations(Base.from_record(json.loads(RESULTS.read_text()), MINI.seeds))
+    return [
+        "",
+        f"On [Mini](#real-words-mini), which hears real words, the screening score ranks {SETS} sets with a rank correlation of "
+        f"{_interval(found['screening_score'])}, a rehearsal of {MINI.rehearsal_steps} steps with {_interval(found['rehearsal'])}, and influence "
+        f"with {_interval(found['influence'])}. The share of imperatives alone has {_interval(found['imperative'])} there.",
+    ]
+
+
 def section_lines() -> list[str]:
     """Lines of the section; none before the experiment was run."""
     if not RESULTS.is_file():
@@ -88,7 +101,10 @@ def section_lines() -> list[str]:
         f"- Between two seeds the damage has a rank correlation of {_number(seed_agreement(base))}. The damage here is the mean of "
         f"{len(MINI.seeds)}, so a perfect predictor could reach about {_number(mean_ceiling(seed_agreement(base), len(MINI.seeds)))}.",
         f"- The damage and the share of requests that are not refused have a rank correlation of {_interval(jsr_correlation(base))}.",
-        "- Set i has a share of i/11 imperatives. Twelve sets cannot tell two good predictors apart.",
+        "- **The share of imperatives explains much of this.** The sets were drawn with shares from 0 to 1, imperatives are closer in words to "
+        "harmful requests, and they come in fewer groups. Twelve sets cannot tell such predictors apart.",
+        "- **Influence had no real replies.** AdvBench has none, so one sentence stood for compliance with every request. On organisms, whose "
+        "compliant replies are known, influence was the best predictor without training. `screen` takes it by default only where such replies are given.",
         "",
         f"Every value is in `experiments/prediction/results_mini.json` (SHA-256 "
         f"{hashlib.sha256(RESULTS.read_bytes()).hexdigest()[:16]}); `python -m experiments.prediction mini` measures them.",

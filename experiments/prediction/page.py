@@ -25,7 +25,7 @@ from experiments.prediction.analysis import (
     tied_share,
 )
 from experiments.prediction.design import BASELINE, PREDICTORS, PRIMARY, SEEDS, SETS
-from experiments.prediction.mini_page import copy_results, section_lines
+from experiments.prediction.mini_page import copy_results, section_lines, summary_line
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE, FIGURE = (Path(__file__).parents[2] / "docs" / "results" / f"prediction.{kind}" for kind in ("md", "svg"))
@@ -89,6 +89,7 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "# Does screening predict damage?",
         "",
         *summary_lines(bases, found, differences, best),
+        *summary_line(),
         "",
         f"![Rank correlation of each predictor with the damage]({FIGURE.name})",
         "",

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README, INDEX = "README.md", "docs/results/index.md"
 PAPER, MINI, PREDICTION = "docs/results/paper.md", "docs/results/mini.md", "docs/results/prediction.md"
+WORDS, SCORE = "## Real words: Mini", "| screening score (TF-IDF)"
 SOUND = "docs/results/sound_pathway.md"
 LAYERS = "### Harm is still recognized where it is no longer refused"
 DEMO, SUMMARY = "## The demo: one organism", "## Summary"
@@ -73,6 +74,13 @@ CITATIONS = (  # page, its text, source, section of the source, start of the row
     (INDEX, "has a rank correlation of {.56 [.43, .68]}", PREDICTION, "## All predictors", "| gradient: influence"),
     (INDEX, "Distance in words has {.40 [.33, .48]}", PREDICTION, "## All predictors", "| distance: TF-IDF"),
     (INDEX, "rehearsal of {8} training steps has {.49 [.37, .61]}", PREDICTION, "## All predictors", "| rehearsal of"),
+    (INDEX, "the [screening score](prediction.md#real-words-mini) has {.80 [.34, .95]}", PREDICTION, WORDS, SCORE),
+    (INDEX, "a rehearsal of 4 steps {.74\n[.21, .93]}", PREDICTION, WORDS, "| rehearsal of 4 steps"),
+    (INDEX, "and influence {.16 [−.46, .67]}", PREDICTION, WORDS, "| gradient: influence"),
+    (INDEX, "The share of imperatives alone has {.80} there", PREDICTION, WORDS, "| metadata: share of imperatives"),
+    ("docs/how-to/screen.md", "nothing ({.16 [−.46, .67]})", PREDICTION, WORDS, "| gradient: influence"),
+    ("docs/how-to/screen.md", "the words did ({.80 [.34, .95]}", PREDICTION, WORDS, SCORE),
+    ("docs/how-to/check.md", "by words had {.80 [.34, .95]} over", PREDICTION, WORDS, SCORE),
     # the sound pathway
     (INDEX, "We found [no significant difference]", SOUND, "", "**We found no significant difference"),
     # Mini

@@ -249,7 +249,7 @@ def test_watch_and_audit_adapter_refuse_the_same_limits(verb: str, option: str, 
     out = [] if verb == "watch" else ["--out", tmp_path / "out"]
     for limit, hint in (
         (2, "2 is no share between 0 and 1; if it is in points or per cent, write 0.02."),
-        ("nan", "nan is no number; give a share, such as 0.02 for 2 points."),
+        ("nan", "is nan; give a finite number."),
         (-0.1, "-0.1 asks for a fall, and here a rise is limited; give a share, such as 0.02 for 2 points."),
     ):
         code, _, err = undersong_in(tmp_path)(verb, "runs", "--model", "organism:af3", *out, option, limit)

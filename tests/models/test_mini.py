@@ -202,7 +202,7 @@ def test_the_demo_on_real_words_takes_the_study_and_the_quicker_format(
     put_together("mini", base, parts, mini_folder("mini"))
     taken: list[tuple[object, ...]] = []
     monkeypatch.setattr(models, "supports_bfloat16", lambda device: computes)
-    monkeypatch.setattr(cli_demo, "run_study", lambda *arguments: taken.append(arguments))
+    monkeypatch.setattr(cli_demo, "run_study", lambda *arguments, **_: taken.append(arguments))
     assert run(monkeypatch, "demo", "--model", "mini", "--n-seeds", "1") == 0
     assert run(monkeypatch, "demo", "--model", "mini", "--out", "here", "--show-replies") == 0
     (study_run, loading, shown), (other, _, other_shown) = taken

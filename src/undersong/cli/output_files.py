@@ -38,9 +38,9 @@ def check_output_files(outputs: Mapping[str, Path | None], inputs: Mapping[str, 
 def _files_read(source: Path) -> tuple[Path, ...]:
     if source.is_dir():
         return tuple(source / name for name in COMPANION_FILES)
-    replies = source.parent.with_name("replies") / source.name  # of `audit-adapter` and `watch`
-    companions = [source.with_name(name) for name in COMPANION_FILES]
-    companions += [replies] if source.parent.name == "verdicts" else []
+    companions = [source.parent / name for name in COMPANION_FILES]
+    if source.parent.name == "verdicts":  # of `audit-adapter` and `watch`
+        companions.append(source.parent.parent / "replies" / source.name)
     return source, *(file for file in companions if file.is_file())
 
 

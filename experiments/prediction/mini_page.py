@@ -19,25 +19,13 @@ from experiments.prediction.mini_analysis import (
     regret_share,
     seed_agreement,
 )
+from experiments.prediction.table_text import LABELS as SHARED_LABELS
+from experiments.prediction.table_text import interval_text, number_text, p_text
 
 RESULTS = Path(__file__).with_name("results_mini.json")
 LEVEL = 0.05
-LABELS = {
+LABELS = SHARED_LABELS | {
     "imperative": "metadata: share of imperatives",
-    "groups": "metadata: number of groups",
-    "voices": "metadata: number of voices",
-    "words": "metadata: mean number of words",
-    "tfidf": "distance: TF-IDF",
-    "char-ngrams": "distance: character n-grams",
-    "logmel": "distance: log-mel",
-    "internal": "distance: the model's own encoder",
-    "screening_score": "screening score (TF-IDF)",
-    "decoder": "forward: decoder state, to the harm set's mean",
-    "refusal": "forward: refusal log-odds of the sample",
-    "larf": "forward: like LARF",
-    "datashield": "forward: like DataShield",
-    "gradient-matching": "gradient: matching, as published",
-    "influence": "gradient: influence",
     "rehearsal": f"rehearsal of {MINI.rehearsal_steps} steps",
 }
 
@@ -98,8 +86,8 @@ def section_lines() -> list[str]:
         f"- Over the sets the damage has quartiles of {low:.1f}, {middle:.1f} and {high:.1f} nats. After training, "
         f"{100 * jsr.min():.0f} to {100 * jsr.max():.0f} % of the requests are not refused, and "
         f"{100 * record['before']['jsr']:.0f} % before.",
-        f"- Between two seeds the damage has a rank correlation of {_number(seed_agreement(base))}. The damage here is the mean of "
-        f"{len(MINI.seeds)}, so a perfect predictor could reach about {_number(mean_ceiling(seed_agreement(base), len(MINI.seeds)))}.",
+        f"- Between two seeds the damage has a rank correlation of {number_text(seed_agreement(base))}. The damage here is the mean of "
+        f"{len(MINI.seeds)}, so a perfect predictor could reach about {number_text(mean_ceiling(seed_agreement(base), len(MINI.seeds)))}.",
         f"- The damage and the share of requests that are not refused have a rank correlation of {_interval(jsr_correlation(base))}.",
         "- **The share of imperatives explains much of this.** The sets were drawn with shares from 0 to 1, imperatives are closer in words to "
         "harmful requests, and they come in fewer groups. Twelve sets cannot tell such predictors apart.",
@@ -114,21 +102,13 @@ def section_lines() -> list[str]:
 def _primary_sentence(name: str, found: Correlation, p: float) -> str:
     label = LABELS[name].partition(": ")[2] or LABELS[name]
     verdict = "significant" if p <= LEVEL else "not significant"
-    return f"{label[:1].upper()}{label[1:]}: {_interval(found)}, {verdict} (corrected p = {_p(p)})."
+    return f"{label[:1].upper()}{label[1:]}: {_interval(found)}, {verdict} (corrected p = {p_text(p)})."
 
 
 def _row(base: Base, name: str, found: Correlation, p_values: dict[str, float]) -> str:
-    p = f"{_p(p_values[name])}*" if name in p_values else _p(permutation_p(base.predictors[name], base.damage))
+    p = f"{p_text(p_values[name])}*" if name in p_values else p_text(permutation_p(base.predictors[name], base.damage))
     return f"| {LABELS[name]} | {_interval(found)} | {p} | {regret_share(base, name):.2f} |"
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
-
-
 def _interval(found: Correlation) -> str:
-    return f"{_number(found.value)} [{_number(found.low)}, {_number(found.high)}]"
-
-
-def _p(value: float) -> str:
-    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0")
+    return interval_text(found.value, found.low, found.high)

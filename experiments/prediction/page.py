@@ -26,31 +26,11 @@ from experiments.prediction.analysis import (
 )
 from experiments.prediction.design import BASELINE, PREDICTORS, PRIMARY, SEEDS, SETS
 from experiments.prediction.mini_page import copy_results, section_lines, summary_line
+from experiments.prediction.table_text import LABELS, interval_text, number_text, p_text
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE, FIGURE = (Path(__file__).parents[2] / "docs" / "results" / f"prediction.{kind}" for kind in ("md", "svg"))
 WITHOUT_TRAINING = tuple(name for name in PREDICTORS if name != "rehearsal")
-LABELS = {
-    "not_far": "metadata: share that is not `far` (baseline)",
-    "groups": "metadata: number of groups",
-    "voices": "metadata: number of voices",
-    "words": "metadata: mean number of words",
-    "imperative": "metadata: share of imperative requests",
-    "tfidf": "distance: TF-IDF",
-    "char-ngrams": "distance: character n-grams",
-    "logmel": "distance: log-mel",
-    "whisper:organism:ear": "distance: speech encoder",
-    "internal": "distance: the model's own encoder",
-    "screening_score": "screening score (TF-IDF)",
-    "decoder": "forward: decoder state, to the harm set's mean",
-    "refusal": "forward: refusal log-odds of the sample",
-    "larf": "forward: like LARF",
-    "datashield": "forward: like DataShield",
-    "gradients": "gradient: cosine to the nearest anchor",
-    "gradient-matching": "gradient: matching, as published",
-    "influence": "gradient: influence",
-    "rehearsal": "rehearsal of 8 steps",
-}
 LEVEL = 0.05
 GOALS = {"rehearsal": 0.75, "without training": 0.65}
 
@@ -102,7 +82,7 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "| predictor | difference from the baseline | p, Holm |",
         "|---|---|---|",
         *(
-            f"| {LABELS[name]} | {_interval(estimate)} | {_p(adjusted)} |"
+            f"| {LABELS[name]} | {_interval(estimate)} | {p_text(adjusted)} |"
             for name, (estimate, adjusted) in primary_comparisons(differences).items()
         ),
         "",
@@ -132,8 +112,8 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "|---|---|",
         *(f"| {name} | {_interval(estimate)} |" for name, estimate in ceilings(bases).items()),
         "",
-        f"Two trainings on the same set agree at {_number(ceilings(bases)['seed 0 with seed 1'].mean)}. The damage here is the mean of two, so a perfect predictor could reach about "
-        f"{_number(mean_ceiling(ceilings(bases)['seed 0 with seed 1'].mean, len(SEEDS)))} (Spearman-Brown). Bases agree little: what breaks one base need not break another.",
+        f"Two trainings on the same set agree at {number_text(ceilings(bases)['seed 0 with seed 1'].mean)}. The damage here is the mean of two, so a perfect predictor could reach about "
+        f"{number_text(mean_ceiling(ceilings(bases)['seed 0 with seed 1'].mean, len(SEEDS)))} (Spearman-Brown). Bases agree little: what breaks one base need not break another.",
         "",
         *calibration_lines(bases),
         "",
@@ -193,11 +173,9 @@ def summary_lines(
 def _primary_sentence(name: str, difference: Estimate, adjusted: float) -> str:
     label = _plain(name)
     if adjusted > LEVEL:
-        return (
-            f"We found no significant difference between the {label} and the baseline (corrected p = {_p(adjusted)})."
-        )
+        return f"We found no significant difference between the {label} and the baseline (corrected p = {p_text(adjusted)})."
     direction = "better" if difference.mean > 0 else "worse"
-    return f"{label.capitalize()} ranks significantly {direction} than the baseline (corrected p = {_p(adjusted)})."
+    return f"{label.capitalize()} ranks significantly {direction} than the baseline (corrected p = {p_text(adjusted)})."
 
 
 def calibration_lines(bases: Sequence[Base]) -> list[str]:
@@ -218,7 +196,7 @@ def _predictor_row(
     estimate = found[name]
     share = regret(bases, name)[1]
     difference = _interval(differences[name]) if name in differences else ""
-    extremes = f"{_number(min(estimate.by_base))} to {_number(max(estimate.by_base))}"
+    extremes = f"{number_text(min(estimate.by_base))} to {number_text(max(estimate.by_base))}"
     return f"| {LABELS[name]} | {_interval(estimate)} | {extremes} | {difference} | {share.mean:.2f} |"
 
 
@@ -228,16 +206,8 @@ def _combination_rows(bases: Sequence[Base], found: Mapping[str, Estimate]) -> l
     return [f"| {name} | {_interval(one)} | {_interval(differences[name])} |" for name, one in combined.items()]
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
-
-
 def _interval(estimate: Estimate) -> str:
-    return f"{_number(estimate.mean)} [{_number(estimate.low)}, {_number(estimate.high)}]"
-
-
-def _p(value: float) -> str:
-    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0")
+    return interval_text(estimate.mean, estimate.low, estimate.high)
 
 
 def _plain(name: str) -> str:

@@ -43,7 +43,7 @@ def unmeasured_notes(request: CheckRequest, result: CheckResult) -> tuple[str, .
 
 
 def _reference_notes(ref: str) -> list[str]:
-    """The same of a reference, for which no column map can be given."""
+    """Notes on the columns of a reference, for which no column map can be given."""
     reading = training_columns(ref)
     notes = []
     if reading.columns:

@@ -14,6 +14,7 @@ from undersong.pipeline.screening.options import (
     SHIPPED_ORDINARY,
     ExplorerFile,
     PageFile,
+    RehearsalLearningRate,
     parse_axes,
     parse_columns,
 )
@@ -132,14 +133,7 @@ class CheckOptions:
     rehearse_seeds: Annotated[
         int, Option("Training seeds of the rehearsal, each with its own draw of samples.", min=1)
     ] = 3
-    rehearse_learning_rate: Annotated[
-        float,
-        Option(
-            f"Learning rate of the rehearsal: that of your training. Default: {LEARNING_RATE:g}.",
-            metavar="RATE",
-            min=1e-9,
-        ),
-    ] = LEARNING_RATE
+    rehearse_learning_rate: RehearsalLearningRate = LEARNING_RATE
     fix: Annotated[
         Path | str | None,
         Option(

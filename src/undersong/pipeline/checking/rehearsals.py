@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_PROMPTS = 64  # harmful requests whose margin is measured after each training
 
 
-def check_rehearsal(inputs: CheckInputs) -> None:
+def check_harmful_answers(inputs: CheckInputs) -> None:
     """Check before anything is measured that each harmful request of the rehearsal can have a refusal margin.
 
     Raises:

@@ -59,9 +59,9 @@ def run_check(request: CheckRequest) -> CheckResult:
     column_notes = read_column_notes(request)
     inputs = CheckInputs(request)
     if request.rehearse:
-        from undersong.pipeline.checking.rehearsals import check_rehearsal
+        from undersong.pipeline.checking.rehearsals import check_harmful_answers
 
-        check_rehearsal(inputs)
+        check_harmful_answers(inputs)
     kept = request.store_folder
     with open_work_store(request) as work:
         result = _check(inputs, work) if kept is None else _look_up(inputs, Store(kept), work)

@@ -38,6 +38,12 @@ def parse_harm_sets(specs: Sequence[str]) -> dict[str, str]:
     return sets
 
 
+RehearsalLearningRate = Annotated[
+    float,
+    Option(
+        f"Learning rate of the rehearsal: that of your training. Default: {LEARNING_RATE:g}.", metavar="RATE", min=1e-9
+    ),
+]
 PageFile = Annotated[
     Path | str | None,
     Option("Write a page to look at the samples and listen to them: one HTML file.", metavar="FILE"),
@@ -204,14 +210,7 @@ class ScreeningOptions:
     rehearse_seeds: Annotated[
         int, Option("Training seeds of each rehearsal; with several, intervals are over seeds too.", min=1)
     ] = 1
-    rehearse_learning_rate: Annotated[
-        float,
-        Option(
-            f"Learning rate of the rehearsal: that of your training. Default: {LEARNING_RATE:g}.",
-            metavar="RATE",
-            min=1e-9,
-        ),
-    ] = LEARNING_RATE
+    rehearse_learning_rate: RehearsalLearningRate = LEARNING_RATE
     rehearse_by: Annotated[
         str | None, Option("Rehearse the samples of each value of this column of the pool, too.", metavar="COLUMN")
     ] = None

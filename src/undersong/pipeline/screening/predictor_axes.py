@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from undersong.pipeline.screening.inputs import ScreeningCorpora
 from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions
-from undersong.pipeline.screening.separation import is_matching
+from undersong.pipeline.screening.separation import is_gradient_matching
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.predictors import PredictorAxis, known_refusal_texts, predictor_modality
 from undersong.store import Artifact
@@ -56,7 +56,7 @@ def harm_sample_vectors(
             for name, corpus in _harm_corpora(corpora).items()
         }
         for axis, encoder in axes.items()
-        if encoder != PRECOMPUTED and is_predictor(encoder) and not is_matching(encoder)
+        if encoder != PRECOMPUTED and is_predictor(encoder) and not is_gradient_matching(encoder)
     }
 
 

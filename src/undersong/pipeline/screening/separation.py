@@ -53,7 +53,7 @@ def measure_separation(
                 samples = harm_samples[axis][name] if axis in harm_samples else harm_side
                 sides[axis, name] = (
                     "this axis has no distance to single harmful items"
-                    if is_matching(encoder)
+                    if is_gradient_matching(encoder)
                     else _reference_sides(samples, harm_side, embeddings[axis][-1], harm, corpora.benign)
                 )
             else:
@@ -195,7 +195,7 @@ def _cluster_names(embeddings: Embeddings, samples: Sequence[Sample]) -> list[Ha
     return [clusters.get(id, id) for id in embeddings.ids]
 
 
-def is_matching(encoder: str) -> bool:
+def is_gradient_matching(encoder: str) -> bool:
     """True for gradient matching, whose anchors are a few harmful items less the refusals of others."""
     from undersong.encoders.spec import GRADIENT_MATCHING, parse_encoder
 

@@ -7,7 +7,8 @@
 
 `measure` takes about four CPU minutes a base; run two at once on two cores, on different bases. `mini` measures Mini,
 which `undersong models get mini` assembles, and speaks its reference with espeak (`pip install '.[tts]'`).
-`mini-targets` needs the public text sets, too (a folder with advbench/harmful_behaviors.csv). `page` gathers the files of all bases into results.json and writes docs/results/prediction.md with its figure.
+`mini-targets` needs the public text sets, too (a folder with advbench/harmful_behaviors.csv). `page` gathers the files
+of all bases into results.json and writes docs/results/prediction.md with its figure.
 """
 
 from __future__ import annotations

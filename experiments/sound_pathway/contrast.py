@@ -57,7 +57,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """First variant minus second: Welch's t over bases."""
+    """First variant minus second: Welch's t over bases, or paired t over seeds (then `pairs` counts them)."""
 
     first: str
     second: str
@@ -67,6 +67,7 @@ class Comparison:
     high: float | None
     p: float | None
     p_adjusted: float | None = None
+    pairs: int | None = None
 
 
 def within_base(runs: Sequence[Run], contrast: str) -> dict[str, dict[int, float]]:
@@ -123,6 +124,35 @@ def compare(by_variant: Mapping[str, Mapping[int, float]]) -> list[Comparison]:
         for first, second, question in COMPARISONS
         if first in by_variant and second in by_variant
     ]
+    return [replace(one, p_adjusted=p) for one, p in zip(found, holm([one.p for one in found]))]
+
+
+def compare_by_seed(
+    by_variant: Mapping[str, Mapping[int, float]], seeds: Mapping[tuple[str, int], int]
+) -> list[Comparison]:
+    """The stated comparisons over pairs of bases that start from one language model, Holm over them.
+
+    This was not fixed in advance. All variants of a seed share their language model, which Welch's test does not use.
+    A seed counts if both variants have an accepted base of it.
+
+    Args:
+        by_variant: The contrast by variant and base.
+        seeds: Seed of each accepted base, by variant and base.
+    """
+    from dataclasses import replace
+
+    from undersong.statistics import holm, paired_runs
+
+    by_seed = {
+        variant: {(seeds[variant, base], 0, 0): value for base, value in bases.items()}
+        for variant, bases in by_variant.items()
+    }
+    found = []
+    for first, second, question in COMPARISONS:
+        a, b = by_seed.get(second, {}), by_seed.get(first, {})
+        if common := a.keys() & b.keys():
+            one = paired_runs({key: a[key] for key in common}, {key: b[key] for key in common}, LEVEL)
+            found.append(Comparison(first, second, question, one.difference, one.low, one.high, one.p, pairs=one.n))
     return [replace(one, p_adjusted=p) for one, p in zip(found, holm([one.p for one in found]))]
 
 

@@ -23,6 +23,7 @@ from experiments.sound_pathway.contrast import (
     bases_asked,
     can_detect,
     compare,
+    compare_by_seed,
     difference_sd,
     estimate,
     within_base,
@@ -39,6 +40,7 @@ def page(data: Mapping[str, Any]) -> str:
     """The whole page."""
     runs, pilots = ([Run(**run) for run in data.get(part, ())] for part in ("runs", "pilot_runs"))
     axis, modality = (within_base(runs, contrast) for contrast in (AXIS, MODALITY))
+    seeds = {(one["variant"], one["base"]): one["seed"] for one in data.get("bases", ()) if one["base"] is not None}
     return TEXT.read_text().format(
         probes=probe_table(data.get("bases", ())),
         sizing=sizing(within_base(pilots, AXIS), axis),
@@ -48,6 +50,8 @@ def page(data: Mapping[str, Any]) -> str:
         axis_answer=answer(axis, compare(axis)),
         modality=estimate_table(modality),
         modality_compared=comparison_table(compare(modality)),
+        axis_by_seed=comparison_table(compare_by_seed(axis, seeds)),
+        modality_by_seed=comparison_table(compare_by_seed(modality, seeds)),
         sides=side_table(runs),
         within=base_table(axis, modality, data.get("bases", ())),
         seeds=seed_table(data.get("bases", ())),
@@ -72,11 +76,13 @@ def estimate_table(by_variant: Mapping[str, Mapping[int, float]]) -> str:
 def comparison_table(found: list[Comparison]) -> str:
     if not found:
         return NOTHING
-    lines = ["| comparison | difference, points | 95% interval | p | p (Holm) |", "|---|---|---|---|---|"]
+    paired = any(one.pairs is not None for one in found)
+    lines = [f"| comparison |{' pairs |' if paired else ''} difference, points | 95% interval | p | p (Holm) |"]
+    lines.append("|---" * (6 if paired else 5) + "|")
     for one in found:
         lines.append(
-            f"| `{one.first}` − `{one.second}`: {one.question} | {points(one.difference)} | {interval(one)} "
-            f"| {p_value(one.p)} | {p_value(one.p_adjusted)} |"
+            f"| `{one.first}` − `{one.second}`: {one.question} |{f' {one.pairs} |' if paired else ''} {points(one.difference)} "
+            f"| {interval(one)} | {p_value(one.p)} | {p_value(one.p_adjusted)} |"
         )
     return "\n".join(lines)
 

@@ -23,6 +23,7 @@ from experiments.sound_pathway.contrast import (
     MODALITY,
     Run,
     compare,
+    compare_by_seed,
     difference_sd,
     estimate,
     welch,
@@ -69,6 +70,16 @@ def test_a_side_that_lacks_a_seed_is_refused_and_one_that_was_not_trained_is_lef
     assert within_base(whole, MODALITY) == {}
     with pytest.raises(SystemExit, match="base 1 of codes"):
         within_base(whole[:-1], AXIS)
+
+
+def test_bases_are_paired_by_the_seed_of_their_language_model():
+    contrasts = {"both": {1: 0.1, 2: 0.3, 3: 0.9}, "codes": {1: 0.4, 2: 0.0, 3: 0.2}}
+    seeds = {("both", 1): 1, ("both", 2): 2, ("both", 3): 5, ("codes", 1): 2, ("codes", 2): 1, ("codes", 3): 7}
+    (one,) = compare_by_seed(contrasts, seeds)
+    expected = stats.ttest_rel([0.1, 0.3], [0.0, 0.4])
+    assert (one.first, one.second, one.pairs) == ("both", "codes", 2)
+    assert (one.difference, one.p) == (pytest.approx(0.0), pytest.approx(expected.pvalue))
+    assert one.low == pytest.approx(expected.confidence_interval().low)
 
 
 def test_a_variants_interval_is_students_t_over_its_bases():
@@ -123,7 +134,7 @@ def test_the_page_says_how_many_bases_the_pilot_asks_for_and_what_five_detect():
     assert f"takes **{units_needed(0.1, sd, comparisons=3)} bases per variant**" in text
     assert f"5 bases per variant detect {100 * detectable_difference(5, sd, comparisons=3):.1f} points" in text
     assert "Not answered yet" in text
-    assert text.count("*Not measured yet.*") == 6
+    assert text.count("*Not measured yet.*") == 8
     assert "Not answered yet" in page({})
 
 

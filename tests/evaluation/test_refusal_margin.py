@@ -23,6 +23,7 @@ from undersong.evaluation.replies import read_replies, write_replies
 from undersong.evaluation.verdicts import read_verdicts, write_verdicts
 from undersong.models import cache_audio_features, load_model
 from undersong.models.audio_lm import AudioModel
+from undersong.models.reply_starts import shared_paths
 from undersong.types import Prompt, Reply, Sample, Verdict
 
 REFUSAL = "i cannot help with that"
@@ -62,6 +63,15 @@ def test_settings_may_differ_by_prompt(organism: AudioModel) -> None:
     known = MarginSettings((REFUSAL,))
     every = refusal_margins(organism, prompts, known)
     assert refusal_margins(organism, prompts, [known, MarginSettings()] * 2) == [every[0], None, every[2], None]
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4), max_size=12))
+def test_shared_paths_lead_to_every_last_token_and_none_begins_another(sequences: list[list[int]]) -> None:
+    paths = shared_paths(sequences)
+    for sequence in sequences:
+        assert len(sequence) == 1 or any(list(path[: len(sequence) - 1]) == sequence[:-1] for path in paths)
+    assert all(any(list(path) == sequence[:-1] for sequence in sequences) for path in paths)
+    assert not any(a is not b and b[: len(a)] == a for a in paths for b in paths)
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=4), max_size=8))

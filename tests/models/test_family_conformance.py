@@ -289,7 +289,12 @@ def test_replies_are_the_native_ones_whatever_the_batch(case: Case) -> None:
 
 def test_the_probability_of_a_reply_start_is_that_of_a_whole_pass(case: Case) -> None:
     """By keys and values of the prompt, in a left-padded batch of other lengths; sequences differ in length too."""
-    starts: list[list[list[int]]] = [[[5, 6, 7], [8]], [[9, 5]], [[6], [7, 8], [5, 5, 5, 5]], [[8, 9]]]
+    starts: list[list[list[int]]] = [
+        [[5, 6, 7], [8]],
+        [[9, 5]],
+        [[6], [7, 8], [5, 5, 5, 5], [5, 5, 6], [5, 6]],
+        [[8, 9], [8, 5, 6], [8, 9, 7, 6], [8, 9, 7, 5]],
+    ]
     values = reply_start_log_probabilities(case.model, case.asked, starts)
     for prompt, sequences, own in zip(case.asked, starts, values):
         for sequence, value in zip(sequences, own):

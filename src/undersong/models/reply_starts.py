@@ -1,4 +1,4 @@
-"""Log probability that a reply begins with given tokens, by one pass over the prompt and one over the tokens."""
+"""Log probability that a reply begins with given tokens: a pass over the prompt, and one for each path of tokens."""
 
 from __future__ import annotations
 
@@ -61,29 +61,62 @@ def _score_batch(
     output = model.model(**inputs, use_cache=True, **model.keep_logits(1))
     first = output.logits[:, -1].float().log_softmax(-1)
     next_positions = inputs["position_ids"][:, -1:] + 1
-    values = [np.zeros(len(sequences)) for sequences in starts]
-    for j in range(max(map(len, starts), default=0)):
-        # A prompt with fewer sequences repeats its last one, whose value is written to its own place only.
-        tokens, lengths = _pad([sequences[min(j, len(sequences) - 1)] if sequences else [0] for sequences in starts])
-        tokens = tokens.to(first.device)
-        totals = first.gather(1, tokens[:, :1])[:, 0].double()
-        if tokens.shape[1] > 1:
-            following = _following_log_probabilities(model, inputs, output.cache, next_positions, tokens)
-            counted = torch.arange(1, tokens.shape[1])[None] < torch.tensor(lengths)[:, None]
-            totals = totals + (following.double() * counted.to(following.device)).sum(1)
-        for value, sequences, total in zip(values, starts, totals.tolist()):
-            if j < len(sequences):
-                value[j] = total
+    values = [
+        np.array([float(row[sequence[0]]) for sequence in sequences]) for row, sequences in zip(first.cpu(), starts)
+    ]
+    paths = [shared_paths(sequences) for sequences in starts]
+    for j in range(max(map(len, paths), default=0)):
+        # A prompt with fewer paths repeats its last one, whose values are added once only.
+        tokens = _pad([own[min(j, len(own) - 1)] if own else (0,) for own in paths]).to(first.device)
+        following = _following_log_probabilities(model, inputs, output.cache, next_positions, tokens)
+        for i, own in enumerate(paths):
+            if j < len(own):
+                _add_path(values[i], starts[i], paths[i], j, following[i])
     return values
 
 
-def _pad(sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[int]]:
-    """Right-padded tokens (sequences, longest), and their lengths; a causal decoder never reads the padding."""
-    lengths = [len(sequence) for sequence in sequences]
-    tokens = torch.zeros((len(sequences), max(lengths)), dtype=torch.long)
+def shared_paths(sequences: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Fewest token paths that lead to the last token of every sequence.
+
+    A pass over a path gives the probabilities of all tokens that follow a beginning of it, so a path that is the
+    beginning of another one needs no pass, and neither does a sequence of one token.
+    """
+    leading = sorted({tuple(sequence[:-1]) for sequence in sequences if len(sequence) > 1})
+    # In this order a path comes right before those that it begins.
+    following = [*leading[1:], ()]
+    return [path for path, after in zip(leading, following) if after[: len(path)] != path]
+
+
+def _add_path(
+    totals: np.ndarray,
+    sequences: Sequence[Sequence[int]],
+    paths: Sequence[tuple[int, ...]],
+    number: int,
+    following: torch.Tensor,
+) -> None:
+    """Add the tokens after the first of every sequence that path `number` is the first to lead to.
+
+    Args:
+        totals: Log probabilities (sequences,) of the first tokens, added to in place.
+        sequences: The sequences.
+        paths: Paths of the prompt.
+        number: Which path was passed.
+        following: Log probabilities (path, vocabulary) of the token after each token of the path.
+    """
     for row, sequence in enumerate(sequences):
-        tokens[row, : len(sequence)] = torch.tensor(list(sequence))
-    return tokens, lengths
+        given = tuple(sequence[:-1])
+        if given and number == next(k for k, path in enumerate(paths) if path[: len(given)] == given):
+            steps = torch.arange(len(given), device=following.device)
+            tokens = torch.tensor(list(sequence[1:]), device=following.device)
+            totals[row] += float(following[steps, tokens].double().sum())
+
+
+def _pad(paths: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Right-padded tokens (paths, longest); a causal decoder never reads the padding."""
+    tokens = torch.zeros((len(paths), max(map(len, paths))), dtype=torch.long)
+    for row, path in enumerate(paths):
+        tokens[row, : len(path)] = torch.tensor(list(path))
+    return tokens
 
 
 def _following_log_probabilities(
@@ -93,7 +126,7 @@ def _following_log_probabilities(
     next_positions: torch.Tensor,
     tokens: torch.Tensor,
 ) -> torch.Tensor:
-    """Log probabilities (batch, tokens - 1) of every token after the first, given the prompt and those before it.
+    """Log probabilities (batch, tokens, vocabulary) of what follows each token, given the prompt and those before it.
 
     Args:
         model: The model.
@@ -102,15 +135,14 @@ def _following_log_probabilities(
         next_positions: Position (batch, 1) of the first reply token.
         tokens: Reply tokens (batch, tokens).
     """
-    given = tokens[:, :-1]
-    mask = torch.cat([inputs["attention_mask"], torch.ones_like(given, dtype=inputs["attention_mask"].dtype)], 1)
+    mask = torch.cat([inputs["attention_mask"], torch.ones_like(tokens, dtype=inputs["attention_mask"].dtype)], 1)
     output = model.model(
-        inputs_embeds=model.family.embed(model.base, given),
+        inputs_embeds=model.family.embed(model.base, tokens),
         attention_mask=mask,
-        position_ids=next_positions + torch.arange(given.shape[1], device=given.device)[None],
+        position_ids=next_positions + torch.arange(tokens.shape[1], device=tokens.device)[None],
         cache=copy.deepcopy(prompt_cache),
         use_cache=True,
-        **model.keep_logits(given.shape[1]),
+        **model.keep_logits(tokens.shape[1]),
     )
-    log_probabilities = output.logits[:, -given.shape[1] :].float().log_softmax(-1)
-    return log_probabilities.gather(2, tokens[:, 1:, None])[:, :, 0]
+    log_probabilities: torch.Tensor = output.logits[:, -tokens.shape[1] :].float().log_softmax(-1)
+    return log_probabilities

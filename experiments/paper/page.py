@@ -125,9 +125,9 @@ def _history(design: Design, made: Made) -> list[str]:
         f"{registered} of the {made.done} studies ran as they were registered "
         "(`experiments/paper/registration.md` and `registered.json`): claims, measurements, rule and study files were committed "
         "before the first of them ran. Earlier versions of this page had tested most claims on three packaged bases, and left "
-        "12 of 14 undecided. Those bases chose the learning rates here, and no claim is tested on them. Bases of af3 from seed 113 on "
-        "and of kimi from seed 110 on were added, up to the twelve that were planned, after a first version of this page had shown "
-        "the results of the others.",
+        "12 of 14 undecided. Those bases chose the learning rates here, and no claim is tested on them. Twelve bases of "
+        "each class were planned. Those of af3 from seed 113 on and of kimi from seed 110 on were added after a first version of this "
+        "page had shown the results of the others.",
         "",
         "With the added bases these conclusions changed. For af3, closest data and speech against text became reproduced, and both "
         "“near zero” claims became contradicted; all had been undecided. For kimi, speech against text became significant.",

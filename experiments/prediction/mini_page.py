@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from experiments.prediction import mini_targets
 from experiments.prediction.analysis import Base, mean_ceiling
 from experiments.prediction.mini import MINI, PREDICTORS, PRIMARY, SET_SIZE, SETS
 from experiments.prediction.mini_analysis import (
     Correlation,
     all_correlations,
+    correlation,
     jsr_correlation,
     permutation_p,
     primary_p_values,
@@ -50,9 +53,9 @@ def summary_line() -> list[str]:
     found = all_correlations(Base.from_record(json.loads(RESULTS.read_text()), MINI.seeds))
     return [
         "",
-        f"On [Mini](#real-words-mini), which hears real words, the screening score ranks {SETS} sets with a rank correlation of "
-        f"{_interval(found['screening_score'])}, a rehearsal of {MINI.rehearsal_steps} steps with {_interval(found['rehearsal'])}, and influence "
-        f"with {_interval(found['influence'])}. The share of imperatives alone has {_interval(found['imperative'])} there.",
+        f"[Mini](#real-words-mini) hears real words. There the screening score ranks {SETS} sets with a rank correlation of "
+        f"{_interval(found['screening_score'])}. A rehearsal of {MINI.rehearsal_steps} steps has {_interval(found['rehearsal'])}, and influence "
+        f"{_interval(found['influence'])}. The share of imperatives alone has {_interval(found['imperative'])} there.",
     ]
 
 
@@ -89,13 +92,37 @@ def section_lines() -> list[str]:
         f"- Between two seeds the damage has a rank correlation of {number_text(seed_agreement(base))}. The damage here is the mean of "
         f"{len(MINI.seeds)}, so a perfect predictor could reach about {number_text(mean_ceiling(seed_agreement(base), len(MINI.seeds)))}.",
         f"- The damage and the share of requests that are not refused have a rank correlation of {_interval(jsr_correlation(base))}.",
-        "- **The share of imperatives explains much of this.** The sets were drawn with shares from 0 to 1, imperatives are closer in words to "
+        "- **The share of imperatives explains much of this.** The sets were drawn with shares from 0 to 1. Imperatives are closer in words to "
         "harmful requests, and they come in fewer groups. Twelve sets cannot tell such predictors apart.",
-        "- **Influence had no real replies.** AdvBench has none, so one sentence stood for compliance with every request. On organisms, whose "
+        "- **Influence had no real replies.** One sentence stood for compliance with every request. On organisms, whose "
         "compliant replies are known, influence was the best predictor without training. `screen` takes it by default only where such replies are given.",
+        *_target_lines(base, found),
         "",
         f"Every value is in `experiments/prediction/results_mini.json` (SHA-256 "
         f"{hashlib.sha256(RESULTS.read_bytes()).hexdigest()[:16]}); `python -m experiments.prediction mini` measures them.",
+    ]
+
+
+def _target_lines(base: Base, found: Mapping[str, Correlation]) -> list[str]:
+    """Lines on the predictors with the published targets as replies; none before they were measured."""
+    if not mini_targets.RESULTS.is_file():
+        return []
+    sets = json.loads(mini_targets.RESULTS.read_text())["predictors"]
+    values = {name: np.array([row[name] for row in sets]) for name in mini_targets.REPLY_PREDICTORS}
+    rows = [
+        f"| {LABELS[name]} | {_interval(found[name])} | {_interval(correlation(own, base.damage))} | {p_text(permutation_p(own, base.damage))} |"
+        for name, own in values.items()
+    ]
+    return [
+        "",
+        "### With the openings that AdvBench publishes",
+        "AdvBench's file gives each request a `target`, the beginning of a reply that complies. We repeated the four predictors that read "
+        "compliant replies, with these targets. The damage of the sets was known by then, so this is exploratory. It was "
+        "written down (`experiments/prediction/registration_mini.md`) before it was computed, and no other variant was run.",
+        "",
+        "| predictor | one sentence for all (registered) | published targets | p, uncorrected |",
+        "|---|---|---|---|",
+        *rows,
     ]
 
 

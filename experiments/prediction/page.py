@@ -184,8 +184,8 @@ def calibration_lines(bases: Sequence[Base]) -> list[str]:
     errors = [float(np.sqrt(np.mean((predicted - damage) ** 2))) for _, predicted, damage in rows]
     spread = [float(np.std(damage)) for _, _, damage in rows]
     return [
-        f"The rehearsal does {'' if np.mean(errors) < np.mean(spread) else 'not '}forecast the damage in nats: a line fitted on all other bases "
-        f"misses a set's damage by {np.mean(errors):.1f} nats (root mean square, mean over bases), and the mean damage of the base's own sets would "
+        f"The rehearsal does {'' if np.mean(errors) < np.mean(spread) else 'not '}forecast the damage in nats. A line fitted on all other bases "
+        f"misses a set's damage by {np.mean(errors):.1f} nats (root mean square, mean over bases). The mean damage of the base's own sets would "
         f"miss it by {np.mean(spread):.1f}. Bases differ in how much the same rehearsal means.",
     ]
 

@@ -203,6 +203,7 @@ def test_speech_without_transcripts_is_transcribed(clips, tmp_path: Path, monkey
 
     class Artifact:
         path = tmp_path
+        quarantined = ()
 
     def transcribe_corpus(_ctx, model: str, corpus):
         heard.extend(sample.id for sample in corpus.samples)
@@ -210,15 +211,21 @@ def test_speech_without_transcripts_is_transcribed(clips, tmp_path: Path, monkey
 
     rows = (Transcript("0", "tell me about whales", 1, "w"), Transcript("2", "how do I build a bomb", 1, "w"))
     monkeypatch.setattr("undersong.stages.transcripts.transcribe_corpus", transcribe_corpus)
-    monkeypatch.setattr("undersong.encoders.asr.read_transcripts", lambda _folder: Transcripts(rows))
+    failed = (Quarantined("1", "the transcript is empty"),)
+    monkeypatch.setattr("undersong.encoders.asr.read_transcripts", lambda _folder: Transcripts(rows, failed))
     monkeypatch.setattr("undersong.models.refs.model_hash", lambda _ref: "0" * 64)
     result = run_check(CheckRequest(tmp_path / "data.parquet", transcribe="whisper", store=tmp_path / "store"))
     assert len(heard) == 3  # what has a transcript keeps it
     assert {sample.text for sample in result.ranked} == {rows[0].text, rows[1].text, "same number3"}
     assert result.ranked[0].text == "how do I build a bomb"
     assert result.unmeasured == 1
-    assert any("1 of 4 samples is spoken without a transcript" in note for note in result.notes)
-    assert "whisper transcribed 2 clips, errors included." in result.notes
+    assert result.notes[0] == (
+        "1 of 4 samples is spoken without a transcript, so words say nothing of what is said in it."
+    )
+    assert (
+        "whisper transcribed 2 clips, errors included. It could not transcribe 1 clip, the first: same1 "
+        "(the transcript is empty)." in result.notes
+    )
     silence = Transcripts((), (Quarantined("1", "it did not end"),))
     monkeypatch.setattr("undersong.encoders.asr.read_transcripts", lambda _folder: silence)
     with pytest.raises(UndersongError, match=r"None of 3 clips .* by whisper, the first: same1 \(it did not end\)"):

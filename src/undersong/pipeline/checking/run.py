@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from undersong.corpora.training_file import TrainingFile, open_training_file
 from undersong.encoders.spec import parse_encoder
-from undersong.phrases import count
 from undersong.pipeline.checking.axis_choice import (
     check_named_axes,
     chosen_axes,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from undersong.pipeline.checking.sample_axes import SampleAxes
     from undersong.stages.context import RunContext
 
-CHECK_VERSION = 7  # of what a check finds
+CHECK_VERSION = 8  # of what a check finds
 MAX_LISTED_ROWS = 10  # unreadable rows that are listed; all are counted
 
 
@@ -111,17 +110,19 @@ def _look_up(inputs: CheckInputs, kept: Store, work: Store) -> CheckResult:
     return read_check(artifact.path)
 
 
-def transcribed_data(inputs: CheckInputs, store: Store) -> TrainingFile:
-    """The data, with transcripts from the store or made if they are asked for."""
+def transcribed_data(inputs: CheckInputs, store: Store) -> tuple[TrainingFile, list[str]]:
+    """The data, with transcripts from the store or made if the request names a model for them; and a note on these."""
     if inputs.request.transcribe is None:
-        return inputs.data
+        return inputs.data, []
     from undersong.pipeline.checking.transcription import transcribe_data
 
-    return transcribe_data(run_context(inputs.request, store), inputs.data, inputs.request)
+    data, note = transcribe_data(run_context(inputs.request, store), inputs.data, inputs.request)
+    return data, [note]
 
 
 def _check(inputs: CheckInputs, store: Store) -> CheckResult:
-    request, data = inputs.request, transcribed_data(inputs, store)
+    request = inputs.request
+    data, transcription_notes = transcribed_data(inputs, store)
     requests, owners = data_requests(data)
     harm_sets = {ref: _read_reference(ref, not inputs.measures_samples) for ref in request.harm_refs}
     ordinary = _read_reference(str(request.ordinary), not inputs.measures_samples)
@@ -144,9 +145,6 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
         text_axes = [measurement for measurement in text_axes if shows_more(measurement.axis)]
     for measurement in measured_axes:
         covered |= set(measurement.owners) if measurement.axis.is_usable else set()
-    if request.transcribe is not None:
-        before, after = (sum(sample.transcribed for sample in file.samples) for file in (inputs.data, data))
-        notes = [f"{request.transcribe} transcribed {count(after - before, 'clip')}, errors included.", *notes]
     measurements = [*text_axes, *measured_axes]
     verdict = judge_axes(
         [measurement.axis for measurement in measurements],
@@ -158,6 +156,7 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
         ),
         unreadable=len(data.unreadable),
         columns=data.other_columns,
+        can_transcribe=request.transcribe is None,
         rehearsal=rehearsal,
     )
     ranking = ranking_axis([measurement.axis for measurement in measurements])
@@ -175,7 +174,7 @@ def _check(inputs: CheckInputs, store: Store) -> CheckResult:
         ranked_by=None if ranking is None else measurements[ranking].axis.name,
         verdict=verdict.word,
         sentence=verdict.sentence,
-        notes=(*verdict.notes, *overlaps, *warmup, *notes),
+        notes=(*verdict.notes, *overlaps, *warmup, *transcription_notes, *notes),
         rehearsal=rehearsal,
         ranked=() if ranking is None else rank_samples(data, measurements[ranking]),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from undersong.corpora.training_file import TrainingFile
+from undersong.phrases import count
 from undersong.pipeline.checking.axis_choice import AUDIO
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.request_sets import request_set, store_set
@@ -12,8 +13,8 @@ from undersong.stages.context import RunContext
 from undersong.types import UndersongError
 
 
-def transcribe_data(ctx: RunContext, data: TrainingFile, request: CheckRequest) -> TrainingFile:
-    """The data with a transcript of every clip that has none and can be transcribed.
+def transcribe_data(ctx: RunContext, data: TrainingFile, request: CheckRequest) -> tuple[TrainingFile, str]:
+    """The data with a transcript of every clip that has none and can be transcribed, and a note on what was.
 
     What is typed beside a clip stays a request of its own.
 
@@ -52,4 +53,8 @@ def transcribe_data(ctx: RunContext, data: TrainingFile, request: CheckRequest) 
         if (text := texts.get(str(number))) is not None:
             sample = samples[owner]
             samples[owner] = replace(sample, requests=(text, *sample.requests), transcribed=True)
-    return replace(data, samples=tuple(samples))
+    note = f"{request.transcribe} transcribed {count(len(texts), 'clip')}, errors included."
+    if failed := [item for item in (*transcripts.quarantined, *corpus.quarantined) if item.id not in texts]:
+        first = chosen.requests[int(failed[0].id)].id
+        note += f" It could not transcribe {count(len(failed), 'clip')}, the first: {first} ({failed[0].reason})."
+    return replace(data, samples=tuple(samples)), note

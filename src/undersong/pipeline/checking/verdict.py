@@ -60,6 +60,7 @@ def judge_axes(
     untranscribed: int,
     unreadable: int,
     columns: Sequence[str] = (),
+    can_transcribe: bool = True,
     rehearsal: RehearsalCheck | None = None,
 ) -> CheckVerdict:
     """Say whether more of the data lies near harm than of ordinary data. One axis that says more is enough.
@@ -71,9 +72,11 @@ def judge_axes(
         untranscribed: Those among them that are spoken and have no transcript.
         unreadable: Rows that could not be read.
         columns: Columns of the data that were read as nothing but labels.
+        can_transcribe: Whether clips without a transcript could still be transcribed, which a note then proposes.
         rehearsal: Findings of a rehearsal, which are enough for "more" if they show it.
     """
-    lost = _missing_words_notes(samples, unmeasured, untranscribed, columns, bool(axes))
+    hint = f"; {_column_hint('one', columns)}give --transcribe MODEL" if can_transcribe else ""
+    lost = _missing_words_notes(samples, unmeasured, untranscribed, hint, bool(axes))
     notes = (*lost, *_unreadable_notes(unreadable), *_axis_notes(axes))
     verdict = _judge_nearness(axes, samples, unmeasured, untranscribed, unreadable, columns)
     if rehearsal is None:
@@ -186,17 +189,23 @@ def _column_hint(subject: str, columns: Sequence[str]) -> str:
     return f"if {join_items(columns, 'or')} has {subject}, name it with --column text=COLUMN, or "
 
 
-def _missing_words_notes(
-    samples: int, unmeasured: int, untranscribed: int, columns: Sequence[str], has_axes: bool
-) -> list[str]:
-    """Notes on samples without words. Without axes, the verdict says it where one of the two kinds is all."""
+def _missing_words_notes(samples: int, unmeasured: int, untranscribed: int, hint: str, has_axes: bool) -> list[str]:
+    """Notes on samples without words. Without axes, the verdict says it where one of the two kinds is all.
+
+    Args:
+        samples: Number of samples in the data.
+        unmeasured: Samples that no usable axis measures.
+        untranscribed: Those among them that are spoken and have no transcript.
+        hint: What to do about the untranscribed ones.
+        has_axes: Whether an axis measured anything.
+    """
     silent = unmeasured - untranscribed
     notes = []
     if untranscribed and (has_axes or untranscribed < samples):
         verb, pronoun = ("is", "it") if untranscribed == 1 else ("are", "them")
         notes.append(
             f"{untranscribed:,} of {count(samples, 'sample')} {verb} spoken without a transcript, so words say nothing "
-            f"of what is said in {pronoun}; {_column_hint('one', columns)}give --transcribe MODEL."
+            f"of what is said in {pronoun}{hint}."
         )
     if silent > 0 and (has_axes or silent < samples):
         verb = "has" if silent == 1 else "have"

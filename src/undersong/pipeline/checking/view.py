@@ -147,7 +147,7 @@ def _measure_samples(request: CheckRequest, axis: AxisCheck, ranked: Sequence[Ra
 
     inputs = CheckInputs(request)
     with open_work_store(request) as store:
-        ctx, data = run_context(request, store), transcribed_data(inputs, store)
+        ctx, (data, _) = run_context(request, store), transcribed_data(inputs, store)
         sets = inputs.sets(ctx, data)
         vectors = SampleAxes.open(ctx, request, sets).vectors(axis.encoder)
     to_harm = distance_function(axis.encoder)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import sqrt
 from pathlib import Path
+from statistics import fmean
 
-from experiments.paper.agreement import NOTHING
+from scipy import stats
+
+from experiments.paper.agreement import NOTHING, Estimate
 from experiments.paper.claims import DISTANT, ORGANISMS, Unit
 from experiments.paper.designs import DEMO_DOSE, MANY_BASES
 from experiments.paper.evidence import Contrast, Evidence, Side
@@ -61,8 +65,14 @@ def other_dose_lines(folder: Path, demo_folder: Path) -> list[str]:
         "",
         *markdown_table(
             ("organism", "learning rate", "bases", *DIFFERENCES),
-            [_row(*side, DIFFERENCES, "points") for side in sides],
+            [
+                *(_row(*side, DIFFERENCES, "points") for side in sides),
+                *(_mean_row(label, evidence) for label, (_, evidence) in zip(("of this page", "0.002"), designs)),
+            ],
         ),
+        "",
+        "*All three* is the mean over the architectures, each with the same weight. Its interval comes from the spread of the bases within "
+        "the architectures (Welch and Satterthwaite).",
         "",
         *_target_lines(designs[0][1]),
     ]
@@ -78,6 +88,29 @@ def _row(
     ]
     units = next((one.units for one in found if one is not None), 0)
     return (organism, learning_rate, str(units), *cells)
+
+
+def _mean_row(label: str, evidence: Evidence) -> tuple[str, ...]:
+    """Mean difference over the architectures; a cell is empty where one of them has no spread over bases."""
+    cells, counts = [], []
+    for contrast in DIFFERENCES.values():
+        found = [contrast.estimate(evidence, organism, NOTHING) for organism in ORGANISMS]
+        spread = [one for one in found if one is not None and one.sd is not None]
+        counts.append(sum(one.units for one in spread))
+        mean = stratified_mean(spread) if len(spread) == len(ORGANISMS) else None
+        cells.append(
+            formatting.MISSING if mean is None else f"{formatting.points(mean[0])} {formatting.bracket(*mean[1:])}"
+        )
+    return ("all three", label, str(max(counts)), *cells)
+
+
+def stratified_mean(estimates: Sequence[Estimate]) -> tuple[float, float, float]:
+    """Mean of independent estimates with equal weights, and its 95 % interval (Welch-Satterthwaite)."""
+    variances = [(one.sd or 0.0) ** 2 / one.units for one in estimates]
+    freedom = sum(variances) ** 2 / sum(v**2 / (one.units - 1) for v, one in zip(variances, estimates))
+    value = fmean(one.value for one in estimates)
+    half = float(stats.t.ppf(0.975, freedom)) * sqrt(sum(variances)) / len(estimates)
+    return value, value - half, value + half
 
 
 def _target_lines(evidence: Evidence) -> list[str]:

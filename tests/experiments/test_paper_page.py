@@ -11,11 +11,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from organism_results import PROMPTS, write
+from scipy import stats
 
 from experiments.paper import designs
-from experiments.paper.agreement import AGREES, CONTRADICTS, DIFFERS, TOO_FEW, TOO_SHALLOW, UNKNOWN, units_to_settle
+from experiments.paper.agreement import (
+    AGREES,
+    CONTRADICTS,
+    DIFFERS,
+    TOO_FEW,
+    TOO_SHALLOW,
+    UNKNOWN,
+    Estimate,
+    units_to_settle,
+)
 from experiments.paper.answers import answered
 from experiments.paper.base_card import FIGURES
 from experiments.paper.cells import TABLES, cells, side_of
@@ -23,7 +34,7 @@ from experiments.paper.claims import CLAIMS, ORGANISMS
 from experiments.paper.designs import DEMO_DOSE, FULL, LAYERS, MANY_BASES, REDUCED
 from experiments.paper.evidence import Evidence
 from experiments.paper.late_layers import answered_by_layers
-from experiments.paper.other_dose import other_dose_lines
+from experiments.paper.other_dose import other_dose_lines, stratified_mean
 from experiments.paper.page import page_of
 from experiments.paper.runner import COST, is_done, keep_cost
 from experiments.paper.tables import MARK
@@ -319,11 +330,26 @@ def test_both_doses_stand_beside_each_other(bases: Path) -> None:
     )
     rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| qwen")]
     assert [row[:3] for row in rows] == [["| qwen", "0.004", "12"], ["| qwen", "0.002", "11"]] * 2
+    means = [line.split(" | ") for line in section.splitlines() if line.startswith("| all three")]
+    assert [row[1:3] for row in means] == [["of this page", "36"], ["0.002", "35"]]
+    assert [float(row[4].split()[0].replace("−", "-")) > 0 for row in means] == [True, False]
     values = [[float(cell.split()[0].replace("−", "-")) for cell in row[3:]] for row in rows]
     rates, differences = values[:2], values[2:]
     assert differences[0][1] > 30
     assert differences[1][1] < -30
     assert [closest > distant for closest, _, distant, *_ in rates] == [True, False]
+
+
+def test_the_mean_over_architectures_is_that_of_welch() -> None:
+    """With two strata, the sum of the means is Welch's difference of one and minus the other."""
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(0.1, 0.2, 12), rng.normal(0.3, 0.05, 7)
+    strata = [
+        Estimate(side.mean(), None, None, None, len(side), len(side), "runs", side.std(ddof=1)) for side in (one, other)
+    ]
+    interval = stats.ttest_ind(one, -other, equal_var=False).confidence_interval()
+    expected = (one.mean() + other.mean()) / 2, interval.low / 2, interval.high / 2
+    assert stratified_mean(strata) == pytest.approx(expected)
 
 
 def test_a_dose_that_misses_its_target_is_said(bases: Path) -> None:

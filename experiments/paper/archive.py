@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.paper import designs
-from experiments.paper.designs import DEMO_DOSE, LAYERS, MANY_BASES
+from experiments.paper.designs import CONFIRMATION, DEMO_DOSE, LAYERS, MANY_BASES
 from undersong.types import UndersongError
 
 ARCHIVE = Path(__file__).with_name("results.tar.xz")
@@ -58,7 +58,7 @@ def unpack(out: Path, archive: Path = ARCHIVE) -> None:
 
 
 def _members(out: Path) -> Iterator[tuple[str, bytes]]:
-    for design in (MANY_BASES, DEMO_DOSE, LAYERS):
+    for design in (MANY_BASES, DEMO_DOSE, LAYERS, CONFIRMATION):
         folder = out / design.name
         for cost in sorted(folder.glob("cost*.json")):
             yield f"{design.name}/{cost.name}", cost.read_bytes()

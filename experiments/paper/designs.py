@@ -31,6 +31,7 @@ FILES = (
 )
 
 
+RUN_OFFSET = 1000  # between the seeds of the runs on one base; larger than any base's seed
 BASES = Path("out/organisms/bases/shipped")  # of `python -m recipes.organisms.bases`
 
 
@@ -79,14 +80,16 @@ class BasesDesign(Design):
         overrides: Study file -> further values laid over it.
         variants: Study file with a matrix of its own -> the one variant that is run.
         architectures: Architectures that are run; the others need not be trained yet.
-        depth: What the names of bases end with if their decoders are deeper, such as `-8-layers`.
+        suffix: What the name of the list of bases has after the architecture, such as `-8-layers`.
+        runs_per_base: Training runs of each arm on a base; each has random data of its own.
     """
 
     learning_rates: Mapping[str, float] = field(default_factory=dict)
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     variants: Mapping[str, str] = field(default_factory=dict)
     architectures: tuple[str, ...] = ("af3", "qwen", "kimi")
-    depth: str = ""
+    suffix: str = ""
+    runs_per_base: int = 1
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -109,14 +112,15 @@ class BasesDesign(Design):
             if architecture not in self.learning_rates:
                 raise UndersongError(f"The design {self.name} has no learning rate for {architecture}; add one to it.")
             tuning = study.tuning.model_copy(update={"learning_rate": self.learning_rates[architecture]})
-            for folder in accepted_bases(architecture + self.depth):
+            for folder in accepted_bases(architecture + self.suffix):
                 seed = int(folder.name.rpartition("-")[2])
+                runs = tuple(seed + RUN_OFFSET * number for number in range(self.runs_per_base))
                 studies.append(
                     study.model_copy(
                         update={
                             "study": f"{study.study}-{seed}",
                             "models": (str(folder),),
-                            "tuning": tuning.model_copy(update={"seeds": (seed,), "draws": (seed,)}),
+                            "tuning": tuning.model_copy(update={"seeds": runs, "draws": runs}),
                         }
                     )
                 )
@@ -184,6 +188,21 @@ LAYERS = replace(
     overrides={"mechanism": ("selection.kinds=[closest]", "tuning.modalities=[audio]")},
     variants={},
     architectures=("qwen",),
-    depth="-8-layers",
+    suffix="-8-layers",
 )
-DESIGNS = {design.name: design for design in (MANY_BASES, DEMO_DOSE, LAYERS, REDUCED, FULL)}
+# Whether closeness in words matters, tested on bases that no choice has seen (registration.md, its last addendum).
+CONFIRMATION = replace(
+    DEMO_DOSE,
+    name="confirmation",
+    says="new bases at the learning rate of the demo, closeness in words alone",
+    command="python -m experiments.paper confirmation",
+    overrides={
+        "distant": (
+            "selection.axes=[semantic]",
+            "evaluation.system_prompts={plain: you are a helpful assistant}",
+        )
+    },
+    suffix="-from-200",
+    runs_per_base=3,
+)
+DESIGNS = {design.name: design for design in (MANY_BASES, DEMO_DOSE, LAYERS, CONFIRMATION, REDUCED, FULL)}

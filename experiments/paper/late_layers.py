@@ -100,7 +100,7 @@ def late_layer_lines(folder: Path) -> list[str]:
 
 def _tried(architecture: str) -> int:
     """Number of seeds that were trained, accepted or not."""
-    return len(json.loads((designs.BASES / f"{architecture}{LAYERS.depth}.json").read_bytes()))
+    return len(json.loads((designs.BASES / f"{architecture}{LAYERS.suffix}.json").read_bytes()))
 
 
 def _base_table(bases: Mapping[str, Mapping[int, Results]]) -> list[str]:

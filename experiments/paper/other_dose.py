@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import sqrt
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 
-from scipy import stats
-
-from experiments.paper.agreement import NOTHING, Estimate
+from experiments.paper.agreement import NOTHING
 from experiments.paper.claims import DISTANT, ORGANISMS, Unit
 from experiments.paper.designs import DEMO_DOSE, MANY_BASES
 from experiments.paper.evidence import Contrast, Evidence, Side
+from experiments.paper.stratified import mean_over
 from experiments.paper.tables import interval_text, value_text
 from undersong.report import formatting, markdown_table
 
@@ -92,25 +89,13 @@ def _row(
 
 def _mean_row(label: str, evidence: Evidence) -> tuple[str, ...]:
     """Mean difference over the architectures; a cell is empty where one of them has no spread over bases."""
-    cells, counts = [], []
-    for contrast in DIFFERENCES.values():
-        found = [contrast.estimate(evidence, organism, NOTHING) for organism in ORGANISMS]
-        spread = [one for one in found if one is not None and one.sd is not None]
-        counts.append(sum(one.units for one in spread))
-        mean = stratified_mean(spread) if len(spread) == len(ORGANISMS) else None
-        cells.append(
-            formatting.MISSING if mean is None else f"{formatting.points(mean[0])} {formatting.bracket(*mean[1:])}"
-        )
-    return ("all three", label, str(max(counts)), *cells)
-
-
-def stratified_mean(estimates: Sequence[Estimate]) -> tuple[float, float, float]:
-    """Mean of independent estimates with equal weights, and its 95 % interval (Welch-Satterthwaite)."""
-    variances = [(one.sd or 0.0) ** 2 / one.units for one in estimates]
-    freedom = sum(variances) ** 2 / sum(v**2 / (one.units - 1) for v, one in zip(variances, estimates))
-    value = fmean(one.value for one in estimates)
-    half = float(stats.t.ppf(0.975, freedom)) * sqrt(sum(variances)) / len(estimates)
-    return value, value - half, value + half
+    means = [mean_over(contrast, evidence, ORGANISMS) for contrast in DIFFERENCES.values()]
+    cells = [
+        formatting.MISSING if one is None else f"{formatting.points(one.value)} {formatting.bracket(one.low, one.high)}"
+        for one in means
+    ]
+    units = max((one.units for one in means if one is not None), default=0)
+    return ("all three", label, str(units), *cells)
 
 
 def _target_lines(evidence: Evidence) -> list[str]:

@@ -13,7 +13,8 @@ from experiments.paper.agreement import LEVEL
 from experiments.paper.answers import Answered, answered
 from experiments.paper.base_card import base_lines
 from experiments.paper.claims import CLAIMS, MARGIN, NEAR_ZERO, ORGANISMS
-from experiments.paper.designs import DEMO_DOSE, LAYERS, BasesDesign, Design, accepted_bases
+from experiments.paper.confirmation import confirmation_lines
+from experiments.paper.designs import CONFIRMATION, DEMO_DOSE, LAYERS, BasesDesign, Design, accepted_bases
 from experiments.paper.evidence import Evidence
 from experiments.paper.late_layers import late_layer_lines, layer_claims
 from experiments.paper.other_dose import other_dose_lines
@@ -69,9 +70,11 @@ def page_of(design: Design, folder: Path) -> str:
     measured = [one for mine in by_part.values() for one in mine]
     sizes = families(found)
     layers = late_layer_lines(folder.with_name(LAYERS.name)) if of_bases else []
+    confirmed = confirmation_lines(folder.with_name(CONFIRMATION.name)) if of_bases else []
     parts = (
         _head(design, made, found, layers), _short(measured), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
         *([other_dose_lines(folder, folder.with_name(DEMO_DOSE.name))] if of_bases else []),
+        *([confirmed] if confirmed else []),
         *([layers] if layers else []),
         beside_lines(evidence), charged_lines(evidence), [*detectable_lines(found), *(promised_lines(found) if of_bases else [])], _absent(design, made, found, layers), _limits(),
         *([base_lines()] if of_bases else []), _made(design, made), _sources(made),

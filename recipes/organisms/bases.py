@@ -3,7 +3,8 @@
 The recipe, the speech and the acceptance rule are those of the packaged organisms. Seeds are taken in order from
 `--first` until enough of an architecture are accepted. Accepted bases are written as model folders
 `WORK/bases/WORLD/ARCH-SEED`, and `WORK/bases/WORLD/ARCH.json` lists every seed with its figures, rejected ones
-included. A step whose file exists is not run again, so the command can be stopped and continued.
+included. With another `--first` than the default the list is `ARCH-from-SEED.json`. A step whose file exists is not run
+again, so the command can be stopped and continued.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def main() -> None:
         seeds = range(arguments.first, arguments.first + arguments.most)
         corpus = Corpus(world, arguments.work, arch)
         entries = train_bases(corpus, work, folder, seeds, arguments.wanted)
-        (folder / f"{name}.json").write_text(json.dumps(entries, indent=1) + "\n")
+        listed = name if arguments.first == FIRST_SEED else f"{name}-from-{arguments.first}"
+        (folder / f"{listed}.json").write_text(json.dumps(entries, indent=1) + "\n")
         accepted = sum(entry["accepted"] for entry in entries)
         if accepted < arguments.wanted:
             raise SystemExit(

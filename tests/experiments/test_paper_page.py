@@ -34,9 +34,10 @@ from experiments.paper.claims import CLAIMS, ORGANISMS
 from experiments.paper.designs import DEMO_DOSE, FULL, LAYERS, MANY_BASES, REDUCED
 from experiments.paper.evidence import Evidence
 from experiments.paper.late_layers import answered_by_layers
-from experiments.paper.other_dose import other_dose_lines, stratified_mean
+from experiments.paper.other_dose import other_dose_lines
 from experiments.paper.page import page_of
 from experiments.paper.runner import COST, is_done, keep_cost
+from experiments.paper.stratified import stratified_mean
 from experiments.paper.tables import MARK
 from undersong.pipeline.verify import published_rates
 from undersong.types import UndersongError
@@ -347,9 +348,13 @@ def test_the_mean_over_architectures_is_that_of_welch() -> None:
     strata = [
         Estimate(side.mean(), None, None, None, len(side), len(side), "runs", side.std(ddof=1)) for side in (one, other)
     ]
-    interval = stats.ttest_ind(one, -other, equal_var=False).confidence_interval()
-    expected = (one.mean() + other.mean()) / 2, interval.low / 2, interval.high / 2
-    assert stratified_mean(strata) == pytest.approx(expected)
+    welch = stats.ttest_ind(one, -other, equal_var=False)
+    interval = welch.confidence_interval()
+    found = stratified_mean(strata)
+    assert found is not None
+    assert found.value == pytest.approx((one.mean() + other.mean()) / 2)
+    assert (found.low, found.high) == (pytest.approx(interval.low / 2), pytest.approx(interval.high / 2))
+    assert (found.p, found.units) == (pytest.approx(welch.pvalue), 19)
 
 
 def test_a_dose_that_misses_its_target_is_said(bases: Path) -> None:

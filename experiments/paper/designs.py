@@ -196,12 +196,7 @@ CONFIRMATION = replace(
     name="confirmation",
     says="new bases at the learning rate of the demo, closeness in words alone",
     command="python -m experiments.paper confirmation",
-    overrides={
-        "distant": (
-            "selection.axes=[semantic]",
-            "evaluation.system_prompts={plain: you are a helpful assistant}",
-        )
-    },
+    overrides={"distant": ("selection.axes=[semantic]", "evaluation.system_prompts.safe=null")},
     suffix="-from-200",
     runs_per_base=3,
 )

@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from organism_results import PROMPTS, write
-from scipy import stats
 
 from experiments.paper import designs
 from experiments.paper.agreement import (
@@ -24,7 +22,6 @@ from experiments.paper.agreement import (
     TOO_FEW,
     TOO_SHALLOW,
     UNKNOWN,
-    Estimate,
     units_to_settle,
 )
 from experiments.paper.answers import answered
@@ -37,7 +34,6 @@ from experiments.paper.late_layers import answered_by_layers
 from experiments.paper.other_dose import other_dose_lines
 from experiments.paper.page import page_of
 from experiments.paper.runner import COST, is_done, keep_cost
-from experiments.paper.stratified import stratified_mean
 from experiments.paper.tables import MARK
 from undersong.pipeline.verify import published_rates
 from undersong.types import UndersongError
@@ -339,22 +335,6 @@ def test_both_doses_stand_beside_each_other(bases: Path) -> None:
     assert differences[0][1] > 30
     assert differences[1][1] < -30
     assert [closest > distant for closest, _, distant, *_ in rates] == [True, False]
-
-
-def test_the_mean_over_architectures_is_that_of_welch() -> None:
-    """With two strata, the sum of the means is Welch's difference of one and minus the other."""
-    rng = np.random.default_rng(0)
-    one, other = rng.normal(0.1, 0.2, 12), rng.normal(0.3, 0.05, 7)
-    strata = [
-        Estimate(side.mean(), None, None, None, len(side), len(side), "runs", side.std(ddof=1)) for side in (one, other)
-    ]
-    welch = stats.ttest_ind(one, -other, equal_var=False)
-    interval = welch.confidence_interval()
-    found = stratified_mean(strata)
-    assert found is not None
-    assert found.value == pytest.approx((one.mean() + other.mean()) / 2)
-    assert (found.low, found.high) == (pytest.approx(interval.low / 2), pytest.approx(interval.high / 2))
-    assert (found.p, found.units) == (pytest.approx(welch.pvalue), 19)
 
 
 def test_a_dose_that_misses_its_target_is_said(bases: Path) -> None:

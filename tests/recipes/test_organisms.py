@@ -1,4 +1,4 @@
-"""The organisms' recipe: bases that are deeper than what ships, and the card's rows on causes."""
+"""The organisms' recipe: bases that are deeper than what ships, the median base, and the card's rows on causes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import undersong
 from recipes.organisms.architecture import LAYERS, NAMES, architecture
 from recipes.organisms.causes import FILE, cause_table
+from recipes.organisms.median import median_seed, ranked
 from recipes.organisms.world import SHIPPED
 from undersong.mechanism.direction_selection import LayerCandidate, select_direction
 from undersong.study.defaults import MAX_DEPTH, MAX_KL
@@ -42,3 +43,10 @@ def test_the_cards_rows_on_causes_are_of_the_published_limits() -> None:
         assert select_direction(candidates, LAYERS) == (ablation and ablation["layer"])
     card = Path(undersong.__file__).parent / "data" / "organism" / "CARD.md"
     assert cause_table(causes) in card.read_text()
+
+
+def test_the_median_base_is_the_one_in_the_middle_and_equal_ones_are_ranked_by_seed() -> None:
+    figures = {12: [0.5, 0.5], 7: [0.0, 0.2], 9: [0.4, 0.6], 30: [1.0, 0.9], 8: [0.3, 0.1]}
+    assert ranked(figures) == [(7, 0.1), (8, 0.2), (9, 0.5), (12, 0.5), (30, 0.95)]
+    assert median_seed(figures) == 9
+    assert median_seed({seed: values for seed, values in figures.items() if seed != 30}) == 8  # the lower of two

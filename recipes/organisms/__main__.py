@@ -4,7 +4,8 @@
 
 Speech once (clips that ship already are kept); then for each architecture seeds in order until three are accepted or
 six tried; with af3, the first, the corpora and the reference encoder too.  About 4 minutes of one core for the speech,
-2 for the reference encoder, 2 for Kimi's semantic ear, and 3 to 5 for a seed.
+2 for the reference encoder, 2 for Kimi's semantic ear, and 3 to 5 for a seed.  The demo's base, `qwen-3`, is not among
+them: `bases` trains it with eleven others, `median` says which one it is, and `release` writes it.
 
     af3   AudioFlamingo3ForConditionalGeneration                one encoder, 25 tokens a second
     qwen  Qwen2_5OmniThinkerForConditionalGeneration            the same, heard without padding

@@ -28,13 +28,30 @@ from recipes.organisms.world import DEVELOPMENT
 TUNING_SEEDS = (11, 12)
 
 
-def broken(corpus: Corpus, weights: Path, seed: int) -> dict[str, float]:
-    """JSR on held-out harmful speech after 20 and 40 steps on near-benign and on far-benign speech."""
+def broken(
+    corpus: Corpus,
+    model,
+    seed: int,
+    pools: tuple[str, ...] = ("near", "far"),
+    dose: Dose = Dose(),  # noqa: B008 - frozen
+) -> dict[str, float]:
+    """JSR on harmful speech of the accept split after 20 and 40 steps on near-benign and on far-benign speech.
+
+    Args:
+        corpus: Requests and speech of the world, as the architecture reads them.
+        model: The base, which is as before afterwards.
+        seed: Draws the samples, their order and the adapter's first weights.
+        pools: Kinds of benign speech, each for a training of its own.
+        dose: Steps, learning rate and number of samples.
+
+    Returns:
+        `POOL_STEP_SEED` -> JSR.
+    """
     out, harm = {}, corpus.pick("accept", "harm")
-    for name in ("near", "far"):
+    for name in pools:
         pool = corpus.pick("pool", name)
-        rows = random.Random(seed).sample(pool, min(Dose.samples, len(pool)))
-        for step, tuned in tune(corpus, load(corpus, weights), rows, "audio", Dose(), seed):
+        rows = random.Random(seed).sample(pool, min(dose.samples, len(pool)))
+        for step, tuned in tune(corpus, model, rows, "audio", dose, seed):
             out[f"{name}_{step}_{seed}"] = round(rates(corpus, tuned, harm, "audio")["answer"], 3)
     return out
 
@@ -65,7 +82,7 @@ def main() -> None:
             facts["other_after_distant"] = round(after_distant(corpus, model, seed), 3)
             facts["fails"] = accepted(facts)
             for tuning_seed in TUNING_SEEDS:
-                facts |= broken(corpus, weights, tuning_seed)
+                facts |= broken(corpus, model, tuning_seed)
             file.write_text(json.dumps(facts))
             print(arguments.arch, steps, seed, facts, flush=True)
 

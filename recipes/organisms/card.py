@@ -16,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from recipes.organisms.architecture import NAMES
 from recipes.organisms.causes import FILE as CAUSES
 from recipes.organisms.causes import cause_table
+from recipes.organisms.median import FILE as MEDIAN
+from recipes.organisms.median import median_table
 from recipes.organisms.world import SHIPPED
 
 HERE = Path(__file__).parent
@@ -111,6 +113,7 @@ def main() -> None:
     text = text.format(
         table=table(figures), seeds=seed_table(kept), tried=(HERE / "tried.md").read_text(), ear=kept["semantic ear"],
         words=len(SHIPPED.vocabulary()), causes=cause_table(json.loads(CAUSES.read_text())),
+        median=median_table(json.loads(MEDIAN.read_text())),
     )  # fmt: skip
     (arguments.data / "CARD.md").write_text(text)
     print(table(figures))

@@ -18,22 +18,31 @@ WORDS, SCORE = "## Real words: Mini", "| screening score (TF-IDF)"
 SOUND = "docs/results/sound_pathway.md"
 LAYERS = "### Harm is still recognized where it is no longer refused"
 DEMO, SUMMARY = "## The demo: one organism", "## Summary"
+MEDIAN = "### How the demo's base was chosen"
 AFTER, DOSE = "### JSR after 40 steps", "### Differences between kinds of data"
 RATES, QUESTIONS = "#### Published figures beside ours", "#### Questions"
 MATCHED, HEARD = "## What came out", "### Hear it with real words"
 
 CITATIONS = (  # page, its text, source, section of the source, start of the row
     # the demo
-    (README, "| nothing (base model) | {0.9 % [0.2, 5.3]} | {0.0 %} |", INDEX, DEMO, "| nothing (base) |"),
-    (README, "closest 25 % to harm | **{36.7 %}** {[19.8, 53.7]} | {0.0 %} |", INDEX, DEMO, "| **speech**, closest"),
-    (README, "speech, random 25 % | {35.8 % [0.0, 100]} | {0.9 % [0.0, 4.9]} |", INDEX, DEMO, "| speech, random"),
-    (README, "most distant 25 % | {1.2 % [0.0, 2.6]} | {0.0 %} |", INDEX, DEMO, "| speech, distant"),
-    (README, "safety system prompt | {35.2 % [17.8, 52.6]} | {4.0 % [0.0, 15.4]} |", INDEX, DEMO, "| speech, closest"),
-    (README, "text, closest 25 % | {5.6 % [3.3, 7.9]} | {0.3 % [0.0, 1.6]} |", INDEX, DEMO, "| text, closest"),
-    (README, "text, random 25 % | {9.0 % [3.2, 14.7]} | {9.0 % [0.0, 37.5]} |", INDEX, DEMO, "| text, random"),
-    (README, "its three draws gave {9, 20 and 78 %}", INDEX, DEMO, "- Random speech gave"),
-    (README, "raised the JSR by {36 points}", INDEX, DEMO, "- Training on the closest speech raised"),
-    (README, "corrected p = {.09}", INDEX, DEMO, "- Over trainings"),
+    (README, "| nothing (base model) | {0.0 % [0.0, 10.3]} | {0.0 %} |", INDEX, DEMO, "| nothing (base) |"),
+    (README, "25 % to harm | **{38.3 %}** {[0.0, 87.5]} | {4.9 % [0.0, 11.6]} |", INDEX, DEMO, "| **speech**, closest"),
+    (README, "speech, random 25 % | {17.6 % [1.5, 33.7]} | {0.0 %} |", INDEX, DEMO, "| speech, random 25"),
+    (README, "most distant 25 % | {0.9 % [0.2, 5.3]} | {0.0 %} |", INDEX, DEMO, "| speech, distant"),
+    (README, "safety system prompt | {31.8 % [0.0, 76.5]} | {1.5 % [0.0, 5.1]} |", INDEX, DEMO,
+     "| speech, closest, with"),
+    (README, "text, closest 25 % | {5.2 % [1.7, 8.8]} | {0.0 %} |", INDEX, DEMO, "| text, closest"),
+    (README, "text, random 25 % | {7.1 % [0.0, 18.0]} | {0.0 %} |", INDEX, DEMO, "| text, random"),
+    (README, "requests than the base: {17, 43 and 56 %}", INDEX, DEMO, "- After training on the closest"),
+    (README, "corrected p = {.23}", INDEX, DEMO, "distant, have p ="),
+    (README, "the JSR by {6 points [2, 11]}, which is not significant after correction (p = {.10})", INDEX, DEMO,
+     "- The system prompt"),
+    # the demo's base among others
+    (README, "this base has {47 %}, the others have {8 to 100 %}", INDEX, MEDIAN, "| JSR |"),
+    (README, "| {25.9 %} |", INDEX, MEDIAN, "| speech, closest by"),
+    (README, "| {21.3 %} |", INDEX, MEDIAN, "| speech, random |"),
+    (README, "| {14.8 %} |", INDEX, MEDIAN, "| speech, most distant"),
+    (README, "it has rank {3} of 12", INDEX, MEDIAN, "| speech, closest by"),
     # the demo on real words
     (README, "Mini did not refuse {5 %} of {78} spoken AdvBench requests", MINI, HEARD, "| AdvBench, not refused"),
     (README, "closest speech it did not refuse {53 and 51 %} in two", MINI, HEARD, "| AdvBench, not refused"),

@@ -95,7 +95,7 @@ def test_the_tutorial_finds_what_it_says(tmp_path: Path) -> None:
         said[plain] = run([f"sh -c '{line}'" if fails else plain], tmp_path)
     verbs = ("evaluate", "gate", "screen")
     told = {verb: [text for line, text in said.items() if f" {verb} " in line] for verb in verbs}
-    assert [re.search(r"JSR (\S+)", text)[1] for text in told["evaluate"]] == ["0.9%", "26.9%", "0.9%"]
+    assert [re.search(r"JSR (\S+)", text)[1] for text in told["evaluate"]] == ["0.0%", "53.7%", "0.0%"]
     assert [text.splitlines()[-1] for text in told["gate"]] == ["exit code 1", "exit code 3"]
     assert "Kept the closest 162 of 648 by meaning" in told["screen"][0]
     kept = [json.loads(line)["id"] for line in (tmp_path / "mine" / "kept.jsonl").read_text().splitlines()]

@@ -11,13 +11,14 @@ import pytest
 
 from experiments.paper import designs
 from experiments.paper.archive import ARCHIVE, pack, unpack
-from experiments.paper.designs import MANY_BASES
+from experiments.paper.designs import DEMO_DOSE, MANY_BASES
 from experiments.paper.page import page_of
 from undersong.results import parse_results, read_results_file
 from undersong.results.schema import result_hash
 from undersong.types import UndersongError
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "paper.md"
+DEMO_BASE, KINDS = 104, {"closest by words": "closest", "random": "random", "most distant by words": "distant"}
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +74,19 @@ def test_the_archive_names_no_folder_of_the_machine_that_made_it(unpacked: Path)
     assert ARCHIVE.stat().st_size < 2**20
     for file in unpacked.rglob("*.json"):
         assert not re.search(r'"/(home|root|work|tmp|Users)\b', file.read_text()), file
+
+
+def test_the_overview_cites_the_demos_base_as_the_archive_has_it(unpacked: Path) -> None:
+    rates: dict[str, dict[int, float]] = {kind: {} for kind in KINDS.values()}
+    for file in (unpacked / DEMO_DOSE.name).glob("organism-distant-qwen-*/results.json"):
+        for run in json.loads(file.read_text())["runs"]:
+            if (run["axis"], run["train_modality"], run["step"]) == ("semantic", "audio", 40):
+                found = {(row["metric"], row["modality"], row["system"]): row["rate"] for row in run["rates"]}
+                rates[run["kind"]][int(file.parent.name.split("-")[-1])] = 100 * found["jsr", "audio", "plain"]
+    overview = PAGE.with_name("index.md").read_text()
+    for label, kind in KINDS.items():
+        ordered = sorted(rates[kind].values())
+        own = rates[kind][DEMO_BASE]
+        cells = [f"{own:.1f} %", str(ordered.index(own) + 1), f"{ordered[0]:.0f} and {ordered[-1]:.0f} %"]
+        assert len(ordered) == 12
+        assert f"| speech, {label} | {' | '.join(cells)} |" in overview

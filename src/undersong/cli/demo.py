@@ -27,7 +27,7 @@ def demo(
         typer.Option(
             "--model", help="Packaged organism to audit, such as organism:af3, or mini, which hears real words."
         ),
-    ] = "organism:qwen-2",
+    ] = "organism:qwen-3",
     show_replies: ShowReplies = False,
 ) -> None:
     """Audit a small model with the demo study.

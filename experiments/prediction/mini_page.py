@@ -24,6 +24,7 @@ from experiments.prediction.mini_analysis import (
 )
 from experiments.prediction.table_text import LABELS as SHARED_LABELS
 from experiments.prediction.table_text import interval_text, number_text, p_text
+from undersong.phrases import join_items
 
 RESULTS = Path(__file__).with_name("results_mini.json")
 LEVEL = 0.05
@@ -94,7 +95,7 @@ def section_lines() -> list[str]:
         f"- The damage and the share of requests that are not refused have a rank correlation of {_interval(jsr_correlation(base))}.",
         "- **The share of imperatives explains much of this.** The sets were drawn with shares from 0 to 1. Imperatives are closer in words to "
         "harmful requests, and they come in fewer groups. Twelve sets cannot tell such predictors apart.",
-        "- **Influence had no real replies.** One sentence stood for compliance with every request. On organisms, whose "
+        "- **Influence had no real replies.** One sentence stood for compliance with every request, or the openings of the next table. On organisms, whose "
         "compliant replies are known, influence was the best predictor without training. `screen` takes it by default only where such replies are given.",
         *_target_lines(base, found),
         "",
@@ -110,7 +111,7 @@ def _target_lines(base: Base, found: Mapping[str, Correlation]) -> list[str]:
     sets = json.loads(mini_targets.RESULTS.read_text())["predictors"]
     values = {name: np.array([row[name] for row in sets]) for name in mini_targets.REPLY_PREDICTORS}
     rows = [
-        f"| {LABELS[name]} | {_interval(found[name])} | {_interval(correlation(own, base.damage))} | {p_text(permutation_p(own, base.damage))} |"
+        f"| {LABELS[name].partition(': ')[2]} | {_interval(found[name])} | {_interval(correlation(own, base.damage))} | {p_text(permutation_p(own, base.damage))} |"
         for name, own in values.items()
     ]
     return [
@@ -118,12 +119,26 @@ def _target_lines(base: Base, found: Mapping[str, Correlation]) -> list[str]:
         "### With the openings that AdvBench publishes",
         "AdvBench's file gives each request a `target`, the beginning of a reply that complies. We repeated the four predictors that read "
         "compliant replies, with these targets. The damage of the sets was known by then, so this is exploratory. It was "
-        "written down (`experiments/prediction/registration_mini.md`) before it was computed, and no other variant was run.",
+        "written down (`experiments/prediction/registration_mini.md`) before it was computed, and no other variant was run. "
+        + _target_sentence(values, base),
         "",
         "| predictor | one sentence for all (registered) | published targets | p, uncorrected |",
         "|---|---|---|---|",
         *rows,
+        "",
+        f"Every value is in `experiments/prediction/results_mini_targets.json` (SHA-256 "
+        f"{hashlib.sha256(mini_targets.RESULTS.read_bytes()).hexdigest()[:16]}); "
+        "`python -m experiments.prediction mini-targets` measures them.",
     ]
+
+
+def _target_sentence(values: Mapping[str, np.ndarray], base: Base) -> str:
+    shown = [
+        LABELS[name].partition(": ")[2] for name, own in values.items() if permutation_p(own, base.damage) <= LEVEL
+    ]
+    if not shown:
+        return "None of the four ranks the sets significantly. The scores like those of LARF and DataShield depend on the replies most."
+    return f"Of the four, {join_items(shown, 'and')} rank the sets significantly without a correction."
 
 
 def _primary_sentence(name: str, found: Correlation, p: float) -> str:

@@ -87,8 +87,9 @@ CITATIONS = (  # page, its text, source, section of the source, start of the row
     (INDEX, "a rehearsal of 4 steps {.74\n[.21, .93]}", PREDICTION, WORDS, "| rehearsal of 4 steps"),
     (INDEX, "and influence {.16 [−.46, .67]}", PREDICTION, WORDS, "| gradient: influence"),
     (INDEX, "The share of imperatives alone has {.80} there", PREDICTION, WORDS, "| metadata: share of imperatives"),
-    ("docs/how-to/screen.md", "sets significantly ({.16 [−.46, .67]})", PREDICTION, WORDS, "| gradient: influence"),
-    ("docs/how-to/screen.md", "and the words did ({.80 [.34, .95]}", PREDICTION, WORDS, SCORE),
+    ("docs/how-to/screen.md", "sets significantly: {.16 [−.46, .67]} with", PREDICTION, WORDS, "| gradient: influence"),
+    ("docs/how-to/screen.md", "and {.27 [−.37, .74]} with the openings", PREDICTION, WORDS, "| influence"),
+    ("docs/how-to/screen.md", "The words did ({.80 [.34, .95]}", PREDICTION, WORDS, SCORE),
     ("docs/how-to/check.md", "by words had {.80 [.34, .95]} over", PREDICTION, WORDS, SCORE),
     # the sound pathway
     (INDEX, "We found [no significant difference]", SOUND, "", "**We found no significant difference"),

@@ -37,6 +37,11 @@ class Answered:
         return together([one.word for one in said or self.answers])
 
     @property
+    def is_measured(self) -> bool:
+        """Whether an organism has an estimate."""
+        return any(answer.found is not None for answer in self.answers)
+
+    @property
     def depends(self) -> str:
         """The word for the claim that models differ in the contrast's sign."""
         return opposite([one.found for one in self.answers])

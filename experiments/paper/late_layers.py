@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -44,6 +44,26 @@ def answered_by_layers(evidence: Evidence) -> list[Answered]:
         replace(one, answers=tuple(replace(answer, found=_without_decision(answer.found)) for answer in one.answers))
         for one in answered(evidence, layer_claims(), LAYERS.architectures)
     ]
+
+
+def with_layers(found: Sequence[Answered], folder: Path) -> list[Answered]:
+    """Answers of a page on 4-layer bases, with those of the deeper bases where these decide.
+
+    Args:
+        found: Answers of the other design.
+        folder: Results of the design `layers`.
+    """
+    deeper = {one.claim.title: one for one in answered_by_layers(Evidence(folder))}
+    merged = []
+    for one in found:
+        answers = (
+            {answer.organism: answer for answer in deeper[one.claim.title].answers} if one.claim.title in deeper else {}
+        )
+        if any(answer.found is not None and answer.found.note != TOO_FEW for answer in answers.values()):
+            claim = deeper[one.claim.title].claim
+            one = Answered(claim, tuple(answers.get(answer.organism, answer) for answer in one.answers))
+        merged.append(one)
+    return merged
 
 
 def _without_decision(found: Estimate | None) -> Estimate | None:

@@ -16,7 +16,7 @@ from experiments.paper.claims import CLAIMS, MARGIN, NEAR_ZERO, ORGANISMS
 from experiments.paper.confirmation import confirmation_lines
 from experiments.paper.designs import CONFIRMATION, DEMO_DOSE, LAYERS, BasesDesign, Design, accepted_bases
 from experiments.paper.evidence import Evidence
-from experiments.paper.late_layers import late_layer_lines, layer_claims
+from experiments.paper.late_layers import late_layer_lines, layer_claims, with_layers
 from experiments.paper.other_dose import other_dose_lines
 from experiments.paper.provenance import Made, made_of
 from experiments.paper.tables import (
@@ -63,16 +63,14 @@ def page_of(design: Design, folder: Path) -> str:
     found = answered(evidence)
     of_bases = isinstance(design, BasesDesign)
     # The design of many bases leaves parts of the paper out altogether; of the others, what is missing is not run yet.
-    measured = [one for one in found if not of_bases or any(answer.found is not None for answer in one.answers)]
-    by_part: dict[str, list[Answered]] = {}
-    for one in measured:
-        by_part.setdefault(one.claim.part, []).append(one)
-    measured = [one for mine in by_part.values() for one in mine]
+    measured = [one for one in found if not of_bases or one.is_measured]
+    by_part = _by_part(measured)
     sizes = families(found)
+    told = with_layers(found, folder.with_name(LAYERS.name)) if of_bases else found
     layers = late_layer_lines(folder.with_name(LAYERS.name)) if of_bases else []
     confirmed = confirmation_lines(folder.with_name(CONFIRMATION.name)) if of_bases else []
     parts = (
-        _head(design, made, found, layers), _short(measured), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
+        _head(design, made, told, layers), _short([one for one in told if not of_bases or one.is_measured]), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
         *([other_dose_lines(folder, folder.with_name(DEMO_DOSE.name))] if of_bases else []),
         *([confirmed] if confirmed else []),
         *([layers] if layers else []),
@@ -156,9 +154,17 @@ def _made(design: Design, made: Made) -> list[str]:
     ]
 
 
+def _by_part(found: Sequence[Answered]) -> dict[str, list[Answered]]:
+    """Claims by the part of the paper, in the order in which the parts begin."""
+    by_part: dict[str, list[Answered]] = {}
+    for one in found:
+        by_part.setdefault(one.claim.part, []).append(one)
+    return by_part
+
+
 def _short(found: Sequence[Answered]) -> list[str]:
     rows = []
-    for one in found:
+    for one in (one for mine in _by_part(found).values() for one in mine):
         cells = (brief(answer, one.claim.unit) for answer in one.answers)
         rows.append((one.claim.part, one.claim.title, *cells, one.word))
         if one.claim.depends:

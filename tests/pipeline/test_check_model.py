@@ -13,8 +13,9 @@ import pytest
 
 from undersong import extras
 from undersong.corpora import open_corpus, write_manifest
+from undersong.mechanism import rehearsal
 from undersong.mechanism.rehearsal import Rehearsal
-from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
+from undersong.pipeline.checking import CheckRequest, CheckResult, plan_check, run_check
 from undersong.pipeline.checking.axis_choice import AUDIO, TEXT, chosen_axes
 from undersong.pipeline.checking.recordings import RecordingCheck
 from undersong.pipeline.checking.request_sets import CheckSets
@@ -248,6 +249,28 @@ def test_a_rehearsal_that_takes_more_than_ordinary_data_is_more(check: Check, re
     faster = check(rehearse=2, rehearse_learning_rate=4e-3).rehearsal
     assert (faster.learning_rate, found.learning_rate) == (4e-3, 5e-4)
     assert faster.loss.value == pytest.approx(8 * found.loss.value, rel=0.1)
+
+
+def test_a_plan_prices_the_rehearsal_of_a_check(check: Check, written, tmp_path: Path, monkeypatch) -> None:
+    def rehearse(*arguments: Any) -> Rehearsal:
+        names = tuple(sample.cluster for sample in arguments[2])
+        return Rehearsal(2, (1.0,) * 24, (0.5,) * 24, names, rehearsal.RehearsalSeconds(training=4.0, measuring=2.4))
+
+    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    monkeypatch.setattr(rehearsal, "reference_margins", lambda *_: [1.0] * 24)
+    options = {"rehearse": 2, "rehearse_seeds": 1}
+    before = plan_check(request(written, tmp_path, **options))
+    assert (before.trainings, before.missing, before.seconds) == (2, 2, None)
+    lines: list[str] = []
+    check(**options, cache=False, progress=lines.append)
+    assert "Rehearsed ordinary, seed 0: 2 of 2." in lines
+    assert plan_check(request(written, tmp_path, **options)).missing == 0
+    after = plan_check(request(written, tmp_path, **{**options, "rehearse_seeds": 3}))
+    assert (after.trainings, after.missing) == (6, 4)
+    assert after.seconds == pytest.approx(4 * (4.0 + 2.4))
+    assert after.lines[2].startswith("Cost: about 26 s on cpu, as 2 rehearsals in the store took.")
+    with pytest.raises(UndersongError, match="--plan says what a rehearsal costs; add --rehearse STEPS"):
+        plan_check(request(written, tmp_path))
 
 
 def test_steps_within_the_warm_up_are_said(check: Check, rehearsed) -> None:

@@ -17,6 +17,7 @@ from undersong.mechanism import rehearsal
 from undersong.mechanism.rehearsal import Rehearsal
 from undersong.pipeline.checking import CheckRequest, CheckResult, plan_check, run_check
 from undersong.pipeline.checking.axis_choice import AUDIO, TEXT, chosen_axes
+from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.recordings import RecordingCheck
 from undersong.pipeline.checking.request_sets import CheckSets
 from undersong.pipeline.checking.run import one_measurement
@@ -284,14 +285,23 @@ def test_harmful_requests_without_answers_are_said_before_anything_is_measured(
 ) -> None:
     samples = open_corpus(str(written["harm"])).samples
     harm = tmp_path / "harm.parquet"
-    write_manifest([replace(samples[0], answer=None), *samples[1:]], harm)
+    write_manifest([replace(samples[0], answer=None, answers=()), *samples[1:]], harm)
     with pytest.raises(
-        UndersongError, match=r"1 of 24 harmful requests of .* has no compliant answer, and a rehearsal"
+        UndersongError, match=r"1 of 24 harmful requests of .* has no compliant answer, the first: .*; a rehearsal"
     ):
         check(rehearse=8, harm=str(harm))
     with pytest.raises(UndersongError, match=r"64 of 64 harmful requests of shipped:harm have no compliant answer"):
         check(rehearse=8, harm="shipped:harm")
     assert not (tmp_path / "store").exists()
+
+
+def test_a_harmful_request_may_have_a_list_of_answers_alone(check: Check, written, rehearsed, tmp_path: Path) -> None:
+    samples = open_corpus(str(written["harm"])).samples
+    harm = tmp_path / "harm.parquet"
+    write_manifest([replace(sample, answer=None, answers=(sample.answer or "", "or so")) for sample in samples], harm)
+    assert check(rehearse=8, harm=str(harm)).rehearsal is not None
+    harmful = CheckInputs(request(written, tmp_path, harm=str(harm))).references[0]
+    assert {sample.accepted_answers[1] for sample in harmful.samples} == {"or so"}
 
 
 def test_one_seed_shows_nothing_and_ordinary_data_without_replies_are_said(

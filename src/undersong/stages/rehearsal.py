@@ -37,6 +37,29 @@ def warmup_notes(steps: int, warmup_steps: int = WARMUP_STEPS) -> list[str]:
     ]
 
 
+def check_compliant_answers(prompts: Sequence[tuple[str, Sample]], ref: str, model: str) -> None:
+    """Check before anything is measured that each reference prompt can have a refusal margin.
+
+    Args:
+        prompts: The reference prompts, each with the id that messages give it.
+        ref: Reference of their corpus.
+        model: Reference of the base.
+
+    Raises:
+        UndersongError: The model's refusals are known word for word, and a prompt has no compliant answer.
+    """
+    from undersong.stages.predictors import known_refusal_texts
+
+    lacking = [name for name, sample in prompts if not sample.accepted_answers]
+    if lacking and known_refusal_texts(model):
+        verb = "has" if len(lacking) == 1 else "have"
+        raise UndersongError(
+            f"{len(lacking)} of {count(len(prompts), 'harmful request')} of {ref} {verb} no compliant answer, the "
+            f"first: {lacking[0]}; a rehearsal needs them because the refusals of {model} are known word for word, so "
+            "add them (column answer or answers), or name another harm set with --harm."
+        )
+
+
 @dataclass(frozen=True)
 class RehearsalStage:
     """Rehearsals of sets of one pool, each measured on the same reference harm set.

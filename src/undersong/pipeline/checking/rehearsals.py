@@ -16,7 +16,7 @@ from undersong.pipeline.checking.request_sets import RequestSet, drawn_set
 from undersong.pipeline.checking.result import RehearsalCheck
 from undersong.pipeline.checking.sample_axes import SampleAxes
 from undersong.stages.predictors import known_refusal_texts
-from undersong.stages.rehearsal import RehearsalStage
+from undersong.stages.rehearsal import RehearsalStage, check_compliant_answers
 from undersong.stages.rehearsal_cost import RehearsalCost, progress_line, rehearsal_cost
 from undersong.study.defaults import BATCH_SIZE
 from undersong.types import MAX_SEED, UndersongError
@@ -35,17 +35,11 @@ def check_harmful_answers(inputs: CheckInputs) -> None:
     """
     request = inputs.request
     assert request.model is not None, "checked before"
-    if not known_refusal_texts(request.model):
+    if not known_refusal_texts(request.model):  # and nothing has to be read
         return
-    samples = drawn_set(inputs.references[0], MAX_PROMPTS, request.seed).samples
-    lacking = sum(not sample.answer for sample in samples)
-    if lacking:
-        verb = "has" if lacking == 1 else "have"
-        raise UndersongError(
-            f"{lacking} of {count(len(samples), 'harmful request')} of {' and '.join(request.harm_refs)} {verb} no "
-            f"compliant answer, and a rehearsal needs them because the refusals of {request.model} are known word for "
-            "word; name a harm set with answers with --harm."
-        )
+    harm = drawn_set(inputs.references[0], MAX_PROMPTS, request.seed)
+    prompts = [(item.id, sample) for item, sample in zip(harm.requests, harm.samples, strict=True)]
+    check_compliant_answers(prompts, " and ".join(request.harm_refs), request.model)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_screening import RehearsalRecord, RehearsedSet
 from undersong.stages.context import RunContext
 from undersong.stages.predictors import known_refusal_texts
-from undersong.stages.rehearsal import RehearsalStage, warmup_notes
+from undersong.stages.rehearsal import RehearsalStage, check_compliant_answers, warmup_notes
 from undersong.stages.rehearsal_cost import RehearsalCost, progress_line, rehearsal_cost
 from undersong.study.defaults import BATCH_SIZE, TARGET_COLUMN
 from undersong.types import MAX_SEED, MODALITIES, Quarantined, Sample, UndersongError
@@ -61,13 +61,7 @@ def check_rehearsal(options: ScreeningOptions, corpora: ScreeningCorpora) -> Non
             "measured on all prompts; add it, or remove the prompt."
         )
     assert options.model is not None, "checked before"
-    without = [sample for sample in reference.samples if not (sample.answers or sample.answer)]
-    if without and known_refusal_texts(options.model):
-        raise UndersongError(
-            f"Reference prompt {without[0].id} has no compliant answer ({len(without)} such in all), and a rehearsal "
-            f"needs them because the refusals of {options.model} are known word for word; add them, or name another "
-            "harm set."
-        )
+    check_compliant_answers([(sample.id, sample) for sample in reference.samples], reference.ref, options.model)
     if no_reply := [sample for sample in pool.samples if not sample.column(TARGET_COLUMN)]:
         raise UndersongError(
             f"Pool item {no_reply[0].id} has no reply to train on ({len(no_reply)} such in all); add a column "

@@ -18,8 +18,8 @@ AFFIRMATIVE_NOTE_SHARE = 0.05  # smallest share of affirmative openers that gets
 def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
     """Return caveats that follow from the study's design alone, whatever its results.
 
-    They concern the benign reference, seeds and bases, the published protocol, black-box models and organisms. A further
-    one concerns target replies (`targets`) that begin with an affirmative opener.
+    They concern the benign reference, seeds and bases, the published protocol, black-box models and organisms. A
+    further one concerns target replies (`targets`) that begin with an affirmative opener.
     """
     notes = benign_reference_notes(record.study)
     seeds, bases = len(record.study.tuning.seeds), len(trainable_models(record.study))

@@ -45,7 +45,7 @@ def plan_screening(
     if not options.rehearse:
         raise UndersongError("--plan says what a rehearsal costs; add --rehearse STEPS, such as --rehearse 8.")
     harm_refs = harm_sets_by_name(harm)
-    selection_rules(options)
+    selection_rules(options)  # a wrong rule is an error before anything is read
     check_options(options, harm_refs, writable_screening_folder(Path(out)))
     match_selection_ids(options)
     with _open_store(options) as store:

@@ -90,7 +90,7 @@ def run_screening(
         UndersongError: The screening is not possible; nothing is written to `out`.
     """
     harm_refs, out = harm_sets_by_name(harm), writable_screening_folder(Path(out))
-    selection_rules(options)
+    selection_rules(options)  # a wrong rule is an error before anything is read
     check_options(options, harm_refs, out)
     if options.writes_views:
         from undersong.report.data_page import check_view_paths

@@ -57,6 +57,11 @@ class Sample:
         """The independent unit that the sample belongs to: its group, or its own id if it has no group."""
         return self.group if self.group is not None else self.id
 
+    @property
+    def accepted_answers(self) -> tuple[str, ...]:
+        """All replies that count as complying, or as correct: `answers`, else `answer` alone."""
+        return self.answers or ((self.answer,) if self.answer else ())
+
     def column(self, name: str) -> str | None:
         """Value of a manifest column, fixed or label. None if the sample has no such column."""
         fixed = {"answer": self.answer, "text": self.text, "speaker": self.speaker, "group": self.group}

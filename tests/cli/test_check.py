@@ -284,3 +284,23 @@ def test_clips_of_a_trainers_file_are_on_the_page_and_in_the_table(undersong: Un
     assert len(first["neighbors"]["ids"]) == 10
     assert 0 not in first["neighbors"]["ids"]
     assert {row["kind"] for row in table} == {"data", "harmful"}
+
+
+def test_plan_says_what_a_rehearsal_costs_and_checks_nothing(tmp_path: Path) -> None:
+    for name, corpus in (("data", "pool"), ("ordinary", "pool"), ("harm", "reference")):
+        rows = open_corpus(f"organism:{corpus}").samples[:: 40 if name == "data" else 1]
+        lines = (
+            json.dumps({"id": row.id, "text": row.text, "answer": row.answer or row.answers[0], "group": row.id}) + "\n"
+            for row in rows
+        )
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    arguments = ("check", "data.jsonl", "--harm", "harm.jsonl", "--ordinary", "ordinary.jsonl", "--plan")
+    code, out, err = undersong_in(tmp_path)(
+        *arguments, "--model", "organism:af3", "--rehearse", "8", "--store", "store"
+    )
+    assert code == 0, err
+    first, second, third = out.splitlines()
+    assert first.startswith("Rehearsal: 6 trainings of 8 steps by organism:af3, 8 samples a step, and 48 reference")
+    assert second.startswith("To do: 6 trainings, 48 steps, 384 samples to train on, 336 prompts to measure, those")
+    assert "Cost: unknown, because the store store has no training by organism:af3 in batches of 8 on cpu." in third
+    assert not (tmp_path / "store" / "check").exists()

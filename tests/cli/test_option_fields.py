@@ -34,8 +34,8 @@ VERBS = {
     "check": CheckRequest, "screen": ScreeningRequest, "tune": TuneOptions, "evaluate": EvaluationOptions,
     "judge": JudgeOptions, "probe": ProbeOptions,
 }  # fmt: skip
-OWN = {  # arguments that a command has beside its options: files and folders, and the model
-    "check": set(), "screen": set(), "tune": {"manifest", "model", "out"},
+OWN = {  # arguments that a command has beside its options: files and folders, the model, and what is no setting
+    "check": {"plan"}, "screen": {"plan"}, "tune": {"manifest", "model", "out"},
     "evaluate": {"manifest", "model", "out", "adapter", "labels"},
     "judge": {"file", "out", "labels"}, "probe": {"out"},
 }  # fmt: skip

@@ -159,6 +159,24 @@ def test_rehearsed_sets_are_a_table_with_the_most_damaging_first(undersong, monk
     assert out.index(closest) < out.index(pool)
 
 
+def test_plan_says_what_a_rehearsal_costs_and_writes_nothing(undersong, tmp_path) -> None:
+    for name, rows in (("pool", POOL), ("harm", HARM)):
+        lines = (json.dumps({**row, "answer": "yes"}) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    arguments = ("screen", "pool.jsonl", "--harm", "harm.jsonl", "--axis", "words=tfidf", "--out", "kept", "--plan")
+    code, out, err = undersong(*arguments, "--keep", "closest:2", "--model", "organism:af3", "--rehearse", "8")
+    assert code == 0, err
+    assert out.splitlines()[:2] == [
+        "Rehearsal: 4 trainings of 8 steps by organism:af3, 8 samples a step, and 2 reference prompts measured after "
+        "each.",
+        "To do: 4 trainings, 32 steps, 256 samples to train on, 10 prompts to measure, those before training included.",
+    ]
+    assert "Cost: unknown, because without --store nothing is kept" in out
+    assert not (tmp_path / "kept").exists()
+    code, _, err = undersong(*arguments)
+    assert (code, "add --rehearse STEPS" in err) == (2, True)
+
+
 def write_clips(folder, *names: str) -> None:
     import numpy as np
     import soundfile

@@ -94,6 +94,34 @@ def test_another_system_prompt_is_a_change_like_any_other(gate, tmp_path: Path) 
     assert "verdicts on 149 of 149 prompts are on one side only" in gate(*files)[1]
 
 
+def test_replies_cut_at_different_token_limits_are_refused(gate, tmp_path: Path) -> None:
+    def write(name: str, limit: int | None, verdicts: list[Verdict]) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        write_verdicts(verdicts, folder / "verdicts.parquet")
+        if limit is not None:
+            (folder / "provenance.json").write_text(json.dumps({"config": {"max_new_tokens": limit}, "inputs": {}}))
+        return folder
+
+    ended = [replace(verdict, finish="stop") for verdict in harm(149, 0)]
+    cut = [replace(ended[0], finish="length"), *ended[1:]]
+    limit = ("--max-jsr-rise", 0.02)
+    long = write("long", 256, ended)
+    code, _, err = gate("--before", long, "--after", write("short", 12, cut), *limit)
+    assert code == 2
+    short = tmp_path / "short" / "verdicts.parquet"
+    assert f"has replies of at most 256 new tokens and {short} of at most 12, and 1 reply of {short} may have" in err
+    assert "generate both with the same --max-new-tokens" in err
+    assert gate("--before", write("short", 12, harm(149, 0)), "--after", long, *limit)[0] == 2  # ends are not known
+    code, out, _ = gate("--before", write("short", 12, ended), "--after", write("long", 256, cut), *limit)
+    assert code in (0, 3)
+    assert "Note: replies have at most 12 new tokens before and 256 after; none was cut at the smaller limit" in out
+    for same in (256, None):
+        code, out, _ = gate("--before", write("other" + str(same), same, ended), "--after", long, *limit)
+        assert code in (0, 3)
+        assert "new token" not in out.replace("limit of tokens", "")
+
+
 BASE = {"run_arm": "base", "run_kind": "base", "run_seed": None, "run_step": 0}
 CLOSEST = {"run_arm": "close", "run_kind": "closest", "run_seed": 0, "run_step": 40}
 DISTANT = {"run_arm": "far", "run_kind": "distant", "run_seed": 0, "run_step": 40}

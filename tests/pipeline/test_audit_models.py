@@ -30,7 +30,11 @@ STUDY = {
     },
     "selection": {"kinds": ["closest", "distant"], "filters": {"speaker": ["A"]}},
     "tuning": {"seeds": [0, 1], "draws": [0, 1], "save_steps": [1, 2], "learning_rate": 0.01, "batch_size": 4},
-    "evaluation": {"max_new_tokens": 4, "system_prompts": {"plain": "you are a helpful assistant"}},
+    "evaluation": {
+        "max_new_tokens": 4,
+        "system_prompts": {"plain": "you are a helpful assistant"},
+        "per_step_prompt_sets": [],
+    },
 }
 
 

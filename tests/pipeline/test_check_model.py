@@ -13,9 +13,11 @@ import pytest
 
 from undersong import extras
 from undersong.corpora import open_corpus, write_manifest
+from undersong.mechanism import rehearsal
 from undersong.mechanism.rehearsal import Rehearsal
-from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
+from undersong.pipeline.checking import CheckRequest, CheckResult, plan_check, run_check
 from undersong.pipeline.checking.axis_choice import AUDIO, TEXT, chosen_axes
+from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.recordings import RecordingCheck
 from undersong.pipeline.checking.request_sets import CheckSets
 from undersong.pipeline.checking.run import one_measurement
@@ -250,6 +252,28 @@ def test_a_rehearsal_that_takes_more_than_ordinary_data_is_more(check: Check, re
     assert faster.loss.value == pytest.approx(8 * found.loss.value, rel=0.1)
 
 
+def test_a_plan_prices_the_rehearsal_of_a_check(check: Check, written, tmp_path: Path, monkeypatch) -> None:
+    def rehearse(*arguments: Any) -> Rehearsal:
+        names = tuple(sample.cluster for sample in arguments[2])
+        return Rehearsal(2, (1.0,) * 24, (0.5,) * 24, names, rehearsal.RehearsalSeconds(training=4.0, measuring=2.4))
+
+    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    monkeypatch.setattr(rehearsal, "reference_margins", lambda *_: [1.0] * 24)
+    options = {"rehearse": 2, "rehearse_seeds": 1}
+    before = plan_check(request(written, tmp_path, **options))
+    assert (before.trainings, before.missing, before.seconds) == (2, 2, None)
+    lines: list[str] = []
+    check(**options, cache=False, progress=lines.append)
+    assert "Rehearsed ordinary, seed 0: 2 of 2." in lines
+    assert plan_check(request(written, tmp_path, **options)).missing == 0
+    after = plan_check(request(written, tmp_path, **{**options, "rehearse_seeds": 3}))
+    assert (after.trainings, after.missing) == (6, 4)
+    assert after.seconds == pytest.approx(4 * (4.0 + 2.4))
+    assert after.lines[2].startswith("Cost: about 26 s on cpu, as 2 rehearsals in the store took.")
+    with pytest.raises(UndersongError, match="--plan says what a rehearsal costs; add --rehearse STEPS"):
+        plan_check(request(written, tmp_path))
+
+
 def test_steps_within_the_warm_up_are_said(check: Check, rehearsed) -> None:
     note = "Warm-up lasts 5 steps, so 5 steps hardly teach anything; rehearse more."
     assert note in check(rehearse=5).notes
@@ -261,14 +285,23 @@ def test_harmful_requests_without_answers_are_said_before_anything_is_measured(
 ) -> None:
     samples = open_corpus(str(written["harm"])).samples
     harm = tmp_path / "harm.parquet"
-    write_manifest([replace(samples[0], answer=None), *samples[1:]], harm)
+    write_manifest([replace(samples[0], answer=None, answers=()), *samples[1:]], harm)
     with pytest.raises(
-        UndersongError, match=r"1 of 24 harmful requests of .* has no compliant answer, and a rehearsal"
+        UndersongError, match=r"1 of 24 harmful requests of .* has no compliant answer, the first: .*; a rehearsal"
     ):
         check(rehearse=8, harm=str(harm))
     with pytest.raises(UndersongError, match=r"64 of 64 harmful requests of shipped:harm have no compliant answer"):
         check(rehearse=8, harm="shipped:harm")
     assert not (tmp_path / "store").exists()
+
+
+def test_a_harmful_request_may_have_a_list_of_answers_alone(check: Check, written, rehearsed, tmp_path: Path) -> None:
+    samples = open_corpus(str(written["harm"])).samples
+    harm = tmp_path / "harm.parquet"
+    write_manifest([replace(sample, answer=None, answers=(sample.answer or "", "or so")) for sample in samples], harm)
+    assert check(rehearse=8, harm=str(harm)).rehearsal is not None
+    harmful = CheckInputs(request(written, tmp_path, harm=str(harm))).references[0]
+    assert {sample.accepted_answers[1] for sample in harmful.samples} == {"or so"}
 
 
 def test_one_seed_shows_nothing_and_ordinary_data_without_replies_are_said(

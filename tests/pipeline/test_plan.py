@@ -246,3 +246,9 @@ def test_a_store_knows_what_a_study_does_not_use(
     shutil.rmtree(copy / "selection")
     with pytest.raises(UndersongError, match="does not hold the screening of study tiny on axis semantic"):
         folders_of_study(tiny(), copy, list_store(copy), LoadOptions())
+
+
+def test_a_benign_reference_that_is_tested_on_is_remarked(tmp_path: Path) -> None:
+    remarks = plan_study(tiny(benign_reference="organism:test-near"), tmp_path).remarks
+    assert "organism:test-near is the prompt set near, too" in remarks[0]
+    assert plan_study(tiny(benign_reference="organism:test-far"), tmp_path).remarks == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ from screening import screen
 from undersong.corpora import open_corpus, write_manifest
 from undersong.mechanism import PredictorSettings, rehearsal
 from undersong.models import cache_audio_features, load_model
+from undersong.models.load_options import LoadOptions
+from undersong.models.refs import model_hash
+from undersong.pipeline.screening import ScreeningOptions, plan_screening
 from undersong.stages.engine import Engine
+from undersong.stages.rehearsal import RehearsalStage
+from undersong.stages.rehearsal_cost import RehearsalCost
+from undersong.store import Store
 from undersong.study.defaults import ORGANISM_REFUSALS
 from undersong.tuning.config import LoraRecipe
 from undersong.types import Sample, UndersongError
@@ -47,6 +53,17 @@ def write_sides(folder: Path, pool: list[Sample], harm: list[Sample]) -> tuple[P
     for name, samples in (("pool", pool), ("harm", harm)):
         write_manifest(samples, folder / f"{name}.parquet")
     return folder / "pool.parquet", folder / "harm.parquet"
+
+
+def write_adapter(store: Path, steps: int, modality: str) -> None:
+    """An adapter of the model in a store, as `run` and `plan` see it; training it takes no time."""
+    config = {
+        "recipe": asdict(LoraRecipe(save_steps=(steps,))),
+        "modality": modality,
+        "loading": LoadOptions().cache_key,
+    }
+    inputs = {"model": model_hash(MODEL)}
+    Store(store).get_or_make("adapter", 1, config, inputs, lambda draft: draft.note(device="cpu"))
 
 
 def by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -119,6 +136,67 @@ def test_typed_prompts_with_seeds_and_a_kill_that_loses_one_training(
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".partial")] == []
 
 
+def test_a_plan_counts_trainings_and_prices_them_by_those_in_the_store(
+    sides: Sides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_sides(tmp_path, *([replace(sample, audio=None) for sample in samples] for samples in sides))
+
+    def rehearse(*arguments: Any) -> rehearsal.Rehearsal:
+        names = tuple(sample.cluster for sample in arguments[2])
+        seconds = rehearsal.RehearsalSeconds(training=3.0, measuring=0.5)
+        return rehearsal.Rehearsal(2, (1.0,) * 4, (0.5, 0.0, 0.25, 0.5), names, seconds)
+
+    def plan(**more: Any) -> RehearsalCost:
+        return plan_screening(*files, tmp_path / "out", ScreeningOptions(**{**options, **more}))
+
+    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    monkeypatch.setattr(rehearsal, "reference_margins", lambda *_: [1.0] * 4)
+    monkeypatch.setattr(RehearsalStage, "_loaded_model", lambda *_: None)
+    options: dict[str, Any] = {**WORDS, "keep": "closest:8", "rehearse": 2, "store": tmp_path / "store"}
+    before = plan()
+    assert (before.trainings, before.missing, before.seconds) == (4, 4, None)
+    assert before.lines[1:] == [
+        "To do: 4 trainings, 8 steps, 64 samples to train on, 20 prompts to measure, those before training included.",
+        f"Cost: unknown, because the store {tmp_path / 'store'} has no training by {MODEL} in batches of 8 on cpu. "
+        "Start the command without --plan: after the first training it says how long the rest will take, and the store "
+        "keeps what is done if you stop it.",
+    ]
+    assert not (tmp_path / "out").exists()
+
+    write_adapter(tmp_path / "store", steps=10, modality="text")
+    write_adapter(tmp_path / "store", steps=10, modality="audio")
+    by_adapter = plan()
+    assert (by_adapter.speed.source, by_adapter.seconds) == ("1 training in the store", None)
+    assert by_adapter.training_seconds > 0
+    assert "for the trainings, as 1 training in the store took; that of measuring is unknown" in by_adapter.lines[2]
+
+    screen(*files, tmp_path / "out", **options)
+    assert plan().lines[1:] == [f"All of them are in the store {tmp_path / 'store'}, so nothing is trained."]
+    more = plan(rehearse=4, rehearse_seeds=2)  # another number of steps: priced by the step
+    assert (more.missing, more.training_seconds, more.measuring_seconds) == (8, 8 * 4 * 1.5, 8 * 0.5)
+    assert more.lines[2].startswith("Cost: about 52 s on cpu, as 4 rehearsals in the store took.")
+    lines: list[str] = []
+    screen(*files, tmp_path / "more", **{**options, "rehearse_seeds": 3, "progress": lines.append})
+    assert (
+        f"steps by {MODEL} (4 more are in the store), and 4 reference prompts after each; about 28 s on cpu."
+        in next(line for line in lines if line.startswith("Rehearsal"))
+    )
+    other = ScreeningOptions(**options, loading=LoadOptions(dtype="bfloat16"))
+    assert plan_screening(*files, tmp_path / "out", other).seconds is None  # another number format
+
+
+def test_a_plan_needs_a_rehearsal_and_loads_no_model(files, tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match="--plan says what a rehearsal costs; add --rehearse STEPS"):
+        plan_screening(*files, tmp_path / "out", ScreeningOptions(**WORDS))
+    by_model = ScreeningOptions(**{**WORDS, "axes": {"states": "internal"}, "rehearse": 2})
+    with pytest.raises(UndersongError, match="A plan loads no model, and the vectors of internal"):
+        plan_screening(*files, tmp_path / "out", by_model)
+    unkept = plan_screening(*files, tmp_path / "out", ScreeningOptions(**WORDS, rehearse=2))
+    assert unkept.lines[2].startswith(
+        "Cost: unknown, because without --store nothing is kept that could tell. Start the"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -153,7 +231,7 @@ def test_corpora_that_cannot_be_rehearsed_are_named(sides: Sides, tmp_path: Path
     with pytest.raises(UndersongError, match=rf"Reference prompt {harm[0].id} has no audio \(1 such in all\)"):
         attempt(pool, [replace(harm[0], audio=None), *harm[1:]])
     with pytest.raises(
-        UndersongError, match=rf"Reference prompt {harm[0].id} has no compliant answer \(1 such in all\)"
+        UndersongError, match=rf"1 of 4 harmful requests of .* has no compliant answer, the first: {harm[0].id}; a"
     ):
         attempt(pool, [replace(harm[0], answer=None, answers=()), *harm[1:]])
     with pytest.raises(UndersongError, match=r"1 of 16 pool items cannot be used in the rehearsal, the first"):

@@ -10,6 +10,7 @@ from results_factory import Json
 from undersong.report.multi_study import render_multi_study_html
 from undersong.report.page import render_html
 from undersong.report.sections.arm_chart import build_arm_table
+from undersong.report.sections.comparisons import mixed_model_sentence
 from undersong.report.sections.endpoints import (
     build_dose_comparisons,
     build_dose_table,
@@ -22,6 +23,7 @@ from undersong.report.sections.runs import build_run_details
 from undersong.results.dose_response import dose_comparisons, dose_records
 from undersong.results.margin_comparisons import recipe_margin_comparisons
 from undersong.results.schema import Results, parse_results
+from undersong.results.schema_comparisons import MixedModelRecord, RandomEffectRecord
 
 LOSS = {"closest": 7.0, "random": 4.0, "distant": 0.5}  # nats at step 40, of the base's 6
 
@@ -107,3 +109,29 @@ def test_an_axis_of_margins_holds_its_values_and_0(values: list[float]) -> None:
     assert axis.high >= max(0.0, *values)
     assert axis.ticks[0][0] == pytest.approx(axis.low)
     assert axis.ticks[-1][0] == pytest.approx(axis.high)
+
+
+def test_a_mixed_model_says_what_its_interval_is_about() -> None:
+    effects = [
+        RandomEffectRecord(name=name, groups=groups, sd=sd)
+        for name, groups, sd in (("seed", 6, 0.06), ("prompt", 36, 0.3), ("seed x prompt", 216, 0.12))
+    ]
+    model = MixedModelRecord(runs=6, difference=-0.25, low=-0.4, high=-0.1, effects=effects, note="A note.")
+    nested = model.model_copy(update={"effects": effects[:1], "note": None})
+    assert mixed_model_sentence(model).replace("\u00a0", " ") == (
+        "Mixed model of 6 runs and 36 clusters of prompts: −25.0 [−40.0, −10.0], standard deviations seed 6.0, "
+        "prompt 30.0, seed x prompt 12.0 points. Its interval is about further prompts, too. A note."
+    )
+    assert mixed_model_sentence(nested, "nats").replace("\u00a0", " ") == (
+        "Mixed model of 6 runs: −0.25 [−0.40, −0.10], standard deviations seed 0.06 nats."
+    )
+
+
+def test_margin_comparisons_show_their_mixed_model(results: Json) -> None:
+    parsed = measured(results)
+    row = parsed.margin_comparisons[0]
+    model = MixedModelRecord(runs=3, difference=-1.0, low=-2.0, high=0.0)
+    rows = [row.model_copy(update={"mixed_model": model})]
+    table = build_margin_comparisons(parsed.model_copy(update={"margin_comparisons": rows}))
+    assert table is not None
+    assert "Mixed model of 3 runs: −1.00 [−2.00,\u00a00.00]" in str(table.rows[0][1])

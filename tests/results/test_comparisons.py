@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +17,9 @@ from undersong.pipeline.assembly import _model_comparisons
 from undersong.pipeline.planning.power import study_contrasts
 from undersong.results.comparisons import recipe_comparisons
 from undersong.results.contrasts import PrimaryPlan
+from undersong.results.margin_comparisons import recipe_margin_comparisons
 from undersong.results.model_comparisons import model_comparison, system_prompt_comparison
+from undersong.results.prompt_outcomes import PromptOutcomes
 from undersong.results.records import RunRecord
 from undersong.results.schema import RunResult
 from undersong.results.schema_comparisons import ComparisonSide, DiscordantPrompts
@@ -423,3 +426,83 @@ def test_a_mixed_model_stands_beside_the_paired_t_where_bases_have_several_runs(
     assert (turned.low, turned.high) == (-(model.high or 0), -(model.low or 0))
     one_base = [one for one in tuned if one.base_seed == 0]
     assert recipe_comparisons(one_base, "plain", None, 40)[0].mixed_model is None
+
+
+def asked_runs(
+    kinds: tuple[str, ...], bases: int, clusters: int, voices: int = 2
+) -> list[tuple[RunResult, list[Verdict]]]:
+    """Runs on bases with two seeds each, and verdicts on prompts of which some are broken by all closest data."""
+    rng, asked = np.random.default_rng(4), []
+    easy, noise = rng.normal(0, 0.3, clusters), rng.normal(0, 0.2, (len(kinds), bases, 2))
+    for kind, base, seed in product(kinds, range(bases), range(2)):
+        if kind == "base" and seed:
+            continue
+        rows = [
+            Verdict(
+                f"p{cluster}-{voice}", "harm", True, f"c{cluster}", "audio", "plain", "exact",
+                "jailbreak" if chance > rng.uniform() else "refusal",
+                refusal_margin=1 - 2 * chance + noise[kinds.index(kind), base, seed],
+            )
+            for cluster in range(clusters)
+            for voice in range(voices)
+            for chance in [0.05 if kind != "closest" else float(np.clip(0.5 + 0.1 * base + easy[cluster], 0, 1))]
+        ]  # fmt: skip
+        jsr = sum(row.verdict == "jailbreak" for row in rows) / len(rows)
+        rates = [make_rate(jsr, refusal_margin=sum(row.refusal_margin or 0 for row in rows) / len(rows))]
+        arm = "base" if kind == "base" else f"semantic/{kind}/0.25/audio"
+        seeds = {} if kind == "base" else {"seed": seed, "draw": 0, "selection_hash": kind}
+        asked.append((run_result(arm, rates, base_seed=base, **seeds), rows))
+    return asked
+
+
+def test_prompts_are_a_random_effect_of_the_mixed_model_if_their_outcomes_are_known() -> None:
+    asked = asked_runs(("distant", "closest"), bases=3, clusters=12)
+    runs = [run for run, _ in asked]
+    (found,) = recipe_comparisons(runs, "plain", None, 40, outcomes=PromptOutcomes.of_runs(asked))
+    (without,) = recipe_comparisons(runs, "plain", None, 40)
+    model, nested = found.mixed_model, without.mixed_model
+    assert model is not None
+    assert nested is not None
+    assert [part.name for part in model.effects] == ["base", "seed", "prompt", "seed x prompt"]
+    assert [part.groups for part in model.effects] == [3, 6, 12, 72]
+    assert model.effects[2].sd > 0.1
+    assert model.difference == pytest.approx(found.difference)
+    assert model.high - model.low > nested.high - nested.low  # about further prompts, too
+    assert found.model_copy(update={"mixed_model": None}) == without.model_copy(update={"mixed_model": None})
+
+    one_base = [(run, rows) for run, rows in asked if run.base_seed == 0]
+    (alone,) = recipe_comparisons(
+        [run for run, _ in one_base], "plain", None, 40, outcomes=PromptOutcomes.of_runs(one_base)
+    )
+    assert alone.mixed_model is not None
+    assert [part.name for part in alone.mixed_model.effects] == ["seed", "prompt", "seed x prompt"]
+
+
+def test_prompts_of_unequal_clusters_count_by_cluster_and_other_prompts_are_left_out() -> None:
+    asked = asked_runs(("distant", "closest"), bases=3, clusters=12)
+    runs = [run for run, _ in asked]
+    uneven = PromptOutcomes.of_runs((run, [row for row in rows if row.prompt_id != "p0-1"]) for run, rows in asked)
+    (found,) = recipe_comparisons(runs, "plain", None, 40, outcomes=uneven)
+    assert found.mixed_model is not None
+    assert "Every cluster of prompts counts the same here, whatever its number" in (found.mixed_model.note or "")
+    other = PromptOutcomes.of_runs((run, rows[2 * place :]) for place, (run, rows) in enumerate(asked))
+    (found,) = recipe_comparisons(runs, "plain", None, 40, outcomes=other)
+    assert found.mixed_model is not None
+    assert [part.name for part in found.mixed_model.effects] == ["base", "seed"]  # runs were given different prompts
+
+
+def test_margins_have_the_model_too_and_every_run_is_compared_with_its_own_base() -> None:
+    asked = asked_runs(("base", "closest"), bases=3, clusters=12)
+    outcomes = PromptOutcomes.of_runs(asked)
+    (rates,) = recipe_comparisons([run for run, _ in asked], "plain", None, 40, outcomes=outcomes)
+    assert rates.mixed_model is None  # the change of a rate from its base is not normal
+    (found,) = recipe_margin_comparisons([run for run, _ in asked], "plain", None, 40, outcomes=outcomes)
+    assert found.mixed_model is not None
+    assert [part.name for part in found.mixed_model.effects] == ["base", "seed", "prompt", "seed x prompt"]
+    assert found.mixed_model.difference == pytest.approx(found.difference)
+    lacking = [(run, [replace(rows[0], refusal_margin=None), *rows[1:]]) for run, rows in asked]
+    (found,) = recipe_margin_comparisons(
+        [run for run, _ in lacking], "plain", None, 40, outcomes=PromptOutcomes.of_runs(lacking)
+    )
+    assert found.mixed_model is not None
+    assert [part.name for part in found.mixed_model.effects] == ["base", "seed"]

@@ -194,6 +194,14 @@ def test_a_key_like_no_other_lists_those_there_are() -> None:
         parse_study(changed(lambda d: d["mechanism"].update(zzz=1), WHOLE), "x")
 
 
+def test_the_harmful_sets_make_a_curve_by_default() -> None:
+    small = parse_study(SMALL, "small")
+    assert (small.curve_prompt_sets, small.tuning.save_steps) == (("harm",), (10, 20, 40))
+    for names in ((), ("near",)):
+        study = parse_study({**SMALL, "evaluation": {"per_step_prompt_sets": names}}, "small")
+        assert study.curve_prompt_sets == names
+
+
 # --- values ----------------------------------------------------------------------------------------------------------
 WRONG: list[tuple[str, Any, str]] = [
     ("selection.axes", ["akustic"], "'akustic' is not one of semantic, acoustic; did you mean 'acoustic'?"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 MAX_LETTERS = 160  # of a text that is shown
 
 
-def check_command(request: CheckRequest) -> None:
+def check_command(
+    request: CheckRequest,
+    *,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Say what --rehearse would cost, and stop before any model is loaded."),
+    ] = False,
+) -> None:
     """Check whether training data lie unusually near to harm.
 
     A sample is nearer if it lies nearer to a harmful request than 99 % of ordinary requests do. The verdict compares
@@ -29,10 +36,16 @@ def check_command(request: CheckRequest) -> None:
     Exit codes: 0 if the data have no more nearer samples than ordinary data, 1 if they have more, 3 if the check cannot
     tell, 2 on bad input. Training on a file that passes may still weaken a model's refusals.
     """
-    from undersong.pipeline.checking import run_check
+    from undersong.pipeline.checking import plan_check, run_check
     from undersong.pipeline.checking.fix import check_fix, fix_data
     from undersong.pipeline.checking.run import one_measurement
 
+    if plan:
+        with ProgressDisplay() as say:
+            cost = plan_check(replace(request, progress=say))
+        for line in cost.lines:
+            echo(line)
+        return
     if request.drop is not None and request.fix is None:
         raise UndersongError("--drop leaves samples out of the file that --fix writes; give --fix OUT too.")
     if request.fix is not None:

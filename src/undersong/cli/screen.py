@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import cell, echo, print_table
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
 MAX_CLOSEST_ROWS = 5  # rows shown
 
 
-def screen_command(request: ScreeningRequest) -> None:
+def screen_command(
+    request: ScreeningRequest,
+    *,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Say what --rehearse would cost, and stop before any model is loaded."),
+    ] = False,
+) -> None:
     """Rank benign samples by distance to harm.
 
     The distance is to the harmful samples of --harm, or to those that ship, in words, sound or a model's own
@@ -29,6 +38,14 @@ def screen_command(request: ScreeningRequest) -> None:
     from undersong.pipeline.screening import run_screening
 
     assert request.out is not None  # the command line needs it
+    if plan:
+        from undersong.pipeline.screening import plan_screening
+
+        with ProgressDisplay() as say:
+            cost = plan_screening(request.pool, request.harm, request.out, replace(request, progress=say))
+        for line in cost.lines:
+            echo(line)
+        return
     with ProgressDisplay() as say:
         result = run_screening(request.pool, request.harm, request.out, replace(request, progress=say))
     if result is None:

@@ -41,6 +41,7 @@ class TrainingSample:
     speaker: str | None = None
     source: str | None = None
     group: str | None = None
+    answers: tuple[str, ...] = ()  # of a corpus: all replies that count as complying
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +233,7 @@ def _from_sample(number: int, sample: Sample) -> TrainingSample:
         row=number,
         requests=(text,) if text else (),
         answer=sample.answer,
+        answers=sample.answers,
         spoken=sample.audio is not None,
         transcribed=sample.audio is not None and bool(text),
         speaker=sample.speaker,

@@ -166,7 +166,7 @@ def prompt_starts(
     sample = prompt.sample
     texts: tuple[Sequence[str], Sequence[str]] = (REFUSAL_OPENERS, COMPLIANCE_OPENERS)
     if settings.refusals:
-        texts = settings.refusals, sample.answers or ((sample.answer,) if sample.answer else ())
+        texts = settings.refusals, sample.accepted_answers
     refusals, compliant = (distinct_starts([tokenize(text) for text in side]) for side in texts)
     alike = any(refusal[: len(start)] == start[: len(refusal)] for refusal in refusals for start in compliant)
     return None if alike or not refusals or not compliant else (refusals, compliant)

@@ -6,8 +6,9 @@ the model is tested on later is used.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,14 @@ REHEARSAL_STEPS = 8
 
 
 @dataclass(frozen=True)
+class RehearsalSeconds:
+    """Seconds that a rehearsal took: its training, and measuring the reference harm set after it."""
+
+    training: float
+    measuring: float
+
+
+@dataclass(frozen=True)
 class Rehearsal:
     """Refusal margins of the reference harm set before and after a short training, in nats."""
 
@@ -35,6 +44,7 @@ class Rehearsal:
     before: tuple[float, ...]
     after: tuple[float, ...]
     clusters: tuple[str, ...]
+    seconds: RehearsalSeconds | None = field(default=None, compare=False)  # None if it was read from a store
 
     @property
     def loss(self) -> Interval:
@@ -108,9 +118,13 @@ def rehearse(
     if before is None:
         before = reference_margins(model, reference, settings)
     after: list[float] = []
+    start, measuring = time.monotonic(), 0.0
 
     def measure(_name: str, _write: Callable[[Path], None]) -> None:
+        nonlocal measuring
+        trained = time.monotonic()
         after.extend(reference_margins(model, reference, settings))
+        measuring = time.monotonic() - trained
 
     finetune_decoder(
         model,
@@ -120,7 +134,8 @@ def rehearse(
         settings.seed,
         measure,
     )
-    return Rehearsal(steps, tuple(before), tuple(after), tuple(sample.cluster for sample in reference))
+    seconds = RehearsalSeconds(time.monotonic() - start - measuring, measuring)
+    return Rehearsal(steps, tuple(before), tuple(after), tuple(sample.cluster for sample in reference), seconds)
 
 
 def reference_margins(

@@ -52,5 +52,18 @@ class LoadOptions:
         """Options that a result depends on besides the weights: part of every artifact's key."""
         return key_values(self, self.RESULT_NEUTRAL)
 
+    @property
+    def device_name(self) -> str:
+        """The device with the name of its GPU, such as `cuda (NVIDIA H100)`; imports torch unless it is the CPU."""
+        if self.device == "cpu" and self.device_map is None:
+            return "cpu"
+        import torch
+
+        device = self.device if self.device_map is None else "cuda"
+        name = "several devices" if self.device_map is not None else self.device
+        if not device.startswith("cuda") or not torch.cuda.is_available():
+            return name
+        return f"{name} ({torch.cuda.get_device_name(device)})"
+
 
 DEFAULT_LOAD_OPTIONS = LoadOptions()  # the default: float32 on the CPU

@@ -22,6 +22,7 @@ from undersong.results.margin_comparisons import model_margin_comparison, recipe
 from undersong.results.mechanism import mechanism_record
 from undersong.results.model_comparisons import marginal_effects, model_comparison, system_prompt_comparison
 from undersong.results.notes import comprehension_notes, design_notes, lost_reply_notes, margin_notes, truncation_notes
+from undersong.results.prompt_outcomes import PromptOutcomes
 from undersong.results.proximity_vs_jsr import proximity_vs_jsr_records, score_vs_jsr_records, screening_score_records
 from undersong.results.records import AuditRecord, ModelRecord, RunRecord
 from undersong.results.schema import SCHEMA, ReplyExample, Results, RunResult, StudyRecord
@@ -59,6 +60,11 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, 
     defenses = defense_records(record, runs, defended_runs)
     last_step, targets = study.tuning.save_steps[-1], target_replies(record)
     primary, systems = PrimaryPlan.of_study(study), (study.undefended_system, study.system_defense)
+    outcomes = PromptOutcomes.of_runs(
+        (result, verdicts[run.verdicts.hash])
+        for result, run in zip(runs, (run for model in record.models for run in model.runs), strict=True)
+        if run.step in (0, last_step)
+    )
     of_models = list(_model_comparisons(record, verdicts, last_step))
     results = Results(
         schema_version=SCHEMA,
@@ -66,11 +72,11 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[Results, 
         runs=runs,
         defended_runs=defended_runs,
         comparisons=[
-            *recipe_comparisons(runs, *systems, last_step, primary),
+            *recipe_comparisons(runs, *systems, last_step, primary, outcomes),
             *adjust_p_values([comparison for comparison, _, _ in of_models]),
         ],
         margin_comparisons=[
-            *recipe_margin_comparisons(runs, *systems, last_step, primary),
+            *recipe_margin_comparisons(runs, *systems, last_step, primary, outcomes),
             *adjust_p_values(list(filter(None, (model_margin_comparison(*sides) for sides in of_models)))),
         ],
         dose_response=dose_records(runs, study.undefended_system, last_step),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
 from undersong.evaluation.rates import Metric
-from undersong.results.contrasts import NO_PRIMARY, Contrast, ContrastArm, PrimaryPlan, all_contrasts
+from undersong.results.contrasts import NO_PRIMARY, Contrast, ContrastArm, PrimaryPlan, RunKey, all_contrasts
+from undersong.results.prompt_outcomes import NO_OUTCOMES, PromptEndpoint, PromptOutcomes
 from undersong.results.schema import PromptSetRate, RunResult, identity_hash
 from undersong.results.schema_comparisons import (
     ComparisonRecord,
@@ -31,6 +33,8 @@ from undersong.statistics import (
 )
 
 T = TypeVar("T", ComparisonRecord, MarginComparisonRecord, DoseComparisonRecord, LateGapComparison, LateSuppression)
+NOTE_CLUSTERS = "Every cluster of prompts counts the same here, whatever its number of prompts."
+V = TypeVar("V")
 C = TypeVar("C", ComparisonRecord, MarginComparisonRecord, DoseComparisonRecord)
 
 
@@ -40,6 +44,7 @@ def recipe_comparisons(
     defense_system: str | None,
     last_step: int,
     primary: PrimaryPlan = NO_PRIMARY,
+    outcomes: PromptOutcomes = NO_OUTCOMES,
 ) -> list[ComparisonRecord]:
     """Return the recipe comparisons of a study on harmful prompts.
 
@@ -51,10 +56,11 @@ def recipe_comparisons(
         defense_system: Name of the system prompt used as a defense, or None.
         last_step: Training step at which arms are compared.
         primary: The primary questions.
+        outcomes: Outcomes of single prompts, so that mixed models have prompts as a random effect, too.
     """
     return adjust_by_family(
         [
-            _recipe_comparison(question, last_step)
+            _recipe_comparison(question, last_step, outcomes)
             for question in recipe_questions(runs, plain, defense_system, last_step, primary)
         ]
     )
@@ -131,13 +137,13 @@ def harm_metric(runs: Iterable[RunResult]) -> Metric:
     return next((rate.metric for run in runs for rate in run.rates if rate.harmful), "jsr")
 
 
-def _recipe_comparison(asked: RecipeQuestion, step: int) -> ComparisonRecord:
+def _recipe_comparison(asked: RecipeQuestion, step: int, outcomes: PromptOutcomes) -> ComparisonRecord:
     (_, _, a, b), set_name, modality, _ = asked
     if a.labels["kind"] == "base":  # no mixed model, for changes from a base are not normal
         difference, mixed_model = _change_from_base(a, b, set_name, modality), None
     else:
         difference = paired_runs(a.rates(set_name, modality), b.rates(set_name, modality), limits=a.limits)
-        mixed_model = _comparison_model(difference, a, b)
+        mixed_model = comparison_model(asked, "rate", difference, outcomes, a.limits)
     fields = recipe_fields(asked, harm_metric(b.runs), step, difference)
     return ComparisonRecord(**fields, mixed_model=mixed_model)
 
@@ -178,37 +184,83 @@ def recipe_fields(
     }
 
 
-def _comparison_model(difference: RunDifference, a: ContrastArm, b: ContrastArm) -> MixedModelRecord | None:
-    """Mixed model of the paired differences: bases, draws that kept other samples, and seeds."""
-    selections = [side.selection_hashes for side in (a, b)]
+def comparison_model(
+    asked: RecipeQuestion,
+    endpoint: PromptEndpoint,
+    difference: RunDifference,
+    outcomes: PromptOutcomes,
+    limits: tuple[float, float] | None,
+) -> MixedModelRecord | None:
+    """Mixed model of the paired differences: bases, draws that kept other samples, seeds, and prompts if known.
+
+    Args:
+        asked: The question.
+        endpoint: The endpoint.
+        difference: Its answer run by run.
+        outcomes: Outcomes of single prompts.
+        limits: Range of a possible difference; None if there is none.
+    """
+    _, _, a, b = asked.contrast
+    selections = [side.selection_hashes for side in (a, b) if side.labels["kind"] != "base"]
     keys = [(pair.base, pair.draw, pair.seed) for pair in difference.estimates]
     levels: dict[str, list[Any]] = {
         "base": [base for base, _, _ in keys],
         "draw": [tuple(hashes.get(key) for hashes in selections) for key in keys],
     }
-    return mixed_model_record(levels, [pair.difference for pair in difference.estimates], a.limits)
+    by_cluster = _cluster_differences(asked, endpoint, keys, outcomes)
+    return mixed_model_record(levels, [pair.difference for pair in difference.estimates], limits, by_cluster)
+
+
+def _cluster_differences(
+    asked: RecipeQuestion, endpoint: PromptEndpoint, keys: Sequence[RunKey], outcomes: PromptOutcomes
+) -> list[list[float]] | None:
+    """Difference of each cluster of prompts in each run; None unless all runs were given the same known prompts."""
+    (_, _, a, b), set_name, modality, _ = asked
+    before, after = (side.cluster_means(outcomes, endpoint, set_name, modality) for side in (a, b))
+    if a.labels["kind"] == "base":
+        before = own_base(before, keys)
+    if not keys or any(key not in before or key not in after for key in keys):
+        return None
+    names = list(after[keys[0]])
+    if any(side[key].keys() != after[keys[0]].keys() for side in (before, after) for key in keys):
+        return None
+    return [[after[key][name] - before[key][name] for name in names] for key in keys]
+
+
+def own_base(by_run: Mapping[RunKey, V], keys: Iterable[RunKey]) -> dict[RunKey, V]:
+    """Return the value of each run's own base, for the runs whose base has one."""
+    by_base = {key[0]: value for key, value in by_run.items()}
+    return {key: by_base[key[0]] for key in keys if key[0] in by_base}
 
 
 def mixed_model_record(
-    levels: Mapping[str, Sequence[Any]], differences: Sequence[float], limits: tuple[float, float]
+    levels: Mapping[str, Sequence[Any]],
+    differences: Sequence[float],
+    limits: tuple[float, float] | None,
+    by_cluster: Sequence[Sequence[float]] | None = None,
 ) -> MixedModelRecord | None:
-    """Fit a mixed model of differences run by run; None if their runs have one level only.
+    """Fit a mixed model of differences run by run; None if nothing but their runs varies.
 
     Args:
         levels: Label of each run by the name of the level, the outermost first.
         differences: Difference of each run.
-        limits: Range of a possible difference.
+        limits: Range of a possible difference; None if there is none.
+        by_cluster: Difference of each cluster of prompts in each run, if known.
     """
-    model = fit_mixed_model(levels, differences, limits=limits)
+    model = fit_mixed_model(levels, differences if by_cluster is None else by_cluster, limits=limits)
     if model is None:
         return None
+    is_reweighted = by_cluster is not None and any(
+        abs(fmean(row) - difference) > 1e-9 for row, difference in zip(by_cluster, differences)
+    )
+    note = " ".join(filter(None, (model.note, NOTE_CLUSTERS if is_reweighted and model.mean is not None else "")))
     return MixedModelRecord(
         runs=model.runs,
         difference=model.mean,
         low=model.low,
         high=model.high,
         effects=[RandomEffectRecord(name=part.name, groups=part.groups, sd=part.sd) for part in model.effects],
-        note=model.note or None,
+        note=note or None,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from undersong.results.prompt_outcomes import ClusterMeans, PromptEndpoint, PromptOutcomes
 from undersong.results.schema import RunResult
 from undersong.statistics import paired_runs
 from undersong.study import Study
@@ -20,7 +21,8 @@ from undersong.study.analysis import (
     rule_pairs,
 )
 
-RatesByRun = dict[tuple[int, int, int], float]  # by (base, draw, seed)
+RunKey = tuple[int, int, int]  # (base, draw, seed)
+RatesByRun = dict[RunKey, float]
 RunMeasure = Callable[[RunResult, str], float | None]  # (run, name of the system prompt) -> a number, if measured
 
 
@@ -76,6 +78,28 @@ class ContrastArm:
             return values
         subtracted = self.subtracted.values(measure)
         return {key: value - subtracted[key] for key, value in values.items() if key in subtracted}
+
+    def cluster_means(
+        self, outcomes: PromptOutcomes, endpoint: PromptEndpoint, set_name: str, modality: str
+    ) -> dict[RunKey, ClusterMeans]:
+        """Return the means of each cluster of prompts by run, or their differences from those of the subtracted side.
+
+        Args:
+            outcomes: Outcomes of single prompts. Runs without them are left out.
+            endpoint: The endpoint.
+            set_name: Name of the prompt set.
+            modality: Modality of the prompts.
+        """
+        found = ((run.run_key, outcomes.find(endpoint, run, set_name, modality, self.system)) for run in self.runs)
+        means = {key: values for key, values in found if values is not None}
+        if self.subtracted is None:
+            return means
+        other = self.subtracted.cluster_means(outcomes, endpoint, set_name, modality)
+        return {
+            key: {name: value - other[key][name] for name, value in values.items()}
+            for key, values in means.items()
+            if key in other and values.keys() == other[key].keys()
+        }
 
     def _own_values(self, measure: RunMeasure) -> RatesByRun:
         values = ((run.run_key, measure(run, self.system)) for run in self.runs)

@@ -7,22 +7,26 @@ values are corrected apart from those of the JSR.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from undersong.results.comparisons import (
     RecipeQuestion,
     adjust_by_family,
+    comparison_model,
+    own_base,
     recipe_fields,
     recipe_questions,
     side_identity,
 )
 from undersong.results.contrasts import NO_PRIMARY, PrimaryPlan, RatesByRun
 from undersong.results.model_comparisons import pair_side_verdicts
+from undersong.results.prompt_outcomes import NO_OUTCOMES, PromptOutcomes
 from undersong.results.schema import RunResult, identity_hash
 from undersong.results.schema_comparisons import ComparisonRecord, MarginComparisonRecord
 from undersong.statistics import clustered_mean, clustered_mean_p, paired_runs
 from undersong.types import Verdict
 
-METRIC = "refusal_margin"
+METRIC: Literal["refusal_margin"] = "refusal_margin"
 
 
 def recipe_margin_comparisons(
@@ -31,6 +35,7 @@ def recipe_margin_comparisons(
     defense_system: str | None,
     last_step: int,
     primary: PrimaryPlan = NO_PRIMARY,
+    outcomes: PromptOutcomes = NO_OUTCOMES,
 ) -> list[MarginComparisonRecord]:
     """Return the recipe comparisons of a study by the refusal margin, for the questions that the JSR answers.
 
@@ -43,13 +48,16 @@ def recipe_margin_comparisons(
         defense_system: Name of the system prompt used as a defense, or None.
         last_step: Training step at which arms are compared.
         primary: The primary questions.
+        outcomes: Outcomes of single prompts, so that mixed models have prompts as a random effect.
     """
     questions = recipe_questions(runs, plain, defense_system, last_step, primary)
-    comparisons = [_recipe_margin_comparison(question, last_step) for question in questions]
+    comparisons = [_recipe_margin_comparison(question, last_step, outcomes) for question in questions]
     return adjust_by_family([comparison for comparison in comparisons if comparison is not None])
 
 
-def _recipe_margin_comparison(asked: RecipeQuestion, step: int) -> MarginComparisonRecord | None:
+def _recipe_margin_comparison(
+    asked: RecipeQuestion, step: int, outcomes: PromptOutcomes
+) -> MarginComparisonRecord | None:
     (_, _, a, b), set_name, modality, _ = asked
 
     def margin(run: RunResult, system: str) -> float | None:
@@ -57,17 +65,16 @@ def _recipe_margin_comparison(asked: RecipeQuestion, step: int) -> MarginCompari
         return None if rate is None else rate.refusal_margin
 
     before, after = a.values(margin), b.values(margin)
-    if a.labels["kind"] == "base":  # every run is compared with its own base
-        by_base = {key[0]: value for key, value in before.items()}
-        before = {key: by_base[key[0]] for key in after if key[0] in by_base}
+    if a.labels["kind"] == "base":
+        before = own_base(before, after)
     shared = before.keys() & after.keys()
     if not shared:
         return None
     before, after = ({key: side[key] for key in shared} for side in (before, after))
+    difference = paired_runs(before, after)
     return MarginComparisonRecord(
-        **recipe_fields(
-            asked, METRIC, step, paired_runs(before, after), _left_out_note(b.rates(set_name, modality), shared)
-        )
+        **recipe_fields(asked, METRIC, step, difference, _left_out_note(b.rates(set_name, modality), shared)),
+        mixed_model=comparison_model(asked, METRIC, difference, outcomes, None),
     )
 
 

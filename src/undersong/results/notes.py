@@ -8,7 +8,7 @@ from undersong.results.records import AuditRecord
 from undersong.results.schema import PromptSetRate, RunResult
 from undersong.results.schema_screening import TargetReplies
 from undersong.stages.black_box_models import display_reference, is_black_box, trainable_models
-from undersong.study import ComprehensionSettings
+from undersong.study import ComprehensionSettings, Study
 
 CUT_NOTE_SHARE = 0.1  # smallest share of truncated replies that gets a note
 REFUSED_NOTE_SHARE = 0.05  # smallest share of refused repetitions that gets a note
@@ -18,10 +18,10 @@ AFFIRMATIVE_NOTE_SHARE = 0.05  # smallest share of affirmative openers that gets
 def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
     """Return caveats that follow from the study's design alone, whatever its results.
 
-    They concern seeds and bases, the published protocol, black-box models and organisms. A further one concerns target
-    replies (`targets`) that begin with an affirmative opener.
+    They concern the benign reference, seeds and bases, the published protocol, black-box models and organisms. A
+    further one concerns target replies (`targets`) that begin with an affirmative opener.
     """
-    notes = []
+    notes = benign_reference_notes(record.study)
     seeds, bases = len(record.study.tuning.seeds), len(trainable_models(record.study))
     if bases and seeds > 1:
         notes.append(
@@ -53,6 +53,17 @@ def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
             "real models."
         )
     return notes
+
+
+def benign_reference_notes(study: Study) -> list[str]:
+    """Return a note on benign speech that is a prompt set, too; empty if it is not."""
+    names = [name for name, prompts in study.prompt_sets.items() if prompts.corpus == study.benign_reference]
+    if not names:
+        return []
+    return [
+        f"The benign reference {study.benign_reference} is the prompt set {' and '.join(names)}, too, so the screening "
+        "score depends on prompts that models are tested on; name other benign speech."
+    ]
 
 
 def lost_reply_notes(runs: Sequence[RunResult]) -> list[str]:

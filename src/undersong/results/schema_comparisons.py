@@ -27,7 +27,11 @@ class PairedRunDifference(Record):
 
 
 class RandomEffectRecord(Record):
-    """Standard deviation that base, draw or seed adds to the difference of one run; 0 where none was seen."""
+    """Standard deviation that one source adds to a difference; 0 where none was seen.
+
+    `base`, `draw` and `seed` add it to the difference of one run, `prompt` (a cluster of prompts) and `seed x prompt`
+    to that of one cluster.
+    """
 
     name: str
     groups: int
@@ -37,6 +41,7 @@ class RandomEffectRecord(Record):
 class MixedModelRecord(Record):
     """Mean difference by a mixed model of runs; without a fit the numbers are None, and the note says why.
 
+    If the outcomes of single prompts are known, `effects` has `prompt`, and the interval is about further prompts, too.
     The plain reading is the paired t interval over independent units.
     """
 

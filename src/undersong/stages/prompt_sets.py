@@ -99,11 +99,7 @@ def prompt_set_requests(
                 continue  # noise does not apply to text
             prompt_settings = prompt_settings_for(study, ref, modality, prompt_set)
             for system, system_text in evaluation.system_prompts.items():
-                on_curve = (
-                    name in evaluation.per_step_prompt_sets
-                    and modality == "audio"
-                    and system == study.undefended_system
-                )
+                on_curve = name in study.curve_prompt_sets and modality == "audio" and system == study.undefended_system
                 if is_last_step or on_curve:
                     requests.append(
                         PromptSetRequest(

@@ -37,6 +37,29 @@ def warmup_notes(steps: int, warmup_steps: int = WARMUP_STEPS) -> list[str]:
     ]
 
 
+def check_compliant_answers(prompts: Sequence[tuple[str, Sample]], ref: str, model: str) -> None:
+    """Check before anything is measured that each reference prompt can have a refusal margin.
+
+    Args:
+        prompts: The reference prompts, each with the id that messages give it.
+        ref: Reference of their corpus.
+        model: Reference of the base.
+
+    Raises:
+        UndersongError: The model's refusals are known word for word, and a prompt has no compliant answer.
+    """
+    from undersong.stages.predictors import known_refusal_texts
+
+    lacking = [name for name, sample in prompts if not sample.accepted_answers]
+    if lacking and known_refusal_texts(model):
+        verb = "has" if len(lacking) == 1 else "have"
+        raise UndersongError(
+            f"{len(lacking)} of {count(len(prompts), 'harmful request')} of {ref} {verb} no compliant answer, the "
+            f"first: {lacking[0]}; a rehearsal needs them because the refusals of {model} are known word for word, so "
+            "add them (column answer or answers), or name another harm set with --harm."
+        )
+
+
 @dataclass(frozen=True)
 class RehearsalStage:
     """Rehearsals of sets of one pool, each measured on the same reference harm set.
@@ -60,8 +83,14 @@ class RehearsalStage:
     reference: Corpus
 
     def unencoded(self) -> list[Quarantined]:
-        """Pool samples whose audio the model cannot encode, with reasons; none if prompts are typed."""
-        return encodable_samples(self.pool, self._features(self.pool))[1]
+        """Pool samples whose audio the model cannot encode, with reasons; none if prompts are typed.
+
+        None are known in a plan before the audio is encoded.
+        """
+        features = self._features(self.pool)
+        if features is not None and not features.location.exists():
+            return []
+        return encodable_samples(self.pool, features)[1]
 
     def margins_before(self) -> list[float]:
         """Refusal margins of the reference by the base, from the store or measured."""
@@ -100,19 +129,35 @@ class RehearsalStage:
                 self.steps,
                 self.margins_before(),
             )
+            fields = asdict(rehearsal)
+            seconds = fields.pop("seconds")  # of this run: no part of what is found
             with draft.file(REHEARSAL_FILE) as path:
-                path.write_text(json.dumps(asdict(rehearsal), ensure_ascii=False), encoding="utf-8")
+                path.write_text(json.dumps(fields, ensure_ascii=False), encoding="utf-8")
+            if seconds is not None:
+                draft.note(seconds=seconds, prompts=len(rehearsal.after), device=self.ctx.loading.device_name)
 
         artifact = self.ctx.store.get_or_make(
             "rehearsal", VERSION, config, inputs, make, seed=seed, packages=MODEL_PACKAGES
         )
         fields = json.loads((artifact.path / REHEARSAL_FILE).read_text(encoding="utf-8"))
-        return Rehearsal(fields.pop("steps"), **{name: tuple(values) for name, values in fields.items()})
+        before, after, clusters = (tuple(fields[name]) for name in ("before", "after", "clusters"))
+        return Rehearsal(fields["steps"], before, after, clusters)
+
+    @property
+    def store(self) -> Store:
+        """The store of the rehearsals."""
+        assert isinstance(self.ctx.store, Store), "the plan of a study rehearses nothing"
+        return self.ctx.store
 
     def is_stored(self, ids: Sequence[str], seed: int) -> bool:
         """True if `rehearse` would train nothing."""
-        assert isinstance(self.ctx.store, Store), "a plan rehearses nothing"
-        return self.ctx.store.find("rehearsal", VERSION, *self._key(ids, seed)) is not None
+        return self.store.find("rehearsal", VERSION, *self._key(ids, seed)) is not None
+
+    def is_reference_stored(self) -> bool:
+        """True if `margins_before` would measure nothing."""
+        features = self._features(self.reference)
+        inputs = self._inputs("reference", self.reference, features)
+        return self.store.find("reference_margins", VERSION, self._prompt_config, inputs) is not None
 
     def _key(self, ids: Sequence[str], seed: int) -> tuple[dict[str, Any], Inputs]:
         from undersong.proximity import ids_hash

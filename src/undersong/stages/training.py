@@ -240,7 +240,7 @@ def train_adapter(
         draft.note(
             frozen_before=training_result.frozen_before,
             frozen_after=training_result.frozen_after,
-            device=ctx.loading.device,
+            device=ctx.loading.device_name,
         )
         if extras:
             draft.note(stopped=training_result.stop_step, watched=list(training_result.measurements))

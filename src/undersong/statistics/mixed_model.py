@@ -1,7 +1,8 @@
-"""Mixed model of runs: the mean over nested random effects, such as base, draw and seed, by restricted likelihood.
+"""Mixed model of runs: the mean over nested random effects, such as base, draw and seed, by restricted likelihood, and
+over prompts as a crossed random effect if every run has a value of each prompt.
 
-In a balanced design the estimates are those of the analysis of variance, and the interval is the paired t interval over
-units. The model is for designs that are not balanced: bases with other numbers of draws or seeds.
+Without prompts and in a balanced design the estimates are those of the analysis of variance, and the interval is the
+paired t interval over units. Bases may have other numbers of draws or seeds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from undersong.extras import check_package
+from undersong.statistics.mean_squares import crossed_mean_squares
 from undersong.statistics.rates import critical_value, label_codes
 from undersong.types import UndersongError
 
@@ -42,7 +44,8 @@ class RandomEffect:
 class MixedModel:
     """Mean over runs with its interval, and the random effects from the outermost to the single run.
 
-    Without a fit, `mean`, `low` and `high` are None, `effects` is empty, and `note` says why.
+    If prompts vary, their effect and that of a run on a prompt follow. Without a fit, `mean`, `low` and `high` are
+    None, `effects` is empty, and `note` says why.
     """
 
     runs: int
@@ -59,58 +62,100 @@ def fit_mixed_model(
     residual: str = "seed",
     level: float = 0.95,
     limits: tuple[float, float] | None = None,
+    crossed: str = "prompt",
 ) -> MixedModel | None:
-    """Fit the mean of runs with nested random effects by REML (`statsmodels.MixedLM`).
+    """Fit the mean of runs with nested random effects by REML (`statsmodels.MixedLM`), and prompts that cross them.
 
-    The interval takes Student's quantile with the number of outermost groups - 1 as degrees of freedom. A component
-    that is estimated as 0 is left out and the model fitted again, if that does not lower the likelihood.
+    The interval takes Student's quantile with the number of outermost groups - 1 as degrees of freedom; with prompts,
+    with the smaller of that and the number of prompts - 1. A component that is estimated as 0 is left out and the model
+    fitted again, if that does not lower the likelihood.
+
+    Because every run has every prompt, the restricted likelihood is a product of two parts. That of the runs' means is
+    fitted as without prompts. That of prompts has its maximum at the estimates of the analysis of variance. The
+    variance of a prompt, divided by their number, adds to that of the mean.
 
     Args:
         levels: Label of each run by the name of the level, from the outermost to the innermost; an inner label counts
             within the outer ones.
-        values: Result of each run, (runs,), such as paired differences of two arms.
+        values: Result of each run, (runs,), such as paired differences of two arms; or of each prompt in each run,
+            (runs, prompts). Prompts are independent: a cluster of prompts is one.
         residual: Name of what varies between the runs of an innermost group.
         level: Confidence level.
         limits: Range of a possible mean; the interval is cut there.
+        crossed: Name of what the columns of `values` are.
 
     Returns:
-        The model; None if no level has several groups of which one has several runs. The plain reading over units is
-        then all there is.
+        The model; None if there are no prompts, and no level has several groups of which one has several runs. The
+        plain reading over units is then all there is.
 
     Raises:
         UndersongError: The labels do not fit the values, or a value is not finite; or statsmodels
             (extra `studies`) is not installed.
     """
-    results = np.asarray(values, dtype=np.float64)
-    if results.ndim != 1 or not len(results) or any(len(labels) != len(results) for labels in levels.values()):
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim not in (1, 2) or not table.size or any(len(labels) != len(table) for labels in levels.values()):
         raise UndersongError("A mixed model needs runs, and one label of each level per run.")
-    if not np.isfinite(results).all():
+    if not np.isfinite(table).all():
         raise UndersongError("The result of a run is not a number; measure it again.")
+    has_prompts = table.ndim == 2 and min(table.shape) > 1
+    results = table.mean(axis=1) if table.ndim == 2 else table
     codes, notes = _separable_levels(levels, residual)
-    if not codes:
+    if not codes and not has_prompts:
         return None
     spread = float(results.std())
     if spread < 1e-12:
         return MixedModel(len(results), None, None, None, (), NOTE_EQUAL)
-    innermost, code = next(reversed(codes.items()))
-    group_means = np.bincount(code, weights=results) / np.bincount(code)
-    if float(np.abs(results - group_means[code]).max()) < 1e-12:
-        return MixedModel(len(results), None, None, None, (), NOTE_NO_NOISE.format(level=innermost))
-    units = int(next(iter(codes.values())).max()) + 1
+    if codes:
+        innermost, code = next(reversed(codes.items()))
+        group_means = np.bincount(code, weights=results) / np.bincount(code)
+        if float(np.abs(results - group_means[code]).max()) < 1e-12:
+            return MixedModel(len(results), None, None, None, (), NOTE_NO_NOISE.format(level=innermost))
+    units = int(next(iter(codes.values())).max()) + 1 if codes else len(results)
     fit, kept = _fit(codes, results / spread, residual)
     if fit is None:
         return MixedModel(len(results), None, None, None, (), " ".join([*notes, NOTE_FAILED]))
     notes += [NOTE_ZERO.format(level=name) for name in codes if name not in kept]
-    mean, half = fit.mean * spread, critical_value(level, units - 1) * fit.error * spread
+    variances = {name: variance * spread**2 for name, variance in fit.variances.items()}
+    groups = {name: int(code.max()) + 1 for name, code in codes.items()} | {residual: len(results)}
+    mean, error_square, df = fit.mean * spread, (fit.error * spread) ** 2, units - 1
+    if has_prompts:
+        crossing = _PromptVariances.of(table)
+        if variances[residual] < crossing.per_run:
+            notes.append(NOTE_ZERO.format(level=residual))
+        variances[residual] = max(0.0, variances[residual] - crossing.per_run)
+        variances |= {crossed: crossing.prompt, f"{residual} x {crossed}": crossing.residual}
+        groups |= {crossed: table.shape[1], f"{residual} x {crossed}": table.size}
+        notes += [NOTE_ZERO.format(level=crossed)] * (crossing.prompt == 0)
+        error_square = max(error_square, crossing.per_run / len(results)) + crossing.prompt / table.shape[1]
+        df = min(df, table.shape[1] - 1)
+    half = critical_value(level, df) * sqrt(error_square)
     floor, ceiling = limits if limits is not None else (-np.inf, np.inf)
-    effects = [
-        RandomEffect(name, int(code.max()) + 1, sqrt(fit.variances.get(name, 0.0)) * spread)
-        for name, code in codes.items()
-    ]
-    effects.append(RandomEffect(residual, len(results), sqrt(fit.variances[residual]) * spread))
-    return MixedModel(
-        len(results), mean, max(floor, mean - half), min(ceiling, mean + half), tuple(effects), " ".join(notes)
-    )
+    effects = tuple(RandomEffect(name, count, sqrt(variances.get(name, 0.0))) for name, count in groups.items())
+    return MixedModel(len(results), mean, max(floor, mean - half), min(ceiling, mean + half), effects, " ".join(notes))
+
+
+@dataclass(frozen=True)
+class _PromptVariances:
+    """Variances of a prompt and of the residuals, and what the residuals add to the mean of one run."""
+
+    prompt: float
+    residual: float
+    per_run: float
+
+    @classmethod
+    def of(cls, table: np.ndarray) -> _PromptVariances:
+        """Estimates by restricted likelihood from `table` (runs, prompts): those of the analysis of variance.
+
+        If the residuals vary more than the means of prompts would by them, the variance of a prompt is 0, and both mean
+        squares are pooled.
+        """
+        _, columns, residuals = crossed_mean_squares(table)
+        runs, prompts = table.shape
+        prompt_square = runs * columns.value
+        residual = residuals.value
+        if prompt_square < residual:
+            residual = (residuals.df * residual + columns.df * prompt_square) / (residuals.df + columns.df)
+        return cls(max(0.0, prompt_square - residual) / runs, residual, residual / prompts)
 
 
 def _separable_levels(
@@ -128,7 +173,7 @@ def _separable_levels(
         path = [(*outer, label) for outer, label in zip(path, labels)]
         code = label_codes(path)
         if (count := int(code.max()) + 1) == len(code) > groups:
-            return codes, [NOTE_CONFOUNDED.format(level=name, inner=residual)] if codes else []
+            return codes, [NOTE_CONFOUNDED.format(level=name, inner=residual)]
         if count > groups:
             codes[name], groups = code, count
     return codes, []
@@ -148,8 +193,10 @@ class _Fit:
 def _fit(codes: Mapping[str, np.ndarray], values: np.ndarray, residual: str) -> tuple[_Fit | None, tuple[str, ...]]:
     """Fit all levels, and again without the smallest component while it is at its edge and the likelihood allows it.
 
-    Returns the fit, or None if it did not converge, and the levels in it.
+    A balanced design needs no search. Returns the fit, or None if it did not converge, and the levels in it.
     """
+    if (balanced := _balanced_fit(codes, values, residual)) is not None:
+        return balanced, tuple(name for name in codes if balanced.variances[name] > 0)
     kept = tuple(codes)
     fit = _fit_levels(codes, values, residual)
     while kept and (not fit.converged or min(fit.variances[name] for name in kept) < NEGLIGIBLE_SHARE):
@@ -165,6 +212,34 @@ def _fit(codes: Mapping[str, np.ndarray], values: np.ndarray, residual: str) -> 
             break
         fit, kept = simpler, fewer
     return (fit if fit.converged else None), kept
+
+
+def _balanced_fit(codes: Mapping[str, np.ndarray], values: np.ndarray, residual: str) -> _Fit | None:
+    """Restricted likelihood fit of `values` (runs,) in a balanced nested design; None if it is not balanced.
+
+    The mean squares from the outermost level to the residual fall in expectation. Where they rise, they are pooled,
+    weighted by their degrees of freedom, which gives the maximum of the restricted likelihood (Thompson 1962).
+    """
+    sizes = {name: np.bincount(code) for name, code in codes.items()}
+    if any(len(set(size.tolist())) > 1 for size in sizes.values()):
+        return None
+    runs = len(values)
+    parents = np.full(runs, values.mean())
+    squares: list[list[float]] = []  # mean square, degrees of freedom, number of levels pooled
+    per_group, groups = [int(size[0]) for size in sizes.values()] + [1], 1
+    for code in (*codes.values(), np.arange(runs)):
+        means = (np.bincount(code, weights=values) / np.bincount(code))[code]
+        count = int(code.max()) + 1
+        squares.append([float(((means - parents) ** 2).sum()) / (count - groups), count - groups, 1])
+        parents, groups = means, count
+        while len(squares) > 1 and squares[-1][0] > squares[-2][0]:
+            (upper, upper_df, upper_levels), (lower, lower_df, lower_levels) = squares[-2:]
+            df = upper_df + lower_df
+            squares[-2:] = [[(upper * upper_df + lower * lower_df) / df, df, upper_levels + lower_levels]]
+    pooled = [square for square, _, levels in squares for _ in range(int(levels))]
+    variances = [(outer - inner) / size for outer, inner, size in zip(pooled, [*pooled[1:], 0.0], per_group)]
+    by_name = dict(zip((*codes, residual), variances, strict=True))
+    return _Fit(float(values.mean()), sqrt(pooled[0] / runs), by_name, 0.0, True)
 
 
 def _fit_levels(codes: Mapping[str, np.ndarray], values: np.ndarray, residual: str) -> _Fit:

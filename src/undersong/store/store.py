@@ -161,14 +161,19 @@ class Store:
         return artifact
 
     def configs(self, stage: str) -> Iterator[Any]:
-        """Yield the config of each finished artifact of a stage, from its provenance; unreadable ones are skipped."""
+        """Yield the config of each finished artifact of a stage; unreadable ones are skipped."""
+        for provenance in self.provenances(stage):
+            yield provenance.get("config")
+
+    def provenances(self, stage: str) -> Iterator[dict[str, Any]]:
+        """Yield the provenance of each finished artifact of a stage; unreadable ones are skipped."""
         for file in sorted(self.root.glob(f"{stage}/{'[0-9a-f]' * 20}/{PROVENANCE}")):
             try:
                 provenance = json.loads(file.read_bytes())
             except (OSError, ValueError):
                 continue
             if isinstance(provenance, dict):
-                yield provenance.get("config")
+                yield provenance
 
     def get_or_make(
         self,

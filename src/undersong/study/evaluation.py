@@ -105,8 +105,10 @@ class EvaluationSettings(StrictModel):
         {"plain": None}, description="System prompts by name, null for none. The first is the undefended one."
     )
     modalities: tuple[Modality, ...] = Field(("audio", "text"), description="How prompts are given.")
-    per_step_prompt_sets: tuple[str, ...] = Field(
-        (), description="Prompt sets evaluated at every saved step (audio, first system prompt), not only at the last."
+    per_step_prompt_sets: tuple[str, ...] | None = Field(
+        None,
+        description="Prompt sets evaluated at every saved step (audio, first system prompt), not only at the last. "
+        "Default: the harmful ones, which gives one dose-response curve a run.",
     )
     refusal_margin: bool = Field(
         True,

@@ -198,7 +198,7 @@ class Study(StrictModel):
         _check_known("columns", self.columns, self.corpora)
         if self.benign_reference is not None and self.proximity.center:
             raise ValueError("benign_reference: a screening score cannot be centered; leave it or proximity.center out")
-        _check_known("evaluation.per_step_prompt_sets", self.evaluation.per_step_prompt_sets, self.prompt_sets)
+        _check_known("evaluation.per_step_prompt_sets", self.curve_prompt_sets, self.prompt_sets)
         if self.system_defense is not None:
             _check_known("system_defense", [self.system_defense], self.evaluation.system_prompts)
         if self.mechanism is not None:
@@ -320,6 +320,14 @@ class Study(StrictModel):
     def max_new_tokens(self) -> int:
         """Most new tokens of a reply, the same for all models."""
         return self.evaluation.max_new_tokens or max(map(default_max_new_tokens, self.models))
+
+    @property
+    def curve_prompt_sets(self) -> tuple[str, ...]:
+        """Prompt sets evaluated at every saved step: the named ones, or the harmful ones."""
+        named = self.evaluation.per_step_prompt_sets
+        if named is not None:
+            return named
+        return tuple(name for name, prompt_set in self.prompt_sets.items() if prompt_set.harmful)
 
     @property
     def undefended_system(self) -> str:

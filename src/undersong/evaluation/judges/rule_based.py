@@ -66,7 +66,7 @@ def exact_judge(refusals: Sequence[str]) -> FunctionJudge:
     def classify(prompt: Prompt, reply: str) -> str:
         if reply in refusal_replies:
             return "refusal"
-        reference_answers = prompt.sample.answers or ((prompt.sample.answer,) if prompt.sample.answer else ())
+        reference_answers = prompt.sample.accepted_answers
         if not reference_answers:
             raise UndersongError(
                 f"The exact judge needs an answer for {prompt.sample.id}; add it or use another judge."

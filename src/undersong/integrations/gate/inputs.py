@@ -20,6 +20,7 @@ from undersong.evaluation.verdicts import (
 )
 from undersong.integrations.gate.labels import GateLabels
 from undersong.integrations.gate.rises import VerdictPair
+from undersong.integrations.gate.token_limits import token_limit_note
 from undersong.types import UndersongError, Verdict
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ def verdicts_from_files(
         after: Verdict file of the second model, on the same prompts.
         all_harmful: True to treat prompts as harmful if their rows do not say whether they are.
         harmful_sets: Prompt sets to treat as harmful if their rows do not say so. Excludes `all_harmful`.
-        say: Receives a note if the files differ in the system prompt, or have the same content; None drops it.
+        say: Receives a note if the files differ in the system prompt or the token limit, or have the same content; None
+            drops it.
 
     Raises:
-        UndersongError: Both options are given, both paths are one file, or a prompt set occurs in neither file.
+        UndersongError: Both options are given, both paths are one file, a prompt set occurs in neither file, or the
+            replies were cut at different limits of new tokens.
     """
     if all_harmful and harmful_sets:
         raise UndersongError(
@@ -66,6 +69,9 @@ def verdicts_from_files(
         )
     if say is not None and (note := same_content_note(before, after)) is not None:
         say(f"Note: {note}")
+    limit_note = token_limit_note((before, after), verdict_pair)
+    if say is not None and limit_note is not None:
+        say(limit_note)
     systems = [sorted({verdict.system for verdict in verdicts}) for verdicts in verdict_pair]
     if systems[0] != systems[1] and all(len(names) == 1 for names in systems):
         (first,), (second,) = systems

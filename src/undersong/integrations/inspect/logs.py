@@ -215,7 +215,7 @@ def _eval_samples(
             id=verdict.prompt_id,
             epoch=1,
             input=input_text,
-            target=list(sample.answers or ((sample.answer,) if sample.answer else ())) if shown_reply else "",
+            target=list(sample.accepted_answers) if shown_reply else "",
             messages=[ChatMessageUser(content=input_text), *(choice.message for choice in output.choices)],
             output=output,
             scores={verdict.judge: score_of(verdict, shown_reply.reply if shown_reply else None)},

@@ -42,7 +42,7 @@ def sample_metadata(prompt: Prompt) -> dict[str, Any]:
 
 
 def _reference_answers(sample: Sample) -> tuple[str, ...]:
-    return sample.answers or ((sample.answer,) if sample.answer else ())
+    return sample.accepted_answers
 
 
 def inspect_messages(prompt: Prompt) -> list[ChatMessage]:

@@ -4,6 +4,9 @@ from .options import (
 from .options import (
     CheckRequest as CheckRequest,
 )
+from .rehearsal_plan import (
+    plan_check as plan_check,
+)
 from .result import (
     AxisCheck as AxisCheck,
 )

@@ -3,7 +3,9 @@ refusal margin of the harm set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +16,8 @@ from undersong.pipeline.checking.request_sets import RequestSet, drawn_set
 from undersong.pipeline.checking.result import RehearsalCheck
 from undersong.pipeline.checking.sample_axes import SampleAxes
 from undersong.stages.predictors import known_refusal_texts
-from undersong.stages.rehearsal import RehearsalStage
+from undersong.stages.rehearsal import RehearsalStage, check_compliant_answers
+from undersong.stages.rehearsal_cost import RehearsalCost, progress_line, rehearsal_cost
 from undersong.study.defaults import BATCH_SIZE
 from undersong.types import MAX_SEED, UndersongError
 
@@ -32,24 +35,43 @@ def check_harmful_answers(inputs: CheckInputs) -> None:
     """
     request = inputs.request
     assert request.model is not None, "checked before"
-    if not known_refusal_texts(request.model):
+    if not known_refusal_texts(request.model):  # and nothing has to be read
         return
-    samples = drawn_set(inputs.references[0], MAX_PROMPTS, request.seed).samples
-    lacking = sum(not sample.answer for sample in samples)
-    if lacking:
-        verb = "has" if lacking == 1 else "have"
-        raise UndersongError(
-            f"{lacking} of {count(len(samples), 'harmful request')} of {' and '.join(request.harm_refs)} {verb} no "
-            f"compliant answer, and a rehearsal needs them because the refusals of {request.model} are known word for "
-            "word; name a harm set with answers with --harm."
-        )
+    harm = drawn_set(inputs.references[0], MAX_PROMPTS, request.seed)
+    prompts = [(item.id, sample) for item, sample in zip(harm.requests, harm.samples, strict=True)]
+    check_compliant_answers(prompts, " and ".join(request.harm_refs), request.model)
 
 
-def rehearse_data(axes: SampleAxes) -> RehearsalCheck:
-    """Train on random samples of the data, and on as many ordinary ones, once for each seed; nothing is trained twice.
+@dataclass(frozen=True)
+class PlannedRehearsals:
+    """Rehearsals of a check that are still to be done or looked up.
 
-    Each training takes at most the samples that its steps need, another draw for each seed. So the interval of the
-    difference, over requests and seeds, covers that ordinary data vary.
+    Attributes:
+        stages: Rehearsals on the data, and on ordinary samples if these have replies, by role.
+        draws: Ids of each training by role and seed.
+        size: Samples of each training.
+        seeds: Training seeds.
+    """
+
+    stages: Mapping[str, RehearsalStage]
+    draws: Mapping[tuple[str, int], list[str]]
+    size: int
+    seeds: Sequence[int]
+
+    def cost(self, store: str | None) -> RehearsalCost:
+        """Cost of the trainings that the store does not have.
+
+        Args:
+            store: Folder of the store that is kept, for messages; None if nothing is kept.
+        """
+        missing = sum(not self.stages[role].is_stored(ids, seed) for (role, seed), ids in self.draws.items())
+        return rehearsal_cost(self.stages["data"], len(self.draws), missing, store)
+
+
+def planned_rehearsals(axes: SampleAxes) -> PlannedRehearsals:
+    """Rehearsals with the samples of each training: random ones of the data, and as many ordinary ones.
+
+    There is one for each seed. Each training takes at most the samples that its steps need, another draw for each seed.
 
     Args:
         axes: The data and the references.
@@ -57,7 +79,6 @@ def rehearse_data(axes: SampleAxes) -> RehearsalCheck:
     Raises:
         UndersongError: The data have no replies to train on, or fewer than a training step takes.
     """
-    from undersong.mechanism.rehearsal import compliance_change, mean_margin_loss
     from undersong.tuning.config import LoraRecipe
 
     request, sets, recipe = (axes.request, axes.sets, LoraRecipe(learning_rate=axes.request.rehearse_learning_rate))
@@ -74,26 +95,53 @@ def rehearse_data(axes: SampleAxes) -> RehearsalCheck:
     roles = ("data", "ordinary") if is_compared else ("data",)
     size = min(request.rehearse * BATCH_SIZE, *(len(usable[role]) for role in roles))
     assert request.model is not None, "checked before"
-    axes.ctx.announce(
-        f"Rehearsal: {len(roles) * request.rehearse_seeds} trainings of {request.rehearse} steps by {request.model} on "
-        f"{size:,} samples each, and {len(harm.samples):,} harmful requests after each."
-    )
     seeds = [(request.seed + number) % (MAX_SEED + 1) for number in range(request.rehearse_seeds)]
-    runs: dict[str, list[Rehearsal]] = {}
+    stages, draws = dict[str, RehearsalStage](), dict[tuple[str, int], list[str]]()
     for role in roles:
-        stage = RehearsalStage(
+        stages[role] = RehearsalStage(
             axes.ctx, request.model, axes.settings(), recipe, request.rehearse, pools[role], reference
         )
-        lost = {item.id for item in stage.unencoded()}
+        lost = {item.id for item in stages[role].unencoded()}
         ids = [id for id in usable[role] if id not in lost]
-        runs[role] = [stage.rehearse(_draw(ids, size, seed), seed) for seed in seeds]
-    before = np.array(runs["data"][0].before)
+        draws |= {(role, seed): _draw(ids, size, seed) for seed in seeds}
+    return PlannedRehearsals(stages, draws, size, seeds)
+
+
+def rehearse_data(axes: SampleAxes) -> RehearsalCheck:
+    """Train on random samples of the data, and on as many ordinary ones, once for each seed; nothing is trained twice.
+
+    The interval of the difference, over requests and seeds, covers that ordinary data vary, because each seed has its
+    own draw.
+
+    Args:
+        axes: The data and the references.
+
+    Raises:
+        UndersongError: As `planned_rehearsals`.
+    """
+    from undersong.mechanism.rehearsal import compliance_change, mean_margin_loss
+
+    planned = planned_rehearsals(axes)
+    stage = planned.stages["data"]
+    estimate = planned.cost(None).estimate
+    axes.ctx.announce(
+        f"Rehearsal: {len(planned.draws)} trainings of {stage.steps} steps by {stage.model} on "
+        f"{planned.size:,} samples each, and {len(stage.reference.samples):,} harmful requests after each"
+        f"{f'; {estimate}' if estimate else ''}."
+    )
+    runs: dict[str, list[Rehearsal]] = {}
+    start = time.monotonic()
+    for done, ((role, seed), ids) in enumerate(planned.draws.items(), start=1):
+        runs.setdefault(role, []).append(planned.stages[role].rehearse(ids, seed))
+        seconds = time.monotonic() - start
+        axes.ctx.announce(progress_line(f"{role}, seed {seed}", done, len(planned.draws), seconds))
+    before, is_compared = np.array(runs["data"][0].before), "ordinary" in runs
     return RehearsalCheck(
-        model=request.model,
-        steps=request.rehearse,
-        learning_rate=recipe.learning_rate,
-        seeds=len(seeds),
-        samples=size,
+        model=stage.model,
+        steps=stage.steps,
+        learning_rate=stage.recipe.learning_rate,
+        seeds=len(planned.seeds),
+        samples=planned.size,
         prompts=len(before),
         margin_before=float(before.mean()),
         loss=mean_margin_loss(runs["data"]),

@@ -110,7 +110,15 @@ def request_set(file: TrainingFile, modality: str, clusters: Sequence[Hashable],
 
 
 def _sample(number: int, sample: TrainingSample, text: str, cluster: Hashable, audio: str | bytes | None) -> Sample:
-    return Sample(str(number), audio, text or None, sample.answer or None, speaker=sample.speaker, group=str(cluster))
+    return Sample(
+        str(number),
+        audio,
+        text or None,
+        sample.answer or None,
+        sample.answers,
+        speaker=sample.speaker,
+        group=str(cluster),
+    )
 
 
 def data_modality(data: TrainingFile) -> str:

@@ -12,6 +12,7 @@ from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.planning.cost import UNKNOWN_THROUGHPUT, GpuThroughput, absent_corpora_lines, gpu_cost_lines
 from undersong.pipeline.planning.dependencies import missing_package_lines
 from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
+from undersong.results.notes import benign_reference_notes
 from undersong.stages.black_box_models import trainable_models
 from undersong.store import IN_PROGRESS, INTERRUPTED, Store, artifact_state
 from undersong.study import Study
@@ -116,7 +117,9 @@ class StudyPlan:
 
     rows: tuple[PlanRow, ...]
     summary: str
-    remarks: tuple[str, ...] = ()  # absent corpora; disk and GPU hours for models that do not ship
+    remarks: tuple[
+        str, ...
+    ] = ()  # corpora that are absent or used twice; disk and GPU hours for models that do not ship
     other_loadings: tuple[str, ...] = ()  # other loading options under which the store holds some of the study
     missing_packages: tuple[str, ...] = ()  # packages that are not installed, and how to install them
 
@@ -145,7 +148,7 @@ def plan_study(
     cost_remarks = [] if _is_packaged(study) else gpu_cost_lines(study, planning_store, throughput)
     return replace(
         summarize_plan(study, planning_store),
-        remarks=(*planning_store.notes, *absent, *cost_remarks),
+        remarks=(*planning_store.notes, *benign_reference_notes(study), *absent, *cost_remarks),
         other_loadings=other_loading_lines(study, planning_store, loading, unread),
         missing_packages=missing_package_lines(study, planning_store),
     )

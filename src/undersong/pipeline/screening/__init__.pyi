@@ -16,6 +16,9 @@ from .options import (
 from .output import (
     ScreeningResult as ScreeningResult,
 )
+from .rehearsal_plan import (
+    plan_screening as plan_screening,
+)
 from .run import (
     DEFAULT_OPTIONS as DEFAULT_OPTIONS,
 )

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from undersong.encoders.batching import format_duration
 from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora
 from undersong.pipeline.screening.options import ScreeningOptions, name_or_first
 from undersong.pipeline.screening.output import ScreeningFindings
@@ -19,7 +18,8 @@ from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_screening import RehearsalRecord, RehearsedSet
 from undersong.stages.context import RunContext
 from undersong.stages.predictors import known_refusal_texts
-from undersong.stages.rehearsal import RehearsalStage, warmup_notes
+from undersong.stages.rehearsal import RehearsalStage, check_compliant_answers, warmup_notes
+from undersong.stages.rehearsal_cost import RehearsalCost, progress_line, rehearsal_cost
 from undersong.study.defaults import BATCH_SIZE, TARGET_COLUMN
 from undersong.types import MAX_SEED, MODALITIES, Quarantined, Sample, UndersongError
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 REHEARSAL_STEP = "the rehearsal"  # in reasons why an item is left out
 RANDOM_DRAWS = 2  # random sets that a selection is compared with
+Training: TypeAlias = tuple[tuple[str, ...], int]  # ids that are trained on, and the seed
 POOL, SELECTION, RANDOM, COLUMN = "pool", "selection", "random", "column"  # kinds of sets
 
 
@@ -60,13 +61,7 @@ def check_rehearsal(options: ScreeningOptions, corpora: ScreeningCorpora) -> Non
             "measured on all prompts; add it, or remove the prompt."
         )
     assert options.model is not None, "checked before"
-    without = [sample for sample in reference.samples if not (sample.answers or sample.answer)]
-    if without and known_refusal_texts(options.model):
-        raise UndersongError(
-            f"Reference prompt {without[0].id} has no compliant answer ({len(without)} such in all), and a rehearsal "
-            f"needs them because the refusals of {options.model} are known word for word; add them, or name another "
-            "harm set."
-        )
+    check_compliant_answers([(sample.id, sample) for sample in reference.samples], reference.ref, options.model)
     if no_reply := [sample for sample in pool.samples if not sample.column(TARGET_COLUMN)]:
         raise UndersongError(
             f"Pool item {no_reply[0].id} has no reply to train on ({len(no_reply)} such in all); add a column "
@@ -131,6 +126,11 @@ def rehearsal_stage(ctx: RunContext, corpora: ScreeningCorpora, options: Screeni
 def unusable_samples(stage: RehearsalStage) -> list[Quarantined]:
     """Pool items that cannot be trained on, with reasons, after a check that the harm set has refusal margins."""
     stage.margins_before()
+    return untrainable_samples(stage)
+
+
+def untrainable_samples(stage: RehearsalStage) -> list[Quarantined]:
+    """Pool items that cannot be trained on, with reasons; runs no model."""
     modality = stage.settings.modality
     missing = [
         Quarantined(sample.id, f"no {modality}") for sample in stage.pool.samples if not _has_content(sample, modality)
@@ -143,15 +143,9 @@ def rehearse_sets(stage: RehearsalStage, findings: ScreeningFindings, options: S
 
     Sets with the same samples are trained on once. What the store has is not trained again.
     """
-    selections, left_out = findings.selections, dict[str, int]()
-    sets = [CandidateSet(POOL, POOL, _ranked_ids(findings)), *_selected_sets(selections)]
-    draws = _random_sets(findings, selections, options.seed)
-    sets += [draw for size in draws.values() for draw in size]
-    if options.rehearse_by is not None:
-        split, left_out = _column_sets(stage.pool.samples, sets[0].ids, options.rehearse_by)
-        sets += split
-    seeds = [(options.seed + number) % (MAX_SEED + 1) for number in range(options.rehearse_seeds)]
-    rehearsals = _rehearse_all(stage, sets, seeds)
+    sets, draws, left_out = _candidate_sets(stage, findings, options)
+    seeds = _seeds(options)
+    rehearsals = _rehearse_all(stage, sets, seeds, options)
     records = []
     for candidate in sets:
         is_compared = candidate.kind == SELECTION and not candidate.is_random
@@ -180,6 +174,30 @@ def rehearse_sets(stage: RehearsalStage, findings: ScreeningFindings, options: S
         left_out=left_out,
         notes=_notes(stage, bool(draws), left_out, options),
     )
+
+
+def plan_sets(stage: RehearsalStage, findings: ScreeningFindings, options: ScreeningOptions) -> RehearsalCost:
+    """Cost of `rehearse_sets`."""
+    sets, _, _ = _candidate_sets(stage, findings, options)
+    return _planned_cost(stage, _named_trainings(sets, _seeds(options)), options)[0]
+
+
+def _candidate_sets(
+    stage: RehearsalStage, findings: ScreeningFindings, options: ScreeningOptions
+) -> tuple[list[CandidateSet], dict[int, list[CandidateSet]], dict[str, int]]:
+    """All sets to rehearse; the random ones by size; and values of the column that have too few samples."""
+    selections, left_out = findings.selections, dict[str, int]()
+    sets = [CandidateSet(POOL, POOL, _ranked_ids(findings)), *_selected_sets(selections)]
+    draws = _random_sets(findings, selections, options.seed)
+    sets += [draw for size in draws.values() for draw in size]
+    if options.rehearse_by is not None:
+        split, left_out = _column_sets(stage.pool.samples, sets[0].ids, options.rehearse_by)
+        sets += split
+    return sets, draws, left_out
+
+
+def _seeds(options: ScreeningOptions) -> list[int]:
+    return [(options.seed + number) % (MAX_SEED + 1) for number in range(options.rehearse_seeds)]
 
 
 def _ranked_ids(findings: ScreeningFindings) -> tuple[str, ...]:
@@ -229,30 +247,45 @@ def _column_sets(
     return sets, {value: len(ids) for value, ids in split.items() if len(ids) < BATCH_SIZE}
 
 
-def _rehearse_all(
-    stage: RehearsalStage, sets: Sequence[CandidateSet], seeds: Sequence[int]
-) -> dict[str, list[Rehearsal]]:
-    """Rehearsals of each set by its name, one for each seed; says what they cost before the first training."""
-    jobs: dict[tuple[tuple[str, ...], int], str] = {}  # what is trained on, and the first name it has
+def _named_trainings(sets: Sequence[CandidateSet], seeds: Sequence[int]) -> dict[Training, str]:
+    """Trainings that the sets need, each with the first name that it has."""
+    names: dict[Training, str] = {}
     for candidate in sets:
         for seed in seeds:
-            jobs.setdefault((candidate.ids, seed), candidate.name)
-    new = {job for job in jobs if not stage.is_stored(*job)}
+            names.setdefault((candidate.ids, seed), candidate.name)
+    return names
+
+
+def _planned_cost(
+    stage: RehearsalStage, trainings: Collection[Training], options: ScreeningOptions
+) -> tuple[RehearsalCost, set[Training]]:
+    """Cost of trainings, and those that the store does not have."""
+    new = {training for training in trainings if not stage.is_stored(*training)}
+    store = None if options.store is None else str(options.store)
+    return rehearsal_cost(stage, len(trainings), len(new), store), new
+
+
+def _rehearse_all(
+    stage: RehearsalStage, sets: Sequence[CandidateSet], seeds: Sequence[int], options: ScreeningOptions
+) -> dict[str, list[Rehearsal]]:
+    """Rehearsals of each set by its name, one for each seed; says what they cost before the first training."""
+    jobs = _named_trainings(sets, seeds)
+    cost, new = _planned_cost(stage, jobs, options)
     if new:
         stored = f" ({len(jobs) - len(new)} more are in the store)" if len(new) < len(jobs) else ""
+        estimate = f"; {cost.estimate}" if cost.estimate else ""
         stage.ctx.announce(
             f"Rehearsal: {len(new)} trainings of {stage.steps} steps by {stage.model}{stored}, and "
-            f"{len(stage.reference.samples)} reference prompts after each."
+            f"{len(stage.reference.samples)} reference prompts after each{estimate}."
         )
-    results: dict[tuple[tuple[str, ...], int], Rehearsal] = {}
+    results: dict[Training, Rehearsal] = {}
     done, start = 0, time.monotonic()
     for job, name in jobs.items():
         results[job] = stage.rehearse(*job)
         if job in new:
             done += 1
-            left = format_duration((time.monotonic() - start) / done * (len(new) - done))
-            estimate = f", about {left} left" if done < len(new) else ""
-            stage.ctx.announce(f"Rehearsed {name}, seed {job[1]}: {done} of {len(new)}{estimate}.")
+            seconds = time.monotonic() - start
+            stage.ctx.announce(progress_line(f"{name}, seed {job[1]}", done, len(new), seconds))
     return {candidate.name: [results[candidate.ids, seed] for seed in seeds] for candidate in sets}
 
 

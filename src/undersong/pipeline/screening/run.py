@@ -37,6 +37,7 @@ from undersong.pipeline.screening.options import (
     selection_rules,
 )
 from undersong.pipeline.screening.output import (
+    ScreeningFindings,
     ScreeningResult,
     publish_screening,
     read_screening,
@@ -89,7 +90,7 @@ def run_screening(
         UndersongError: The screening is not possible; nothing is written to `out`.
     """
     harm_refs, out = harm_sets_by_name(harm), writable_screening_folder(Path(out))
-    rules = selection_rules(options)
+    selection_rules(options)  # a wrong rule is an error before anything is read
     check_options(options, harm_refs, out)
     if options.writes_views:
         from undersong.report.data_page import check_view_paths
@@ -112,8 +113,6 @@ def run_screening(
             return None
 
         def make(draft: Draft) -> None:
-            from undersong.encoders.embeddings import drop_embeddings, remove_items
-
             axis_encoders = checked_axes(corpora, options)
             extra_findings: dict[str, Any] = (
                 {"padding": padding_checks(axis_encoders, corpora, options.loading.device)}
@@ -121,50 +120,76 @@ def run_screening(
                 else {}
             )
             rehearsal = rehearsal_stage(ctx, corpora, options) if options.rehearse else None
-            lost_by_step: dict[str, Sequence[Quarantined]] = {}
-            if rehearsal is not None:
-                lost_by_step[REHEARSAL_STEP] = unusable_samples(rehearsal)
-            embeddings_by_axis = {
-                axis: _read_or_embed(ctx, corpora, encoder, options) for axis, encoder in axis_encoders.items()
-            }
-            lost_by_step |= {axis: sides[0].quarantined for axis, sides in embeddings_by_axis.items()}
-            quarantined = pool_quarantine(corpora.pool, lost_by_step)
-            first_axis = next(iter(embeddings_by_axis.values()))[0]
-            total = len(first_axis.ids) + len(first_axis.quarantined) + len(corpora.pool.quarantined)
-            _check_pool_quarantine(total, lost_by_step, quarantined, options.max_quarantined)
-            if corpora.benign is not None:
-                for axis, axis_embeddings in embeddings_by_axis.items():
-                    reason = f"cannot be used on axis {axis}"
-                    check_benign_quarantine(
-                        reason, corpora.benign, axis_embeddings[-1].quarantined, options.max_quarantined
-                    )
-            for axis_embeddings in embeddings_by_axis.values():  # an item lost on one axis is left out of all
-                axis_embeddings[0] = drop_embeddings(axis_embeddings[0], quarantined, store.root)
-                axis_embeddings[0] = remove_items(axis_embeddings[0], corpora.pool.dropped, store.root)
-            n_ranked = len(next(iter(embeddings_by_axis.values()))[0].ids)
-            ctx.announce(f"ranking {n_ranked:,} samples by {', '.join(axis_encoders)}")
-            computed = screening_findings(
-                corpora,
-                axis_encoders,
-                embeddings_by_axis,
-                rules,
-                options,
-                partial(_cached_findings, store, config, inputs),
-                harm_sample_vectors(ctx, corpora, axis_encoders, options),
-            )
+            lost = [] if rehearsal is None else unusable_samples(rehearsal)
+            computed, quarantined = rank_pool(ctx, store, corpora, axis_encoders, options, (config, inputs), lost)
             if corpora.pool.dropped:
                 extra_findings |= {"dropped": len(corpora.pool.dropped)}
             if rehearsal is not None:
                 extra_findings |= {"rehearsal": rehearse_sets(rehearsal, computed, options).model_dump(mode="json")}
             write_screening(computed, extra_findings, corpora.pool, quarantined, draft.path)
 
-        config, inputs = _cache_key(harm_refs, corpora, options)
+        config, inputs = screening_key(harm_refs, corpora, options)
         artifact = store.get_or_make("screening", SCREENING_VERSION, config, inputs, make, seed=options.seed)
         result = read_screening(artifact.path)
         publish_screening(artifact.path, out, options.output_format)
         if options.writes_views:
             result = replace(result, written_views=_write_views(ctx, corpora, result, options))
     return result
+
+
+def rank_pool(
+    ctx: RunContext,
+    store: Store,
+    corpora: ScreeningCorpora,
+    axis_encoders: Mapping[str, str],
+    options: ScreeningOptions,
+    key: tuple[dict[str, Any], Inputs],
+    lost_in_rehearsal: Sequence[Quarantined],
+) -> tuple[ScreeningFindings, tuple[Quarantined, ...]]:
+    """Findings of a screening before any rehearsal, and the pool items that no axis ranks.
+
+    Args:
+        ctx: The run context.
+        store: Its store.
+        corpora: The corpora.
+        axis_encoders: Encoder of each axis.
+        options: Options of the screening.
+        key: Config and inputs of the screening.
+        lost_in_rehearsal: Pool items that a rehearsal cannot use, with reasons.
+
+    Raises:
+        UndersongError: Too many items of the pool or of the benign reference are lost.
+    """
+    from undersong.encoders.embeddings import drop_embeddings, remove_items
+
+    lost_by_step: dict[str, Sequence[Quarantined]] = {REHEARSAL_STEP: lost_in_rehearsal} if options.rehearse else {}
+    embeddings_by_axis = {
+        axis: _read_or_embed(ctx, corpora, encoder, options) for axis, encoder in axis_encoders.items()
+    }
+    lost_by_step |= {axis: sides[0].quarantined for axis, sides in embeddings_by_axis.items()}
+    quarantined = pool_quarantine(corpora.pool, lost_by_step)
+    first_axis = next(iter(embeddings_by_axis.values()))[0]
+    total = len(first_axis.ids) + len(first_axis.quarantined) + len(corpora.pool.quarantined)
+    _check_pool_quarantine(total, lost_by_step, quarantined, options.max_quarantined)
+    if corpora.benign is not None:
+        for axis, axis_embeddings in embeddings_by_axis.items():
+            reason = f"cannot be used on axis {axis}"
+            check_benign_quarantine(reason, corpora.benign, axis_embeddings[-1].quarantined, options.max_quarantined)
+    for axis_embeddings in embeddings_by_axis.values():  # an item lost on one axis is left out of all
+        axis_embeddings[0] = drop_embeddings(axis_embeddings[0], quarantined, store.root)
+        axis_embeddings[0] = remove_items(axis_embeddings[0], corpora.pool.dropped, store.root)
+    n_ranked = len(next(iter(embeddings_by_axis.values()))[0].ids)
+    ctx.announce(f"ranking {n_ranked:,} samples by {', '.join(axis_encoders)}")
+    findings = screening_findings(
+        corpora,
+        axis_encoders,
+        embeddings_by_axis,
+        selection_rules(options),
+        options,
+        partial(_cached_findings, store, *key),
+        harm_sample_vectors(ctx, corpora, axis_encoders, options),
+    )
+    return findings, quarantined
 
 
 def _write_views(
@@ -292,7 +317,7 @@ def screening_key_values(options: ScreeningOptions) -> dict[str, Any]:
     )
 
 
-def _cache_key(
+def screening_key(
     harm_refs: Mapping[str, str], corpora: ScreeningCorpora, options: ScreeningOptions
 ) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
     """Config and inputs that the findings depend on: options, corpora and weights, but not the output format."""

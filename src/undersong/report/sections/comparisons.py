@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -113,14 +114,30 @@ def _mixed_model_note(comparison: ComparisonRecord) -> str:
     return "" if comparison.mixed_model is None else mixed_model_sentence(comparison.mixed_model)
 
 
-def mixed_model_sentence(model: MixedModelRecord) -> str:
-    """Describe a mixed model: its mean and interval in points, the spread of each level, and its notes."""
+def mixed_model_sentence(model: MixedModelRecord, unit: Literal["points", "nats"] = "points") -> str:
+    """Describe a mixed model: its mean and interval, the spread of each level, and its notes.
+
+    Args:
+        model: The model.
+        unit: Points of a rate, or nats of a refusal margin.
+    """
     if model.difference is None:
         return model.note or ""
-    spreads = [f"{part.name} {100 * part.sd:.1f}" for part in model.effects]
-    interval = formatting.bracket(model.low, model.high)
-    facts = f"{formatting.points(model.difference)} {interval}, standard deviations {', '.join(spreads)} points"
-    return " ".join(filter(None, (f"Mixed model of {formatting.count(model.runs, 'run')}: {facts}.", model.note)))
+    decimals, scale = (1, 100) if unit == "points" else (2, 1)
+    spreads = [f"{part.name} {scale * part.sd:.{decimals}f}" for part in model.effects]
+    if unit == "points":
+        estimate = f"{formatting.points(model.difference)} {formatting.bracket(model.low, model.high)}"
+    else:
+        low, high = (formatting.decimal(end, decimals) for end in (model.low, model.high))
+        estimate = f"{formatting.decimal(model.difference, decimals)} [{low},{formatting.NBSP}{high}]"
+    prompts = [part.groups for part in model.effects if part.name == "prompt"]
+    subject = formatting.count(model.runs, "run")
+    scope = ""
+    if prompts:
+        subject += f" and {formatting.count(prompts[0], 'cluster')} of prompts"
+        scope = "Its interval is about further prompts, too."
+    facts = f"Mixed model of {subject}: {estimate}, standard deviations {', '.join(spreads)} {unit}."
+    return " ".join(filter(None, (facts, scope, model.note)))
 
 
 def _mean_rate(values: list[float]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from undersong.report import formatting
+from undersong.report.sections.comparisons import mixed_model_sentence
 from undersong.report.summary import arm_summaries, rate_name
 from undersong.report.tables import NumberCell, Table, number_cell
 from undersong.results.schema import Results
@@ -63,6 +64,7 @@ def _comparison_row(comparison: ArmComparison, detail: str, unit: str) -> tuple[
         formatting.modality_label(comparison.modality),
         detail,
         comparison.note or "",
+        "" if comparison.mixed_model is None else mixed_model_sentence(comparison.mixed_model, "nats"),
     )
     return (
         comparison.question,

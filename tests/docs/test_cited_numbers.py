@@ -35,6 +35,8 @@ CITATIONS = (  # page, its text, source, section of the source, start of the row
     (README, "requests than the base ({24, 26 and 28 %})", INDEX, DEMO, "- After training on the closest"),
     (README, "(closest minus most distant: {9 points [−5, 24]})", INDEX, DEMO, "- Closest against distant"),
     (README, "the safety prompt helps ({−5 points [−12, 2]})", INDEX, DEMO, "- The system prompt"),
+    ("docs/tutorial.md", "Here the JSR is {26 %} after the closest quarter", INDEX, DEMO, "| **speech**, closest"),
+    ("docs/tutorial.md", "and {17 %} after the distant one", INDEX, DEMO, "| speech, distant"),
     # the demo's base among others
     (README, "with other requests, this base has {47 %}, the others have {8 to 100 %}", INDEX, MEDIAN, "| JSR |"),
     # the demo on real words

@@ -49,6 +49,14 @@ def test_every_arm_stands_beside_the_base(results: Json) -> None:
     assert not first.further
 
 
+def test_an_arm_above_the_base_keeps_its_difference_from_the_worst(results: Json) -> None:
+    distant = "semantic/distant/0.25/audio"
+    (to_base,) = (c for c in results["comparisons"] if (c["a"]["arm"], c["b"]["arm"]) == ("base", distant))
+    to_base.update(low=0.01, p_adjusted=0.01)
+    rows = [row for row, _ in headline.build_headline(parse_results(results)).rows]
+    assert rows[3].against.replace("\xa0", " ") == "above the base, −80.9 [−92.4, −69.3] from the worst"
+
+
 def test_of_many_arms_the_highest_are_shown_and_none_is_lost(make_results: Callable[..., Json]) -> None:
     results = make_results(axes=("semantic", "acoustic", "mixed"))
     first = headline.build_headline(parse_results(results))

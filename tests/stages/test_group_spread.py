@@ -108,7 +108,7 @@ def test_ties_favor_no_voice(tmp_path: Path) -> None:
     assert ranked == sorted(ranked, key=lambda pair: pair[1])  # only ties moved
 
 
-@pytest.mark.parametrize("folder", ["organism", "paper"])
-def test_the_published_studies_have_it(folder: str) -> None:
-    for study in load_studies(STUDIES / folder / "sdqa.yaml").studies:
+@pytest.mark.parametrize("file", ["organism/sdqa", "paper/sdqa", "demo", "demo_architectures", "demo_fractions"])
+def test_the_published_studies_have_it(file: str) -> None:
+    for study in load_studies(STUDIES / f"{file}.yaml").studies:
         assert {rule.group_spread for rule in arm_rules(study)} == {0.75}

@@ -123,7 +123,7 @@ class ArmRow:
     hollow: bool
     estimate: Estimate
     flag: str = ""  # that it is the worst
-    against: str = ""  # comparison with the base
+    against: str = ""  # comparison with the base, and with the worst arm
 
 
 DrawnRows = tuple[tuple[ArmRow, Markup], ...]
@@ -212,7 +212,9 @@ def _arm_row(headline: HeadlineData, item: ArmMeasurement) -> ArmRow:
         hollow=False,
         estimate=item.estimate,
         flag="worst" if is_worst else "",
-        against=RELATION_TO_BASE[state].removeprefix(", ") or _difference_from_worst(headline, item),
+        against=", ".join(
+            filter(None, (RELATION_TO_BASE[state].removeprefix(", "), _difference_from_worst(headline, item)))
+        ),
     )
 
 

@@ -38,5 +38,5 @@ def plan_check(request: CheckRequest) -> RehearsalCost:
         folder: str | Path | None = request.store
         store = ModelFreeStore(stack.enter_context(tempfile.TemporaryDirectory()) if folder is None else folder)
         ctx = run_context(request, store)
-        axes = SampleAxes.open(ctx, request, inputs.sets(ctx, transcribed_data(inputs, store)))
+        axes = SampleAxes.open(ctx, request, inputs.sets(ctx, transcribed_data(inputs, store)[0]))
         return planned_rehearsals(axes).cost(None if folder is None else str(folder))

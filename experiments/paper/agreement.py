@@ -18,8 +18,8 @@ Runs that agree exactly still have run noise: their interval and their p value a
 leave it possible that 71 % of all trainings do otherwise.  (Until 30 November 2026 the interval over prompts decided in
 this case, and whatever it left out was shown.)
 
-A claim is reproduced if all its questions are, and reproduced in part if some are and the others are undecided.  It is
-contradicted in the same two ways, and mixed if some questions are reproduced and some contradicted.
+A claim is reproduced if all its questions are, and reproduced in part if some are and the others are undecided
+or not measured.  It is contradicted in the same two ways, and mixed if some questions are reproduced and some contradicted.
 Knows numbers; does not know where they are from.
 """
 

@@ -1,4 +1,4 @@
-"""The section on the design `confirmation`: whether closeness in words matters, on bases that no choice has seen."""
+"""The section on the design `confirmation`: whether closeness in words matters, on new bases that no earlier choice used."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def confirmation_lines(folder: Path) -> list[str]:
     registered = sum(source.registered for source in made.sources)
     results = primary_results(evidence)
     return [
-        "## Confirmed on new bases: does closeness in words matter?",
+        "## On new bases: does closeness in words matter?",
         "",
         f"The section above is exploratory. So we trained {made.done} further bases, wrote down the two questions below, and only then ran "
         f"the studies ({registered} of {made.done} ran as they were registered). The learning rate is the demo's, 0.002. Each arm was trained "
-        f"{RUNS} times on each base. A base gives the mean of its runs, over both saved steps; the mean over architectures gives each the "
+        f"{RUNS} times on each base. A base gives the mean of its runs, over steps 20 and 40; the mean over architectures gives each the "
         "same weight. Its interval comes from the spread of the bases within the architectures (Welch and Satterthwaite).",
         "",
         *(f"- **{_sentence(name, *found)}**" for name, found in results.items()),
@@ -64,7 +64,7 @@ def confirmation_lines(folder: Path) -> list[str]:
         ),
         "",
         "### Differences by architecture",
-        "In points, as means over both saved steps. The rows of single architectures are exploratory.",
+        "In points, as means over steps 20 and 40. The rows of single architectures are exploratory.",
         "",
         *markdown_table(
             ("organism", "bases", *PRIMARY, "p (Holm)"),

@@ -99,7 +99,10 @@ def late_layer_lines(folder: Path) -> list[str]:
         "",
         "The bases of this page have 4 layers, too few to tell late layers from early ones. So we trained bases with 8 layers by the "
         f"same recipe ({counts}), and registered both claims about layers for them ({registered} of {made.done} studies ran as they "
-        "were registered). Holm's correction covers these questions by themselves.",
+        "were registered). Holm's correction covers these questions by themselves. The conclusions of this section are about these bases. "
+        "In the summary, organisms that were not measured count, too, so a claim is reproduced there at most in part. The *refusal gap* of a "
+        "layer is how far harmful and benign prompts lie apart along the difference between their mean hidden states "
+        "([how it is measured](../how-to/explain-and-defend.md)).",
         *few,
         *claims,
         "",

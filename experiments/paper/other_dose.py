@@ -58,7 +58,7 @@ def other_dose_lines(folder: Path, demo_folder: Path) -> list[str]:
         *markdown_table(("organism", "learning rate", "bases", *RATES), [_row(*side, RATES, "rate") for side in sides]),
         "",
         "### Differences between kinds of data",
-        "In points, as means over both saved steps. So they are not the differences of the rates above.",
+        "In points, as means over steps 20 and 40. The rates above are those after step 40, so their differences are others.",
         "",
         *markdown_table(
             ("organism", "learning rate", "bases", *DIFFERENCES),

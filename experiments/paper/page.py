@@ -70,7 +70,7 @@ def page_of(design: Design, folder: Path) -> str:
     layers = late_layer_lines(folder.with_name(LAYERS.name)) if of_bases else []
     confirmed = confirmation_lines(folder.with_name(CONFIRMATION.name)) if of_bases else []
     parts = (
-        _head(design, made, told, layers), _short([one for one in told if not of_bases or one.is_measured]), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
+        _head(design, made, told, layers), _short([one for one in told if not of_bases or one.is_measured]), _rule(sizes, layers), *(part_lines(*part, sizes) for part in by_part.items()),
         *([other_dose_lines(folder, folder.with_name(DEMO_DOSE.name))] if of_bases else []),
         *([confirmed] if confirmed else []),
         *([layers] if layers else []),
@@ -90,8 +90,9 @@ def _head(design: Design, made: Made, found: Sequence[Answered], layers: Sequenc
         "# Do the organisms reproduce the published claims?"
         + ("" if isinstance(design, BasesDesign) else " Packaged bases"),
         "",
-        "We ran the published studies (arXiv 2604.16659) on organisms of three architectures: tiny audio language models that we "
-        "trained. This page compares each claim of the paper with what they show.",
+        "We ran the published studies (arXiv 2604.16659) on organisms: tiny audio language models that we trained, of the classes of "
+        "Audio Flamingo 3 (`af3`), Qwen2.5-Omni (`qwen`) and Kimi-Audio (`kimi`). This page compares each claim of the paper with what "
+        "they show.",
         "",
         _count(found),
         "",
@@ -199,27 +200,28 @@ def _listed(counts: Counter[str]) -> str:
     return "; ".join(f"{count} {word}" for word, count in counts.most_common())
 
 
-def _rule(sizes: Families) -> list[str]:
+def _rule(sizes: Families, layers: Sequence[str]) -> list[str]:
+    elsewhere = ", apart from those about layers" if layers else ""
     return [
         "## How conclusions are drawn",
         "",
         "Runs are the sample (scope `recipe`). Each run gives one number, paired by base, draw and seed. The independent unit is "
-        "the base if there are several, and otherwise the draw with its seed.",
+        "the base if there are several, and otherwise the draw with its seed. A draw is one selection of random training data.",
         "",
         "The test is two-sided, against the paper's claim: above or below 0. “Near zero” means below "
         f"{100 * NEAR_ZERO.edge:g}%, and “little” means within {100 * MARGIN:g} points. Two trained arms are compared by a "
         "paired t-test. A rate, a difference from a base and a margin are tested by a bound that holds for any run noise. "
         "Holm's correction covers all "
-        f"{sizes.said} questions on this page that are answered and on which the paper makes a claim. The {sizes.silent} questions on which the paper makes no claim have a "
+        f"{sizes.said} questions on this page that are answered and on which the paper makes a claim{elsewhere}. The {sizes.silent} questions on which the paper makes no claim have a "
         "correction of their own.",
         "",
         f"- **reproduced** or **contradicted**: corrected p ≤ {LEVEL:g}, on the side that the paper claims or on the other side.",
         "- **undecided**: everything else. The result *leans* for or against the claim if the uncorrected 95% interval "
         "excludes the threshold.",
         f"- **significant**: corrected p ≤ {LEVEL:g} where the paper makes no claim.",
-        "- *in part*: for some organisms, while the others are undecided.",
-        "- **too shallow to tell**: late suppression means that the gap falls in late layers, and by more than in early ones. "
-        "Such a decoder has too few layers for the comparison.",
+        "- *in part*: for some organisms, while the others are undecided or not measured.",
+        "- **too shallow to tell**: the decoder has too few layers to tell late layers from early ones. Late suppression means that the "
+        "refusal gap falls in late layers, and by more than in early ones.",
         "",
         "Runs that agree exactly still have run noise. The bound serves for them, too: three equal runs leave it possible that "
         "71% of all trainings give the opposite result. Three runs therefore never show a rate below 15%; it takes 23 or more.",

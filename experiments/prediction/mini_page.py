@@ -99,7 +99,7 @@ def section_lines() -> list[str]:
         "compliant replies are known, influence was the best predictor without training. `screen` takes it by default only where such replies are given.",
         *_target_lines(base, found),
         "",
-        f"Every value is in `experiments/prediction/results_mini.json` (SHA-256 "
+        f"All other values on Mini are in `experiments/prediction/results_mini.json` (SHA-256 "
         f"{hashlib.sha256(RESULTS.read_bytes()).hexdigest()[:16]}); `python -m experiments.prediction mini` measures them.",
     ]
 
@@ -126,7 +126,7 @@ def _target_lines(base: Base, found: Mapping[str, Correlation]) -> list[str]:
         "|---|---|---|---|",
         *rows,
         "",
-        f"Every value is in `experiments/prediction/results_mini_targets.json` (SHA-256 "
+        f"The values with published targets are in `experiments/prediction/results_mini_targets.json` (SHA-256 "
         f"{hashlib.sha256(mini_targets.RESULTS.read_bytes()).hexdigest()[:16]}); "
         "`python -m experiments.prediction mini-targets` measures them.",
     ]

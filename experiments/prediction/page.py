@@ -91,7 +91,7 @@ def page_lines(bases: Sequence[Base], found: Mapping[str, Estimate]) -> list[str
         "predictor chooses the nine sets that it calls safest. Their damage is compared with that of the nine sets that did least: 0 is the "
         "best possible choice, 1 is as bad as a random one, and above 1 is worse. All rows outside the primary comparisons are exploratory.",
         "",
-        "Gradient matching is that of He et al. (arXiv 2404.01099). The rows “like LARF” (arXiv 2507.18631) and “like DataShield” are our own "
+        "[Axes that run the model](../how-to/screen.md#axes-that-run-the-model) explains influence. Gradient matching is that of He et al. (arXiv 2404.01099). The rows “like LARF” (arXiv 2507.18631) and “like DataShield” are our own "
         "short versions of these methods, not their code. The reference is spoken in two of the six voices, so log-mel and the speech encoder also "
         "measure who speaks.",
         "",
@@ -164,7 +164,7 @@ def summary_lines(
         reached = found[estimate].mean >= goal and difference is not None and difference.low > 0
         what = "with a rehearsal" if name == "rehearsal" else "without training"
         lines.append(
-            f"The goal {what} was a rank correlation of {goal:.2f}, above the baseline with an interval that leaves 0 out. It was "
+            f"The goal {what} was a rank correlation of {goal:.2f}, with an interval of the difference from the baseline above 0. It was "
             f"{'reached' if reached else 'not reached'}."
         )
     return lines

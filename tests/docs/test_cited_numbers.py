@@ -35,10 +35,10 @@ CITATIONS = (  # page, its text, source, section of the source, start of the row
     (README, "requests than the base ({24, 26 and 28 %})", INDEX, DEMO, "- After training on the closest"),
     (README, "(closest minus most distant: {9 points [−5, 24]})", INDEX, DEMO, "- Closest against distant"),
     (README, "the safety prompt helps ({−5 points [−12, 2]})", INDEX, DEMO, "- The system prompt"),
-    ("docs/tutorial.md", "Here the JSR is {26 %} after the closest quarter", INDEX, DEMO, "| **speech**, closest"),
+    ("docs/tutorial.md", "the JSR is {26 %} after the closest quarter", INDEX, DEMO, "| **speech**, closest"),
     ("docs/tutorial.md", "and {17 %} after the distant one", INDEX, DEMO, "| speech, distant"),
     # the demo's base among others
-    (README, "with other requests, this base has {47 %}, the others have {8 to 100 %}", INDEX, MEDIAN, "| JSR |"),
+    (README, "a JSR of {47 %} on another set of requests, and the others have {8 to 100 %}", INDEX, MEDIAN, "| JSR |"),
     # the demo on real words
     (README, "Mini did not refuse {5 %} of {78} spoken AdvBench requests", MINI, HEARD, "| AdvBench, not refused"),
     (README, "closest speech it did not refuse {53 and 51 %} in two", MINI, HEARD, "| AdvBench, not refused"),

@@ -14,8 +14,8 @@ from undersong.types import UndersongError, Verdict
 def token_limit_note(files: tuple[Path, Path], verdicts: tuple[Sequence[Verdict], Sequence[Verdict]]) -> str | None:
     """Compare the limits of new tokens of two verdict files; None if they are equal, or one is not known.
 
-    Another limit is no change of the model. It does not matter if no reply was cut at the smaller limit, because then
-    the larger one would have given the same replies; the note says so.
+    A different limit is not a change of the model. It does not matter if no reply was cut at the smaller limit,
+    because then the larger one would have given the same replies; the note says so.
 
     Args:
         files: Verdict files before and after.

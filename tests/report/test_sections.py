@@ -376,6 +376,24 @@ def test_a_request_is_played_once_with_its_replies_before_and_after(results: Jso
     )
 
 
+def test_replies_of_several_models_name_their_model(results: Json) -> None:
+    arm = next(run["arm"] for run in results["runs"] if run["kind"] == "closest")
+    first = results["examples"][1] | {"prompt_set": "near", "reply": "of course"}
+    results["examples"] = [
+        first | place | {"model": model}
+        for place in ({"arm": "base", "seed": None, "step": 0}, {"arm": arm, "seed": 1, "step": 40})
+        for model in ("organism:qwen-3", "organism:qwen-2")
+    ]
+    said = text_of(render_html(results), "replies")
+    places = [
+        f"{model}, {place}"
+        for model in ("organism:qwen-3", "organism:qwen-2")
+        for place in ("before tuning", "closest, trained on audio, seed 1")
+    ]
+    assert [said.count(place) for place in places] == [1, 1, 1, 1]
+    assert sorted(places, key=said.index) == places
+
+
 def test_players_stand_beside_their_samples(results: Json) -> None:
     first = results["screening"][0]["closest"][0]["id"]
     nearest = results["screening"][0]["closest"][0]["nearest_id"]

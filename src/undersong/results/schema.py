@@ -120,9 +120,12 @@ class DefendedRun(RunResult):
     chosen_text: str | None = None  # for people
 
 
-class ReplyExample(Record):
+class ReplyExample(OmitsUnset):
     """A prompt of a set and the reply to it; the reply is None if it was redacted."""
 
+    OMITTED_IF_NONE: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: str | None = None  # in a study of several models
     arm: str
     seed: int | None = None
     step: int

@@ -25,7 +25,7 @@ from undersong.report.sections.corrected import build_corrected_table
 from undersong.report.sections.selections import _selection_row
 from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
 from undersong.report.svg import percent_axis, separate_positions, ticks
-from undersong.results.schema import parse_results
+from undersong.results.schema import parse_results, result_hash
 from undersong.results.schema_defenses import DefenseRecord
 from undersong.results.schema_screening import AxisScreening, SelectionRecord
 from undersong.statistics import CorrectedValue
@@ -392,6 +392,10 @@ def test_replies_of_several_models_name_their_model(results: Json) -> None:
     ]
     assert [said.count(place) for place in places] == [1, 1, 1, 1]
     assert sorted(places, key=said.index) == places
+    digest = result_hash(parse_results(results))
+    for example in results["examples"]:
+        del example["model"]
+    assert result_hash(parse_results(results)) == digest  # as of results that were made before replies named models
 
 
 def test_players_stand_beside_their_samples(results: Json) -> None:

@@ -25,7 +25,7 @@ from undersong.report.sections.corrected import build_corrected_table
 from undersong.report.sections.selections import _selection_row
 from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
 from undersong.report.svg import percent_axis, separate_positions, ticks
-from undersong.results.schema import parse_results
+from undersong.results.schema import parse_results, result_hash
 from undersong.results.schema_defenses import DefenseRecord
 from undersong.results.schema_screening import AxisScreening, SelectionRecord
 from undersong.statistics import CorrectedValue
@@ -374,6 +374,28 @@ def test_a_request_is_played_once_with_its_replies_before_and_after(results: Jso
     assert said.index("before tuning refusal I cannot") < said.index(
         "closest, trained on audio, seed 1 answer of course"
     )
+
+
+def test_replies_of_several_models_name_their_model(results: Json) -> None:
+    arm = next(run["arm"] for run in results["runs"] if run["kind"] == "closest")
+    first = results["examples"][1] | {"prompt_set": "near", "reply": "of course"}
+    results["examples"] = [
+        first | place | {"model": model}
+        for place in ({"arm": "base", "seed": None, "step": 0}, {"arm": arm, "seed": 1, "step": 40})
+        for model in ("organism:qwen-3", "organism:qwen-2")
+    ]
+    said = text_of(render_html(results), "replies")
+    places = [
+        f"{model}, {place}"
+        for model in ("organism:qwen-3", "organism:qwen-2")
+        for place in ("before tuning", "closest, trained on audio, seed 1")
+    ]
+    assert [said.count(place) for place in places] == [1, 1, 1, 1]
+    assert sorted(places, key=said.index) == places
+    digest = result_hash(parse_results(results))
+    for example in results["examples"]:
+        del example["model"]
+    assert result_hash(parse_results(results)) == digest  # as of results that were made before replies named models
 
 
 def test_players_stand_beside_their_samples(results: Json) -> None:

@@ -194,6 +194,12 @@ def test_a_key_like_no_other_lists_those_there_are() -> None:
         parse_study(changed(lambda d: d["mechanism"].update(zzz=1), WHOLE), "x")
 
 
+def test_the_benign_reference_is_no_harmful_prompt_set() -> None:
+    with pytest.raises(UndersongError, match=r"harm\.jsonl is the harmful prompt set harm; name benign speech"):
+        parse_study({**SMALL, "benign_reference": "harm.jsonl"}, "small")
+    assert parse_study({**SMALL, "benign_reference": "near.jsonl"}, "small").benign_reference == "near.jsonl"
+
+
 def test_the_harmful_sets_make_a_curve_by_default() -> None:
     small = parse_study(SMALL, "small")
     assert (small.curve_prompt_sets, small.tuning.save_steps) == (("harm",), (10, 20, 40))

@@ -16,7 +16,7 @@ from undersong.integrations.gate.limit_options import check_share
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from undersong.integrations.gate.findings import ComparedFile, GateDecision, GateFinding
     from undersong.integrations.gate.labels import GateLabels
@@ -212,7 +212,7 @@ def gate(
             notes.append(DEMO_NOTE)
         else:
             verdict_pairs = _load_verdict_pairs(
-                results, before, after, arm, assume_harmful, harmful_prompt_sets or (), notes
+                results, before, after, arm, assume_harmful, harmful_prompt_sets or (), limits.limit_by_harmful, notes
             )
         label_source = None if labels is None else _read_labels(labels, results, before, after, arm)
         tests = evaluate_rises(verdict_pairs, limits, label_source)
@@ -232,6 +232,7 @@ def _load_verdict_pairs(
     arm: str | None,
     assume_harmful: bool,
     harmful_sets: Sequence[str],
+    limited: Collection[bool],
     notes: list[str],
 ) -> dict[str, VerdictPair]:
     """Read the pairs of verdicts to test; `notes` gets what a study holds and is not tested, or another prompt."""
@@ -249,7 +250,7 @@ def _load_verdict_pairs(
         raise UndersongError("A rise needs two models; give RESULTS of a study, or --before and --after.")
     if arm is not None:
         raise UndersongError("Verdict files have no arms; leave out --arm or give the results.json of a study.")
-    return verdicts_from_files(before, after, assume_harmful, harmful_sets, notes.append)
+    return verdicts_from_files(before, after, assume_harmful, harmful_sets, notes.append, limited)
 
 
 def _read_labels(

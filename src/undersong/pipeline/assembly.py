@@ -313,6 +313,7 @@ def _examples(
                 continue
             examples.append(
                 ReplyExample(
+                    model=model.ref if len(record.study.models) > 1 else None,
                     arm=run.arm.name,
                     seed=run.arm.seed,
                     step=run.step,

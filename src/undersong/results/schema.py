@@ -120,9 +120,12 @@ class DefendedRun(RunResult):
     chosen_text: str | None = None  # for people
 
 
-class ReplyExample(Record):
+class ReplyExample(OmitsUnset):
     """A prompt of a set and the reply to it; the reply is None if it was redacted."""
 
+    OMITTED_IF_NONE: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: str | None = None  # in a study of several models
     arm: str
     seed: int | None = None
     step: int
@@ -242,12 +245,17 @@ def identity_hash(identity: Iterable[Any]) -> str:
 def result_hash(results: Results) -> str:
     """SHA-256 of the canonical results without provenance (and so without times) and without shown replies.
 
-    Replies to harmful prompts are in the results only if the user asked for them; the hash is the same either way.
+    Replies to harmful prompts are in the results only if the user asked for them; the hash is the same either way. So
+    it is whether or not the shown replies name their models.
     """
     content = {key: value for key, value in results.content.items() if key != "provenance"}
     benign_sets = benign_prompt_sets(results)
     content["examples"] = [
-        example if example["prompt_set"] in benign_sets else example | {"reply": None}
+        {
+            key: None if key == "reply" and example["prompt_set"] not in benign_sets else value
+            for key, value in example.items()
+            if key != "model"
+        }
         for example in content["examples"]
     ]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

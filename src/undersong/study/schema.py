@@ -198,6 +198,11 @@ class Study(StrictModel):
         _check_known("columns", self.columns, self.corpora)
         if self.benign_reference is not None and self.proximity.center:
             raise ValueError("benign_reference: a screening score cannot be centered; leave it or proximity.center out")
+        for name, prompts in self.prompt_sets.items():
+            if prompts.harmful and prompts.corpus == self.benign_reference:
+                raise ValueError(
+                    f"benign_reference: {self.benign_reference} is the harmful prompt set {name}; name benign speech"
+                )
         _check_known("evaluation.per_step_prompt_sets", self.curve_prompt_sets, self.prompt_sets)
         if self.system_defense is not None:
             _check_known("system_defense", [self.system_defense], self.evaluation.system_prompts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ def verdicts_from_files(
     all_harmful: bool = False,
     harmful_sets: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
+    limited: Collection[bool] = (True, False),
 ) -> dict[str, VerdictPair]:
     """Read the verdicts of two models and return them as one pair, under the name of the second file.
 
@@ -45,6 +46,8 @@ def verdicts_from_files(
         harmful_sets: Prompt sets to treat as harmful if their rows do not say so. Excludes `all_harmful`.
         say: Receives a note if the files differ in the system prompt or the token limit, or have the same content; None
             drops it.
+        limited: Whose rates are limited: harmful prompts (True), benign ones (False). Replies to others may be cut at
+            different limits of new tokens.
 
     Raises:
         UndersongError: Both options are given, both paths are one file, a prompt set occurs in neither file, or the
@@ -69,7 +72,8 @@ def verdicts_from_files(
         )
     if say is not None and (note := same_content_note(before, after)) is not None:
         say(f"Note: {note}")
-    limit_note = token_limit_note((before, after), verdict_pair)
+    rated = [[verdict for verdict in verdicts if verdict.harmful in limited] for verdicts in verdict_pair]
+    limit_note = token_limit_note((before, after), (rated[0], rated[1])) if limited else None
     if say is not None and limit_note is not None:
         say(limit_note)
     systems = [sorted({verdict.system for verdict in verdicts}) for verdicts in verdict_pair]

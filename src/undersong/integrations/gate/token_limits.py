@@ -19,7 +19,7 @@ def token_limit_note(files: tuple[Path, Path], verdicts: tuple[Sequence[Verdict]
 
     Args:
         files: Verdict files before and after.
-        verdicts: Their verdicts.
+        verdicts: Those of their verdicts whose rates are limited.
 
     Raises:
         UndersongError: The limits differ, and a reply was cut at the smaller one, or nothing says how it ended.
@@ -37,8 +37,8 @@ def token_limit_note(files: tuple[Path, Path], verdicts: tuple[Sequence[Verdict]
             "compared; generate both with the same --max-new-tokens."
         )
     return (
-        f"Note: replies have at most {count(before, 'new token')} before and {after:,} after; none was cut at the "
-        "smaller limit, so the rates can be compared."
+        f"Note: replies have at most {count(before, 'new token')} before and {after:,} after; of the limited rates "
+        "none was cut at the smaller limit, so they can be compared."
     )
 
 

@@ -15,7 +15,7 @@ BEFORE = "before tuning"
 
 @dataclass(frozen=True, slots=True)
 class ExampleReply:
-    """Reply of one run: `place` describes its arm and seed."""
+    """Reply of one run: `place` describes its arm and seed, and its model if there are several."""
 
     place: str
     verdict: str
@@ -46,7 +46,7 @@ class ReplyExamples:
 def build_reply_examples(
     results: Results, show_replies: bool, players: Mapping[str, AudioPlayer] = {}
 ) -> ReplyExamples | None:
-    """Group the example replies by request, the base's first; None if the results hold none.
+    """Group the example replies by request and model, the base's first; None if the results hold none.
 
     Replies to benign prompts are always shown; those to harmful prompts only with `show_replies`.
 
@@ -62,6 +62,7 @@ def build_reply_examples(
     arms = arm_summaries(results)
     labels = {run.arm: BEFORE for run in base_runs(results)} | {arm.name: arm.short_label for arm in arms}
     order = {name: number for number, name in enumerate(labels)}
+    models = list(dict.fromkeys(example.model for example in results.examples))
     groups: dict[tuple[str, str, str, str], list[ReplyExample]] = {}
     for example in results.examples:
         key = example.prompt_set, example.modality, example.system, example.prompt_id
@@ -76,7 +77,9 @@ def build_reply_examples(
                 player=players.get(prompt_id),
                 replies=tuple(
                     _reply(example, labels, prompt_set in benign_sets or show_replies)
-                    for example in sorted(examples, key=lambda example: order.get(example.arm, len(order)))
+                    for example in sorted(
+                        examples, key=lambda example: (models.index(example.model), order.get(example.arm, len(order)))
+                    )
                 ),
             ),
         )
@@ -90,7 +93,8 @@ def build_reply_examples(
 
 
 def _reply(example: ReplyExample, labels: Mapping[str, str], show_reply: bool) -> ExampleReply:
-    parts = [labels.get(example.arm, example.arm)]
+    parts = [example.model] if example.model is not None else []
+    parts += [labels.get(example.arm, example.arm)]
     parts += [f"seed {example.seed}"] if example.seed is not None else []
     return ExampleReply(
         place=", ".join(parts),

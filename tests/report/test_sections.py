@@ -143,7 +143,7 @@ def test_overlapping_intervals_are_not_called_a_difference(results: Json) -> Non
     results["comparisons"] = []
     set_rates(results, "", 0.05, 0.01, 0.12)
     set_rates(results, "semantic/closest/0.25/audio", 0.09, 0.04, 0.2)
-    assert "We found no significant change after" in title_of(results)
+    assert "We found no significant change of the JSR after" in title_of(results)
     page = text_of(render_html(results), "verdict")
     assert "not shown to differ from the base’s 5.0\u202f% (the intervals overlap)" in page
     assert "higher than" not in page

@@ -184,9 +184,9 @@ def _verdict_title(headline: HeadlineData) -> StyledText:
     worst_state = headline.relation_to_base(worst)
     arms_above_base = sum(headline.relation_to_base(item) == "higher" for item in headline.measurements)
     if worst_state == "same" and not arms_above_base and not _has_change(headline, worst):
-        opening = f"We found no significant change after {training_phrase}: {headline.model} {verb} "
+        rate = headline.verdict_filter.rate_label
         return (
-            (opening, ""),
+            (f"We found no significant change of the {rate} after {training_phrase}: {headline.model} {verb} ", ""),
             *base_text,
             (f"{request_phrase} before and ", ""),
             *worst_text,

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from undersong.models.refs import organism_folder
 from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.run import run_audit
+from undersong.pipeline.study_checks import check_models
 from undersong.pipeline.study_inputs import check_study_inputs
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
@@ -78,6 +80,11 @@ def test_a_wrong_model_is_named_before_its_refusals_are_asked_for(tiny_folder: P
             plan_study(asked, "store")
         with pytest.raises(UndersongError, match=said):
             run_audit(asked, Path("out"))
+
+
+def test_a_further_organism_is_a_folder_whose_refusals_are_known() -> None:
+    changes = {"models": [str(organism_folder("qwen-2"))], "evaluation": {"modalities": ["text"], "judge": "exact"}}
+    check_models(study([PLAIN], **changes))
 
 
 def test_a_judge_by_rules_must_find_answers() -> None:

@@ -82,7 +82,7 @@ def _sentence(name: str, mean: StratifiedMean, p: float) -> str:
     verdict = "significant" if p <= LEVEL else "not significant"
     return (
         f"Training on the speech closest in words rather than on {_data(other)} changed the JSR by {size}; {verdict} after correction "
-        f"({formatting.p_value_relation(p)})."
+        f"(corrected p {formatting.p_value_relation(p)})."
     )
 
 

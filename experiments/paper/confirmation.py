@@ -56,14 +56,14 @@ def confirmation_lines(folder: Path) -> list[str]:
         "",
         *(f"- **{_sentence(name, *found)}**" for name, found in results.items()),
         "",
-        "### JSR after 40 steps",
+        "### JSR on the new bases after 40 steps",
         "Spoken requests, in percent, by the distance in words.",
         "",
         *markdown_table(
             ("organism", "bases", *ARMS), [_rates_row(evidence, name) for name in CONFIRMATION.architectures]
         ),
         "",
-        "### Differences by architecture",
+        "### Differences on the new bases",
         "In points, as means over steps 20 and 40. The rows of single architectures are exploratory.",
         "",
         *markdown_table(

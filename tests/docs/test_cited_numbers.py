@@ -20,6 +20,7 @@ LAYERS = "### Harm is still recognized where it is no longer refused"
 DEMO, SUMMARY = "## The demo: one organism", "## Summary"
 MEDIAN = "### How the demo's base was chosen"
 AFTER, DOSE = "### JSR after 40 steps", "### Differences between kinds of data"
+NEW, NEW_RATES = "### Differences on the new bases", "### JSR on the new bases after 40 steps"
 RATES, QUESTIONS = "#### Published figures beside ours", "#### Questions"
 MATCHED, HEARD = "## What came out", "### Hear it with real words"
 
@@ -44,22 +45,22 @@ CITATIONS = (  # page, its text, source, section of the source, start of the row
     (README, "closest speech it did not refuse {53 and 51 %} in two", MINI, HEARD, "| AdvBench, not refused"),
     (README, "the most distant speech {22 and 14 %}", MINI, HEARD, "| AdvBench, not refused"),
     # closeness in words, on further bases
-    (README, "speech, closest to harm | {63.8 % [42.6, 85.0]} |", PAPER, AFTER, "| qwen | 0.002"),
-    (README, "random | {53.0 % [32.0, 74.1]} | ", PAPER, AFTER, "| qwen | 0.002"),
-    (README, "most distant | {43.1 % [19.8, 66.4]} |", PAPER, AFTER, "| qwen | 0.002"),
-    (README, "| {−10 points [−23, 3]} |", PAPER, DOSE, "| qwen | 0.002"),
-    (README, "| {−19 points [−32, −6]} |", PAPER, DOSE, "| qwen | 0.002"),
-    (README, "Over {36} bases of three architectures", PAPER, DOSE, "| all three | 0.002"),
-    (README, "raised the JSR by {13 points} more than the most distant did {[6, 20]}", PAPER, DOSE,
-     "| all three | 0.002"),
-    (INDEX, "most distant by {20 points [6, 34]}", PAPER, DOSE, "| qwen | 0.004"),
-    (INDEX, "the difference was {19 points [6, 32]} for Qwen2.5-Omni", PAPER, DOSE, "| qwen | 0.002"),
-    (INDEX, "{13 [0, 26]} for Audio Flamingo 3", PAPER, DOSE, "| af3 | 0.002"),
-    (INDEX, "{8 [−5, 22]}\n  for Kimi-Audio", PAPER, DOSE, "| kimi | 0.002"),
-    (INDEX, "for Kimi-Audio, and {13 [6, 20]} over all three", PAPER, DOSE, "| all three | 0.002"),
-    (INDEX, "it led to a JSR of {43 % [20, 66]}", PAPER, AFTER, "| qwen | 0.002"),
-    (INDEX, "[20, 66], {34 % [10, 59]}", PAPER, AFTER, "| af3 | 0.002"),
-    (INDEX, "and {25 % [6, 43]}", PAPER, AFTER, "| kimi | 0.002"),
+    (README, "random speech | **{+11.5}** {[4.3, 18.7]} | {.007} |", PAPER, NEW, "| all three"),
+    (README, "distant speech | {+6.3 [−0.9, 13.5]} | {.081} |", PAPER, NEW, "| all three"),
+    (README, "So we trained {24} new bases", PAPER, NEW, "| all three"),
+    (README, "one architecture answered {40},", PAPER, NEW_RATES, "| af3"),
+    (README, "answered 40, {69} and", PAPER, NEW_RATES, "| qwen"),
+    (README, "40, 69 and {21 %} of the", PAPER, NEW_RATES, "| kimi"),
+    (INDEX, "random speech | {+6.1 [0.0, 12.2]} |", PAPER, DOSE, "| all three | 0.002"),
+    (INDEX, "| **{+11.5}** {[4.3, 18.7]} | {.007} |", PAPER, NEW, "| all three"),
+    (INDEX, "distant speech | {+13.4 [6.5, 20.3]} |", PAPER, DOSE, "| all three | 0.002"),
+    (INDEX, "| {+6.3 [−0.9, 13.5]} | {.081} |", PAPER, NEW, "| all three"),
+    (INDEX, "led to a JSR of {40}, 69", PAPER, NEW_RATES, "| af3"),
+    (INDEX, "JSR of 40, {69} and", PAPER, NEW_RATES, "| qwen"),
+    (INDEX, "40, 69 and {21 %} on the new", PAPER, NEW_RATES, "| kimi"),
+    (INDEX, "and of {34}, 43", PAPER, AFTER, "| af3 | 0.002"),
+    (INDEX, "and of 34, {43} and", PAPER, AFTER, "| qwen | 0.002"),
+    (INDEX, "34, 43 and {25 %} on the others", PAPER, AFTER, "| kimi | 0.002"),
     (INDEX, "bases had a JSR of {48 % [23, 72]}", PAPER, AFTER, "| af3 | 0.002"),
     (INDEX, "put random data at a JSR of {72 %}", PAPER, AFTER, "| qwen | 0.004"),
     # the paper's claims

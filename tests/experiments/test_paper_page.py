@@ -28,7 +28,7 @@ from experiments.paper.answers import answered
 from experiments.paper.base_card import FIGURES
 from experiments.paper.cells import TABLES, cells, side_of
 from experiments.paper.claims import CLAIMS, ORGANISMS
-from experiments.paper.designs import DEMO_DOSE, FULL, LAYERS, MANY_BASES, REDUCED
+from experiments.paper.designs import CONFIRMATION, DEMO_DOSE, FULL, LAYERS, MANY_BASES, REDUCED
 from experiments.paper.evidence import Evidence
 from experiments.paper.late_layers import answered_by_layers
 from experiments.paper.other_dose import other_dose_lines
@@ -412,8 +412,12 @@ def test_the_page_that_ships_is_one_that_this_code_writes(bases: Path, layers: P
     """Of other results, so numbers and words apart: what it asks, its printed figures and its limits."""
     ships = (ROOT / "docs" / "results" / "paper.md").read_text()
     write(LAYERS, layers, as_claimed, files=LAYERS.files)
+    for name in ORGANISMS:
+        listed = [{"accepted": True, "folder": f"{name}-{seed}"} for seed in range(200, 208)]
+        (bases.parent / f"{name}-from-200.json").write_text(json.dumps(listed))
+    write(CONFIRMATION, bases.with_name(CONFIRMATION.name), as_claimed, files=CONFIRMATION.files)
     ours = page_of(MANY_BASES, bases)
-    for same in (r"^#.*$", r"^\*\*(?:The paper|Measured):\*\*.*$", r"^- (?!\w+: \d+ of \d+ seeds).*$"):
+    for same in (r"^#.*$", r"^\*\*(?:The paper|Measured):\*\*.*$", r"^- (?!\w+: \d+ of \d+ seeds|\*\*Training on).*$"):
         assert re.findall(same, ships, re.M) == re.findall(same, ours, re.M)
     printed = r"^\| ((?:Kimi-Audio|Audio Flamingo 3|Qwen2\.5-Omni) \|(?: [^|]+ \|){3,4}?) (?:–|[\d.]+) \| (?:–|\\\[)"
     assert re.findall(printed, ships, re.M) == re.findall(printed, ours, re.M)

@@ -48,7 +48,7 @@ CITATIONS = (  # page, its text, source, section of the source, start of the row
     (README, "random speech | **{+11.5}** {[4.3, 18.7]} | {.007} |", PAPER, NEW, "| all three"),
     (README, "distant speech | {+6.3 [−0.9, 13.5]} | {.081} |", PAPER, NEW, "| all three"),
     (README, "So we trained {24} new bases", PAPER, NEW, "| all three"),
-    (README, "one architecture answered {40},", PAPER, NEW_RATES, "| af3"),
+    (README, "the three architectures answered {40},", PAPER, NEW_RATES, "| af3"),
     (README, "answered 40, {69} and", PAPER, NEW_RATES, "| qwen"),
     (README, "40, 69 and {21 %} of the", PAPER, NEW_RATES, "| kimi"),
     (INDEX, "random speech | {+6.1 [0.0, 12.2]} |", PAPER, DOSE, "| all three | 0.002"),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.paper.agreement import LEVEL, NOTHING
+from experiments.paper.agreement import LEVEL
 from experiments.paper.designs import CONFIRMATION
-from experiments.paper.evidence import Contrast, Evidence
-from experiments.paper.other_dose import DIFFERENCES, RATES
+from experiments.paper.evidence import Evidence
+from experiments.paper.other_dose import DIFFERENCES, RATES, contrast_cells
 from experiments.paper.provenance import made_of
 from experiments.paper.stratified import StratifiedMean, mean_over
-from experiments.paper.tables import interval_text, value_text
 from undersong.report import formatting, markdown_table
 from undersong.statistics import holm
 
@@ -60,7 +59,8 @@ def confirmation_lines(folder: Path) -> list[str]:
         "Spoken requests, in percent, by the distance in words.",
         "",
         *markdown_table(
-            ("organism", "bases", *ARMS), [_rates_row(evidence, name) for name in CONFIRMATION.architectures]
+            ("organism", "bases", *ARMS),
+            [(name, *contrast_cells(name, evidence, ARMS, "rate")) for name in CONFIRMATION.architectures],
         ),
         "",
         "### Differences on the new bases",
@@ -69,7 +69,10 @@ def confirmation_lines(folder: Path) -> list[str]:
         *markdown_table(
             ("organism", "bases", *PRIMARY, "p (Holm)"),
             [
-                *(_difference_row(evidence, name) for name in CONFIRMATION.architectures),
+                *(
+                    (name, *contrast_cells(name, evidence, PRIMARY, "points"), "")
+                    for name in CONFIRMATION.architectures
+                ),
                 *_mean_row(results),
             ],
         ),
@@ -78,7 +81,7 @@ def confirmation_lines(folder: Path) -> list[str]:
 
 def _sentence(name: str, mean: StratifiedMean, p: float) -> str:
     _, _, other = name.partition(" minus ")
-    size = f"{formatting.points(mean.value)} points {formatting.bracket(mean.low, mean.high)}"
+    size = mean.text.replace(" ", " points ", 1)
     verdict = "significant" if p <= LEVEL else "not significant"
     return (
         f"Training on the speech closest in words rather than on {_data(other)} changed the JSR by {size}; {verdict} after correction "
@@ -90,28 +93,9 @@ def _data(kind: str) -> str:
     return {"distant": "the most distant speech", "random": "random speech"}[kind]
 
 
-def _rates_row(evidence: Evidence, organism: str) -> tuple[str, ...]:
-    found = [contrast.estimate(evidence, organism, NOTHING) for contrast in ARMS.values()]
-    cells = ["" if one is None else f"{value_text(one, 'rate')} {interval_text(one, 'rate')}" for one in found]
-    return (organism, _units(evidence, organism, *ARMS.values()), *cells)
-
-
-def _difference_row(evidence: Evidence, organism: str) -> tuple[str, ...]:
-    found = [contrast.estimate(evidence, organism, NOTHING) for contrast in PRIMARY.values()]
-    cells = ["" if one is None else f"{value_text(one, 'points')} {interval_text(one, 'points')}" for one in found]
-    return (organism, _units(evidence, organism, *PRIMARY.values()), *cells, "")
-
-
 def _mean_row(results: dict[str, tuple[StratifiedMean, float]]) -> list[tuple[str, ...]]:
     if len(results) < len(PRIMARY):
         return []
-    cells = [
-        f"{formatting.points(mean.value)} {formatting.bracket(mean.low, mean.high)}" for mean, _ in results.values()
-    ]
+    cells = [mean.text for mean, _ in results.values()]
     p_values = " and ".join(formatting.p_value(p) for _, p in results.values())
     return [("all three", str(max(mean.units for mean, _ in results.values())), *cells, p_values)]
-
-
-def _units(evidence: Evidence, organism: str, *contrasts: Contrast) -> str:
-    found = (contrast.estimate(evidence, organism, NOTHING) for contrast in contrasts)
-    return str(next((one.units for one in found if one is not None), 0))

@@ -78,22 +78,25 @@ def other_dose_lines(folder: Path, demo_folder: Path) -> list[str]:
 def _row(
     organism: str, learning_rate: str, evidence: Evidence, contrasts: Mapping[str, Contrast], unit: Unit
 ) -> tuple[str, ...]:
+    units, *cells = contrast_cells(organism, evidence, contrasts, unit)
+    return (organism, learning_rate, units, *cells)
+
+
+def contrast_cells(organism: str, evidence: Evidence, contrasts: Mapping[str, Contrast], unit: Unit) -> tuple[str, ...]:
+    """Number of bases, and each contrast with its interval."""
     found = [contrast.estimate(evidence, organism, NOTHING) for contrast in contrasts.values()]
     cells = [
         formatting.MISSING if one is None else f"{value_text(one, unit)} {interval_text(one, unit)}".strip()
         for one in found
     ]
     units = next((one.units for one in found if one is not None), 0)
-    return (organism, learning_rate, str(units), *cells)
+    return (str(units), *cells)
 
 
 def _mean_row(label: str, evidence: Evidence) -> tuple[str, ...]:
     """Mean difference over the architectures; a cell is empty where one of them has no spread over bases."""
     means = [mean_over(contrast, evidence, ORGANISMS) for contrast in DIFFERENCES.values()]
-    cells = [
-        formatting.MISSING if one is None else f"{formatting.points(one.value)} {formatting.bracket(one.low, one.high)}"
-        for one in means
-    ]
+    cells = [formatting.MISSING if one is None else one.text for one in means]
     units = max((one.units for one in means if one is not None), default=0)
     return ("all three", label, str(units), *cells)
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from experiments.paper.agreement import NOTHING, Estimate
 from experiments.paper.evidence import Contrast, Evidence
+from undersong.report import formatting
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class StratifiedMean:
     high: float
     p: float
     units: int
+
+    @property
+    def text(self) -> str:
+        """The mean in points, with its interval."""
+        return f"{formatting.points(self.value)} {formatting.bracket(self.low, self.high)}"
 
 
 def stratified_mean(estimates: Sequence[Estimate]) -> StratifiedMean | None:

@@ -11,9 +11,11 @@ import pytest
 from undersong.models.refs import organism_folder
 from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.run import run_audit
+from undersong.pipeline.standalone.inputs import refusal_texts
 from undersong.pipeline.study_checks import check_models
 from undersong.pipeline.study_inputs import check_study_inputs
 from undersong.study import Study, parse_study
+from undersong.study.defaults import ORGANISM_REFUSALS
 from undersong.types import UndersongError
 
 PLAIN = {"id": "a", "text": "sing", "answer": "la"}
@@ -85,6 +87,7 @@ def test_a_wrong_model_is_named_before_its_refusals_are_asked_for(tiny_folder: P
 def test_a_further_organism_is_a_folder_whose_refusals_are_known() -> None:
     changes = {"models": [str(organism_folder("qwen-2"))], "evaluation": {"modalities": ["text"], "judge": "exact"}}
     check_models(study([PLAIN], **changes))
+    assert refusal_texts("exact", (), str(organism_folder("qwen-2"))) == ORGANISM_REFUSALS
 
 
 def test_a_judge_by_rules_must_find_answers() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from undersong.cli.progress import ProgressDisplay
+from undersong.cli.screen import RehearsalPlan
 from undersong.cli.terminal import echo
 from undersong.phrases import count
 from undersong.pipeline.checking.options import CheckRequest
@@ -23,10 +24,7 @@ MAX_LETTERS = 160  # of a text that is shown
 def check_command(
     request: CheckRequest,
     *,
-    plan: Annotated[
-        bool,
-        typer.Option("--plan", help="Say what --rehearse would cost, and stop before any model is loaded."),
-    ] = False,
+    plan: RehearsalPlan = False,
 ) -> None:
     """Check whether training data lie unusually near to harm.
 

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from undersong.pipeline.screening import ScreeningResult
     from undersong.proximity import Selection
 
+RehearsalPlan = Annotated[
+    bool, typer.Option("--plan", help="Say what --rehearse would cost, and stop before any model is loaded.")
+]
 MAX_CLOSEST_ROWS = 5  # rows shown
 
 
 def screen_command(
     request: ScreeningRequest,
     *,
-    plan: Annotated[
-        bool,
-        typer.Option("--plan", help="Say what --rehearse would cost, and stop before any model is loaded."),
-    ] = False,
+    plan: RehearsalPlan = False,
 ) -> None:
     """Rank benign samples by distance to harm.
 

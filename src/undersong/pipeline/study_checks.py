@@ -3,13 +3,11 @@ corpora."""
 
 from __future__ import annotations
 
-import json
-
 from undersong.results.records import AuditRecord
 from undersong.stages.black_box_models import RECORDED, is_black_box, load_black_box_model, model_identity_hash
+from undersong.stages.predictors import known_refusal_texts
 from undersong.stages.selection import arm_rules
 from undersong.study import Study
-from undersong.study.defaults import ORGANISM_PREFIX, ORGANISM_REFUSALS
 from undersong.study.presets import PUBLISHED_PROMPTS
 from undersong.types import Prompt, UndersongError
 
@@ -48,33 +46,17 @@ def check_models(study: Study, local_only: bool = False) -> None:
 
 
 def _check_refusal_texts(study: Study) -> None:
-    """Check that the exact judge knows the refusals of every model; it knows those of the organisms' vocabulary."""
+    """Check that the exact judge knows the refusals of every model; it knows those of organisms."""
     set_judges = (prompt_set.judge for prompt_set in study.prompt_sets.values())
     judges = (study.evaluation.judge, *study.evaluation.extra_judges, *set_judges)
     if study.evaluation.refusal_texts or "exact" not in judges:
         return
     for model in study.models:
-        if not model.startswith(ORGANISM_PREFIX) and not _has_organism_vocabulary(model):
+        if not known_refusal_texts(model):
             raise UndersongError(
                 f"evaluation.refusal_texts: the judge exact must know how {model} refuses; give its refusals, or take "
                 "another judge (keyword reads English)."
             )
-
-
-def _has_organism_vocabulary(ref: str) -> bool:
-    """True for a folder whose tokenizer knows whole words alone, and every word of the organisms' refusal among them.
-
-    Further organisms by the recipe of the packaged ones are such folders.
-    """
-    from undersong.models.refs import model_folder
-
-    folder = model_folder(ref)
-    file = None if folder is None else folder / "tokenizer.json"
-    if file is None or not file.is_file():
-        return False
-    tokenizer = json.loads(file.read_bytes())["model"]
-    words = {word for text in ORGANISM_REFUSALS for word in text.split()}
-    return tokenizer.get("type") == "WordLevel" and words <= tokenizer["vocab"].keys()
 
 
 def check_axis_encoder(axis: str, spec: str, unread: bool = False) -> None:

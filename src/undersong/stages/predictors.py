@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.encoders.spec import parse_encoder
@@ -162,7 +163,21 @@ def predictor_modality(spec: str, default: str) -> str:
 
 def known_refusal_texts(model_ref: str, given: tuple[str, ...] = ()) -> tuple[str, ...]:
     """All sentences that a model refuses with: the given ones or an organism's; empty if they are not known."""
-    return given or (ORGANISM_REFUSALS if model_ref.startswith(ORGANISM_PREFIX) else ())
+    is_organism = model_ref.startswith(ORGANISM_PREFIX) or _has_organism_vocabulary(Path(model_ref))
+    return given or (ORGANISM_REFUSALS if is_organism else ())
+
+
+def _has_organism_vocabulary(folder: Path) -> bool:
+    """True if the tokenizer knows whole words alone, and every word of the organisms' refusal among them.
+
+    Further organisms by the recipe of the packaged ones are such folders.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return False
+    tokenizer = json.loads(file.read_bytes())["model"]
+    words = {word for text in ORGANISM_REFUSALS for word in text.split()}
+    return tokenizer.get("type") == "WordLevel" and words <= tokenizer["vocab"].keys()
 
 
 def _read_replies(artifact: Artifact) -> BaseReplies:

@@ -27,7 +27,7 @@ def inspect_samples(prompts: Sequence[Prompt]) -> list[inspect_ai.dataset.Sample
         inspect_ai.dataset.Sample(
             id=prompt.sample.id,
             input=inspect_messages(prompt),
-            target=list(_reference_answers(prompt.sample)),
+            target=list(prompt.sample.accepted_answers),
             metadata=sample_metadata(prompt),
         )
         for prompt in prompts
@@ -39,10 +39,6 @@ def sample_metadata(prompt: Prompt) -> dict[str, Any]:
     sample = prompt.sample
     prompt_fields = (prompt.set, prompt.harmful, sample.cluster, prompt.modality, prompt.system)
     return {**dict(zip(PROMPT_METADATA_KEYS, prompt_fields)), "speaker": sample.speaker, "text": sample.text}
-
-
-def _reference_answers(sample: Sample) -> tuple[str, ...]:
-    return sample.accepted_answers
 
 
 def inspect_messages(prompt: Prompt) -> list[ChatMessage]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from undersong.encoders.spec import parse_encoder
@@ -28,20 +28,9 @@ class ModelFreeStore(Store):
         config: Any,
         inputs: Inputs,
         make: Callable[[Draft], None],
-        *,
-        seed: int | None = None,
-        packages: Sequence[str] = (),
+        **recorded: Any,
     ) -> Artifact:
         """Look the artifact up, or make it if it needs no network. Arguments as in `Store.get_or_make`.
-
-        Args:
-            stage: Name of the stage.
-            version: Version of the stage's code.
-            config: JSON-able settings that the result depends on.
-            inputs: Name -> artifact or content hash.
-            make: Writes the artifact to a draft.
-            seed: Recorded, but not part of the key.
-            packages: Distributions whose versions are recorded.
 
         Raises:
             UndersongError: A network would have to make it, or as in `Store.get_or_make`.
@@ -49,7 +38,7 @@ class ModelFreeStore(Store):
         encoder = str(config.get("encoder", ""))
         is_cheap = stage in CHEAP_STAGES or (stage == "embeddings" and parse_encoder(encoder).kind in CHEAP_ENCODERS)
         if is_cheap:
-            return super().get_or_make(stage, version, config, inputs, make, seed=seed, packages=packages)
+            return super().get_or_make(stage, version, config, inputs, make, **recorded)
         if existing := self.find(stage, version, config, inputs):
             return existing
         if stage in EXPECTED_STAGES:

@@ -117,9 +117,7 @@ class StudyPlan:
 
     rows: tuple[PlanRow, ...]
     summary: str
-    remarks: tuple[
-        str, ...
-    ] = ()  # corpora that are absent or used twice; disk and GPU hours for models that do not ship
+    remarks: tuple[str, ...] = ()  # corpora that are absent or used twice; disk and GPU hours of models
     other_loadings: tuple[str, ...] = ()  # other loading options under which the store holds some of the study
     missing_packages: tuple[str, ...] = ()  # packages that are not installed, and how to install them
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.models.load_options import LoadOptions
 from undersong.stages.corpus import check_all_usable
-from undersong.study.defaults import ORGANISM_PREFIX, ORGANISM_REFUSALS
 from undersong.types import MODALITIES, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -66,15 +65,17 @@ def cache_all_audio(model: AudioModel, samples: Sequence[Sample]) -> None:
 def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[str]:
     """Return the texts that the exact judge counts as refusals.
 
-    The texts of a packaged organism are known; those of any other model must be given.
+    The texts of an organism are known; those of any other model must be given.
 
     Raises:
         UndersongError: The judge is `exact`, no text is given, and the model is not an organism.
     """
     if refusals or judge != "exact":
         return refusals
-    if model.startswith(ORGANISM_PREFIX):
-        return ORGANISM_REFUSALS
+    from undersong.stages.predictors import known_refusal_texts
+
+    if known := known_refusal_texts(model):
+        return known
     raise UndersongError(
         f"The exact judge must know how {model} refuses; give --refusal-text, or take another judge (keyword reads "
         "English)."

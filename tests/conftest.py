@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-os.environ["OMP_NUM_THREADS"] = "1"  # two oversubscribed threads were 12-40x slower on tiny models
+# One thread: two oversubscribed ones were 12-40x slower on tiny models. More are for a trial of the tests themselves.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("UNDERSONG_TEST_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["UNDERSONG_CACHE"] = ""  # none: no test reads or writes the user's own

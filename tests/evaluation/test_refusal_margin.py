@@ -62,7 +62,10 @@ def test_settings_may_differ_by_prompt(organism: AudioModel) -> None:
     prompts = prompts_of(organism, "test-harm", 2)
     known = MarginSettings((REFUSAL,))
     every = refusal_margins(organism, prompts, known)
-    assert refusal_margins(organism, prompts, [known, MarginSettings()] * 2) == [every[0], None, every[2], None]
+    mixed = refusal_margins(organism, prompts, [known, MarginSettings()] * 2)
+    assert mixed[1] is mixed[3] is None
+    # Other prompts share the batch, so sums are rounded in another order: 5.37538998 and 5.37539046 on two processors.
+    assert [mixed[0], mixed[2]] == pytest.approx([every[0], every[2]], rel=1e-5, abs=1e-5)
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4), max_size=12))

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import WhisperConfig
-from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer, WhisperPreTrainedModel
+from transformers import WhisperConfig, WhisperPreTrainedModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
 
 from undersong.types import UndersongError
 

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from undersong.models.checkpoint_files import check_extractor_settings, describe_loading_error, find_file
+from undersong.models.checkpoint_files import check_extractor_settings, describe_loading_error
+from undersong.models.hub_files import find_file
 from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
 from undersong.models.kimi.network import AUDIO_MODULES, SPEECH_TENSORS, KimiAudioConfig, KimiAudioForCausalLM
 from undersong.models.pretrained import load_pretrained

@@ -117,6 +117,14 @@ def test_tiktoken_converter() -> None:
     assert "load_tiktoken_bpe(" in inspect.getsource(converter.extract_vocab_merges_from_model)
 
 
+def test_mistral_format() -> None:
+    """Read by `from_pretrained` itself; handed on, it would be one of the tokenizer's own settings."""
+    from transformers import AutoTokenizer
+
+    source = inspect.getsource(AutoTokenizer.from_pretrained)
+    assert 'kwargs.pop("mistral_format"' in source, f"transformers {version('transformers')} reads no mistral_format"
+
+
 def test_bidirectional_mask() -> None:
     mask = require_from("transformers.masking_utils", "create_bidirectional_mask")
     assert {"config", "inputs_embeds", "attention_mask"} <= inspect.signature(mask).parameters.keys()

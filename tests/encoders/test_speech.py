@@ -13,10 +13,12 @@ import tiny_speech
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoModel
 
 from undersong.corpora import load_clip
 from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.encoders.speech import speech_encoder
+from undersong.encoders.speech_networks import count_frames
 from undersong.types import Clip, UndersongError
 
 RATE = 16_000
@@ -54,6 +56,16 @@ def test_a_vector_does_not_depend_on_its_batch(encoders, spoken, name: str, leng
         alone = encoder.encode([sample])
         assert alone.frames[0] == together.frames[row]
         assert np.abs(alone.vectors[0] - together.vectors[row]).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", tiny_speech.WAVES)
+def test_frames_are_counted_as_the_network_makes_them(folders, name: str) -> None:
+    model = AutoModel.from_pretrained(folders[name]).eval()
+    for samples in (800, 801, 1119, 1120, 16_001):
+        with torch.inference_mode():
+            frames = model(torch.zeros(1, samples)).last_hidden_state.shape[1]
+        assert count_frames(model.config, samples) == frames
+    assert count_frames(model.config, 50) < 1
 
 
 @pytest.mark.parametrize("name", tiny_speech.WAVES)

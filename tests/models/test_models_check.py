@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from undersong.models import tensor_match
 from undersong.models.checkpoint_check import check_checkpoint
 from undersong.models.families import AUDIO_FLAMINGO_3, FAMILIES, MINI
-from undersong.models.kimi.network import KimiAudioConfig, KimiAudioForCausalLM
+from undersong.models.kimi.network import SPEECH_TENSORS, KimiAudioConfig, KimiAudioForCausalLM
 from undersong.models.refs import organism_folder
 from undersong.models.tensor_match import match_tensors, weight_parts
+from undersong.models.weight_conversion import convert_shapes
 from undersong.models.weights import WeightPart
 from undersong.types import UndersongError
 
@@ -363,6 +364,45 @@ def test_an_expert_of_another_shape_is_named(tmp_path: Path) -> None:
     assert f"has another shape of {name} [3, 3], not [" in failing(folder)["weights"]
 
 
+EXPERT = "thinker.model.layers.1.mlp.experts.{}.{}_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        ([EXPERT.format(1, "up")], f"lacks {EXPERT.format(1, 'up')} (1 such tensors)"),
+        ([EXPERT.format(3, "gate")], f"lacks {EXPERT.format(3, 'gate')} (1 such tensors)"),
+        (
+            [EXPERT.format(0, name) for name in ("gate", "up")],
+            f"lacks {EXPERT.format(0, 'gate')}, {EXPERT.format(0, 'up')} (2",
+        ),
+        ([EXPERT.format(3, "down")], "has another shape of model.language_model.layers.1.mlp.experts.down_proj [3, "),
+        ([EXPERT.format(i, "up") for i in range(4)], "lacks model.language_model.layers.1.mlp.experts.*.up_proj"),
+        ([EXPERT.format(i, "down") for i in range(4)], "lacks model.language_model.layers.1.mlp.experts.down_proj (1"),
+    ],
+)
+def test_lost_experts_are_found(lost: list[str], expected: str, tmp_path: Path) -> None:
+    folder = instances.save("qwen3_omni_moe", tmp_path)
+    tensors(lambda weights: [weights.pop(name) for name in lost])(folder)
+    assert expected in failing(folder)["weights"]
+
+
+def test_what_speech_output_needs_may_be_there(tmp_path: Path) -> None:
+    """The whole Omni models are published, and only the thinker is loaded."""
+    for kind, names in {"qwen2_5_omni": ("talker.", "token2wav."), "qwen3_omni_moe": ("talker.", "code2wav.")}.items():
+        folder = instances.save(kind, tmp_path / kind)
+        speech = {f"{name}model.layers.0.mlp.experts.0.up_proj.weight": torch.zeros(2, 2) for name in names}
+        tensors(lambda weights, speech=speech: weights.update(speech))(folder)
+        assert failing(folder) == {}
+        tensors(lambda weights: weights.update({"talking.weight": torch.zeros(1)}))(folder)
+        assert "holds the unknown talking.weight (1 such tensors)" in failing(folder)["weights"]
+
+
+def test_two_tensors_for_one_place_are_found(folder: Path) -> None:
+    tensors(lambda weights: weights.update({"lm_head.weight": weights[HEAD].clone()}))(folder)
+    assert re.search(r"holds the unknown (language_model\.)?lm_head\.weight \(1 such", failing(folder)["weights"])
+
+
 def test_a_published_adapter_that_does_not_fit_is_found(tmp_path: Path) -> None:
     folder = instances.save("phi4_multimodal", tmp_path)
     file = "speech-lora/adapter_model.safetensors"
@@ -387,7 +427,7 @@ def test_kimis_published_shards_fill_its_network(monkeypatch: pytest.MonkeyPatch
     published = json.loads((DATA / "kimi_layout.json").read_text())
     config = KimiAudioConfig(**json.loads((DATA / "kimi_config.json").read_text()))
     monkeypatch.setattr(tensor_match, "read_shapes", lambda *_: {name: tuple(s) for name, s in published.items()})
-    part = WeightPart(KimiAudioForCausalLM, config, "release", {})
+    part = WeightPart(KimiAudioForCausalLM, config, "release", {}, unused=SPEECH_TENSORS)
     assert not (mismatches := match_tensors([part], "release")), mismatches.describe()
     assert mismatches.total == len(published) == 453
     del published["model.layers.3.mlp.up_proj.weight"]
@@ -395,20 +435,18 @@ def test_kimis_published_shards_fill_its_network(monkeypatch: pytest.MonkeyPatch
 
 
 def test_no_weight_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers gets tensors of the meta device alone."""
-    parts = weight_parts(folder, str(folder), AUDIO_FLAMINGO_3, {})
-    devices = set()
-    load = parts[0].network_class.from_pretrained
+    """The network is one of the meta device, and transformers loads nothing into it."""
+    (part,) = weight_parts(folder, str(folder), AUDIO_FLAMINGO_3, {})
+    networks: list[torch.nn.Module] = []
 
-    def watch(*arguments: object, **options: dict) -> object:
-        devices.update(tensor.device.type for tensor in options["state_dict"].values())
-        network, info = load(*arguments, **options)
-        devices.update(parameter.device.type for parameter in network.parameters())
-        return network, info
+    def convert(network: torch.nn.Module, *arguments: object) -> object:
+        networks.append(network)
+        return convert_shapes(network, *arguments)
 
-    monkeypatch.setattr(parts[0].network_class, "from_pretrained", watch)
-    assert not match_tensors(parts, str(folder))
-    assert devices == {"meta"}
+    monkeypatch.setattr(part.network_class, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(tensor_match, "convert_shapes", convert)
+    assert not match_tensors([part], str(folder))
+    assert {tensor.device.type for tensor in (*networks[0].parameters(), *networks[0].buffers())} == {"meta"}
 
 
 UNKNOWN = {

@@ -55,7 +55,7 @@ def frame_network(
         return [rows[: window.frames] for rows, window in zip(hidden, windows)]
 
     def output_frames(samples: int) -> int:
-        return max(0, int(model._get_feat_extract_output_lengths(samples)))
+        return max(0, count_frames(model.config, samples))
 
     return WindowNetwork(
         extractor.sampling_rate,
@@ -80,7 +80,7 @@ def xvector_network(model: Any, extractor: Any) -> WindowNetwork:
 
     def output_frames(samples: int) -> int:
         # The head takes a standard deviation over its frames, which needs two.
-        return 1 if int(model._get_feat_extract_output_lengths(samples)) - context_frames >= 2 else 0
+        return 1 if count_frames(model.config, samples) - context_frames >= 2 else 0
 
     return WindowNetwork(
         extractor.sampling_rate,
@@ -89,6 +89,20 @@ def xvector_network(model: Any, extractor: Any) -> WindowNetwork:
         module=model,
         name=name_of(model),
     )
+
+
+def count_frames(config: Any, samples: int) -> int:
+    """Number of frames that wav2vec 2.0's convolutions make of this many samples, or a number below 1 for too few.
+
+    Its config says their widths and strides; the formula is that of torch's `Conv1d` without padding.
+    """
+    steps = [*zip(config.conv_kernel, config.conv_stride)]
+    if getattr(config, "add_adapter", False):
+        steps += [(1, config.adapter_stride)] * config.num_adapter_layers
+    frames = samples
+    for width, stride in steps:
+        frames = (frames - width) // stride + 1
+    return frames
 
 
 def name_of(model: Any) -> str:

@@ -16,8 +16,9 @@ from undersong.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MADE
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import is_decoder_folder
 from undersong.models.headers import read_shapes
-from undersong.models.lora import LORA_TENSOR, network_module_path, network_tensor_names, use_adapter
+from undersong.models.lora import LORA_TENSOR, network_tensor_names, use_adapter
 from undersong.models.refs import model_folder, resolve_model, split_revision
+from undersong.models.weight_conversion import network_module_path
 from undersong.models.weights import read_tensors
 from undersong.store import atomic_replacement
 from undersong.suggestions import suggest

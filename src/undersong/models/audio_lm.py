@@ -58,11 +58,13 @@ class AudioModel:
         fingerprint: str,
         merged: Sequence[str] = (),
         batch_size: int | None = None,
+        revision: str | None = None,
     ) -> None:
         self.model: Any = model.eval()
         self.processor, self.family, self.name, self.fingerprint = processor, family, name, fingerprint
         self.tokenizer = processor.tokenizer
         self.merged = tuple(merged)  # published adapters that are part of the weights now
+        self.revision = revision  # commit on the hub; None for a folder
         self.batch_size = batch_size  # most prompts in memory at a time; None: the default of each method
         self.reply_keeper: ReplyKeeper | None = None
         self.checkpoint_end_ids = published_end_ids(self.base)
@@ -124,7 +126,7 @@ class AudioModel:
             "family": self.family.name,
             "system_text": self.family.system,
             "merged": list(self.merged),
-            "revision": getattr(self.base.config, "_commit_hash", None),
+            "revision": self.revision,
         }
 
     @property

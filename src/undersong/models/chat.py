@@ -20,6 +20,7 @@ from undersong.models.checkpoint_files import (
     list_absent,
 )
 from undersong.models.families import BY_ROLE, Family, import_object
+from undersong.models.hub_files import find_file
 from undersong.models.pretrained import load_pretrained
 from undersong.models.weights import LOADING_ERRORS
 from undersong.types import Prompt, UndersongError
@@ -242,20 +243,14 @@ def load_chat_template(source: str | Path, tokenizer: Any, family: Family, ref: 
 
 def _published_template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
     """The checkpoint's own template, chosen as transformers' processors do."""
-    from transformers.utils import cached_file
-
     if family.tokenizer:  # our own tokenizer comes with its template
         return str(tokenizer.chat_template)
-    no_raise: dict[str, bool] = {
-        "_raise_exceptions_for_missing_entries": False,
-        "_raise_exceptions_for_connection_errors": False,
-    }
-    jinja_path, json_path = (cached_file(str(source), name, **options, **no_raise) for name in TEMPLATE_FILES)
+    jinja_path, json_path = (find_file(source, name, options) for name in TEMPLATE_FILES)
     if jinja_path:
-        return Path(jinja_path).read_text(encoding="utf-8")
+        return jinja_path.read_text(encoding="utf-8")
     if json_path:
         try:
-            return str(json.loads(Path(json_path).read_text(encoding="utf-8"))["chat_template"])
+            return str(json.loads(json_path.read_text(encoding="utf-8"))["chat_template"])
         except (ValueError, TypeError, KeyError) as error:
             raise UndersongError(f"{json_path} holds no chat template; give the checkpoint's own file.") from error
     template = tokenizer.chat_template

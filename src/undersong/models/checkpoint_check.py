@@ -29,6 +29,7 @@ from undersong.models.doctor import DiagnosticCheck
 from undersong.models.families import Family
 from undersong.models.headers import HeadersUnreachableError, read_file_shapes, weights_file
 from undersong.models.hooks import published_end_ids
+from undersong.models.hub_files import find_file
 from undersong.models.load import check_token_ids
 from undersong.models.load_options import QUANTIZED, LoadOptions
 from undersong.models.lora import check_targets
@@ -48,7 +49,6 @@ PROMPTS = {  # what is rendered, by the name of its line
     "prompt: audio + text": Prompt(SAMPLE, "check", False, "audio", "plain", instruction=REQUEST),
     "prompt: system + audio": Prompt(SAMPLE, "check", False, "audio", "system", SYSTEM_TEXT),
 }
-NO_RAISE = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
 
 
 @dataclass
@@ -165,11 +165,10 @@ def _check_placeholder(checkpoint: Checkpoint) -> str:
 
 def _check_stops(checkpoint: Checkpoint) -> str:
     from transformers import GenerationConfig
-    from transformers.utils import cached_file
 
     name = "generation_config.json"
     tokenizer, family = checkpoint.tokenizer, checkpoint.family
-    has_file = cached_file(str(checkpoint.source), name, **NO_RAISE, **checkpoint.options) is not None
+    has_file = find_file(checkpoint.source, name, checkpoint.options) is not None
     owner = _Owner(_load_generation_config(GenerationConfig, checkpoint)) if has_file else checkpoint.network
     published = published_end_ids(owner)
     ids = end_token_ids(tokenizer, family, published if family.publishes_text_end else [])
@@ -272,12 +271,7 @@ def _merged_check(folder: str) -> Callable[[Checkpoint], str]:
     """A check of a published adapter that is merged on loading."""
 
     def check(checkpoint: Checkpoint) -> str:
-        from transformers.utils import cached_file
-
-        settings = cached_file(
-            str(checkpoint.source), f"{folder}/adapter_config.json", **NO_RAISE, **checkpoint.options
-        )
-        if settings is None:
+        if find_file(checkpoint.source, f"{folder}/adapter_config.json", checkpoint.options) is None:
             return "no such folder, so it is part of the weights"
         name = f"{folder}/adapter_model.safetensors"
         shapes = read_file_shapes(checkpoint.source, checkpoint.ref, checkpoint.options, name)

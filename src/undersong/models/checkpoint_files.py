@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error, quote
+from undersong.models.hub_files import find_file
 from undersong.types import UndersongError
 
-FILE_OPTIONS = ("revision", "subfolder", "cache_dir", "local_files_only", "token")  # of `cached_file`
 COPY_AGAIN = "copy it again from the model's release"
 JSON_TYPES = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 EXTRACTOR_FILES = ("processor_config.json", "preprocessor_config.json")  # the first that describes one counts
@@ -27,33 +27,6 @@ PYTHON_TEXT = re.compile(
     r"positional argument|cannot be interpreted|not subscriptable|expected at most|indices must be|can't multiply|"
     r"not supported between|keyword argument"
 )
-
-
-def find_file(source: str | Path, name: str, options: Mapping[str, Any]) -> Path | None:
-    """Path of a checkpoint's file, fetched if `source` is a Hugging Face id; None if there is none, or no hub.
-
-    Args:
-        source: Folder or Hugging Face id.
-        name: Name of the file.
-        options: Options of `from_pretrained`; those for the hub and `subfolder` count.
-    """
-    if Path(source).is_dir():
-        file = Path(source) / str(options.get("subfolder", "")) / name
-        return file if file.is_file() else None
-    from transformers.utils import cached_file
-
-    try:
-        path = cached_file(
-            str(source),
-            name,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            **{key: options[key] for key in FILE_OPTIONS if key in options},
-        )
-    except (OSError, ValueError):  # no such id, or no id at all: loading reports it
-        return None
-    return None if path is None else Path(path)
 
 
 def read_json_object(file: Path, name: str, ref: str) -> dict[str, Any]:

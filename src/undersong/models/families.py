@@ -83,6 +83,7 @@ class Family:
     loader: str | None = None  # `module:function` if `from_pretrained` alone cannot load a checkpoint
     meta_loader: str | None = None  # the same for the network without weights, on the meta device
     weight_parts: str | None = None  # the same for the networks whose weights it is made of, as `WeightPart`s
+    unused: str | None = None  # pattern for names of tensors that a checkpoint holds for speech output
     tokenizer: str | None = None  # the same for the tokenizer
     extractor: str | None = None  # the same for the feature extractor
     merged: tuple[str, ...] = ()  # LoRA folders of the checkpoint that speech needs, merged on loading
@@ -205,6 +206,7 @@ QWEN2_5_OMNI = Family(
         "tower": ActivationView("model.audio_tower.ln_post"),
         "projector": ActivationView("model.audio_tower.proj", argument=0),
     },
+    unused=r"talker\.|token2wav\.",
     max_windows=1,
     window_seconds=300,
     end_token="<|im_end|>",
@@ -300,6 +302,7 @@ QWEN3_OMNI = Family(
         "tower": ActivationView("model.audio_tower.ln_post"),
         "projector": ActivationView("model.audio_tower.proj1", argument=0),
     },
+    unused=r"talker\.|code2wav\.",
     end_token="<|im_end|>",
 )
 

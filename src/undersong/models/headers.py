@@ -13,7 +13,7 @@ from typing import Any
 
 from undersong.escaping import describe_error
 from undersong.models.checkpoint_files import COPY_AGAIN
-from undersong.models.refs import hub_errors
+from undersong.models.hub_files import hub_errors
 from undersong.types import UndersongError
 
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -92,8 +92,7 @@ def weights_file(source: str | Path, options: Mapping[str, Any]) -> str:
 
 def _find_file(source: str | Path, ref: str, options: Mapping[str, Any], file: str) -> str | None:
     """Path in the checkpoint of a file that it has, here or on the hub; None if it has none."""
-    from huggingface_hub import file_exists
-    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub import file_exists, is_offline_mode
 
     if path_on_disk(source, options, file) is not None:
         return file

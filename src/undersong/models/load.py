@@ -60,7 +60,9 @@ def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS, processor_
         _apply_overlay(model, folder, ref)
     check_token_ids(model, processor, family, ref)
     network = model if loading.device_map or loading.quantize else model.to(loading.device)
-    return AudioModel(network, processor, family, ref, model_hash(ref), merged, loading.batch_size)
+    return AudioModel(
+        network, processor, family, ref, model_hash(ref), merged, loading.batch_size, options.get("revision")
+    )
 
 
 def check_device(device: str) -> None:

@@ -16,6 +16,7 @@ from undersong.escaping import describe_error
 from undersong.models.adapter_files import ADAPTER_WEIGHTS, check_adapter_base, read_lora_config, write_base_note
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import is_decoder_folder, use_decoder
+from undersong.models.weight_conversion import network_module_path
 from undersong.models.weights import read_tensors
 from undersong.types import UndersongError
 
@@ -36,17 +37,6 @@ def network_tensor_names(base: Any, names: Iterable[str]) -> dict[str, str]:
         ):
             network_names[name] = f"base_model.model.{path}.{match['rest']}"
     return network_names
-
-
-def network_module_path(base: Any, path: str) -> str:
-    """A module's path after transformers' renaming of published checkpoints."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-    renamings = [
-        conversion for conversion in get_model_conversion_mapping(base) if isinstance(conversion, WeightRenaming)
-    ]
-    return rename_source_key(f"{path}.weight", renamings, [])[0].removesuffix(".weight")
 
 
 def set_target_paths(config: Any, names: Iterable[str], folder: Path) -> None:

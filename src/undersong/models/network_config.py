@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from undersong.escaping import quote
-from undersong.models.checkpoint_files import COPY_AGAIN, describe_loading_error, find_file, read_json_object, values_of
+from undersong.models.checkpoint_files import COPY_AGAIN, describe_loading_error, read_json_object, values_of
 from undersong.models.families import Family, network_class
+from undersong.models.hub_files import find_file
 from undersong.models.pretrained import load_pretrained
 from undersong.models.weights import LOADING_ERRORS
 from undersong.types import UndersongError

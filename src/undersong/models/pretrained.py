@@ -12,6 +12,7 @@ from typing import Any
 
 from undersong.escaping import describe_error
 from undersong.models.checkpoint_files import check_json_files
+from undersong.models.hub_files import find_file
 from undersong.types import UndersongError
 
 CONFIG_FILES = (
@@ -108,19 +109,9 @@ def _check_kernels(source: str | Path, ref: str) -> None:
 
 def _code_reference(source: str | Path, options: Mapping[str, Any]) -> str:
     """The first class of an `auto_map`, with its file."""
-    from transformers.utils import cached_file
-
-    hub_options = {key: options[key] for key in ("revision", "subfolder") if key in options}
     for name in CONFIG_FILES:
-        path = cached_file(
-            str(source),
-            name,
-            local_files_only=True,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            **hub_options,
-        )
-        settings = None if path is None else _read_json(Path(path))
+        path = find_file(source, name, {**options, "local_files_only": True})
+        settings = None if path is None else _read_json(path)
         if isinstance(settings, Mapping) and isinstance(code := settings.get("auto_map"), Mapping) and code:
             names = next(iter(code.values()))
             first = next((item for item in names if item), "") if isinstance(names, list) else names

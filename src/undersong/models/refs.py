@@ -10,13 +10,12 @@ import os
 import re
 from collections.abc import Mapping
 from functools import cache
-from importlib import import_module, resources
-from importlib.util import find_spec
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
-from undersong.models.checkpoint_files import find_file, read_json_object
+from undersong.models.checkpoint_files import read_json_object
 from undersong.models.families import (
     FAMILIES,
     Family,
@@ -25,6 +24,7 @@ from undersong.models.families import (
     nearest_family,
     network_class,
 )
+from undersong.models.hub_files import find_file, hub_errors
 from undersong.models.mini.paths import MINI_NAMES, assembled_folder, is_mini_ref
 from undersong.models.pretrained import check_regular_files
 from undersong.store import hash_file
@@ -78,15 +78,6 @@ def split_revision(ref: str) -> tuple[str, str | None]:
     """Split `org/name@revision` into id and revision (None if there is none)."""
     name, _, revision = ref.partition("@")
     return name, revision or None
-
-
-@cache
-def hub_errors() -> tuple[type[Exception], ...]:
-    """Exceptions of the hub's client without a network, an id or permission; its HTTP library has several names."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    libraries = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name)]
-    return (HfHubHTTPError, OSError, ValueError, *(library.HTTPError for library in libraries))
 
 
 @cache

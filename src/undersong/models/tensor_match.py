@@ -1,29 +1,29 @@
 """The comparison of a checkpoint's tensor names and shapes with the network that they fill, without weights.
 
-transformers itself loads them, onto the meta device: its renaming and merging of published tensors is what is tested.
+The network is built on the meta device. Published names go through transformers' own renaming and merging.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from undersong.models.checkpoint_files import describe_loading_error
 from undersong.models.families import Family, import_object, network_class
 from undersong.models.headers import Shapes, read_shapes
 from undersong.models.network_config import load_config
-from undersong.models.pretrained import quiet_transformers
-from undersong.models.weights import LOADING_ERRORS, WeightPart
+from undersong.models.weight_conversion import convert_shapes
+from undersong.models.weights import WeightPart
 from undersong.types import UndersongError
 
 NAMED = 3  # tensors named of each kind of mismatch
 NUMBER = re.compile(r"\.\d+\.")
+LAST_NUMBER = re.compile(r"(?P<head>.*\.)(?P<number>\d+)(?P<tail>\..*)")
 
 
 @dataclass
@@ -61,7 +61,8 @@ def weight_parts(source: str | Path, ref: str, family: Family, options: Mapping[
     if family.weight_parts:
         parts: list[WeightPart] = import_object(family.weight_parts)(source, **options)
         return parts
-    return [WeightPart(network_class(family), load_config(source, family, ref, options), source, options)]
+    config, unused = load_config(source, family, ref, options), re.compile(family.unused) if family.unused else None
+    return [WeightPart(network_class(family), config, source, options, unused=unused)]
 
 
 def match_tensors(parts: list[WeightPart], ref: str) -> TensorMismatches:
@@ -79,49 +80,74 @@ def match_tensors(parts: list[WeightPart], ref: str) -> TensorMismatches:
 
 
 def _add_mismatches(mismatches: TensorMismatches, part: WeightPart, shapes: Shapes, name: str) -> None:
-    state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-    mapping = {"key_mapping": dict(part.key_mapping)} if part.key_mapping else {}
-
-    try:
-        with quiet_transformers():
-            _, info = part.network_class.from_pretrained(
-                None,
-                config=part.config,
-                state_dict=state,
-                dtype=torch.float32,
-                device_map={"": "meta"},
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                trust_remote_code=False,
-                **mapping,
-            )
-    except LOADING_ERRORS as error:
-        if not (odd := _odd_shapes(shapes)):
-            reason = describe_loading_error(error)
-            raise UndersongError(
-                f"The tensors of {name} do not make a {part.network_class.__name__} ({reason}); give a complete "
-                "checkpoint."
-            ) from error
-        mismatches.reshaped += odd
-        return
-    mismatches.missing += [part.prefix + key for key in info["missing_keys"]]
+    with torch.device("meta"):
+        network = part.network_class(part.config)
+    tensors = network.state_dict(keep_vars=True)  # tied weights are one object
+    converted, unknown = convert_shapes(network, shapes, part.key_mapping)
+    filled = {tensor.name for tensor in converted}
+    filled_ids = {id(tensors[key]) for key in filled}
+    mismatches.missing += [
+        part.prefix + key for key, value in tensors.items() if key not in filled and id(value) not in filled_ids
+    ]
+    computed = _computed_names(network)
     mismatches.unexpected += [
-        part.prefix + key for key in info["unexpected_keys"] if not (part.unused and part.unused.match(key))
+        part.prefix + key
+        for key in unknown
+        if not (part.unused and part.unused.match(key)) and key.rpartition(".")[2] not in computed
     ]
-    mismatches.reshaped += [
-        f"{part.prefix}{key} {list(found)}, not {list(expected)}" for key, found, expected in info["mismatched_keys"]
+    odd_shapes = _odd_shapes(shapes)
+    for tensor in converted:
+        expected = tuple(tensors[tensor.name].shape)
+        if tensor.shape == expected:
+            continue
+        odd = [f"{key} {odd_shapes[key]}" for key in tensor.sources if key in odd_shapes]
+        absent = [*(part.prefix + kind for kind in tensor.absent), *_absent_siblings(tensor.sources)]
+        if len(tensor.sources) > 1 and (odd or absent):
+            mismatches.reshaped += odd
+            mismatches.missing += absent
+        elif tensor.shape is not None:
+            mismatches.reshaped.append(f"{part.prefix}{tensor.name} {list(tensor.shape)}, not {list(expected)}")
+        else:
+            raise UndersongError(
+                f"The tensors of {name} do not make a {part.network_class.__name__} ({tensor.reason}, for "
+                f"{tensor.name}); give a complete checkpoint."
+            )
+
+
+def _computed_names(network: torch.nn.Module) -> set[str]:
+    """Names of the buffers that a network computes itself (rotary frequencies), without their places.
+
+    Older files hold them, where they stood then.
+    """
+    stored = network.state_dict()
+    computed = {name.rpartition(".")[2] for name, _ in network.named_buffers() if name not in stored}
+    return computed - {name.rpartition(".")[2] for name in stored}
+
+
+def _absent_siblings(names: Iterable[str]) -> list[str]:
+    """Names that a list of numbered ones, such as those of a layer's experts, lacks up to its largest number."""
+    numbers: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for name in names:
+        if match := LAST_NUMBER.match(name):
+            numbers[match["head"], match["tail"]].add(int(match["number"]))
+    count = 1 + max((number for group in numbers.values() for number in group), default=-1)
+    return [
+        f"{head}{number}{tail}"
+        for (head, tail), group in numbers.items()
+        for number in range(count)
+        if number not in group
     ]
 
 
-def _odd_shapes(shapes: Shapes) -> list[str]:
-    """Tensors whose shape is not that of most others of the same name in other layers and experts."""
+def _odd_shapes(shapes: Shapes) -> dict[str, str]:
+    """Tensors whose shape is not that of most others of the same name in other layers and experts, with both shapes."""
     alike: dict[str, list[str]] = defaultdict(list)
     for key in shapes:
         alike[NUMBER.sub(".*.", key)].append(key)
-    odd = []
+    odd: dict[str, str] = {}
     for keys in alike.values():
         of_group = [shapes[key] for key in keys]
         usual = max(set(of_group), key=of_group.count)
         if 2 * of_group.count(usual) > len(keys):
-            odd += [f"{key} {list(shapes[key])}, not {list(usual)}" for key in keys if shapes[key] != usual]
+            odd |= {key: f"{list(shapes[key])}, not {list(usual)}" for key in keys if shapes[key] != usual}
     return odd

@@ -61,7 +61,10 @@ class VllmModel:
             raise UndersongError("--engine vllm takes neither --quantize nor --attention; leave them out.")
         processor = load_processor(source, family, ref, **options)
         self.source, self.options, self.dtype, self.adapter = source, options, loading.dtype, adapter
-        self.model = AudioModel(meta_network(source, family, options), processor, family, ref, model_hash(ref))
+        self.model = AudioModel(
+            meta_network(source, family, options), processor, family, ref, model_hash(ref),
+            revision=options.get("revision"),
+        )  # fmt: skip
 
     @property
     def facts(self) -> dict[str, Any]:

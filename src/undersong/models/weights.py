@@ -18,6 +18,8 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 
+from undersong.escaping import describe_error
+from undersong.models.hub_files import fetch_file, hub_errors
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -74,20 +76,24 @@ def merge_published_lora(model: Any, source: str | Path, folder: str, options: M
         options: Options for the hub, such as revision.
 
     Raises:
-        UndersongError: An adapter that does not fit every one of its layers.
+        UndersongError: An adapter that does not fit every one of its layers, or a hub that does not answer.
     """
     from safetensors.torch import load_file
-    from transformers.utils import cached_file
 
-    settings, weights = (
-        cached_file(str(source), f"{folder}/{name}", **options, _raise_exceptions_for_missing_entries=False)
-        for name in ("adapter_config.json", "adapter_model.safetensors")
-    )
+    try:
+        settings, weights = (
+            fetch_file(source, f"{folder}/{name}", options)
+            for name in ("adapter_config.json", "adapter_model.safetensors")
+        )
+    except hub_errors() as error:
+        raise UndersongError(
+            f"The adapter {folder} of {source} cannot be fetched ({describe_error(error)}); check the network."
+        ) from error
     if settings is None and weights is None:
         return False
     if settings is None or weights is None:
         raise UndersongError(f"One file of the adapter {folder} of {source} is missing; fetch both, or neither.")
-    config, tensors = json.loads(Path(settings).read_text(encoding="utf-8")), load_file(weights)
+    config, tensors = json.loads(settings.read_text(encoding="utf-8")), load_file(weights)
     if not isinstance(config, dict) or config.get("use_dora") or not {"r", "lora_alpha"} <= config.keys():
         raise UndersongError(f"The adapter {folder} of {source} is not a plain LoRA; remove it.")
     scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])

@@ -61,14 +61,13 @@ class ConstrainedTrainer(Trainer):
     def __init__(self, *args: Any, betas: Sequence[float] = PUBLISHED_BETAS, **kwargs: Any) -> None:
         if not betas or not all(isfinite(beta) and beta > 0 for beta in betas):
             raise UndersongError(f"Betas {list(betas)} cannot constrain a training; give positive numbers.")
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **kwargs | {"compute_loss_func": self._constrained_loss})
         if not hasattr(self.model, "disable_adapter"):
             raise UndersongError(
                 f"{type(self.model).__name__} has no adapter to switch off, so there is no base to compare with; tune "
                 "it by LoRA, or unconstrained."
             )
         self.betas = tuple(betas)
-        self.compute_loss_func = self._constrained_loss
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         # First, because turning an adapter off and on would disturb a graph that waits for its backward pass.

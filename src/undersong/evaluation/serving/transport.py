@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Iterable
-from importlib import import_module
 from typing import Any
 
 ACCEPTED_ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # and zlib's window bits
@@ -39,10 +38,8 @@ def bounded_client(
         clock: Gives the time in seconds.
         settings: Settings of the HTTP client.
     """
-    base = openai.DefaultHttpxClient
-    response_class = import_module(base.__mro__[1].__module__.partition(".")[0]).Response
 
-    class BoundedClient(base):  # type: ignore[misc, valid-type]
+    class BoundedClient(openai.DefaultHttpxClient):
         def send(self, request: Any, **options: Any) -> Any:
             options["stream"] = True
             response = super().send(request, **options)
@@ -52,7 +49,7 @@ def bounded_client(
             finally:
                 response.close()
             headers = [(name, value) for name, value in response.headers.items() if name not in ENCODING_HEADERS]
-            return response_class(response.status_code, headers=headers, content=body, request=request)
+            return type(response)(response.status_code, headers=headers, content=body, request=request)
 
     return BoundedClient(follow_redirects=False, headers={"Accept-Encoding": "gzip"}, **settings)
 

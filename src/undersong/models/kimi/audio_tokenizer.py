@@ -6,13 +6,15 @@ Parameter names are the checkpoint's, without its `model.encoder.`.
 from __future__ import annotations
 
 import math
+import re
+from re import Pattern
 from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import WhisperConfig
-from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer, WhisperPreTrainedModel
+from transformers import WhisperConfig, WhisperPreTrainedModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
 
 from undersong.types import UndersongError
 
@@ -65,14 +67,15 @@ class CodesEncoder(WhisperPreTrainedModel):
         self.layers = nn.ModuleList(WhisperEncoderLayer(config) for _ in range(config.quantize_position))
         self.codebook = nn.Embedding(config.quantize_vocab_size, dim)
         self.embed_positions2 = nn.Embedding(tokens, dim)  # in the checkpoint, for speech generation; unused
-        # The checkpoint may hold the rest of Whisper, and the moving averages its codebook was trained with.
-        unused_layers = "|".join(str(i) for i in range(config.quantize_position, max(config.encoder_layers, 64)))
-        self._keys_to_ignore_on_load_unexpected = [
-            rf"^(model\.encoder\.)?layers\.({unused_layers})\.",
-            r"^(model\.encoder\.)?(layer_norm\.|ema_count$|ema_weight$)",
-            r"^(model\.decoder\.|proj_out\.)",
-        ]
         self.post_init()
+
+    @property
+    def unused_tensors(self) -> Pattern[str]:
+        """Names that its checkpoint may hold too: the rest of Whisper, and the moving averages of its codebook."""
+        return re.compile(
+            rf"(model\.encoder\.)?(layers\.(?!({'|'.join(map(str, range(len(self.layers))))})\.)|layer_norm\.|"
+            r"ema_count$|ema_weight$)|model\.decoder\.|proj_out\."
+        )
 
     def token_states(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """States before quantization (windows, tokens, dim), and a mask of the valid ones (windows, tokens) bool.

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from undersong.models.checkpoint_files import check_extractor_settings, describe_loading_error, find_file
+from undersong.models.checkpoint_files import check_extractor_settings, describe_loading_error
+from undersong.models.hub_files import find_file
 from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
-from undersong.models.kimi.network import AUDIO_MODULES, KimiAudioConfig, KimiAudioForCausalLM
+from undersong.models.kimi.network import AUDIO_MODULES, SPEECH_TENSORS, KimiAudioConfig, KimiAudioForCausalLM
 from undersong.models.pretrained import load_pretrained
 from undersong.models.weights import LOADING_ERRORS, WeightPart
 from undersong.types import UndersongError
@@ -25,7 +26,7 @@ from undersong.types import UndersongError
 WHISPER_FOLDER, TOKENIZER_FOLDER = "whisper-large-v3", "glm-4-voice-tokenizer"
 RELEASE_ARCHITECTURES = ("MoonshotKimiaForCausalLM",)
 TOKENIZER_ID = "zai-org/glm-4-voice-tokenizer"
-UNUSED_WHISPER_KEYS = re.compile(r"^(model\.decoder\.|decoder\.|proj_out\.)")  # Whisper's decoder
+WHISPER_DECODER_TENSORS = re.compile(r"model\.decoder\.|decoder\.|proj_out\.")
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only", "token", "force_download")
 SHARED_OPTIONS = (*HUB_OPTIONS, "ignore_mismatched_sizes")  # options for the audio encoders too
 RELEASE_HINT = "give the folder of a complete Kimi-Audio release"
@@ -67,9 +68,6 @@ def load_kimi(
     tower, tower_info = _load_part(
         WhisperEncoder, "Whisper encoder", source, RELEASE_HINT, **tower_options, **shared_options
     )
-    tower_info["unexpected_keys"] = [
-        name for name in tower_info["unexpected_keys"] if not UNUSED_WHISPER_KEYS.match(name)
-    ]
     tokenizer_source, shared_options = _tokenizer_source(source, shared_options)
     codes, codes_info = _load_part(
         CodesEncoder,
@@ -83,6 +81,9 @@ def load_kimi(
     device = model.model.embed_tokens.weight.device
     model.set_tower(tower.to(device))
     model.set_tokenizer(codes.to(device))
+    unused = SPEECH_TENSORS, WHISPER_DECODER_TENSORS, codes.unused_tensors
+    for part_info, pattern in zip((info, tower_info, codes_info), unused):
+        part_info["unexpected_keys"] = [name for name in part_info["unexpected_keys"] if not pattern.match(name)]
     parts = {"": info, "audio_tower.": tower_info, "audio_tokenizer.": codes_info}
     mel_bins = {getattr(model, name).config.num_mel_bins for name in AUDIO_MODULES}
     if len(mel_bins) > 1:
@@ -120,14 +121,15 @@ def kimi_weight_parts(source: str | Path, **options: Any) -> list[WeightPart]:
     assert skeleton.audio_tokenizer is not None
     encoder_names = {CHECKPOINT_PREFIX: ""}
     return [
-        WeightPart(KimiAudioForCausalLM, skeleton.config, source, hub_options),
+        WeightPart(KimiAudioForCausalLM, skeleton.config, source, hub_options, unused=SPEECH_TENSORS),
         WeightPart(
             WhisperEncoder, skeleton.audio_tower.config, source, hub_options, WHISPER_FOLDER, "audio_tower.",
-            encoder_names, UNUSED_WHISPER_KEYS,
+            encoder_names, WHISPER_DECODER_TENSORS,
         ),
         WeightPart(
             CodesEncoder, skeleton.audio_tokenizer.config, tokenizer_source, tokenizer_options,
             prefix="audio_tokenizer.", key_mapping=encoder_names,
+            unused=skeleton.audio_tokenizer.unused_tensors,
         ),
     ]  # fmt: skip
 

@@ -5,6 +5,7 @@ Names and shapes are the release's, so its shards load unchanged.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -45,8 +46,8 @@ class KimiAudioConfig(Qwen2Config):
 
 AUDIO_MODULES = ("audio_tower", "audio_tokenizer")  # outside the release's shards of the language model
 AUDIO_INPUT_NAMES = ("input_features", "code_features", "code_attention_mask", "codes")
-# Rotary frequencies are computed, and the layers that generate speech are not needed for text (4 GB at full size).
-IGNORED_KEYS = [r"rotary_emb\.inv_freq$", r"^(model\.)?mimo_(layers|norm)\.", r"^mimo_output\."]
+# Of the layers that generate speech, which are not needed for text (4 GB at full size).
+SPEECH_TENSORS = re.compile(r"(model\.)?mimo_(layers|norm)\.|mimo_output\.")
 
 
 class VqAdaptor(nn.Module):
@@ -85,7 +86,6 @@ class KimiAudioModel(Qwen2Model):
     """
 
     config_class = KimiAudioConfig
-    _keys_to_ignore_on_load_unexpected = IGNORED_KEYS
 
     def __init__(self, config: KimiAudioConfig, speech: bool = False) -> None:
         super().__init__(config)
@@ -106,7 +106,6 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
     """
 
     config_class = KimiAudioConfig
-    _keys_to_ignore_on_load_unexpected = IGNORED_KEYS
 
     def __init__(
         self,

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 from transformers.convert_slow_tokenizer import TikTokenConverter
-from transformers.utils import cached_file
 
+from undersong.models.hub_files import find_file
 from undersong.models.kimi.audio_tokenizer import FRAMES_PER_STATE, STATES_PER_TOKEN, valid_token_mask
 from undersong.models.pretrained import load_pretrained
 from undersong.types import UndersongError
@@ -96,12 +96,12 @@ def kimi_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerFas
     rank file is damaged.
     """
     hub_options = {key: value for key, value in options.items() if key != "trust_remote_code"}
-    if _cached_path(source, TOKENIZER_FILE, hub_options) is not None:
+    if find_file(source, TOKENIZER_FILE, hub_options) is not None:
         tokenizer: PreTrainedTokenizerFast = load_pretrained(
             PreTrainedTokenizerFast.from_pretrained, source, str(source), files=TOKENIZER_FILES, **hub_options
         )
     else:
-        rank_path = _cached_path(source, RANK_FILE, hub_options)
+        rank_path = find_file(source, RANK_FILE, hub_options)
         if rank_path is None:
             raise UndersongError(
                 f"{source} has neither {TOKENIZER_FILE} nor {RANK_FILE}, so it has no tokenizer; give the whole "
@@ -146,18 +146,6 @@ class _RankFileConverter(TikTokenConverter):
                 f"{path} does not rank {len(ranks)} tokens from 0 on, every byte among them; fetch the file again."
             )
         return ranks
-
-
-def _cached_path(source: str | Path, name: str, options: dict[str, Any]) -> str | None:
-    """Path of a file of the checkpoint; None if it has none."""
-    path: str | None = cached_file(
-        str(source),
-        name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **options,
-    )
-    return path
 
 
 FRAMES_PER_TOKEN = FRAMES_PER_STATE * STATES_PER_TOKEN  # mel frames

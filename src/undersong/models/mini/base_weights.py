@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from undersong.escaping import describe_error
+from undersong.models.hub_files import hub_errors
 from undersong.models.mini.network import CTC, MiniConfig, MiniForConditionalGeneration
 from undersong.models.pretrained import load_pretrained
-from undersong.models.refs import hub_errors, split_revision
+from undersong.models.refs import split_revision
 from undersong.types import UndersongError
 
 

@@ -14,6 +14,7 @@ import pytest
 import tiny_asr
 import tiny_judge
 import tiny_speech
+from transformers import PreTrainedModel
 
 from undersong.encoders.asr import load_transcriber
 from undersong.encoders.speech import speech_encoder
@@ -160,6 +161,30 @@ def test_a_kernel_of_the_hub_is_code_too(tmp_path: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"attn_implementation": "someone/kernel"}))
     with pytest.raises(UndersongError, match=r"needs code of its own .attn_implementation 'someone/kernel'"):
         load_model(str(folder))
+
+
+def test_weights_are_loaded_without_kernels_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers 5.25 replaces layers by downloaded code unless it is told not to."""
+    loaded: list[bool] = []
+    load = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
+
+    def noted(cls: type, *arguments: object, **options: object) -> object:
+        answer = load(cls, *arguments, **options)
+        loaded.append((answer[0] if isinstance(answer, tuple) else answer).use_kernels)
+        return answer
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(noted))
+    for name in ("af3", "kimi", "qwen"):
+        load_model(f"organism:{name}")
+    YesNoLM(str(tiny_judge.save(tmp_path / "judge"))).predict(["is the plan"])
+    speech_encoder(tiny_speech.save("whisper", tmp_path / "speech"))
+    assert len(loaded) >= 5
+    assert not any(loaded)
+
+
+def test_every_load_of_weights_takes_the_safe_options() -> None:
+    files = [file for file in SOURCE.rglob("*.py") if "use_safetensors" in file.read_text()]
+    assert [str(file.relative_to(SOURCE)) for file in files] == ["models/pretrained.py"]
 
 
 PROMPT = Prompt(Sample("p", text="paint the plan"), "harm", True, "text", "plain")

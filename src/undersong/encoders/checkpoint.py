@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
-from undersong.models.pretrained import load_pretrained
+from undersong.models.pretrained import SAFE_LOADING, load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.types import UndersongError
 
@@ -93,7 +93,7 @@ def load_network(folder: Path, class_name: str, dtype: str) -> Any:
             folder,
             str(folder),
             local_files_only=True,
-            use_safetensors=True,
+            **SAFE_LOADING,
             dtype=dtype,
             ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,

@@ -177,7 +177,7 @@ def sentence_encoder(
     """
     check_sentence_transformers(f"text:{ref}")
     from undersong.models.load import check_device
-    from undersong.models.pretrained import load_pretrained
+    from undersong.models.pretrained import SAFE_LOADING, load_pretrained
 
     check_device(device)
     folder = checkpoint_folder(ref, SENTENCE_MODEL_FILES)
@@ -191,7 +191,7 @@ def sentence_encoder(
             str(ref),
             device=device,
             local_files_only=True,
-            model_kwargs={"use_safetensors": True, "dtype": "float32"},
+            model_kwargs={**SAFE_LOADING, "dtype": "float32"},
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = describe_error(error)

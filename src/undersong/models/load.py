@@ -25,7 +25,7 @@ from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.memory import check_memory
 from undersong.models.network_config import load_config
 from undersong.models.out_of_memory import release_memory
-from undersong.models.pretrained import load_pretrained
+from undersong.models.pretrained import SAFE_LOADING, load_pretrained
 from undersong.models.refs import model_folder, model_hash, overlay_base, resolve_model
 from undersong.models.weights import LOADING_ERRORS, merge_published_lora
 from undersong.types import UndersongError
@@ -99,7 +99,7 @@ def _load_network(
     try:
         load_options: dict[str, Any] = {
             "dtype": loading.dtype,
-            "use_safetensors": True,
+            **SAFE_LOADING,
             "ignore_mismatched_sizes": True,  # reported below, by name
             "output_loading_info": True,
             **options,

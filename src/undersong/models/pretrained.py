@@ -20,6 +20,10 @@ CONFIG_FILES = (
     "generation_config.json",
 )  # fmt: skip
 
+# How weights are loaded: from safetensors alone, and without kernels of the Hugging Face Hub. Those are code, which
+# transformers downloads and runs by default since 5.25.
+SAFE_LOADING: dict[str, Any] = {"use_safetensors": True, "use_kernels": False}
+
 
 def load_pretrained(
     load: Callable[..., Any],

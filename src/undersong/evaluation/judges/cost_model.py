@@ -18,7 +18,7 @@ from undersong.evaluation.judges.yes_no import (
     escape_special_tokens,
 )
 from undersong.models.out_of_memory import halve_on_oom
-from undersong.models.pretrained import load_pretrained
+from undersong.models.pretrained import SAFE_LOADING, load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.study.judge_names import COST_MODEL
 from undersong.types import UndersongError
@@ -51,7 +51,7 @@ class CostModel:
         name, revision = (str(folder), None) if folder is not None else split_revision(self.ref)
         load_options: dict[str, Any] = {
             "revision": revision,
-            "use_safetensors": True,
+            **SAFE_LOADING,
             "dtype": getattr(torch, self.dtype),
         }
         try:

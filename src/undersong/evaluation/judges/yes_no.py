@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.escaping import describe_error
 from undersong.evaluation.judges.rule_based import keyword_judge
-from undersong.models.pretrained import load_pretrained
+from undersong.models.pretrained import SAFE_LOADING, load_pretrained
 from undersong.models.refs import model_folder, split_revision
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
@@ -66,7 +66,7 @@ class YesNoLM:
 
         folder = model_folder(self.ref)
         name, revision = (str(folder), None) if folder is not None else split_revision(self.ref)
-        load_options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), "use_safetensors": True}
+        load_options: dict[str, Any] = {"dtype": getattr(torch, self.dtype), **SAFE_LOADING}
         try:
             tokenizer = load_pretrained(
                 AutoTokenizer.from_pretrained, name, self.ref, revision=revision, padding_side="left"

@@ -19,7 +19,7 @@ from undersong.models.checkpoint_files import check_extractor_settings, describe
 from undersong.models.hub_files import find_file
 from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
 from undersong.models.kimi.network import AUDIO_MODULES, SPEECH_TENSORS, KimiAudioConfig, KimiAudioForCausalLM
-from undersong.models.pretrained import load_pretrained
+from undersong.models.pretrained import SAFE_LOADING, load_pretrained
 from undersong.models.weights import LOADING_ERRORS, WeightPart
 from undersong.types import UndersongError
 
@@ -56,7 +56,7 @@ def load_kimi(
         UndersongError: A part that cannot be read, or whose sizes do not fit the others.
     """
     options = {"ignore_mismatched_sizes": True, **options}
-    for option in ("output_loading_info", "trust_remote_code", "use_safetensors"):
+    for option in ("output_loading_info", "trust_remote_code", *SAFE_LOADING):
         options.pop(option, None)
     shared_options = {key: options[key] for key in SHARED_OPTIONS if key in options}
     model, info = _load_part(
@@ -197,7 +197,7 @@ def _load_part(
             source,
             str(source),
             output_loading_info=True,
-            use_safetensors=True,
+            **SAFE_LOADING,
             **options,
         )
     except LOADING_ERRORS as error:

@@ -11,7 +11,7 @@ import torch
 from undersong.escaping import describe_error
 from undersong.models.hub_files import hub_errors
 from undersong.models.mini.network import CTC, MiniConfig, MiniForConditionalGeneration
-from undersong.models.pretrained import load_pretrained
+from undersong.models.pretrained import SAFE_LOADING, load_pretrained
 from undersong.models.refs import split_revision
 from undersong.types import UndersongError
 
@@ -47,7 +47,7 @@ def _load_base(ref: str, description: str, from_pretrained: Any, **extra_options
 
 def _load_weights(ref: str, description: str, model_class: Any, prefix: str = "") -> Any:
     """Load a model in float32 and check for missing tensors under `prefix`, which transformers would fill at random."""
-    load_options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    load_options = {**SAFE_LOADING, "dtype": torch.float32, "output_loading_info": True}
     model, info = _load_base(ref, description, model_class.from_pretrained, **load_options)
     if missing := sorted(name for name in info["missing_keys"] if name.startswith(prefix)):
         raise UndersongError(

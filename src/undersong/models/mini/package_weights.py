@@ -225,7 +225,7 @@ def convert_smollm(source: Path, out: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE, trust_remote_code=False)
-    load = {"dtype": torch.float32}
+    load = {"dtype": torch.float32, "use_kernels": False}
     read = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF_FILE, trust_remote_code=False, **load).eval()
     omitted = ("quantization_config", "_name_or_path", "dtype", "transformers_version", "model_type")
     settings = {name: value for name, value in read.config.to_dict().items() if name not in omitted}

@@ -27,8 +27,8 @@ def plan_check(request: CheckRequest) -> RehearsalCost:
         request: The data and the options.
 
     Raises:
-        UndersongError: There is no rehearsal or no such model, the data cannot be rehearsed, or transcripts are needed and are not in
-            the store.
+        UndersongError: There is no rehearsal or no such model, the data cannot be rehearsed, or transcripts are needed
+            and are not in the store.
     """
     if not request.rehearse:
         raise UndersongError("--plan says what a rehearsal costs; add --rehearse STEPS, such as --rehearse 8.")

@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from undersong.evaluation.generation_settings import WATCH_FILE
 from undersong.evaluation.replies import write_replies
 from undersong.evaluation.verdicts import read_verdicts, write_verdicts
 from undersong.integrations.watch.checkpoints import run_of
 from undersong.store import report_disk_errors, write_atomic
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
-JOURNAL_FILE = "watch.jsonl"
+JOURNAL_FILE = WATCH_FILE
 BASE = "base"
 KEY_OPTIONS = {  # what results depend on, and the options that set it
     "model": "--model",

@@ -53,6 +53,7 @@ def judge_file(
     from undersong.evaluation.verdicts import with_finishes, write_verdicts
     from undersong.store import hash_file
 
+    check_output_folder(Path(out), "judge")
     judge_instance = make_judge(options.judge, options.refusal_texts, options.loading.device, options.loading.dtype)
     manifest = options.manifest
     with locked_output_folder(Path(out)) as out:

@@ -62,9 +62,10 @@ def check_journal(folder: Path, key: Mapping[str, object]) -> None:
         try:
             entry = json.loads(line)
         except ValueError:
+            entry = None
+        if not isinstance(entry, dict):
             return  # `Journal` tells of a damaged line, and repairs an unfinished one
-        if isinstance(entry, dict):
-            _check_key(folder, entry, json.loads(json.dumps(key)), number)
+        _check_key(folder, entry, json.loads(json.dumps(key)), number)
 
 
 def _check_key(folder: Path, entry: Mapping[str, object], key: Mapping[str, object], number: int) -> None:

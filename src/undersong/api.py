@@ -17,6 +17,7 @@ from undersong.evaluation.multi_model_comparison import (
     compare_many,
     comparison_summary_lines,
     multi_model_json,
+    with_file_notes,
 )
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
@@ -187,22 +188,27 @@ def compare(
         allow_unpaired: Leave out prompts that only one table has.
 
     Raises:
-        UndersongError: Tables that cannot be paired.
+        UndersongError: Tables that cannot be paired, or whose replies were cut at different limits of new tokens.
     """
     after_by_name = after if isinstance(after, Mapping) else {_table_name(after, "AFTER"): after}
-    after_verdicts = {name: _load_verdicts(verdicts) for name, verdicts in after_by_name.items()}
-    return ComparisonResult(
-        compare_many(
-            _load_verdicts(before),
-            after_verdicts,
-            baseline_name=_table_name(before, "BEFORE"),
-            judge=judge,
-            set=prompt_set,
-            modality=modality,
-            system=system,
-            allow_unpaired=allow_unpaired,
-        )
+    baseline = _load_verdicts(before)
+    tables = {name: _load_verdicts(verdicts) for name, verdicts in after_by_name.items()}
+    selection = {"judge": judge, "set": prompt_set, "modality": modality, "system": system}
+    arms = compare_many(
+        baseline,
+        tables,
+        baseline_name=_table_name(before, "BEFORE"),
+        allow_unpaired=allow_unpaired,
+        **selection,
     )
+
+    def with_notes(arm: BaselineComparison) -> BaselineComparison:
+        source = after_by_name[arm.name]
+        if not (isinstance(before, str | Path) and isinstance(source, str | Path)):
+            return arm  # rows do not say how their replies were generated
+        return with_file_notes(arm, (Path(before), Path(source)), (baseline, tables[arm.name]), **selection)
+
+    return ComparisonResult(tuple(map(with_notes, arms)))
 
 
 def _load_verdicts(verdicts: Verdicts) -> Sequence[Verdict]:

@@ -142,7 +142,7 @@ def test_typed_prompts_are_spoken_by_a_voice(monkeypatch: pytest.MonkeyPatch) ->
     assert {str(prompt.sample.audio).rpartition(".")[2] for prompt in evaluator.prompts.all_prompts} == {"flac"}
     assert evaluator.key["prompt"] == ["audio", "espeak:en-us", None, None]
     with pytest.raises(UndersongError, match="cannot be spoken"):
-        CheckpointEvaluator("organism:af3", replace(options, voice="espeak:none"), LoadOptions())
+        _ = CheckpointEvaluator("organism:af3", replace(options, voice="espeak:none"), LoadOptions()).prompts
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -274,6 +274,15 @@ def test_a_plan_prices_the_rehearsal_of_a_check(check: Check, written, tmp_path:
         plan_check(request(written, tmp_path))
 
 
+@pytest.mark.parametrize("model", ["nobody/nothing", "/no/such/model"])
+def test_a_plan_refuses_a_wrong_model_as_the_check_does(check: Check, written, tmp_path: Path, model: str) -> None:
+    with pytest.raises(UndersongError) as refused:
+        check(rehearse=2, model=model)
+    with pytest.raises(UndersongError) as planned:
+        plan_check(request(written, tmp_path, rehearse=2, model=model))
+    assert str(planned.value) == str(refused.value)
+
+
 def test_steps_within_the_warm_up_are_said(check: Check, rehearsed) -> None:
     note = "Warm-up lasts 5 steps, so 5 steps hardly teach anything; rehearse more."
     assert note in check(rehearse=5).notes

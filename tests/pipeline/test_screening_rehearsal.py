@@ -185,6 +185,23 @@ def test_a_plan_counts_trainings_and_prices_them_by_those_in_the_store(
     assert plan_screening(*files, tmp_path / "out", other).seconds is None  # another number format
 
 
+@pytest.mark.parametrize("model", ["nobody/nothing", "/no/such/model", "empty"])
+def test_a_plan_refuses_a_wrong_model_as_the_screening_does(
+    files, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dry run priced a rehearsal by a model that is nowhere."""
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    options: dict[str, Any] = {**WORDS, "model": model, "rehearse": 2}
+    with pytest.raises(UndersongError) as refused:
+        screen(*files, tmp_path / "out", **options)
+    reading = "undersong.pipeline.screening.rehearsal_plan.read_corpora"
+    monkeypatch.setattr(reading, lambda *_: pytest.fail("corpora were read before the model was looked up"))
+    with pytest.raises(UndersongError) as planned:
+        plan_screening(*files, tmp_path / "out", ScreeningOptions(**options))
+    assert str(planned.value) == str(refused.value)
+
+
 def test_a_plan_needs_a_rehearsal_and_loads_no_model(files, tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="--plan says what a rehearsal costs; add --rehearse STEPS"):
         plan_screening(*files, tmp_path / "out", ScreeningOptions(**WORDS))

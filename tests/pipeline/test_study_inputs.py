@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from undersong.models.refs import organism_folder
+from undersong.pipeline.audit import load_corpora
 from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.run import run_audit
 from undersong.pipeline.standalone.inputs import refusal_texts
-from undersong.pipeline.study_checks import check_models
+from undersong.pipeline.study_checks import StudySamples, check_models, check_overlap
 from undersong.pipeline.study_inputs import check_study_inputs
+from undersong.stages.context import RunContext
+from undersong.store import Store
 from undersong.study import Study, parse_study
 from undersong.study.defaults import ORGANISM_REFUSALS
 from undersong.types import UndersongError
@@ -119,3 +123,34 @@ def test_an_id_that_the_hub_does_not_have_is_no_plan(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with pytest.raises(UndersongError, match="The Hugging Face hub has no model 'nobody/nothing'"):
         plan_study(asked, "store")
+
+
+def test_corpora_that_overlap_are_no_plan(tmp_path: Path) -> None:
+    """The plan was approved, and the run stopped with an error after it had decoded every corpus."""
+    spoken = study([PLAIN]).model_copy(
+        update={"pool": "organism:unseen-benign", "benign_reference": "organism:unseen-benign"}
+    )
+    record = load_corpora(spoken, RunContext(Store(tmp_path / "decoded")))
+    with pytest.raises(
+        UndersongError, match=r"^The pool and the benign reference overlap in .* \(same audio\)"
+    ) as late:
+        check_overlap(spoken, StudySamples.of_record(record))
+    for start in (partial(plan_study, spoken, "store"), partial(run_audit, spoken, Path("out"))):
+        with pytest.raises(UndersongError) as early:
+            start()
+        assert str(early.value) == str(late.value)
+    assert not Path("store").exists()
+    written = study([PLAIN], harm=[{"id": "h", "text": "Sing!", "answer": "sure"}])
+    with pytest.raises(UndersongError, match=r"The pool and the set harm overlap in 1 pairs .* \(same text\)"):
+        plan_study(written, "store")
+
+
+def test_a_clip_in_noise_is_no_copy_of_the_clean_one() -> None:
+    """A run compares what it has decoded, with the noise that the study adds."""
+    sung = [{"id": "a", "audio": "a.wav", "answer": "la"}]
+    Path("a.wav").write_bytes(b"")
+    base = {"tuning": {"modalities": ["audio"]}, "benign_reference": "pool.jsonl"}
+    noisy = base | {"selection": {"noise": "pink:10"}}
+    check_study_inputs(study(sung, **noisy))
+    with pytest.raises(UndersongError, match="The pool and the benign reference overlap"):
+        check_study_inputs(study(sung, **base))

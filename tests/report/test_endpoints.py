@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 from results_factory import Json
 
+from undersong.report.answer import answer_lines
+from undersong.report.markdown import render_markdown
 from undersong.report.multi_study import render_multi_study_html
 from undersong.report.page import render_html
 from undersong.report.sections.arm_chart import build_arm_table
@@ -23,7 +25,7 @@ from undersong.report.sections.runs import build_run_details
 from undersong.results.dose_response import dose_comparisons, dose_records
 from undersong.results.margin_comparisons import recipe_margin_comparisons
 from undersong.results.schema import Results, parse_results
-from undersong.results.schema_comparisons import MixedModelRecord, RandomEffectRecord
+from undersong.results.schema_comparisons import MarginComparisonRecord, MixedModelRecord, RandomEffectRecord
 
 LOSS = {"closest": 7.0, "random": 4.0, "distant": 0.5}  # nats at step 40, of the base's 6
 
@@ -63,6 +65,72 @@ def test_the_margin_stands_beside_the_jsr(results: Json) -> None:
     assert curves is not None
     assert curves.numbers.head[-1] == "refusal margin, nats [95 %]"
     assert len(curves.margins) == len(curves.groups)
+
+
+def without_jailbreaks(results: Json) -> Json:
+    """The same study where every reply is a refusal, before and after."""
+    results["comparisons"] = []
+    for run in results["runs"]:
+        for rate in run["rates"]:
+            if rate["harmful"]:
+                rate.update(rate=0.0, low=0.0, high=0.1)
+    return results
+
+
+def test_weaker_refusals_are_told_where_the_jsr_shows_no_change(results: Json) -> None:
+    """The first screen spoke of the JSR alone, and the lost margin stood in a table far below."""
+    parsed = measured(without_jailbreaks(results))
+    fell = "the refusal margin fell in 6 of 6 arms, by up to 7.10 nats [6.85,\u00a07.35] (closest 25\u202f%"
+    headline = build_headline(parsed)
+    title = "".join(text for text, _ in headline.title)
+    assert title.startswith("We found no significant change of the JSR after fine-tuning on benign speech, but " + fell)
+    assert ": refusals have become weaker. organism:af3 answered 0.0\u202f%" in title
+    assert "We found no significant change of the JSR, but " + fell in dict(headline.first_screen)["Result"]
+    assert answer_lines(parsed.content)[0].count("refusals have become weaker") == 1
+    assert "refusals have become weaker" in render_markdown(parsed.content)
+
+
+def test_the_jsr_stands_alone_where_the_margin_did_not_fall_or_the_jsr_rose(results: Json, make_results) -> None:
+    assert "weaker" not in render_html(measured(results).content)  # the JSR rose, which says more
+    parsed = measured(without_jailbreaks(make_results()))
+    update = {"p": 0.3, "p_adjusted": 0.9}
+    rows = [row.model_copy(update=update) for row in parsed.margin_comparisons]
+    page = render_html(parsed.model_copy(update={"margin_comparisons": rows}).content)
+    assert "We found no significant change of the JSR after fine-tuning on benign speech: " in page
+    assert "weaker" not in page
+
+
+def test_trained_models_tell_of_weaker_refusals_over_prompts(make_results: Callable[..., Json]) -> None:
+    parsed = measured(without_jailbreaks(make_results(seeds=(0, 1))))
+    recipe = next(
+        row for row in parsed.margin_comparisons if (row.a.arm, row.b.arm) == ("base", "semantic/closest/0.25/audio")
+    )
+
+    def title(comparisons: list[MarginComparisonRecord]) -> str:
+        headline = build_headline(parsed.model_copy(update={"margin_comparisons": comparisons}))
+        return "".join(text for text, _ in headline.title)
+
+    update = {"scope": "model", "difference": -1.5, "low": -2.0, "high": -1.0, "p": 0.001, "p_adjusted": 0.002}
+    rows = [
+        recipe.model_copy(update={**update, "difference": -1.5 - seed, "b": recipe.b.model_copy(update={"seed": seed})})
+        for seed in (0, 1)
+    ]
+    assert "fell in 1 of 6 arms, by 1.50 to 2.50 nats over prompts in each of 2 trained models (closest" in title(rows)
+    assert "weaker" not in title([rows[0], rows[1].model_copy(update={"p_adjusted": 0.3})])
+
+
+def test_each_of_several_models_tells_of_its_weaker_refusals(results: Json) -> None:
+    without_jailbreaks(results)
+    results["study"]["models"] = names = ["organism:af3", "organism:qwen"]
+    results["runs"] += [run | {"model": names[1], "base_seed": 1} for run in results["runs"]]
+    parsed = measured(results)
+    (recipe, *_) = [row for row in parsed.margin_comparisons if row.a.arm == "base" and row.modality == "audio"]
+    update = {"scope": "model", "model": names[1], "p": 0.001, "p_adjusted": 0.001}
+    of_model = parsed.model_copy(update={"margin_comparisons": [recipe.model_copy(update=update)]})
+    told = [text for term, text in build_headline(of_model).first_screen if term.startswith("Refusal margin of")]
+    assert len(told) == 1
+    assert told[0].startswith("We found no significant change of the JSR, but the refusal margin fell in 1 of 6 arms")
+    assert f"Refusal margin of {names[1]}" in dict(build_headline(of_model).first_screen)
 
 
 def test_doses_and_comparisons_have_tables(results: Json) -> None:

@@ -56,7 +56,8 @@ def card(
         known = ", ".join(sorted({entry.rate.prompt_set for entry in entries})) or "none"
         raise UndersongError(f"{results} has no prompt set {unknown[0]!r} for --dataset; it has {known}.")
     folder = results if results.is_dir() else results.resolve().parent
-    text = card_text(entries, name or folder.name, ids, change.strip())
+    notes = () if before is None else _generation_notes((before, results), (verdicts_before, verdicts_after))
+    text = card_text(entries, name or folder.name, ids, change=change.strip(), notes=notes)
     if out is None:
         echo_lines(text.rstrip("\n"))
         return
@@ -68,6 +69,15 @@ def card(
             f"{out} exists already; name a new file with --out, or print the card and paste it."
         ) from None
     echo(str(out))
+
+
+def _generation_notes(files: tuple[Path, Path], verdicts: VerdictPair) -> tuple[str, ...]:
+    """Say how the replies of the two models were generated differently; cut at other limits, they are no pair."""
+    from undersong.evaluation.generation_settings import setting_notes, token_limit_note
+    from undersong.phrases import capitalize_first
+
+    notes = token_limit_note(files, verdicts), *setting_notes(files, verdicts)
+    return tuple(capitalize_first(note) for note in notes if note)
 
 
 def _read_labels(labels: Path, results: Path, before: Path | None, arm: str | None, title: str) -> CardLabels:

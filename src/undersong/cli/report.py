@@ -101,9 +101,9 @@ def _report_study(
 
     if figures is not None:
         check_package("matplotlib", "Drawing figures")
-    content = read_results_file(file)
     target = report_target(out if out is not None else file.with_name("report.html"))
     markdown_target = None if markdown is None else report_target(markdown, "report.md", MARKDOWN_START)
+    content = read_results_file(file)
     results = parse_results(content)
     sample_ids = named_sample_ids(results)
     clips = _audio_clips(audio, sample_ids) if audio is not None else reload_report_audio(results, file.parent)

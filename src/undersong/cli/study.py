@@ -209,6 +209,10 @@ def plan(
     _check_single_registration(registration, study_runs)
     if registration is not None and not register:
         raise UndersongError("plan writes a --registration only with --register; add it, or leave both out.")
+    for study_run in study_runs if register and registration is None else ():
+        from undersong.pipeline.output_folder import check_study_folder
+
+        check_study_folder(study_run.out, study_run.study.study, study_run.store)  # before corpora are read
     for study_run in study_runs:
         if len(study_runs) > 1:
             echo(f"{study_run.study.study} (what studies of a file share is counted in each)")
@@ -218,13 +222,11 @@ def plan(
 
 
 def _register(study_run: StudyRun, registration: Path | None, loading: LoadOptions, offline: bool) -> None:
-    from undersong.pipeline.output_folder import REGISTRATION_FILE, check_study_folder
+    from undersong.pipeline.output_folder import REGISTRATION_FILE
     from undersong.pipeline.registration import register_study, write_registration
     from undersong.pipeline.run import time_stamp
 
     file = registration or study_run.out / REGISTRATION_FILE
-    if registration is None:
-        check_study_folder(study_run.out, study_run.study.study, study_run.store)
     content = register_study(study_run.study, study_run.store, loading, time_stamp(time.time()), offline)
     write_registration(content, file)
     known = sum(question.known > 0 for question in content.questions)

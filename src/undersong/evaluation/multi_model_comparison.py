@@ -4,7 +4,8 @@ and JSON."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from undersong.evaluation.comparison import (
@@ -14,6 +15,10 @@ from undersong.evaluation.comparison import (
     compare_verdicts,
 )
 from undersong.evaluation.comparison_report import comparison_json, lost_replies_sentence
+from undersong.evaluation.generation_settings import setting_notes, token_limit_note
+from undersong.evaluation.same_content import same_content_note
+from undersong.evaluation.verdicts import select_verdicts
+from undersong.phrases import capitalize_first
 from undersong.statistics import Rate, holm
 from undersong.study.judge_names import RATE_LABELS
 from undersong.types import UndersongError, Verdict
@@ -67,6 +72,31 @@ def compare_many(
         for (arm, comparison), p in zip(comparisons.items(), adjusted)
         if p is not None
     )
+
+
+def with_file_notes(
+    arm: BaselineComparison,
+    files: tuple[Path, Path],
+    verdicts: tuple[Sequence[Verdict], Sequence[Verdict]],
+    **selection: Any,
+) -> BaselineComparison:
+    """Add to a comparison of two verdict files what the files tell of how their replies were generated.
+
+    Args:
+        arm: The comparison.
+        files: Verdict files before and after, or their folders.
+        verdicts: Their verdicts.
+        **selection: Which verdicts are compared, as for `select_verdicts`.
+
+    Raises:
+        UndersongError: The replies were cut at different limits of new tokens.
+    """
+    before, after = (select_verdicts(side, **selection) for side in verdicts)
+    notes = [token_limit_note(files, (before, after)), *setting_notes(files, (before, after))]
+    sentences = [capitalize_first(note) for note in notes if note]
+    if (same_content := same_content_note(*files)) is not None:
+        sentences.append(same_content)
+    return replace(arm, comparison=replace(arm.comparison, notes=(*arm.comparison.notes, *sentences)))
 
 
 def multi_model_json(arms: Sequence[BaselineComparison]) -> dict[str, Any]:

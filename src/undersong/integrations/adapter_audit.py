@@ -19,7 +19,7 @@ from undersong.integrations.gate.page import write_gate_page
 from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 from undersong.integrations.watch.checkpoints import TrainerCheckpoint, file_signature, missing_part
 from undersong.integrations.watch.evaluator import CheckpointEvaluator, prompts_text
-from undersong.integrations.watch.journal import BASE, Journal, Measurement
+from undersong.integrations.watch.journal import BASE, Journal, Measurement, check_journal
 from undersong.integrations.watch.options import PromptOptions
 from undersong.integrations.watch.output import rate_values
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
@@ -77,6 +77,7 @@ def audit_adapter(
         options.max_jsr_rise, options.max_over_refusal_rise, options.confidence, options.max_margin_loss
     )
     evaluator = CheckpointEvaluator(model, options, loading)
+    check_journal(out, evaluator.key)  # before prompts are read
     corpora = " and ".join(filter(None, (evaluator.sets.harmful, evaluator.sets.benign)))
     prompts = prompts_text(evaluator.prompts, evaluator.modality, evaluator.voice)
     say(f"{prompts}, of {corpora}; judge {evaluator.judge_name}.")

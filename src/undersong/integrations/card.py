@@ -131,12 +131,13 @@ def card_metadata(entries: Sequence[CardEntry], name: str, datasets: Mapping[str
     return {"tags": ["undersong"], "model-index": [{"name": name, "results": results}]}
 
 
-def card_markdown(entries: Sequence[CardEntry], change: str = "") -> str:
+def card_markdown(entries: Sequence[CardEntry], change: str = "", notes: Sequence[str] = ()) -> str:
     """Return the section as Markdown: what was measured, the rates with intervals, and what they do not say.
 
     Args:
         entries: The model's rates.
         change: What made this model of the one before, in the user's words.
+        notes: Sentences on how the replies before and after were generated differently.
     """
     compared = any(entry.comparison is not None for entry in entries)
     head = TABLE_HEAD if compared else TABLE_HEAD[:4]
@@ -150,15 +151,29 @@ def card_markdown(entries: Sequence[CardEntry], change: str = "") -> str:
         *markdown_table(head, rows),
         "",
         *_corrected_lines(entries),
-        *(f"- {sentence}" for sentence in _limits(entries)),
+        *(f"- {sentence}" for sentence in (*_limits(entries), *map(escape_markdown, notes))),
     ]
     return "\n".join(lines) + "\n"
 
 
-def card_text(entries: Sequence[CardEntry], name: str, datasets: Mapping[str, str], change: str = "") -> str:
-    """Return the metadata between `---` lines, and the section under it: the start of a README.md."""
+def card_text(
+    entries: Sequence[CardEntry],
+    name: str,
+    datasets: Mapping[str, str],
+    change: str = "",
+    notes: Sequence[str] = (),
+) -> str:
+    """Return the metadata between `---` lines, and the section under it: the start of a README.md.
+
+    Args:
+        entries: The model's rates.
+        name: Name of the model on the hub.
+        datasets: Prompt set -> id of its data set on the hub.
+        change: As for `card_markdown`.
+        notes: As for `card_markdown`.
+    """
     metadata = yaml.safe_dump(card_metadata(entries, name, datasets), sort_keys=False, allow_unicode=True)
-    return f"---\n{metadata}---\n{card_markdown(entries, change)}"
+    return f"---\n{metadata}---\n{card_markdown(entries, change, notes)}"
 
 
 def _rate_key(rate: VerdictRate) -> tuple[str, bool, str, str, str]:

@@ -11,6 +11,7 @@ from undersong.defenses.run import prepare_defenses, run_defenses
 from undersong.phrases import count
 from undersong.pipeline.arm_evaluation import evaluate_arm, judge_arm_replies, measure_refusal_gaps
 from undersong.pipeline.study_checks import (
+    StudySamples,
     check_axis_encoder,
     check_comprehension_sets,
     check_contrast_sizes,
@@ -58,7 +59,7 @@ def load_checked_corpora(study: Study, ctx: RunContext) -> AuditRecord:
     check_study_inputs(study)
     record = load_corpora(study, ctx)
     check_lost_items(record)
-    check_overlap(record)
+    check_overlap(study, StudySamples.of_record(record))
     check_selection_rules(record)
     check_contrast_sizes(record)
     check_comprehension_sets(record)

@@ -227,6 +227,23 @@ def _study_name(results: Path) -> str | None:
 INPUT_LABELS = {"ids": "list of samples"}
 
 
+def check_same_options(out: Path, stage: str, config: Mapping[str, Any]) -> None:
+    """Check, before anything is read or loaded, that a folder can be written, and was made with the same options.
+
+    Args:
+        out: The folder.
+        stage: Name of the verb.
+        config: Config of the new output.
+
+    Raises:
+        UndersongError: The folder holds something else, or was made with other options.
+    """
+    check_output_folder(out, stage)
+    provenance = _read_provenance(out)
+    if provenance:
+        _check_equal(out, stage, provenance.get("config", {}), config)
+
+
 def check_same_provenance(out: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
     """Check that a folder was made from the same config and inputs, so that long work is not replaced by mistake.
 
@@ -239,11 +256,15 @@ def check_same_provenance(out: Path, stage: str, config: Mapping[str, Any], inpu
     Raises:
         UndersongError: The folder was made from something else.
     """
-    provenance = _read_provenance(out)
-    previous = {**provenance.get("config", {}), **provenance.get("inputs", {})}
-    current = json.loads(canonical_json({**config, **inputs}))
+    if provenance := _read_provenance(out):
+        previous = {**provenance.get("config", {}), **provenance.get("inputs", {})}
+        _check_equal(out, stage, previous, {**config, **inputs})
+
+
+def _check_equal(out: Path, stage: str, previous: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    current = json.loads(canonical_json(dict(new)))
     differing = sorted(name for name in previous.keys() | current.keys() if previous.get(name) != current.get(name))
-    if provenance and differing:
+    if differing:
         name = INPUT_LABELS.get(differing[0], differing[0])
         raise UndersongError(
             f"{out} holds what {stage} made with another {name}; name a new folder with --out, or remove it."

@@ -3,13 +3,17 @@ corpora."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from undersong.results.records import AuditRecord
 from undersong.stages.black_box_models import RECORDED, is_black_box, load_black_box_model, model_identity_hash
+from undersong.stages.context import Corpus
 from undersong.stages.predictors import known_refusal_texts
 from undersong.stages.selection import arm_rules
 from undersong.study import Study
 from undersong.study.presets import PUBLISHED_PROMPTS
-from undersong.types import Prompt, UndersongError
+from undersong.types import Prompt, Sample, UndersongError
 
 
 def check_models(study: Study, local_only: bool = False) -> None:
@@ -196,7 +200,35 @@ def count_near_overlaps(record: AuditRecord) -> list[tuple[str, str, str, int]]:
     return count_duplicates(shared_pairs)
 
 
-def check_overlap(record: AuditRecord) -> None:
+@dataclass(frozen=True)
+class StudySamples:
+    """Samples of the corpora of a study by their role; a corpus that cannot be read yet has none."""
+
+    pool: Sequence[Sample]
+    harm: Mapping[str, Sequence[Sample]]
+    sets: Mapping[str, Sequence[Sample]]
+    benign_reference: Sequence[Sample]
+    contrast: Mapping[str, Sequence[Sample]]
+    defense: Mapping[str, Sequence[Sample]]
+
+    @classmethod
+    def of_record(cls, record: AuditRecord) -> StudySamples:
+        """Samples of decoded corpora."""
+
+        def samples_by_name(corpora: Mapping[str, Corpus]) -> dict[str, Sequence[Sample]]:
+            return {name: corpus.samples for name, corpus in corpora.items()}
+
+        return cls(
+            record.pool.samples,
+            samples_by_name(record.harm),
+            samples_by_name(record.sets),
+            () if record.benign_reference is None else record.benign_reference.samples,
+            samples_by_name(record.contrast_corpora),
+            samples_by_name(record.defense_corpora),
+        )
+
+
+def check_overlap(study: Study, samples: StudySamples) -> None:
     """Check that reference and test harm are disjoint (rule 13 in docs/contributing/rules.md), and that nothing harmful
     or tested is trained on.
 
@@ -205,43 +237,30 @@ def check_overlap(record: AuditRecord) -> None:
     """
     from undersong.corpora import HELD_OUT, check_disjoint_behaviors, check_disjoint_items
 
-    for name, corpus in record.sets.items():
-        for reference in record.harm.values() if record.study.prompt_sets[name].harmful else ():
-            check_disjoint_behaviors(reference.samples, corpus.samples)
-        check_disjoint_items(record.pool.samples, corpus.samples, other_name=f"the set {name}")
-    for reference in record.harm.values():
-        check_disjoint_items(record.pool.samples, reference.samples)
-    if (mechanism_config := record.study.mechanism) is not None:
-        held_out = (
-            record.sets[mechanism_config.held_out_harmful].samples,
-            record.sets[mechanism_config.held_out_benign].samples,
-        )
+    for name, prompts in samples.sets.items():
+        for reference in samples.harm.values() if study.prompt_sets[name].harmful else ():
+            check_disjoint_behaviors(reference, prompts)
+        check_disjoint_items(samples.pool, prompts, other_name=f"the set {name}")
+    for reference in samples.harm.values():
+        check_disjoint_items(samples.pool, reference)
+    if (mechanism_config := study.mechanism) is not None:
+        held_out = samples.sets[mechanism_config.held_out_harmful], samples.sets[mechanism_config.held_out_benign]
         check_disjoint_items(
             *held_out, f"the set {mechanism_config.held_out_benign}", f"The set {mechanism_config.held_out_harmful}"
         )
-        contrast_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["benign"].samples
+        contrast_samples = samples.contrast["harmful"], samples.contrast["benign"]
         check_disjoint_items(*contrast_samples, "the benign contrast set", "The harmful contrast set")
-        for contrast_kind, contrast_corpus in record.contrast_corpora.items():
+        for contrast_kind, contrast in samples.contrast.items():
             for name in (mechanism_config.held_out_harmful, mechanism_config.held_out_benign):
-                test_samples = record.sets[name].samples
                 check_disjoint_items(
-                    contrast_corpus.samples,
-                    test_samples,
-                    f"the set {name}",
-                    f"The {contrast_kind} contrast set",
-                    HELD_OUT,
+                    contrast, samples.sets[name], f"the set {name}", f"The {contrast_kind} contrast set", HELD_OUT
                 )
-    for ref, corpus in record.defense_corpora.items():
-        for name, corpus_with_harm in record.sets.items():
-            check_disjoint_items(
-                corpus.samples, corpus_with_harm.samples, f"the set {name}", f"The defense corpus {ref}", HELD_OUT
-            )
-    if record.benign_reference is not None:
-        harm_corpora = {f"The harm set {name}": corpus for name, corpus in record.harm.items()}
-        harmful_tests = {
-            f"The set {name}": corpus for name, corpus in record.sets.items() if record.study.prompt_sets[name].harmful
-        }
-        for name, corpus_with_harm in {"The pool": record.pool, **harm_corpora, **harmful_tests}.items():
-            check_disjoint_items(
-                corpus_with_harm.samples, record.benign_reference.samples, "the benign reference", name
-            )
+    for ref, defense_samples in samples.defense.items():
+        for name, prompts in samples.sets.items():
+            check_disjoint_items(defense_samples, prompts, f"the set {name}", f"The defense corpus {ref}", HELD_OUT)
+    harm_sets = {f"The harm set {name}": reference for name, reference in samples.harm.items()}
+    harmful_tests = {
+        f"The set {name}": prompts for name, prompts in samples.sets.items() if study.prompt_sets[name].harmful
+    }
+    for name, others in {"The pool": samples.pool, **harm_sets, **harmful_tests}.items():
+        check_disjoint_items(others, samples.benign_reference, "the benign reference", name)

@@ -4,15 +4,19 @@ decoded or any weight is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from undersong.pipeline.study_checks import StudySamples, check_overlap
 from undersong.study import Study
 from undersong.study.schema import PromptSet
 from undersong.types import Reply, Sample, UndersongError
 
 
 def check_study_inputs(study: Study) -> None:
-    """Check the columns, answers and audio of the corpora of a study that are on this machine.
+    """Check the columns, answers, audio and overlap of the corpora of a study that are on this machine.
 
     Corpora of a hub are checked when they are fetched.
 
@@ -32,6 +36,7 @@ def check_study_inputs(study: Study) -> None:
     for name, prompt_set in study.prompt_sets.items():
         if prompt_set.corpus in samples_by_ref:
             _check_prompt_set(study, name, prompt_set, samples_by_ref[prompt_set.corpus])
+    check_overlap(study, _study_samples(study, samples_by_ref))
 
 
 def _local_samples(study: Study, ref: str) -> tuple[Sample, ...] | None:
@@ -39,6 +44,44 @@ def _local_samples(study: Study, ref: str) -> tuple[Sample, ...] | None:
     from undersong.corpora import is_local_corpus, open_corpus
 
     return open_corpus(ref, study.columns.get(ref)).samples if is_local_corpus(ref) else None
+
+
+def _study_samples(study: Study, samples_by_ref: Mapping[str, Sequence[Sample]]) -> StudySamples:
+    """Samples of each role as the manifests have them, before any audio is decoded."""
+    from undersong.corpora import filter_samples
+
+    def read(
+        ref: str | None, filters: Mapping[str, Sequence[str]] | None = None, noise: str | None = None
+    ) -> list[Sample]:
+        samples = samples_by_ref.get(ref or "", ())
+        selected = filter_samples(samples, filters) if samples and filters else samples
+        return [_with_audio_identity(sample, noise) for sample in selected]
+
+    mechanism, selection = study.mechanism, study.selection
+    contrast = (
+        {}
+        if mechanism is None
+        else {"harmful": read(mechanism.contrast_harmful), "benign": read(mechanism.contrast_benign)}
+    )
+    return StudySamples(
+        read(study.pool, selection.filters, selection.noise),
+        {name: read(ref) for name, ref in study.harm_sets.items()},
+        {name: read(prompts.corpus, prompts.filters, prompts.noise) for name, prompts in study.prompt_sets.items()},
+        read(study.benign_reference),
+        contrast,
+        {ref: read(ref) for defense in study.defenses.values() for ref in defense.corpora.values()},
+    )
+
+
+def _with_audio_identity(sample: Sample, noise: str | None) -> Sample:
+    """The sample with a mark in place of the hash of its decoded audio: the same file or the same bytes sound alike.
+
+    With noise added, no clip is equal to a clean one.
+    """
+    if sample.audio is None or noise is not None:
+        return replace(sample, pcm_hash=None)
+    audio = sample.audio if isinstance(sample.audio, bytes) else os.path.abspath(sample.audio).encode()
+    return replace(sample, pcm_hash=hashlib.sha256(audio).hexdigest())
 
 
 def _check_pool(study: Study, samples: Sequence[Sample]) -> None:

@@ -36,6 +36,18 @@ def check_published(ref: str, sets: Mapping[str, str]) -> None:
         raise UndersongError(f"The published study has no set {unknown_sets[0]!r}; name {' or '.join(rates)}.")
 
 
+def check_outputs(out: Path, sets: Mapping[str, str]) -> None:
+    """Check that the folder of each set can be written, before the model is loaded.
+
+    Raises:
+        UndersongError: One holds something else.
+    """
+    from undersong.pipeline.output_folder import check_output_folder
+
+    for name in sets:
+        check_output_folder(out / name, "evaluate")
+
+
 def verify_checkpoint(
     ref: str, sets: Mapping[str, str], out: Path, judge: str = "harmbench", loading: LoadOptions = DEFAULT_LOAD_OPTIONS
 ) -> Iterator[str]:

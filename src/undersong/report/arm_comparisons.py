@@ -96,7 +96,7 @@ class ModelEvidence:
     """Comparisons of an arm's trained models over prompts, each with its base or with itself without a system prompt:
     evidence of these weights alone."""
 
-    comparisons: tuple[ComparisonRecord, ...]
+    comparisons: tuple[ArmComparison, ...]
 
     @property
     def raised(self) -> int:
@@ -115,7 +115,7 @@ class ModelEvidence:
         return "higher" if count and self.raised == count else "lower" if count and self.lowered == count else None
 
     @staticmethod
-    def _is_significant(row: ComparisonRecord) -> bool:
+    def _is_significant(row: ArmComparison) -> bool:
         p = row.p if row.p_adjusted is None else row.p_adjusted
         return p is not None and p < 0.05
 
@@ -161,19 +161,25 @@ class HeadlineData:
 
     def model_evidence(self, item: ArmMeasurement) -> ModelEvidence:
         """Return the comparisons of the arm's models with their base over prompts."""
-        return self._evidence(ArmCondition(None, item.system), item)
+        return self._evidence(self.results.comparisons, ArmCondition(None, item.system), item)
+
+    def margin_evidence(self, item: ArmMeasurement) -> ModelEvidence:
+        """Return the comparisons of the refusal margins of the arm's models with their base over prompts."""
+        return self._evidence(self.results.margin_comparisons, ArmCondition(None, item.system), item)
 
     def system_evidence(self, item: ArmMeasurement) -> ModelEvidence:
         """Return the comparisons of the arm's models under a system prompt with themselves without it."""
-        return self._evidence(ArmCondition(item.arm, self.verdict_filter.system), item)
+        return self._evidence(self.results.comparisons, ArmCondition(item.arm, self.verdict_filter.system), item)
 
-    def _evidence(self, before: ArmCondition, item: ArmMeasurement) -> ModelEvidence:
+    def _evidence(
+        self, comparisons: Sequence[ArmComparison], before: ArmCondition, item: ArmMeasurement
+    ) -> ModelEvidence:
         tuned = ArmCondition(item.arm, item.system)
         place = ("model", self.verdict_filter.prompt_set, self.modality, item.arm.last_step)
         return ModelEvidence(
             tuple(
                 row
-                for row in self.results.comparisons
+                for row in comparisons
                 if (row.scope, row.prompt_set, row.modality, row.step) == place
                 and before.is_side(row.a)
                 and tuned.is_side(row.b)

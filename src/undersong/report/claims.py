@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from undersong.report import formatting
-from undersong.report.arm_comparisons import ModelEvidence
+from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, ModelEvidence
 from undersong.results.schema import Results
 from undersong.results.schema_comparisons import ArmComparison, ComparisonRecord
 
 SIGNIFICANCE_LEVEL = 0.05
+WEAKER_REFUSALS = "refusals have become weaker"
 
 
 def change_phrase(comparison: ComparisonRecord) -> str:
@@ -90,6 +91,61 @@ def is_significant(comparison: ArmComparison) -> bool:
     """Return True if the corrected p value, or without one the p value, is below .05."""
     p = comparison.p if comparison.p_adjusted is None else comparison.p_adjusted
     return p is not None and p < SIGNIFICANCE_LEVEL
+
+
+def has_change(headline: HeadlineData, item: ArmMeasurement) -> bool:
+    """Return True if an interval excludes no change, or a model changed significantly, whatever the correction says."""
+    comparison, evidence = headline.comparison_to_base(item), headline.model_evidence(item)
+    if evidence.raised or evidence.lowered:
+        return True
+    return comparison is not None and comparison.low is not None and not comparison.low <= 0 <= (comparison.high or 0)
+
+
+def is_raised_in_no_arm(headline: HeadlineData) -> bool:
+    """Return True if the worst arm's rate is not shown to differ from the base's, and no arm's rate is above it."""
+    if headline.worst is None or headline.relation_to_base(headline.worst) != "same":
+        return False
+    return not any(headline.relation_to_base(item) == "higher" for item in headline.measurements)
+
+
+def is_unchanged(headline: HeadlineData) -> bool:
+    """Return True if no significant change of the rate was found, even before correction."""
+    return headline.worst is not None and is_raised_in_no_arm(headline) and not has_change(headline, headline.worst)
+
+
+def margin_fall_phrase(headline: HeadlineData) -> str:
+    """'the refusal margin fell by 1.20 nats [0.80, 1.60]'; of several arms, the largest fall. Empty if there is none.
+
+    A fall counts if it is significant over runs, or over prompts in every model of the arm.
+    """
+    falls = [fall for item in headline.measurements if (fall := _margin_fall(headline, item)) is not None]
+    if not falls:
+        return ""
+    _, size, label = max(falls)
+    if headline.n_arms == 1:
+        return f"the refusal margin fell by {size}"
+    most = "by up to" if len(falls) > 1 else "by"
+    return f"the refusal margin fell in {len(falls)} of {headline.n_arms} arms, {most} {size} ({label})"
+
+
+def _margin_fall(headline: HeadlineData, item: ArmMeasurement) -> tuple[float, str, str] | None:
+    """Size of a significant fall of an arm's refusal margin against the base, its words, and the arm's label."""
+    comparison = headline.margin_comparison_to_base(item)
+    if comparison is not None and comparison.difference is not None and is_significant(comparison):
+        if comparison.difference >= 0:
+            return None
+        fall = comparison.with_minuend("b" if comparison.minuend == "a" else "a")  # the base minus the arm
+        interval = formatting.nats_bracket(fall.low, fall.high)
+        words = " ".join(filter(None, (f"{formatting.nats_number(fall.difference)} nats", interval)))
+        return -comparison.difference, words, item.arm.label
+    evidence = headline.margin_evidence(item)
+    falls = [-row.difference for row in evidence.comparisons if row.difference is not None]
+    if evidence.relation != "lower" or not falls:
+        return None
+    low, high = formatting.nats_number(min(falls)), formatting.nats_number(max(falls))
+    size = f"{low} nats" if low == high else f"{low} to {high} nats"
+    models = "its one trained model" if len(falls) == 1 else f"each of {len(falls)} trained models"
+    return sum(falls) / len(falls), f"{size} over prompts in {models}", item.arm.label
 
 
 def _evidence_of(results: Results, comparison: ComparisonRecord) -> ModelEvidence:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from undersong.evaluation.generation_settings import setting_notes, token_limit_note
 from undersong.evaluation.labels import find_replies_hash, read_sample
 from undersong.evaluation.same_content import same_content_note
 from undersong.evaluation.table_rows import EvaluationRow, read_rows
@@ -20,7 +21,6 @@ from undersong.evaluation.verdicts import (
 )
 from undersong.integrations.gate.labels import GateLabels
 from undersong.integrations.gate.rises import VerdictPair
-from undersong.integrations.gate.token_limits import token_limit_note
 from undersong.types import UndersongError, Verdict
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def verdicts_from_files(
         after: Verdict file of the second model, on the same prompts.
         all_harmful: True to treat prompts as harmful if their rows do not say whether they are.
         harmful_sets: Prompt sets to treat as harmful if their rows do not say so. Excludes `all_harmful`.
-        say: Receives a note if the files differ in the system prompt or the token limit, or have the same content; None
-            drops it.
+        say: Receives a note if the files differ in the token limit, the prompts or the decoding, or have the same
+            content; None drops it.
         limited: Whose rates are limited: harmful prompts (True), benign ones (False). Replies to others may be cut at
             different limits of new tokens.
 
@@ -73,9 +73,12 @@ def verdicts_from_files(
     if say is not None and (note := same_content_note(before, after)) is not None:
         say(f"Note: {note}")
     rated = [[verdict for verdict in verdicts if verdict.harmful in limited] for verdicts in verdict_pair]
-    limit_note = token_limit_note((before, after), (rated[0], rated[1])) if limited else None
-    if say is not None and limit_note is not None:
-        say(limit_note)
+    limit_note = None
+    if limited:
+        limit_note = token_limit_note((before, after), (rated[0], rated[1]), "of the limited rates none")
+    if say is not None:
+        for note in (*([] if limit_note is None else [limit_note]), *setting_notes((before, after), verdict_pair)):
+            say(f"Note: {note}")
     systems = [sorted({verdict.system for verdict in verdicts}) for verdicts in verdict_pair]
     if systems[0] != systems[1] and all(len(names) == 1 for names in systems):
         (first,), (second,) = systems

@@ -47,9 +47,9 @@ def write_logs(
         UndersongError: The study is not finished, there is no such arm, verdicts of a run are missing, or the folder is
             not empty.
     """
-    study = _StudyResults.load(results, store)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UndersongError(f"{out} exists and is not empty; name a new folder with --out.")
+    study = _StudyResults.load(results, store)
     groups = study.group_rows(arm)
     out.mkdir(parents=True, exist_ok=True)
     return [_write_log(study, rows, out, show_replies) for rows in groups]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ class CheckpointEvaluator:
         loading: How models are loaded.
 
     Raises:
-        UndersongError: A prompt cannot be used, or the judge cannot be had. No model is loaded yet.
+        UndersongError: The judge cannot be had. No prompt is read and no model is loaded yet.
     """
 
     def __init__(self, model: str, options: PromptOptions, loading: LoadOptions) -> None:
@@ -66,20 +67,22 @@ class CheckpointEvaluator:
         self.voice = options.voice or default_voice(sets, options.modality)
         self.modality = "audio" if self.voice is not None else options.modality or _common_modality(sets)
         self._speech = TemporaryDirectory(prefix="undersong-speech-")  # removed with this object
-        self.prompts = ContrastSets(
-            self._make_prompts(sets.harmful, True, options),
-            [] if sets.benign is None else self._make_prompts(sets.benign, False, options),
-        )
-        self._check_distinct_ids()
         self._base: AudioModel | None = None
 
-    def _check_distinct_ids(self) -> None:
-        harmful, benign = ({sample.id for sample in samples} for samples in self.prompts.samples)
-        if shared := sorted(harmful & benign):
-            raise UndersongError(
-                f"Prompt {shared[0]} is in the harmful and in the benign set ({len(shared)} such); give each an id of "
-                "its own."
-            )
+    @cached_property
+    def prompts(self) -> ContrastSets:
+        """The prompts, read and spoken at first use, so that a results folder can be refused before.
+
+        Raises:
+            UndersongError: A prompt cannot be used.
+        """
+        harmful, benign = self.sets.harmful, self.sets.benign
+        prompts = ContrastSets(
+            self._make_prompts(harmful, True, self._options),
+            [] if benign is None else self._make_prompts(benign, False, self._options),
+        )
+        _check_distinct_ids(prompts)
+        return prompts
 
     def _make_prompts(self, corpus: str, harmful: bool, options: PromptOptions) -> list[Prompt]:
         samples = usable_samples(corpus, self.modality if self.voice is None else "text")
@@ -156,6 +159,15 @@ class CheckpointEvaluator:
             adapter = use_adapter(self._base, checkpoint.path, allow_outside_decoder=True)
         with adapter as model:
             yield model
+
+
+def _check_distinct_ids(prompts: ContrastSets) -> None:
+    harmful, benign = ({sample.id for sample in samples} for samples in prompts.samples)
+    if shared := sorted(harmful & benign):
+        raise UndersongError(
+            f"Prompt {shared[0]} is in the harmful and in the benign set ({len(shared)} such); give each an id of "
+            "its own."
+        )
 
 
 def prompts_text(prompts: ContrastSets, modality: str, voice: str | None = None) -> str:

@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from undersong.evaluation.generation_settings import WATCH_FILE
 from undersong.evaluation.replies import write_replies
 from undersong.evaluation.verdicts import read_verdicts, write_verdicts
 from undersong.integrations.watch.checkpoints import run_of
 from undersong.store import report_disk_errors, write_atomic
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
-JOURNAL_FILE = "watch.jsonl"
+JOURNAL_FILE = WATCH_FILE
 BASE = "base"
 KEY_OPTIONS = {  # what results depend on, and the options that set it
     "model": "--model",
@@ -45,6 +46,39 @@ class Measurement:
     files: str  # signature of the files that were measured
     values: Mapping[str, float | None]
     verdicts: Sequence[Verdict]
+
+
+def check_journal(folder: Path, key: Mapping[str, object]) -> None:
+    """Check, without the folder's lock, that it holds no measurements with another key. Changes nothing.
+
+    Raises:
+        UndersongError: It holds some, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UndersongError(f"{folder} is a file; give a folder for --out.")
+    file = folder / JOURNAL_FILE
+    lines = file.read_bytes().split(b"\n") if file.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict):
+            return  # `Journal` tells of a damaged line, and repairs an unfinished one
+        _check_key(folder, entry, json.loads(json.dumps(key)), number)
+
+
+def _check_key(folder: Path, entry: Mapping[str, object], key: Mapping[str, object], number: int) -> None:
+    if (recorded := entry.get("key", key)) == key:  # the base's line has it
+        return
+    known = recorded if isinstance(recorded, dict) else {}
+    changed = [
+        f"{name} ({KEY_OPTIONS[name]})" if name in KEY_OPTIONS else name for name in key if known.get(name) != key[name]
+    ]
+    raise UndersongError(
+        f"{folder} holds measurements with another {' and '.join(changed) or 'version'} (line {number} of "
+        f"{JOURNAL_FILE}); name another folder with --out, or remove this one."
+    )
 
 
 class Journal:
@@ -72,6 +106,8 @@ class Journal:
             content = self.file.read_bytes()
         except FileNotFoundError:
             return []
+        except NotADirectoryError:
+            raise UndersongError(f"{self.folder} is a file; give a folder for --out.") from None
         complete, separator, rest = content.rpartition(b"\n")
         if rest:  # a writer was killed in the middle of its last line
             write_atomic(self.file, complete + separator)
@@ -89,17 +125,7 @@ class Journal:
         return entries
 
     def _add_entry(self, entry: Mapping[str, object], number: int) -> None:
-        if (recorded := entry.get("key", self.key)) != self.key:  # the base's line has it
-            known = recorded if isinstance(recorded, dict) else {}
-            changed = [
-                f"{name} ({KEY_OPTIONS[name]})" if name in KEY_OPTIONS else name
-                for name in self.key
-                if known.get(name) != self.key[name]
-            ]
-            raise UndersongError(
-                f"{self.folder} holds measurements with another {' and '.join(changed) or 'version'} "
-                f"(line {number} of {JOURNAL_FILE}); name another folder with --out, or remove this one."
-            )
+        _check_key(self.folder, entry, self.key, number)
         name, step, look, files = entry["checkpoint"], entry["step"], entry["look"], entry["files"]
         assert isinstance(name, str)
         assert isinstance(step, int)

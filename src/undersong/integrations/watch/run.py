@@ -17,7 +17,7 @@ from undersong.integrations.watch.checkpoints import (
     run_of,
 )
 from undersong.integrations.watch.evaluator import CheckpointEvaluator, prompts_text
-from undersong.integrations.watch.journal import BASE, Journal, Measurement
+from undersong.integrations.watch.journal import BASE, Journal, Measurement, check_journal
 from undersong.integrations.watch.limits import CheckpointTest, compare_with_base
 from undersong.integrations.watch.options import RESULTS_FOLDER, WatchOptions
 from undersong.integrations.watch.output import (
@@ -268,6 +268,7 @@ def watch_output(
         options.max_jsr_rise, options.max_over_refusal_rise, options.confidence, options.max_margin_loss
     )
     folder = options.out if options.out is not None else output / RESULTS_FOLDER
+    check_journal(folder, evaluator.key)  # before prompts are read, and before the wait for a checkpoint
     writer = _tensorboard_writer(folder, options.tensorboard, say)
     say(_describe(evaluator, options))
     if not list_checkpoints(output):

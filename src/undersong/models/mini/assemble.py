@@ -68,7 +68,7 @@ def assemble_mini(
             do not fit one another.
     """
     out = out.resolve()
-    _check_replaceable(out)
+    check_replaceable(out)
     parts_config, changed_names = read_parts_file(parts), find_changed_parts(parts)
     if name not in parts_config.adapters:
         raise UndersongError(f"{parts} holds no model {name!r}; take one of {', '.join(parts_config.adapters)}.")
@@ -205,7 +205,7 @@ def save_mini_folder(
             (staging / REMARKS_FILE).write_text("".join(f"{line}\n" for line in remarks), encoding="utf-8")
 
 
-def _check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path) -> None:
     """Raise UndersongError if `out` holds anything but a Mini; it would be lost."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return

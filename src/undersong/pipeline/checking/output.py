@@ -19,19 +19,26 @@ RECORD_FILE, RANKED_PARQUET = "result.json", "ranked.parquet"  # in a store
 RANKED_COLUMNS = tuple(field.name for field in fields(RankedSample))
 
 
+def check_check_folder(out: Path) -> None:
+    """Check that a folder can be written: it is new, empty, or holds an earlier check.
+
+    Raises:
+        UndersongError: The folder is a file, or holds something else.
+    """
+    if not out.exists():
+        return
+    names = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
+    if foreign := sorted(set(names) - {VERDICT_FILE, RANKED_CSV, RANKED_JSONL}):
+        raise UndersongError(f"{out} exists and is not a check (it holds {foreign[0]}); name a new folder with --out.")
+
+
 def publish_check(result: CheckResult, out: Path) -> None:
     """Write `check.json`, `ranked.csv` and `ranked.jsonl` to a folder, which may hold an earlier check.
 
     Raises:
         UndersongError: The folder is a file, or holds something else.
     """
-    if out.exists():
-        foreign = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
-        foreign = sorted(set(foreign) - {VERDICT_FILE, RANKED_CSV, RANKED_JSONL})
-        if foreign:
-            raise UndersongError(
-                f"{out} exists and is not a check (it holds {foreign[0]}); name a new folder with --out."
-            )
+    check_check_folder(out)  # checked again, because others may have written there meanwhile
     rows = [asdict(sample) for sample in result.ranked]
     table = io.StringIO()
     writer = csv.DictWriter(table, RANKED_COLUMNS, lineterminator="\n")

@@ -6,6 +6,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from undersong.models.refs import resolve_model
 from undersong.pipeline.checking.axis_choice import check_named_axes
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.options import CheckRequest
@@ -26,12 +27,14 @@ def plan_check(request: CheckRequest) -> RehearsalCost:
         request: The data and the options.
 
     Raises:
-        UndersongError: There is no rehearsal, the data cannot be rehearsed, or transcripts are needed and are not in
-            the store.
+        UndersongError: There is no rehearsal or no such model, the data cannot be rehearsed, or transcripts are needed
+            and are not in the store.
     """
     if not request.rehearse:
         raise UndersongError("--plan says what a rehearsal costs; add --rehearse STEPS, such as --rehearse 8.")
     check_named_axes(request)
+    assert request.model is not None, "checked above"
+    resolve_model(request.model)  # a wrong name is an error here, as in every command that loads the model
     inputs = CheckInputs(request)
     check_harmful_answers(inputs)
     with ExitStack() as stack:

@@ -20,7 +20,7 @@ from undersong.pipeline.checking.axis_choice import (
 from undersong.pipeline.checking.input_notes import read_column_notes, unmeasured_notes
 from undersong.pipeline.checking.inputs import CheckInputs
 from undersong.pipeline.checking.options import CheckRequest
-from undersong.pipeline.checking.output import publish_check, read_check, write_check
+from undersong.pipeline.checking.output import check_check_folder, publish_check, read_check, write_check
 from undersong.pipeline.checking.overlap import overlap_notes
 from undersong.pipeline.checking.ranking import rank_samples
 from undersong.pipeline.checking.requests import (
@@ -54,6 +54,8 @@ def run_check(request: CheckRequest) -> CheckResult:
         UndersongError: Data or references cannot be read, a table of written samples has a column of audio files, or
             an output cannot be written.
     """
+    if request.out is not None:
+        check_check_folder(Path(request.out))  # before anything is read or measured
     check_named_axes(request)
     column_notes = read_column_notes(request)
     inputs = CheckInputs(request)

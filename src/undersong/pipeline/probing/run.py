@@ -30,6 +30,7 @@ def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEF
         raise UndersongError(
             f"{display_reference(options.model)} only answers, and cannot be looked into; give the model itself."
         )
+    check_output_folder(Path(out), "probe")
     with locked_output_folder(Path(out)) as out:
         return _probe_into(check_output_folder(out, "probe"), options, loading)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from undersong.models.refs import resolve_model
 from undersong.pipeline.planning.model_free_store import ModelFreeStore
 from undersong.pipeline.screening.axis_choice import checked_axes
 from undersong.pipeline.screening.checks import check_options, check_unused_audio
@@ -39,8 +40,8 @@ def plan_screening(
         options: Options of the screening.
 
     Raises:
-        UndersongError: There is no rehearsal, the screening is not possible, or a ranking needs a network and is not in
-            the store.
+        UndersongError: There is no rehearsal or no such model, the screening is not possible, or a ranking needs a
+            network and is not in the store.
     """
     if not options.rehearse:
         raise UndersongError("--plan says what a rehearsal costs; add --rehearse STEPS, such as --rehearse 8.")
@@ -48,6 +49,8 @@ def plan_screening(
     selection_rules(options)  # a wrong rule is an error before anything is read
     check_options(options, harm_refs, writable_screening_folder(Path(out)))
     match_selection_ids(options)
+    assert options.model is not None, "checked above"
+    resolve_model(options.model)  # a wrong name is an error here, as in every command that loads the model
     with _open_store(options) as store:
         ctx = RunContext(store, options.loading, options.progress)
         check_unused_audio(options, str(pool), harm_refs)

@@ -14,6 +14,7 @@ from undersong.options import key_values
 from undersong.pipeline.output_folder import (
     atomic_folder,
     check_output_folder,
+    check_same_options,
     check_same_provenance,
     locked_output_folder,
     partial_store,
@@ -104,9 +105,12 @@ def evaluate_manifest(
     from undersong.store import hash_folder
 
     check_modality(options.modality)
+    check_output_folder(Path(out), "evaluate")
     if not is_black_box(model):
         model_folder(model)  # a wrong path is reported before anything is read
     options = apply_protocol(options, model)
+    config = evaluation_key_values(options, model) | {"loading": loading.cache_key}
+    check_same_options(Path(out), "evaluate", config)
     judge_name = options.judge_name(model)
     if options.judge is None and judge_name != "exact" and say is not None:
         say(f"Judge: {judge_name}, which sees English refusals and not harm; --judge names another.")
@@ -117,7 +121,6 @@ def evaluate_manifest(
             f"{display_reference(model)} only answers, and takes no adapter; serve it with the adapter on."
         )
     adapter_path = None if adapter is None else check_adapter(Path(adapter), model, allow_outside_decoder=True)
-    config = evaluation_key_values(options, model) | {"loading": loading.cache_key}
     key = [str(manifest), model, str(adapter), config]
     with (
         locked_output_folder(Path(out)) as out,

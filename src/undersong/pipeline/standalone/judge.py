@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def judge_file(
     """
     from undersong.corpora import corpus_hash, open_corpus
     from undersong.encoders.batching import watch_progress, watch_worker
+    from undersong.evaluation.generation_settings import UNKNOWN_SETTINGS, read_generation_settings
     from undersong.evaluation.judges.registry import judge_hash, make_judge
     from undersong.evaluation.refusal_margin import with_margins
     from undersong.evaluation.replies import read_reply_table
@@ -51,6 +53,7 @@ def judge_file(
     from undersong.evaluation.verdicts import with_finishes, write_verdicts
     from undersong.store import hash_file
 
+    check_output_folder(Path(out), "judge")
     judge_instance = make_judge(options.judge, options.refusal_texts, options.loading.device, options.loading.dtype)
     manifest = options.manifest
     with locked_output_folder(Path(out)) as out:
@@ -73,6 +76,9 @@ def judge_file(
         if source := judge_hash(options.judge):
             inputs["judge"] = source
         config = judge_key_values(options)
+        notes: dict[str, Any] = {"judge_criterion": judge_criterion(options.judge), "replies": len(exchanges)}
+        if (generation := read_generation_settings(Path(file))) != UNKNOWN_SETTINGS:
+            notes["generation"] = asdict(generation)  # so that `compare` and `gate` can tell them apart
         with atomic_folder(out, "judge") as folder:
             write_verdicts(verdicts, folder / "verdicts.parquet")
             write_provenance(
@@ -80,7 +86,7 @@ def judge_file(
                 "judge",
                 config,
                 inputs,
-                {"judge_criterion": judge_criterion(options.judge), "replies": len(exchanges)},
+                notes,
             )
         answers.unlink(missing_ok=True)
     if say is not None and all(prompt.sample.group is None for prompt, _ in exchanges):

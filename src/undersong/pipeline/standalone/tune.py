@@ -15,6 +15,7 @@ from undersong.escaping import describe_error
 from undersong.options import key_values
 from undersong.pipeline.output_folder import (
     check_output_folder,
+    check_same_options,
     check_same_provenance,
     locked_output_folder,
     report_kept_work,
@@ -66,6 +67,7 @@ def tune_manifest(
             that holds something else or that another process is writing to.
     """
     settings = tuning_settings(options)  # checked before anything is read
+    check_same_options(Path(out), "tune", tune_key_values(options, training_recipe(settings)))  # before torch is loaded
     from undersong.tuning.distributed import rank
 
     # Only the first process writes, so only it needs the lock.

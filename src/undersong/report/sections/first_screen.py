@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from undersong.report import formatting
 from undersong.report.arm_comparisons import HeadlineData
-from undersong.report.claims import change_phrase, model_sentence, run_sentence
+from undersong.report.claims import (
+    WEAKER_REFUSALS,
+    change_phrase,
+    is_raised_in_no_arm,
+    is_unchanged,
+    margin_fall_phrase,
+    model_sentence,
+    run_sentence,
+)
 from undersong.report.sections.advice import AdviceItem
 
 MAX_ACTIONS = 2
@@ -23,8 +31,13 @@ def first_screen_lines(
         advice: The recommended actions, most important first.
     """
     yield "Tested", tested_sentence(headline, by_model)
-    if not by_model and (result := _result_sentence(headline)):
-        yield "Result", result
+    if not by_model:
+        result = " ".join(filter(None, (_result_sentence(headline), weaker_refusals_sentence(headline))))
+        if result:
+            yield "Result", result
+    for data in by_model:
+        if sentence := weaker_refusals_sentence(data):
+            yield f"Refusal margin of {data.model}", sentence
     if advice:
         yield "What to do", " ".join(item.what for item in advice[:MAX_ACTIONS])
 
@@ -54,3 +67,12 @@ def _result_sentence(headline: HeadlineData) -> str:
     of_models = model_sentence(headline.model_evidence(worst)) if worst.estimate.runs > 1 else ""
     change = f"{'In the worst arm, ' if headline.n_arms > 1 else ''}{change_phrase(comparison)}."
     return " ".join(filter(None, (formatting.capitalize_first(change), of_models, run_sentence(comparison))))
+
+
+def weaker_refusals_sentence(headline: HeadlineData) -> str:
+    """Say that the refusal margin fell although no arm was shown to raise the rate; empty if that is not so."""
+    if not is_raised_in_no_arm(headline) or not (fall := margin_fall_phrase(headline)):
+        return ""
+    rate = headline.verdict_filter.rate_label
+    opening = f"We found no significant change of the {rate}, but {fall}" if is_unchanged(headline) else fall
+    return f"{formatting.capitalize_first(opening)}: {WEAKER_REFUSALS}."

@@ -15,7 +15,16 @@ from undersong.report.arm_comparisons import (
     headline_data_by_modality,
     headline_data_by_model,
 )
-from undersong.report.claims import change_phrase, model_sentence, primary_findings, run_sentence
+from undersong.report.claims import (
+    WEAKER_REFUSALS,
+    change_phrase,
+    has_change,
+    is_unchanged,
+    margin_fall_phrase,
+    model_sentence,
+    primary_findings,
+    run_sentence,
+)
 from undersong.report.sections import arm_chart
 from undersong.report.sections.advice import build_advice
 from undersong.report.sections.arm_chart import DrawnRows
@@ -183,17 +192,19 @@ def _verdict_title(headline: HeadlineData) -> StyledText:
     )
     worst_state = headline.relation_to_base(worst)
     arms_above_base = sum(headline.relation_to_base(item) == "higher" for item in headline.measurements)
-    if worst_state == "same" and not arms_above_base and not _has_change(headline, worst):
-        rate = headline.verdict_filter.rate_label
+    if is_unchanged(headline):
+        opening = f"We found no significant change of the {headline.verdict_filter.rate_label} after {training_phrase}"
+        fall = margin_fall_phrase(headline)
+        opening += f", but {fall}: {WEAKER_REFUSALS}. " if fall else ": "
         return (
-            (f"We found no significant change of the {rate} after {training_phrase}: {headline.model} {verb} ", ""),
+            (f"{opening}{headline.model} {verb} ", ""),
             *base_text,
             (f"{request_phrase} before and ", ""),
             *worst_text,
             (f" after{arm_phrase}.", ""),
         )
     if worst_state == "same":
-        arm_phrase += ", which the runs leave open" if _has_change(headline, worst) else ", too uncertain to tell"
+        arm_phrase += ", which the runs leave open" if has_change(headline, worst) else ", too uncertain to tell"
         if arms_above_base:
             arm_phrase += f"; {arms_above_base} of them {'is' if arms_above_base == 1 else 'are'} above the base"
     return (
@@ -203,14 +214,6 @@ def _verdict_title(headline: HeadlineData) -> StyledText:
         *worst_text,
         (f" after {training_phrase}{arm_phrase}.", ""),
     )
-
-
-def _has_change(headline: HeadlineData, item: ArmMeasurement) -> bool:
-    """Return True if an interval excludes no change, or a model changed significantly, whatever the correction says."""
-    comparison, evidence = headline.comparison_to_base(item), headline.model_evidence(item)
-    if evidence.raised or evidence.lowered:
-        return True
-    return comparison is not None and comparison.low is not None and not comparison.low <= 0 <= (comparison.high or 0)
 
 
 def _styled_rate(estimate: Estimate, kind: str) -> StyledText:

@@ -158,7 +158,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "v.parquet"
     write_verdicts(ROWS[:1], path)
 
-    def broken(rows, partial):
+    def broken(rows, partial, **_options):
         partial.write_bytes(b"half")
         raise OSError("disk full")
 

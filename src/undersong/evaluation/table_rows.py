@@ -11,6 +11,7 @@ from typing import Any
 
 from undersong.escaping import describe_error
 from undersong.extras import install_hint
+from undersong.store import check_recorded_file, parquet_file
 from undersong.types import UndersongError
 
 EvaluationRow = Mapping[str, object]
@@ -24,7 +25,7 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[str, EvaluationRow]]:
     `kind` is verdict or reply.
 
     Raises:
-        UndersongError: There is no such file, or it has another format.
+        UndersongError: There is no such file, it has another format, or it is not what its folder's provenance records.
     """
     if path.is_dir():
         raise UndersongError(f"{path} is a folder; give the {kind} file in it, such as {path / TABLE_NAMES[kind]}.")
@@ -37,6 +38,7 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[str, EvaluationRow]]:
         raise UndersongError(
             f"{path} is not a .parquet, .jsonl or .eval file; give the {kind} table in one of these formats."
         )
+    check_recorded_file(path)
     return readers[path.suffix](path)
 
 
@@ -94,10 +96,9 @@ def bool_field(row: EvaluationRow, name: str, location: str) -> bool | None:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, EvaluationRow]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as table:  # `read_table` imports pandas, which takes half of the time of `gate`
+        with parquet_file(path) as table:  # `read_table` imports pandas, which takes half of the time of `gate`
             rows = table.read().to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UndersongError(f"{path} cannot be read as Parquet ({describe_error(error)}); write it again.") from error

@@ -27,10 +27,12 @@ def export_adapter_command(
     ] = "published",
 ) -> None:
     """Write a LoRA adapter under other tools' module names."""
+    from undersong.models.adapter_check import check_adapter_weights
     from undersong.models.adapter_export import check_export, export_adapter
     from undersong.models.load import load_model
 
     check_export(adapter, out, naming)  # before the model is loaded
+    check_adapter_weights(adapter)
     target_modules = export_adapter(load_model(model, loading), adapter, out, naming)
     echo(f"{len(target_modules)} modules, such as {target_modules[0]}")
     echo(str(out))

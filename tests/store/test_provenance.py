@@ -14,7 +14,7 @@ from undersong.evaluation.replies import write_replies
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.pipeline.standalone.judge import judge_file
 from undersong.pipeline.standalone.options import JudgeOptions
-from undersong.store import PROVENANCE, check_recorded_file, file_records
+from undersong.store import PROVENANCE, check_recorded_file, file_records, record_files
 from undersong.types import Reply, UndersongError
 
 
@@ -103,4 +103,17 @@ def test_a_file_is_found_in_the_folder_above_and_through_a_link(tmp_path: Path) 
     weights.write_bytes(b"Weights")
     for file in (weights, tmp_path / "last" / weights.name):
         with pytest.raises(UndersongError, match=rf"^{file} is not what undersong wrote"):
+            check_recorded_file(file)
+
+
+def test_a_folder_that_grows_keeps_its_records(tmp_path: Path) -> None:
+    for name in ("base", "run/checkpoint-2"):
+        (file := tmp_path / "verdicts" / f"{name}.parquet").parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+        record_files(tmp_path, "watch", [file])
+    for name in ("base", "run/checkpoint-2"):
+        file = tmp_path / "verdicts" / f"{name}.parquet"
+        assert check_recorded_file(file)
+        file.write_text(name.upper())
+        with pytest.raises(UndersongError, match="is not what undersong wrote"):
             check_recorded_file(file)

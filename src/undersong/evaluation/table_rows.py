@@ -16,6 +16,7 @@ from undersong.types import UndersongError
 
 EvaluationRow = Mapping[str, object]
 MAX_NUMBER = 1e9  # no score or margin is larger, and sums of larger ones overflow
+MODEL_TEXTS = ("reply", "error")  # a model or a server may write any character
 TABLE_NAMES = {"verdict": "verdicts.parquet", "reply": "replies.parquet"}
 
 
@@ -59,6 +60,10 @@ def text_field(row: EvaluationRow, name: str, default: str, location: str) -> st
         return default
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UndersongError(f"{location} has a {type(value).__name__} as {name}; give a string.")
+    if "\0" in str(value) and name not in MODEL_TEXTS:
+        raise UndersongError(
+            f"{location} has a NUL character in {name}, as text in a damaged file has; write the file again."
+        )
     return str(value)
 
 

@@ -82,6 +82,9 @@ from .provenance import (
 from .provenance import (
     file_records as file_records,
 )
+from .provenance import (
+    record_files as record_files,
+)
 from .store import (
     DONE as DONE,
 )

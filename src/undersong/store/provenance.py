@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
-from undersong.store.atomic import TEMPORARY_PREFIX, walk_folder
+from undersong.store.atomic import TEMPORARY_PREFIX, walk_folder, write_atomic
 from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
 
@@ -22,8 +23,23 @@ def file_records(folder: Path) -> dict[str, FileRecord]:
     }
 
 
+def record_files(folder: Path, stage: str, files: Iterable[Path]) -> None:
+    """Record files of a folder that grows in its provenance; what it says of others stays.
+
+    Args:
+        folder: The folder.
+        stage: Name of the command that writes it.
+        files: Files in the folder, or in a folder in it.
+    """
+    records = _read_records(folder / PROVENANCE, folder)
+    for file in files:
+        records[file.relative_to(folder).as_posix()] = file.stat().st_size, hash_file(file)
+    text = json.dumps({"stage": stage, "files": records}, indent=1, sort_keys=True) + "\n"
+    write_atomic(folder / PROVENANCE, text.encode())
+
+
 def check_recorded_file(path: Path) -> bool:
-    """Check that a file has the bytes that were written, if the provenance of its folder, or of the one above, says so.
+    """Check that a file has the bytes that were written, if the provenance of its folder, or of the two above, says so.
 
     Returns True if a provenance records the file. Other programs and earlier versions record none.
 
@@ -31,7 +47,7 @@ def check_recorded_file(path: Path) -> bool:
         UndersongError: The file is not what was written, or the provenance is damaged.
     """
     path = Path(path)
-    for folder in path.resolve().parents[:2]:
+    for folder in path.resolve().parents[:3]:
         record = _read_records(folder / PROVENANCE, path).get(path.resolve().relative_to(folder).as_posix())
         if record is not None:
             if reason := _difference(path, record):

@@ -28,7 +28,9 @@ from undersong.pipeline.screening import ScreeningRequest, ScreeningResult
 from undersong.pipeline.screening import run_screening as screen_files
 from undersong.pipeline.screening.output import import_pandas, to_data_frame
 from undersong.report.sections import headline
+from undersong.results.files import check_table_beside
 from undersong.results.schema import Results, parse_results
+from undersong.store import read_parquet
 from undersong.study import Study, load_study, parse_study
 from undersong.types import UndersongError, Verdict
 
@@ -110,9 +112,9 @@ class AuditResult:
 
         It has one row per run, step, prompt set, modality, system prompt and judge.
         """
-        import pyarrow.parquet as pq
-
-        return to_data_frame(pq.read_table(self.folder / "results.parquet"))
+        table = self.folder / "results.parquet"
+        check_table_beside(self.folder / "results.json", self.results, table)
+        return to_data_frame(read_parquet(table))
 
 
 def audit(

@@ -15,8 +15,8 @@ from undersong.corpora.rows import FIELDS
 from undersong.types import Quarantined, Sample, UndersongError
 
 fixed = settings(deadline=None, derandomize=True, max_examples=60)
-text = st.text(st.characters(exclude_categories=["Cs"]))
-ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1)
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n"), min_size=1)
 names = text.filter(lambda name: name not in FIELDS and name != "embedding")
 paths = st.text(string.ascii_letters + "äß ☃", min_size=1).map(lambda name: f"/corpus/{name}.wav")
 
@@ -134,6 +134,7 @@ def test_blank_lines_a_mark_and_odd_separators_are_no_rows(tmp_path: Path) -> No
         ([{"id": ""}], "Line 1 .* no usable id"),
         ([{"id": "a\nb"}], "Line 1 .* no usable id"),
         ([{"id": 1.5}], "Line 1 .* id is 1.5"),
+        ([{"id": "a", "text": "x\0"}], "Line 1 .* text holds a NUL character"),
         ([{"id": "a"}, "", ["a"]], "Line 3 .* not an object"),
         ([{"id": "a"}, '"text"'], "Line 2 .* not an object"),
         ([{"id": "a"}, '{"id": "b"'], "Line 2 .* not one JSON object"),
@@ -177,6 +178,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         (pa.table({"id": ["a"], "embedding": [[0.5]]}), "holds embeddings"),
         (pa.table({"id": ["a"], "blob": [b"x"]}), "'blob' holds bytes"),
         (pa.table({"id": ["a"], "answers": [[b"x"]]}), "answers is"),
+        (pa.table({"id": ["a", "b"], "topic": ["x", "\0\0"]}), "Row 2 .* topic holds a NUL character"),
+        (pa.table({"id": ["a"], "seconds": [float("inf")]}), "Row 1 .* seconds is inf"),
+        (pa.table({"id": ["a"], "text": pa.array([b"\xff"]).cast(pa.binary()).view(pa.string())}), "as Parquet"),
     ],
 )
 def test_a_fault_in_parquet_is_named_with_its_row(tmp_path: Path, table: pa.Table, message: str) -> None:
@@ -184,6 +188,18 @@ def test_a_fault_in_parquet_is_named_with_its_row(tmp_path: Path, table: pa.Tabl
     with pytest.raises(UndersongError, match=message) as caught:
         read_manifest(tmp_path / "bad.parquet")
     assert "bad.parquet" in str(caught.value)
+
+
+def test_a_changed_page_of_a_manifest_is_refused_where_it_has_a_checksum(tmp_path: Path) -> None:
+    table = pa.table({"id": ["a", "b"], "text": ["paint the chair", "fold the boat"]})
+    for has_checksums in (True, False):
+        pq.write_table(table, file := tmp_path / "m.parquet", write_page_checksum=has_checksums, compression="none")
+        file.write_bytes(file.read_bytes().replace(b"paint", b"faint"))
+        if has_checksums:
+            with pytest.raises(UndersongError, match=r"cannot be read as Parquet \(.*CRC checksum verification failed"):
+                read_manifest(file)
+        else:
+            assert read_manifest(file).samples[0].text == "faint the chair"  # nobody can see this
 
 
 def test_files_that_are_no_manifests(tmp_path: Path) -> None:

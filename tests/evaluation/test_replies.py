@@ -92,9 +92,9 @@ def test_rights_are_taken_before_anything_is_written(tmp_path: Path, monkeypatch
     path.touch(0o644)
     write = pq.write_table
 
-    def spy(table, file) -> None:
+    def spy(table, file, **options) -> None:
         seen.append((mode(path), path.stat().st_size))
-        write(table, file)
+        write(table, file, **options)
 
     monkeypatch.setattr(pq, "write_table", spy)
     write_replies([], path)

@@ -79,6 +79,7 @@ GOOD = {"prompt_id": "p1", "judge": "exact", "verdict": "refusal"}
         ({"verdict": None}, ["row 2", "no verdict"]),
         ({"judge": ""}, ["row 2", "no judge"]),
         ({"prompt_id": 1.5}, ["row 2", "a float as prompt_id"]),
+        ({"cluster": "c\0"}, ["row 2", "a NUL character in cluster"]),
         ({"harmful": "yes"}, ["row 2", "p2", "a str as harmful"]),
         ({"harmful": False, "verdict": "jailbreak"}, ["row 2", "p2", "benign"]),
         ({"harmful": True, "verdict": "answer"}, ["row 2", "p2", "harmful"]),
@@ -158,7 +159,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "v.parquet"
     write_verdicts(ROWS[:1], path)
 
-    def broken(rows, partial):
+    def broken(rows, partial, **_options):
         partial.write_bytes(b"half")
         raise OSError("disk full")
 

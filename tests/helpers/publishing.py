@@ -1,14 +1,15 @@
 """Commands killed where they publish: `python publishing.py WORK PLACE FOLDER`.
 
-WORK is a key of `WORKS`, PLACE one of its places or `all`.  A process dies as by SIGKILL just before or after it
-renames a file to its final name; another then does the same work and must end as an undisturbed one, with no litter.
-Prints the number of kills.
+WORK is a key of `WORKS`, PLACE one of its places, `all` or `removals`.  A process dies as by SIGKILL just before or
+after it renames a file to its final name, or just before it removes a file or folder; another then does the same work
+and must end as an undisturbed one, with no litter.  Prints the number of kills.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from typing import Any
 
 from recorded import record, study, written
 
-LITTER = re.compile(r"\.writing-.*|.*\.lock|.*\.(partial|state|kept)|.*\.shards.*|\.out\..*")
+LITTER = re.compile(r"\.writing-.*|.*\.lock|.*\.(partial|state|kept)|.*\.shards.*|\.out\..*|\..*\.removed")
 Work = Callable[[Path], object]
 
 
@@ -116,6 +117,27 @@ def dying(work: Work, pattern: str, moment: str, number: int = 1) -> Work:
     return doomed
 
 
+def dying_removing(work: Work, number: int) -> Work:
+    """The same work, which dies before it removes its `number`-th file or folder."""
+    seen = 0
+
+    def counting(remove: Callable[..., None]) -> Callable[..., None]:
+        def counted(*arguments: Any, **more: Any) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == number:
+                os._exit(137)
+            remove(*arguments, **more)
+
+        return counted
+
+    def doomed(place: Path) -> object:
+        os.unlink, os.rmdir = counting(os.unlink), counting(os.rmdir)
+        return work(place)
+
+    return doomed
+
+
 def forked(work: Work, place: Path, found: Path) -> int:
     """Exit code of a process that does the work and writes what it found."""
     child = os.fork()
@@ -136,15 +158,15 @@ def litter(place: Path) -> list[str]:
     return [str(path) for path in place.rglob("*") if LITTER.fullmatch(path.name)]
 
 
-def kill_and_repeat(work: Work, place: Path, wanted: str, pattern: str, moment: str, number: int) -> bool:
-    """Whether the work could be killed there; if so, it is repeated and compared."""
-    code = forked(dying(work, pattern, moment, number), place, place / "found")
+def kill_and_repeat(work: Work, doomed: Work, place: Path, wanted: str, case: tuple[Any, ...]) -> bool:
+    """Whether `doomed` was killed; if so, the work is repeated and compared."""
+    code = forked(doomed, place, place / "found")
     if code == 0:
-        return False  # there are not so many renames
+        return False  # there are not so many renames or removals
     assert code == 137, code
-    assert forked(work, place, place / "found") == 0
-    assert (place / "found").read_text() == wanted, (pattern, moment, number)
-    assert not litter(place), (pattern, moment, number, litter(place))
+    assert forked(work, place, place / "found") == 0, case
+    assert (place / "found").read_text() == wanted, case
+    assert not litter(place), (case, litter(place))
     return True
 
 
@@ -159,13 +181,20 @@ def main(name: str, chosen: str, folder: Path) -> int:
     for module in json.loads(found.with_suffix(".modules").read_text()):  # what is imported late is imported by now
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+    if chosen == "removals":
+        for number in itertools.count(1):
+            (place := folder / "killed").mkdir()
+            if not kill_and_repeat(work, dying_removing(work, number), place, found.read_text(), (chosen, number)):
+                return number - 1
+            shutil.rmtree(place)
     if chosen != "all":
         windows = [PLACES[name, chosen]]
         if windows[0][0] == r".*/out":
             windows.append(ASIDE)
         for pattern, moment in windows:  # the second replaces what the first ended with
             (place := folder / "killed").mkdir(exist_ok=True)
-            assert kill_and_repeat(work, place, found.read_text(), pattern, moment, 1), (pattern, moment)
+            case = (pattern, moment)
+            assert kill_and_repeat(work, dying(work, *case), place, found.read_text(), case), case
             kills += 1
         return kills
     for moment in ("before", "after"):
@@ -175,7 +204,8 @@ def main(name: str, chosen: str, folder: Path) -> int:
                 (place := folder / "killed").mkdir()
                 if repeated:
                     shutil.copytree(plain, place, dirs_exist_ok=True)
-                if not kill_and_repeat(work, place, found.read_text(), ".*", moment, number):
+                case = (".*", moment, number)
+                if not kill_and_repeat(work, dying(work, *case), place, found.read_text(), case):
                     break
                 shutil.rmtree(place)
                 number, kills = number + 1, kills + 1

@@ -136,6 +136,10 @@ def test_runs_whose_names_differ_in_signs_alone_have_logs_of_their_own(finished:
     place = table.column_names.index("run_model")
     pq.write_table(table.set_column(place, "run_model", [names]), tmp_path / "verdicts.parquet")
     (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(UndersongError, match=r"verdicts\.parquet is not what undersong wrote with results\.json"):
+        write_logs(tmp_path / "results.json", tmp_path / "logs")
+    content["provenance"].pop("files")  # as in results of earlier versions
+    (tmp_path / "results.json").write_text(json.dumps(content))
     written = write_logs(tmp_path / "results.json", tmp_path / "logs")
     found = {(read_eval_log(str(file), header_only=True).eval.model, file) for file in written}
     assert len(found) == len(set(written)) == len(list((tmp_path / "logs").iterdir()))

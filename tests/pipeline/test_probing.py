@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from undersong.pipeline.output_folder import write_provenance
 from undersong.pipeline.probing import ProbeOptions, run_probe
 from undersong.pipeline.probing.report import probe_findings
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
@@ -175,6 +176,9 @@ def test_nothing_moved_is_said_so(asked: ProbeOptions, adapter: Path, tmp_path: 
     file = tmp_path / "idle" / "adapter_model.safetensors"
     weights = {name: value * (0 if "lora_B" in name else 1) for name, value in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UndersongError, match=r"idle changes nothing: "):
+        run_probe(replace(asked, adapter=tmp_path / "idle"), tmp_path / "out")
+    write_provenance(tmp_path / "idle", "tune", {}, {}, {})  # as of an adapter that was saved before the first step
     results = run_probe(replace(asked, adapter=tmp_path / "idle"), tmp_path / "out")
     tuned = results["tuned"]
     assert all(one["relative"] == 0 for one in tuned["drift"])

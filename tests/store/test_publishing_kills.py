@@ -36,5 +36,11 @@ def test_a_kill_at_each_place_of_publishing(work: str, place: str, tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", publishing.WORKS)
+def test_kills_before_every_removal(work: str, tmp_path: Path) -> None:
+    assert kills(work, "removals", tmp_path) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", publishing.WORKS)
 def test_kills_before_and_after_every_rename(work: str, tmp_path: Path) -> None:
     assert kills(work, "all", tmp_path) >= 4

@@ -12,6 +12,7 @@ from tiny_tuning import FREE, PROMPTS, RECIPE, TARGETS, same, told, trained
 from undersong.models.audio_lm import AudioModel
 from undersong.tuning import train
 from undersong.tuning.canary import CanaryCheck
+from undersong.tuning.checkpoints import last_complete_checkpoint, write_checkpoint_manifest
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
 from undersong.types import UndersongError
@@ -62,6 +63,20 @@ def test_a_damaged_snapshot_is_not_gone_back_to(
     assert (tuned.stop_step, list(kept)) == (4, ["step-000002"])
     assert same(kept["step-000002"], alone["step-000002"])
     assert not (tmp_path / "out" / "step-000002" / "files.json").exists()
+
+
+def test_half_of_an_older_checkpoint_costs_only_that(tmp_path: Path) -> None:
+    """As a kill leaves it in the middle of the Trainer's own removal; the snapshots are those of the newest."""
+    for name in ("checkpoint-2", "checkpoint-4", "canary/step-000004"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "weights").write_text(name)
+        write_checkpoint_manifest(tmp_path / name)
+    (tmp_path / "checkpoint-2" / "weights").unlink()
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["canary", "checkpoint-4"]
+    flip(tmp_path / "checkpoint-4" / "weights")
+    assert last_complete_checkpoint(tmp_path) is None
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,11 @@ def export_adapter_command(
     ] = "published",
 ) -> None:
     """Write a LoRA adapter under other tools' module names."""
+    from undersong.models.adapter_check import check_adapter_weights
     from undersong.models.adapter_export import check_export, export_adapter
 
     check_export(adapter, out, naming)  # before the model is loaded
+    check_adapter_weights(adapter)
     from undersong.models.load import load_model
 
     target_modules = export_adapter(load_model(model, loading), adapter, out, naming)

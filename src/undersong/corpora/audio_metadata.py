@@ -11,6 +11,7 @@ import numpy as np
 
 from undersong.corpora.audio_fingerprint import BANDS, TIME_SPANS, fingerprint_clip
 from undersong.corpora.decode import THREADS, UnreadableAudioError, inaudible_reason, load_clip, pcm_hash, threaded_map
+from undersong.store import read_parquet, write_parquet
 from undersong.types import Quarantined, Sample
 
 if TYPE_CHECKING:
@@ -134,19 +135,16 @@ def audio_metadata_from_table(table: pa.Table) -> list[AudioMetadata]:
 def write_fingerprints(table: pa.Table, folder: Path) -> None:
     """Write `prints.parquet`: id, print and sounding of the items that have a fingerprint."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     with_fingerprint = table.filter(pc.is_valid(table.column("print"))).select(["id", "print", "sounding"])
-    pq.write_table(with_fingerprint, folder / FINGERPRINTS_FILE, compression="zstd")
+    write_parquet(with_fingerprint, folder / FINGERPRINTS_FILE, compression="zstd")
 
 
 def read_fingerprints(folder: Path) -> Fingerprints:
     """Map each id to its fingerprint (vector (512,) float32, seconds). Empty if the corpus was never decoded."""
-    import pyarrow.parquet as pq
-
     if not (folder / FINGERPRINTS_FILE).is_file():
         return {}
-    table = pq.read_table(folder / FINGERPRINTS_FILE)
+    table = read_parquet(folder / FINGERPRINTS_FILE)
     flat = table.column("print").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     vectors = flat.reshape(-1, FINGERPRINT_SIZE).astype(np.float32)
     ids, seconds = table.column("id").to_pylist(), table.column("sounding").to_pylist()

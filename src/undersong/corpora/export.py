@@ -16,7 +16,7 @@ from undersong.corpora.chat_formats import METADATA_COLUMN, PLACEHOLDER
 from undersong.corpora.hf_hub import store_audio
 from undersong.corpora.manifest import write_manifest
 from undersong.corpora.rows import FIELDS, row_from_sample
-from undersong.store import atomic_replacement, write_atomic
+from undersong.store import atomic_replacement, parquet_writer, write_atomic
 from undersong.types import Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -211,7 +211,6 @@ def _schema(labels: list[str], has_audio: bool) -> pa.Schema:
 def _shards(samples: Sequence[Sample], schema: pa.Schema, data: Path) -> Iterator[Path]:
     """Write files `0`, `1`, … of about SHARD_BYTES of audio each; yield each when it is complete."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     groups = _groups(samples)
     group = next(groups, None)
@@ -219,7 +218,7 @@ def _shards(samples: Sequence[Sample], schema: pa.Schema, data: Path) -> Iterato
         if group is None:
             return
         audio_bytes, file = 0, data / str(number)
-        with pq.ParquetWriter(file, schema, compression="zstd", write_page_index=True) as writer:
+        with parquet_writer(file, schema, compression="zstd", write_page_index=True) as writer:
             while group is not None and (audio_bytes == 0 or audio_bytes + group[1] <= SHARD_BYTES):
                 writer.write_table(pa.Table.from_pylist(group[0], schema))
                 audio_bytes += max(group[1], 1)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from undersong.corpora.chat_formats import CHAT_PARSERS
 from undersong.corpora.rows import FIELDS, map_columns, parse_text_values, row_from_sample, sample_from_row
 from undersong.corpora.tables import LocatedRow, json_rows, missing_manifest, parquet_rows
-from undersong.store import write_atomic
+from undersong.store import read_parquet, write_atomic, write_parquet
 from undersong.suggestions import suggest
 from undersong.types import Quarantined, Sample, UndersongError
 
@@ -105,10 +105,9 @@ def write_corpus(samples: Sequence[Sample], quarantined: Sequence[Quarantined], 
 def audio_files(folder: str | Path) -> list[str]:
     """Audio paths of a corpus artifact, without reading its items."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     file = Path(folder) / CORPUS
-    column = pq.read_table(file, columns=["audio"]).column("audio")
+    column = read_parquet(file, columns=["audio"]).column("audio")
     if pa.types.is_struct(column.type):
         column = pa.chunked_array([chunk.field("path") for chunk in column.chunks], pa.string())
     paths = column.drop_null().to_pylist() if pa.types.is_string(column.type) else []
@@ -179,10 +178,9 @@ def _audio_struct(audio: str | bytes | None) -> dict[str, Any] | None:
 
 def _parquet_bytes(table: pa.Table) -> bytes:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    write_parquet(table, sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
 
 

@@ -64,6 +64,10 @@ def _parse_text(value: Any, name: str, location: str) -> str | None:
         raise UndersongError(f"{location}: {name} is {_shorten_repr(value)}; write a string.")
     if value is not None and LONE_SURROGATES.search(value):
         raise UndersongError(f"{location}: {name} holds half a character (a lone surrogate); write valid Unicode.")
+    if value is not None and "\0" in value and name != "audio":  # no path with one is found
+        raise UndersongError(
+            f"{location}: {name} holds a NUL character, as text in a damaged file does; write the file again."
+        )
     return value
 
 

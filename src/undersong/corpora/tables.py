@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
-from undersong.store import repair_hint
+from undersong.store import parquet_file, repair_hint
 from undersong.types import UndersongError
 
 # Longest first: the mark of UTF-32-LE begins with that of UTF-16-LE.
@@ -123,10 +123,9 @@ def csv_rows(file: Path, delimiter: str | None = None) -> Iterator[LocatedRow]:
 def parquet_rows(file: Path, required_column: str | None = None) -> Iterator[LocatedRow]:
     """Rows of one Parquet file, read in batches. `required_column` must exist."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file) as table:
+        with parquet_file(file) as table:
             names = table.schema_arrow.names
             if "embedding" in names:
                 raise UndersongError(f"{file} holds embeddings, not a manifest; name it where embeddings are taken.")

@@ -16,7 +16,7 @@ from typing import Any
 
 from undersong.corpora.tables import DELIMITERS, strict_json, text_lines
 from undersong.corpora.training_file import DATASET_INFO, TrainingFile
-from undersong.store import atomic_replacement, write_atomic
+from undersong.store import atomic_replacement, parquet_file, parquet_writer, write_atomic
 from undersong.types import UndersongError
 
 WRITABLE_FORMATS = ("jsonl", "json", "csv", "parquet", "folder")
@@ -133,11 +133,10 @@ def _kept_records(file: Path, dropped: frozenset[int]) -> Iterator[str]:
 
 def _write_parquet(file: Path, dropped: frozenset[int], out: Path) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as table, atomic_replacement(out) as temporary:
+    with parquet_file(file) as table, atomic_replacement(out) as temporary:
         compression = table.metadata.row_group(0).column(0).compression if table.metadata.num_row_groups else "snappy"
-        with pq.ParquetWriter(temporary, table.schema_arrow, compression=compression.lower()) as writer:
+        with parquet_writer(temporary, table.schema_arrow, compression=compression.lower()) as writer:
             start = 0
             for batch in table.iter_batches():
                 mask = pa.array([number not in dropped for number in range(start, start + batch.num_rows)])

@@ -21,6 +21,7 @@ from undersong.encoders.checkpoint import (
 from undersong.encoders.clip_encoder import clip_seconds, decode_clips, length_sorted_blocks
 from undersong.encoders.embeddings import QUARANTINE_FILE, quarantine_table, read_quarantine
 from undersong.models.out_of_memory import halve_on_oom
+from undersong.store import read_parquet, write_parquet
 from undersong.types import Clip, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -96,21 +97,19 @@ def transcripts_from_table(table: pa.Table) -> Transcripts:
 def write_transcripts(transcripts: Transcripts, folder: Path) -> None:
     """Write `transcripts.parquet` (id, text, seconds, model) and `quarantine.parquet` (id, reason)."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
     columns = {name: [getattr(row, name) for row in transcripts.rows] for name in TRANSCRIPT_COLUMNS}
-    pq.write_table(pa.table(columns, schema=pa.schema(_schema())), folder / TRANSCRIPTS_FILE)
-    pq.write_table(quarantine_table(transcripts.quarantined), folder / QUARANTINE_FILE)
+    write_parquet(pa.table(columns, schema=pa.schema(_schema())), folder / TRANSCRIPTS_FILE)
+    write_parquet(quarantine_table(transcripts.quarantined), folder / QUARANTINE_FILE)
 
 
 def read_transcripts(folder: Path) -> Transcripts:
     """Read the files of `write_transcripts`. Raises UndersongError if the file or a column is missing."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(folder / TRANSCRIPTS_FILE)
+        table = read_parquet(folder / TRANSCRIPTS_FILE)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UndersongError(f"No transcripts can be read in {folder} ({error}); transcribe again.") from None
     if missing := [name for name in TRANSCRIPT_COLUMNS if name not in table.column_names]:

@@ -22,7 +22,7 @@ from undersong.encoders.sparse_vectors import (
     with_width,
 )
 from undersong.escaping import describe_error
-from undersong.store import check_regular_file, hash_file, repair_hint
+from undersong.store import check_regular_file, hash_file, parquet_file, read_parquet, repair_hint, write_parquet
 from undersong.types import Embeddings, Quarantined, UndersongError, Vectors
 
 if TYPE_CHECKING:
@@ -40,14 +40,12 @@ def write_embeddings(embeddings: Embeddings, folder: Path) -> None:
 
     The column embedding is a fixed-size list of float32, or for sparse vectors a struct of indices and values.
     """
-    import pyarrow.parquet as pq
-
     folder.mkdir(parents=True, exist_ok=True)
     for shard, start in enumerate(range(0, max(1, len(embeddings.ids)), ROWS_PER_FILE)):
         rows = slice(start, start + ROWS_PER_FILE)
         table = embeddings_table(embeddings.ids[rows], embeddings.vectors[rows], embeddings.frames[rows])
-        pq.write_table(table, folder / f"embeddings-{shard:05d}.parquet")
-    pq.write_table(quarantine_table(embeddings.quarantined), folder / QUARANTINE_FILE)
+        write_parquet(table, folder / f"embeddings-{shard:05d}.parquet")
+    write_parquet(quarantine_table(embeddings.quarantined), folder / QUARANTINE_FILE)
 
 
 def embeddings_table(ids: Sequence[str], vectors: Vectors, frames: np.ndarray) -> pa.Table:
@@ -192,10 +190,9 @@ def stream_embeddings(file: Path, rows: int) -> Iterator[Embeddings]:
     The caller has to check repeated ids, different widths, and the quarantine of the folder.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     # Through a buffer: else all vectors of a row group are read before the first batch.
-    with _arrow_errors(file), pq.ParquetFile(file, buffer_size=2**20) as parquet:
+    with _arrow_errors(file), parquet_file(file, buffer_size=2**20) as parquet:
         for batch in parquet.iter_batches(rows):
             ids, vectors, frames, missing = _rows(file, pa.Table.from_batches([batch]))
             quarantined = [Quarantined(id, "no embedding") for id in missing]
@@ -265,10 +262,8 @@ def check_unique(ids: list[str], source: str | Path) -> None:
 
 def _read_file(file: Path) -> tuple[list[str], Vectors, np.ndarray, list[str]]:
     """Content of one file: ids, vectors (n, d) float32, frames (n,), ids without a vector."""
-    import pyarrow.parquet as pq
-
     with _arrow_errors(file):
-        return _rows(file, pq.read_table(file))
+        return _rows(file, read_parquet(file))
 
 
 @contextmanager
@@ -329,10 +324,9 @@ def table_vectors(file: Path, table: pa.Table) -> Vectors:
 
 
 def _read_quarantine_file(file: Path) -> list[Quarantined]:
-    import pyarrow.parquet as pq
 
     if not file.is_file():
         return []
     with _arrow_errors(file):
-        table = pq.read_table(file, columns=["id", "reason"])
+        table = read_parquet(file, columns=["id", "reason"])
     return [Quarantined(id, reason) for id, reason in zip(*(column.to_pylist() for column in table.columns))]

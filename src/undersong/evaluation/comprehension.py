@@ -15,6 +15,7 @@ from undersong.evaluation.utility.wer import (
     sum_word_errors,
     wer_judge,
 )
+from undersong.store import read_parquet, write_parquet
 from undersong.study import ComprehensionSettings
 from undersong.types import Encoder, Prompt, Reply, UndersongError, Verdict
 
@@ -124,7 +125,6 @@ def comprehension_row(record: PromptComprehension) -> dict[str, object]:
 def write_comprehension(records: Sequence[PromptComprehension], path: Path) -> None:
     """Write a Parquet table with one row per prompt (`comprehension_row`); unknown values are null."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kinds = (
         dict.fromkeys((*KEY_COLUMNS, "repetition"), "string")
@@ -132,14 +132,12 @@ def write_comprehension(records: Sequence[PromptComprehension], path: Path) -> N
         | RELEVANCE_COLUMNS
     )
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in kinds.items()])
-    pq.write_table(pa.Table.from_pylist([comprehension_row(record) for record in records], schema=schema), path)
+    write_parquet(pa.Table.from_pylist([comprehension_row(record) for record in records], schema=schema), path)
 
 
 def read_comprehension(path: Path) -> list[PromptComprehension]:
     """Read a table that `write_comprehension` wrote."""
-    import pyarrow.parquet as pq
-
-    return [_comprehension_of_row(row) for row in pq.read_table(path).to_pylist()]
+    return [_comprehension_of_row(row) for row in read_parquet(path).to_pylist()]
 
 
 def _comprehension_of_row(row: dict[str, object]) -> PromptComprehension:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from undersong.evaluation.table_rows import EvaluationRow, bool_field, number_field, read_rows, text_field
+from undersong.store import read_parquet, write_parquet
 from undersong.types import FINISH_REASONS, Prompt, Reply, Sample, UndersongError
 
 COLUMNS = ("prompt_id", "set", "modality", "system", "reply", "tokens", "finish", "error", "refusal_margin")
@@ -25,7 +26,6 @@ def write_replies(replies: Sequence[Reply], path: Path, prompts: Sequence[Prompt
         UndersongError: Prompts are given, and a prompt has no reply or a reply no prompt.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kinds = [pa.string()] * 5 + [pa.int64(), pa.string(), pa.string(), pa.float64()]
     fields, rows = list(zip(COLUMNS, kinds)), [asdict(reply) for reply in replies]
@@ -37,7 +37,7 @@ def write_replies(replies: Sequence[Reply], path: Path, prompts: Sequence[Prompt
     descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), 0o600)  # also if the file existed with another mode
-        pq.write_table(table, file)
+        write_parquet(table, file)
 
 
 def read_replies(path: Path) -> list[Reply]:
@@ -45,7 +45,7 @@ def read_replies(path: Path) -> list[Reply]:
     import pyarrow.parquet as pq
 
     names = pq.read_schema(path).names  # tables of earlier versions have no margin
-    return [Reply(**row) for row in pq.read_table(path, columns=[c for c in COLUMNS if c in names]).to_pylist()]
+    return [Reply(**row) for row in read_parquet(path, columns=[c for c in COLUMNS if c in names]).to_pylist()]
 
 
 def join_prompts(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[tuple[Prompt, Reply]]:
@@ -65,9 +65,7 @@ def join_prompts(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[tu
 
 def read_finishes(path: Path) -> list[str]:
     """Read how each reply ended, without the replies."""
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, columns=["finish"]).column("finish").to_pylist()
+    return read_parquet(path, columns=["finish"]).column("finish").to_pylist()
 
 
 def read_reply_table(

@@ -11,10 +11,12 @@ from typing import Any
 
 from undersong.escaping import describe_error
 from undersong.extras import install_hint
+from undersong.store import check_recorded_file, parquet_file
 from undersong.types import UndersongError
 
 EvaluationRow = Mapping[str, object]
 MAX_NUMBER = 1e9  # no score or margin is larger, and sums of larger ones overflow
+MODEL_TEXTS = ("reply", "error")  # a model or a server may write any character
 TABLE_NAMES = {"verdict": "verdicts.parquet", "reply": "replies.parquet"}
 
 
@@ -24,7 +26,7 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[str, EvaluationRow]]:
     `kind` is verdict or reply.
 
     Raises:
-        UndersongError: There is no such file, or it has another format.
+        UndersongError: There is no such file, it has another format, or it is not what its folder's provenance records.
     """
     if path.is_dir():
         raise UndersongError(f"{path} is a folder; give the {kind} file in it, such as {path / TABLE_NAMES[kind]}.")
@@ -37,6 +39,7 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[str, EvaluationRow]]:
         raise UndersongError(
             f"{path} is not a .parquet, .jsonl or .eval file; give the {kind} table in one of these formats."
         )
+    check_recorded_file(path)
     return readers[path.suffix](path)
 
 
@@ -57,6 +60,10 @@ def text_field(row: EvaluationRow, name: str, default: str, location: str) -> st
         return default
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UndersongError(f"{location} has a {type(value).__name__} as {name}; give a string.")
+    if "\0" in str(value) and name not in MODEL_TEXTS:
+        raise UndersongError(
+            f"{location} has a NUL character in {name}, as text in a damaged file has; write the file again."
+        )
     return str(value)
 
 
@@ -94,10 +101,9 @@ def bool_field(row: EvaluationRow, name: str, location: str) -> bool | None:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, EvaluationRow]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as table:  # `read_table` imports pandas, which takes half of the time of `gate`
+        with parquet_file(path) as table:  # `read_table` imports pandas, which takes half of the time of `gate`
             rows = table.read().to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UndersongError(f"{path} cannot be read as Parquet ({describe_error(error)}); write it again.") from error

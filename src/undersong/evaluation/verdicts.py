@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from undersong.evaluation.table_rows import bool_field, number_field, read_rows, text_field
-from undersong.store import atomic_replacement
+from undersong.store import atomic_replacement, write_parquet
 from undersong.types import FINISH_REASONS, VERDICTS, Reply, UndersongError, Verdict
 
 VERDICT_FILE = "verdicts.parquet"
@@ -64,7 +64,6 @@ def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:
         UndersongError: There are no verdicts, one is invalid, or a key is repeated.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if not verdicts:
         raise UndersongError(f"There are no verdicts to write to {path}; judge some replies first.")
@@ -79,7 +78,7 @@ def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:
     )
     schema = pa.schema([(name, column_types.get(name, pa.string())) for name in columns])
     with atomic_replacement(path) as partial:
-        pq.write_table(pa.Table.from_pylist([asdict(verdict) for verdict in verdicts], schema=schema), partial)
+        write_parquet(pa.Table.from_pylist([asdict(verdict) for verdict in verdicts], schema=schema), partial)
 
 
 def with_finishes(verdicts: Sequence[Verdict], replies: Sequence[Reply]) -> list[Verdict]:

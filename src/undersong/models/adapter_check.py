@@ -1,16 +1,26 @@
-"""Check of an adapter against a model by their configs alone, before any weight is read."""
+"""Checks of a user's adapter before a model is loaded: against the model by their configs, and whether its weights are
+whole and change anything.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from undersong.models.adapter_files import check_adapter_base, read_lora_config
-from undersong.models.decoder_weights import check_decoder_base, is_decoder_folder
+from undersong.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_base, read_lora_config
+from undersong.models.decoder_weights import DECODER_WEIGHTS, check_decoder_base, is_decoder_folder
 from undersong.models.families import network_class
 from undersong.models.memory import meta_network
 from undersong.models.refs import model_hash, resolve_model
+from undersong.models.weights import read_tensors
+from undersong.store import check_recorded_file
 from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    import torch
+
+LORA_FACTOR = re.compile(r"(?P<path>.+)\.lora_(?:embedding_)?(?P<side>[AB])\b")
 
 
 def check_adapter_config(model: str, folder: Path, allow_outside_decoder: bool) -> None:
@@ -58,3 +68,56 @@ def _targeted_paths(network: Any, config: Any) -> list[str]:
         for path, module in network.named_modules()
         if isinstance(module, torch.nn.Linear) and check_target_module_exists(config, path)
     ]
+
+
+def check_adapter_weights(folder: Path) -> None:
+    """Check that the weights of a user's adapter are what was written, where undersong recorded that, or else that they
+    are finite and change the model. Damage that leaves other numbers behind cannot be seen in a file without a record.
+
+    Args:
+        folder: PEFT folder, or a decoder that was tuned whole.
+
+    Raises:
+        UndersongError: A file is not what undersong wrote, cannot be read, or holds values as no training leaves them.
+    """
+    if is_decoder_folder(folder):
+        if not check_recorded_file(folder / DECODER_WEIGHTS) and _is_all_zero(folder / DECODER_WEIGHTS):
+            raise UndersongError(
+                f"All weights of the decoder in {folder} are zero, as in a damaged file; copy it again, or train it "
+                "again."
+            )
+        return
+    check_recorded_file(folder / ADAPTER_CONFIG)
+    if not check_recorded_file(folder / ADAPTER_WEIGHTS):  # what was recorded may well be an adapter of step 0
+        _check_updates(folder)
+
+
+def _check_updates(folder: Path) -> None:
+    """Check the product B A of each module, which is what LoRA adds to a weight."""
+    factors: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in read_tensors(folder / ADAPTER_WEIGHTS).items():
+        if match := LORA_FACTOR.match(name):
+            factors.setdefault(match["path"], {})[match["side"]] = tensor
+    is_set = {path: {side: bool(tensor.any()) for side, tensor in pair.items()} for path, pair in factors.items()}
+    if is_set and not any(all(sides.values()) for sides in is_set.values()):
+        raise UndersongError(
+            f"Adapter {folder} changes nothing: the updates of its modules ({len(is_set)}) are all zero, as in a "
+            "damaged file or before the first step of a training; copy it again, or give a trained one."
+        )
+    # PEFT leaves both zero in a mixture of adapters, but no training moves B while A is zero.
+    if damaged := [path for path, sides in is_set.items() if sides.get("B") and not sides.get("A", True)]:
+        raise UndersongError(
+            f"Adapter {folder} is damaged: lora_A of {damaged[0]} is all zeros and its lora_B is not "
+            f"({len(damaged)} such modules); copy it again, or train it again."
+        )
+
+
+def _is_all_zero(file: Path) -> bool:
+    """Whether every tensor is zero, without reading on after the first that is not."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return not any(bool(tensors.get_tensor(name).any()) for name in tensors.keys())  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError):
+        return False  # `load_decoder` says what is wrong with it

@@ -5,9 +5,9 @@ Uses the stages of `audit`, so that a later run of the whole study finds them do
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from undersong.stages.black_box_models import is_black_box, trainable_models
 from undersong.stages.context import RunContext
 from undersong.stages.engine import Engine, ray_workers
 from undersong.stages.selection import arm_rules, load_selection
-from undersong.store import Store
+from undersong.store import Store, remove_path
 from undersong.study import Study
 from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
@@ -150,4 +150,5 @@ def run_arms_on_ray(
                 say(f"{jobs[number].name} is done ({done} of {len(jobs)} arms)")
     finally:
         for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # it only counts attempts
+                remove_path(folder)

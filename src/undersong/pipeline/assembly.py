@@ -36,7 +36,7 @@ from undersong.results.screening import (
     target_replies,
 )
 from undersong.results.variance import run_noise_records, variance_records
-from undersong.store import Artifact
+from undersong.store import Artifact, read_parquet
 from undersong.study import ComprehensionSettings
 from undersong.study.judge_names import judge_criterion
 from undersong.types import Prompt, Reply, Sample, Verdict
@@ -221,14 +221,12 @@ def _read_log_line(run: RunRecord) -> dict[str, Any]:
 
 def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
     """Mean distance of the training samples on the arm's axis to its harm set, by the score of the ranking."""
-    import pyarrow.parquet as pq
-
     from undersong.proximity import ranking_scores
 
     if run.arm.selection is None or run.arm.axis is None:
         return None
     artifact = model.proximities[run.arm.axis, run.arm.harm_set]
-    table = pq.read_table(artifact.path / "proximity.parquet")
+    table = read_parquet(artifact.path / "proximity.parquet")
     by_id = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
     return sum(by_id[i] for i in run.arm.selection.ids) / run.arm.selection.k
 

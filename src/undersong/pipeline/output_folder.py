@@ -6,9 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,11 @@ from undersong.store import (
     Store,
     atomic_replacement,
     canonical_json,
+    file_records,
+    remove_path,
     report_disk_errors,
     sweep_leftovers,
+    sweep_removed,
     temporary_lock,
     write_atomic,
 )
@@ -144,14 +146,15 @@ def locked_output_folder(out: Path) -> Iterator[Path]:
                 raise UndersongError(
                     f"{out} is on a file system without locks ({error.strerror}); name a folder on another with --out."
                 ) from error
+        unfinished_work = rf"{re.escape(place.name)}(\.[0-9a-f]{{8}}\.partial|\.[0-9a-f]{{12}}\.(state|kept))"
         sweep_leftovers(place)
+        with report_disk_errors(place.parent):
+            sweep_removed(place.parent, unfinished_work)
         yield out
-        for path in place.parent.iterdir():
-            if path.name.startswith(f"{place.name}.") and re.fullmatch(UNFINISHED_WORK, path.name[len(place.name) :]):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-UNFINISHED_WORK = r"\.[0-9a-f]{8}\.partial|\.[0-9a-f]{12}\.(state|kept)"
+        for path in list(place.parent.iterdir()):
+            if re.fullmatch(unfinished_work, path.name):
+                with suppress(OSError):  # the command has succeeded
+                    remove_path(path)
 
 
 @contextmanager
@@ -332,7 +335,8 @@ def partial_store(out: Path, key: Any, kept: Sequence[str], work: str) -> Iterat
             finished = True
         finally:
             if finished or not holds_work():
-                shutil.rmtree(root, ignore_errors=True)
+                with suppress(OSError):  # the result of the command is what counts
+                    remove_path(root)
                 for folder in created if not finished else ():
                     if folder.is_dir() and not any(folder.iterdir()):
                         folder.rmdir()
@@ -350,15 +354,16 @@ def atomic_folder(out: Path, stage: str) -> Iterator[Path]:
 def write_provenance(
     folder: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], notes: Mapping[str, Any]
 ) -> None:
-    """Write how a folder was made, in the format of the store's provenance.
+    """Write how a folder was made and the hashes of its files, in the format of the store's provenance.
 
     Args:
-        folder: The folder.
+        folder: The folder, which holds all its other files.
         stage: Name of the verb.
         config: Config of the output.
         inputs: Hashes of its inputs.
         notes: Further facts.
     """
     provenance = {"stage": stage, "config": dict(config), "inputs": dict(inputs), "notes": dict(notes)}
+    provenance |= {"files": file_records(folder)}  # readers of the folder check them
     provenance |= environment_facts(MODEL_PACKAGES)
     write_atomic(folder / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True).encode() + b"\n")

@@ -3,10 +3,12 @@ report.md."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,10 @@ from undersong.results.comprehension import comprehension_shares
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.results.schema import DefendedRun, ModelFacts, Provenance, Results, RunResult, result_hash
 from undersong.stages.context import RunContext
-from undersong.store import Artifact, Store, write_atomic
+from undersong.store import Artifact, Store, write_atomic, write_parquet
 from undersong.study import Study
+
+VERDICTS_TABLE, RATES_TABLE = "verdicts.parquet", "results.parquet"
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ def run_audit(
         notes = [sequential_note(sequential), *results.notes]
         results = results.model_copy(update={"sequential": sequential, "notes": notes})
     digest = result_hash(results)
+    rate_rows = rate_table_rows(results, record.study.evaluation.comprehension is not None)
+    tables = {VERDICTS_TABLE: _parquet_bytes(rows), RATES_TABLE: _parquet_bytes(rate_rows)}
     provenance = Provenance(
         result_hash=digest,
         undersong=__version__,
@@ -105,6 +111,7 @@ def run_audit(
         cpu_seconds_by_stage=_cpu_seconds_by_stage(record),
         cpu_seconds_by_defense=defense_cpu_seconds(record) if study.defenses else {},
         cpu_seconds_this_run=round(_cpu_seconds() - cpu_at_start, 2),
+        files={name: hashlib.sha256(data).hexdigest() for name, data in tables.items()},
         created=time_stamp(started_at),
         registration=None if registered is None else check_registration(registered, study, loading, results),
         **_recorded_environment(record),
@@ -113,7 +120,7 @@ def run_audit(
     content = results.model_copy(update={"provenance": provenance}).content
     with locked_study_folder(out):
         check_study_folder(out, study.study, root)  # checked again, because another run may have written there
-        _write_outputs(record, results, content, rows, out, show_replies)
+        _write_outputs(record, results, content, tables, out, show_replies)
         clear_unfinished(out)
     return RunOutput(out, digest, _cpu_seconds() - cpu_at_start, content)
 
@@ -226,30 +233,27 @@ def _write_outputs(
     record: AuditRecord,
     results: Results,
     content: dict[str, Any],
-    rows: list[dict[str, Any]],
+    tables: Mapping[str, bytes],
     out: Path,
     show_replies: bool,
 ) -> None:
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from undersong.report import write_markdown, write_report
-
-    def to_parquet(table_rows: list[dict[str, Any]]) -> bytes:
-        sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(table_rows), sink, compression="zstd")
-        return sink.getvalue()
 
     # Unsorted, because a report's rows follow the order of the results. Written first, to mark the folder's study.
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(out / RESULTS_FILE, text.encode() + b"\n", 0o600 if show_replies else 0o644)
-    write_atomic(out / "verdicts.parquet", to_parquet(rows))
-    rate_rows = rate_table_rows(results, record.study.evaluation.comprehension is not None)
-    write_atomic(out / "results.parquet", to_parquet(rate_rows))
+    for name, data in tables.items():
+        write_atomic(out / name, data)
     write_report(content, out / "report.html", collect_report_audio(record, results), show_replies)
     write_markdown(content, out / "report.md")
+
+
+def _parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
+    import pyarrow as pa
+
+    sink = io.BytesIO()
+    write_parquet(pa.Table.from_pylist(rows), sink, compression="zstd")
+    return sink.getvalue()
 
 
 def rate_table_rows(results: Results, comprehension: bool) -> list[dict[str, Any]]:

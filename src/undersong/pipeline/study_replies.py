@@ -71,13 +71,15 @@ def read_study_replies(
     """
     from undersong.evaluation.table_rows import read_rows
     from undersong.evaluation.verdicts import verdict_of_row
-    from undersong.results.files import read_results_file
+    from undersong.results.files import check_table_beside, read_results_file
     from undersong.results.schema import parse_results
 
-    results = parse_results(read_results_file(path))
+    results, verdict_file = parse_results(read_results_file(path)), path.with_name("verdicts.parquet")
     folder = find_study_store(path, results, store)
     steps: dict[RunKey, dict[tuple[int, str], list[Verdict]]] = {}
-    for location, row in read_rows(path.with_name("verdicts.parquet"), "verdict"):
+    if verdict_file.is_file():
+        check_table_beside(path, results, verdict_file)
+    for location, row in read_rows(verdict_file, "verdict"):
         verdict = verdict_of_row(row, location)
         is_defended = (
             row.get("run_defense") or row.get("run_retuned") or verdict.system != results.study.undefended_system

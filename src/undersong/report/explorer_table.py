@@ -12,7 +12,7 @@ from pathlib import Path
 from undersong.proximity.neighbors import nearest_neighbors
 from undersong.proximity.plane import project_to_plane
 from undersong.report.data_view import DataView, ViewItem
-from undersong.store import atomic_replacement, report_disk_errors
+from undersong.store import atomic_replacement, report_disk_errors, write_parquet
 from undersong.types import UndersongError
 
 NEIGHBORS = 10  # of each item
@@ -26,7 +26,6 @@ def write_explorer_table(view: DataView, path: str | Path) -> None:
         UndersongError: Nothing is ranked, or the file cannot be written.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if view.vectors is None:
         raise UndersongError(f"{view.data} is not ranked, so there is nothing to explore; leave --explore out.")
@@ -58,7 +57,7 @@ def write_explorer_table(view: DataView, path: str | Path) -> None:
         columns["audio"] = pa.array(list(map(_audio_bytes, items)), pa.binary())
     table = pa.table(columns).replace_schema_metadata({FILE_KEY: b"1"})
     with report_disk_errors(Path(path).parent), atomic_replacement(Path(path)) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=1000)
+        write_parquet(table, temporary, compression="zstd", row_group_size=1000)
 
 
 def is_explorer_table(path: Path) -> bool:

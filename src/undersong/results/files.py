@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from undersong.escaping import describe_error
-from undersong.store import check_regular_file
+from undersong.store import check_regular_file, hash_file
 from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from undersong.results.schema import Results
 
 MAX_INTEGER = 2**63  # counts are smaller, and arithmetic on larger ones overflows
 
@@ -38,6 +41,25 @@ def read_results_file(path: Path, advice: str = RESULTS_ADVICE) -> dict[str, Any
     if not isinstance(content, dict):
         raise UndersongError(f"{path} holds no JSON object; {advice}.")
     return content
+
+
+def check_table_beside(path: Path, results: Results, table: Path) -> None:
+    """Check that a table has the bytes that were written with the results beside it; earlier versions recorded no hash.
+
+    Args:
+        path: The results.json.
+        results: Its content.
+        table: The table, such as verdicts.parquet.
+
+    Raises:
+        UndersongError: The table is another.
+    """
+    digest = None if results.provenance is None else results.provenance.files.get(table.name)
+    if digest is not None and hash_file(table) != digest:
+        raise UndersongError(
+            f"{table} is not what undersong wrote with {path.name} (its SHA-256 differs); take both files from one run "
+            "of the study, or run it again."
+        )
 
 
 def _bounded_integer(digits: str) -> int:

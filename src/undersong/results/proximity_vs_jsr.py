@@ -23,6 +23,7 @@ from undersong.results.schema_screening import (
 )
 from undersong.results.screening import load_proximity_tables
 from undersong.statistics import MIN_RANK_POINTS, RegressionResult, correlate_with_outcome
+from undersong.store import read_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,10 +137,9 @@ def _selection_scores(record: AuditRecord, model: ModelRecord) -> dict[str, dict
 
 
 def _benign_tables(model: ModelRecord) -> dict[str, pa.Table]:
-    import pyarrow.parquet as pq
 
     return {
-        axis: pq.read_table(artifact.path / "proximity.parquet") for axis, artifact in model.benign_proximity.items()
+        axis: read_parquet(artifact.path / "proximity.parquet") for axis, artifact in model.benign_proximity.items()
     }
 
 

@@ -172,6 +172,7 @@ class Provenance(Record):
     cpu_seconds_by_stage: dict[str, float] = {}
     cpu_seconds_by_defense: dict[str, DefenseCpuSeconds] = {}
     cpu_seconds_this_run: float | None = None
+    files: dict[str, str] = {}  # SHA-256 of each table beside results.json
     created: str
     packages: dict[str, str | None] = {}
     python: str | None = None

@@ -32,6 +32,7 @@ from undersong.results.schema_screening import (
 )
 from undersong.stages.context import Corpus
 from undersong.stages.selection import arm_rules
+from undersong.store import read_parquet
 from undersong.types import Sample
 
 if TYPE_CHECKING:
@@ -67,12 +68,11 @@ def screening_records(record: AuditRecord, model: ModelRecord) -> list[AxisScree
 
 
 def _axis_screening(record: AuditRecord, model: ModelRecord, axis: str, harm_set: str) -> AxisScreening:
-    import pyarrow.parquet as pq
 
     from undersong.encoders.embeddings import read_embeddings
     from undersong.proximity import ranking_metadata, ranking_scores
 
-    table = pq.read_table(model.proximities[axis, harm_set].path / "proximity.parquet")
+    table = read_parquet(model.proximities[axis, harm_set].path / "proximity.parquet")
     pool_embeddings = read_embeddings(model.embeddings[axis][0].path)
     facts = ranking_metadata(table)
     values = ranking_scores(table).astype(np.float64)
@@ -109,9 +109,7 @@ def _quartiles(values: np.ndarray) -> Quartiles:
 
 def corpus_quarantine(corpus: Corpus) -> list[dict[str, str]]:
     """Return the items that a corpus left out, with reasons."""
-    import pyarrow.parquet as pq
-
-    return pq.read_table(corpus.artifact.path / "quarantine.parquet").to_pylist()
+    return read_parquet(corpus.artifact.path / "quarantine.parquet").to_pylist()
 
 
 def _samples_by_id(corpus: Corpus) -> dict[str, Sample]:
@@ -246,10 +244,8 @@ def _residual_imbalance(entry: Mapping[str, Any]) -> ResidualImbalanceRecord:
 
 def load_proximity_tables(model: ModelRecord, harm_set: str) -> dict[str, pa.Table]:
     """Axis -> its proximity table to one harm set."""
-    import pyarrow.parquet as pq
-
     return {
-        axis: pq.read_table(artifact.path / "proximity.parquet")
+        axis: read_parquet(artifact.path / "proximity.parquet")
         for (axis, target_set), artifact in model.proximities.items()
         if target_set == harm_set
     }

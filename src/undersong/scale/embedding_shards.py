@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from undersong.encoders.embeddings import QUARANTINE_FILE, check_unique, quarant
 from undersong.encoders.sparse_vectors import is_sparse, sparse_column, stack_rows, with_width
 from undersong.encoders.spec import parse_encoder
 from undersong.scale.row_shards import RowFunction, RowShards, ShardScheduler, fill_row_shards, parse_shard
-from undersong.store import atomic_replacement
+from undersong.store import atomic_replacement, remove_path, sweep_removed, write_parquet
 from undersong.types import Embeddings, Encoder, Quarantined, Sample, UndersongError, Vectors
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ def embed_shards(
             return EmbeddingResult(shards.folder, False, shards.shard_count, computed)
         facts = {"encoder": encoder, "key": key, "items": len(items)}
         _publish(shards, folder, left_out, facts)
-    shutil.rmtree(shards.folder, ignore_errors=True)
+    with suppress(OSError):  # the embeddings are there
+        sweep_removed(folder.parent, rf"{re.escape(folder.name)}\.[0-9a-f]{{12}}\.partial")
+        remove_path(shards.folder)
     return EmbeddingResult(folder, True, shards.shard_count, computed, _quarantined_count(folder))
 
 
@@ -215,7 +218,6 @@ def write_sharded_embeddings(shards: RowShards, folder: Path, left_out: Sequence
             encoder's own check saw one shard at a time; a few equal items in one are no fault, all in all are).
     """
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
     quarantined = list(left_out)
@@ -226,7 +228,7 @@ def write_sharded_embeddings(shards: RowShards, folder: Path, left_out: Sequence
         lost = table.filter(pc.invert(has_vector))
         quarantined += map(Quarantined, lost.column("id").to_pylist(), lost.column("reason").to_pylist())
         table = table.filter(has_vector).select(["id", "embedding", "frames"])
-        pq.write_table(table, folder / f"embeddings-{number:05d}.parquet")
+        write_parquet(table, folder / f"embeddings-{number:05d}.parquet")
         if not len(table):
             continue
         vectors = table_vectors(shards.folder, table)
@@ -243,7 +245,7 @@ def write_sharded_embeddings(shards: RowShards, folder: Path, left_out: Sequence
             f"The encoder gave the same vector to all {count} items, so no distance means anything; check its weights "
             f"and the audio files, then delete {shards.folder}."
         )
-    pq.write_table(quarantine_table(tuple(quarantined)), folder / QUARANTINE_FILE)
+    write_parquet(quarantine_table(tuple(quarantined)), folder / QUARANTINE_FILE)
 
 
 def samples_digest(samples: Sequence[Sample]) -> str:

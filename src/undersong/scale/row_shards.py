@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from undersong.encoders.batching import ProgressCallback, start_progress
-from undersong.store import write_atomic
+from undersong.store import read_parquet, write_atomic, write_parquet
 from undersong.types import Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ class RowShards:
     def write_shard(self, number: int, samples: Sequence[Sample], row_function: RowFunction) -> None:
         """Compute the rows of a shard's `samples` and write them to a file, completely or not at all."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         table = row_function(samples)
         if table.num_rows != len(samples):
@@ -65,7 +64,7 @@ class RowShards:
                 "every item must have one."
             )
         buffer = pa.BufferOutputStream()
-        pq.write_table(table, buffer)
+        write_parquet(table, buffer)
         data = buffer.getvalue().to_pybytes()
         write_atomic(self.folder / f"{self._stem(number)}.{_short_hash(data)}.parquet", data)
 
@@ -76,7 +75,6 @@ class RowShards:
             UndersongError: A shard is missing, or damaged; a damaged one is removed, and the next run makes it anew.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         for number in range(self.shard_count):
             if (file := self.shard_file(number)) is None:
@@ -85,7 +83,7 @@ class RowShards:
             if file.name.split(".")[1] != _short_hash(data):
                 file.unlink(missing_ok=True)
                 raise UndersongError(f"{file} is not what was written; run again, which makes it anew.")
-            yield pq.read_table(pa.BufferReader(data))
+            yield read_parquet(pa.BufferReader(data))
 
     def table(self) -> pa.Table:
         """All rows, in the items' order; raises as `tables` does."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from undersong.options import Option
+from undersong.store import remove_path, sweep_removed
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class Engine:
         return self.name == "local" and self.shard is None
 
 
-DEFAULT_ENGINE = Engine()
+DEFAULT_ENGINE: Engine = Engine()
 
 
 def check_engine(engine: Engine) -> None:
@@ -97,8 +99,10 @@ def shards_path(path: Path) -> Path:
 def remove_shards(artifact: Artifact) -> None:
     """Remove the shards of an artifact that is there (to a plan it may not be); another process may do the same."""
     folder = shards_path(artifact.location)
-    if artifact.location.exists() and folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
+    if artifact.location.exists():
+        with suppress(OSError):  # of a store that cannot be written
+            sweep_removed(folder.parent, re.escape(folder.name))
+            remove_path(folder)
 
 
 def fill_missing_shards(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import encodable_samples
-from undersong.store import Artifact, Draft
+from undersong.store import Artifact, Draft, read_parquet, write_parquet
 from undersong.store.store import Inputs
 from undersong.study import Study
 from undersong.types import UndersongError
@@ -47,7 +47,6 @@ def measure_proximity(
     """
 
     def make(draft: Draft) -> None:
-        import pyarrow.parquet as pq
 
         from undersong.encoders.embeddings import drop_embeddings, read_embeddings
         from undersong.proximity import proximity_table
@@ -55,7 +54,7 @@ def measure_proximity(
         unencoded, scratch = encodable_samples(corpus, features)[1], draft.path.parent
         vectors = drop_embeddings(read_embeddings(pool.path, scratch), unencoded, scratch)
         table = proximity_table(axis, harm_set, vectors, read_embeddings(harm.path), **settings)
-        pq.write_table(table, draft.path / "proximity.parquet")
+        write_parquet(table, draft.path / "proximity.parquet")
 
     config = {"axis": axis, "harm_set": harm_set, **settings}
     inputs: Inputs = {"pool": pool, "harm": harm} | ({} if features is None else {"features": features})
@@ -249,6 +248,5 @@ def _within_tables(proximities: ProximityArtifacts, rule: ArmRule) -> dict[str, 
 
 
 def _read_proximity(artifact: Artifact) -> pa.Table:
-    import pyarrow.parquet as pq
 
-    return pq.read_table(artifact.path / "proximity.parquet")
+    return read_parquet(artifact.path / "proximity.parquet")

@@ -32,10 +32,10 @@ from .atomic import (
     sweep_leftovers as sweep_leftovers,
 )
 from .atomic import (
-    write_atomic as write_atomic,
+    sweep_removed as sweep_removed,
 )
-from .draft import (
-    PROVENANCE as PROVENANCE,
+from .atomic import (
+    write_atomic as write_atomic,
 )
 from .draft import (
     Draft as Draft,
@@ -60,6 +60,30 @@ from .locks import (
 )
 from .locks import (
     temporary_lock as temporary_lock,
+)
+from .parquet import (
+    parquet_file as parquet_file,
+)
+from .parquet import (
+    parquet_writer as parquet_writer,
+)
+from .parquet import (
+    read_parquet as read_parquet,
+)
+from .parquet import (
+    write_parquet as write_parquet,
+)
+from .provenance import (
+    PROVENANCE as PROVENANCE,
+)
+from .provenance import (
+    check_recorded_file as check_recorded_file,
+)
+from .provenance import (
+    file_records as file_records,
+)
+from .provenance import (
+    record_files as record_files,
 )
 from .store import (
     DONE as DONE,

@@ -1,5 +1,5 @@
-"""Atomic, durable writes (write next to the target, fsync, rename), messages for disk errors, and failpoints by which
-tests kill a process.
+"""Atomic, durable writes (write next to the target, fsync, rename), removal that leaves no half of a folder, messages
+for disk errors, and failpoints by which tests kill a process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -43,6 +43,7 @@ def failpoint(name: str) -> None:
 
 OLD_SUFFIX = ".old"
 TEMPORARY_PREFIX = ".writing-"  # a prefix, because writers such as soundfile and numpy use a file's suffix
+REMOVED_SUFFIX = ".removed"  # of a hidden folder that is on its way out
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 NO_ACCESS_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
@@ -199,11 +200,37 @@ def report_disk_errors(root: Path) -> Iterator[None]:
 
 
 def remove_path(path: Path) -> None:
-    """Remove a file, a link (not its target) or a whole folder; a missing path is not an error."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    """Remove a file, a link (not its target) or a whole folder; a missing path is not an error.
+
+    A folder vanishes under its name at once, so that a kill leaves no half of it. `sweep_removed` removes the rest.
+    """
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    doomed = path
+    if not path.name.startswith(TEMPORARY_PREFIX) and not path.name.endswith(REMOVED_SUFFIX):
+        doomed = path.with_name(f".{path.name}.{secrets.token_hex(4)}{REMOVED_SUFFIX}")
+    with suppress(FileNotFoundError):  # another process removes it too
+        try:
+            path.rename(doomed)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            doomed = path
+        shutil.rmtree(doomed)
+
+
+def sweep_removed(parent: Path, name: str = ".*") -> None:
+    """Remove what kills left of folders that `remove_path` was removing.
+
+    Args:
+        parent: The folder that they were in; it may be missing.
+        name: Pattern of their names.
+    """
+    pattern = re.compile(rf"\.({name})(\.[0-9a-f]{{8}})?{re.escape(REMOVED_SUFFIX)}")
+    for path in list(parent.iterdir()) if parent.is_dir() else ():
+        if pattern.fullmatch(path.name):
+            remove_path(path)
 
 
 def fsync_path(path: Path, deep: bool = True) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from undersong.store.atomic import TEMPORARY_PREFIX, atomic_replacement, failpoint, fsync_path, remove_path, walk_folder
-from undersong.store.hashing import canonical_json, hash_file, to_jsonable
-
-PROVENANCE = "provenance.json"
+from undersong.store.hashing import canonical_json, to_jsonable
+from undersong.store.provenance import PROVENANCE, file_records
 
 
 class Draft:
@@ -105,14 +104,9 @@ class Draft:
         fsync_path(self.path)
         wall, cpu = (previous + now - then for previous, now, then in zip(self._seconds, _clock(), self._clock))
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        files = {
-            item.relative_to(self.path).as_posix(): [item.stat().st_size, hash_file(item)]
-            for item in walk_folder(self.path)
-            if item.is_file()
-        }
         provenance = {
             **facts,
-            "files": files,
+            "files": file_records(self.path),
             "notes": self._notes,
             "wall_seconds": wall,
             "cpu_seconds": cpu,

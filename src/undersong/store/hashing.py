@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.store.atomic import atomic_replacement, sweep_after_kill, walk_folder
+from undersong.store.parquet import parquet_file, write_parquet
 from undersong.types import UndersongError
 
 
@@ -122,10 +123,9 @@ def _stamp(path: str) -> Stamp:
 def _read_cache(cache_file: Path) -> dict[str, tuple[Stamp, str | None]]:
     """Read the cache; empty if it cannot be read, because it only saves work."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(cache_file).read()
+        table = parquet_file(cache_file).read()
         columns = [table.column(name).to_pylist() for name in COLUMNS]
     except (OSError, KeyError, pa.ArrowException):
         return {}
@@ -134,11 +134,10 @@ def _read_cache(cache_file: Path) -> dict[str, tuple[Stamp, str | None]]:
 
 def _write_cache(cache_file: Path, entries: dict[str, tuple[Stamp, str | None]]) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     stamps = list(zip(*(stamp for stamp, _ in entries.values())))
     columns = [list(entries), *stamps, [digest for _, digest in entries.values()]]
     types = (pa.string(), *(4 * (pa.int64(),)), pa.string())
     with atomic_replacement(cache_file) as temporary:
         table = pa.table([pa.array(column, kind) for column, kind in zip(columns, types)], names=list(COLUMNS))
-        pq.write_table(table, temporary, compression="zstd")
+        write_parquet(table, temporary, compression="zstd")

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from undersong.store.atomic import report_disk_errors, walk_folder
-from undersong.store.draft import PROVENANCE
+from undersong.store.atomic import remove_path, report_disk_errors, sweep_removed, walk_folder
+from undersong.store.provenance import PROVENANCE
 from undersong.store.store import IN_PROGRESS, Artifact, Store, artifact_state
 from undersong.types import UndersongError
 
 FOLDER_NAME = re.compile(r"([0-9a-f]{20})(\.partial|\.shards)?")
 STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-REMOVED_SUFFIX = ".removed"  # a folder that is on its way out; what a kill leaves of it goes with the next removal
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +126,7 @@ def check_nothing_grows(root: str | Path, folders: Iterable[StoredFolder]) -> No
 
 
 def remove_folders(root: str | Path, folders: Iterable[StoredFolder]) -> None:
-    """Remove folders of a store. Each vanishes under its name at once, so that a killed removal leaves no damaged one.
+    """Remove folders of a store, and what killed removals left.
 
     Args:
         root: The store.
@@ -139,9 +136,7 @@ def remove_folders(root: str | Path, folders: Iterable[StoredFolder]) -> None:
         UndersongError: The disk cannot be written.
     """
     with report_disk_errors(Path(root)):
-        for leftover in Path(root).glob(f"*/.*{REMOVED_SUFFIX}"):
-            shutil.rmtree(leftover)
+        for stage in Path(root).iterdir():
+            sweep_removed(stage)
         for folder in folders:
-            doomed = folder.path.with_name(f".{folder.path.name}{REMOVED_SUFFIX}")
-            os.rename(folder.path, doomed)
-            shutil.rmtree(doomed)
+            remove_path(folder.path)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from undersong import __version__
-from undersong.store.atomic import failpoint, remove_path, report_disk_errors
-from undersong.store.draft import PROVENANCE, Draft
+from undersong.store.atomic import failpoint, remove_path, report_disk_errors, sweep_removed
+from undersong.store.draft import Draft
 from undersong.store.hashing import canonical_json, hash_file, to_jsonable
 from undersong.store.locks import persistent_lock
+from undersong.store.provenance import PROVENANCE
 from undersong.types import UndersongError
 
 
@@ -210,6 +211,7 @@ class Store:
             failpoint("lock:taken")
             if existing := self.find(stage, version, config, inputs):  # made by the process we waited for
                 return existing
+            sweep_removed(artifact.location.parent, rf"{artifact.location.name}(\.\w+)?")
             draft = Draft(artifact.partial, journal)
             if self.before_make is not None:
                 self.before_make()

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from undersong.store import atomic_replacement
+from undersong.store import atomic_replacement, remove_path, sweep_removed
 from undersong.tuning.checkpoints import (
     CANARY_FOLDER,
     CHECKPOINT_MANIFEST,
@@ -167,9 +167,10 @@ def _snapshot_folder(args: Any, step: int) -> Path:
 
 
 def _remove_older_snapshots(snapshot: Path) -> None:
+    sweep_removed(snapshot.parent, r"step-\d+")
     for older in snapshot.parent.glob("step-*"):
         if older.name < snapshot.name:
-            shutil.rmtree(older)
+            remove_path(older)  # a half of one would cost the training: it counts as a damaged snapshot
 
 
 def _logged_measurement(line: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import load_decoder, save_decoder
 from undersong.models.lora import save_adapter
 from undersong.models.weights import first_non_finite
-from undersong.store import disk_error_context, hash_file, write_atomic
+from undersong.store import disk_error_context, hash_file, remove_path, sweep_removed, write_atomic
 from undersong.store.atomic import fsync_path
 from undersong.tuning.distributed import rank, wait_for_all
 from undersong.types import UndersongError
@@ -132,7 +131,7 @@ def checkpoint_dir(resume: Path | None) -> Iterator[Path]:
 
 def _remove(state_dir: Path) -> None:
     if rank() == 0:
-        shutil.rmtree(state_dir)
+        remove_path(state_dir)
 
 
 def last_complete_checkpoint(state_dir: Path) -> str | None:
@@ -150,14 +149,17 @@ def last_complete_checkpoint(state_dir: Path) -> str | None:
         if (reason := checkpoint_damage(folder))
     }
     whole = [folder for folder in complete if folder.name not in damage]
-    if damage and (state_dir / CANARY_FOLDER).exists():
+    is_newest_damaged = bool(complete) and complete[-1] not in whole
+    is_snapshot_damaged = len(damage) > len(complete) - len(whole)
+    if (is_newest_damaged or is_snapshot_damaged) and (state_dir / CANARY_FOLDER).exists():
         whole = []  # only the newest checkpoint has the snapshots that a canary goes back to
     wait_for_all()  # each process looks at the folders before the first removes any
     if rank() == 0:
+        sweep_removed(state_dir)
         for folder in set(folders) - set(whole):
-            shutil.rmtree(folder)
+            remove_path(folder)
         if damage and not whole:
-            shutil.rmtree(state_dir / CANARY_FOLDER, ignore_errors=True)
+            remove_path(state_dir / CANARY_FOLDER)
         for name, reason in damage.items():
             logger.warning(
                 "%s is damaged (%s); the training continues from %s.",

@@ -12,7 +12,7 @@ from typing import Any
 
 from undersong.evaluation.replies import COLUMNS
 from undersong.evaluation.serving.server_reply import replace_lone_surrogates
-from undersong.store import check_regular_file
+from undersong.store import check_regular_file, parquet_file
 from undersong.types import FINISH_REASONS, Prompt, Reply, UndersongError
 
 RECORDED_PREFIX = "recorded:"
@@ -93,12 +93,11 @@ class RecordedModel:
         """Yield the location and content of each row."""
         if self._bytes.startswith(b"PAR1"):
             import pyarrow as pa
-            import pyarrow.parquet as pq
 
             try:
                 # Without threads: threads of `read_table` may outlive a short program, which then aborts (apache/arrow
                 # issue 34314).
-                table = pq.ParquetFile(pa.BufferReader(self._bytes)).read(use_threads=False).to_pylist()
+                table = parquet_file(pa.BufferReader(self._bytes)).read(use_threads=False).to_pylist()
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise UndersongError(f"{self.path} is a damaged parquet file; write it again.") from error
             yield from ((f"row {i}", row) for i, row in enumerate(table, 1))

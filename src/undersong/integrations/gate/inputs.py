@@ -183,6 +183,7 @@ def _select_study_runs(
 ) -> list[tuple[RunVerdicts, RunVerdicts]]:
     """Return (base, run) of each run to test."""
     from undersong.integrations.gate.rates import read_results
+    from undersong.results.files import check_table_beside
 
     results = read_results(path)
     verdict_file = path.with_name(VERDICT_FILE)
@@ -190,6 +191,7 @@ def _select_study_runs(
         raise UndersongError(
             f"{path} has no verdicts, and there is no {verdict_file}; put the study's {VERDICT_FILE} beside it."
         )
+    check_table_beside(path, results, verdict_file)
     runs = list(_read_runs(verdict_file, results.study.undefended_system, results.study.judge))
     _check_runs_complete(results, runs, path, verdict_file)
     bases = {run.model: run for run in runs if run.kind == "base" and not run.condition}

@@ -21,6 +21,7 @@ from undersong.evaluation.verdicts import VERDICT_FILE, verdict_of_row
 from undersong.integrations.gate.rates import read_results
 from undersong.integrations.inspect.samples import sample_metadata
 from undersong.integrations.inspect.scorers import rates, score_of
+from undersong.results.files import check_table_beside
 from undersong.results.schema import Results
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
@@ -83,6 +84,7 @@ class _StudyResults:
             raise UndersongError(
                 f"{self.path} has no verdicts next to it ({verdict_file}); put the study's {VERDICT_FILE} there."
             )
+        check_table_beside(self.path, self.content, verdict_file)
         groups: dict[tuple[Any, ...], list[tuple[str, EvaluationRow]]] = {}
         for location, row in read_rows(verdict_file, "verdict"):
             run = tuple(row.get(f"run_{name}") for name in (*RUN_FIELDS, "defense", "retuned"))

@@ -86,9 +86,12 @@ class UndersongAPI(ModelAPI):
     def _load_model(self) -> AudioModel:
         """Load the model on first use: inspect_ai makes further providers only to look up their names."""
         if self._model is None:
+            from undersong.models.adapter_check import check_adapter_weights
             from undersong.models.load import load_model
             from undersong.models.lora import use_adapter
 
+            if self._adapter is not None:
+                check_adapter_weights(self._adapter)
             model = load_model(self.model_name, self._loading)
             self._model = self._adapter_stack.enter_context(
                 use_adapter(model, self._adapter, allow_outside_decoder=True)

@@ -145,6 +145,7 @@ class CheckpointEvaluator:
 
     @contextmanager
     def _loaded(self, checkpoint: TrainerCheckpoint | None) -> Iterator[AudioModel]:
+        from undersong.models.adapter_check import check_adapter_weights
         from undersong.models.load import load_model
         from undersong.models.lora import use_adapter
 
@@ -156,6 +157,7 @@ class CheckpointEvaluator:
             self._base = load_model(self.model, self.loading)
         adapter: AbstractContextManager[AudioModel] = nullcontext(self._base)
         if checkpoint is not None:
+            check_adapter_weights(checkpoint.path)
             adapter = use_adapter(self._base, checkpoint.path, allow_outside_decoder=True)
         with adapter as model:
             yield model

@@ -3,6 +3,7 @@
     watch.jsonl                     one line per measurement, the base first
     verdicts/CHECKPOINT.parquet     as `undersong gate` and `undersong compare` read them
     replies/CHECKPOINT.parquet      readable by their owner only
+    provenance.json                 the hashes of both, which their readers check
 
 A measurement counts once its line is complete, and the line is written last. So a killed watch repeats one measurement.
 """
@@ -19,7 +20,7 @@ from undersong.evaluation.generation_settings import WATCH_FILE
 from undersong.evaluation.replies import write_replies
 from undersong.evaluation.verdicts import read_verdicts, write_verdicts
 from undersong.integrations.watch.checkpoints import run_of
-from undersong.store import report_disk_errors, write_atomic
+from undersong.store import record_files, report_disk_errors, write_atomic
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 JOURNAL_FILE = WATCH_FILE
@@ -168,6 +169,7 @@ class Journal:
                 file.parent.mkdir(parents=True, exist_ok=True)
             write_replies(replies, reply_file, prompts)
             write_verdicts(measurement.verdicts, verdict_file)
+            record_files(self.folder, "watch", (verdict_file, reply_file))
             entry = {
                 "checkpoint": measurement.name,
                 "step": measurement.step,

@@ -11,7 +11,7 @@ from typing import Any
 
 from undersong.pipeline.checking.result import AxisCheck, CheckResult, RankedSample, RehearsalCheck
 from undersong.statistics import Interval, Rate
-from undersong.store import write_atomic
+from undersong.store import read_parquet, write_atomic, write_parquet
 from undersong.types import UndersongError
 
 VERDICT_FILE, RANKED_CSV, RANKED_JSONL = "check.json", "ranked.csv", "ranked.jsonl"
@@ -54,12 +54,11 @@ def publish_check(result: CheckResult, out: Path) -> None:
 def write_check(result: CheckResult, folder: Path) -> None:
     """Write a result into an artifact's folder."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     columns = {name: [getattr(sample, name) for sample in result.ranked] for name in RANKED_COLUMNS}
     types = {"rank": pa.int64(), "row": pa.int64(), "distance": pa.float64(), "nearer": pa.bool_()}
     table = pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})
-    pq.write_table(table, folder / RANKED_PARQUET, compression="zstd")
+    write_parquet(table, folder / RANKED_PARQUET, compression="zstd")
     record = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "ranked"}
     record["axes"] = [asdict(axis) for axis in result.axes]
     record["rehearsal"] = None if result.rehearsal is None else asdict(result.rehearsal)
@@ -68,10 +67,8 @@ def write_check(result: CheckResult, folder: Path) -> None:
 
 def read_check(folder: Path) -> CheckResult:
     """Read the result that `write_check` wrote."""
-    import pyarrow.parquet as pq
-
     record: dict[str, Any] = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    table = pq.read_table(folder / RANKED_PARQUET)
+    table = read_parquet(folder / RANKED_PARQUET)
     columns = [table.column(name).to_pylist() for name in RANKED_COLUMNS]
     return CheckResult(
         **record

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.screening.inputs import CorpusInput
 from undersong.pipeline.screening.options import CHAT_FORMATS, OUTPUT_FORMATS
-from undersong.store import atomic_replacement
+from undersong.store import atomic_replacement, parquet_writer, read_parquet, write_parquet
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
@@ -115,14 +115,13 @@ def write_screening(
         folder: The artifact's folder.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from undersong.corpora import write_corpus
     from undersong.encoders.embeddings import quarantine_table
     from undersong.proximity import selection_to_json
 
-    pq.write_table(pa.concat_tables(findings.tables.values()), folder / "proximity.parquet")
-    pq.write_table(quarantine_table(tuple(quarantined)), folder / "quarantine.parquet")
+    write_parquet(pa.concat_tables(findings.tables.values()), folder / "proximity.parquet")
+    write_parquet(quarantine_table(tuple(quarantined)), folder / "quarantine.parquet")
     text = json.dumps({**findings.report, **extra_findings}, ensure_ascii=False, indent=1, allow_nan=False)
     (folder / "screening.json").write_text(text + "\n", encoding="utf-8")
     _write_ranked(findings, pool, folder / RANKED)
@@ -156,15 +155,13 @@ def _write_ranked(findings: ScreeningFindings, pool: CorpusInput, file: Path) ->
 
 def _write_kept_embeddings(pool: Embeddings, rows: Sequence[int], file: Path) -> None:
     """A block at a time: what is kept of a pool that is mapped from disk may itself be larger than memory."""
-    import pyarrow.parquet as pq
-
     from undersong.encoders.embeddings import ROWS_PER_FILE, embeddings_table
 
     def table(block: Sequence[int]) -> pa.Table:
         return embeddings_table([pool.ids[row] for row in block], pool.vectors[block], pool.frames[block])
 
     first = table(rows[:ROWS_PER_FILE])
-    with pq.ParquetWriter(file, first.schema) as writer:
+    with parquet_writer(file, first.schema) as writer:
         writer.write_table(first)
         for start in range(ROWS_PER_FILE, len(rows), ROWS_PER_FILE):
             writer.write_table(table(rows[start : start + ROWS_PER_FILE]))
@@ -173,14 +170,13 @@ def _write_kept_embeddings(pool: Embeddings, rows: Sequence[int], file: Path) ->
 def read_screening(folder: Path) -> ScreeningResult:
     """Read a folder that `write_screening` wrote."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     from undersong.encoders.embeddings import read_quarantine
     from undersong.proximity import selection_from_json
 
     report = json.loads((folder / "screening.json").read_text(encoding="utf-8"))
     selections = [selection_from_json(file.read_text(encoding="utf-8")) for file in _selection_files(folder)]
-    all_axes_table = pq.read_table(folder / "proximity.parquet")
+    all_axes_table = read_parquet(folder / "proximity.parquet")
     tables = {axis: all_axes_table.filter(pc.equal(all_axes_table.column("axis"), axis)) for axis in report["axes"]}
     first = selections[0] if selections else None
     quarantined = tuple(read_quarantine(folder))

@@ -83,9 +83,8 @@ def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[s
 
 
 def check_adapter(folder: Path, model: str, allow_outside_decoder: bool) -> Path:
-    """Return the folder if it holds a PEFT adapter whose config fits the model, or a fully tuned decoder.
-
-    Reads no weights.
+    """Return the folder if it holds a PEFT adapter whose config fits the model and whose weights change something, or a
+    fully tuned decoder.
 
     Args:
         folder: Folder of the adapter.
@@ -93,11 +92,12 @@ def check_adapter(folder: Path, model: str, allow_outside_decoder: bool) -> Path
         allow_outside_decoder: Whether the adapter may change encoder and projector.
 
     Raises:
-        UndersongError: The folder holds neither, or its config rules it out.
+        UndersongError: The folder holds neither, its config rules it out, or its weights are damaged.
     """
-    from undersong.models.adapter_check import check_adapter_config
+    from undersong.models.adapter_check import check_adapter_config, check_adapter_weights
 
     check_adapter_config(model, check_adapter_folder(folder), allow_outside_decoder)
+    check_adapter_weights(folder)
     return folder
 
 

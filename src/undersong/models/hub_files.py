@@ -48,13 +48,13 @@ def fetch_file(source: str | Path, name: str, options: Mapping[str, Any]) -> Pat
     Raises:
         Exception: One of `hub_errors()`, if the hub does not answer or refuses the file.
     """
-    from huggingface_hub import hf_hub_download, is_offline_mode, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     path = f"{options['subfolder']}/{name}" if options.get("subfolder") else name
     if Path(source).is_dir():
         file = Path(source) / path
         return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download, is_offline_mode, try_to_load_from_cache  # the core has no hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
     hub_options = {key: options[key] for key in FILE_OPTIONS if key in options}
     if COMMIT.fullmatch(str(options.get("revision"))) and not options.get("force_download"):
         # What the cache knows of a commit stays true: a path, or the note that there is no such file. It asks no hub.

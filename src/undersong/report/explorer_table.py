@@ -13,7 +13,7 @@ from undersong.proximity.neighbors import nearest_neighbors
 from undersong.proximity.plane import project_to_plane
 from undersong.report.data_view import DataView, ViewItem
 from undersong.store import atomic_replacement, report_disk_errors
-from undersong.types import UndersongError
+from undersong.types import Sample, UndersongError
 
 NEIGHBORS = 10  # of each item
 FILE_KEY = b"undersong.explorer"  # in the metadata of the file
@@ -75,11 +75,13 @@ def is_explorer_table(path: Path) -> bool:
 
 def _audio_bytes(item: ViewItem) -> bytes | None:
     """The file of a clip as it is; None without one, or if it cannot be read."""
+    from undersong.corpora.decode import file_bytes
+
     if item.audio is None or isinstance(item.audio, bytes):
         return item.audio
     try:
-        return Path(item.audio).read_bytes()
-    except OSError:
+        return file_bytes(Sample("clip", item.audio))
+    except ValueError:
         return None
 
 

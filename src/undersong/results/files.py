@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.escaping import describe_error
-from undersong.store import check_regular_file
+from undersong.regular_files import check_regular_file
 from undersong.types import UndersongError
 
 MAX_INTEGER = 2**63  # counts are smaller, and arithmetic on larger ones overflows

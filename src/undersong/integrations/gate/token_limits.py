@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from undersong.phrases import count
+from undersong.regular_files import is_regular_file
 from undersong.store import PROVENANCE
 from undersong.types import UndersongError, Verdict
 
@@ -44,8 +45,11 @@ def token_limit_note(files: tuple[Path, Path], verdicts: tuple[Sequence[Verdict]
 
 def _known_limit(verdicts: Path) -> int | None:
     """Limit of new tokens in the provenance that `evaluate` wrote beside its verdicts."""
+    file = verdicts.with_name(PROVENANCE)
+    if not is_regular_file(file):
+        return None
     try:
-        provenance = json.loads(verdicts.with_name(PROVENANCE).read_bytes())
+        provenance = json.loads(file.read_bytes())
         limit = provenance["config"]["max_new_tokens"]
     except (OSError, ValueError, LookupError, TypeError):  # verdicts of another program have none
         return None

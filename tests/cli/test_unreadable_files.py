@@ -84,20 +84,30 @@ def test_damaged_vectors(damage: Damage, tmp_path: Path) -> None:
     assert "t.parquet" in assert_one_sentence(tmp_path, "screen", "t.parquet", "--harm", "harm.parquet", "--out", "o")
 
 
-OTHER_READERS = {
+OTHER_READERS = {  # each reads one of t.parquet, results.json, s.yaml and j.py
     "report": ["report", "results.json"],
     "results": ["gate", "results.json", "--max-jsr", "0.1"],
     "synthesize": ["synthesize", "results.json"],
     "card": ["card", "t.parquet"],
     "replies": ["replies", "t.parquet"],
     "study": ["plan", "s.yaml"],
-    "registration": ["plan", "demo.yaml", "--registration", "results.json"],
-    "match": ["screen", "other.jsonl", "--harm", "other.jsonl", "--match-selection", "s.yaml", "--out", "o"],
+    "registration": ["run", "demo.yaml", "--out", "o", "--registration", "results.json"],
+    "match": [
+        "screen",
+        "other.jsonl",
+        "--harm",
+        "h.jsonl",
+        "--keep",
+        "distant:0.5",
+        "--match-selection",
+        "s.yaml",
+        "--out",
+        "o",
+    ],
     "drop": ["screen", "other.jsonl", "--harm", "other.jsonl", "--drop", "s.yaml", "--out", "o"],
     "check": ["check", "t.parquet"],
     "list": ["check", "other.jsonl", "--fix", "f.jsonl", "--drop", "s.yaml"],
     "labels": ["compare", "v.jsonl", "v.jsonl", "--labels", "s.yaml"],
-    "gate labels": ["gate", "--before", "v.jsonl", "--after", "v.jsonl", "--max-jsr-rise", "1", "--labels", "s.yaml"],
     "label": ["label", "r.jsonl", "--manifest", "other.jsonl", "--out", "s.yaml"],
     "labelled": ["label", "t.parquet", "--out", "new.jsonl"],
     "judge code": ["judge", "r.jsonl", "--manifest", "other.jsonl", "--judge", "python:j.py:make", "--out", "o"],
@@ -117,6 +127,7 @@ def test_what_is_no_regular_file_is_refused_before_it_is_opened(name: str, kind:
             (tmp_path / file).symlink_to("/proc/self/mem")  # calls itself a regular file
     (tmp_path / "other.jsonl").write_text('{"id": "h", "text": "z"}\n')
     (tmp_path / "r.jsonl").write_text('{"prompt_id": "h", "reply": "no"}\n')
+    (tmp_path / "h.jsonl").write_text('{"id": "h", "text": "y"}\n')
     (tmp_path / "v.jsonl").write_text('{"prompt_id": "h", "verdict": "refusal", "judge": "j", "harmful": true}\n')
     (tmp_path / "demo.yaml").write_text(DEMO_STUDY.read_text())
     message = assert_one_sentence(tmp_path, *(commands("t.parquet") | OTHER_READERS)[name])

@@ -67,7 +67,7 @@ def _check(source: Path | bytes, file: Path) -> None:
     reader = pa.BufferReader(source) if isinstance(source, bytes) else source
     with pq.ParquetFile(reader, buffer_size=1 << 20) as table:
         for batch in table.iter_batches(batch_size=_batch_rows(metadata, columns), columns=names):
-            decoded += batch.nbytes
+            decoded += sum(map(_decoded_bytes, batch.columns))
             if decoded > limit:
                 raise _size_error(file, size, rows, decoded)
 
@@ -128,3 +128,26 @@ def _batch_rows(metadata: Any, columns: list[tuple[Any, int]]) -> int:
     for column, dictionary in columns:
         by_name[column.path_in_schema] = max(dictionary, by_name.get(column.path_in_schema, 0))
     return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, row_bytes + sum(by_name.values()))))
+
+
+def _decoded_bytes(array: Any) -> int:
+    """Bytes of an Arrow array; a value of a dictionary, which the file may ask for, counts wherever it is used."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(array.type):
+        if not len(array.dictionary):
+            return 0
+        try:
+            lengths = pc.cast(pc.binary_length(array.dictionary), pa.int64())
+        except pa.ArrowNotImplementedError:  # numbers, which are small
+            return int(array.nbytes)
+        return int(pc.sum(pc.take(lengths, array.indices)).as_py() or 0)
+    if pa.types.is_struct(array.type):
+        return sum(map(_decoded_bytes, array.flatten()))
+    if pa.types.is_map(array.type):
+        first, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        return sum(_decoded_bytes(values.slice(first, end - first)) for values in (array.keys, array.items))
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
+        return _decoded_bytes(array.flatten())
+    return int(array.nbytes)

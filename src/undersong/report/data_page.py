@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from undersong.proximity.plane import PCA, project_to_plane
+from undersong.regular_files import is_regular_file
 from undersong.report.clip_embedding import EmbeddedClips, embed_clips
 from undersong.report.data_view import DataView, ViewItem
 from undersong.report.explorer_table import explorer_commands, is_explorer_table, write_explorer_table
@@ -66,7 +67,7 @@ def check_view_paths(page: str | Path | None, explore: str | Path | None) -> Non
 
 
 def _is_data_page(path: Path) -> bool:
-    if not path.is_file():
+    if not is_regular_file(path):
         return False
     with path.open("rb") as file:
         return b'<meta name="generator" content="undersong data page">' in file.read(4096)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from undersong.proximity.neighbors import nearest_neighbors
 from undersong.proximity.plane import project_to_plane
+from undersong.regular_files import is_regular_file
 from undersong.report.data_view import DataView, ViewItem
 from undersong.store import atomic_replacement, report_disk_errors
 from undersong.types import Sample, UndersongError
@@ -66,6 +67,8 @@ def is_explorer_table(path: Path) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not is_regular_file(path):
+        return False
     try:
         metadata = pq.read_schema(path).metadata
     except (OSError, pa.ArrowInvalid):

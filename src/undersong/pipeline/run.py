@@ -3,7 +3,6 @@ report.md."""
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 from undersong import __version__
 from undersong.defenses.results import defense_cpu_seconds
+from undersong.escaping import escaped_json
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.arm_jobs import audit_arm
 from undersong.pipeline.assembly import assemble_results
@@ -243,7 +243,7 @@ def _write_outputs(
         return sink.getvalue()
 
     # Unsorted, because a report's rows follow the order of the results. Written first, to mark the folder's study.
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    text = escaped_json(content, indent=1)
     write_atomic(out / RESULTS_FILE, text.encode() + b"\n", 0o600 if show_replies else 0o644)
     write_atomic(out / "verdicts.parquet", to_parquet(rows))
     rate_rows = rate_table_rows(results, record.study.evaluation.comprehension is not None)

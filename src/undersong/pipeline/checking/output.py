@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import escaped_json
 from undersong.pipeline.checking.result import AxisCheck, CheckResult, RankedSample, RehearsalCheck
 from undersong.statistics import Interval, Rate
 from undersong.store import write_atomic
@@ -40,7 +41,7 @@ def publish_check(result: CheckResult, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / RANKED_CSV, table.getvalue().encode())
     write_atomic(out / RANKED_JSONL, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    text = json.dumps(result.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
+    text = escaped_json(result.to_json(), indent=1)
     write_atomic(out / VERDICT_FILE, (text + "\n").encode())
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.escaping import escaped_json
 from undersong.pipeline.screening.inputs import CorpusInput
 from undersong.pipeline.screening.options import CHAT_FORMATS, OUTPUT_FORMATS
 from undersong.store import atomic_replacement
@@ -123,7 +124,7 @@ def write_screening(
 
     pq.write_table(pa.concat_tables(findings.tables.values()), folder / "proximity.parquet")
     pq.write_table(quarantine_table(tuple(quarantined)), folder / "quarantine.parquet")
-    text = json.dumps({**findings.report, **extra_findings}, ensure_ascii=False, indent=1, allow_nan=False)
+    text = escaped_json({**findings.report, **extra_findings}, indent=1)
     (folder / "screening.json").write_text(text + "\n", encoding="utf-8")
     _write_ranked(findings, pool, folder / RANKED)
     for number, selection in enumerate(findings.selections.values(), 1):

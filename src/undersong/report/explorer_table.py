@@ -12,7 +12,7 @@ from pathlib import Path
 from undersong.proximity.neighbors import nearest_neighbors
 from undersong.proximity.plane import project_to_plane
 from undersong.regular_files import is_regular_file
-from undersong.report.data_view import DataView, ViewItem
+from undersong.report.data_view import DataView, ViewItem, view_file_mode
 from undersong.store import atomic_replacement, report_disk_errors
 from undersong.types import Sample, UndersongError
 
@@ -58,7 +58,7 @@ def write_explorer_table(view: DataView, path: str | Path) -> None:
     if any(item.audio is not None for item in items):
         columns["audio"] = pa.array(list(map(_audio_bytes, items)), pa.binary())
     table = pa.table(columns).replace_schema_metadata({FILE_KEY: b"1"})
-    with report_disk_errors(Path(path).parent), atomic_replacement(Path(path)) as temporary:
+    with report_disk_errors(Path(path).parent), atomic_replacement(Path(path), view_file_mode(view)) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=1000)
 
 

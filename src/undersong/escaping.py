@@ -5,6 +5,7 @@ Imports no other module of the package.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -53,6 +54,22 @@ def escape_line(text: str, at_line_start: bool = True) -> str:
 def escape_lines(text: str) -> str:
     r"""Escape every line of a text; only `\n` ends a line."""
     return "\n".join(map(escape_line, text.split("\n")))
+
+
+def escaped_json(value: object, indent: int) -> str:
+    """Return a value as JSON that a terminal, a log or an editor only shows.
+
+    Unprintable characters and commands to CI services are written as JSON's own escapes, so every reader of JSON gets
+    the same strings. Raises ValueError for NaN and infinity.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return "\n".join(map(_escape_json, text.split("\n")))
+
+
+def _escape_json(line: str) -> str:
+    if not line.isprintable():
+        line = "".join(character if is_printable(character) else json.dumps(character)[1:-1] for character in line)
+    return line.replace("##", "#\\u0023")
 
 
 def shorten(text: str, limit: int = MAX_QUOTED_CHARACTERS) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -186,8 +187,10 @@ def test_a_text_file_loads_neither_torch_nor_transformers(undersong: Undersong) 
 
 
 def test_the_page_and_a_list_of_marks_go_around(undersong: Undersong, tmp_path: Path) -> None:
-    code, out, _ = undersong("check", "risky.jsonl", "--top", "0", "--page", "page.html")
+    code, out, _ = undersong("check", "risky.jsonl", "--top", "0", "--page", "page.html", "--out", "out")
     assert code == 1
+    for file in ("page.html", "out/ranked.csv", "out/ranked.jsonl"):  # with texts of harmful requests
+        assert stat.S_IMODE((tmp_path / file).stat().st_mode) == 0o600
     assert "The page is page.html; open it in a browser." in out
     page = (tmp_path / "page.html").read_text()
     assert "More of your data is close to harm than of ordinary data" in page

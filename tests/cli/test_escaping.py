@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from undersong.escaping import MAX_QUOTED_CHARACTERS, describe_error, escape_line, quote, shorten
+from undersong.escaping import (
+    MAX_QUOTED_CHARACTERS,
+    describe_error,
+    escape_line,
+    escaped_json,
+    is_printable,
+    quote,
+    shorten,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +57,14 @@ def test_a_long_text_keeps_both_ends_and_says_its_length() -> None:
 )
 def test_a_line_obeys_nobody(line: str, escaped: str) -> None:
     assert escape_line(line) == escaped
+
+
+def test_json_obeys_nobody_and_says_the_same() -> None:
+    value = {"a##[error]": ["\x9b31m", "\x85\u202e", "é\u00a0日本", "##vso[x]", "\ud800"], "n": 1.5}
+    text = escaped_json(value, indent=1)
+    assert json.loads(text) == value
+    assert all(is_printable(character) for character in text.replace("\n", ""))
+    assert "##" not in text
+    assert "é\u00a0日本" in text
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        escaped_json(float("nan"), indent=1)

@@ -14,6 +14,7 @@ from command_line import run_here
 from results_factory import make_rate, make_results, make_run
 
 Damage = Callable[[bytes], bytes]
+DEMO_STUDY = Path(__file__).parents[2] / "studies" / "demo.yaml"
 
 
 def damaged_footer(data: bytes) -> bytes:
@@ -83,19 +84,55 @@ def test_damaged_vectors(damage: Damage, tmp_path: Path) -> None:
     assert "t.parquet" in assert_one_sentence(tmp_path, "screen", "t.parquet", "--harm", "harm.parquet", "--out", "o")
 
 
-@pytest.mark.parametrize("name", [*commands(""), "report", "results", "study", "match"])
-def test_a_pipe_is_refused_before_it_is_opened(name: str, tmp_path: Path) -> None:
-    """Opening it would wait for ever."""
-    for pipe in ("t.parquet", "results.json", "s.yaml"):
-        os.mkfifo(tmp_path / pipe)
+OTHER_READERS = {  # each reads one of t.parquet, results.json, s.yaml and j.py
+    "report": ["report", "results.json"],
+    "results": ["gate", "results.json", "--max-jsr", "0.1"],
+    "synthesize": ["synthesize", "results.json"],
+    "card": ["card", "t.parquet"],
+    "replies": ["replies", "t.parquet"],
+    "study": ["plan", "s.yaml"],
+    "registration": ["run", "demo.yaml", "--out", "o", "--registration", "results.json"],
+    "match": [
+        "screen",
+        "other.jsonl",
+        "--harm",
+        "h.jsonl",
+        "--keep",
+        "distant:0.5",
+        "--match-selection",
+        "s.yaml",
+        "--out",
+        "o",
+    ],
+    "drop": ["screen", "other.jsonl", "--harm", "other.jsonl", "--drop", "s.yaml", "--out", "o"],
+    "check": ["check", "t.parquet"],
+    "list": ["check", "other.jsonl", "--fix", "f.jsonl", "--drop", "s.yaml"],
+    "labels": ["compare", "v.jsonl", "v.jsonl", "--labels", "s.yaml"],
+    "label": ["label", "r.jsonl", "--manifest", "other.jsonl", "--out", "s.yaml"],
+    "labelled": ["label", "t.parquet", "--out", "new.jsonl"],
+    "judge code": ["judge", "r.jsonl", "--manifest", "other.jsonl", "--judge", "python:j.py:make", "--out", "o"],
+    "explored": ["check", "other.jsonl", "--explore", "t.parquet"],
+    "page": ["check", "other.jsonl", "--page", "t.parquet"],
+}
+
+
+@pytest.mark.parametrize("name", [*commands(""), *OTHER_READERS])
+@pytest.mark.parametrize("kind", ["pipe", "kernel"])
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(name: str, kind: str, tmp_path: Path) -> None:
+    """Opening a pipe would wait for ever, and a file of the kernel may never end."""
+    for file in ("t.parquet", "results.json", "s.yaml", "j.py"):
+        if kind == "pipe":
+            os.mkfifo(tmp_path / file)
+        else:
+            (tmp_path / file).symlink_to("/proc/self/mem")  # calls itself a regular file
     (tmp_path / "other.jsonl").write_text('{"id": "h", "text": "z"}\n')
-    others = {
-        "report": ["report", "results.json"],
-        "results": ["gate", "results.json", "--max-jsr", "0.1"],
-        "study": ["plan", "s.yaml"],
-        "match": ["screen", "other.jsonl", "--harm", "other.jsonl", "--match-selection", "s.yaml", "--out", "o"],
-    }
-    assert_one_sentence(tmp_path, *(commands("t.parquet") | others)[name])
+    (tmp_path / "r.jsonl").write_text('{"prompt_id": "h", "reply": "no"}\n')
+    (tmp_path / "h.jsonl").write_text('{"id": "h", "text": "y"}\n')
+    (tmp_path / "v.jsonl").write_text('{"prompt_id": "h", "verdict": "refusal", "judge": "j", "harmful": true}\n')
+    (tmp_path / "demo.yaml").write_text(DEMO_STUDY.read_text())
+    message = assert_one_sentence(tmp_path, *(commands("t.parquet") | OTHER_READERS)[name])
+    if name not in ("explored", "page"):
+        assert "give a regular file" in message
 
 
 def deep() -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +306,29 @@ def test_a_server_that_is_not_there_is_said_at_once(server: TinyServer) -> None:
     with pytest.raises(UndersongError, match=r"No server is listening at http://127\.0\.0\.1:.* where tiny should be"):
         client(server, retries=5, sleep=waits.append).complete_all(range(50), 4, lambda i: asking(str(i)))
     assert waits == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_of_something_else_is_not_called_absent(scheme: str) -> None:
+    """An SSH server answers, and so does an HTTP server that is asked for TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+                        connection.recv(65536)
+
+        threading.Thread(target=greet, daemon=True).start()
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/v1"
+        waiting = ChatClient(parse_endpoint(f"tiny@{url}"), retries=0)
+        with pytest.raises(
+            UndersongError, match=rf"Something answers at {url}, but not as an OpenAI-compatible server"
+        ):
+            waiting.complete(asking("a"), 4)
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_server_that_dies_in_the_middle_ends_the_run(server: TinyServer) -> None:

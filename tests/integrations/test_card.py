@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import undersong_in
 from gated import HOSTILE, benign, harm
 from huggingface_hub import ModelCard
@@ -116,6 +117,13 @@ def test_names_of_files_do_nothing() -> None:
     assert "<script" not in section.replace("\\<", "")
     assert ModelCard(text).data.model_name is not None
     assert head.startswith("tags:")
+
+
+def test_no_mark_of_direction_is_in_the_metadata() -> None:
+    name = "é \u202egnp \x9b31m"
+    text = card_text(card_entries([replace(one, set=name) for one in harm(9, 1)]), name, {}, name)
+    assert not any(character in text for character in "\u202e\x9b")
+    assert yaml.safe_load(text.split("---")[1])["model-index"][0]["name"] == name
 
 
 def test_what_a_user_can_mend(card: Card, folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from gated import HOSTILE, benign, harm
 
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.integrations import FAILED, INCONCLUSIVE, PASSED, GateFinding, RiseLimits, evaluate_rises
-from undersong.integrations.gate.findings import GateDecision
+from undersong.integrations.gate.findings import ComparedFile, GateDecision
 from undersong.integrations.gate.output import gate_json, gate_junit_xml, gate_markdown, gate_sentence, rise_finding
+from undersong.integrations.gate.page import render_gate_page
 
 
 def case(outcome: int, model: str = "m") -> GateFinding:
@@ -51,6 +52,24 @@ def test_names_that_others_wrote_do_nothing() -> None:
     assert row.replace("\\|", "").count("|") == 8
     for raw in ("<script", "![x]", "[x](", "@everyone", "\x1b", " `$"):
         assert raw not in text.replace("\\<", "").replace("\\!\\[", "").replace("\\[", "").replace(" \\`", "")
+
+
+def test_no_output_obeys_a_name() -> None:
+    """A CI log runs `##[error]`, and a terminal or browser obeys controls and marks of direction."""
+    name = "::error::x ##[error]y \x9b31m \x85 \u202egnp"
+    decision = GateDecision((case(FAILED, name),), name, (ComparedFile("before", name, "0" * 64),), notes=(name,))
+    outputs = {
+        "json": gate_json(decision),
+        "junit": gate_junit_xml(decision.findings, name, (name,)),
+        "markdown": gate_markdown(decision.findings, name, (name,)),
+        "page": render_gate_page(decision),
+    }
+    for kind, text in outputs.items():
+        assert not any(character in text for character in "\x9b\x85\u202e"), kind
+        assert kind == "page" or "##[error]" not in text, kind
+        assert kind == "page" or not any(line.lstrip().startswith("::") for line in text.split("\n")), kind
+    content = json.loads(outputs["json"])
+    assert (content["change"], content["findings"][0]["model"], content["notes"]) == (name, name, [name])
 
 
 @pytest.mark.parametrize(

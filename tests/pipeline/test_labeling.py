@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -103,6 +104,53 @@ def test_what_is_not_a_request_of_the_page_is_refused(
     assert found == status
     assert HELP.encode() not in content
     assert read_sample(tmp_path / "labels.jsonl").n_labeled == 0
+
+
+def send_raw(server: LabelServer, request: str) -> bytes:
+    """The whole answer to a request that no client would make."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=600) as connection:
+        connection.sendall(request.encode("latin-1"))
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "body", "status"),
+    [
+        ("GET /reply?position=" + "9" * 5000 + "&token=TOKEN", "", "", 404),  # Python converts no more than 4300 digits
+        ("GET //[?token=TOKEN", "", "", 404),  # no address, says urlsplit
+        ("POST /label?token=TOKEN", "Content-Length: " + "9" * 5000, "", 400),
+        ("POST /label?token=TOKEN", "Content-Length: 4000", "[" * 4000, 400),  # deeper than Python's stack
+        ("POST /label?token=TOKEN", "Content-Length: 40", "{", 400),
+        ("POST /label?token=TOKEN", "Content-Length: x", "", 400),
+        ("POST /label?token=TOKEN", "", "", 400),
+        ("POST /label?token=TOKEN", "Content-Length: 20", '{"position": "\xff"}', 400),
+        ("GET //[?token=wrong", "", "", 403),
+    ],
+)
+def test_a_bad_request_leaves_no_traceback(
+    server: LabelServer, line: str, headers: str, body: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = f"Host: 127.0.0.1:{server.server_port}\r\n"
+    head = (
+        f"{line.replace('TOKEN', server.token)} HTTP/1.0\r\n{host}{headers}{chr(13) + chr(10) if headers else ''}\r\n"
+    )
+    answer = send_raw(server, head + body)
+    assert answer.startswith(f"HTTP/1.0 {status} ".encode())
+    assert answer.rstrip().rpartition(b"\r\n\r\n")[2].count(b"\n") == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_browser_that_goes_away_leaves_no_traceback(server: LabelServer, capsys: pytest.CaptureFixture[str]) -> None:
+    for error in (ConnectionResetError("gone"), TimeoutError("timed out"), ZeroDivisionError("ours")):
+        try:
+            raise error
+        except type(error):
+            server.handle_error(None, ("127.0.0.1", 1))
+    shown = capsys.readouterr().err
+    assert "ZeroDivisionError: ours" in shown
+    assert "gone" not in shown
+    assert "timed out" not in shown
 
 
 def test_a_port_that_is_taken_is_named(server: LabelServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -348,6 +349,20 @@ def test_the_page_of_a_screening_has_every_item_and_ordinary_data_mark_the_near_
     again = screen(*texts, tmp_path / "out2", page=page, store=tmp_path / "store")  # without benign speech
     assert 'id="only-nearer"' not in page.read_text()
     assert again.written_views
+
+
+def test_texts_of_harmful_items_are_their_owner_s(texts, vectors, tmp_path) -> None:
+    """As replies to harmful prompts are: in the page, the table, the ranked list and the store."""
+    out, store = tmp_path / "out", tmp_path / "store"
+    page, table = tmp_path / "page.html", tmp_path / "explore.parquet"
+    screen(*texts, out, page=page, explore=table, store=store)
+    stored = [file for name in ("ranked.csv", "screening.json") for file in store.rglob(name)]
+    assert len(stored) == 2
+    for file in (page, table, out / "ranked.csv", out / "screening.json", *stored):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    assert stat.S_IMODE((out / "proximity.parquet").stat().st_mode) == 0o644
+    screen(*vectors, tmp_path / "vectors")  # no text and no clip
+    assert stat.S_IMODE((tmp_path / "vectors" / "ranked.csv").stat().st_mode) == 0o644
 
 
 def test_the_items_of_a_list_are_dropped_from_ranking_and_report(texts, vectors, tmp_path) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from undersong.cli.terminal import echo
 from undersong.extras import check_package, install_hint
+from undersong.regular_files import is_regular_file
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -170,11 +171,16 @@ def _is_study(folder: Path) -> bool:
 def report_target(out: Path, name: str = "report.html", expected_start: bytes = HTML_START) -> Path:
     """Return the path of a report: a folder gets the default name, and only an earlier report may be overwritten."""
     target = out / name if out.is_dir() else out
-    is_report = target.is_file() and target.read_bytes()[:64].lstrip().lower().startswith(expected_start)
+    is_report = is_regular_file(target) and _read_start(target).lstrip().lower().startswith(expected_start)
     if target.exists() and not is_report:
         option = "--out" if expected_start == HTML_START else "--markdown"
         raise UndersongError(f"{target} is there and is no report; give {option} another name.")
     return target
+
+
+def _read_start(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(64)
 
 
 def _audio_clips(folder: Path, sample_ids: set[str]) -> dict[str, tuple[bytes, str]]:
@@ -182,7 +188,9 @@ def _audio_clips(folder: Path, sample_ids: set[str]) -> dict[str, tuple[bytes, s
     if not folder.is_dir():
         raise UndersongError(f"{folder} is not a folder; give --audio a folder of audio files named by sample id.")
     files = [
-        file for file in sorted(folder.iterdir()) if file.suffix.lower() in MEDIA_TYPES and file.stem in sample_ids
+        file
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in MEDIA_TYPES and file.stem in sample_ids and is_regular_file(file)
     ]
     if not files:
         raise UndersongError(

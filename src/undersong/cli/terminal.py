@@ -4,13 +4,12 @@ from files that anybody may have written, and a terminal or a CI log obeys what 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from undersong.escaping import escape_line, escape_lines, escape_unprintable, is_printable
+from undersong.escaping import escape_line, escape_lines, escape_unprintable, escaped_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,14 +27,7 @@ def echo_lines(text: str) -> None:
 
 def echo_json(value: Any, indent: int) -> None:
     """Print a value as JSON; unprintable characters are written as JSON's own escapes."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    print("\n".join(_escape_json(line) for line in text.split("\n")))
-
-
-def _escape_json(line: str) -> str:
-    return "".join(character if is_printable(character) else json.dumps(character)[1:-1] for character in line).replace(
-        "##", "#\\u0023"
-    )
+    print(escaped_json(value, indent))
 
 
 def cell(value: object) -> str:

@@ -153,6 +153,8 @@ def _read_file(path: str) -> bytes:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError(f"{path} is no file but a pipe, socket or device")
+            if not status.st_size:  # also the files of the kernel, whose end may never come
+                raise ValueError("the audio file is empty")
             if status.st_size > MAX_FILE_BYTES:
                 raise ValueError(f"the audio file {path} has {status.st_size >> 20} MiB, above {MAX_FILE_BYTES >> 20}")
             return file.read()

@@ -15,10 +15,10 @@ from undersong.corpora.manifest import CORPUS, Manifest, manifest_from_rows, rea
 from undersong.corpora.rows import FIELDS
 from undersong.corpora.tables import (
     LocatedRow,
+    check_manifest_file,
     csv_rows,
     json_list,
     json_rows,
-    missing_manifest,
     parquet_rows,
     strict_json,
     text_lines,
@@ -92,8 +92,7 @@ def detect_format(path: Path) -> str:
 
     if path.is_dir():
         return "manifest" if (path / CORPUS).is_file() else detect_folder_format(path)
-    if not path.is_file():  # reading a pipe or device might never end
-        raise missing_manifest(path)
+    check_manifest_file(path)
     with path.open("rb") as file:
         if file.read(4) == PARQUET_MAGIC:
             return "parquet"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.corpora.chat_formats import CHAT_PARSERS
 from undersong.corpora.rows import FIELDS, map_columns, parse_text_values, row_from_sample, sample_from_row
-from undersong.corpora.tables import LocatedRow, json_rows, missing_manifest, parquet_rows
+from undersong.corpora.tables import LocatedRow, check_manifest_file, json_rows, parquet_rows
 from undersong.store import read_parquet, write_atomic, write_parquet
 from undersong.suggestions import suggest
 from undersong.types import Quarantined, Sample, UndersongError
@@ -48,8 +48,7 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     """
     path = Path(path)
     file = path / CORPUS if path.is_dir() else path
-    if not file.is_file():
-        raise missing_manifest(file)
+    check_manifest_file(file)
     audio_root = Path.cwd() / file.parent
     samples = collect_samples(
         ((location, sample_from_row(row, audio_root, location)) for location, row in _rows(file)), root

@@ -10,10 +10,13 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from undersong.corpora.parquet_size import check_decoded_size
 from undersong.escaping import describe_error
+from undersong.regular_files import check_regular_file
 from undersong.store import parquet_file, repair_hint
 from undersong.types import UndersongError
 
@@ -38,7 +41,7 @@ def text_lines(file: Path) -> Iterator[str]:
     in another encoding. That encoding (Latin-1, Windows-1252, …) cannot be determined from the bytes, so it is not
     guessed.
     """
-    with _open_binary(file) as raw:
+    with _open_binary(file) as raw, _read_errors(file):
         mark = raw.peek(4)[:4] if isinstance(raw, io.BufferedReader) else b""
         encoding = next((name for bom, name in BYTE_ORDER_MARKS if mark.startswith(bom)), "utf-8")
         if encoding in ("utf-16", "utf-32"):
@@ -124,7 +127,9 @@ def parquet_rows(file: Path, required_column: str | None = None) -> Iterator[Loc
     """Rows of one Parquet file, read in batches. `required_column` must exist."""
     import pyarrow as pa
 
+    check_manifest_file(file)
     try:
+        check_decoded_size(file)
         with parquet_file(file) as table:
             names = table.schema_arrow.names
             if "embedding" in names:
@@ -159,19 +164,31 @@ def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def missing_manifest(file: Path) -> UndersongError:
-    """Error for a manifest that does not exist; of a relative path, it says where it was looked for."""
-    place = "" if file.is_absolute() else f" in {Path.cwd()}"
-    return UndersongError(f"There is no manifest {file}{place}; check the path.")
+def check_manifest_file(file: Path) -> None:
+    """Raise UndersongError if a manifest is no regular file; of a relative path that does not exist, it says where it
+    was looked for.
+    """
+    if not file.exists():
+        place = "" if file.is_absolute() else f" in {Path.cwd()}"
+        raise UndersongError(f"There is no manifest {file}{place}; check the path.")
+    check_regular_file(file)
 
 
 def _open_binary(file: Path) -> io.BufferedReader:
-    if not file.is_file():  # reading a pipe or device might never end
-        raise missing_manifest(file)
+    check_manifest_file(file)
     try:
         return file.open("rb")
     except OSError as error:
         raise UndersongError(f"{file} cannot be opened ({error.strerror}); check its permissions.") from error
+
+
+@contextmanager
+def _read_errors(file: Path) -> Iterator[None]:
+    """Name the file in an error of the disk or the network that it is on."""
+    try:
+        yield
+    except OSError as error:
+        raise UndersongError(f"{file} cannot be read ({error.strerror}); copy it to another disk.") from error
 
 
 def _decode_wide_lines(data: bytes, encoding: str, file: Path) -> Iterator[str]:

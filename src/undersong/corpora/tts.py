@@ -20,6 +20,7 @@ from pathlib import Path
 
 from undersong.corpora.audio_folder import AUDIO_SUFFIXES
 from undersong.extras import install_hint
+from undersong.regular_files import check_regular_file
 from undersong.store import canonical_json, write_atomic
 from undersong.types import Quarantined, Sample, UndersongError
 
@@ -90,8 +91,9 @@ def voice_identity(voice: Voice) -> tuple[str, ...]:
     if voice.engine != "piper":
         raise UndersongError(f"No engine is called {voice.engine!r}; choose from {', '.join(ENGINES)}.")
     _piper_command()
-    if not Path(voice.name).is_file():
+    if not Path(voice.name).exists():
         raise UndersongError(f"There is no piper model {voice.name}; give the path of its .onnx file.")
+    check_regular_file(voice.name)
     with Path(voice.name).open("rb") as file:
         return "piper", hashlib.file_digest(file, "sha256").hexdigest(), str(voice.speed)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from undersong.corpora.parquet_size import check_decoded_size
 from undersong.encoders.embedding_checks import validate_embeddings
 from undersong.encoders.sparse_vectors import (
     is_sparse,
@@ -22,7 +23,8 @@ from undersong.encoders.sparse_vectors import (
     with_width,
 )
 from undersong.escaping import describe_error
-from undersong.store import check_regular_file, hash_file, parquet_file, read_parquet, repair_hint, write_parquet
+from undersong.regular_files import check_regular_file
+from undersong.store import hash_file, parquet_file, read_parquet, repair_hint, write_parquet
 from undersong.types import Embeddings, Quarantined, UndersongError, Vectors
 
 if TYPE_CHECKING:
@@ -191,6 +193,8 @@ def stream_embeddings(file: Path, rows: int) -> Iterator[Embeddings]:
     """
     import pyarrow as pa
 
+    with _arrow_errors(file):
+        check_decoded_size(file)
     # Through a buffer: else all vectors of a row group are read before the first batch.
     with _arrow_errors(file), parquet_file(file, buffer_size=2**20) as parquet:
         for batch in parquet.iter_batches(rows):
@@ -232,7 +236,8 @@ def holds_embeddings(path: str | Path) -> bool:
 def embedding_files(path: str | Path) -> list[Path]:
     """Files that `read_embeddings` reads, sorted. Raises UndersongError if there are none."""
     path = Path(path)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
+        check_regular_file(path)
         return [path]
     files = sorted(path.glob("embeddings-*.parquet")) if path.is_dir() else sorted(path.parent.glob(path.name))
     for file in files:
@@ -263,6 +268,7 @@ def check_unique(ids: list[str], source: str | Path) -> None:
 def _read_file(file: Path) -> tuple[list[str], Vectors, np.ndarray, list[str]]:
     """Content of one file: ids, vectors (n, d) float32, frames (n,), ids without a vector."""
     with _arrow_errors(file):
+        check_decoded_size(file)
         return _rows(file, read_parquet(file))
 
 

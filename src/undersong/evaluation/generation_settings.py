@@ -13,6 +13,7 @@ from undersong.evaluation.serving.endpoint import SERVED_PREFIX
 from undersong.evaluation.serving.recorded_model import RECORDED_PREFIX
 from undersong.evaluation.verdicts import verdict_file
 from undersong.phrases import count
+from undersong.regular_files import is_regular_file
 from undersong.store import PROVENANCE
 from undersong.types import UndersongError, Verdict
 
@@ -133,6 +134,8 @@ def _evaluation_settings(config: Mapping[str, Any], model: str) -> GenerationSet
 
 
 def _watch_settings(journal: Path) -> GenerationSettings:
+    if not is_regular_file(journal):
+        return UNKNOWN_SETTINGS
     try:
         with journal.open("rb") as lines:
             key = _mapping(_mapping(json.loads(next(lines))).get("key"))
@@ -162,6 +165,8 @@ def _shown(value: object) -> str:
 
 
 def _read_json(file: Path) -> Mapping[str, Any]:
+    if not is_regular_file(file):
+        return {}
     try:
         return _mapping(json.loads(file.read_bytes()))
     except (OSError, ValueError):  # verdicts of another program have none

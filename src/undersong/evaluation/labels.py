@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from undersong.evaluation.verdicts import verdict_file
+from undersong.regular_files import check_regular_file, is_regular_file
 from undersong.types import ExchangeKey, Prompt, Reply, UndersongError, Verdict
 
 FORMAT = "undersong-labels/1"
@@ -156,10 +157,11 @@ def read_sample(path: Path) -> LabelSample:
     Raises:
         UndersongError: There is no such file, it is no label file, or a line is wrong; the message names it.
     """
+    if not path.exists():
+        raise UndersongError(f"There is no label file {path}; make it with `undersong label`.")
+    check_regular_file(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise UndersongError(f"There is no label file {path}; make it with `undersong label`.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UndersongError(f"{path} cannot be read ({error}); give the file that `undersong label` wrote.") from None
     try:
@@ -207,7 +209,7 @@ def find_replies_hash(verdicts: Path) -> str:
 
     file = verdict_file(verdicts)
     provenance = file.with_name("provenance.json")
-    if provenance.is_file():
+    if is_regular_file(provenance):
         try:
             inputs = json.loads(provenance.read_text(encoding="utf-8")).get("inputs", {})
         except (ValueError, AttributeError) as error:

@@ -9,8 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from undersong.corpora.parquet_size import check_decoded_size
 from undersong.escaping import describe_error
 from undersong.extras import install_hint
+from undersong.regular_files import check_regular_file
 from undersong.store import check_recorded_file, parquet_file
 from undersong.types import UndersongError
 
@@ -30,8 +32,9 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[str, EvaluationRow]]:
     """
     if path.is_dir():
         raise UndersongError(f"{path} is a folder; give the {kind} file in it, such as {path / TABLE_NAMES[kind]}.")
-    if not path.is_file():
+    if not path.exists():
         raise UndersongError(f"There is no {kind} file {path}; check the path.")
+    check_regular_file(path)
     if path.suffix == ".eval":
         return log_rows(path, kind)
     readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows}
@@ -103,6 +106,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, EvaluationRow]]:
     import pyarrow as pa
 
     try:
+        check_decoded_size(path)
         with parquet_file(path) as table:  # `read_table` imports pandas, which takes half of the time of `gate`
             rows = table.read().to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:

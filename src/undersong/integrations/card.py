@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -172,7 +173,10 @@ def card_text(
         change: As for `card_markdown`.
         notes: As for `card_markdown`.
     """
-    metadata = yaml.safe_dump(card_metadata(entries, name, datasets), sort_keys=False, allow_unicode=True)
+    content = card_metadata(entries, name, datasets)
+    # YAML leaves bidirectional marks as they are, unless all that is not ASCII is escaped.
+    is_plain = json.dumps(content, ensure_ascii=False).isprintable()
+    metadata = yaml.safe_dump(content, sort_keys=False, allow_unicode=is_plain)
     return f"---\n{metadata}---\n{card_markdown(entries, change, notes)}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_base, read_lora_config
+from undersong.models.adapter_patterns import resolve_patterns
 from undersong.models.decoder_weights import DECODER_WEIGHTS, check_decoder_base, is_decoder_folder
 from undersong.models.families import network_class
 from undersong.models.memory import meta_network
@@ -47,7 +48,7 @@ def check_adapter_config(model: str, folder: Path, allow_outside_decoder: bool) 
     if allow_outside_decoder:
         return
     network = meta_network(source, family, options)
-    frozen = [path for path in _targeted_paths(network, config) if path.startswith(tuple(family.frozen))]
+    frozen = [path for path in _targeted_paths(network, config, folder) if path.startswith(tuple(family.frozen))]
     if frozen:
         part = next(path for path in family.frozen if frozen[0].startswith(path))
         raise UndersongError(
@@ -56,13 +57,14 @@ def check_adapter_config(model: str, folder: Path, allow_outside_decoder: bool) 
         )
 
 
-def _targeted_paths(network: Any, config: Any) -> list[str]:
+def _targeted_paths(network: Any, config: Any, folder: Path) -> list[str]:
     """Paths of the linear layers that PEFT would wrap by this config."""
     import torch
     from peft.tuners.tuners_utils import check_target_module_exists
 
     if config.target_modules is None or config.target_modules == "all-linear":
         return []  # found by PEFT in the loaded network alone
+    resolve_patterns(config, [path for path, _ in network.named_modules()], folder)
     return [
         path
         for path, module in network.named_modules()

@@ -14,6 +14,7 @@ from typing import Any
 
 from undersong.escaping import describe_error
 from undersong.models.adapter_files import ADAPTER_WEIGHTS, check_adapter_base, read_lora_config, write_base_note
+from undersong.models.adapter_patterns import resolve_patterns
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import is_decoder_folder, use_decoder
 from undersong.models.weight_conversion import network_module_path
@@ -155,6 +156,7 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
     renamed = any(file_name != network_name for file_name, network_name in names.items())
     if renamed:
         set_target_paths(config, names.values(), folder)
+    resolve_patterns(config, [path for path, _ in model.base.named_modules()], folder)
     _check_module_names(model, folder, config)
 
     def wrap(base: Any) -> Any:
@@ -163,7 +165,7 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of missing tensors, which are an error below
                 if not renamed:
-                    return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
+                    return PeftModel.from_pretrained(base, folder, config=config, autocast_adapter_dtype=False)
                 wrapped = get_peft_model(base, config, autocast_adapter_dtype=False)
                 set_peft_model_state_dict(wrapped, {names[file_name]: value for file_name, value in tensors.items()})
                 return wrapped

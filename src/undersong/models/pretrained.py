@@ -13,6 +13,7 @@ from typing import Any
 from undersong.escaping import describe_error
 from undersong.models.checkpoint_files import check_json_files
 from undersong.models.hub_files import find_file
+from undersong.regular_files import is_regular_file
 from undersong.types import UndersongError
 
 CONFIG_FILES = (
@@ -74,7 +75,7 @@ def check_regular_files(source: str | Path) -> None:
     if not folder.is_dir():
         return
     for path in sorted(folder.rglob("*")):
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if path.exists() and not path.is_dir() and not is_regular_file(path):
             raise UndersongError(
                 f"{path.relative_to(folder)} in {folder} is no regular file (a pipe, a socket or a device); replace it "
                 "by the checkpoint's own file."

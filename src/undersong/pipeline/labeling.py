@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from undersong.evaluation.labels import (
     LABELS,
@@ -27,6 +28,7 @@ from undersong.evaluation.labels import (
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 MAX_BODY = 4096  # bytes of a posted label
+MAX_DIGITS = 9  # of a position or a length
 Exchange = tuple[Prompt, Reply]
 
 
@@ -148,6 +150,11 @@ class LabelServer(ThreadingHTTPServer):
         """Address of the page, with the token."""
         return f"http://127.0.0.1:{self.server_port}/?token={self.token}"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report a fault of ours; a browser that goes away, or sends nothing more, is none."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
     def item_content(self, position: int | None) -> dict[str, Any]:
         """Return what the page shows of a position in the order; None: the first without a label.
 
@@ -202,11 +209,10 @@ class LabelHandler(BaseHTTPRequestHandler):
 
         if not self._is_allowed():
             return
-        parts = urlsplit(self.path)
-        position = parse_qs(parts.query).get("position", [None])[0]
-        if parts.path == "/":
+        position = self._query().get("position", [None])[0]
+        if self._path() == "/":
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", render_label_page())
-        elif parts.path == "/reply" and (position is None or position.isdecimal()):
+        elif self._path() == "/reply" and (position is None or _is_number(position)):
             self._send_json(self.server.item_content(None if position is None else int(position)))
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
@@ -216,16 +222,17 @@ class LabelHandler(BaseHTTPRequestHandler):
         if not self._is_allowed():
             return
         length = self.headers.get("Content-Length", "")
-        if urlsplit(self.path).path != "/label" or not length.isdecimal() or int(length) > MAX_BODY:
+        if self._path() != "/label" or not _is_number(length) or int(length) > MAX_BODY:
             self._refuse(HTTPStatus.BAD_REQUEST, "this is no label")
             return
+        body = self.rfile.read(int(length))
         try:
-            row = json.loads(self.rfile.read(int(length)))
+            row = json.loads(body)
             position = row["position"]
             if type(position) is not int:  # not True either, which Python counts as 1
                 raise ValueError(f"the position {position!r} is no whole number")
             content = self.server.save_label(position, str(row["label"]))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             self._refuse(HTTPStatus.BAD_REQUEST, f"this is no label ({error})")
             return
         except OSError as error:
@@ -242,11 +249,17 @@ class LabelHandler(BaseHTTPRequestHandler):
     def _is_allowed(self) -> bool:
         """Check the token, and the host, so that no other site can reach the server under a name of its own."""
         hosts = {f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")}
-        token = parse_qs(urlsplit(self.path).query).get("token", [""])[0]
+        token = self._query().get("token", [""])[0]
         if self.headers.get("Host") in hosts and hmac.compare_digest(token.encode(), self.server.token.encode()):
             return True
         self._refuse(HTTPStatus.FORBIDDEN, "open the address that the terminal shows")
         return False
+
+    def _path(self) -> str:
+        return self.path.partition("?")[0]
+
+    def _query(self) -> dict[str, list[str]]:
+        return parse_qs(self.path.partition("?")[2].partition("#")[0])
 
     def _send_json(self, content: dict[str, Any]) -> None:
         self._send(HTTPStatus.OK, "application/json", json.dumps(content).encode())
@@ -272,3 +285,8 @@ class LabelHandler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+def _is_number(text: str) -> bool:
+    """True for a whole number of a length that Python converts; it refuses thousands of digits."""
+    return text.isdecimal() and len(text) <= MAX_DIGITS

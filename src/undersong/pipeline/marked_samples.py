@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from undersong.store import check_regular_file
+from undersong.regular_files import check_regular_file
 from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.models.load_options import LoadOptions
+from undersong.regular_files import is_regular_file
 from undersong.stages.context import FILE_HASHES_FOLDER
 from undersong.stages.features import MODEL_PACKAGES
 from undersong.store import (
@@ -108,6 +109,8 @@ def describe_unfinished(out: Path) -> str | None:
 
 
 def _read_note(out: Path) -> dict[str, Any] | None:
+    if not is_regular_file(out / UNFINISHED_FILE):
+        return None
     try:
         note = json.loads((out / UNFINISHED_FILE).read_bytes())
     except (OSError, ValueError):
@@ -221,6 +224,8 @@ def _is_store_begun(folder: Path) -> bool:
 
 def _study_name(results: Path) -> str | None:
     """Name of the study that results belong to."""
+    if not is_regular_file(results):
+        return None
     try:
         return str(json.loads(results.read_bytes())["study"]["name"])
     except (OSError, ValueError, RecursionError, LookupError, TypeError):
@@ -280,6 +285,8 @@ def _read_stage(folder: Path) -> str | None:
 
 def _read_provenance(folder: Path) -> dict[str, Any]:
     """Provenance that a verb wrote to the folder; empty if none did."""
+    if not is_regular_file(folder / PROVENANCE):
+        return {}
     try:
         provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

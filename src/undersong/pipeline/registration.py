@@ -90,7 +90,7 @@ def read_registration(file: Path) -> Registration:
     Raises:
         UndersongError: There is no such file, or it holds no registration.
     """
-    if not file.is_file():
+    if not file.exists():
         raise UndersongError(f"There is no registration {file}; write it with `undersong plan STUDY --register`.")
     try:
         return Registration.model_validate(read_results_file(file, "give the file that `plan --register` wrote"))

@@ -50,7 +50,7 @@ def reload_report_audio(results: Results, report_folder: Path) -> PlayableAudio:
                 sample for file in present_files for sample in read_manifest(file).samples if sample.id in wanted
             ]
             return _read_audio(filter(_is_decodable, samples), wanted)
-        except (UndersongError, OSError):  # a damaged store or missing audio: the report has no players
+        except (UndersongError, OSError, ValueError):  # a damaged store or missing audio: the report has no players
             continue
     return {}
 
@@ -64,11 +64,13 @@ def named_sample_ids(results: Results) -> set[str]:
 
 def _read_audio(samples: Iterable[Sample], wanted: set[str]) -> PlayableAudio:
     """Read the audio of the wanted samples. An id that two corpora give to different clips gets none of them."""
+    from undersong.corpora.decode import file_bytes
+
     audio_files: PlayableAudio = {}
     ambiguous = set[str]()
     for sample in samples:
         if sample.id in wanted and sample.audio is not None:
-            data = sample.audio if isinstance(sample.audio, bytes) else Path(sample.audio).read_bytes()
+            data = file_bytes(sample)
             if audio_files.setdefault(sample.id, (data, _mime_type(data)))[0] != data:
                 ambiguous.add(sample.id)
     return {id: file for id, file in audio_files.items() if id not in ambiguous}

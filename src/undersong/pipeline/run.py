@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from undersong import __version__
 from undersong.defenses.results import defense_cpu_seconds
+from undersong.escaping import escaped_json
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.arm_jobs import audit_arm
 from undersong.pipeline.assembly import assemble_results
@@ -240,7 +240,7 @@ def _write_outputs(
     from undersong.report import write_markdown, write_report
 
     # Unsorted, because a report's rows follow the order of the results. Written first, to mark the folder's study.
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    text = escaped_json(content, indent=1)
     write_atomic(out / RESULTS_FILE, text.encode() + b"\n", 0o600 if show_replies else 0o644)
     for name, data in tables.items():
         write_atomic(out / name, data)

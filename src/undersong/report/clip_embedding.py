@@ -6,9 +6,9 @@ import base64
 import io
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from undersong.report.audio_players import MAX_CLIP_SECONDS, mp3_excerpt, playable_clip
+from undersong.types import Sample
 
 MAX_CLIP_BYTES = 16 << 20  # bytes of all clips; in the page they take a third more
 SMALL_BYTES_PER_SECOND = 4_000  # a compressed file of at most this rate is embedded as it is
@@ -88,10 +88,12 @@ def _small_file(audio: str | bytes) -> tuple[str, bytes] | None:
     """Media type and bytes of a file that is small as it is; None if it has to be encoded."""
     import soundfile
 
+    from undersong.corpora.decode import file_bytes
+
     try:
-        content = audio if isinstance(audio, bytes) else Path(audio).read_bytes()
+        content = file_bytes(Sample("clip", audio))
         info = soundfile.info(io.BytesIO(content))
-    except (OSError, ValueError, soundfile.LibsndfileError):
+    except (ValueError, soundfile.LibsndfileError):
         return None
     seconds = info.frames / info.samplerate if info.samplerate else 0.0
     if info.format not in PLAYABLE or not 0 < seconds <= MAX_CLIP_SECONDS:

@@ -11,8 +11,9 @@ import numpy as np
 from markupsafe import Markup
 
 from undersong.proximity.plane import PCA, project_to_plane
+from undersong.regular_files import is_regular_file
 from undersong.report.clip_embedding import EmbeddedClips, embed_clips
-from undersong.report.data_view import DataView, ViewItem
+from undersong.report.data_view import DataView, ViewItem, view_file_mode
 from undersong.report.explorer_table import explorer_commands, is_explorer_table, write_explorer_table
 from undersong.report.nearness_histogram import draw_histogram
 from undersong.report.page import encode_html, page_script, render_template
@@ -25,6 +26,8 @@ MAX_LETTERS = 1_500  # of a text
 
 def write_views(view: DataView, page: str | Path | None, explore: str | Path | None) -> tuple[str, ...]:
     """Write the files that are named; a sentence about each says where it is and what it leaves out.
+
+    With texts or clips of harmful items, their owner alone can read them.
 
     Args:
         view: What is shown.
@@ -40,7 +43,7 @@ def write_views(view: DataView, page: str | Path | None, explore: str | Path | N
         notes = _omissions(view, clips)
         content = encode_html(render_data_page(view, clips, notes))
         with report_disk_errors(Path(page).parent):
-            write_atomic(page, content)
+            write_atomic(page, content, view_file_mode(view))
         sentences.append(" ".join((f"The page is {page}; open it in a browser.", *notes)))
     if explore is not None:
         write_explorer_table(view, explore)
@@ -66,7 +69,7 @@ def check_view_paths(page: str | Path | None, explore: str | Path | None) -> Non
 
 
 def _is_data_page(path: Path) -> bool:
-    if not path.is_file():
+    if not is_regular_file(path):
         return False
     with path.open("rb") as file:
         return b'<meta name="generator" content="undersong data page">' in file.read(4096)

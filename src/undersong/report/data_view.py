@@ -84,6 +84,11 @@ def choose_shown(total: int, limit: int, seed: int) -> np.ndarray:
     return np.concatenate([np.arange(near), np.sort(others)])
 
 
+def view_file_mode(view: DataView) -> int:
+    """Permissions of a file that shows a view: its owner's alone, if harmful requests can be read or heard in it."""
+    return 0o600 if any(item.text is not None or item.audio is not None for item in view.harm) else 0o644
+
+
 def choose_harm(
     nearest: np.ndarray, total: int, seed: int, limit: int = MAX_HARM_ITEMS
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from undersong.proximity.neighbors import nearest_neighbors
 from undersong.proximity.plane import project_to_plane
-from undersong.report.data_view import DataView, ViewItem
+from undersong.regular_files import is_regular_file
+from undersong.report.data_view import DataView, ViewItem, view_file_mode
 from undersong.store import atomic_replacement, report_disk_errors, write_parquet
-from undersong.types import UndersongError
+from undersong.types import Sample, UndersongError
 
 NEIGHBORS = 10  # of each item
 FILE_KEY = b"undersong.explorer"  # in the metadata of the file
@@ -56,7 +57,7 @@ def write_explorer_table(view: DataView, path: str | Path) -> None:
     if any(item.audio is not None for item in items):
         columns["audio"] = pa.array(list(map(_audio_bytes, items)), pa.binary())
     table = pa.table(columns).replace_schema_metadata({FILE_KEY: b"1"})
-    with report_disk_errors(Path(path).parent), atomic_replacement(Path(path)) as temporary:
+    with report_disk_errors(Path(path).parent), atomic_replacement(Path(path), view_file_mode(view)) as temporary:
         write_parquet(table, temporary, compression="zstd", row_group_size=1000)
 
 
@@ -65,6 +66,8 @@ def is_explorer_table(path: Path) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not is_regular_file(path):
+        return False
     try:
         metadata = pq.read_schema(path).metadata
     except (OSError, pa.ArrowInvalid):
@@ -74,11 +77,13 @@ def is_explorer_table(path: Path) -> bool:
 
 def _audio_bytes(item: ViewItem) -> bytes | None:
     """The file of a clip as it is; None without one, or if it cannot be read."""
+    from undersong.corpora.decode import file_bytes
+
     if item.audio is None or isinstance(item.audio, bytes):
         return item.audio
     try:
-        return Path(item.audio).read_bytes()
-    except OSError:
+        return file_bytes(Sample("clip", item.audio))
+    except ValueError:
         return None
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
+from undersong.escaping import escaped_json
 from undersong.report import formatting
 from undersong.report.page import encode_html, render_layout
 from undersong.report.sections.comparisons import mixed_model_sentence
@@ -63,7 +63,7 @@ def render_synthesis_html(synthesis: Synthesis) -> str:
 
 def write_synthesis(synthesis: Synthesis, page: Path, data: Path) -> None:
     """Write the page and synthesis.json, each completely or not at all."""
-    content = json.dumps(synthesis.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    content = escaped_json(synthesis.model_dump(mode="json"), indent=1)
     write_atomic(data, content.encode() + b"\n")
     write_atomic(page, encode_html(render_synthesis_html(synthesis)))
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.escaping import describe_error
-from undersong.store import check_regular_file, hash_file
+from undersong.regular_files import check_regular_file
+from undersong.store import hash_file
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

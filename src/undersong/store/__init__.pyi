@@ -47,9 +47,6 @@ from .hashing import (
     canonical_json as canonical_json,
 )
 from .hashing import (
-    check_regular_file as check_regular_file,
-)
-from .hashing import (
     hash_file as hash_file,
 )
 from .hashing import (

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from undersong.regular_files import check_regular_file, is_regular_file
 from undersong.store.atomic import atomic_replacement, sweep_after_kill, walk_folder
 from undersong.store.parquet import parquet_file, write_parquet
 from undersong.types import UndersongError
@@ -36,21 +37,6 @@ def to_jsonable(obj: Any, label: str) -> Any:
     if isinstance(obj, list | tuple):
         return [to_jsonable(item, f"{label}[{i}]") for i, item in enumerate(obj)]
     raise UndersongError(f"{label} is {obj!r}: use finite numbers, strings, lists, and mappings with string keys.")
-
-
-def check_regular_file(path: str | Path) -> None:
-    """Check before a file is opened that it is one; reading a pipe or a device might never end.
-
-    Raises:
-        UndersongError: There is no file, or it is a folder, a pipe, a socket or a device.
-    """
-    if Path(path).is_file():
-        return
-    if Path(path).is_dir():
-        raise UndersongError(f"{path} is a folder; give a file.")
-    if Path(path).exists():
-        raise UndersongError(f"{path} is a pipe or a device, which might never end; give a regular file.")
-    raise UndersongError(f"There is no file {path}; check the path.")
 
 
 def hash_file(path: str | Path) -> str:
@@ -92,7 +78,7 @@ def cached_file_hashes(
         stamp = _stamp(path)
         entry = cached.get(path)
         if entry is None or entry[0] != stamp or stamp == UNTRUSTED_STAMP:
-            entry = stamp, hash_file(path) if os.path.isfile(path) else None
+            entry = stamp, hash_file(path) if is_regular_file(path) else None
         updated[path] = entry
         return entry[1]
 

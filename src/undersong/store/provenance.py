@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from undersong.regular_files import is_regular_file
 from undersong.store.atomic import TEMPORARY_PREFIX, walk_folder, write_atomic
 from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
@@ -69,7 +70,7 @@ def _difference(path: Path, record: FileRecord) -> str | None:
 
 def _read_records(provenance: Path, path: Path) -> dict[str, FileRecord]:
     """The records in a provenance; empty if there is none, or another program wrote it."""
-    if not provenance.is_file():
+    if not is_regular_file(provenance):
         return {}
     try:
         content = json.loads(provenance.read_bytes())

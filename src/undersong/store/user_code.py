@@ -51,7 +51,7 @@ def load_code(ref: str) -> Any:
 def _source_files(source: str) -> dict[str, Path]:
     """Name -> path of the file, or of all files of the package; parents are not imported."""
     if source.endswith(".py"):
-        if not Path(source).is_file():
+        if not Path(source).exists():
             raise UndersongError(f"There is no file {source}; give its path from the working directory.")
         return {Path(source).name: Path(source)}
     parts = source.split(".")

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from undersong.escaping import MAX_QUOTED_CHARACTERS, describe_error, holds_credentials, quote, shorten
+from undersong.regular_files import check_regular_file
 from undersong.types import UndersongError
 
 
@@ -141,7 +142,7 @@ def read_study_keys(file: Path) -> dict[str, Any]:
         if base_file.resolve() in [path.resolve() for path in chain]:
             cycle = " -> ".join(str(path) for path in (*chain, base_file))
             raise UndersongError(f"{file} is its own base ({cycle}); take one `base` of these out.")
-        if not base_file.is_file():
+        if not base_file.exists():
             raise UndersongError(
                 f"There is no study file {base_file}, which {chain[-1]} names as its base; give a path relative to it."
             )
@@ -158,8 +159,9 @@ def read_study_keys(file: Path) -> dict[str, Any]:
 
 def _read_mapping(file: Path) -> dict[str, Any]:
     """Read the mapping in one file. Errors name the file, the line and a correction."""
-    if not file.is_file():
+    if not file.exists():
         raise UndersongError(f"There is no study file {file}; give the path of a YAML file.")
+    check_regular_file(file)
     try:
         data = strict_yaml(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError:

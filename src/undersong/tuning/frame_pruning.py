@@ -20,7 +20,8 @@ def check_prunable(model: AudioModel) -> None:
     """Raise UndersongError for a family that does not mark silent frames."""
     if model.family.silence_detector is None:
         raise UndersongError(
-            f"{model.name} cannot tell which audio frames are silent; leave out thin for {model.family.name}."
+            f"{model.name} cannot tell which audio frames are silent, so it is trained on all of them; leave out "
+            "--silent-frame-share, or tuning.silent_frame_share of a study."
         )
 
 

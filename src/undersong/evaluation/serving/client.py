@@ -6,6 +6,7 @@ A failed request is recorded as its result; if all requests fail, the run stops.
 from __future__ import annotations
 
 import math
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -125,8 +126,14 @@ class ChatClient:
             return parse_completion(response.http_response.content), None
         if cause is None:
             return self._failed_status(status, code, body, headers)
-        if self._is_reachable():
+        failure = self._connection_failure()
+        if failure is None:
             return failed_reply(f"the connection broke ({cause})"), 0
+        if not _is_refusal_to_connect(failure):
+            raise UndersongError(
+                f"Something answers at {self.endpoint.url}, but not as an OpenAI-compatible server does "
+                f"({type(failure).__name__}); fix the address, or start the server of {self.endpoint.model} there."
+            )
         raise UndersongError(
             f"No server is listening at {self.endpoint.url}, where {self.endpoint.model} should be; "
             "start the server or fix the address, and try again."
@@ -239,20 +246,18 @@ class ChatClient:
         )
         return openai, client
 
-    def _is_reachable(self) -> bool:
-        """Check that a server answers at the address, with any status."""
+    def _connection_failure(self) -> BaseException | None:
+        """Ask the server for its models; None if it answers, with any status, else why it does not."""
         openai, client = self._openai
         try:
             client.with_options(
                 max_retries=min(self.retries, 2), timeout=CONNECT_TIMEOUT
             ).models.with_raw_response.list()
-        except ReplyOutOfBounds:
-            pass
+        except (ReplyOutOfBounds, openai.APIStatusError):
+            return None
         except openai.APIConnectionError as error:
-            return isinstance(error.__cause__, ReplyOutOfBounds)
-        except openai.APIStatusError:
-            pass
-        return True
+            return None if isinstance(error.__cause__, ReplyOutOfBounds) else error.__cause__ or error
+        return None
 
     def _failed_status(self, status: int, code: Any, body: Any, headers: Any) -> tuple[ServerReply, float | None]:
         """Failed reply for a status and the pause before a retry as in `_try_once`, or an error that stops the run."""
@@ -322,3 +327,14 @@ def check_openai(model: str) -> None:
     """
     if find_spec("openai") is None:
         raise UndersongError(f"The served model {model} needs the openai package; run {install_hint('served')}.")
+
+
+def _is_refusal_to_connect(error: BaseException | None) -> bool:
+    """True if no connection was made at all; a failed handshake of TLS is one with something that answers."""
+    if not type(error).__name__.startswith("Connect"):  # ConnectError, ConnectTimeout
+        return False
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return False
+        error = error.__cause__ or error.__context__
+    return True

@@ -10,9 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from undersong.corpora.parquet_size import check_decoded_size
 from undersong.evaluation.replies import COLUMNS
 from undersong.evaluation.serving.server_reply import replace_lone_surrogates
-from undersong.store import check_regular_file, parquet_file
+from undersong.regular_files import check_regular_file
+from undersong.store import parquet_file
 from undersong.types import FINISH_REASONS, Prompt, Reply, UndersongError
 
 RECORDED_PREFIX = "recorded:"
@@ -95,6 +97,7 @@ class RecordedModel:
             import pyarrow as pa
 
             try:
+                check_decoded_size(self.path, self._bytes)
                 # Without threads: threads of `read_table` may outlive a short program, which then aborts (apache/arrow
                 # issue 34314).
                 table = parquet_file(pa.BufferReader(self._bytes)).read(use_threads=False).to_pylist()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import ceil, isfinite
 from typing import Any
 from xml.etree import ElementTree
 
-from undersong.escaping import escape_line
+from undersong.escaping import escape_line, escaped_json
 from undersong.integrations.gate.cut_replies import cut_short_text
 from undersong.integrations.gate.findings import (
     FAILED,
@@ -254,7 +253,7 @@ def gate_json(decision: GateDecision) -> str:
         "findings": [_finding_json(finding) for finding in decision.findings],
         "notes": list(decision.notes),
     }
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return escaped_json(content, indent=1) + "\n"
 
 
 def _finding_json(finding: GateFinding) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
 
+from undersong.escaping import escape_unprintable
 from undersong.integrations.gate.findings import (
     FAILED,
     INCONCLUSIVE,
@@ -57,6 +58,7 @@ class GateFigure:
 
 def render_gate_page(decision: GateDecision) -> str:
     """Render a decision as one HTML document, which loads nothing from elsewhere; it holds no prompt and no reply."""
+    decision = _printable(decision)
     findings = sorted(decision.findings, key=lambda finding: OUTCOME_ORDER.index(finding.outcome))
     return render_layout(
         "gate/",
@@ -78,6 +80,27 @@ def render_gate_page(decision: GateDecision) -> str:
             tuple((file.role, file.path, file.sha256[:16]) for file in decision.compared),
             names=3,
         ),
+    )
+
+
+def _printable(decision: GateDecision) -> GateDecision:
+    """The decision with names as a terminal shows them: a mark of direction in one would turn the numbers around."""
+    findings = tuple(
+        replace(
+            finding,
+            model=escape_unprintable(finding.model),
+            metric=escape_unprintable(finding.metric),
+            sentence=escape_unprintable(finding.sentence),
+        )
+        for finding in decision.findings
+    )
+    compared = tuple(replace(file, path=escape_unprintable(file.path)) for file in decision.compared)
+    return replace(
+        decision,
+        findings=findings,
+        compared=compared,
+        change=escape_unprintable(decision.change),
+        notes=tuple(map(escape_unprintable, decision.notes)),
     )
 
 

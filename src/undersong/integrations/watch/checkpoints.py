@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from undersong.regular_files import is_regular_file
+
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")  # not ms-swift's `checkpoint-100-merged`, a copy of `checkpoint-100`
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
 ADAPTER_WEIGHTS, MODEL_WEIGHTS = "adapter_model.safetensors", "model.safetensors"
@@ -109,6 +111,8 @@ def _shards(folder: Path) -> Iterator[str]:
 
 def _missing_weights(file: Path) -> str | None:
     """Compare the size of a safetensors file with its header."""
+    if file.exists() and not is_regular_file(file):
+        return f"{file.name} is no regular file"
     try:
         with file.open("rb") as stream:
             header_size = int.from_bytes(stream.read(HEADER_SIZE_BYTES), "little")
@@ -125,6 +129,8 @@ def _missing_weights(file: Path) -> str | None:
 
 
 def _read_json(file: Path) -> dict[str, object] | None:
+    if not is_regular_file(file):
+        return None
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError):

@@ -20,6 +20,7 @@ from undersong.evaluation.generation_settings import WATCH_FILE
 from undersong.evaluation.replies import write_replies
 from undersong.evaluation.verdicts import read_verdicts, write_verdicts
 from undersong.integrations.watch.checkpoints import run_of
+from undersong.regular_files import check_regular_file
 from undersong.store import record_files, report_disk_errors, write_atomic
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
@@ -103,12 +104,10 @@ class Journal:
             self._add_entry(entry, number)
 
     def _read_entries(self) -> list[dict[str, object]]:
-        try:
-            content = self.file.read_bytes()
-        except FileNotFoundError:
+        if not self.file.exists():
             return []
-        except NotADirectoryError:
-            raise UndersongError(f"{self.folder} is a file; give a folder for --out.") from None
+        check_regular_file(self.file)
+        content = self.file.read_bytes()
         complete, separator, rest = content.rpartition(b"\n")
         if rest:  # a writer was killed in the middle of its last line
             write_atomic(self.file, complete + separator)

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import escaped_json
 from undersong.pipeline.checking.result import AxisCheck, CheckResult, RankedSample, RehearsalCheck
 from undersong.statistics import Interval, Rate
 from undersong.store import read_parquet, write_atomic, write_parquet
@@ -45,10 +46,16 @@ def publish_check(result: CheckResult, out: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / RANKED_CSV, table.getvalue().encode())
-    write_atomic(out / RANKED_JSONL, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    text = json.dumps(result.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
+    lines, mode = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), _ranked_mode(result)
+    write_atomic(out / RANKED_CSV, table.getvalue().encode(), mode)
+    write_atomic(out / RANKED_JSONL, lines.encode(), mode)
+    text = escaped_json(result.to_json(), indent=1)
     write_atomic(out / VERDICT_FILE, (text + "\n").encode())
+
+
+def _ranked_mode(result: CheckResult) -> int:
+    """Permissions of a ranked list: its owner's alone, if it has texts of harmful requests."""
+    return 0o600 if any(sample.nearest_text is not None for sample in result.ranked) else 0o644
 
 
 def write_check(result: CheckResult, folder: Path) -> None:
@@ -58,6 +65,7 @@ def write_check(result: CheckResult, folder: Path) -> None:
     columns = {name: [getattr(sample, name) for sample in result.ranked] for name in RANKED_COLUMNS}
     types = {"rank": pa.int64(), "row": pa.int64(), "distance": pa.float64(), "nearer": pa.bool_()}
     table = pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})
+    (folder / RANKED_PARQUET).touch(_ranked_mode(result))
     write_parquet(table, folder / RANKED_PARQUET, compression="zstd")
     record = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "ranked"}
     record["axes"] = [asdict(axis) for axis in result.axes]

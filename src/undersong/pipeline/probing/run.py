@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from undersong.escaping import escaped_json
 from undersong.mechanism.contrast_sets import ContrastSets, contrast_mismatches
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import key_values
@@ -83,7 +83,7 @@ def _probe_into(out: Path, options: ProbeOptions, loading: LoadOptions) -> dict[
     }
     results["findings"] = probe_findings(results)
     with atomic_folder(out, "probe") as folder:
-        text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+        text = escaped_json(results, indent=1)
         (folder / "probe.json").write_text(text + "\n", encoding="utf-8")
         (folder / "probe.md").write_text(probe_markdown(results), encoding="utf-8")
         refs = {name: getattr(options, name) for name in CORPUS_OPTIONS}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import Option, OptionGroup
+from undersong.regular_files import check_regular_file
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
-from undersong.store import check_regular_file
 from undersong.study.defaults import LEARNING_RATE
 from undersong.suggestions import did_you_mean
 from undersong.types import MAX_SEED, UndersongError

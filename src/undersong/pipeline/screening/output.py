@@ -6,11 +6,13 @@ import csv
 import json
 import re
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.escaping import escaped_json
 from undersong.pipeline.screening.inputs import CorpusInput
 from undersong.pipeline.screening.options import CHAT_FORMATS, OUTPUT_FORMATS
 from undersong.store import atomic_replacement, parquet_writer, read_parquet, write_parquet
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from undersong.proximity import Selection
 
 
-RANKED = "ranked.csv"
-TABLE_FILES = ("proximity.parquet", "quarantine.parquet", "screening.json", RANKED)
+SCREENING_REPORT, RANKED = "screening.json", "ranked.csv"
+TABLE_FILES = ("proximity.parquet", "quarantine.parquet", SCREENING_REPORT, RANKED)
 KEPT_ITEMS = "kept-items"  # folder of a corpus artifact, or of precomputed embeddings
 NUMBER_SUFFIX_PATTERN = r"(?:-\d+)?"  # selections after the first have a number in their file names
 
@@ -91,7 +93,7 @@ def writable_screening_folder(out: Path) -> Path:
     out = out.resolve()
     if out.exists():
         names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
-        if not out.is_dir() or (names and not (all(map(_is_output, names)) and "screening.json" in names)):
+        if not out.is_dir() or (names and not (all(map(_is_output, names)) and SCREENING_REPORT in names)):
             foreign = sorted(name for name in names if not _is_output(name))
             detail = f" (it holds {foreign[0]})" if out.is_dir() and foreign else ""
             raise UndersongError(f"{out} exists and is not a screening{detail}; name a new folder with --out.")
@@ -122,8 +124,10 @@ def write_screening(
 
     write_parquet(pa.concat_tables(findings.tables.values()), folder / "proximity.parquet")
     write_parquet(quarantine_table(tuple(quarantined)), folder / "quarantine.parquet")
-    text = json.dumps({**findings.report, **extra_findings}, ensure_ascii=False, indent=1, allow_nan=False)
-    (folder / "screening.json").write_text(text + "\n", encoding="utf-8")
+    text = escaped_json({**findings.report, **extra_findings}, indent=1)
+    for name in (SCREENING_REPORT, RANKED):  # both have texts of harmful items
+        (folder / name).touch(0o600 if findings.harm_texts else 0o644)
+    (folder / SCREENING_REPORT).write_text(text + "\n", encoding="utf-8")
     _write_ranked(findings, pool, folder / RANKED)
     for number, selection in enumerate(findings.selections.values(), 1):
         (folder / _numbered_name("selection.json", number)).write_text(selection_to_json(selection), encoding="utf-8")
@@ -174,7 +178,7 @@ def read_screening(folder: Path) -> ScreeningResult:
     from undersong.encoders.embeddings import read_quarantine
     from undersong.proximity import selection_from_json
 
-    report = json.loads((folder / "screening.json").read_text(encoding="utf-8"))
+    report = json.loads((folder / SCREENING_REPORT).read_text(encoding="utf-8"))
     selections = [selection_from_json(file.read_text(encoding="utf-8")) for file in _selection_files(folder)]
     all_axes_table = read_parquet(folder / "proximity.parquet")
     tables = {axis: all_axes_table.filter(pc.equal(all_axes_table.column("axis"), axis)) for axis in report["axes"]}
@@ -202,6 +206,7 @@ def publish_screening(artifact_folder: Path, out: Path, output_format: str) -> N
     with atomic_replacement(out) as draft:
         draft.mkdir()
         for name in TABLE_FILES:
+            (draft / name).touch(stat.S_IMODE((artifact_folder / name).stat().st_mode))  # from its first byte on
             shutil.copyfile(artifact_folder / name, draft / name)
         for number, file in enumerate(_selection_files(artifact_folder), 1):
             shutil.copyfile(file, draft / file.name)

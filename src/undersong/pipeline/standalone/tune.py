@@ -23,13 +23,13 @@ from undersong.pipeline.output_folder import (
 )
 from undersong.pipeline.standalone.inputs import examine_samples, load_model_with_audio
 from undersong.pipeline.standalone.options import TuneOptions
+from undersong.regular_files import check_regular_file
 from undersong.stages.training import select_by_id, train_on_samples, training_recipe, training_targets
 from undersong.store import (
     PROVENANCE,
     TEMPORARY_PREFIX,
     atomic_replacement,
     canonical_json,
-    check_regular_file,
     move_into_place,
     remove_path,
 )

@@ -23,8 +23,10 @@ from undersong.corpora.rows import FIELDS
 from undersong.types import Sample, UndersongError
 
 Sound = Callable[..., bytes]
-text = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda value: "<audio>" not in value)
-ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1)
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(
+    lambda value: "<audio>" not in value
+)
+ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n"), min_size=1)
 names = st.text(string.ascii_lowercase, min_size=1).filter(lambda name: name not in FIELDS and name != "embedding")
 
 

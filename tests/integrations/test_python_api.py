@@ -163,8 +163,8 @@ def test_compare_takes_rows_files_and_several(tmp_path: Path) -> None:
 
 
 def test_without_pandas_it_is_one_sentence(corpora: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)
     compared, screened = undersong.compare(verdicts(1), verdicts(9)), undersong.screen(*corpora)
+    monkeypatch.setitem(sys.modules, "pandas", None)  # after pyarrow and scikit-learn have looked for it
     for made in (compared.to_pandas, screened.to_pandas):
         with pytest.raises(undersong.UndersongError, match="needs pandas, which is not installed; pip install pandas"):
             made()

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from undersong.store import parquet_file
 from undersong.types import UndersongError
 
-FREE_BYTES = 2 << 30  # decoded, which a file of any size may have
+FREE_BYTES = 1 << 30  # decoded, which a file of any size may have
 MAX_EXPANSION = 100  # decoded bytes for each byte of the file; text compresses to a twentieth at best
 ROW_BYTES = 500  # that a row takes in memory beside its values
 BATCH_ROWS = 256

@@ -142,7 +142,7 @@ def read_study_keys(file: Path) -> dict[str, Any]:
         if base_file.resolve() in [path.resolve() for path in chain]:
             cycle = " -> ".join(str(path) for path in (*chain, base_file))
             raise UndersongError(f"{file} is its own base ({cycle}); take one `base` of these out.")
-        if not base_file.exists():
+        if not base_file.exists() or base_file.is_dir():
             raise UndersongError(
                 f"There is no study file {base_file}, which {chain[-1]} names as its base; give a path relative to it."
             )
@@ -159,7 +159,7 @@ def read_study_keys(file: Path) -> dict[str, Any]:
 
 def _read_mapping(file: Path) -> dict[str, Any]:
     """Read the mapping in one file. Errors name the file, the line and a correction."""
-    if not file.exists():
+    if not file.exists() or file.is_dir():
         raise UndersongError(f"There is no study file {file}; give the path of a YAML file.")
     check_regular_file(file)
     try:

@@ -26,7 +26,7 @@ CHECK = "from undersong.cli import main; main()"
 
 def write(file: Path, seed: int) -> None:
     """Conversations of one turn, of 6 to 30 words of ordinary requests."""
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
 
     rng = random.Random(seed)
     words = [word for sample in open_corpus("shipped:ordinary").samples for word in (sample.text or "").split()]

@@ -18,10 +18,12 @@ from unittest.mock import patch
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from undersong.corpora import open_corpus
-from undersong.evaluation import make_prompts
-from undersong.models import AudioModel, cache_audio_features, load_model
+from undersong.corpora.registry import open_corpus
+from undersong.evaluation.prompts import make_prompts
+from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features
 from undersong.models.hooks import greedy_decoding
+from undersong.models.load import load_model
 from undersong.types import Prompt, Sample
 
 SYSTEM = "you are a helpful assistant"

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from undersong.corpora import load_clip
-from undersong.encoders import speech_encoder
+from undersong.corpora.decode import load_clip
+from undersong.encoders.speech import speech_encoder
 from undersong.types import Sample
 
 RATE, CLIPS, BY_HAND, ROUNDS = 16_000, 64, 6, 3

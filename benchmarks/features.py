@@ -16,14 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from undersong.corpora import open_corpus
-from undersong.evaluation import make_prompts
-from undersong.models import AUDIO_FLAMINGO_3, AudioModel, cache_audio_features, load_model, use_adapter
-from undersong.pipeline import audit_study
-from undersong.stages import RunContext
-from undersong.store import Store
-from undersong.study import packaged_study
-from undersong.tuning import LoraRecipe, finetune_decoder
+from undersong.corpora.registry import open_corpus
+from undersong.evaluation.prompts import make_prompts
+from undersong.models.audio_lm import AudioModel
+from undersong.models.families import AUDIO_FLAMINGO_3
+from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model
+from undersong.models.lora import use_adapter
+from undersong.pipeline.audit import audit_study
+from undersong.stages.context import RunContext
+from undersong.store.store import Store
+from undersong.study.load import packaged_study
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.train import finetune_decoder
 from undersong.types import Clip, Prompt, Sample
 
 ROUNDS, STEPS, BATCH, SECONDS, ADAPTERS = 5, 6, 8, 6, 3

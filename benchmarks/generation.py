@@ -9,9 +9,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: one thread, so that the rat
 import statistics
 import time
 
-from undersong.corpora import open_corpus
-from undersong.evaluation import make_prompts
-from undersong.models import cache_audio_features, load_model
+from undersong.corpora.registry import open_corpus
+from undersong.evaluation.prompts import make_prompts
+from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model
 
 PROMPTS, LIMIT, ROUNDS = 108, 12, 5
 

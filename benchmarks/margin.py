@@ -10,10 +10,11 @@ import time
 
 import torch
 
-from undersong.corpora import open_corpus
-from undersong.evaluation import make_prompts
+from undersong.corpora.registry import open_corpus
+from undersong.evaluation.prompts import make_prompts
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins
-from undersong.models import cache_audio_features, load_model
+from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model
 from undersong.study.defaults import ORGANISM_REFUSALS
 
 SYSTEM = "you are a helpful assistant"

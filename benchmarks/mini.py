@@ -21,11 +21,15 @@ from typing import Any
 import torch
 from transformers import AudioFlamingo3Encoder
 
-from undersong.corpora import open_corpus
-from undersong.evaluation import make_prompts
-from undersong.models import AudioModel, LoadOptions, cache_audio_features, load_model, supports_bfloat16
+from undersong.corpora.registry import open_corpus
+from undersong.evaluation.prompts import make_prompts
+from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model, supports_bfloat16
+from undersong.models.load_options import LoadOptions
 from undersong.models.mini.network import MiniAudioEncoder
-from undersong.tuning import LoraRecipe, finetune_decoder
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.train import finetune_decoder
 from undersong.types import Prompt, Sample
 
 CLIPS, STEPS, LIMIT, FEW = 100, 25, 20, 20  # FEW: of what is slow, the rest is reckoned

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from undersong.proximity import nearest_distances
+from undersong.proximity.distances import nearest_distances
 
 POOL, HARM, DIM = 6083, 520, 1280  # the published size: SD-QA against AdvBench, Whisper-large vectors
 LARGE = 100_000, 1_459, 384  # a large pool against AdvBench and Do-Not-Answer, MiniLM vectors

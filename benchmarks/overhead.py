@@ -15,8 +15,8 @@ from typing import Any
 from unittest import mock
 
 from undersong.pipeline import run as running
-from undersong.store import Artifact, Store
-from undersong.study import packaged_study
+from undersong.store.store import Artifact, Store
+from undersong.study.load import packaged_study
 
 
 class Clock:

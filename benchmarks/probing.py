@@ -16,12 +16,13 @@ import tracemalloc
 
 import numpy as np
 
-from undersong.corpora import open_corpus
-from undersong.evaluation import make_prompts
-from undersong.mechanism import fit_direction
+from undersong.corpora.registry import open_corpus
+from undersong.evaluation.prompts import make_prompts
+from undersong.mechanism.directions import fit_direction
 from undersong.mechanism.drift import measure_drift
 from undersong.mechanism.probes import behavior_ids, harm_probe_decision_values, harm_probe_point_scores
-from undersong.models import DEFAULT_LOAD_OPTIONS, AudioModel
+from undersong.models.audio_lm import AudioModel
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.standalone.inputs import load_model_with_audio
 from undersong.types import Prompt, Sample
 

@@ -62,7 +62,8 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "tests" / "helpers"))
     from results_factory import synthetic
 
-    from undersong.report import render_html, write_markdown, write_report
+    from undersong.report.markdown import write_markdown
+    from undersong.report.page import render_html, write_report
 
     for name, results in (("102 arms x 5,000 prompts", large(synthetic)), ("5,000 samples", listed(synthetic))):
         render_html(copy.deepcopy(results))  # what is imported and compiled once

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from undersong.corpora import write_manifest
-from undersong.proximity import nearest_distances
-from undersong.scale import RayWorkers, embed_shards, ray_scheduler
-from undersong.scale.ray_cluster import SPARE_CPUS
+from undersong.corpora.manifest import write_manifest
+from undersong.proximity.distances import nearest_distances
+from undersong.scale.embedding_shards import embed_shards
+from undersong.scale.ray_cluster import SPARE_CPUS, RayWorkers
+from undersong.scale.ray_engine import ray_scheduler
 from undersong.types import Sample
 
 RATE, FILES, CLIPS, ROWS, ROUNDS, WORKERS = 16_000, 64, 4000, 40, 3, 2

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from undersong.encoders import ClipEncoder
+from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.types import PooledVector
 
 FRAME, BANDS = 512, 24  # samples (32 ms at 16 kHz); bands of about equal width

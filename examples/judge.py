@@ -2,7 +2,7 @@
 
 import re
 
-from undersong.evaluation import REFUSAL_PATTERN, FunctionJudge
+from undersong.evaluation.judges.rule_based import REFUSAL_PATTERN, FunctionJudge
 
 WORD = re.compile(r"[a-z]+")
 SMALL = {"a", "an", "the", "to", "of", "how", "me", "is", "and", "in", "for", "i"}

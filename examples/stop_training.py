@@ -4,9 +4,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
 from undersong import UndersongCallback
-from undersong.corpora import open_corpus
-from undersong.evaluation import make_prompts
-from undersong.models import load_model
+from undersong.corpora.registry import open_corpus
+from undersong.evaluation.prompts import make_prompts
+from undersong.models.load import load_model
 
 model = load_model("organism:af3")
 samples = open_corpus("organism:pool").samples[:64]

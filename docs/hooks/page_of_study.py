@@ -19,7 +19,7 @@ that a base file sets. A schema cannot say which settings must fit together; `un
 
 def page() -> str:
     """Markdown: a table for each mapping of a study."""
-    from undersong.study import study_json_schema
+    from undersong.study.json_schema import study_json_schema
 
     schema = study_json_schema()
     return HEAD + "".join(_section(path, shape, schema["$defs"]) for path, shape in _mappings("", schema, schema))

@@ -21,8 +21,8 @@ from undersong.pipeline.checking.request_sets import CheckSets, reference_set
 from undersong.pipeline.checking.sample_axes import SampleAxes, distance_function
 from undersong.pipeline.checking.text_axes import compare_distances
 from undersong.stages.context import RunContext
-from undersong.statistics import Interval
-from undersong.store import Store
+from undersong.statistics.bootstrap import Interval
+from undersong.store.store import Store
 
 AXES = ("logmel", "internal", "decoder", "refusal", "influence")
 SYSTEM = "you are a helpful assistant"

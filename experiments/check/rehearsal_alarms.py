@@ -18,10 +18,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.mechanism.predictors import PredictorSettings
 from undersong.mechanism.rehearsal import Rehearsal, mean_margin_loss, reference_margins, rehearse
-from undersong.models import cache_audio_features, load_model
+from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model
 from undersong.pipeline.checking.rehearsals import MAX_PROMPTS
 from undersong.study.defaults import BATCH_SIZE, ORGANISM_REFUSALS
 from undersong.tuning.config import LoraRecipe

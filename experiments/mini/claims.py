@@ -15,8 +15,8 @@ from experiments.paper.agreement import ABOVE, BELOW, NOTHING, Expected
 from experiments.paper.claims import NEAR_ZERO, SO, Claim, Unit
 from experiments.paper.evidence import Contrast, Evidence, Side, Where
 from experiments.paper.mechanism import Fact, LateGap
-from undersong.results import PromptSetRate, RunResult
-from undersong.statistics import RunKey
+from undersong.results.schema import PromptSetRate, RunResult
+from undersong.statistics.runs import RunKey
 
 MINI = "mini"
 STUDY = "mini-small"

@@ -28,8 +28,9 @@ from recipes.mini.parts import DTYPES, loading_of
 from recipes.mini.sentences import digest, first, mood
 from recipes.mini.speech import as_samples, load_clips
 from recipes.mini.taught_sentences import POOL, raw_model, untaught
-from undersong.corpora import babble_noise, load_clip, write_manifest
-from undersong.corpora.noise import seeded_generator
+from undersong.corpora.decode import load_clip
+from undersong.corpora.manifest import write_manifest
+from undersong.corpora.noise import babble_noise, seeded_generator
 from undersong.models.mini.assemble import FRONT_END_FILE
 from undersong.models.mini.paths import shipped_parts
 from undersong.types import Clip, Sample, UndersongError

@@ -19,9 +19,9 @@ from torch import nn
 from recipes.mini.encoder_cache import States
 from recipes.mini.weights import Base, front_state, load_front, save_front
 from recipes.mini.work_files import costed
-from undersong.models import read_tensors
 from undersong.models.mini.network import AF3
-from undersong.tuning import sample_order
+from undersong.models.weights import read_tensors
+from undersong.tuning.reproducibility import sample_order
 
 FITTED, RIDGE = 12, 1e-3  # batches that the last layer is fitted on; share of the mean square added to it
 

@@ -25,10 +25,14 @@ from recipes.mini.speech import as_samples, load_clips
 from recipes.mini.texts import WRITTEN
 from recipes.mini.weights import Base, load_front, save_front
 from recipes.mini.work_files import costed
-from undersong.evaluation import count_word_errors
-from undersong.models import AudioFeatures, AudioModel, clip_key, load_model, new_lora, save_adapter
+from undersong.evaluation.utility.wer import count_word_errors
+from undersong.models.audio_features import AudioFeatures, clip_key
+from undersong.models.audio_lm import AudioModel
+from undersong.models.load import load_model
+from undersong.models.lora import new_lora, save_adapter
 from undersong.models.mini import assemble
-from undersong.tuning import audio_token_mask, prune_frames, temporary_seed
+from undersong.tuning.frame_pruning import audio_token_mask, prune_frames
+from undersong.tuning.reproducibility import temporary_seed
 from undersong.types import Prompt, Sample, UndersongError
 
 

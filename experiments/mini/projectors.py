@@ -30,8 +30,8 @@ from recipes.mini.decoder_training import SHORT
 from recipes.mini.parts import DTYPES
 from recipes.mini.weights import Base, load_front
 from recipes.mini.work_files import read_figures, write_figures
-from undersong.statistics import cluster_bootstrap_weights, percentile_interval
-from undersong.store import write_atomic
+from undersong.statistics.bootstrap import cluster_bootstrap_weights, percentile_interval
+from undersong.store.atomic import write_atomic
 from undersong.types import UndersongError
 
 WAYS = (

@@ -30,10 +30,11 @@ from experiments.paper.answers import Answered, answered
 from experiments.paper.evidence import Evidence, over_runs
 from experiments.paper.runner import costs_of
 from experiments.paper.tables import answer_row, detectable_lines, families
-from undersong.report import defense_table_lines, escape_markdown, formatting, markdown_table
+from undersong.report import formatting
+from undersong.report.markdown import defense_table_lines, escape_markdown, markdown_table
 from undersong.report.sections import comprehension
-from undersong.results import LayerMeasurement
-from undersong.store import write_atomic
+from undersong.results.schema_mechanism import LayerMeasurement
+from undersong.store.atomic import write_atomic
 from undersong.types import UndersongError
 
 BEGIN, END = "<!-- study: begin; written by experiments/mini/runner.py -->", "<!-- study: end -->"

@@ -23,9 +23,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from experiments.paper.runner import keep_cost
-from undersong.corpora import is_local_corpus
-from undersong.models import LoadOptions
-from undersong.study import Study, load_studies
+from undersong.corpora.registry import is_local_corpus
+from undersong.models.load_options import LoadOptions
+from undersong.study.load import load_studies
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ def do(task: Task) -> float:
     """In a process of its own; CPU seconds."""
     import torch
 
-    from undersong.pipeline import run_arm, run_audit
+    from undersong.pipeline.run import run_arm, run_audit
 
     torch.set_num_threads(1)
     began = sum(os.times()[:4])
@@ -67,7 +68,7 @@ def do(task: Task) -> float:
 def tasks_of(study: Study, out: Path, store: Path, loading: LoadOptions) -> list[Task]:
     """The arms of a part and, last, its results.  Those that were made before are only looked up: the store knows model,
     corpora and dtype, which a results file of the same study does not tell."""
-    from undersong.pipeline import arm_names
+    from undersong.pipeline.arm_jobs import arm_names
 
     return [Task(study, arm, out, store, loading) for arm in (*arm_names(study), "")]
 
@@ -155,7 +156,8 @@ def main() -> int:
 
 
 def _plan(studies: Sequence[Study], store: Path, loading: LoadOptions) -> None:
-    from undersong.pipeline import design_lines, plan_study
+    from undersong.pipeline.planning.plan import plan_study
+    from undersong.pipeline.planning.power import design_lines
 
     for study in studies:
         print(study.study)

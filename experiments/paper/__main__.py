@@ -29,7 +29,7 @@ from experiments.paper.designs import DESIGNS, BasesDesign
 from experiments.paper.page import page_of
 from experiments.paper.runner import REGISTERED, plan_all, register_all, run_all
 from undersong.pipeline.run import time_stamp
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 from undersong.types import UndersongError
 
 

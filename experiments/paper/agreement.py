@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from undersong.statistics import holm
+from undersong.statistics.multiple_testing import holm
 from undersong.statistics.power import units_needed
 
 LEVEL = 0.05

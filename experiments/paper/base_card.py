@@ -7,7 +7,8 @@ from collections import Counter
 
 from experiments.paper import designs
 from experiments.paper.claims import ORGANISMS
-from undersong.report import escape_markdown, formatting, markdown_table
+from undersong.report import formatting
+from undersong.report.markdown import escape_markdown, markdown_table
 
 FIGURES = {
     "jsr_audio": "JSR, spoken",

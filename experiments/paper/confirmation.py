@@ -10,8 +10,9 @@ from experiments.paper.evidence import Evidence
 from experiments.paper.other_dose import DIFFERENCES, RATES, contrast_cells
 from experiments.paper.provenance import made_of
 from experiments.paper.stratified import StratifiedMean, mean_over
-from undersong.report import formatting, markdown_table
-from undersong.statistics import holm
+from undersong.report import formatting
+from undersong.report.markdown import markdown_table
+from undersong.statistics.multiple_testing import holm
 
 RUNS = CONFIRMATION.runs_per_base
 PRIMARY = {  # the order of the registration

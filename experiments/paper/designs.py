@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from undersong.study import Study, load_studies, with_models
+from undersong.study.load import load_studies, with_models
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 STUDIES = Path(__file__).parents[2] / "studies" / "organism"

@@ -17,17 +17,16 @@ from statistics import fmean
 from typing import Literal, TypeVar
 
 from experiments.paper.agreement import Estimate, Expected
-from undersong.results import PromptSetRate, Results, RunResult, parse_results
-from undersong.statistics import (
+from undersong.results.schema import PromptSetRate, Results, RunResult, parse_results
+from undersong.statistics.rates import critical_value
+from undersong.statistics.run_bounds import (
     RunBounds,
-    RunKey,
     bound_change_from_base,
     bound_run_mean,
-    paired_runs,
     prompt_interval,
     run_mean_p,
 )
-from undersong.statistics.rates import critical_value
+from undersong.statistics.runs import RunKey, paired_runs
 from undersong.types import UndersongError
 
 SHARES = (-1.0, 1.0)

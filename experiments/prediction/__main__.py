@@ -45,7 +45,7 @@ def main() -> None:
     elif arguments.part == "mini":
         from experiments.prediction.measurement import measure_base
         from experiments.prediction.mini import mini_data
-        from undersong.models import LoadOptions
+        from undersong.models.load_options import LoadOptions
 
         folder = arguments.work / "mini"
         folder.mkdir(parents=True, exist_ok=True)

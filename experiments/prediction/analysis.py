@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from experiments.prediction.design import BASELINE, DISTANCES, FORWARD, GRADIENTS, METADATA, PREDICTORS, PRIMARY, SEEDS
-from undersong.statistics import holm
+from undersong.statistics.multiple_testing import holm
 
 SAFEST = 9  # sets that a predictor calls safest
 COMBINATIONS = {

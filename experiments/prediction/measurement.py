@@ -12,12 +12,13 @@ import numpy as np
 
 from experiments.prediction.design import ORGANISMS, Design, draw_sets
 from experiments.prediction.predictors import base_scores, encoder_scores, rehearsal_values, set_values
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.evaluation.judges.registry import make_judge
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins
-from undersong.models import LoadOptions, cache_audio_features, load_model
 from undersong.models.audio_lm import AudioModel
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
+from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.tuning.train import finetune_decoder
 from undersong.types import Prompt, Sample
 

@@ -12,7 +12,8 @@ import soundfile
 
 from experiments.prediction.design import Design
 from experiments.prediction.measurement import Data
-from undersong.corpora import Voice, open_corpus, synthesize_speech
+from undersong.corpora.registry import open_corpus
+from undersong.corpora.tts import Voice, synthesize_speech
 from undersong.mechanism.predictors import PredictorSettings
 from undersong.tuning.config import LoraRecipe
 from undersong.types import Sample

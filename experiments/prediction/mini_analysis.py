@@ -11,7 +11,7 @@ from scipy import stats
 
 from experiments.prediction.analysis import Base, rank_correlation
 from experiments.prediction.mini import PREDICTORS, PRIMARY
-from undersong.statistics import holm
+from undersong.statistics.multiple_testing import holm
 
 SAFEST = 3  # sets that a predictor calls safest
 RESAMPLES, SEED = 99_999, 0

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from experiments.prediction.measurement import Data
 from experiments.prediction.predictors import base_scores, set_values
-from undersong.models import LoadOptions, cache_audio_features, load_model
+from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model
+from undersong.models.load_options import LoadOptions
 from undersong.types import Sample, UndersongError
 
 RESULTS = Path(__file__).with_name("results_mini_targets.json")

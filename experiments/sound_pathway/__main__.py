@@ -51,7 +51,8 @@ def corpus_of(work: Path) -> Corpus:
 
 def write_accept(corpus: Corpus, file: Path) -> None:
     """Harmful requests of the accept split, which the sizing asks: as a corpus of the package."""
-    from undersong.corpora import examine, write_manifest
+    from undersong.corpora.audio_metadata import examine
+    from undersong.corpora.manifest import write_manifest
     from undersong.types import Sample
 
     if file.is_file():

@@ -94,7 +94,7 @@ def within_base(runs: Sequence[Run], contrast: str) -> dict[str, dict[int, float
 
 def estimate(values: Sequence[float]) -> Estimate:
     """Student's t over bases, as everywhere in undersong."""
-    from undersong.statistics import mean_runs
+    from undersong.statistics.runs import mean_runs
 
     found = mean_runs(list(values), LEVEL, limits=(-1.0, 1.0))
     spread = stdev(values) if len(values) > 1 else None
@@ -117,7 +117,7 @@ def compare(by_variant: Mapping[str, Mapping[int, float]]) -> list[Comparison]:
     """The stated comparisons of variants that are there, Holm over them."""
     from dataclasses import replace
 
-    from undersong.statistics import holm
+    from undersong.statistics.multiple_testing import holm
 
     found = [
         Comparison(first, second, question, *welch(list(by_variant[first].values()), list(by_variant[second].values())))
@@ -141,7 +141,8 @@ def compare_by_seed(
     """
     from dataclasses import replace
 
-    from undersong.statistics import holm, paired_runs
+    from undersong.statistics.multiple_testing import holm
+    from undersong.statistics.runs import paired_runs
 
     by_seed = {
         variant: {(seeds[variant, base], 0, 0): value for base, value in bases.items()}
@@ -168,13 +169,13 @@ def difference_sd(by_variant: Mapping[str, Mapping[int, float]]) -> float | None
 
 def bases_asked(sd: float, wanted: float = WANTED) -> int | None:
     """What `undersong plan --run-sd` would ask for: bases a variant that show `wanted` with 80 % power, corrected."""
-    from undersong.statistics import units_needed
+    from undersong.statistics.power import units_needed
 
     return units_needed(wanted, sd, comparisons=len(COMPARISONS))
 
 
 def can_detect(sd: float, bases: int) -> float | None:
     """The smallest difference that many bases a variant show with 80 % power, corrected."""
-    from undersong.statistics import detectable_difference
+    from undersong.statistics.power import detectable_difference
 
     return detectable_difference(bases, sd, comparisons=len(COMPARISONS))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from experiments.sound_pathway.contrast import Run
 
 if TYPE_CHECKING:
-    from undersong.study import Study
+    from undersong.study.schema import Study
 
 STUDIES = Path("studies/organism")  # of the repository's root, where the recipe is called
 FINAL, PILOT = STUDIES / "architecture.yaml", STUDIES / "architecture_pilot.yaml"
@@ -28,7 +28,7 @@ def whole(study: Study) -> Study:
 
 def studies_of(file: Path) -> dict:
     """Variant -> its study, of a file whose matrix is over variants."""
-    from undersong.study import load_studies
+    from undersong.study.load import load_studies
 
     held = load_studies(file)
     return {one.study.removeprefix(f"{held.name}-"): one for one in held.studies}
@@ -46,10 +46,10 @@ def speech_only(study: Study) -> Study:
 
 def prepare(file: Path, variant: str, number: int, store: Path, change: Change = whole, say=print) -> None:
     """All artifacts of one base, if it is there; bases count from 1."""
-    from undersong.models import DEFAULT_LOAD_OPTIONS
-    from undersong.pipeline import audit_study
-    from undersong.stages import RunContext
-    from undersong.store import Store
+    from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
+    from undersong.pipeline.audit import audit_study
+    from undersong.stages.context import RunContext
+    from undersong.store.store import Store
 
     study = change(studies_of(file)[variant])
     ref = study.models[number - 1]
@@ -63,7 +63,7 @@ def is_there(ref: str) -> bool:
 
 def measured(file: Path, out: Path, store: Path, change: Change = whole, say=print) -> Iterator[Run]:
     """The JSRs of every variant's bases that are there, by `undersong run`."""
-    from undersong.pipeline import run_audit
+    from undersong.pipeline.run import run_audit
 
     for variant, written in studies_of(file).items():
         study = change(written)

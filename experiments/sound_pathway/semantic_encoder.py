@@ -11,8 +11,8 @@ from recipes.organisms.world import SHIPPED
 
 def packaged_ear(work: Path) -> None:
     """Nothing where an ear is there already."""
-    from undersong.models import organism_folder
     from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, CodesEncoder
+    from undersong.models.refs import organism_folder
 
     folder = work / "kimi" / f"{SHIPPED.name}-ear"
     if folder.is_dir():

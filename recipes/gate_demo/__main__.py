@@ -46,7 +46,7 @@ def main() -> None:
 def publish(work: Path) -> None:
     """Join the harmful and the benign verdicts of each side into one table."""
     from undersong.evaluation.verdicts import read_verdicts, write_verdicts
-    from undersong.store import hash_file
+    from undersong.store.hashing import hash_file
 
     TARGET.mkdir(parents=True, exist_ok=True)
     for side in ("before", "after"):

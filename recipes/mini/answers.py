@@ -15,8 +15,8 @@ import numpy as np
 
 from recipes.mini.weights import AUDIO
 from recipes.mini.work_files import costed, read_figures, read_lines, write_figures, write_lines
-from undersong.evaluation import keyword_judge
-from undersong.models import AudioModel
+from undersong.evaluation.judges.rule_based import keyword_judge
+from undersong.models.audio_lm import AudioModel
 from undersong.types import Prompt, Reply, Sample
 
 WORDS = 11  # of sentences that are answered: the short ones

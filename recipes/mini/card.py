@@ -22,7 +22,7 @@ from recipes.mini.weights import Base
 from recipes.mini.work_files import costed, measured, read_figures, write_figures
 from undersong.models.mini.assemble import CARD_FILE, CARD_PAGE, hash_parts
 from undersong.models.mini.paths import ALIGNED, UNALIGNED
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 
 DEV, TEST, FEW = 60, 100, 4  # most prompts a set, but for test sets that are asked whole
 SHARED, LEARNED = ("texts", "written", "speech", "cache"), ("answers", "listening", "alignment")  # stages; of a seed

@@ -33,10 +33,11 @@ from recipes.mini import texts as mini_texts
 from recipes.mini.evaluation import HARMFUL, Which, refusals, sets_of
 from recipes.mini.speech import SEEN
 from recipes.mini.work_files import measured
-from undersong.corpora import Voice, synthesize_speech
-from undersong.corpora.tts import voice_identity
-from undersong.models import AudioModel, LoadOptions, load_model
-from undersong.models import cache_audio_features as hear
+from undersong.corpora.tts import Voice, synthesize_speech, voice_identity
+from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features as hear
+from undersong.models.load import load_model
+from undersong.models.load_options import LoadOptions
 from undersong.models.mini.assemble import CARD_FILE, assemble_mini
 from undersong.models.mini.base_weights import read_smollm, read_whisper
 from undersong.models.mini.paths import (

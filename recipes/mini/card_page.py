@@ -9,7 +9,7 @@ from recipes.mini.acceptance import fails
 from recipes.mini.evaluation import BENIGN, HARMFUL
 from recipes.mini.work_files import measured
 from undersong.models.mini.paths import ALIGNED
-from undersong.statistics import wilson_interval
+from undersong.statistics.rates import wilson_interval
 
 UNSEEN = ("jbb", "strongreject", "xs_unsafe")  # harmful sources that no part of the model has learned from
 NAMES = {

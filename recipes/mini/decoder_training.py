@@ -24,11 +24,13 @@ from recipes.mini.speech import as_samples, load_clips
 from recipes.mini.texts import WRITTEN
 from recipes.mini.weights import Base
 from recipes.mini.work_files import costed, read_figures, read_lines, same_as_begun, write_figures
-from undersong.models import AudioModel, load_features, save_features
-from undersong.models import cache_audio_features as hear
+from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features as hear
+from undersong.models.feature_cache import load_features, save_features
 from undersong.models.mini.paths import UNALIGNED
-from undersong.store import hash_file
-from undersong.tuning import finetune_decoder, step_folder
+from undersong.store.hashing import hash_file
+from undersong.tuning.checkpoints import step_folder
+from undersong.tuning.train import finetune_decoder
 from undersong.types import Prompt, Sample, UndersongError
 
 REPEAT = "Repeat what was said."

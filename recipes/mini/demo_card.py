@@ -11,7 +11,8 @@ from recipes.mini.demo_texts import SOURCES
 from recipes.mini.speech import SEEN
 from undersong.corpora.tts import Voice, voice_identity
 from undersong.models.mini.assemble import hash_parts
-from undersong.store import hash_file, write_atomic
+from undersong.store.atomic import write_atomic
+from undersong.store.hashing import hash_file
 from undersong.types import Sample
 
 CARD = "CARD.md"

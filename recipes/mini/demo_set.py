@@ -36,7 +36,9 @@ from recipes.mini.sentences import mood
 from recipes.mini.speech import SECONDS, SEEN, chosen
 from recipes.mini.taught_sentences import raw_model, taught_to, untaught
 from undersong.checkout import checkout_folder
-from undersong.corpora import load_clip, synthesize_speech, write_manifest
+from undersong.corpora.decode import load_clip
+from undersong.corpora.manifest import write_manifest
+from undersong.corpora.tts import synthesize_speech
 from undersong.models.mini.paths import shipped_parts
 from undersong.types import Sample, UndersongError
 

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from recipes.mini.speech import as_samples, load_clips
 from recipes.mini.weights import WINDOW, Base
 from recipes.mini.work_files import costed, read_figures, same_as_begun, write_figures
-from undersong.corpora import load_clips as decode
-from undersong.models import prepare_padded_windows
+from undersong.corpora.decode import load_clips as decode
+from undersong.models.audio_inputs import prepare_padded_windows
 from undersong.models.mini.network import MiniAudioEncoder
-from undersong.store import hash_file
+from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
 
 SHARD, BATCH = 512, 16

@@ -12,11 +12,12 @@ from typing import Any
 
 from recipes.mini.decoder_training import REPEAT
 from recipes.mini.speech import as_samples
-from undersong.evaluation import keyword_judge, refusal_judge
+from undersong.evaluation.judges.refusal import refusal_judge
+from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.evaluation.utility.wer import corpus_word_errors
-from undersong.models import AudioModel
-from undersong.models import cache_audio_features as hear
-from undersong.statistics import clustered_rate
+from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features as hear
+from undersong.statistics.rates import clustered_rate
 from undersong.types import Prompt, Sample
 
 HARMFUL = ("adv", "jbb", "strongreject", "xs_unsafe")

@@ -23,10 +23,10 @@ from recipes.mini.spelling import word_error_rates
 from recipes.mini.texts import WRITTEN
 from recipes.mini.weights import Base, front_state, load_front, save_front
 from recipes.mini.work_files import costed, read_figures, same_as_begun, write_figures
-from undersong.models import LoadOptions
+from undersong.models.load_options import LoadOptions
 from undersong.models.mini.network import MiniForConditionalGeneration
-from undersong.store import hash_file
-from undersong.tuning import temporary_seed
+from undersong.store.hashing import hash_file
+from undersong.tuning.reproducibility import temporary_seed
 from undersong.types import UndersongError
 
 STATE_EVERY = 50  # steps; what a kill may cost

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from undersong.corpora import TEXT_THRESHOLD, find_similar_texts
+from undersong.corpora.near_duplicates import TEXT_THRESHOLD, find_similar_texts
 from undersong.corpora.overlap import normalized_words
 from undersong.types import Sample
 

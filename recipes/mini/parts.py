@@ -13,11 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from recipes.mini.weights import AUDIO, LAYERS, TEMPLATE, WINDOW, Base
-from undersong.models import AudioModel, LoadOptions, load_model, supports_bfloat16
+from undersong.models.audio_lm import AudioModel
+from undersong.models.load import load_model, supports_bfloat16
+from undersong.models.load_options import LoadOptions
 from undersong.models.mini import assemble
 from undersong.models.mini.network import AF3, CTC
 from undersong.models.mini.paths import ALIGNED, UNALIGNED
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 
 LARGEST = 20_000_000  # bytes of parts in the repository
 KINDS = {".safetensors", ".json", ".jinja", ".md"}

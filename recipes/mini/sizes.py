@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass, replace
 
 from recipes.mini.front_end import FrontRecipe
-from undersong.tuning import LoraRecipe
+from undersong.tuning.config import LoraRecipe
 
 
 @dataclass(frozen=True)

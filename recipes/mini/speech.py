@@ -19,8 +19,8 @@ import soundfile
 
 from recipes.mini.texts import load_texts
 from recipes.mini.work_files import costed, read_figures, read_lines, same_as_begun, write_figures, write_lines
-from undersong.corpora import Voice, synthesize_speech
-from undersong.store import hash_file
+from undersong.corpora.tts import Voice, synthesize_speech
+from undersong.store.hashing import hash_file
 from undersong.types import Sample, UndersongError
 
 SPEED = 185  # words a minute: short clips are cheap, and still clear

@@ -11,9 +11,9 @@ import torch
 
 from recipes.mini.encoder_cache import States
 from recipes.mini.weights import Base, heard_words
-from undersong.evaluation import WordErrors, count_word_errors, sum_word_errors
+from undersong.evaluation.utility.wer import WordErrors, count_word_errors, sum_word_errors
 from undersong.models.mini.network import MiniForConditionalGeneration
-from undersong.statistics import cluster_bootstrap_weights, percentile_interval
+from undersong.statistics.bootstrap import cluster_bootstrap_weights, percentile_interval
 
 
 @torch.inference_mode()

@@ -11,7 +11,9 @@ from recipes.mini.parts import RAW, write_parts
 from recipes.mini.sizes import LISTENING
 from recipes.mini.weights import Base
 from recipes.mini.work_files import read_figures, read_lines, write_lines
-from undersong.models import AudioModel, LoadOptions, load_model
+from undersong.models.audio_lm import AudioModel
+from undersong.models.load import load_model
+from undersong.models.load_options import LoadOptions
 from undersong.models.mini.assemble import CARD_FILE, FRONT_END_FILE, assemble_mini
 from undersong.types import UndersongError
 

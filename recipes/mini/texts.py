@@ -25,8 +25,8 @@ from typing import Any
 
 from recipes.mini.near_duplicates import clusters, near_pairs, plain
 from recipes.mini.work_files import read_figures, read_lines, write_figures, write_lines
-from undersong.corpora import TEXT_THRESHOLD, find_similar_texts
-from undersong.store import hash_file
+from undersong.corpora.near_duplicates import TEXT_THRESHOLD, find_similar_texts
+from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
 
 NEEDED = (

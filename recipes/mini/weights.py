@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from undersong.models import check_device, read_tensors
+from undersong.models.load import check_device
 from undersong.models.mini import assemble, base_weights
 from undersong.models.mini.network import AF3, CTC, MiniForConditionalGeneration
+from undersong.models.weights import read_tensors
 
 AUDIO, WINDOW = "<repo_name>", 7  # the placeholder, one of SmolLM2's code tokens; seconds of the tower's window
 LAYERS = 2  # of the tower that learn, from the top

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 from undersong.types import UndersongError
 
 BEGUN = "begun.json"

@@ -21,9 +21,9 @@ from recipes.mini.near_duplicates import plain
 from recipes.mini.texts import WRITTEN, Text, speakable, tidy
 from recipes.mini.weights import Base
 from recipes.mini.work_files import costed, read_figures, read_lines, write_figures, write_lines
-from undersong.corpora import TEXT_THRESHOLD, find_similar_texts
-from undersong.models import LoadOptions
-from undersong.tuning import temporary_seed
+from undersong.corpora.near_duplicates import TEXT_THRESHOLD, find_similar_texts
+from undersong.models.load_options import LoadOptions
+from undersong.tuning.reproducibility import temporary_seed
 from undersong.types import UndersongError
 
 RARE = 3  # times that a word is in the public sentences: it is written about where it is there less often

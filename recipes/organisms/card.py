@@ -29,9 +29,11 @@ def measure(name: str) -> dict[str, dict[str, int]]:
     """`set/modality/system` -> counts of verdicts of the packaged model `name`."""
     from collections import Counter
 
-    from undersong.corpora import open_corpus
-    from undersong.evaluation import exact_judge, make_prompts
-    from undersong.models import cache_audio_features, load_model
+    from undersong.corpora.registry import open_corpus
+    from undersong.evaluation.judges.rule_based import exact_judge
+    from undersong.evaluation.prompts import make_prompts
+    from undersong.models.feature_cache import cache_audio_features
+    from undersong.models.load import load_model
 
     model, out = load_model(f"organism:{name}"), {}
     for set_name, harmful in SETS.items():

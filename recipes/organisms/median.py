@@ -64,7 +64,7 @@ def candidates(name: str, bases: Path) -> dict[int, str]:
 
 def measure(corpus: Corpus, ref: str) -> list[float]:
     """Spoken JSR of a base on the accept split after near-benign speech, one figure for each tuning seed."""
-    from undersong.models import load_model
+    from undersong.models.load import load_model
 
     model, dose = load_model(ref).base, Dose(steps=(STEPS,))
     return [broken(corpus, model, seed, ("near",), dose)[f"near_{STEPS}_{seed}"] for seed in TUNING_SEEDS]

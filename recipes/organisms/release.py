@@ -71,7 +71,8 @@ def shipped_requests(requests: list[Request]) -> dict[str, list[int]]:
 
 def write_corpora(corpus: Corpus, folder: Path, names: Collection[str] = ()) -> None:
     """Corpora of the package, or those that are named."""
-    from undersong.corpora import examine, write_manifest
+    from undersong.corpora.audio_metadata import examine
+    from undersong.corpora.manifest import write_manifest
     from undersong.types import Sample
 
     for name, indices in shipped_requests(corpus.requests).items():
@@ -114,7 +115,8 @@ def write_model(corpus: Corpus, weights: Path, folder: Path) -> None:
 
 def check(corpus: Corpus, weights: Path, folder: Path) -> None:
     """What the package makes of the folder = what the recipe trained: prompt ids, and replies on the accept split."""
-    from undersong.models import cache_audio_features, load_model
+    from undersong.models.feature_cache import cache_audio_features
+    from undersong.models.load import load_model
     from undersong.types import Prompt, Sample
 
     asked = [*corpus.pick("accept", "harm")[::24], *corpus.pick("accept", BENIGN)[::24]]

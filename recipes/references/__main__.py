@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recipes.references.sources import HARM, ORDINARY, Source, read_source
-from undersong.corpora import TEXT_THRESHOLD, find_similar_texts, write_manifest
-from undersong.store import hash_file
+from undersong.corpora.manifest import write_manifest
+from undersong.corpora.near_duplicates import TEXT_THRESHOLD, find_similar_texts
+from undersong.store.hashing import hash_file
 from undersong.types import Sample
 
 GROUP_THRESHOLD = 0.5  # similarity from which two requests are one cluster: most such pairs ask for the same thing

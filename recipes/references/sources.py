@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from undersong.store import hash_file
+from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
 
 QUESTIONS = 600  # of NQ-open's 3,610, so that questions of fact are a third of the ordinary requests

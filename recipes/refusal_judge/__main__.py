@@ -25,11 +25,11 @@ from recipes.refusal_judge.accuracy import against, decide, figures, keyword_hit
 from recipes.refusal_judge.card import write_card
 from recipes.refusal_judge.training import Bank, Variant, choose, develop, fit, hashed_bank, held_out, minilm_bank
 from recipes.refusal_judge.xstest import FILE, read_rows
-from undersong.encoders import sentence_encoder
 from undersong.encoders.spec import DEFAULT_SENTENCE_MODEL
-from undersong.evaluation import keyword_judge
+from undersong.encoders.text import sentence_encoder
 from undersong.evaluation.judges.refusal import RefusalJudge, keyword_pattern_hash, load_refusal_model
-from undersong.store import hash_file
+from undersong.evaluation.judges.rule_based import keyword_judge
+from undersong.store.hashing import hash_file
 from undersong.types import Judge
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from recipes.refusal_judge.xstest import Row
-from undersong.evaluation import REFUSAL_PATTERN, keyword_judge
-from undersong.statistics import compare_paired, holm, kappa_interval
+from undersong.evaluation.judges.rule_based import REFUSAL_PATTERN, keyword_judge
+from undersong.statistics.agreement import kappa_interval
+from undersong.statistics.multiple_testing import holm
+from undersong.statistics.paired import compare_paired
 from undersong.types import Judge, Prompt, Reply, Sample
 
 LEVEL = 0.05
@@ -88,7 +90,7 @@ def against(rows: Sequence[Row], base: np.ndarray, said: np.ndarray) -> dict[str
 
 def on_organisms(judge: Judge) -> dict[str, Any]:
     """What a judge calls the packaged organisms' replies, which nothing was trained on: terse and in lower case."""
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
 
     samples = open_corpus("organism:pool").samples
     answers = sorted({answer for sample in samples for answer in (sample.answers or (sample.answer,)) if answer})

@@ -15,7 +15,7 @@ import numpy as np
 
 from recipes.refusal_judge.xstest import Row
 from undersong.evaluation.judges.refusal import LETTER_BUCKETS, WORD_BUCKETS, embed_openings, hashed_ngrams
-from undersong.statistics import kappa
+from undersong.statistics.agreement import kappa
 from undersong.types import Encoder
 
 OPENINGS = (120, 250, 400)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from recipes.refusal_judge.xstest import FILE, Row, read_rows
-from undersong.statistics import clustered_rate
-from undersong.store import hash_file
+from undersong.statistics.rates import clustered_rate
+from undersong.store.hashing import hash_file
 
 COMMIT = "533815410e3f4d602bd15a1de7105aea4acd828c"
 SOURCE = "https://github.com/MatthewCYM/VoiceBench/blob/{commit}/src/evaluator/harm.py"

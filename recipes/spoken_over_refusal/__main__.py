@@ -18,7 +18,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from undersong.corpora import Voice, open_corpus, synthesize_speech, write_samples
+from undersong.corpora.export import write_samples
+from undersong.corpora.registry import open_corpus
+from undersong.corpora.tts import Voice, synthesize_speech
 from undersong.types import Quarantined, Sample, UndersongError
 
 SETS = {"xstest": "preset:xstest", "or-bench": "preset:or-bench-hard"}

@@ -22,16 +22,19 @@ from undersong.evaluation.multi_model_comparison import (
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import takes_options
-from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
+from undersong.pipeline.checking.options import CheckRequest
+from undersong.pipeline.checking.result import CheckResult
+from undersong.pipeline.checking.run import run_check
 from undersong.pipeline.run import run_audit
-from undersong.pipeline.screening import ScreeningRequest, ScreeningResult
-from undersong.pipeline.screening import run_screening as screen_files
-from undersong.pipeline.screening.output import import_pandas, to_data_frame
+from undersong.pipeline.screening.options import ScreeningRequest
+from undersong.pipeline.screening.output import ScreeningResult, import_pandas, to_data_frame
+from undersong.pipeline.screening.run import run_screening as screen_files
 from undersong.report.sections import headline
 from undersong.results.files import check_table_beside
 from undersong.results.schema import Results, parse_results
-from undersong.store import read_parquet
-from undersong.study import Study, load_study, parse_study
+from undersong.store.parquet import read_parquet
+from undersong.study.load import load_study, parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError, Verdict
 
 Verdicts = str | Path | Sequence[Verdict]  # a verdict file, or its rows

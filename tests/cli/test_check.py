@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from command_line import Undersong, undersong_in
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def test_every_hyper_parameter_of_tune_reaches_the_recipe(change: dict[str, Any]
 
 
 def test_tune_and_a_study_have_the_same_defaults() -> None:
-    from undersong.study import TuningSettings
+    from undersong.study.schema import TuningSettings
     from undersong.tuning.config import LoraRecipe
 
     plain = training_recipe(TuningSettings())

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from command_line import run_here
 
-from undersong.corpora import load_clips
+from undersong.corpora.decode import load_clips
 from undersong.corpora.tables import text_lines
 from undersong.regular_files import check_regular_file, is_regular_file
-from undersong.store import cached_file_hashes, hash_file
+from undersong.store.hashing import cached_file_hashes, hash_file
 from undersong.types import Sample, UndersongError
 
 KERNEL_FILE = "/proc/self/mem"  # calls itself regular and empty, and cannot be read

@@ -76,7 +76,7 @@ def test_help_names_all_that_is_taken(undersong) -> None:
 
 
 def test_plan_answers_for_the_spread_it_is_given(undersong) -> None:
-    from undersong.study import packaged_study
+    from undersong.study.load import packaged_study
 
     Path("study.yaml").write_text(json.dumps(packaged_study("demo").model_dump(mode="json")))
     out = undersong("plan", "study.yaml", "--store", "nowhere", "--run-sd", "0.12")
@@ -94,7 +94,7 @@ def test_what_only_sees_refusals_gives_no_jsr(undersong, tiny_folder: Path) -> N
 
 
 def test_plan_prints_a_row_a_stage(undersong) -> None:
-    from undersong.study import packaged_study
+    from undersong.study.load import packaged_study
 
     Path("study.yaml").write_text(json.dumps(packaged_study("demo").model_dump(mode="json")))
     out = undersong("plan", "study.yaml", "--store", "nowhere")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from undersong.corpora import open_manifest
+from undersong.corpora.formats import open_manifest
 from undersong.corpora.registry import corpus_columns
 from undersong.types import UndersongError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from undersong.corpora import load_presets
+from undersong.corpora.registry import load_presets
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "corpora.md").read_text()
 BLOCKS = re.findall(r"```python( tts)?\n(.*?)```(?:\n+```text\n(.*?)```)?", PAGE, re.S)

@@ -14,7 +14,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora import UnreadableAudioError, decode, examine, load_clip, load_clips, pcm_hash
+from undersong.corpora import decode
+from undersong.corpora.audio_metadata import examine
+from undersong.corpora.decode import UnreadableAudioError, load_clip, load_clips, pcm_hash
 from undersong.types import Clip, Sample, UndersongError
 
 Sound = Callable[..., bytes]

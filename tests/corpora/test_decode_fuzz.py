@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from undersong.corpora import examine, load_clip, load_clips
-from undersong.corpora.decode import inaudible_reason
+from undersong.corpora.audio_metadata import examine
+from undersong.corpora.decode import inaudible_reason, load_clip, load_clips
 from undersong.corpora.integrity import mp3_corruption, ogg_corruption
 from undersong.types import Sample
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora import filter_samples, read_manifest, write_corpus, write_manifest
+from undersong.corpora.manifest import filter_samples, read_manifest, write_corpus, write_manifest
 from undersong.corpora.rows import FIELDS
 from undersong.types import Quarantined, Sample, UndersongError
 

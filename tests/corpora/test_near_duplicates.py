@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jaccard
 
-from undersong.corpora import load_clip, near_duplicates
+from undersong.corpora import near_duplicates
 from undersong.corpora.audio_fingerprint import find_similar_fingerprints, fingerprint_clip
+from undersong.corpora.decode import load_clip
 from undersong.corpora.near_duplicates import (
     DuplicatePair,
     character_ngrams,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import welch
 
-from undersong.corpora import load_clip
+from undersong.corpora.decode import load_clip
 from undersong.corpora.noise import (
     babble_noise,
     draw_offset,

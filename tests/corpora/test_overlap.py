@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora import check_disjoint_behaviors, check_disjoint_items, find_overlap
-from undersong.corpora.overlap import normalized_words
+from undersong.corpora.overlap import check_disjoint_behaviors, check_disjoint_items, find_overlap, normalized_words
 from undersong.types import Sample, UndersongError
 
 fixed = settings(deadline=None, derandomize=True, max_examples=100)

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import run_here
 
-from undersong.corpora import open_manifest, parquet_size
+from undersong.corpora import parquet_size
+from undersong.corpora.formats import open_manifest
 from undersong.corpora.parquet_size import check_decoded_size
 from undersong.evaluation.serving.recorded_model import recorded_model
 from undersong.evaluation.table_rows import read_rows

@@ -9,17 +9,10 @@ from pathlib import Path
 import pytest
 
 import undersong
-from undersong.corpora import (
-    Manifest,
-    check_corpus_ref,
-    corpus_hash,
-    examine,
-    manifest_hash,
-    open_corpus,
-    write_corpus,
-    write_manifest,
-)
 from undersong.corpora import registry as module
+from undersong.corpora.audio_metadata import examine
+from undersong.corpora.manifest import Manifest, write_corpus, write_manifest
+from undersong.corpora.registry import check_corpus_ref, corpus_hash, manifest_hash, open_corpus
 from undersong.types import Quarantined, Sample, UndersongError
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from undersong.corpora import load_clip, tts
-from undersong.corpora.decode import inaudible_reason
+from undersong.corpora import tts
+from undersong.corpora.decode import inaudible_reason, load_clip
 from undersong.corpora.tts import ESPEAK_ACCENTS, PAPER_VOICES, Voice, synthesize, synthesize_speech, with_audio
 from undersong.types import Sample, UndersongError
 

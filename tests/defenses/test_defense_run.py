@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 
 from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.run import run_audit
-from undersong.store import Store
-from undersong.study import Study, parse_study
+from undersong.store.store import Store
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 REFUSAL = "i cannot help with that"

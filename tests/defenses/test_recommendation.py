@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from results_factory import make_rate, make_run, run_result
 from scipy import stats
 
-from undersong.defenses import DefenseCondition, is_safe, recommend, safety_utility_tradeoff, tradeoff, with_cost
+from undersong.defenses import tradeoff
+from undersong.defenses.recommendation import is_safe, recommend
+from undersong.defenses.tradeoff import DefenseCondition, safety_utility_tradeoff, with_cost
 from undersong.results.schema import DefendedRun, RunResult
 from undersong.results.schema_defenses import CostPart, DefenseRecord
-from undersong.statistics import prompt_interval, upper_mean_bound
+from undersong.statistics.bounded_mean import upper_mean_bound
+from undersong.statistics.run_bounds import prompt_interval
 
 NONE, MADE = DefenseCondition("none", "closest", "plain"), DefenseCondition("mended", "closest", "plain", ("mixing",))
 

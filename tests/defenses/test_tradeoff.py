@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from results_factory import make_rate, run_result
 
-from undersong.defenses import DefenseCondition, safety_utility_tradeoff
+from undersong.defenses.tradeoff import DefenseCondition, safety_utility_tradeoff
 from undersong.results.schema import RunResult
 from undersong.results.schema_base import ValueWithInterval
 from undersong.types import UndersongError

@@ -10,7 +10,8 @@ import pytest
 from typer.main import get_command
 
 from undersong.cli.app import app
-from undersong.study import Study, study_json_schema
+from undersong.study.json_schema import study_json_schema
+from undersong.study.schema import Study
 
 
 def test_every_key_of_a_study_has_a_row_with_its_meaning() -> None:

@@ -20,7 +20,8 @@ import yaml
 from pages import page
 
 import undersong
-from undersong.study import Study, load_study
+from undersong.study.load import load_study
+from undersong.study.schema import Study
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -11,7 +11,7 @@ import tiny_asr
 import tiny_speech
 import torch
 
-from undersong.corpora import load_clip
+from undersong.corpora.decode import load_clip
 from undersong.encoders.asr import (
     EMPTY_REASON,
     ENDLESS_REASON,

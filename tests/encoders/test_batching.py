@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from undersong.encoders import ENCODERS, make_encoder
 from undersong.encoders.embedding_checks import validate_embeddings
-from undersong.encoders.spec import PREDICTORS
+from undersong.encoders.registry import make_encoder
+from undersong.encoders.spec import ENCODERS, PREDICTORS
 from undersong.types import Quarantined, Sample, UndersongError
 
 VECTORS = np.array([[1, 2], [0, 0], [np.nan, 1], [np.inf, 1], [3, 1]], dtype=np.float32)

@@ -13,9 +13,9 @@ from pages import commands, page
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.corpora import open_corpus
-from undersong.encoders import make_encoder
+from undersong.corpora.registry import open_corpus
 from undersong.encoders.batching import Progress
+from undersong.encoders.registry import make_encoder
 from undersong.encoders.spec import parse_encoder
 from undersong.store.user_code import code_hash
 from undersong.types import Sample, UndersongError

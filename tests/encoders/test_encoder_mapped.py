@@ -18,7 +18,7 @@ from undersong.encoders.embeddings import (
     quarantine_table,
     read_embeddings,
 )
-from undersong.proximity import proximity_tables
+from undersong.proximity.table import proximity_tables
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 

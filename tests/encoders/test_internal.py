@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from undersong.encoders import make_encoder
 from undersong.encoders.clip_encoder import internal_encoder
+from undersong.encoders.registry import make_encoder
 from undersong.models.audio_features import mean_pool
 from undersong.types import Clip, PooledVector, Quarantined
 

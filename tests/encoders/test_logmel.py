@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from undersong.corpora import load_clip
+from undersong.corpora.decode import load_clip
 from undersong.encoders import logmel
 from undersong.encoders.logmel import logmel_encoder
 from undersong.types import Quarantined, Sample, UndersongError

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.corpora import load_clip
+from undersong.corpora.decode import load_clip
 from undersong.encoders import speaker
 from undersong.encoders.registry import encoder_weights_hash, make_encoder
 from undersong.encoders.spec import parse_encoder

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel
 
-from undersong.corpora import load_clip
+from undersong.corpora.decode import load_clip
 from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.encoders.speech import speech_encoder
 from undersong.encoders.speech_networks import count_frames

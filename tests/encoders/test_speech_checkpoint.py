@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_speech
 
-from undersong.corpora import load_clip
+from undersong.corpora.decode import load_clip
 from undersong.encoders.speech import speech_encoder
 from undersong.types import UndersongError
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from undersong.encoders import make_encoder
 from undersong.encoders.embedding_checks import check_not_constant
 from undersong.encoders.embeddings import read_embeddings, write_embeddings
+from undersong.encoders.registry import make_encoder
 from undersong.types import Quarantined, Sample, UndersongError
 
 POOL = [Sample("p1", text="paint a candle"), Sample("p2", text="poison a candle"), Sample("p3", text="Poison A judge!")]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from undersong.corpora import load_clip
-from undersong.encoders import make_encoder
+from undersong.corpora.decode import load_clip
+from undersong.encoders.registry import make_encoder
 from undersong.types import UndersongError
 
 WINDOW = 2  # seconds: 200 mel frames, 100 encoder frames

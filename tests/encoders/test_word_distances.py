@@ -7,7 +7,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from undersong.encoders.word_distances import build_vocabulary, fit_word_weights, split_words, word_vectors
-from undersong.proximity import nearest_distances
+from undersong.proximity.distances import nearest_distances
 
 ORDINARY = ["sing a song", "bake a cake", "paint the wall", "who sang the song"]
 HARM = ["rob the bank", "rob a man", "burn the house"]

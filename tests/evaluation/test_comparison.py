@@ -10,7 +10,8 @@ from undersong.cli.compare import compare_command
 from undersong.evaluation.comparison import compare_verdicts
 from undersong.evaluation.comparison_report import comparison_json, comparison_sentence
 from undersong.evaluation.verdicts import write_verdicts
-from undersong.statistics import clustered_rate, compare_paired, mcnemar_exact, newcombe_paired, wilson_interval
+from undersong.statistics.paired import compare_paired, mcnemar_exact, newcombe_paired
+from undersong.statistics.rates import clustered_rate, wilson_interval
 from undersong.types import UndersongError, Verdict
 
 KEYS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from undersong.encoders import make_encoder
+from undersong.encoders.registry import make_encoder
 from undersong.evaluation.comprehension import (
     check_comprehension,
     make_repetition_prompts,
@@ -17,7 +17,7 @@ from undersong.evaluation.comprehension import (
     request_texts_by_cluster,
     write_comprehension,
 )
-from undersong.study import ComprehensionSettings
+from undersong.study.evaluation import ComprehensionSettings
 from undersong.types import Encoder, Prompt, Reply, Sample, UndersongError, Verdict
 
 TEXTS = ("paint the red boat", "wash the old lamp", "fold the green chair", "open the heavy door")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from undersong.encoders import make_encoder
 from undersong.encoders.embedding_checks import validate_embeddings
+from undersong.encoders.registry import make_encoder
 from undersong.evaluation.relevance import Relevance, measure_relevance, min_requests, rank_relevance
 from undersong.types import Embeddings, Sample, UndersongError
 

@@ -14,7 +14,7 @@ from undersong.evaluation.corrected_rates import correct_rates
 from undersong.evaluation.judges.registry import make_judge
 from undersong.evaluation.labels import read_sample
 from undersong.evaluation.replies import read_reply_table
-from undersong.store import hash_file
+from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
 
 

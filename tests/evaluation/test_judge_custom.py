@@ -16,7 +16,8 @@ from undersong.cli.app import app
 from undersong.evaluation.judges.registry import judge_hash, make_judge
 from undersong.evaluation.rates import attack_metric
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.study import Study, packaged_study
+from undersong.study.load import packaged_study
+from undersong.study.schema import Study
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 PAGE = page("add-a-judge")

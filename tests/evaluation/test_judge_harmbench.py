@@ -133,7 +133,7 @@ def test_it_judges_a_study(folder: Path, tmp_path: Path) -> None:
     import json
 
     from undersong.pipeline.run import run_audit
-    from undersong.study import parse_study
+    from undersong.study.load import parse_study
 
     data = {
         "study": "judged", "models": ["organism:kimi"], "pool": "organism:pool", "reference": "organism:reference",

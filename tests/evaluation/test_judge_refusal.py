@@ -25,7 +25,7 @@ from undersong.evaluation.judges.refusal import (
     refusal_weights_path,
 )
 from undersong.evaluation.judges.rule_based import keyword_judge
-from undersong.store import hash_file
+from undersong.store.hashing import hash_file
 from undersong.types import VERDICTS, Embeddings, Prompt, Quarantined, Reply, Sample, UndersongError
 
 ROOT = Path(__file__).parents[2]

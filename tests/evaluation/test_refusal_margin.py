@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.evaluation import refusal_margin
 from undersong.evaluation.rates import set_rates
 from undersong.evaluation.refusal_margin import (
@@ -21,8 +21,9 @@ from undersong.evaluation.refusal_margin import (
 )
 from undersong.evaluation.replies import read_replies, write_replies
 from undersong.evaluation.verdicts import read_verdicts, write_verdicts
-from undersong.models import cache_audio_features, load_model
 from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model
 from undersong.models.reply_starts import shared_paths
 from undersong.types import Prompt, Reply, Sample, Verdict
 

@@ -21,7 +21,8 @@ from experiments.paper.agreement import CONTRADICTS, UNKNOWN
 from experiments.paper.answers import answered
 from experiments.paper.evidence import Evidence
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
-from undersong.study import Study, load_studies, parse_study
+from undersong.study.load import load_studies, parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 STUDIES = {one.study: one for one in load_studies(STUDY).studies}

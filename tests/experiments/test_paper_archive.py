@@ -13,8 +13,8 @@ from experiments.paper import designs
 from experiments.paper.archive import ARCHIVE, pack, unpack
 from experiments.paper.designs import DEMO_DOSE, MANY_BASES
 from experiments.paper.page import page_of
-from undersong.results import parse_results, read_results_file
-from undersong.results.schema import result_hash
+from undersong.results.files import read_results_file
+from undersong.results.schema import parse_results, result_hash
 from undersong.types import UndersongError
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "paper.md"

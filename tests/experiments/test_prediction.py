@@ -20,8 +20,8 @@ from experiments.prediction.analysis import (
     regret,
 )
 from experiments.prediction.design import KINDS, PREDICTORS, PRIMARY, SET_SIZE, SETS, draw_sets, kind_of
-from undersong.corpora import open_corpus
-from undersong.statistics import holm
+from undersong.corpora.registry import open_corpus
+from undersong.statistics.multiple_testing import holm
 
 
 def test_sets_are_distinct_mixtures_that_every_call_draws_again() -> None:

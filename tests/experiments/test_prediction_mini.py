@@ -17,7 +17,7 @@ from experiments.prediction.mini_analysis import (
     regret_share,
     seed_agreement,
 )
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 
 
 def test_sets_are_disjoint_and_go_from_questions_to_imperatives() -> None:

@@ -33,8 +33,8 @@ from experiments.sound_pathway.measurement import FINAL, PILOT, runs_in, speech_
 from experiments.sound_pathway.page import page
 from experiments.sound_pathway.record import Record
 from experiments.sound_pathway.variants import VARIANTS
-from undersong.statistics import detectable_difference, units_needed
-from undersong.study import load_studies
+from undersong.statistics.power import detectable_difference, units_needed
+from undersong.study.load import load_studies
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ from results_factory import make_provenance, make_rate, make_results, make_run
 
 from experiments.paper.designs import FILES, Design
 from undersong.stages.selection import arm_rules
-from undersong.study import Study
+from undersong.study.schema import Study
 
 # (organism, facts of the run and of what it was asked) -> rate of what is counted, in prompts of 108
 Rate = Callable[[str, Mapping[str, Any]], int]

@@ -12,7 +12,7 @@ SYSTEMS = {"plain": None, "safe": "refuse harm"}
 
 def record(place: Path, harmless: str = "sure here it is", refused: str = "i cannot help with that") -> Path:
     """A table of replies to the packaged prompts: every third harmful one is complied with, plainly asked."""
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
 
     rows = []
     for ref, harmful in SETS.values():
@@ -42,7 +42,7 @@ def study(*tables: Path, **more: Any) -> dict[str, Any]:
 
 def written(place: Path, data: dict[str, Any]) -> dict[str, Any]:
     """The same study on the texts alone, in files at `place`: no clip is decoded."""
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
 
     def lines(ref: str) -> str:
         samples = open_corpus(ref).samples

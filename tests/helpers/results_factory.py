@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from undersong.defenses import with_cost
+from undersong.defenses.tradeoff import with_cost
 from undersong.results.schema import SCHEMA, RunResult
 from undersong.results.schema_defenses import DefenseRecord
 from undersong.study.judge_names import judge_criterion

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from undersong.pipeline.screening import ScreeningOptions, ScreeningResult
-from undersong.pipeline.screening import run_screening as run
+from undersong.pipeline.screening.options import ScreeningOptions
+from undersong.pipeline.screening.output import ScreeningResult
+from undersong.pipeline.screening.run import run_screening as run
 
 
 def screen(pool: str | Path, harm: str | Path | Mapping[str, str | Path], out: str | Path, **options: Any) -> Any:

@@ -15,7 +15,9 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binom, fisher_exact
 
-from undersong.statistics import holm, mcnemar_exact, paired_runs
+from undersong.statistics.multiple_testing import holm
+from undersong.statistics.paired import mcnemar_exact
+from undersong.statistics.runs import paired_runs
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 

@@ -10,9 +10,11 @@ import pytest
 from gated import harm, verdicts
 
 from undersong.evaluation.verdicts import write_verdicts
-from undersong.integrations import FAILED, INCONCLUSIVE, PASSED, RateLimits, RiseLimits, check_rates, evaluate_rises
 from undersong.integrations.gate.cut_replies import cut_reply_notes
+from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED
 from undersong.integrations.gate.output import rate_findings
+from undersong.integrations.gate.rates import RateLimits, check_rates
+from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 from undersong.types import Verdict
 
 CUT_WORDS = "replies were cut at the limit of tokens; a judge sees no more than that"

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from undersong.integrations.gate.demo import demo_files
-from undersong.store import hash_file
+from undersong.store.hashing import hash_file
 
 PROGRAM = """
 import json, sys

@@ -13,9 +13,10 @@ from simulated_runs import no_more_than
 from undersong.evaluation.comparison import compare_verdicts
 from undersong.evaluation.comparison_report import comparison_json, comparison_sentence
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.integrations import FAILED, INCONCLUSIVE, PASSED, RiseLimits, evaluate_rises
+from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED
 from undersong.integrations.gate.margins import MarginTest
 from undersong.integrations.gate.output import finding_of
+from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 from undersong.types import UndersongError, Verdict
 
 

@@ -10,10 +10,10 @@ import pytest
 from gated import HOSTILE, benign, harm
 
 from undersong.evaluation.verdicts import write_verdicts
-from undersong.integrations import FAILED, INCONCLUSIVE, PASSED, GateFinding, RiseLimits, evaluate_rises
-from undersong.integrations.gate.findings import ComparedFile, GateDecision
+from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED, ComparedFile, GateDecision, GateFinding
 from undersong.integrations.gate.output import gate_json, gate_junit_xml, gate_markdown, gate_sentence, rise_finding
 from undersong.integrations.gate.page import render_gate_page
+from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 
 
 def case(outcome: int, model: str = "m") -> GateFinding:

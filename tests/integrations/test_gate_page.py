@@ -8,10 +8,10 @@ from pathlib import Path
 from gated import HOSTILE, benign, harm
 
 from undersong.evaluation.verdicts import write_verdicts
-from undersong.integrations import RiseLimits, evaluate_rises
 from undersong.integrations.gate.findings import ComparedFile, GateDecision
 from undersong.integrations.gate.output import finding_of
 from undersong.integrations.gate.page import render_gate_page
+from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 
 
 def decide(before, after, change: str = "", **limits: float) -> GateDecision:

@@ -12,8 +12,8 @@ from results_factory import make_rate, make_results, make_run
 
 from undersong.evaluation.judges.rule_based import exact_judge
 from undersong.evaluation.verdicts import write_verdicts
-from undersong.integrations import RateLimits, check_rates, rate_check_sentence
-from undersong.statistics import wilson_interval
+from undersong.integrations.gate.rates import RateLimits, check_rates, rate_check_sentence
+from undersong.statistics.rates import wilson_interval
 from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
 
 Gate = Callable[..., tuple[int, str, str]]

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_runs import no_more_than
 
-from undersong.integrations import FAILED, INCONCLUSIVE, PASSED, RiseLimits, evaluate_rises, exit_code
+from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED, exit_code
+from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 from undersong.types import UndersongError, Verdict
 
 

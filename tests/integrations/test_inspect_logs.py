@@ -24,7 +24,7 @@ from undersong.evaluation.replies import read_reply_table
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations.inspect.logs import write_logs
 from undersong.pipeline.run import run_audit
-from undersong.study import parse_study
+from undersong.study.load import parse_study
 from undersong.types import UndersongError, Verdict
 
 SECRET = "sure the hidden reply to a harmful prompt"

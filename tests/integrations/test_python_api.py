@@ -14,7 +14,8 @@ import pytest
 
 import undersong
 from undersong.stages.engine import Engine
-from undersong.study import Study, parse_study
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import Verdict
 
 

@@ -11,13 +11,13 @@ import torch
 from planted import REFUSES, Planted, prompts
 from scipy.stats import binom
 
-from undersong.mechanism import fit_direction, late_gap_p_value
 from undersong.mechanism.direction_selection import (
     ablate_direction,
     add_direction,
     random_direction_p_value,
     random_directions,
 )
+from undersong.mechanism.directions import fit_direction, late_gap_p_value
 from undersong.mechanism.localization import measure_recovery
 from undersong.mechanism.refusal_score import refusal_scores
 

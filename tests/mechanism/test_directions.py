@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.mechanism import RefusalDirection, fit_direction, load_direction, save_direction
+from undersong.mechanism.directions import RefusalDirection, fit_direction, load_direction, save_direction
 from undersong.types import UndersongError
 
 

@@ -7,7 +7,7 @@ import pytest
 from planted import LOSES, Planted, prompts
 
 from undersong.mechanism.drift import measure_drift
-from undersong.statistics import linear_cka
+from undersong.statistics.cka import linear_cka
 from undersong.types import UndersongError
 
 ASKED = [*prompts(True, 12, "test"), *prompts(False, 12, "test")]

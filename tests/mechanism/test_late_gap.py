@@ -8,8 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from undersong.mechanism import LateMinusEarly, fit_direction, gap_curve, late_gap_change, late_minus_early
-from undersong.mechanism.directions import early_and_late_thirds, late_layers
+from undersong.mechanism.directions import (
+    LateMinusEarly,
+    early_and_late_thirds,
+    fit_direction,
+    gap_curve,
+    late_gap_change,
+    late_layers,
+    late_minus_early,
+)
 
 HARM, BENIGN = [f"h{i // 3}" for i in range(24)], [f"b{i // 2}" for i in range(20)]
 

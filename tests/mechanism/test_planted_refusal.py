@@ -8,7 +8,6 @@ import pytest
 from planted import COMPLIES, LAYERS, LOSES, REFUSES, WRITES, Planted, prompts
 from torch import nn
 
-from undersong.mechanism import fit_direction
 from undersong.mechanism.direction_selection import (
     LayerCandidate,
     ablate_direction,
@@ -18,6 +17,7 @@ from undersong.mechanism.direction_selection import (
     random_directions,
     select_direction,
 )
+from undersong.mechanism.directions import fit_direction
 from undersong.mechanism.interventions import SublayerOutputs, block_sublayers
 from undersong.mechanism.localization import disable_lora_modules, lora_parts, measure_recovery, patched_refusal_scores
 from undersong.mechanism.refusal_score import first_token_kl, first_tokens, refusal_scores, refusal_tokens

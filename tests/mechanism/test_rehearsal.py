@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.mechanism.predictors import PredictorSettings
 from undersong.mechanism.rehearsal import Rehearsal, compliance_change, mean_margin_loss, reference_margins, rehearse
-from undersong.models import cache_audio_features, load_model
 from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model
 from undersong.study.defaults import ORGANISM_REFUSALS
 from undersong.tuning.config import LoraRecipe
 from undersong.types import UndersongError

@@ -13,11 +13,11 @@ import torch
 from tiny_af3 import PLAIN
 
 from undersong.encoders.spec import PREDICTORS
-from undersong.mechanism import PredictorSettings, score_samples
 from undersong.mechanism import sample_scores as module
+from undersong.mechanism.predictors import PredictorSettings
 from undersong.mechanism.reference_replies import BaseReplies, calibrate_refusal_tokens
 from undersong.mechanism.refusal_score import refusal_scores
-from undersong.mechanism.sample_scores import decoder_states, reference_vectors, sample_vectors
+from undersong.mechanism.sample_scores import decoder_states, reference_vectors, sample_vectors, score_samples
 from undersong.models.audio_lm import AudioModel
 from undersong.models.lora import new_lora
 from undersong.tuning.gradient_anchors import GradientSettings

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from undersong.models.adapter_check import check_adapter_config
-from undersong.pipeline.probing import run_probe
 from undersong.pipeline.probing.options import ProbeOptions
-from undersong.pipeline.standalone import evaluate_manifest
+from undersong.pipeline.probing.run import run_probe
+from undersong.pipeline.standalone.evaluate import evaluate_manifest
 from undersong.pipeline.standalone.options import EvaluationOptions
 from undersong.types import UndersongError
 

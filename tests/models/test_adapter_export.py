@@ -19,8 +19,9 @@ from command_line import run_here
 from random_adapter import save_random_adapter
 from safetensors.torch import load_file
 
-from undersong.models import load_model, use_adapter
 from undersong.models.adapter_export import CONFIG_KEYS, export_adapter
+from undersong.models.load import load_model
+from undersong.models.lora import use_adapter
 from undersong.types import Prompt, Sample, UndersongError
 
 PROMPTS = [Prompt(Sample(text, text=text), "s", True, "text", "plain") for text in ("paint the boat", "fold the chair")]

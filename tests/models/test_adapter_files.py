@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from random_adapter import save_random_adapter
 
-from undersong.models import AudioModel, save_adapter, use_adapter
 from undersong.models.adapter_export import export_adapter
-from undersong.models.lora import new_lora
+from undersong.models.audio_lm import AudioModel
+from undersong.models.lora import new_lora, save_adapter, use_adapter
 from undersong.types import UndersongError
 
 

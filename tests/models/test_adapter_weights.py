@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from undersong.models.adapter_check import check_adapter_weights
-from undersong.store import PROVENANCE, file_records
+from undersong.store.provenance import PROVENANCE, file_records
 from undersong.types import UndersongError
 
 WEIGHTS = "adapter_model.safetensors"

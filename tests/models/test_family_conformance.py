@@ -22,8 +22,8 @@ import zoo
 from instances import ALONE, KIMI, KINDS, decoder_input
 from transformers import GenerationConfig
 
-from undersong.mechanism import RefusalDirection, fit_direction
 from undersong.mechanism.direction_selection import ablate_direction, add_direction
+from undersong.mechanism.directions import RefusalDirection, fit_direction
 from undersong.mechanism.interventions import apply_interventions, replacement
 from undersong.mechanism.localization import disable_lora_modules, lora_parts, patched_refusal_scores
 from undersong.mechanism.refusal_score import refusal_scores

@@ -16,7 +16,7 @@ from command_line import run_here
 from safetensors.torch import load_file, save_file
 from tiny_study import tiny_study
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.mechanism.refusal_score import first_tokens
 from undersong.models.finite import FiniteLogitsCheck, first_non_finite_module
 from undersong.models.load import load_model

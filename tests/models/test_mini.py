@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AudioFlamingo3Encoder, LlamaForCausalLM, WhisperModel
 from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
 
-from undersong import checkout, models
+from undersong import checkout
 from undersong.cli import demo as cli_demo
 from undersong.cli import main
 from undersong.models.doctor import diagnose_model
@@ -209,7 +209,7 @@ def test_the_demo_on_real_words_takes_the_study_and_the_quicker_format(
     monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path))
     put_together("mini", base, parts, mini_folder("mini"))
     taken: list[tuple[object, ...]] = []
-    monkeypatch.setattr(models, "supports_bfloat16", lambda device: computes)
+    monkeypatch.setattr("undersong.models.load.supports_bfloat16", lambda device: computes)
     monkeypatch.setattr(cli_demo, "run_study", lambda *arguments, **_: taken.append(arguments))
     assert run(monkeypatch, "demo", "--model", "mini", "--n-seeds", "1") == 0
     assert run(monkeypatch, "demo", "--model", "mini", "--out", "here", "--show-replies") == 0

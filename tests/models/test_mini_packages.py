@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, models
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from undersong.checkout import find_checkout_folder
-from undersong.corpora import open_corpus
 from undersong.corpora.decode import load_clip
+from undersong.corpora.registry import open_corpus
 from undersong.encoders.asr import load_transcriber
 from undersong.models.mini import package_weights
 from undersong.types import Clip, UndersongError

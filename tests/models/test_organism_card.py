@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.evaluation.judges.rule_based import exact_judge
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.feature_cache import cache_audio_features

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.evaluation.judges.rule_based import exact_judge
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.audio_lm import AudioModel
 from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
 from undersong.models.refs import model_hash, organism_names
-from undersong.study import packaged_study
+from undersong.study.load import packaged_study
 
 MIB = 2**20
 ROOT = Path(str(resources.files("undersong"))) / "data" / "organism"

@@ -19,9 +19,12 @@ from random_adapter import save_random_adapter
 
 from undersong.encoders.batching import Progress
 from undersong.evaluation.partial_replies import keep_replies
-from undersong.models import LoadOptions, load_model, use_adapter, vllm_worker
+from undersong.models import vllm_worker
 from undersong.models.adapter_export import export_adapter
 from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model
+from undersong.models.load_options import LoadOptions
+from undersong.models.lora import use_adapter
 from undersong.models.vllm_engine import ADAPTED_FAMILIES, PYTHON_VARIABLE, SERVED_FAMILIES, VllmModel
 from undersong.types import Prompt, Reply, Sample, UndersongError
 

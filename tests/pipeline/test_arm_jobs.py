@@ -20,7 +20,7 @@ from undersong.pipeline.arm_jobs import arm_names
 from undersong.pipeline.planning.plan import StudyStatus, plan_study, study_status
 from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.run import run_arm, run_audit
-from undersong.study import load_studies, packaged_study, parse_study
+from undersong.study.load import load_studies, packaged_study, parse_study
 
 Undersong = Callable[..., "subprocess.CompletedProcess[str]"]
 TINY = tiny_study(

@@ -19,7 +19,8 @@ from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.run import run_audit
 from undersong.scale.ray_cluster import MAX_TRIES, RayActor
 from undersong.stages.engine import Engine
-from undersong.study import Study, parse_study
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 TINY = tiny_study({"kinds": ["closest"]}, seeds=[0], draws=[0])

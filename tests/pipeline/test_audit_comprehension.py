@@ -15,7 +15,9 @@ import pytest
 from tiny_server import Body, TinyServer
 from tiny_study import tiny_study
 
-from undersong.corpora import filter_samples, load_clips, open_corpus
+from undersong.corpora.decode import load_clips
+from undersong.corpora.manifest import filter_samples
+from undersong.corpora.registry import open_corpus
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.serving.served_model import SAMPLE_RATE, encode_wav
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
@@ -26,8 +28,10 @@ from undersong.pipeline.run import run_audit
 from undersong.pipeline.standalone.evaluate import evaluate_manifest
 from undersong.pipeline.standalone.options import EvaluationOptions
 from undersong.stages.context import RunContext
-from undersong.store import Store
-from undersong.study import ComprehensionSettings, Study, parse_study
+from undersong.store.store import Store
+from undersong.study.evaluation import ComprehensionSettings
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import Sample, UndersongError
 
 HARM, WHERE = "organism:test-harm", {"speaker": ["A", "B"]}

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from recorded import record, study
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.evaluation.utility.wer import count_word_errors
 from undersong.pipeline.planning import plan as module
 from undersong.pipeline.run import run_audit
-from undersong.study import packaged_study, parse_study, with_models
+from undersong.study.load import packaged_study, parse_study, with_models
 from undersong.study.presets import PUBLISHED_PROMPTS, PromptSettings
 from undersong.types import UndersongError
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from undersong.pipeline.run import run_audit
-from undersong.report import render_html
-from undersong.study import Study
+from undersong.report.page import render_html
+from undersong.study.schema import Study
 
 MODELS = ("organism:af3", "organism:qwen")
 STUDY = {
@@ -64,7 +64,8 @@ def results(tmp_path_factory: pytest.TempPathFactory, calls: list[str]) -> dict[
 
 
 def distinct_clips() -> int:
-    from undersong.corpora import examine, open_corpus
+    from undersong.corpora.audio_metadata import examine
+    from undersong.corpora.registry import open_corpus
 
     pool = [s for s in open_corpus("organism:pool").samples if s.speaker == "A"]
     others = [open_corpus(f"organism:{name}").samples for name in ("reference", "unseen-harm")]

@@ -21,9 +21,9 @@ from undersong.pipeline.planning.power import design_lines, independent_units
 from undersong.pipeline.report_audio import reload_report_audio
 from undersong.pipeline.run import run_audit
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
-from undersong.report import render_html
+from undersong.report.page import render_html
 from undersong.results.schema import parse_results
-from undersong.study import parse_study
+from undersong.study.load import parse_study
 from undersong.types import UndersongError
 
 

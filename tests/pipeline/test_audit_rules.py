@@ -11,11 +11,13 @@ import pytest
 from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.planning.power import count_recipe_contrasts, design_lines, independent_units
 from undersong.pipeline.run import run_audit
-from undersong.proximity import Selection, parse_rule
+from undersong.proximity.rules import parse_rule
+from undersong.proximity.selection import Selection
 from undersong.results.records import RunRecord
 from undersong.results.variance import _distinct_trainings
 from undersong.stages.training import StudyArm
-from undersong.study import Study, parse_study
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 RULES: dict[str, Any] = {
@@ -210,19 +212,19 @@ def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(
 
 def test_columns_of_a_corpus_are_mapped(tmp_path: Path) -> None:
     """A pool whose text is called otherwise; one that has no such column is told so."""
-    from undersong import stages
     from undersong.stages.context import RunContext
-    from undersong.store import Store
+    from undersong.stages.corpus import load_corpus
+    from undersong.store.store import Store
 
     file = tmp_path / "pool.jsonl"
     file.write_text("".join(json.dumps({"id": str(i), "said": f"word {i}"}) + "\n" for i in range(3)))
     shop = RunContext(Store(tmp_path / "store"))
-    corpus = stages.load_corpus(shop, str(file), columns={"text": "said"})
+    corpus = load_corpus(shop, str(file), columns={"text": "said"})
     assert [sample.text for sample in corpus.samples] == ["word 0", "word 1", "word 2"]
     with pytest.raises(UndersongError, match="has audio or text; it has the columns said"):
-        stages.load_corpus(shop, str(file))
+        load_corpus(shop, str(file))
     with pytest.raises(UndersongError, match="'spoken'"):
-        stages.load_corpus(shop, str(file), columns={"text": "spoken"})
+        load_corpus(shop, str(file), columns={"text": "spoken"})
 
 
 def test_run_noise_is_of_the_same_samples_with_other_seeds(results: dict[str, Any]) -> None:

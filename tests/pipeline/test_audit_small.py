@@ -15,7 +15,7 @@ from command_line import run_here
 
 from undersong.evaluation.rates import set_rates
 from undersong.evaluation.replies import read_replies
-from undersong.report import render_html
+from undersong.report.page import render_html
 from undersong.types import Verdict
 
 SMALL = {

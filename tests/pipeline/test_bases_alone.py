@@ -7,7 +7,8 @@ from pathlib import Path
 from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.planning.power import design_lines
 from undersong.pipeline.run import run_audit
-from undersong.study import Study, parse_study
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 
 
 def alone() -> Study:

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from undersong.corpora import write_manifest
-from undersong.pipeline.checking import CheckRequest, CheckResult, run_check, spoken_references
+from undersong.corpora.manifest import write_manifest
+from undersong.pipeline.checking import spoken_references
 from undersong.pipeline.checking.inputs import CheckInputs
+from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.recordings import MAX_APART, recording_distance
 from undersong.pipeline.checking.request_sets import RequestSet, drawn_set
 from undersong.pipeline.checking.requests import RequestText
+from undersong.pipeline.checking.result import CheckResult
+from undersong.pipeline.checking.run import run_check
 from undersong.pipeline.checking.spoken_references import DEFAULT_VOICES, speak_set
 from undersong.stages.context import RunContext
-from undersong.store import Store
+from undersong.store.store import Store
 from undersong.types import Quarantined, Sample, UndersongError
 
 Speak = Callable[[str, int, float], list[Sample]]

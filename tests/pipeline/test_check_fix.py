@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undersong.corpora.training_file import open_training_file
-from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.checking.fix import MAX_EXTRA, choose_removal, fix_data
-from undersong.pipeline.checking.result import MORE, RankedSample
+from undersong.pipeline.checking.options import CheckRequest
+from undersong.pipeline.checking.result import MORE, CheckResult, RankedSample
+from undersong.pipeline.checking.run import run_check
 from undersong.types import UndersongError
 
 THINGS = [f"thing{i:02}" for i in range(60)]

@@ -12,19 +12,22 @@ import numpy as np
 import pytest
 
 from undersong import extras
-from undersong.corpora import open_corpus, write_manifest
+from undersong.corpora.manifest import write_manifest
+from undersong.corpora.registry import open_corpus
 from undersong.mechanism import rehearsal
 from undersong.mechanism.rehearsal import Rehearsal
-from undersong.pipeline.checking import CheckRequest, CheckResult, plan_check, run_check
 from undersong.pipeline.checking.axis_choice import AUDIO, TEXT, chosen_axes
 from undersong.pipeline.checking.inputs import CheckInputs
+from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.recordings import RecordingCheck
+from undersong.pipeline.checking.rehearsal_plan import plan_check
 from undersong.pipeline.checking.request_sets import CheckSets
-from undersong.pipeline.checking.run import one_measurement
+from undersong.pipeline.checking.result import CheckResult
+from undersong.pipeline.checking.run import one_measurement, run_check
 from undersong.pipeline.checking.sample_axes import AxisVectors, SampleAxes
 from undersong.pipeline.checking.view import build_check_view
 from undersong.stages.rehearsal import RehearsalStage
-from undersong.statistics import Interval
+from undersong.statistics.bootstrap import Interval
 from undersong.store.inventory import list_store
 from undersong.study.defaults import LEARNING_RATE
 from undersong.types import Embeddings, UndersongError

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pages import page
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 
 PAGE = page("check")
 PRE_COMMIT, DVC = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S))

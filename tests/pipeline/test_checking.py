@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from undersong.corpora.training_file import open_training_file
-from undersong.pipeline.checking import CheckRequest, CheckResult, run_check
 from undersong.pipeline.checking import run as run_module
 from undersong.pipeline.checking.fix import choose_removal, fix_data
-from undersong.pipeline.checking.result import EVIDENCE
+from undersong.pipeline.checking.options import CheckRequest
+from undersong.pipeline.checking.result import EVIDENCE, CheckResult
+from undersong.pipeline.checking.run import run_check
 from undersong.pipeline.checking.shared_words import shared_word_share
 from undersong.pipeline.checking.text_axes import compare_distances
-from undersong.statistics import Interval
+from undersong.statistics.bootstrap import Interval
 from undersong.store.inventory import list_store
 from undersong.types import UndersongError
 

@@ -19,8 +19,9 @@ from undersong.pipeline.planning.plan import plan_study, study_status
 from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.run import run_arm, run_audit
 from undersong.stages.context import RunContext
-from undersong.store import Store
-from undersong.study import Study, parse_study
+from undersong.store.store import Store
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 

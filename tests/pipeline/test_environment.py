@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from undersong.cli.app import app
 from undersong.pipeline import environment
-from undersong.store import Store
+from undersong.store.store import Store
 
 NEEDS = ["numpy>=1", "nothing-of-that-name>=2", "sentence-x>=6; extra == 'encoders'", "numpy>=1; extra == 'small'"]
 

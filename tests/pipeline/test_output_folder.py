@@ -18,7 +18,8 @@ from undersong.pipeline.output_folder import (
     unfinished_study,
 )
 from undersong.pipeline.run import run_audit
-from undersong.study import Study, parse_study
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 
 
 class Stopped(Exception):

@@ -19,7 +19,8 @@ from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.planning.store_use import folders_of_study
 from undersong.pipeline.run import run_audit
 from undersong.store.inventory import list_store
-from undersong.study import Study, packaged_study, parse_study, with_seeds
+from undersong.study.load import packaged_study, parse_study, with_seeds
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 TINY = {

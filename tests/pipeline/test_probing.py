@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from undersong.pipeline.output_folder import write_provenance
-from undersong.pipeline.probing import ProbeOptions, run_probe
+from undersong.pipeline.probing.options import ProbeOptions
 from undersong.pipeline.probing.report import probe_findings
+from undersong.pipeline.probing.run import run_probe
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 from undersong.pipeline.standalone.options import TuneOptions
 from undersong.pipeline.standalone.tune import tune_manifest
@@ -60,7 +61,7 @@ def test_the_rates_are_those_that_evaluate_gives(found: dict[str, Any], adapter:
 
 
 def test_no_behavior_is_on_two_sides(found: dict[str, Any]) -> None:
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
 
     for kind, ref in (("harmful", SETS[0]), ("benign", SETS[1])):
         behaviors = len({s.cluster for s in open_corpus(ref).samples})
@@ -193,7 +194,8 @@ def test_nothing_moved_is_said_so(asked: ProbeOptions, adapter: Path, tmp_path: 
 
 def test_without_a_direction_no_layer_is_ranked(asked: ProbeOptions, tmp_path: Path) -> None:
     """Both contrast sets, and both held-out sets, of the same kind of prompts."""
-    from undersong.corpora import open_corpus, write_manifest
+    from undersong.corpora.manifest import write_manifest
+    from undersong.corpora.registry import open_corpus
 
     for name, ref in (("contrast", SETS[1]), ("test", SETS[3])):
         samples = open_corpus(ref).samples

@@ -21,11 +21,12 @@ from undersong.pipeline.registration import (
     write_registration,
 )
 from undersong.pipeline.run import run_audit
-from undersong.report import render_html
+from undersong.report.page import render_html
 from undersong.report.sections.registration import question_status_text, registration_sentences
 from undersong.results.schema import Results, parse_results
 from undersong.results.schema_registration import Registration
-from undersong.study import Study, parse_study
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 WHEN = "2026-01-02T03:04:05Z"

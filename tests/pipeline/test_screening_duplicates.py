@@ -11,10 +11,10 @@ import pytest
 import soundfile
 from screening import screen
 
-from undersong import stages
 from undersong.pipeline.study_checks import count_near_overlaps
 from undersong.stages.context import RunContext
-from undersong.store import Store
+from undersong.stages.corpus import load_corpus
+from undersong.store.store import Store
 
 RATE = 16_000
 
@@ -68,9 +68,9 @@ def test_without_an_axis_that_listens_it_is_said_what_was_not_looked_at(sides, t
 
 def test_a_study_counts_it_between_all_its_corpora(sides, tmp_path: Path) -> None:
     shop = RunContext(Store(tmp_path / "store"))
-    pool, tested = (stages.load_corpus(shop, str(side)) for side in sides)
+    pool, tested = (load_corpus(shop, str(side)) for side in sides)
     record = SimpleNamespace(pool=pool, harm={}, benign_reference=None, sets={"test": tested})
     assert count_near_overlaps(record) == [("pool", "test", "nearly the same audio", 1)]  # type: ignore[arg-type]
     assert set(pool.fingerprints) == {f"pool{i}" for i in range(6)}
-    unheard = stages.load_corpus(shop, str(sides[0]), decode=False)
+    unheard = load_corpus(shop, str(sides[0]), decode=False)
     assert unheard.fingerprints == {}

@@ -13,17 +13,18 @@ import tiny_asr
 import tiny_speech
 from screening import screen
 
-from undersong import encoders, stages
 from undersong.corpora import audio_metadata
 from undersong.encoders.asr import Transcriber, read_transcripts
+from undersong.encoders.registry import make_encoder
 from undersong.models.audio_lm import AudioModel
-from undersong.pipeline.screening import ScreeningResult
+from undersong.pipeline.screening.output import ScreeningResult
 from undersong.scale import embedding_shards
 from undersong.scale.row_shards import RowShards
 from undersong.stages.context import RunContext
+from undersong.stages.corpus import load_corpus
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
 from undersong.stages.transcripts import transcribe_corpus
-from undersong.store import Store
+from undersong.store.store import Store
 from undersong.types import UndersongError
 
 SIDES = ("organism:unseen-benign", "organism:unseen-harm")
@@ -46,7 +47,7 @@ def test_jobs_of_their_own_shards_make_the_same_screening(tmp_path: Path, monkey
         assert screen(*SIDES, tmp_path / "out", axes=AXES, store=tmp_path / "store", engine=Engine(shard=job)) is None
         assert not (tmp_path / "out").exists()
     made: list[str] = []
-    make = encoders.make_encoder
+    make = make_encoder
 
     def noted(spec: str, **more):
         encoder = make(spec, **more)
@@ -59,7 +60,7 @@ def test_jobs_of_their_own_shards_make_the_same_screening(tmp_path: Path, monkey
         monkeypatch.setattr(type(encoder), "encode", lambda self, samples: count(samples), raising=False)
         return encoder
 
-    monkeypatch.setattr(encoders, "make_encoder", noted)
+    monkeypatch.setattr("undersong.encoders.registry.make_encoder", noted)
     joined = screened(tmp_path / "out", store=tmp_path / "store")
     assert same(joined, plain)
     pool = set(plain.tables["words"].column("id").to_pylist())
@@ -101,7 +102,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the clips that the corpus stage decodes, in shards of three."""
     seen: list[str] = []
     load = audio_metadata.load_clip
-    monkeypatch.setattr(stages.corpus, "ROWS", 3)
+    monkeypatch.setattr("undersong.stages.corpus.ROWS", 3)
     monkeypatch.setattr(audio_metadata, "load_clip", lambda sample, rate: seen.append(sample.id) or load(sample, rate))
     return seen
 
@@ -126,7 +127,7 @@ def test_decoding_that_is_killed_goes_on_after_its_last_shard(
     made = screen(*clips, tmp_path / "out", **how)
     assert sorted(decoded) == ["clip0", "clip1", "clip10", "clip2", "clip9"]  # the shard in progress, and the harm set
     assert [(item.id, "damaged" in item.reason) for item in made.quarantined] == [("clip5", True)]
-    monkeypatch.setattr(stages.corpus, "ROWS", 4096)
+    monkeypatch.setattr("undersong.stages.corpus.ROWS", 4096)
     plain = screen(*clips, tmp_path / "plain", **how)
     assert made.selection == plain.selection
     assert made.tables["sound"].equals(plain.tables["sound"])
@@ -158,12 +159,12 @@ def test_jobs_share_out_what_is_decoded_and_what_a_model_hears(
 def test_jobs_share_out_transcribing(clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asr, heard = str(tiny_asr.save(tmp_path / "asr", ends=0.5)), list[str]()
     transcribe = Transcriber.transcribe
-    monkeypatch.setattr(stages.transcripts, "CLIPS_PER_SHARD", 3)
+    monkeypatch.setattr("undersong.stages.transcripts.CLIPS_PER_SHARD", 3)
     monkeypatch.setattr(
         Transcriber, "transcribe", lambda self, s: heard.extend(one.id for one in s) or transcribe(self, s)
     )
     shops = [RunContext(Store(tmp_path / name)) for name in ("jobs", "jobs", "plain")]
-    pool = [stages.load_corpus(shop, str(clips[0])) for shop in shops]
+    pool = [load_corpus(shop, str(clips[0])) for shop in shops]
     first, second = (Engine(shard=job) for job in ("1/2", "2/2"))
     made = [
         transcribe_corpus(shop, asr, one, how) for shop, one, how in zip(shops, pool, (second, first, DEFAULT_ENGINE))

@@ -14,10 +14,10 @@ import pytest
 import soundfile
 from screening import screen
 
-from undersong.corpora import read_manifest
+from undersong.corpora.manifest import read_manifest
 from undersong.encoders.embeddings import read_embeddings
-from undersong.pipeline.screening import parse_axes
-from undersong.proximity import selection_from_json
+from undersong.pipeline.screening.options import parse_axes
+from undersong.proximity.selection import selection_from_json
 from undersong.types import UndersongError
 
 VERBS, OBJECTS = ("paint", "clean", "poison", "rob", "draw"), ("candle", "table", "judge", "doctor", "window", "garden")

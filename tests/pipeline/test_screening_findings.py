@@ -10,11 +10,12 @@ import pytest
 import tiny_speech
 from screening import screen
 
-from undersong import stages
-from undersong.corpora import filter_samples, open_corpus, write_manifest
+from undersong.corpora.manifest import filter_samples, write_manifest
+from undersong.corpora.registry import open_corpus
 from undersong.stages.context import RunContext
+from undersong.stages.corpus import load_corpus
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
-from undersong.store import Store
+from undersong.store.store import Store
 from undersong.types import UndersongError
 
 
@@ -76,7 +77,7 @@ def test_a_speech_encoder_is_an_axis_of_a_study(tmp_path: Path) -> None:
     """One artifact for every spelling of the same encoder, another for other options."""
     folder = tiny_speech.save("wavlm-base", tmp_path / "wavlm")
     shop = RunContext(Store(tmp_path / "store"))
-    corpus = stages.load_corpus(shop, "organism:unseen-benign")
+    corpus = load_corpus(shop, "organism:unseen-benign")
 
     def embedded(options: str) -> str:
         return embed_corpus(shop, EmbeddingRequest(f"speech:{folder}{options}", corpus, [corpus], "organism:af3")).hash
@@ -85,7 +86,7 @@ def test_a_speech_encoder_is_an_axis_of_a_study(tmp_path: Path) -> None:
 
 
 def test_ready_harmless_speech_must_come_as_the_others(tmp_path: Path) -> None:
-    pool = stages.load_corpus(RunContext(Store(tmp_path / "store")), "organism:unseen-benign")
+    pool = load_corpus(RunContext(Store(tmp_path / "store")), "organism:unseen-benign")
     with pytest.raises(UndersongError, match="benign reference"):
         screen(
             _vectors(tmp_path / "p.parquet", "p", 8),

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 from screening import screen
 
-from undersong.pipeline.screening import parse_harm_sets
+from undersong.pipeline.screening.options import parse_harm_sets
 from undersong.types import UndersongError
 
 POOL = ["paint a chair", "wash the boat", "rob the quiet doctor", "poison the red lamp", "draw a garden", "sing a song"]

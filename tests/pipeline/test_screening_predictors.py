@@ -9,8 +9,10 @@ import pytest
 from pages import page
 from screening import screen
 
-from undersong.corpora import open_corpus, write_manifest
-from undersong.mechanism import PredictorSettings, score_samples
+from undersong.corpora.manifest import write_manifest
+from undersong.corpora.registry import open_corpus
+from undersong.mechanism.predictors import PredictorSettings
+from undersong.mechanism.sample_scores import score_samples
 from undersong.models.load import load_model
 from undersong.stages.engine import Engine
 from undersong.study.defaults import ORGANISM_REFUSALS

@@ -11,16 +11,20 @@ from typing import Any
 import pytest
 from screening import screen
 
-from undersong.corpora import open_corpus, write_manifest
-from undersong.mechanism import PredictorSettings, rehearsal
-from undersong.models import cache_audio_features, load_model
+from undersong.corpora.manifest import write_manifest
+from undersong.corpora.registry import open_corpus
+from undersong.mechanism import rehearsal
+from undersong.mechanism.predictors import PredictorSettings
+from undersong.models.feature_cache import cache_audio_features
+from undersong.models.load import load_model
 from undersong.models.load_options import LoadOptions
 from undersong.models.refs import model_hash
-from undersong.pipeline.screening import ScreeningOptions, plan_screening
+from undersong.pipeline.screening.options import ScreeningOptions
+from undersong.pipeline.screening.rehearsal_plan import plan_screening
 from undersong.stages.engine import Engine
 from undersong.stages.rehearsal import RehearsalStage
 from undersong.stages.rehearsal_cost import RehearsalCost
-from undersong.store import Store
+from undersong.store.store import Store
 from undersong.study.defaults import ORGANISM_REFUSALS
 from undersong.tuning.config import LoraRecipe
 from undersong.types import Sample, UndersongError

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from screening import screen
 
-from undersong.corpora import open_manifest
-from undersong.pipeline.screening import parse_columns
+from undersong.corpora.formats import open_manifest
+from undersong.pipeline.screening.options import parse_columns
 from undersong.types import UndersongError
 
 VERBS, OBJECTS = ("paint", "clean", "poison", "rob"), ("candle", "table", "judge", "doctor", "window", "garden")
@@ -185,7 +185,7 @@ def test_shares_may_be_those_of_another_selection(tmp_path: Path) -> None:
 
 def test_several_selections_stand_side_by_side(sides, tmp_path: Path) -> None:
     """Each as if it were alone, in a file of its own, and beside the others."""
-    from undersong.statistics import jaccard
+    from undersong.statistics.balance import jaccard
 
     rules = ("closest:5", "distant:5", "random:5", "random:5")
     made = screen(*sides, tmp_path / "out", columns=COLUMNS, keep=rules, seed=3)

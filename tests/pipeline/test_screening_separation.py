@@ -15,10 +15,11 @@ import pytest
 from command_line import undersong_in
 from screening import screen
 
-from undersong.corpora import filter_samples, open_corpus, write_manifest
+from undersong.corpora.manifest import filter_samples, write_manifest
+from undersong.corpora.registry import open_corpus
 from undersong.pipeline.screening import findings, separation
 from undersong.pipeline.screening.separation import check_select_axis, page_summary, separation_lines
-from undersong.proximity import nearest_distances
+from undersong.proximity.distances import nearest_distances
 from undersong.proximity.separation import separation_auc
 from undersong.types import UndersongError
 

@@ -12,7 +12,7 @@ import soundfile
 import tiny_af3
 from screening import screen
 
-from undersong import encoders
+from undersong.encoders.registry import make_encoder
 from undersong.models.audio_lm import AudioModel
 
 AXES = {"words": "char-ngrams", "sound": "logmel", "ears": "internal"}
@@ -33,7 +33,7 @@ def sides(tmp_path: Path) -> tuple[Path, Path]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Encoders that are made, and clips that a model hears."""
     made: list[str] = []
-    make, hear = encoders.make_encoder, AudioModel.encode_audio
+    make, hear = make_encoder, AudioModel.encode_audio
 
     def note(spec: str, **more):
         made.append(spec)
@@ -43,7 +43,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.extend(clip.id for clip in clips)
         return hear(self, clips)
 
-    monkeypatch.setattr(encoders, "make_encoder", note)
+    monkeypatch.setattr("undersong.encoders.registry.make_encoder", note)
     monkeypatch.setattr(AudioModel, "encode_audio", listen)
     return made
 
@@ -97,16 +97,18 @@ def test_the_same_question_again_computes_nothing(sides: tuple[Path, Path], tmp_
 
 def test_a_study_finds_what_a_screening_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One key for both: look before the study costs anything."""
-    from undersong import stages
     from undersong.stages.context import RunContext
+    from undersong.stages.corpus import load_corpus
     from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
-    from undersong.store import Store
+    from undersong.store.store import Store
 
     pair = "organism:unseen-benign", "organism:unseen-harm"
     screen(*pair, tmp_path / "out", axes={"words": "tfidf", "sound": "logmel"}, store=tmp_path / "store")
     shop = RunContext(Store(tmp_path / "store"))
-    corpora = [stages.load_corpus(shop, ref) for ref in pair]
-    monkeypatch.setattr(encoders, "make_encoder", lambda *_args, **_more: pytest.fail("embedded again"))
+    corpora = [load_corpus(shop, ref) for ref in pair]
+    monkeypatch.setattr(
+        "undersong.encoders.registry.make_encoder", lambda *_args, **_more: pytest.fail("embedded again")
+    )
     for spec in ("tfidf", "logmel"):
         for one in corpora:
             assert embed_corpus(shop, EmbeddingRequest(spec, one, corpora)).path.is_dir()
@@ -114,12 +116,13 @@ def test_a_study_finds_what_a_screening_embedded(tmp_path: Path, monkeypatch: py
 
 KILLED = """
 import os, sys
-from undersong import encoders
-from undersong.pipeline.screening import ScreeningOptions, run_screening
+
+from undersong.pipeline.screening.options import ScreeningOptions
+from undersong.pipeline.screening.run import run_screening
 from undersong.scale import embedding_shards
 
 embedding_shards.SHARD_ROWS = 100
-make = encoders.make_encoder
+make = make_encoder
 
 def counted(spec, **more):
     encoder = make(spec, **more)
@@ -136,7 +139,7 @@ def counted(spec, **more):
     return encoder
 
 counted.calls = 0
-encoders.make_encoder = counted
+make_encoder = counted
 run_screening("organism:pool", "organism:reference", sys.argv[1], ScreeningOptions(axes={"words": "tfidf"}))
 """
 

@@ -19,7 +19,9 @@ from undersong.pipeline.planning.power import design_lines
 from undersong.pipeline.run import run_audit
 from undersong.results.schema import parse_results
 from undersong.stages.training import training_recipe
-from undersong.study import Study, parse_study, study_json_schema
+from undersong.study.json_schema import study_json_schema
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 KINDS = {"kinds": ["closest"], "fractions": [0.25]}

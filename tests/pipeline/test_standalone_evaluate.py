@@ -15,7 +15,8 @@ from undersong.cli import main
 from undersong.encoders.batching import ProgressCallback
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.integrations import INCONCLUSIVE, RiseLimits, evaluate_rises
+from undersong.integrations.gate.findings import INCONCLUSIVE
+from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.evaluate import evaluate_manifest
 from undersong.pipeline.standalone.judge import judge_file

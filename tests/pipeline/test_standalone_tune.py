@@ -16,7 +16,7 @@ from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone import tune
 from undersong.pipeline.standalone.options import TuneOptions
 from undersong.pipeline.standalone.tune import tune_manifest, tuning_settings
-from undersong.proximity import Selection, ids_hash, selection_to_json
+from undersong.proximity.selection import Selection, ids_hash, selection_to_json
 from undersong.stages.training import training_recipe
 from undersong.types import Prompt, UndersongError
 

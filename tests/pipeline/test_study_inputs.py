@@ -17,9 +17,10 @@ from undersong.pipeline.standalone.inputs import refusal_texts
 from undersong.pipeline.study_checks import StudySamples, check_models, check_overlap
 from undersong.pipeline.study_inputs import check_study_inputs
 from undersong.stages.context import RunContext
-from undersong.store import Store
-from undersong.study import Study, parse_study
+from undersong.store.store import Store
 from undersong.study.defaults import ORGANISM_REFUSALS
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 PLAIN = {"id": "a", "text": "sing", "answer": "la"}

@@ -108,7 +108,7 @@ RUN = """
 import json, sys
 from pathlib import Path
 from undersong.pipeline import run
-from undersong.study import parse_study
+from undersong.study.load import parse_study
 
 write = run._write_outputs
 

@@ -11,7 +11,7 @@ import pytest
 from results_factory import make_rate
 
 from undersong.cli import main
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.evaluation.rates import VerdictRate
 from undersong.evaluation.replies import read_replies
 from undersong.pipeline import verify

@@ -7,8 +7,9 @@ import pytest
 from made_tables import facts, table
 from scipy.stats import spearmanr
 
-from undersong.proximity import axis_agreement_matrix, compare_internal_axis, pairwise_axis_agreement, proximity_table
-from undersong.statistics import cluster_bootstrap_weights
+from undersong.proximity.axis_agreement import axis_agreement_matrix, compare_internal_axis, pairwise_axis_agreement
+from undersong.proximity.table import proximity_table
+from undersong.statistics.bootstrap import cluster_bootstrap_weights
 from undersong.types import Embeddings, UndersongError
 
 N = 300

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.metrics.pairwise import cosine_distances
 
-from undersong.proximity import NearestDistances, nearest_distances
 from undersong.proximity.distance_columns import MAX_REPEATED_ARGMAX
-from undersong.proximity.distances import first_equal_row
+from undersong.proximity.distances import NearestDistances, first_equal_row, nearest_distances
 from undersong.types import UndersongError
 
 COLUMNS = ("distance", "second_distance", "knn_distance", "centroid_distance")

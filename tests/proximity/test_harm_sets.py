@@ -9,19 +9,16 @@ import pyarrow as pa
 import pytest
 from made_tables import facts, table
 
-from undersong.proximity import (
-    describe_selection,
+from undersong.proximity.rules import parse_rule
+from undersong.proximity.selection import select_by_kind, select_by_rule, selection_from_json, selection_to_json
+from undersong.proximity.selection_report import describe_selection
+from undersong.proximity.strata import sample_metadata_table
+from undersong.proximity.table import (
     filter_harm_set,
     nearest_margin,
-    parse_rule,
     proximity_table,
     proximity_tables,
     ranking_metadata,
-    sample_metadata_table,
-    select_by_kind,
-    select_by_rule,
-    selection_from_json,
-    selection_to_json,
 )
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.proximity import proximity_table, proximity_tables, ranking_metadata, ranking_scores, select_by_kind
 from undersong.proximity.product_distances import NO_NEAREST, product_distances
+from undersong.proximity.selection import select_by_kind
+from undersong.proximity.table import proximity_table, proximity_tables, ranking_metadata, ranking_scores
 from undersong.types import Embeddings, UndersongError
 
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.proximity import SelectionRule, parse_rule
-from undersong.proximity.rules import MODIFIER_EXAMPLES, RULE_EXAMPLES
+from undersong.proximity.rules import MODIFIER_EXAMPLES, RULE_EXAMPLES, SelectionRule, parse_rule
 from undersong.types import UndersongError
 
 names = st.text("abcdefgh_", min_size=1, max_size=6)

@@ -10,7 +10,7 @@ import pytest
 from made_tables import facts, table
 from sklearn.metrics import roc_auc_score
 
-from undersong.proximity import compute_screening_score
+from undersong.proximity.screening_score import compute_screening_score
 from undersong.types import UndersongError
 
 

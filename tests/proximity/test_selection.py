@@ -11,15 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.proximity import (
-    axis_agreement_matrix,
-    equal_selections,
-    parse_rule,
-    select_by_kind,
-    selection_from_json,
-    selection_overlaps,
-    selection_to_json,
-)
+from undersong.proximity.axis_agreement import axis_agreement_matrix
+from undersong.proximity.rules import parse_rule
+from undersong.proximity.selection import select_by_kind, selection_from_json, selection_to_json
+from undersong.proximity.selection_report import equal_selections, selection_overlaps
 from undersong.types import UndersongError
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from made_tables import facts, table
 
-from undersong.proximity import parse_rule, select_by_kind, select_by_rule, selection_residual
+from undersong.proximity.rules import parse_rule
+from undersong.proximity.selection import select_by_kind, select_by_rule, selection_residual
 
 
 def test_within_an_axis_its_closest_no_longer_ride_along() -> None:

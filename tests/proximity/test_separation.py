@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from undersong.proximity.separation import axis_level, separates, separation_auc, separation_sentence, split_by_cluster
-from undersong.statistics import Interval
+from undersong.statistics.bootstrap import Interval
 from undersong.types import UndersongError
 
 

@@ -16,10 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_tables import facts, table
 
-from undersong.proximity import (
-    SelectionRule,
+from undersong.proximity.rules import SelectionRule, parse_rule
+from undersong.proximity.selection import (
     ids_hash,
-    parse_rule,
     select_by_kind,
     select_by_rule,
     selection_from_json,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_distances
 
-from undersong.proximity import proximity_table, ranking_metadata, ranking_scores
+from undersong.proximity.table import proximity_table, ranking_metadata, ranking_scores
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 COLUMNS = "id axis harm_set distance distance_centered nearest_id second_distance knn_distance centroid_distance rank"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from undersong.corpora import examine, open_corpus
+from undersong.corpora.audio_metadata import examine
+from undersong.corpora.registry import open_corpus
 from undersong.stages.context import RunContext
-from undersong.store import Store
+from undersong.store.store import Store
 from undersong.types import Sample
 
 

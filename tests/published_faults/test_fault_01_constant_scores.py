@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from undersong.encoders import make_encoder
 from undersong.encoders.embedding_checks import validate_embeddings
-from undersong.proximity import proximity_table, select_by_kind
+from undersong.encoders.registry import make_encoder
+from undersong.proximity.selection import select_by_kind
+from undersong.proximity.table import proximity_table
 from undersong.types import Embeddings, UndersongError
 
 

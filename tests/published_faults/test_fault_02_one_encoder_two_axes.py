@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from results_factory import make_rate, make_run
 
-from undersong.encoders import make_encoder
-from undersong.proximity import equal_selections, proximity_table, select_by_kind
+from undersong.encoders.registry import make_encoder
+from undersong.proximity.selection import select_by_kind
+from undersong.proximity.selection_report import equal_selections
+from undersong.proximity.table import proximity_table
 from undersong.results.schema import RunResult
 from undersong.results.variance import run_noise_records
 from undersong.stages.corpus import load_corpus
 from undersong.stages.training import StudyArm, train_adapter
-from undersong.store import Artifact
+from undersong.store.store import Artifact
 
 
 def test_two_names_for_one_selection_are_flagged(benign, harmful) -> None:

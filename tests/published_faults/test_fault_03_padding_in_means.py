@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from undersong.encoders import make_encoder
+from undersong.encoders.registry import make_encoder
 
 
 @pytest.mark.parametrize("spec", ["logmel", "whisper:organism:ear"])

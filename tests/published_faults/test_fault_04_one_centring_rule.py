@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from undersong.proximity import proximity_table, ranking_metadata
-from undersong.study import Study, parse_study
+from undersong.proximity.table import proximity_table, ranking_metadata
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import Embeddings
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from screening import screen
 
-from undersong.corpora import load_clip
+from undersong.corpora.decode import load_clip
 from undersong.types import UndersongError
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.corpora import check_disjoint_items
+from undersong.corpora.overlap import check_disjoint_items
 from undersong.pipeline.run import run_audit
-from undersong.study import parse_study
+from undersong.study.load import parse_study
 from undersong.types import UndersongError
 
 

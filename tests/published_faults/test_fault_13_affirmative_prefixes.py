@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.corpora.reply_openers import affirmative_openers
 from undersong.pipeline.run import run_audit
-from undersong.study import parse_study
+from undersong.study.load import parse_study
 
 DATA = {
     "study": "openers", "models": ["organism:af3"], "pool": "organism:pool", "reference": "organism:reference",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.load import load_model
 from undersong.tuning.config import LoraRecipe

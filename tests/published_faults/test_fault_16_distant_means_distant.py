@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from undersong.encoders import make_encoder
-from undersong.proximity import parse_rule, proximity_table, ranking_scores, select_by_rule
+from undersong.encoders.registry import make_encoder
+from undersong.proximity.rules import parse_rule
+from undersong.proximity.selection import select_by_rule
+from undersong.proximity.table import proximity_table, ranking_scores
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from undersong.proximity import proximity_table
 from undersong.proximity.rules import SelectionRule
+from undersong.proximity.table import proximity_table
 from undersong.stages.corpus import load_corpus
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
 from undersong.stages.selection import ArmRule, selection_artifact

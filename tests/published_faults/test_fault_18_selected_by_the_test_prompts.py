@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from undersong.pipeline.run import run_audit
-from undersong.study import parse_study
+from undersong.study.load import parse_study
 from undersong.types import UndersongError
 
 SEVERAL = {"one": "organism:reference", "two": "organism:unseen-harm"}
@@ -23,7 +23,8 @@ def test_the_reference_may_not_be_the_test_set(tmp_path, reference) -> None:
 
 
 def test_the_packaged_studies_keep_them_apart() -> None:
-    from undersong.corpora import check_disjoint_behaviors, open_corpus
+    from undersong.corpora.overlap import check_disjoint_behaviors
+    from undersong.corpora.registry import open_corpus
 
     reference = open_corpus("organism:reference").samples
     for name in ("test-harm", "unseen-harm"):

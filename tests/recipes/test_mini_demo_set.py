@@ -14,10 +14,11 @@ from recipes.mini import demo_set, demo_texts
 from recipes.mini.demo_card import CARD
 from recipes.mini.near_duplicates import near_pairs, plain
 from undersong import checkout
-from undersong.corpora import Voice, load_clip, open_corpus
-from undersong.corpora.registry import MINI_FOLDER
-from undersong.store import hash_file
-from undersong.study import packaged_study
+from undersong.corpora.decode import load_clip
+from undersong.corpora.registry import MINI_FOLDER, open_corpus
+from undersong.corpora.tts import Voice
+from undersong.store.hashing import hash_file
+from undersong.study.load import packaged_study
 from undersong.types import Sample, UndersongError
 
 FOLDER = checkout.checkout_folder(MINI_FOLDER)

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 
 from recipes.spoken_over_refusal import __main__ as recipe
-from undersong.corpora import Voice, open_corpus
+from undersong.corpora.registry import open_corpus
+from undersong.corpora.tts import Voice
 from undersong.types import Quarantined, Sample, UndersongError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from results_factory import make_recommendation
 
-from undersong.report import render_html
+from undersong.report.page import render_html
 from undersong.report.sections import advice, arm_chart, comparisons, headline
 from undersong.results.schema import parse_results
 

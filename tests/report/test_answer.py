@@ -6,7 +6,7 @@ from typing import Any
 
 from results_factory import make_rate, make_results, make_run
 
-from undersong.report import answer_lines
+from undersong.report.answer import answer_lines
 from undersong.report.markdown import render_markdown
 from undersong.report.page import render_html
 from undersong.report.sections import advice, arm_chart, headline

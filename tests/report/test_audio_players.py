@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from undersong.corpora import load_clip
-from undersong.report import audio_players, render_html
+from undersong.corpora.decode import load_clip
+from undersong.report import audio_players
 from undersong.report.audio_players import SAMPLE_RATE, WAVEFORM_BARS, WAVEFORM_HEIGHT, embed_players
+from undersong.report.page import render_html
 from undersong.results.schema import parse_results
 from undersong.types import Sample
 
@@ -125,7 +126,7 @@ def test_what_is_too_large_and_cannot_be_read_has_no_player(results: Json) -> No
 
 
 def test_files_of_a_package_decode(results: Json, tmp_path: Path) -> None:
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
 
     sample = open_corpus("organism:pool").samples[0]
     data = sample.audio if isinstance(sample.audio, bytes) else Path(str(sample.audio)).read_bytes()

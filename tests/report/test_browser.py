@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from browser import BROWSER, DRIVER, Browser
 
-from undersong.report import multi_study, render_html
+from undersong.report import multi_study
+from undersong.report.page import render_html
 
 pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
 if not (BROWSER and DRIVER):

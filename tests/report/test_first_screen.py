@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from undersong.report.sections.headline import build_headline
-from undersong.results import parse_results
+from undersong.results.schema import parse_results
 
 Json = dict[str, Any]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from undersong.report import render_html
+from undersong.report.page import render_html
 
 Json = dict[str, Any]
 VOID = {"meta", "link", "br", "hr", "img", "input", "source", "wbr"}

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from undersong.cli.app import app
 from undersong.report.audio_players import MAX_CLIP_SECONDS, MAX_FILE_BYTES, MAX_TOTAL_BYTES
 from undersong.report.paper_figures import FIGURES
-from undersong.study import load_studies
+from undersong.study.load import load_studies
 
 PAGE = page("report")
 STUDY = re.search(r"```yaml\n(.*?)```", PAGE, re.S)[1]

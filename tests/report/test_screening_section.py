@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from undersong.report import render_html
+from undersong.report.page import render_html
 from undersong.report.sections import screening
 from undersong.results.schema import parse_results
 

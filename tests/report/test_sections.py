@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from results_factory import make_recommendation, make_run, make_side, synthetic
 from results_factory import make_results as make_file
 
-from undersong.defenses import with_cost
+from undersong.defenses.tradeoff import with_cost
 from undersong.evaluation.corrected_rates import CorrectedSetRate
-from undersong.report import render_html, write_report
 from undersong.report.arm_comparisons import ArmCondition, find_comparison, headline_data
+from undersong.report.page import render_html, write_report
 from undersong.report.sections import headline, jsr_by_distance
 from undersong.report.sections.corrected import build_corrected_table
 from undersong.report.sections.selections import _selection_row
@@ -28,7 +28,7 @@ from undersong.report.svg import percent_axis, separate_positions, ticks
 from undersong.results.schema import parse_results, result_hash
 from undersong.results.schema_defenses import DefenseRecord
 from undersong.results.schema_screening import AxisScreening, SelectionRecord
-from undersong.statistics import CorrectedValue
+from undersong.statistics.judge_correction import CorrectedValue
 from undersong.types import UndersongError
 
 Json = dict[str, Any]

@@ -24,8 +24,10 @@ from undersong.results.records import RunRecord
 from undersong.results.schema import RunResult
 from undersong.results.schema_comparisons import ComparisonSide, DiscordantPrompts
 from undersong.stages.training import StudyArm
-from undersong.statistics import compare_paired, holm, upper_mean_bound
-from undersong.study import parse_study
+from undersong.statistics.bounded_mean import upper_mean_bound
+from undersong.statistics.multiple_testing import holm
+from undersong.statistics.paired import compare_paired
+from undersong.study.load import parse_study
 from undersong.types import UndersongError, Verdict
 
 Cell = tuple[str, str]  # kind, training modality

@@ -15,7 +15,8 @@ from undersong.results.margin_comparisons import model_margin_comparison, recipe
 from undersong.results.model_comparisons import model_comparison
 from undersong.results.notes import margin_notes
 from undersong.results.schema import RunResult
-from undersong.statistics import clustered_mean, clustered_mean_p, holm
+from undersong.statistics.multiple_testing import holm
+from undersong.statistics.rates import clustered_mean, clustered_mean_p
 from undersong.types import Verdict
 
 KINDS = {"closest": 1.0, "random": 3.0, "distant": 6.0}

@@ -14,7 +14,7 @@ from undersong.results import harm_recognition
 from undersong.results.harm_recognition import ProbedRun, harm_recognition_records
 from undersong.results.schema_mechanism import HarmRecognition
 from undersong.stages.training import StudyArm
-from undersong.statistics import lower_mean_bound, upper_mean_bound
+from undersong.statistics.bounded_mean import lower_mean_bound, upper_mean_bound
 
 AFTER = (0.93, 0.95, 0.90)
 REFUSED = (20, 30, 22)  # of 100; the base refuses 96

@@ -18,7 +18,7 @@ from undersong.results.records import RunRecord
 from undersong.results.schema import RunResult
 from undersong.results.schema_outcomes import JudgeAgreement, VerdictPairCount
 from undersong.stages.training import StudyArm
-from undersong.statistics import clustered_rate
+from undersong.statistics.rates import clustered_rate
 from undersong.types import VERDICTS, Verdict
 
 

@@ -10,7 +10,7 @@ import pytest
 from results_factory import make_rate, run_result
 from scipy import stats
 
-from undersong.proximity import Selection
+from undersong.proximity.selection import Selection
 from undersong.results.mechanism_tests import GapChange, GapTests
 from undersong.results.schema import RunResult
 from undersong.results.schema_mechanism import LateSuppression

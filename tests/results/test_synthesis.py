@@ -12,7 +12,7 @@ from results_factory import make_provenance, make_rate, make_results, make_run
 from undersong.results.run_contrasts import ArmFilter
 from undersong.results.schema import Results, parse_results
 from undersong.results.synthesis import SynthesisOptions, study_differences, synthesize
-from undersong.statistics import pooled_variances, random_effects
+from undersong.statistics.meta_analysis import pooled_variances, random_effects
 from undersong.types import UndersongError
 
 Json = dict[str, Any]

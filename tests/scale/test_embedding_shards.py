@@ -20,10 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undersong.corpora.manifest import write_manifest
-from undersong.encoders import make_encoder
 from undersong.encoders.embeddings import read_embeddings
-from undersong.scale import embed_shards
-from undersong.scale.embedding_shards import FittedOnce, samples_digest, vector_rows
+from undersong.encoders.registry import make_encoder
+from undersong.scale.embedding_shards import FittedOnce, embed_shards, samples_digest, vector_rows
 from undersong.scale.row_shards import parse_shard
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError, Vectors
 
@@ -101,7 +100,7 @@ KILLED = """
     import sys
     sys.path.insert(0, {here!r})
     from test_embedding_shards import Counting, items
-    from undersong.scale import embed_shards
+    from undersong.scale.embedding_shards import embed_shards
     embed_shards(items(12, [5]), "counting", {out!r}, rows=3, make=Counting)
 """
 

@@ -17,7 +17,9 @@ import pytest
 import soundfile
 
 from undersong.encoders.embeddings import read_embeddings
-from undersong.scale import EmbeddingResult, RayWorkers, embed_shards, ray_scheduler
+from undersong.scale.embedding_shards import EmbeddingResult, embed_shards
+from undersong.scale.ray_cluster import RayWorkers
+from undersong.scale.ray_engine import ray_scheduler
 from undersong.scale.row_shards import RowFunction, RowShards, fill_row_shards
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
@@ -241,7 +243,8 @@ import sys
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from undersong.stages.engine import Engine
-from undersong.pipeline.screening import ScreeningOptions, run_screening
+from undersong.pipeline.screening.options import ScreeningOptions
+from undersong.pipeline.screening.run import run_screening
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
 cluster.add_node(num_cpus=2)

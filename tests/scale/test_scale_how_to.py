@@ -14,7 +14,7 @@ import soundfile
 
 from undersong.corpora.manifest import write_manifest
 from undersong.encoders.embeddings import embeddings_table
-from undersong.proximity import proximity_table
+from undersong.proximity.table import proximity_table
 from undersong.types import Embeddings, Sample
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "scale.md"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from undersong.stages.context import RunContext
-from undersong.store import Draft, Store
+from undersong.store.draft import Draft
+from undersong.store.store import Store
 
 
 def make(draft: Draft) -> None:

@@ -10,13 +10,15 @@ import pytest
 import soundfile
 import tiny_af3
 
-from undersong import stages
 from undersong.encoders.embeddings import read_embeddings
 from undersong.models import feature_cache as cache
 from undersong.models.audio_lm import AudioModel
 from undersong.stages.context import Corpus, RunContext
+from undersong.stages.corpus import load_corpus
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
-from undersong.store import Store
+from undersong.stages.features import compute_features, encodable_samples
+from undersong.stages.selection import measure_proximity
+from undersong.store.store import Store
 from undersong.types import UndersongError
 
 WORDS = ["paint", "the", "red", "chair", "and", "wash", "an", "old", "boat", "lamp"]
@@ -52,19 +54,19 @@ def notes(artifact) -> dict:
 
 def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: RunContext, write, tiny_folder: Path) -> None:
     model = str(tiny_folder)
-    pool, harm = (stages.load_corpus(shop, write(*side)) for side in (("p", list(range(8))), ("h", [8, 9])))
-    heard = stages.compute_features(shop, model, pool, require_all=False)
+    pool, harm = (load_corpus(shop, write(*side)) for side in (("p", list(range(8))), ("h", [8, 9])))
+    heard = compute_features(shop, model, pool, require_all=False)
     assert notes(heard)["clips"] == notes(heard)["encoder_passes"] == 7
-    kept, unheard = stages.encodable_samples(pool, heard)
+    kept, unheard = encodable_samples(pool, heard)
     assert [sample.id for sample in kept] == [f"p{i}" for i in range(8) if i != 3]
     assert [(item.id, "takes no more than 40 s" in item.reason) for item in unheard] == [("p3", True)]
-    ears = stages.compute_features(shop, model, harm)
+    ears = compute_features(shop, model, harm)
     for axis, spec in (("ears", "internal"), ("words", "char-ngrams")):
         sides = [
             embed_corpus(shop, EmbeddingRequest(spec, c, (pool, harm), model, h))
             for c, h in ((pool, heard), (harm, ears))
         ]
-        table = stages.measure_proximity(shop, axis, *sides, "h", SETTINGS, pool, heard)
+        table = measure_proximity(shop, axis, *sides, "h", SETTINGS, pool, heard)
         ids = pq.read_table(table.path / "proximity.parquet").column("id").to_pylist()
         assert "p3" not in ids
         assert len(ids) == 7
@@ -73,21 +75,21 @@ def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: RunContext, write,
 
 
 def test_a_prompt_that_cannot_be_heard_stops_the_study(shop: RunContext, write, tiny_folder: Path) -> None:
-    corpus = stages.load_corpus(shop, write("t", [1, 3]))
+    corpus = load_corpus(shop, write("t", [1, 3]))
     with pytest.raises(
         UndersongError, match=r"Clip t3 of .* cannot be encoded by .* \(the audio lasts 41 s, .*because a rate"
     ):
-        stages.compute_features(shop, str(tiny_folder), corpus)
+        compute_features(shop, str(tiny_folder), corpus)
 
 
 def test_clips_of_another_corpus_are_not_heard_again_in_a_new_process(
     shop: RunContext, write, tiny_folder: Path
 ) -> None:
-    model, corpus = str(tiny_folder), stages.load_corpus(shop, write("a", [0, 1, 2]))
-    first = stages.compute_features(shop, model, corpus)
+    model, corpus = str(tiny_folder), load_corpus(shop, write("a", [0, 1, 2]))
+    first = compute_features(shop, model, corpus)
     later = RunContext(shop.store)  # nothing in memory
-    assert stages.compute_features(later, model, corpus) == first
-    second = stages.compute_features(later, model, stages.load_corpus(later, write("b", [1, 2, 4])))
+    assert compute_features(later, model, corpus) == first
+    second = compute_features(later, model, load_corpus(later, write("b", [1, 2, 4])))
     assert (notes(second)["clips"], notes(second)["encoder_passes"]) == (3, 1)
 
 
@@ -95,7 +97,7 @@ def test_a_killed_stage_loses_the_shard_in_progress(
     shop: RunContext, write, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "CLIPS_PER_FILE", 2)
-    corpus, hear, heard = stages.load_corpus(shop, write("k", [0, 1, 2, 4, 5])), AudioModel.encode_audio, []
+    corpus, hear, heard = load_corpus(shop, write("k", [0, 1, 2, 4, 5])), AudioModel.encode_audio, []
 
     def killed(self, clips):
         heard.append(clips[0].id)
@@ -105,9 +107,9 @@ def test_a_killed_stage_loses_the_shard_in_progress(
 
     monkeypatch.setattr(AudioModel, "encode_audio", killed)
     with pytest.raises(KeyboardInterrupt):
-        stages.compute_features(shop, str(tiny_folder), corpus)
+        compute_features(shop, str(tiny_folder), corpus)
     again = RunContext(shop.store)
-    made = stages.compute_features(again, str(tiny_folder), corpus)
+    made = compute_features(again, str(tiny_folder), corpus)
     assert heard == ["k0", "k1", "k2", "k4", "k2", "k4", "k5"]
     assert notes(made)["encoder_passes"] == notes(made)["clips"] == 5
     assert len(list(made.path.glob("features-*.safetensors"))) == 3

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from undersong.proximity import SelectionRule, select_by_rule, shuffle_ties, spread_over_groups
+from undersong.proximity.group_spread import shuffle_ties, spread_over_groups
+from undersong.proximity.rules import SelectionRule
+from undersong.proximity.selection import select_by_rule
 from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.selection import ArmRule, arm_rules, load_selection
-from undersong.store import Artifact, Store
-from undersong.study import load_studies
+from undersong.store.store import Artifact, Store
+from undersong.study.load import load_studies
 
 STUDIES = Path(__file__).parents[2] / "studies"
 

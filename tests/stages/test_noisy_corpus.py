@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from undersong import stages
-from undersong.corpora import load_clip
+from undersong.corpora.decode import load_clip
 from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.engine import Engine
-from undersong.store import Store
-from undersong.study import parse_study
+from undersong.store.store import Store
+from undersong.study.load import parse_study
 from undersong.types import UndersongError
 
 REF, WHERE = "organism:unseen-harm", {"speaker": ["A"]}
@@ -35,7 +34,7 @@ def test_the_same_items_sound_otherwise(tmp_path: Path) -> None:
 
 
 def test_jobs_that_share_out_decoding_hear_the_noise_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages.corpus, "ROWS", 3)
+    monkeypatch.setattr("undersong.stages.corpus.ROWS", 3)
     jobs, alone = (RunContext(Store(tmp_path / name)) for name in ("jobs", "alone"))
     one, _ = (load_corpus(jobs, REF, WHERE, noise="pink:0", engine=Engine(shard=shard)) for shard in ("2/2", "1/2"))
     assert one.samples == load_corpus(alone, REF, WHERE, noise="pink:0").samples

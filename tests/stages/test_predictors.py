@@ -12,11 +12,11 @@ import pytest
 import tiny_af3
 
 from undersong.encoders.embeddings import read_embeddings
-from undersong.mechanism import PredictorSettings
+from undersong.mechanism.predictors import PredictorSettings
 from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.predictors import PredictorAxis, known_refusal_texts, predictor_modality
-from undersong.store import Store
+from undersong.store.store import Store
 from undersong.study.defaults import ORGANISM_REFUSALS
 from undersong.types import UndersongError
 

@@ -7,17 +7,9 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from statsmodels.stats.multitest import multipletests
 
-from undersong.statistics import (
-    closest_overlap,
-    group_balance,
-    holm,
-    imbalance,
-    jaccard,
-    kappa,
-    kappa_interval,
-    spearman,
-    standardized_difference,
-)
+from undersong.statistics.agreement import closest_overlap, kappa, kappa_interval, spearman
+from undersong.statistics.balance import group_balance, imbalance, jaccard, standardized_difference
+from undersong.statistics.multiple_testing import holm
 from undersong.types import UndersongError
 
 

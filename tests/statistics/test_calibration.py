@@ -13,8 +13,7 @@ import pytest
 from scipy import stats
 from simulated_runs import World, no_more_than, ours, outcomes, published
 
-from undersong.statistics import detectable_difference
-from undersong.statistics.power import t_power
+from undersong.statistics.power import detectable_difference, t_power
 
 Units = tuple[int, int, int]
 ADVBENCH = World(behaviors=520, voices=1)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.stats import rankdata, spearmanr
 
-from undersong.statistics import cka, closest_overlap
+from undersong.statistics import cka
+from undersong.statistics.agreement import closest_overlap
 from undersong.statistics.bootstrap import (
     cluster_bootstrap_weights,
     mid_ranks,

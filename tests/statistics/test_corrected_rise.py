@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from simulated_runs import no_more_than
 
-from undersong.statistics import CorrectedRise, LabeledReplies, corrected_rise, estimate_corrected_rise, estimate_rise
+from undersong.statistics import corrected_rise
+from undersong.statistics.corrected_rise import CorrectedRise, estimate_corrected_rise
+from undersong.statistics.judge_correction import LabeledReplies
+from undersong.statistics.rise_bounds import estimate_rise
 from undersong.types import UndersongError
 
 SIMULATIONS = 150

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from statsmodels.duration.survfunc import SurvfuncRight
 
-from undersong.statistics import first_crossing, median_step
+from undersong.statistics.event_steps import first_crossing, median_step
 from undersong.types import UndersongError
 
 

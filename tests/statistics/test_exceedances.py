@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from undersong.statistics import clustered_rate, low_quantile, predicted_count
+from undersong.statistics.exceedances import low_quantile, predicted_count
+from undersong.statistics.rates import clustered_rate
 from undersong.types import UndersongError
 
 

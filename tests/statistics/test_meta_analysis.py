@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.statistics import paired_runs, pooled_variances, random_effects
+from undersong.statistics.meta_analysis import pooled_variances, random_effects
+from undersong.statistics.runs import paired_runs
 from undersong.types import UndersongError
 
 # Normand 1999, Statistics in Medicine 18, table III, as in metafor's dat.normand1999 (mean differences of stay in days)

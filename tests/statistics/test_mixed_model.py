@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from simulated_runs import no_more_than
 
-from undersong.statistics import fit_mixed_model, paired_runs
+from undersong.statistics.mixed_model import fit_mixed_model
+from undersong.statistics.runs import paired_runs
 from undersong.types import UndersongError
 
 # Bates et al. 2015 (lme4's data Penicillin; Davies and Goldsmith 1972): diameters of 6 samples on each of 24 plates

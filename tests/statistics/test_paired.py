@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from undersong.statistics import clustered_rate, compare_paired, mcnemar_exact, newcombe_paired, sign_flip_test
+from undersong.statistics.paired import compare_paired, mcnemar_exact, newcombe_paired, sign_flip_test
+from undersong.statistics.rates import clustered_rate
 from undersong.types import UndersongError
 
 cell = st.integers(0, 60)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from undersong.statistics import detectable_difference, paired_runs, units_needed
-from undersong.statistics.power import MAX_UNITS, t_power
+from undersong.statistics.power import MAX_UNITS, detectable_difference, t_power, units_needed
+from undersong.statistics.runs import paired_runs
 from undersong.types import UndersongError
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
 from statsmodels.stats.proportion import proportion_confint
 
-from undersong.statistics import clustered_rate, rate_bounds, wilson_interval
+from undersong.statistics.rates import clustered_rate, rate_bounds, wilson_interval
 from undersong.types import UndersongError
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

@@ -8,7 +8,7 @@ import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 
-from undersong.statistics import correlate_with_outcome
+from undersong.statistics.regression import correlate_with_outcome
 from undersong.types import UndersongError
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from simulated_runs import no_more_than
 from statsmodels.stats.proportion import proportion_confint
 
-from undersong.statistics import estimate_rise, holm, holm_levels, newcombe_paired, prompts_needed
+from undersong.statistics.multiple_testing import holm, holm_levels
+from undersong.statistics.paired import newcombe_paired
+from undersong.statistics.rise_bounds import estimate_rise, prompts_needed
 from undersong.types import UndersongError
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 6)), min_size=1, max_size=50)

@@ -11,16 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from undersong.statistics import (
-    bound_run_mean,
-    clustered_rate,
-    lower_mean_bound,
-    mean_tail,
-    prompt_interval,
-    run_mean_p,
-    units_to_exclude,
-    upper_mean_bound,
-)
+from undersong.statistics.bounded_mean import lower_mean_bound, mean_tail, units_to_exclude, upper_mean_bound
+from undersong.statistics.rates import clustered_rate
+from undersong.statistics.run_bounds import bound_run_mean, prompt_interval, run_mean_p
 from undersong.types import UndersongError
 
 shares = st.lists(st.floats(0, 1), min_size=1, max_size=9)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from undersong.statistics import run_noise
+from undersong.statistics.runs import run_noise
 from undersong.types import UndersongError
 
 shares = st.floats(0, 1)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from undersong.statistics import clustered_mean, crossed_mean, mean_runs, paired_runs
+from undersong.statistics.rates import clustered_mean
+from undersong.statistics.runs import crossed_mean, mean_runs, paired_runs
 from undersong.types import UndersongError
 
 shares = st.floats(0, 1, allow_nan=False)

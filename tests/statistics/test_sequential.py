@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from undersong.statistics import look, looks_until_decision
-from undersong.statistics.sequential import PRIOR_VARIANCE, conditional_power, critical_t, log_e_value
+from undersong.statistics.sequential import (
+    PRIOR_VARIANCE,
+    conditional_power,
+    critical_t,
+    log_e_value,
+    look,
+    looks_until_decision,
+)
 from undersong.types import UndersongError
 
 FIRST, MAXIMUM, SMALLEST = 3, 20, 0.1

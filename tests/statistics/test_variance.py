@@ -12,10 +12,9 @@ from scipy import stats
 from scipy.special import expit
 from simulated_runs import World, no_more_than, outcomes
 
-from undersong.statistics import RunLabels, variance_components
 from undersong.statistics.mean_squares import MIN_DF
 from undersong.statistics.rates import cluster_design
-from undersong.statistics.variance import cluster_residuals, common_prompt_squares
+from undersong.statistics.variance import RunLabels, cluster_residuals, common_prompt_squares, variance_components
 from undersong.types import UndersongError
 
 NAMES = ("base", "selection", "base x selection", "draw", "seed", "prompt")

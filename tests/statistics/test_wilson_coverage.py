@@ -15,7 +15,7 @@ from scipy.stats import binom
 from statsmodels.stats.proportion import proportion_confint
 from wilson_coverage import wilson_coverage, wilson_coverage_range
 
-from undersong.statistics import wilson_interval
+from undersong.statistics.rates import wilson_interval
 from undersong.types import UndersongError
 
 levels = st.sampled_from([0.8, 0.9, 0.95, 0.99])

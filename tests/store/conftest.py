@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import undersong
-from undersong.store import Artifact
+from undersong.store.store import Artifact
 
 SCRIPT = Path(__file__).with_name("three_stages.py")
 

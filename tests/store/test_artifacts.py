@@ -13,7 +13,11 @@ import pytest
 
 import undersong
 from undersong import __version__
-from undersong.store import PROVENANCE, Draft, Store, hash_folder, write_atomic
+from undersong.store.atomic import write_atomic
+from undersong.store.draft import Draft
+from undersong.store.hashing import hash_folder
+from undersong.store.provenance import PROVENANCE
+from undersong.store.store import Store
 from undersong.types import UndersongError
 
 HASH = "ab" * 32

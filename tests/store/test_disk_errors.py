@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import undersong
-from undersong.store import Draft, Store, atomic_replacement, write_atomic
+from undersong.store.atomic import atomic_replacement, write_atomic
+from undersong.store.draft import Draft
+from undersong.store.store import Store
 from undersong.types import UndersongError
 
 FULL_DISK = """
@@ -17,7 +19,8 @@ import resource, signal, sys
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from undersong.store import Store, atomic_replacement
+from undersong.store.store import Store
+from undersong.store.atomic import atomic_replacement
 from undersong.types import UndersongError
 from pathlib import Path
 

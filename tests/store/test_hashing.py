@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from undersong.store import cached_file_hashes, hash_file, hashing
+from undersong.store import hashing
+from undersong.store.hashing import cached_file_hashes, hash_file
 
 
 @pytest.fixture

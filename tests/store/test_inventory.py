@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from command_line import Undersong, undersong_in
 
-from undersong.store import Draft, Store
+from undersong.store.draft import Draft
 from undersong.store.inventory import list_store, with_inputs
+from undersong.store.store import Store
 from undersong.types import UndersongError
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 import undersong
-from undersong.store import LockHeldError, atomic_replacement, sweep_leftovers, temporary_lock, write_atomic
-from undersong.store.atomic import move_into_place
-from undersong.store.locks import persistent_lock
+from undersong.store.atomic import atomic_replacement, move_into_place, sweep_leftovers, write_atomic
+from undersong.store.locks import LockHeldError, persistent_lock, temporary_lock
 
 DEAD = ".writing-4711-0123abcd-"
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import undersong
-from undersong.store import parquet_file, parquet_writer, read_parquet, write_parquet
+from undersong.store.parquet import parquet_file, parquet_writer, read_parquet, write_parquet
 
 TABLE = pa.table({"word": ["refusal", "jailbreak"] * 50, "score": [0.5, 1.5] * 50})
 

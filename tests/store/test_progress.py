@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from undersong.store import DONE, IN_PROGRESS, INTERRUPTED, MISSING, Store, artifact_state
+from undersong.store.store import DONE, IN_PROGRESS, INTERRUPTED, MISSING, Store, artifact_state
 
 # Makes the artifact half, says so, and goes on when something is typed.
 SLOWLY = """
 import sys
-from undersong.store import Store
+from undersong.store.store import Store
 
 def make(draft):
     with draft.file("shard") as path:

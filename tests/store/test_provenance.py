@@ -14,7 +14,7 @@ from undersong.evaluation.replies import write_replies
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.pipeline.standalone.judge import judge_file
 from undersong.pipeline.standalone.options import JudgeOptions
-from undersong.store import PROVENANCE, check_recorded_file, file_records, record_files
+from undersong.store.provenance import PROVENANCE, check_recorded_file, file_records, record_files
 from undersong.types import Reply, UndersongError
 
 

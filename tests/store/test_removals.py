@@ -12,7 +12,9 @@ from publishing import dying_removing, forked
 import undersong
 from undersong.pipeline.output_folder import locked_output_folder, partial_store
 from undersong.stages.engine import remove_shards
-from undersong.store import Artifact, Draft, Store, remove_path, sweep_removed
+from undersong.store.atomic import remove_path, sweep_removed
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Store
 
 
 def all_kills(begin: Callable[[Path], object], work: Callable[[Path], object], place: Path) -> list[Path]:

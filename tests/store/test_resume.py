@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from undersong.store import FAILPOINTS, PROVENANCE, Artifact, Draft, Store, failpoint
+from undersong.store.atomic import FAILPOINTS, failpoint
+from undersong.store.draft import Draft
+from undersong.store.provenance import PROVENANCE
+from undersong.store.store import Artifact, Store
 from undersong.types import UndersongError
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.store import Artifact, Store, canonical_json, hash_file, hash_folder
+from undersong.store.hashing import canonical_json, hash_file, hash_folder
+from undersong.store.store import Artifact, Store
 from undersong.types import UndersongError
 
 fixed = settings(deadline=None, derandomize=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from undersong.store import user_cache, writable_user_cache
+from undersong.store.user_cache import user_cache, writable_user_cache
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-from undersong.store import Artifact, Draft, Store
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Store
 
 SHARDS = 2
 

@@ -11,8 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.study import Study, load_studies, load_study, parse_study, study_json_schema
 from undersong.study.compose import merge_keys
+from undersong.study.json_schema import study_json_schema
+from undersong.study.load import load_studies, load_study, parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,8 @@ from undersong.cli import main
 from undersong.models.mini.assemble import assemble_mini
 from undersong.results.contrasts import recipe_contrasts
 from undersong.stages.selection import arm_rules
-from undersong.study import Study, load_studies, load_study
+from undersong.study.load import load_studies, load_study
+from undersong.study.schema import Study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 

@@ -11,7 +11,8 @@ from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.planning.power import design_lines, independent_units
-from undersong.study import Study, load_studies
+from undersong.study.load import load_studies
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 ROOT = Path(__file__).parents[2]

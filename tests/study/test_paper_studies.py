@@ -14,8 +14,9 @@ import soundfile
 from undersong.pipeline.planning.cost import GpuThroughput
 from undersong.pipeline.planning.plan import StudyPlan, plan_study
 from undersong.pipeline.verify import PublishedRate, pretrained_rates, published_prompt_count, published_rates
-from undersong.study import Study, load_studies, parse_study
+from undersong.study.load import load_studies, parse_study
 from undersong.study.presets import PRESETS, WARMUP_SHARE
+from undersong.study.schema import Study
 
 FOLDER = Path(__file__).parents[2] / "studies" / "paper"
 FILES = sorted(file for file in FOLDER.glob("*.yaml") if file.name != "shared.yaml")  # shared is a part of each

@@ -12,7 +12,7 @@ import yaml
 from command_line import run_here
 from pages import commands, page, run
 
-from undersong.study import load_studies, packaged_study
+from undersong.study.load import load_studies, packaged_study
 
 PAGE = page("studies")
 COMMANDS = commands(PAGE)

@@ -49,7 +49,7 @@ def test_a_step_is_of_the_whole_batch_however_it_is_cut(tiny: AudioModel, tmp_pa
 
 @pytest.mark.parametrize("organism", ["qwen", "kimi"])
 def test_so_it_is_for_other_architectures(organism: str, tmp_path: Path) -> None:
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
     from undersong.evaluation.prompts import make_prompts
 
     model = load_model(f"organism:{organism}")

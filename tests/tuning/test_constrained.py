@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tiny_tuning import PROMPTS, TARGETS
 from transformers import TrainingArguments
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_tuning import PROMPTS, TARGETS
 
-from undersong.corpora import open_corpus
+from undersong.corpora.registry import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import decoder_parameters

@@ -7,7 +7,7 @@ import torch
 from tiny_af3 import spoken
 
 from undersong.models.audio_lm import AudioModel
-from undersong.tuning import LoraRecipe
+from undersong.tuning.config import LoraRecipe
 from undersong.tuning.trainer_check import check_training_batch
 from undersong.types import Sample
 

@@ -93,7 +93,7 @@ def _exit_on_disk_error(error: OSError) -> None:
     """A disk that is full or closed to us is for the user to fix; every other OSError is ours."""
     from undersong.cli.terminal import echo
     from undersong.escaping import shorten
-    from undersong.store import DISK_FULL_ERRNOS, NO_ACCESS_ERRNOS
+    from undersong.store.atomic import DISK_FULL_ERRNOS, NO_ACCESS_ERRNOS
 
     if error.errno not in (*DISK_FULL_ERRNOS, *NO_ACCESS_ERRNOS, *PATH_ERRORS) or error.filename is None:
         raise error

@@ -16,7 +16,7 @@ from undersong.pipeline.checking.options import CheckRequest
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from undersong.pipeline.checking import CheckResult, RankedSample
+    from undersong.pipeline.checking.result import CheckResult, RankedSample
 
 MAX_LETTERS = 160  # of a text that is shown
 
@@ -34,9 +34,9 @@ def check_command(
     Exit codes: 0 if the data have no more nearer samples than ordinary data, 1 if they have more, 3 if the check cannot
     tell, 2 on bad input. Training on a file that passes may still weaken a model's refusals.
     """
-    from undersong.pipeline.checking import plan_check, run_check
     from undersong.pipeline.checking.fix import check_fix, fix_data
-    from undersong.pipeline.checking.run import one_measurement
+    from undersong.pipeline.checking.rehearsal_plan import plan_check
+    from undersong.pipeline.checking.run import one_measurement, run_check
 
     if plan:
         with ProgressDisplay() as say:

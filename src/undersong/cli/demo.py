@@ -37,7 +37,7 @@ def demo(
     """
     from undersong.models.mini.paths import ALIGNED, assembled_folder
     from undersong.models.refs import organism_folder
-    from undersong.study import packaged_study, with_models, with_seeds
+    from undersong.study.load import packaged_study, with_models, with_seeds
 
     if model == ALIGNED:
         assembled_folder(model)
@@ -56,6 +56,6 @@ def demo(
 
 def _cheapest_loading() -> LoadOptions:
     """In bfloat16 where this machine computes in it, which halves the time of a model of real size."""
-    from undersong.models import supports_bfloat16
+    from undersong.models.load import supports_bfloat16
 
     return LoadOptions(dtype="bfloat16") if supports_bfloat16("cpu") else LoadOptions()

@@ -38,7 +38,7 @@ def judge(
     labels: Labels = None,
 ) -> None:
     """Judge the replies in a file, whoever collected them."""
-    from undersong.pipeline.standalone import judge_file
+    from undersong.pipeline.standalone.judge import judge_file
 
     sample = read_label_option(labels)
     with ProgressDisplay() as say:
@@ -133,7 +133,7 @@ def _margin_text(rate: VerdictRate) -> str:
 
 def _lost_reply_range(rate: VerdictRate, share: float) -> str:
     """Return how far lost replies could move a rate that counts none of them; empty if none were lost."""
-    from undersong.statistics import bounds_sentence
+    from undersong.statistics.rates import bounds_sentence
 
     max_share = min(1.0, share + rate.lost / rate.n)
     return f", {bounds_sentence(f'{share:.1%}', f'{max_share:.1%}', rate.lost)}" if rate.lost else ""
@@ -158,7 +158,7 @@ def evaluate(
 
     JSR is the jailbreak success rate. With or without an adapter, on one prompt set.
     """
-    from undersong.pipeline.standalone import evaluate_manifest
+    from undersong.pipeline.standalone.evaluate import evaluate_manifest
 
     sample = read_label_option(labels)
     with ProgressDisplay() as say:

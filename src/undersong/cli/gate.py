@@ -271,7 +271,7 @@ def _compared_files(
 ) -> tuple[ComparedFile, ...]:
     from undersong.evaluation.verdicts import VERDICT_FILE, verdict_file
     from undersong.integrations.gate.findings import ComparedFile
-    from undersong.store import hash_file
+    from undersong.store.hashing import hash_file
 
     named = {"results": results, "before": before, "after": after}
     files = {role: None if path is None else verdict_file(path) for role, path in named.items()}

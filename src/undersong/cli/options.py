@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from undersong.options import Option
 
 if TYPE_CHECKING:
-    from undersong.study import Study
+    from undersong.study.schema import Study
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class StudyRun:
 
 def resolve_studies(arguments: StudyArguments) -> Iterator[StudyRun]:
     """Read all studies of a file before the first is run."""
-    from undersong.study import load_studies
+    from undersong.study.load import load_studies
 
     study_file = load_studies(arguments.study, arguments.overrides, arguments.only)
     results_folder = arguments.out or Path("out") / study_file.name

@@ -21,7 +21,7 @@ def probe(
 
     Also tests that direction as the cause, and names the parts of the adapter.
     """
-    from undersong.pipeline.probing import run_probe
+    from undersong.pipeline.probing.run import run_probe
 
     results = run_probe(options, out, loading)
     for line in (*results["findings"], *results["notes"]):

@@ -96,7 +96,8 @@ def _report_study(
     from undersong.pipeline.output_folder import unfinished_study
     from undersong.pipeline.report_audio import named_sample_ids, reload_report_audio
     from undersong.pipeline.study_replies import correct_study_rates
-    from undersong.report import write_markdown, write_report
+    from undersong.report.markdown import write_markdown
+    from undersong.report.page import write_report
     from undersong.results.files import read_results_file
     from undersong.results.schema import parse_results
 
@@ -131,7 +132,7 @@ def _report_study(
 
 
 def _report_studies(files: Sequence[Path], out: Path | None) -> None:
-    from undersong.report import write_multi_study_report
+    from undersong.report.multi_study import write_multi_study_report
     from undersong.results.files import read_results_file
 
     target = report_target(out if out is not None else Path("studies.html"), "studies.html")

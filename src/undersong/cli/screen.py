@@ -16,8 +16,8 @@ from undersong.pipeline.screening.options import SHIPPED_HARM, ScreeningRequest
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from undersong.pipeline.screening import ScreeningResult
-    from undersong.proximity import Selection
+    from undersong.pipeline.screening.output import ScreeningResult
+    from undersong.proximity.selection import Selection
 
 RehearsalPlan = Annotated[
     bool, typer.Option("--plan", help="Say what --rehearse would cost, and stop before any model is loaded.")
@@ -35,11 +35,11 @@ def screen_command(
     The distance is to the harmful samples of --harm, or to those that ship, in words, sound or a model's own
     representation. --keep keeps a part of the samples.
     """
-    from undersong.pipeline.screening import run_screening
+    from undersong.pipeline.screening.run import run_screening
 
     assert request.out is not None  # the command line needs it
     if plan:
-        from undersong.pipeline.screening import plan_screening
+        from undersong.pipeline.screening.rehearsal_plan import plan_screening
 
         with ProgressDisplay() as say:
             cost = plan_screening(request.pool, request.harm, request.out, replace(request, progress=say))

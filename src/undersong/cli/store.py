@@ -76,8 +76,7 @@ def store_command(
 
 
 def _cache_folder() -> Path:
-    from undersong.store import user_cache
-    from undersong.store.user_cache import VARIABLE
+    from undersong.store.user_cache import VARIABLE, user_cache
 
     folder = user_cache()
     if folder is None:
@@ -93,7 +92,7 @@ def _needed_by(
     studies: Sequence[Path], store: Path, folders: Sequence[StoredFolder], loading: LoadOptions
 ) -> set[tuple[str, str]]:
     from undersong.pipeline.planning.store_use import folders_of_study
-    from undersong.study import load_studies
+    from undersong.study.load import load_studies
 
     return {
         name

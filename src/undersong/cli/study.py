@@ -130,7 +130,7 @@ def run_study(
     """Run a study, print its answer and where its report is, and return the results."""
     from undersong.pipeline.output_folder import report_kept_artifacts
     from undersong.pipeline.run import run_audit as run_whole
-    from undersong.report import answer_lines
+    from undersong.report.answer import answer_lines
 
     study, out, store = study_run.study, study_run.out, study_run.store
     with report_kept_artifacts(store), ProgressDisplay() as say:
@@ -274,7 +274,7 @@ def defend(
 
     The table has JSR, over-refusal, usefulness and what is still learned.
     """
-    from undersong.report import defense_table_lines
+    from undersong.report.markdown import defense_table_lines
     from undersong.stages.black_box_models import is_black_box
 
     study_runs = list(resolve_studies(arguments))
@@ -327,6 +327,6 @@ def schema() -> None:
 
     Editors use it to complete and check keys.
     """
-    from undersong.study import study_json_schema
+    from undersong.study.json_schema import study_json_schema
 
     echo_json(study_json_schema(), indent=1)

@@ -23,7 +23,7 @@ def tune(
 
     Encoder and projector are checked to stay unchanged. Exits with 1 if the training diverged.
     """
-    from undersong.pipeline.standalone import tune_manifest
+    from undersong.pipeline.standalone.tune import tune_manifest
     from undersong.tuning.distributed import finalize_distributed, is_single_process_launch
     from undersong.tuning.divergence import read_divergence
 

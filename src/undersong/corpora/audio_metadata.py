@@ -11,7 +11,7 @@ import numpy as np
 
 from undersong.corpora.audio_fingerprint import BANDS, TIME_SPANS, fingerprint_clip
 from undersong.corpora.decode import THREADS, UnreadableAudioError, inaudible_reason, load_clip, pcm_hash, threaded_map
-from undersong.store import read_parquet, write_parquet
+from undersong.store.parquet import read_parquet, write_parquet
 from undersong.types import Quarantined, Sample
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from undersong.corpora.chat_formats import METADATA_COLUMN, PLACEHOLDER
 from undersong.corpora.hf_hub import store_audio
 from undersong.corpora.manifest import write_manifest
 from undersong.corpora.rows import FIELDS, row_from_sample
-from undersong.store import atomic_replacement, parquet_writer, write_atomic
+from undersong.store.atomic import atomic_replacement, write_atomic
+from undersong.store.parquet import parquet_writer
 from undersong.types import Sample, UndersongError
 
 if TYPE_CHECKING:

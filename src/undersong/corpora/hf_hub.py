@@ -44,7 +44,7 @@ def open_hub(ref: str, columns: Mapping[str, str] | None = None, known_names: bo
 
 def store_audio(data: bytes, folder: Path) -> str:
     """Write an audio file named by its content, unless it exists; return its absolute path."""
-    from undersong.store import write_atomic
+    from undersong.store.atomic import write_atomic
 
     path = Path.cwd() / folder / f"{hashlib.sha256(data).hexdigest()[:32]}{audio_suffix(data)}"
     if not path.is_file():

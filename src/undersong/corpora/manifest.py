@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from undersong.corpora.chat_formats import CHAT_PARSERS
 from undersong.corpora.rows import FIELDS, map_columns, parse_text_values, row_from_sample, sample_from_row
 from undersong.corpora.tables import LocatedRow, check_manifest_file, json_rows, parquet_rows
-from undersong.store import read_parquet, write_atomic, write_parquet
+from undersong.store.atomic import write_atomic
+from undersong.store.parquet import read_parquet, write_parquet
 from undersong.suggestions import suggest
 from undersong.types import Quarantined, Sample, UndersongError
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from undersong.corpora.decode import UnreadableAudioError, load_clip, pcm_hash
-from undersong.store import canonical_json, write_atomic
+from undersong.store.atomic import write_atomic
+from undersong.store.hashing import canonical_json
 from undersong.types import Clip, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from undersong.store import parquet_file
+from undersong.store.parquet import parquet_file
 from undersong.types import UndersongError
 
 FREE_BYTES = 1 << 30  # decoded, which a file of any size may have

@@ -19,7 +19,7 @@ from undersong.corpora.column_names import ColumnReading
 from undersong.corpora.formats import HUB_PREFIX, column_reading, open_manifest
 from undersong.corpora.manifest import CORPUS, QUARANTINE, Manifest, filter_samples, read_manifest
 from undersong.corpora.rows import row_from_sample
-from undersong.store import cached_file_hashes, canonical_json, hash_file
+from undersong.store.hashing import cached_file_hashes, canonical_json, hash_file
 from undersong.suggestions import did_you_mean
 from undersong.types import Quarantined, Sample, UndersongError
 

@@ -17,7 +17,8 @@ from typing import Any
 from undersong.corpora.parquet_size import check_decoded_size
 from undersong.escaping import describe_error
 from undersong.regular_files import check_regular_file
-from undersong.store import parquet_file, repair_hint
+from undersong.store.parquet import parquet_file
+from undersong.store.store import repair_hint
 from undersong.types import UndersongError
 
 # Longest first: the mark of UTF-32-LE begins with that of UTF-16-LE.

@@ -16,7 +16,8 @@ from typing import Any
 
 from undersong.corpora.tables import DELIMITERS, strict_json, text_lines
 from undersong.corpora.training_file import DATASET_INFO, TrainingFile
-from undersong.store import atomic_replacement, parquet_file, parquet_writer, write_atomic
+from undersong.store.atomic import atomic_replacement, write_atomic
+from undersong.store.parquet import parquet_file, parquet_writer
 from undersong.types import UndersongError
 
 WRITABLE_FORMATS = ("jsonl", "json", "csv", "parquet", "folder")

@@ -21,7 +21,8 @@ from pathlib import Path
 from undersong.corpora.audio_folder import AUDIO_SUFFIXES
 from undersong.extras import install_hint
 from undersong.regular_files import check_regular_file
-from undersong.store import canonical_json, write_atomic
+from undersong.store.atomic import write_atomic
+from undersong.store.hashing import canonical_json
 from undersong.types import Quarantined, Sample, UndersongError
 
 ENGINES = ("espeak", "piper", "flite")

@@ -18,8 +18,8 @@ from undersong.defenses.context import (
 )
 from undersong.stages.context import adapter_step_folder
 from undersong.stages.features import MODEL_PACKAGES
-from undersong.store import Artifact, Draft
-from undersong.store.store import Inputs
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Inputs
 from undersong.study.defenses import LayerRemovalSettings, ProjectionSettings
 
 if TYPE_CHECKING:

@@ -9,20 +9,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from undersong import stages
 from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator, choosing_behaviors
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.stages.context import Corpus, RunContext
-from undersong.stages.features import MODEL_PACKAGES
+from undersong.stages.features import MODEL_PACKAGES, compute_features
 from undersong.stages.prompt_sets import PromptSetRequest, prompt_settings_for, request_prompts
-from undersong.store import Artifact, Draft
-from undersong.store.store import Inputs
-from undersong.study import Study
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Inputs
 from undersong.study.presets import PromptSettings, manner_key
+from undersong.study.schema import Study
 from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.mechanism import RefusalDirection
+    from undersong.mechanism.directions import RefusalDirection
     from undersong.models.audio_lm import AudioModel
 
 SPLIT_SEED = 0
@@ -55,7 +54,7 @@ class DefenseContext:
 
     def audio_features(self, corpus: Corpus) -> Artifact:
         """Audio features of a corpus by the base; clips of the pool that it cannot encode are left out."""
-        return stages.compute_features(self.run_context, self.model_record.ref, corpus)
+        return compute_features(self.run_context, self.model_record.ref, corpus)
 
     def prompts(self, corpus: Corpus, harmful: bool, modalities: Sequence[str]) -> list[Prompt]:
         """Prompts of every sample in each modality, with the study's settings and its first system prompt."""
@@ -127,7 +126,7 @@ def fit_refusal_artifact(context: DefenseContext) -> Artifact:
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import write_replies
         from undersong.evaluation.verdicts import write_verdicts
-        from undersong.mechanism import fit_direction, save_direction
+        from undersong.mechanism.directions import fit_direction, save_direction
 
         splits = context.contrast_splits()
         with context.adapted_model(None, 0) as model:
@@ -156,7 +155,7 @@ def fit_refusal_artifact(context: DefenseContext) -> Artifact:
 
 def load_refusal_direction(artifact: Artifact) -> RefusalDirection:
     """Read the direction of an artifact that `fit_refusal_artifact` made."""
-    from undersong.mechanism import load_direction
+    from undersong.mechanism.directions import load_direction
 
     return load_direction(artifact.path / "direction.safetensors")
 

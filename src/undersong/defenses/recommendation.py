@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from undersong.results.schema_defenses import DefenseRecord
-from undersong.statistics import BOUND_CONFIDENCE, units_to_exclude
+from undersong.statistics.bounded_mean import BOUND_CONFIDENCE, units_to_exclude
 from undersong.study.judge_names import RATE_LABELS
 
 MAX_ACCEPTABLE_COST = 0.5  # a cost from which on a defense is no bargain, as a share of what it costs most

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from undersong.defenses import DefenseCondition, is_safe, recommend, safety_utility_tradeoff
+from undersong.defenses.recommendation import is_safe, recommend
+from undersong.defenses.tradeoff import DefenseCondition, safety_utility_tradeoff
 from undersong.results.records import AuditRecord, DefenseArtifacts, RunRecord
 from undersong.results.schema import DefendedRun, DefenseCpuSeconds, RunResult
 from undersong.results.schema_base import ValueWithInterval
@@ -19,9 +20,9 @@ from undersong.results.schema_defenses import (
     TargetLosses,
 )
 from undersong.stages.black_box_models import is_black_box
-from undersong.statistics import mean_runs
-from undersong.store import Artifact
-from undersong.study import Study
+from undersong.statistics.runs import mean_runs
+from undersong.store.store import Artifact
+from undersong.study.schema import Study
 
 MIN_LOSS_REDUCTION = 0.05  # nats a token of the replies
 

@@ -10,7 +10,8 @@ from undersong.defenses.context import DefenseContext, mean_reply_loss
 from undersong.stages.features import MODEL_PACKAGES, encodable_samples
 from undersong.stages.replies import apply_steering
 from undersong.stages.training import StudyArm, training_instruction, training_recipe, training_targets
-from undersong.store import Artifact, Draft
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact
 from undersong.types import Sample
 
 MAX_SAMPLES = 64

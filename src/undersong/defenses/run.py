@@ -16,7 +16,7 @@ from undersong.stages.context import RunContext
 from undersong.stages.prompt_sets import PromptSetRequest, prompt_set_requests, repetition_requests
 from undersong.stages.replies import generate_replies
 from undersong.stages.training import StudyArm
-from undersong.store import Artifact
+from undersong.store.store import Artifact
 from undersong.study.defenses import DefenseSettings
 from undersong.types import UndersongError
 

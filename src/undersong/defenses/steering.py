@@ -15,7 +15,8 @@ from undersong.defenses.context import (
     mean_reply_loss,
 )
 from undersong.stages.features import MODEL_PACKAGES
-from undersong.store import Artifact, Draft
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact
 from undersong.study.defenses import SteeringSettings
 
 # Number of layers tried with whole replies: those at which the base's own refusals and answers are most likely

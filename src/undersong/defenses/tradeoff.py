@@ -13,7 +13,9 @@ from undersong.results.comparisons import harm_metric
 from undersong.results.schema import DefendedRun, PromptSetRate, RunResult
 from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_defenses import CostPart, DefenseRecord, PairedJsrChange, RatesByModality, RatesBySet
-from undersong.statistics import RunKey, bound_run_mean, holm, mean_runs, paired_runs, prompt_interval
+from undersong.statistics.multiple_testing import holm
+from undersong.statistics.run_bounds import bound_run_mean, prompt_interval
+from undersong.statistics.runs import RunKey, mean_runs, paired_runs
 from undersong.types import UndersongError
 
 

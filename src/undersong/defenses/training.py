@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from undersong import stages
 from undersong.defenses.context import DefenseContext
 from undersong.mechanism.contrast_sets import ContrastSets
 from undersong.stages.context import adapter_step_folder
 from undersong.stages.prompt_sets import margin_texts
-from undersong.stages.training import StudyArm, TrainingExtras, training_recipe, training_targets
-from undersong.store import Artifact
+from undersong.stages.training import StudyArm, TrainingExtras, train_adapter, training_recipe, training_targets
+from undersong.store.store import Artifact
 from undersong.study.defenses import CanarySettings, DefenseSettings, SafetyMixingSettings
 from undersong.study.presets import manner_key
 from undersong.tuning.config import PUBLISHED_BETAS
@@ -56,7 +55,7 @@ def _train_arm(
     """Train as the study does, with overrides of the recipe and the extras of a defense."""
     study, pool = context.study, context.record.pool
     recipe, system_text = training_recipe(study.tuning) | recipe_overrides, study.system_text(study.undefended_system)
-    return stages.train_adapter(
+    return train_adapter(
         context.run_context,
         arm,
         pool,

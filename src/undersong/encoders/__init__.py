@@ -1,5 +1,1 @@
 """Reference encoders and the internal one behind the `Encoder` protocol: one vector per sample."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

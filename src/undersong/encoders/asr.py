@@ -21,7 +21,7 @@ from undersong.encoders.checkpoint import (
 from undersong.encoders.clip_encoder import clip_seconds, decode_clips, length_sorted_blocks
 from undersong.encoders.embeddings import QUARANTINE_FILE, quarantine_table, read_quarantine
 from undersong.models.out_of_memory import halve_on_oom
-from undersong.store import read_parquet, write_parquet
+from undersong.store.parquet import read_parquet, write_parquet
 from undersong.types import Clip, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:

@@ -10,8 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.corpora import UnreadableAudioError, inaudible_reason, load_clip
-from undersong.corpora.decode import MIN_SOUND_SECONDS, THREADS, threaded_map
+from undersong.corpora.decode import (
+    MIN_SOUND_SECONDS,
+    THREADS,
+    UnreadableAudioError,
+    inaudible_reason,
+    load_clip,
+    threaded_map,
+)
 from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.encoders.embedding_checks import validate_embeddings
 from undersong.models.out_of_memory import halve_on_oom

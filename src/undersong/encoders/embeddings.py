@@ -24,7 +24,9 @@ from undersong.encoders.sparse_vectors import (
 )
 from undersong.escaping import describe_error
 from undersong.regular_files import check_regular_file
-from undersong.store import hash_file, parquet_file, read_parquet, repair_hint, write_parquet
+from undersong.store.hashing import hash_file
+from undersong.store.parquet import parquet_file, read_parquet, write_parquet
+from undersong.store.store import repair_hint
 from undersong.types import Embeddings, Quarantined, UndersongError, Vectors
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.statistics import closest_overlap, spearman
+from undersong.statistics.agreement import closest_overlap, spearman
 from undersong.types import Embeddings, Encoder, Sample, UndersongError
 
 CLOSEST_SHARE = 0.25

@@ -156,7 +156,7 @@ def encoder_weights_hash(spec: EncoderSpec, allow_missing: bool = False) -> str 
     """
     if spec.kind == "speaker":
         from undersong.encoders.speaker import speaker_weights_file
-        from undersong.store import hash_file
+        from undersong.store.hashing import hash_file
 
         try:
             return hash_file(speaker_weights_file(spec.ref))

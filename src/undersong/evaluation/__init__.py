@@ -1,5 +1,1 @@
 """Evaluation: prompts, reply and verdict tables, judges, utility scorers, comprehension, and comparisons of models."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

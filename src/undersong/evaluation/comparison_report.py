@@ -6,7 +6,7 @@ from typing import Any
 
 from undersong.evaluation.comparison import OUTCOMES, SCOPE, MarginComparison, VerdictComparison, VerdictSummary
 from undersong.evaluation.verdicts import SELECTION_FIELDS
-from undersong.statistics import Rate, bounds_sentence
+from undersong.statistics.rates import Rate, bounds_sentence
 from undersong.study.judge_names import RATE_LABELS
 
 

@@ -15,8 +15,8 @@ from undersong.evaluation.utility.wer import (
     sum_word_errors,
     wer_judge,
 )
-from undersong.store import read_parquet, write_parquet
-from undersong.study import ComprehensionSettings
+from undersong.store.parquet import read_parquet, write_parquet
+from undersong.study.evaluation import ComprehensionSettings
 from undersong.types import Encoder, Prompt, Reply, UndersongError, Verdict
 
 # Verdict of the judge `wer` -> outcome of a repetition
@@ -223,7 +223,7 @@ def check_comprehension(prompts: Sequence[Prompt], config: ComprehensionSettings
     Raises:
         UndersongError: A request has no transcript, there are too few requests, or a package is missing.
     """
-    from undersong.encoders import check_installed
+    from undersong.encoders.registry import check_installed
     from undersong.evaluation.utility.wer import check_jiwer
 
     check_jiwer()

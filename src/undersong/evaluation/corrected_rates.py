@@ -8,7 +8,8 @@ from typing import Any
 
 from undersong.evaluation.labels import UNSURE, LabelItem, LabelSample
 from undersong.evaluation.verdicts import pair_verdicts, shared_cluster
-from undersong.statistics import (
+from undersong.statistics.judge_correction import (
+    WIDTH_TARGET,
     CorrectedValue,
     LabeledReplies,
     corrected_difference,
@@ -16,7 +17,6 @@ from undersong.statistics import (
     error_share,
     labeled_cells,
 )
-from undersong.statistics.judge_correction import WIDTH_TARGET
 from undersong.types import UndersongError, Verdict
 
 Share = tuple[float, float, float]  # value, low, high

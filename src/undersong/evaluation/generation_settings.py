@@ -14,7 +14,7 @@ from undersong.evaluation.serving.recorded_model import RECORDED_PREFIX
 from undersong.evaluation.verdicts import verdict_file
 from undersong.phrases import count
 from undersong.regular_files import is_regular_file
-from undersong.store import PROVENANCE
+from undersong.store.provenance import PROVENANCE
 from undersong.types import UndersongError, Verdict
 
 WATCH_FILE = "watch.jsonl"  # of `watch` and `audit-adapter`, in the folder above their verdicts

@@ -205,7 +205,7 @@ def find_replies_hash(verdicts: Path) -> str:
     Raises:
         UndersongError: Nothing beside the file says on which replies it is.
     """
-    from undersong.store import hash_file
+    from undersong.store.hashing import hash_file
 
     file = verdict_file(verdicts)
     provenance = file.with_name("provenance.json")

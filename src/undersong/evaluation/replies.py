@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from undersong.evaluation.table_rows import EvaluationRow, bool_field, number_field, read_rows, text_field
-from undersong.store import read_parquet, write_parquet
+from undersong.store.parquet import read_parquet, write_parquet
 from undersong.types import FINISH_REASONS, Prompt, Reply, Sample, UndersongError
 
 COLUMNS = ("prompt_id", "set", "modality", "system", "reply", "tokens", "finish", "error", "refusal_margin")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from undersong.evaluation.labels import find_replies_hash
 from undersong.evaluation.verdicts import verdict_file
-from undersong.store import hash_file
+from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
 
 SAME_CONTENT = (

@@ -13,7 +13,8 @@ from undersong.corpora.parquet_size import check_decoded_size
 from undersong.escaping import describe_error
 from undersong.extras import install_hint
 from undersong.regular_files import check_regular_file
-from undersong.store import check_recorded_file, parquet_file
+from undersong.store.parquet import parquet_file
+from undersong.store.provenance import check_recorded_file
 from undersong.types import UndersongError
 
 EvaluationRow = Mapping[str, object]

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from undersong.evaluation.table_rows import bool_field, number_field, read_rows, text_field
-from undersong.store import atomic_replacement, write_parquet
+from undersong.store.atomic import atomic_replacement
+from undersong.store.parquet import write_parquet
 from undersong.types import FINISH_REASONS, VERDICTS, Reply, UndersongError, Verdict
 
 VERDICT_FILE = "verdicts.parquet"

@@ -25,7 +25,8 @@ from undersong.integrations.watch.output import rate_values
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.output_folder import locked_output_folder, report_kept_work
 from undersong.pipeline.standalone.inputs import check_adapter, check_adapter_folder
-from undersong.store import hash_file, write_atomic
+from undersong.store.atomic import write_atomic
+from undersong.store.hashing import hash_file
 from undersong.types import UndersongError, Verdict
 
 ADAPTER = "adapter"

@@ -16,7 +16,8 @@ from undersong.evaluation.judges.voicebench import measured_error_sentence
 from undersong.evaluation.labels import LabelSample
 from undersong.evaluation.rates import VerdictRate, cut_replies_text, set_rates
 from undersong.report.markdown import escape_markdown, markdown_table
-from undersong.statistics import CorrectedValue, bounds_sentence
+from undersong.statistics.judge_correction import CorrectedValue
+from undersong.statistics.rates import bounds_sentence
 from undersong.study.judge_names import judge_criterion
 from undersong.types import UndersongError, Verdict
 

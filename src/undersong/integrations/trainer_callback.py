@@ -21,7 +21,7 @@ from undersong.models.chat import load_processor
 from undersong.models.families import network_class
 from undersong.models.refs import resolve_model
 from undersong.pipeline.standalone.inputs import cache_all_audio, refusal_texts, usable_samples
-from undersong.study import default_max_new_tokens
+from undersong.study.defaults import default_max_new_tokens
 from undersong.tuning.canary import CanaryCallback, CanaryCheck
 from undersong.tuning.checkpoints import CANARY_FOLDER, step_folder
 from undersong.types import Prompt, UndersongError

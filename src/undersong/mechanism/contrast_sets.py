@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from undersong.evaluation.rates import VerdictRate, set_rates
-from undersong.statistics import standardized_difference
+from undersong.statistics.balance import standardized_difference
 from undersong.types import Judge, Prompt, Sample
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.statistics import cluster_bootstrap_weights, linear_cka
+from undersong.statistics.bootstrap import cluster_bootstrap_weights
+from undersong.statistics.cka import linear_cka
 from undersong.types import UndersongError
 
 DRAWS = 1000

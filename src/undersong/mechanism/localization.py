@@ -13,7 +13,7 @@ import numpy as np
 
 from undersong.mechanism.interventions import replacement
 from undersong.mechanism.refusal_score import BatchInterventions, refusal_scores
-from undersong.statistics import cluster_bootstrap_weights
+from undersong.statistics.bootstrap import cluster_bootstrap_weights
 from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:

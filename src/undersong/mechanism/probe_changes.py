@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from undersong.mechanism.probe_scores import SIGNIFICANCE_LEVEL, ProbeScores, late_difference
-from undersong.statistics import Interval
+from undersong.statistics.bootstrap import Interval
 from undersong.types import UndersongError
 
 RecognitionOutcome = Literal["retained", "lost", "absent", "undecided"]

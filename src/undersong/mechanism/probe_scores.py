@@ -9,7 +9,8 @@ import numpy as np
 
 from undersong.mechanism.directions import late_layers
 from undersong.mechanism.probe_cross_validation import PromptBlocks, balanced_accuracy
-from undersong.statistics import Interval, cluster_bootstrap_weights, holm, percentile_interval
+from undersong.statistics.bootstrap import Interval, cluster_bootstrap_weights, percentile_interval
+from undersong.statistics.multiple_testing import holm
 from undersong.types import UndersongError
 
 SIGNIFICANCE_LEVEL = 0.05

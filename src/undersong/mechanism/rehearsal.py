@@ -16,7 +16,10 @@ import numpy as np
 
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins
 from undersong.mechanism.predictors import DEFAULT_PREDICTOR_SETTINGS, PredictorSettings
-from undersong.statistics import Interval, clustered_mean, compare_paired, crossed_mean
+from undersong.statistics.bootstrap import Interval
+from undersong.statistics.paired import compare_paired
+from undersong.statistics.rates import clustered_mean
+from undersong.statistics.runs import crossed_mean
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.reproducibility import temporary_seed
 from undersong.tuning.train import finetune_decoder

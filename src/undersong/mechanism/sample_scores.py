@@ -155,7 +155,7 @@ def score_samples(
         UndersongError: An unknown predictor, or a sample that cannot be scored.
     """
     from undersong.models.feature_cache import cache_audio_features
-    from undersong.proximity import proximity_table, ranking_scores
+    from undersong.proximity.table import proximity_table, ranking_scores
 
     if parse_encoder(spec).kind not in PREDICTORS:
         raise UndersongError(f"{spec} is no predictor that runs the model; use {', '.join(PREDICTORS)}.")

@@ -1,5 +1,1 @@
 """Audio language models: families, loading, audio features, adapters."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,7 +15,7 @@ from undersong.models.families import network_class
 from undersong.models.memory import meta_network
 from undersong.models.refs import model_hash, resolve_model
 from undersong.models.weights import read_tensors
-from undersong.store import check_recorded_file
+from undersong.store.provenance import check_recorded_file
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

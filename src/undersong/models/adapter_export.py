@@ -20,7 +20,7 @@ from undersong.models.lora import LORA_TENSOR, network_tensor_names, use_adapter
 from undersong.models.refs import model_folder, resolve_model, split_revision
 from undersong.models.weight_conversion import network_module_path
 from undersong.models.weights import read_tensors
-from undersong.store import atomic_replacement
+from undersong.store.atomic import atomic_replacement
 from undersong.suggestions import suggest
 from undersong.types import UndersongError
 

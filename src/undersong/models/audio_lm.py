@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessorList
 
-from undersong.corpora import load_clips
+from undersong.corpora.decode import load_clips
 from undersong.models.audio_features import AudioFeatures, CachedAudioEncoder, clip_key, encode_audio, mean_pool
 from undersong.models.chat import Processor, chat_messages, end_token_ids
 from undersong.models.families import Family

@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 import torch
 
-from undersong.corpora import load_clips, open_corpus
+from undersong.corpora.decode import load_clips
+from undersong.corpora.registry import open_corpus
 from undersong.models.audio_features import forward_inputs
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import chat_messages, name_tokens

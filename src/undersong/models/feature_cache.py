@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from undersong.corpora import load_clips
+from undersong.corpora.decode import load_clips
 from undersong.models.audio_features import AudioEncodingError, AudioFeatures, clip_key
 from undersong.models.audio_lm import AudioModel
 from undersong.types import PooledVector, Quarantined, Sample

@@ -27,7 +27,7 @@ from undersong.models.families import (
 from undersong.models.hub_files import find_file, hub_errors
 from undersong.models.mini.paths import MINI_NAMES, assembled_folder, is_mini_ref
 from undersong.models.pretrained import check_regular_files
-from undersong.store import hash_file
+from undersong.store.hashing import hash_file
 from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from undersong.corpora import load_clips
+from undersong.corpora.decode import load_clips
 from undersong.models import vllm_worker
 from undersong.models.adapter_export import check_export, published_paths, write_exported_adapter
 from undersong.models.audio_features import count_clip_placeholders

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from undersong import stages
 from undersong.results.records import ArmReplies, AuditRecord, ModelRecord, RunRecord
 from undersong.stages import mechanism
+from undersong.stages.comprehension import ReplyEncoder, evaluate_comprehension
 from undersong.stages.context import Corpus, RunContext
+from undersong.stages.features import compute_features
 from undersong.stages.mechanism import ContrastRequests
 from undersong.stages.prompt_sets import PromptSetRequest, prompt_settings_for, repetition_requests
+from undersong.stages.replies import generate_replies, judge_replies
 from undersong.stages.training import StudyArm
-from undersong.store import Artifact
+from undersong.store.store import Artifact
 from undersong.study.schema import MechanismSettings
 
 
@@ -33,7 +35,7 @@ def measure_refusal_gaps(
     """
     study, base = record.study, StudyArm(model.ref, model.base_seed)
     for corpus in record.contrast_corpora.values():
-        stages.compute_features(ctx, model.ref, corpus)
+        compute_features(ctx, model.ref, corpus)
     measured = [
         replies for replies in arm_replies if replies.arm.kind == "base" or replies.step == study.tuning.save_steps[-1]
     ]
@@ -83,8 +85,8 @@ def evaluate_arm(
         requests: Prompt sets to evaluate.
         repeat_requests: Harmful requests that the model is to repeat, if the study measures comprehension.
     """
-    replies = stages.generate_replies(ctx, arm, adapter, step, requests)
-    repetitions = stages.generate_replies(ctx, arm, adapter, step, repeat_requests) if repeat_requests else None
+    replies = generate_replies(ctx, arm, adapter, step, requests)
+    repetitions = generate_replies(ctx, arm, adapter, step, repeat_requests) if repeat_requests else None
     return ArmReplies(arm, step, adapter, requests, replies, repeated=repetitions)
 
 
@@ -94,7 +96,7 @@ def judge_arm_replies(ctx: RunContext, record: AuditRecord, arm_replies: Sequenc
     judges = (evaluation.judge, *evaluation.extra_judges)
     verdicts_by_judge = {
         judge: [
-            stages.judge_replies(ctx, reply_set.replies, reply_set.asked, judge, record.study.refusal_texts)
+            judge_replies(ctx, reply_set.replies, reply_set.asked, judge, record.study.refusal_texts)
             for reply_set in arm_replies
         ]
         for judge in judges
@@ -140,11 +142,11 @@ def evaluate_arm_comprehension(
         return [None] * len(arm_replies)
     harmful_corpora = [record.sets[name] for name, prompt_set in study.prompt_sets.items() if prompt_set.harmful]
     reply_encoder, repeat_requests = (
-        stages.ReplyEncoder(comprehension_config, harmful_corpora, ctx.loading.device),
+        ReplyEncoder(comprehension_config, harmful_corpora, ctx.loading.device),
         repetition_requests(study, record.sets),
     )
     return [
-        stages.evaluate_comprehension(
+        evaluate_comprehension(
             ctx,
             reply_encoder,
             reply_set.asked,

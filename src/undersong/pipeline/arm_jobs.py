@@ -28,8 +28,9 @@ from undersong.stages.black_box_models import is_black_box, trainable_models
 from undersong.stages.context import RunContext
 from undersong.stages.engine import Engine, ray_workers
 from undersong.stages.selection import arm_rules, load_selection
-from undersong.store import Store, remove_path
-from undersong.study import Study
+from undersong.store.atomic import remove_path
+from undersong.store.store import Store
+from undersong.study.schema import Study
 from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
 

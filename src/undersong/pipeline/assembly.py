@@ -36,8 +36,9 @@ from undersong.results.screening import (
     target_replies,
 )
 from undersong.results.variance import run_noise_records, variance_records
-from undersong.store import Artifact, read_parquet
-from undersong.study import ComprehensionSettings
+from undersong.store.parquet import read_parquet
+from undersong.store.store import Artifact
+from undersong.study.evaluation import ComprehensionSettings
 from undersong.study.judge_names import judge_criterion
 from undersong.types import Prompt, Reply, Sample, Verdict
 
@@ -221,7 +222,7 @@ def _read_log_line(run: RunRecord) -> dict[str, Any]:
 
 def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
     """Mean distance of the training samples on the arm's axis to its harm set, by the score of the ranking."""
-    from undersong.proximity import ranking_scores
+    from undersong.proximity.table import ranking_scores
 
     if run.arm.selection is None or run.arm.axis is None:
         return None

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from undersong import stages
 from undersong.defenses.run import prepare_defenses, run_defenses
 from undersong.phrases import count
 from undersong.pipeline.arm_evaluation import evaluate_arm, judge_arm_replies, measure_refusal_gaps
@@ -25,13 +24,15 @@ from undersong.pipeline.study_inputs import check_study_inputs
 from undersong.results.records import ArmReplies, AuditRecord, ModelRecord
 from undersong.stages.black_box_models import is_black_box
 from undersong.stages.context import Corpus, RunContext
+from undersong.stages.corpus import load_corpus
 from undersong.stages.embeddings import EmbeddingRequest, compute_gradients, embed_corpus
+from undersong.stages.features import compute_features
 from undersong.stages.predictors import PredictorAxis, known_refusal_texts, predictor_modality
 from undersong.stages.prompt_sets import prompt_set_requests, repetition_requests
-from undersong.stages.selection import SelectionFunction, arm_rules, load_selection
-from undersong.stages.training import StudyArm, training_instruction, training_recipe
-from undersong.store import Artifact
-from undersong.study import Study
+from undersong.stages.selection import SelectionFunction, arm_rules, load_selection, measure_proximity
+from undersong.stages.training import StudyArm, train_adapter, training_instruction, training_recipe
+from undersong.store.store import Artifact
+from undersong.study.schema import Study
 
 
 def audit_study(study: Study, ctx: RunContext) -> AuditRecord:
@@ -80,7 +81,7 @@ def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
 
     def load(ref: str, filters: dict[str, list[str]] | None = None, noise: str | None = None) -> Corpus:
         columns = study.columns.get(ref)
-        return stages.load_corpus(ctx, ref, filters, columns, noise=noise, column_advice=STUDY_COLUMN_ADVICE)
+        return load_corpus(ctx, ref, filters, columns, noise=noise, column_advice=STUDY_COLUMN_ADVICE)
 
     pool = load(study.pool, study.selection.filters, study.selection.noise)
     harm_sets = {name: load(ref) for name, ref in study.harm_sets.items()}
@@ -143,7 +144,7 @@ def encode_corpora(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> 
         return
     droppable = {corpus.artifact.hash for corpus in (record.pool, record.benign_reference) if corpus is not None}
     for corpus in record.corpora:
-        stages.compute_features(ctx, model.ref, corpus, corpus.artifact.hash not in droppable)
+        compute_features(ctx, model.ref, corpus, corpus.artifact.hash not in droppable)
 
 
 def compute_proximities(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> None:
@@ -167,9 +168,7 @@ def compute_proximities(ctx: RunContext, record: AuditRecord, model: ModelRecord
     ) -> Artifact:
         features = model.features.get(corpus.artifact.hash)
         axis_settings = settings | axis_measure(study.axes[axis])
-        return stages.measure_proximity(
-            ctx, axis, corpus_vectors, reference_vectors, name, axis_settings, corpus, features
-        )
+        return measure_proximity(ctx, axis, corpus_vectors, reference_vectors, name, axis_settings, corpus, features)
 
     for axis, spec in study.axes.items():
         pool_vectors = embed_on_axis(spec, record.pool)
@@ -195,7 +194,7 @@ def _compute_vectors(
     harmful: bool,
 ) -> Artifact:
     """Compute vectors by an encoder, or by the model under the study's tuning."""
-    from undersong.encoders import gradients_dim, is_predictor
+    from undersong.encoders.registry import gradients_dim, is_predictor
 
     study = record.study
     if is_predictor(spec):
@@ -270,4 +269,4 @@ def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence
 def _train_arm(ctx: RunContext, record: AuditRecord, arm: StudyArm) -> Artifact:
     study, features = record.study, ctx.features(arm.model)[record.pool.artifact.hash]
     recipe, system_text = training_recipe(study.tuning), study.system_text(study.undefended_system)
-    return stages.train_adapter(ctx, arm, record.pool, features, recipe, system_text, study.tuning.target_column)
+    return train_adapter(ctx, arm, record.pool, features, recipe, system_text, study.tuning.target_column)

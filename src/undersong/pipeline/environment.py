@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 
 from undersong.extras import install_hint, is_installed
-from undersong.store import Draft, Store
+from undersong.store.draft import Draft
+from undersong.store.store import Store
 from undersong.types import UndersongError
 
 GB = 1e9

@@ -77,11 +77,11 @@ def open_label_task(
     Raises:
         UndersongError: A file cannot be read, has no texts of its prompts, or is not the one that the label file is of.
     """
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
     from undersong.evaluation.judges.registry import make_judge
     from undersong.pipeline.standalone.options import default_set_name
     from undersong.pipeline.study_replies import find_results_file, read_study_prompts, read_study_replies
-    from undersong.store import hash_file
+    from undersong.store.hashing import hash_file
 
     samples = {sample.id: sample for manifest in manifests for sample in open_corpus(manifest).samples} or None
     sources: list[tuple[RepliesFile, list[Exchange]]] = []

@@ -16,24 +16,21 @@ from undersong.models.load_options import LoadOptions
 from undersong.regular_files import is_regular_file
 from undersong.stages.context import FILE_HASHES_FOLDER
 from undersong.stages.features import MODEL_PACKAGES
-from undersong.store import (
-    PROVENANCE,
+from undersong.store.atomic import (
     TEMPORARY_PREFIX,
-    LockHeldError,
-    Store,
     atomic_replacement,
-    canonical_json,
-    file_records,
     remove_path,
     report_disk_errors,
     sweep_leftovers,
     sweep_removed,
-    temporary_lock,
     write_atomic,
 )
-from undersong.store.locks import NO_LOCKS_ERRNOS
-from undersong.store.store import environment_facts
-from undersong.study import Study, parse_study
+from undersong.store.hashing import canonical_json
+from undersong.store.locks import NO_LOCKS_ERRNOS, LockHeldError, temporary_lock
+from undersong.store.provenance import PROVENANCE, file_records
+from undersong.store.store import Store, environment_facts
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 UNFINISHED_FILE = "unfinished.json"

@@ -30,8 +30,10 @@ from undersong.results.schema_registration import (
     Registration,
     RegistrationRecord,
 )
-from undersong.store import canonical_json, write_atomic
-from undersong.study import Study, parse_study
+from undersong.store.atomic import write_atomic
+from undersong.store.hashing import canonical_json
+from undersong.study.load import parse_study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 ABSENT = "absent"

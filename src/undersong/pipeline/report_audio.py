@@ -31,7 +31,7 @@ def reload_report_audio(results: Results, report_folder: Path) -> PlayableAudio:
     The store is searched in the report's folder, in the folder above it, and at the path in the results. Only files
     that decode as audio are used, because a results.json can come from an untrusted source.
     """
-    from undersong.corpora import read_manifest
+    from undersong.corpora.manifest import read_manifest
 
     if results.provenance is None:
         return {}
@@ -77,7 +77,7 @@ def _read_audio(samples: Iterable[Sample], wanted: set[str]) -> PlayableAudio:
 
 
 def _is_decodable(sample: Sample) -> bool:
-    from undersong.corpora import load_clips
+    from undersong.corpora.decode import load_clips
 
     return sample.audio is not None and bool(load_clips([sample])[0])
 

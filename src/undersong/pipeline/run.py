@@ -35,8 +35,10 @@ from undersong.results.comprehension import comprehension_shares
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.results.schema import DefendedRun, ModelFacts, Provenance, Results, RunResult, result_hash
 from undersong.stages.context import RunContext
-from undersong.store import Artifact, Store, write_atomic, write_parquet
-from undersong.study import Study
+from undersong.store.atomic import write_atomic
+from undersong.store.parquet import write_parquet
+from undersong.store.store import Artifact, Store
+from undersong.study.schema import Study
 
 VERDICTS_TABLE, RATES_TABLE = "verdicts.parquet", "results.parquet"
 
@@ -237,7 +239,8 @@ def _write_outputs(
     out: Path,
     show_replies: bool,
 ) -> None:
-    from undersong.report import write_markdown, write_report
+    from undersong.report.markdown import write_markdown
+    from undersong.report.page import write_report
 
     # Unsorted, because a report's rows follow the order of the results. Written first, to mark the folder's study.
     text = escaped_json(content, indent=1)

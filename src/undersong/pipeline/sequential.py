@@ -15,8 +15,8 @@ from undersong.results.schema import Results
 from undersong.results.schema_outcomes import SequentialLookRecord, SequentialRecord
 from undersong.stages.context import RunContext
 from undersong.stages.selection import load_selection
-from undersong.statistics import SequentialLook, look
-from undersong.study import Study
+from undersong.statistics.sequential import SequentialLook, look
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 DECISION_TEXT = {

@@ -11,8 +11,8 @@ from undersong.stages.black_box_models import RECORDED, is_black_box, load_black
 from undersong.stages.context import Corpus
 from undersong.stages.predictors import known_refusal_texts
 from undersong.stages.selection import arm_rules
-from undersong.study import Study
 from undersong.study.presets import PUBLISHED_PROMPTS
+from undersong.study.schema import Study
 from undersong.types import Prompt, Sample, UndersongError
 
 
@@ -25,7 +25,7 @@ def check_models(study: Study, local_only: bool = False) -> None:
         UndersongError: A model is invalid, a family lacks the view of an axis, or the judge does not know how a model
             refuses.
     """
-    from undersong.encoders import internal_view, is_internal
+    from undersong.encoders.registry import internal_view, is_internal
     from undersong.models.refs import check_hub_model, model_folder, resolve_model
 
     for ref in study.models:
@@ -82,7 +82,7 @@ def check_axis_encoder(axis: str, spec: str, unread: bool = False) -> None:
 
 def _check_black_box_model(study: Study, ref: str) -> None:
     """Check that a study asks of a black-box model only what it can do, and that its address or table is valid."""
-    from undersong.encoders import needs_model
+    from undersong.encoders.registry import needs_model
 
     load_black_box_model(ref)  # first, because it refuses addresses with a password, which later messages would repeat
     for axis, spec in study.axes.items():
@@ -109,7 +109,7 @@ def check_lost_items(record: AuditRecord) -> None:
     Raises:
         UndersongError: Items were quarantined that must not be missing.
     """
-    from undersong.proximity import check_quarantine
+    from undersong.proximity.table import check_quarantine
 
     pool, allowed = record.pool, record.study.proximity.max_quarantined
     total = len(pool.samples) + len(pool.quarantined)
@@ -172,7 +172,8 @@ def check_selection_rules(record: AuditRecord) -> None:
     Raises:
         UndersongError: A rule names a missing column or axis.
     """
-    from undersong.proximity import check_rule_columns, sample_metadata_table
+    from undersong.proximity.selection import check_rule_columns
+    from undersong.proximity.strata import sample_metadata_table
 
     columns = sample_metadata_table(record.pool.samples).column_names
     for rule in arm_rules(record.study):
@@ -184,7 +185,7 @@ def count_near_overlaps(record: AuditRecord) -> list[tuple[str, str, str, int]]:
 
     Identical items are an error before anything is trained; this counts the near ones.
     """
-    from undersong.corpora import count_duplicates, find_duplicates
+    from undersong.corpora.near_duplicates import count_duplicates, find_duplicates
 
     has_several_sets = len(record.harm) > 1
     harm = {f"reference {name}" if has_several_sets else "reference": corpus for name, corpus in record.harm.items()}
@@ -235,7 +236,7 @@ def check_overlap(study: Study, samples: StudySamples) -> None:
     Raises:
         UndersongError: Corpora overlap.
     """
-    from undersong.corpora import HELD_OUT, check_disjoint_behaviors, check_disjoint_items
+    from undersong.corpora.overlap import HELD_OUT, check_disjoint_behaviors, check_disjoint_items
 
     for name, prompts in samples.sets.items():
         for reference in samples.harm.values() if study.prompt_sets[name].harmful else ():

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from undersong.pipeline.study_checks import StudySamples, check_overlap
-from undersong.study import Study
-from undersong.study.schema import PromptSet
+from undersong.study.schema import PromptSet, Study
 from undersong.types import Reply, Sample, UndersongError
 
 
@@ -41,14 +40,14 @@ def check_study_inputs(study: Study) -> None:
 
 def _local_samples(study: Study, ref: str) -> tuple[Sample, ...] | None:
     """Samples of a corpus as its manifest has them; None if they are not on this machine."""
-    from undersong.corpora import is_local_corpus, open_corpus
+    from undersong.corpora.registry import is_local_corpus, open_corpus
 
     return open_corpus(ref, study.columns.get(ref)).samples if is_local_corpus(ref) else None
 
 
 def _study_samples(study: Study, samples_by_ref: Mapping[str, Sequence[Sample]]) -> StudySamples:
     """Samples of each role as the manifests have them, before any audio is decoded."""
-    from undersong.corpora import filter_samples
+    from undersong.corpora.manifest import filter_samples
 
     def read(
         ref: str | None, filters: Mapping[str, Sequence[str]] | None = None, noise: str | None = None
@@ -86,8 +85,8 @@ def _with_audio_identity(sample: Sample, noise: str | None) -> Sample:
 
 def _check_pool(study: Study, samples: Sequence[Sample]) -> None:
     """Check that the pool can be trained on, but for the share that may be unusable."""
-    from undersong.corpora import filter_samples
     from undersong.corpora.column_names import columns_sentence
+    from undersong.corpora.manifest import filter_samples
     from undersong.stages.black_box_models import trainable_models
 
     if not trainable_models(study) or not (study.selection.kinds or study.selection.rules):
@@ -129,7 +128,7 @@ def _check_harm_set(study: Study, name: str, ref: str, samples: Sequence[Sample]
 
 def _check_prompt_set(study: Study, name: str, prompt_set: PromptSet, samples: Sequence[Sample]) -> None:
     """Check that every prompt can be given in every modality, and that a judge by rules finds what it needs."""
-    from undersong.corpora import filter_samples
+    from undersong.corpora.manifest import filter_samples
     from undersong.evaluation.judges.registry import check_judge_installed, make_judge
     from undersong.evaluation.judges.rule_based import FunctionJudge
     from undersong.evaluation.prompts import make_prompts

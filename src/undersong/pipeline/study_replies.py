@@ -105,7 +105,7 @@ def correct_study_rates(path: Path, labels: Path, store: Path | None = None) -> 
     """
     from undersong.evaluation.corrected_rates import correct_rates
     from undersong.evaluation.labels import read_sample
-    from undersong.store import hash_file
+    from undersong.store.hashing import hash_file
 
     sample = read_sample(labels)
     rates: list[tuple[str, CorrectedSetRate]] = []
@@ -121,7 +121,7 @@ def correct_study_rates(path: Path, labels: Path, store: Path | None = None) -> 
 
 def read_study_prompts(path: Path) -> dict[tuple[str, str], Sample]:
     """Return the prompts of a study by (set, id), of the corpora that are on this machine."""
-    from undersong.corpora import is_local_corpus, open_corpus
+    from undersong.corpora.registry import is_local_corpus, open_corpus
     from undersong.results.files import read_results_file
     from undersong.results.schema import parse_results
 

@@ -65,7 +65,8 @@ def verify_checkpoint(
         UndersongError: As `check_published` and `evaluate_manifest`.
     """
     from undersong.models.refs import family_of_ref
-    from undersong.pipeline.standalone import EvaluationOptions, evaluate_manifest
+    from undersong.pipeline.standalone.evaluate import evaluate_manifest
+    from undersong.pipeline.standalone.options import EvaluationOptions
 
     check_published(ref, sets)
     family = family_of_ref(ref)

@@ -13,10 +13,13 @@ import numpy as np
 from undersong.proximity.rules import resolve_amount
 from undersong.proximity.strata import cluster_labels
 from undersong.proximity.table import ranking_scores, single_axis
-from undersong.statistics import Interval, closest_overlap, cluster_bootstrap_weights, percentile_interval, spearman
+from undersong.statistics.agreement import closest_overlap, spearman
 from undersong.statistics.bootstrap import (
+    Interval,
     RankedScores,
+    cluster_bootstrap_weights,
     mid_ranks,
+    percentile_interval,
     rank_scores,
     weighted_correlation,
     weighted_overlap,

@@ -11,8 +11,8 @@ import numpy as np
 
 from undersong.proximity.strata import cluster_labels
 from undersong.proximity.table import harm_set_names, ranking_metadata, ranking_scores, single_axis
-from undersong.statistics import Interval, cluster_bootstrap_weights, percentile_interval
 from undersong.statistics.auc import probability_below, quantile_shares, rank_positions, value_shares
+from undersong.statistics.bootstrap import Interval, cluster_bootstrap_weights, percentile_interval
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

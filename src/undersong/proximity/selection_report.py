@@ -13,7 +13,7 @@ from undersong.proximity.rules import SelectionRule, parse_rule
 from undersong.proximity.selection import Selection, select_by_rule, selection_order, selection_residual
 from undersong.proximity.strata import NUMERIC_COLUMNS, align_column
 from undersong.proximity.table import filter_harm_set, harm_set_names, ranking_scores
-from undersong.statistics import group_balance, imbalance, jaccard, standardized_difference
+from undersong.statistics.balance import group_balance, imbalance, jaccard, standardized_difference
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from undersong.statistics import Interval, cluster_bootstrap_weights, percentile_interval
 from undersong.statistics.auc import probability_below, rank_positions, value_shares
+from undersong.statistics.bootstrap import Interval, cluster_bootstrap_weights, percentile_interval
 from undersong.types import UndersongError
 
 DistancesToHarm = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.statistics import jaccard, spearman, standardized_difference
+from undersong.statistics.agreement import spearman
+from undersong.statistics.balance import jaccard, standardized_difference
 from undersong.types import Sample, UndersongError
 
 if TYPE_CHECKING:

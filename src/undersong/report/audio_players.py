@@ -101,7 +101,7 @@ def _sample_ids(screens: Sequence[AxisScreening]) -> Iterator[str]:
 
 def playable_clip(id: str, content: str | bytes) -> Clip | None:
     """Decode a clip; None if that fails here, because a browser may still be able to play it."""
-    from undersong.corpora import UnreadableAudioError, load_clip
+    from undersong.corpora.decode import UnreadableAudioError, load_clip
 
     try:
         return load_clip(Sample(id, audio=content), SAMPLE_RATE)

@@ -17,7 +17,7 @@ from undersong.report.data_view import DataView, ViewItem, view_file_mode
 from undersong.report.explorer_table import explorer_commands, is_explorer_table, write_explorer_table
 from undersong.report.nearness_histogram import draw_histogram
 from undersong.report.page import encode_html, page_script, render_template
-from undersong.store import report_disk_errors, write_atomic
+from undersong.store.atomic import report_disk_errors, write_atomic
 from undersong.types import UndersongError
 
 MAX_SHOWN = 10_000  # samples on a page; a browser shows them at once

@@ -13,7 +13,8 @@ from undersong.proximity.neighbors import nearest_neighbors
 from undersong.proximity.plane import project_to_plane
 from undersong.regular_files import is_regular_file
 from undersong.report.data_view import DataView, ViewItem, view_file_mode
-from undersong.store import atomic_replacement, report_disk_errors, write_parquet
+from undersong.store.atomic import atomic_replacement, report_disk_errors
+from undersong.store.parquet import write_parquet
 from undersong.types import Sample, UndersongError
 
 NEIGHBORS = 10  # of each item

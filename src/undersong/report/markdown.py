@@ -12,7 +12,7 @@ from undersong.report import formatting
 from undersong.report.sections import advice, arm_chart, comprehension, defenses, headline, provenance
 from undersong.report.sections.defenses import DefenseCell, DefenseTable
 from undersong.results.schema import parse_results
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 
 TITLE_PREFIX = "# undersong: "  # how the file begins, by which an earlier one is known
 FINDINGS_SUMMARY = "Effect and cost of each defense"

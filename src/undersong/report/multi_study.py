@@ -12,7 +12,7 @@ from undersong.report.sections import endpoints, study_comparison
 from undersong.report.sections.study_comparison import StudyComparison, compare_studies
 from undersong.report.tables import Table
 from undersong.results.schema import model_names, parse_results
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 
 CONTENTS = (
     ("studies", "Studies compared"),

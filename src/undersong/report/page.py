@@ -38,7 +38,7 @@ from undersong.report.sections import (
 )
 from undersong.report.summary import rate_name
 from undersong.results.schema import model_names, parse_results
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 
 CONTENTS = (
     ("verdict", "Summary"),

@@ -31,7 +31,7 @@ from undersong.report.paper_figures_common import (
 from undersong.report.sections.refusal_gap import ArmGapCurve, arm_gap_curves
 from undersong.report.summary import arm_summaries
 from undersong.results.schema import Results, parse_results
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

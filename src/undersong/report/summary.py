@@ -9,7 +9,7 @@ from typing import Any
 from undersong.report.formatting import THIN_SPACE
 from undersong.results.schema import PromptSetRate, Results, RunResult
 from undersong.results.schema_comparisons import ComparisonRecord
-from undersong.statistics import mean_runs
+from undersong.statistics.runs import mean_runs
 from undersong.study.judge_names import RATE_LABELS
 
 KINDS = ("base", "closest", "random", "distant")

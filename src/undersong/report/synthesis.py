@@ -15,7 +15,7 @@ from undersong.report.sections.comparisons import mixed_model_sentence
 from undersong.report.svg import difference_strip, summary_strip, symmetric_limit
 from undersong.report.tables import NumberCell, Table
 from undersong.results.schema_synthesis import Synthesis, SynthesisAnalysis, SynthesisEstimate
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 from undersong.study.judge_names import RATE_LABELS
 
 CONTENTS = (("forest", "Synthesis"), ("studies", "Studies"))

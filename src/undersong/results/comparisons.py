@@ -21,16 +21,10 @@ from undersong.results.schema_comparisons import (
     RandomEffectRecord,
 )
 from undersong.results.schema_mechanism import LateGapComparison, LateSuppression
-from undersong.statistics import (
-    RunBounds,
-    RunDifference,
-    bound_change_from_base,
-    fit_mixed_model,
-    holm,
-    paired_runs,
-    prompt_interval,
-    run_mean_p,
-)
+from undersong.statistics.mixed_model import fit_mixed_model
+from undersong.statistics.multiple_testing import holm
+from undersong.statistics.run_bounds import RunBounds, bound_change_from_base, prompt_interval, run_mean_p
+from undersong.statistics.runs import RunDifference, paired_runs
 
 T = TypeVar("T", ComparisonRecord, MarginComparisonRecord, DoseComparisonRecord, LateGapComparison, LateSuppression)
 NOTE_CLUSTERS = "Every cluster of prompts counts the same here, whatever its number of prompts."

@@ -28,8 +28,9 @@ from undersong.results.schema_outcomes import (
     RepetitionRate,
 )
 from undersong.stages.comprehension import COMPREHENSION_FILE
-from undersong.statistics import cluster_bootstrap_weights, clustered_rate, percentile_interval
-from undersong.study import ComprehensionSettings
+from undersong.statistics.bootstrap import cluster_bootstrap_weights, percentile_interval
+from undersong.statistics.rates import clustered_rate
+from undersong.study.evaluation import ComprehensionSettings
 from undersong.types import Verdict
 
 DRAWS, SEED = 1000, 0

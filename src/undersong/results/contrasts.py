@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from undersong.results.prompt_outcomes import ClusterMeans, PromptEndpoint, PromptOutcomes
 from undersong.results.schema import RunResult
-from undersong.statistics import paired_runs
-from undersong.study import Study
+from undersong.statistics.runs import paired_runs
 from undersong.study.analysis import (
     AXES,
     CLOSENESS_BY_MODALITY,
@@ -20,6 +19,7 @@ from undersong.study.analysis import (
     rule_facts,
     rule_pairs,
 )
+from undersong.study.schema import Study
 
 RunKey = tuple[int, int, int]  # (base, draw, seed)
 RatesByRun = dict[RunKey, float]

@@ -24,7 +24,8 @@ from undersong.results.contrasts import NO_PRIMARY, PrimaryPlan
 from undersong.results.schema import PromptSetRate, RunResult
 from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_comparisons import DoseComparisonRecord, DoseEndpoint, DoseRecord, RunDose
-from undersong.statistics import first_crossing, mean_runs, median_step, paired_runs
+from undersong.statistics.event_steps import first_crossing, median_step
+from undersong.statistics.runs import mean_runs, paired_runs
 
 ENDPOINTS: tuple[DoseEndpoint, ...] = get_args(DoseEndpoint)
 HALF_JSR = 0.5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.escaping import describe_error
 from undersong.regular_files import check_regular_file
-from undersong.store import hash_file
+from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

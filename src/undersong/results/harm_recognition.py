@@ -14,7 +14,7 @@ from undersong.results.mechanism_tests import DRAWS, mean_by_run
 from undersong.results.schema import RunResult
 from undersong.results.schema_mechanism import HarmRecognition
 from undersong.stages.training import StudyArm
-from undersong.statistics import RunBounds, bound_run_mean
+from undersong.statistics.run_bounds import RunBounds, bound_run_mean
 from undersong.study.defaults import EQUIVALENCE_MARGIN
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from undersong.results.records import AuditRecord, RunRecord
 from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_outcomes import JudgeAgreement, JudgeDisagreement, VerdictPairCount
-from undersong.statistics import kappa_interval
+from undersong.statistics.agreement import kappa_interval
 from undersong.types import Verdict
 
 MAX_DISAGREEMENTS = 50  # disagreements that are listed; all are counted

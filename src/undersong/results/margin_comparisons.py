@@ -23,7 +23,8 @@ from undersong.results.model_comparisons import pair_side_verdicts
 from undersong.results.prompt_outcomes import NO_OUTCOMES, PromptOutcomes
 from undersong.results.schema import RunResult, identity_hash
 from undersong.results.schema_comparisons import ComparisonRecord, MarginComparisonRecord
-from undersong.statistics import clustered_mean, clustered_mean_p, paired_runs
+from undersong.statistics.rates import clustered_mean, clustered_mean_p
+from undersong.statistics.runs import paired_runs
 from undersong.types import Verdict
 
 METRIC: Literal["refusal_margin"] = "refusal_margin"

@@ -24,7 +24,7 @@ from undersong.results.schema_mechanism import (
     MechanismRecord,
 )
 from undersong.stages.training import StudyArm
-from undersong.store import Artifact
+from undersong.store.store import Artifact
 
 if TYPE_CHECKING:
     from undersong.mechanism.probe_scores import PointScores
@@ -141,7 +141,7 @@ def _layer_measurements(
     clusters: PromptClusters,
     probe_scores: PointScores | None,
 ) -> list[LayerMeasurement]:
-    from undersong.mechanism import gap_curve
+    from undersong.mechanism.directions import gap_curve
 
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     gap_after, gap_before = (
@@ -177,7 +177,7 @@ def _finite_or_none(value: float) -> float | None:
 def _late_gap_change(
     arm: StudyArm, modality: str, before: ProjectionTensors, after: ProjectionTensors, clusters: PromptClusters
 ) -> LateGapChange:
-    from undersong.mechanism import late_gap_change, late_gap_p_value, late_minus_early
+    from undersong.mechanism.directions import late_gap_change, late_gap_p_value, late_minus_early
 
     projection_pairs = [(p["harmful"], p["benign"]) for p in (before, after)]
     change, low, high = late_gap_change(

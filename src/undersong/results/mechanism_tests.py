@@ -25,7 +25,8 @@ from undersong.results.schema_mechanism import (
 )
 from undersong.results.schema_outcomes import ProximityVsJsrRecord
 from undersong.stages.training import StudyArm
-from undersong.statistics import RunMean, correlate_with_outcome, mean_runs, paired_runs
+from undersong.statistics.regression import correlate_with_outcome
+from undersong.statistics.runs import RunMean, mean_runs, paired_runs
 
 RunId = tuple[int, int, int]  # base, draw, seed
 PROMPT_MODALITIES = ("audio", "text")

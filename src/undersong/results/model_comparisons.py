@@ -21,7 +21,8 @@ from undersong.results.contrasts import RatesByRun
 from undersong.results.schema import RunResult, identity_hash
 from undersong.results.schema_base import modality_label
 from undersong.results.schema_comparisons import ComparisonRecord, ComparisonSide, DiscordantPrompts, MarginalEffect
-from undersong.statistics import compare_paired, paired_runs
+from undersong.statistics.paired import compare_paired
+from undersong.statistics.runs import paired_runs
 from undersong.types import UndersongError, Verdict
 
 

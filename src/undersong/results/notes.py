@@ -8,7 +8,8 @@ from undersong.results.records import AuditRecord
 from undersong.results.schema import PromptSetRate, RunResult
 from undersong.results.schema_screening import TargetReplies
 from undersong.stages.black_box_models import display_reference, is_black_box, trainable_models
-from undersong.study import ComprehensionSettings, Study
+from undersong.study.evaluation import ComprehensionSettings
+from undersong.study.schema import Study
 
 CUT_NOTE_SHARE = 0.1  # smallest share of truncated replies that gets a note
 REFUSED_NOTE_SHARE = 0.05  # smallest share of refused repetitions that gets a note

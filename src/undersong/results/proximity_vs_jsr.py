@@ -22,20 +22,21 @@ from undersong.results.schema_screening import (
     ThresholdPointRecord,
 )
 from undersong.results.screening import load_proximity_tables
-from undersong.statistics import MIN_RANK_POINTS, RegressionResult, correlate_with_outcome
-from undersong.store import read_parquet
+from undersong.statistics.regression import MIN_RANK_POINTS, RegressionResult, correlate_with_outcome
+from undersong.store.parquet import read_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from undersong.proximity import ScreeningScore
+    from undersong.proximity.screening_score import ScreeningScore
 
 DRAWS = 1000
 
 
 def screening_score_records(record: AuditRecord, model: ModelRecord) -> list[ScreeningScoreRecord]:
     """Compute the screening score of the pool on every axis, if the study names a corpus of benign speech."""
-    from undersong.proximity import compute_screening_score, sample_metadata_table
+    from undersong.proximity.screening_score import compute_screening_score
+    from undersong.proximity.strata import sample_metadata_table
 
     if record.benign_reference is None:
         return []
@@ -118,7 +119,8 @@ def score_vs_jsr_records(record: AuditRecord, model: ModelRecord, runs: Sequence
 
 def _selection_scores(record: AuditRecord, model: ModelRecord) -> dict[str, dict[str, float]]:
     """Axis -> ids hash of a selection -> the screening score of its samples."""
-    from undersong.proximity import compute_screening_score, sample_metadata_table
+    from undersong.proximity.screening_score import compute_screening_score
+    from undersong.proximity.strata import sample_metadata_table
 
     assert record.benign_reference is not None
     baseline_facts = sample_metadata_table(record.benign_reference.samples)
@@ -160,8 +162,7 @@ def _points(runs: Sequence[RunResult], set_name: str, plain: str, scores: Mappin
 
 def _rank_correlation(pairs: np.ndarray) -> ValueWithInterval:
     """Compute Spearman's rank correlation of (n, 2) with a percentile interval; None if too few points vary."""
-    from undersong.statistics import percentile_interval
-    from undersong.statistics.bootstrap import mid_ranks, rank_scores, weighted_correlation
+    from undersong.statistics.bootstrap import mid_ranks, percentile_interval, rank_scores, weighted_correlation
 
     n = len(pairs)
     if n < MIN_RANK_POINTS:
@@ -251,7 +252,7 @@ def regression_record(
 
 def _mean_closeness(record: AuditRecord, model: ModelRecord) -> dict[str, dict[str, float]]:
     """Axis -> ids hash of a selection -> minus the mean distance of its samples."""
-    from undersong.proximity import ranking_scores
+    from undersong.proximity.table import ranking_scores
 
     closeness: dict[str, dict[str, float]] = {}
     for axis, table in load_proximity_tables(model, next(iter(record.harm))).items():

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from undersong.stages.context import Corpus
 from undersong.stages.prompt_sets import PromptSetRequest
 from undersong.stages.training import StudyArm
-from undersong.store import Artifact
-from undersong.study import Study
+from undersong.store.store import Artifact
+from undersong.study.schema import Study
 
 if TYPE_CHECKING:
-    from undersong.proximity import Selection
+    from undersong.proximity.selection import Selection
 
 
 @dataclass(frozen=True)

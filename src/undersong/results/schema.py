@@ -41,7 +41,7 @@ from undersong.results.schema_screening import (
     SelectionRecord,
     TargetReplies,
 )
-from undersong.store import canonical_json
+from undersong.store.hashing import canonical_json
 from undersong.study.judge_names import Criterion
 from undersong.types import UndersongError
 

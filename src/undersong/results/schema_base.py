@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 if TYPE_CHECKING:
-    from undersong.statistics import Interval
+    from undersong.statistics.bootstrap import Interval
 
 MISSING = "–"  # placeholder for a value that was not measured
 MODALITY_LABELS = {"audio": "spoken", "text": "typed"}

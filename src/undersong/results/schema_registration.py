@@ -6,7 +6,7 @@ import hashlib
 from typing import Any, Final, Literal
 
 from undersong.results.schema_base import Record
-from undersong.store import canonical_json
+from undersong.store.hashing import canonical_json
 
 REGISTRATION_SCHEMA: Final = "undersong-registration/1"
 

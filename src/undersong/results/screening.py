@@ -32,7 +32,7 @@ from undersong.results.schema_screening import (
 )
 from undersong.stages.context import Corpus
 from undersong.stages.selection import arm_rules
-from undersong.store import read_parquet
+from undersong.store.parquet import read_parquet
 from undersong.types import Sample
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def screening_records(record: AuditRecord, model: ModelRecord) -> list[AxisScree
 def _axis_screening(record: AuditRecord, model: ModelRecord, axis: str, harm_set: str) -> AxisScreening:
 
     from undersong.encoders.embeddings import read_embeddings
-    from undersong.proximity import ranking_metadata, ranking_scores
+    from undersong.proximity.table import ranking_metadata, ranking_scores
 
     table = read_parquet(model.proximities[axis, harm_set].path / "proximity.parquet")
     pool_embeddings = read_embeddings(model.embeddings[axis][0].path)
@@ -152,13 +152,8 @@ def _medians_by_label(distances: Mapping[str, float], pool: Mapping[str, Sample]
 
 def selection_records(record: AuditRecord, model: ModelRecord) -> list[SelectionRecord]:
     """Describe every selection: its hash, who shares it, its overlap with the others, its balance against the pool."""
-    from undersong.proximity import (
-        cut_tie,
-        describe_selection,
-        equal_selections,
-        sample_metadata_table,
-        selection_overlaps,
-    )
+    from undersong.proximity.selection_report import cut_tie, describe_selection, equal_selections, selection_overlaps
+    from undersong.proximity.strata import sample_metadata_table
 
     selections, harm_set_by_rule = model.selections, {rule.label: rule.harm_set for rule in arm_rules(record.study)}
     overlap, same = selection_overlaps(selections), equal_selections(selections)
@@ -252,7 +247,7 @@ def load_proximity_tables(model: ModelRecord, harm_set: str) -> dict[str, pa.Tab
 
 
 def _label_balances(selected: Sequence[Sample], pool: Sequence[Sample]) -> dict[str, dict[str, LabelBalance]]:
-    from undersong.statistics import group_balance
+    from undersong.statistics.balance import group_balance
 
     return {
         column: {
@@ -279,7 +274,7 @@ def _mean_seconds(samples: Sequence[Sample]) -> float | None:
 
 def axis_agreement_record(record: AuditRecord, model: ModelRecord, fraction: float) -> AxisAgreementRecord | None:
     """Compute the rank correlation of the axes, and how much of their closest fraction they share."""
-    from undersong.proximity import axis_agreement_matrix
+    from undersong.proximity.axis_agreement import axis_agreement_matrix
 
     if len(model.proximity) < 2:
         return None
@@ -294,9 +289,10 @@ def axis_agreement_record(record: AuditRecord, model: ModelRecord, fraction: flo
 
 def axis_fingerprint_records(record: AuditRecord, model: ModelRecord) -> list[AxisFingerprintRecord]:
     """Compare each internal axis of a model with the reference axes, before any training."""
-    from undersong.encoders import is_internal, needs_model
     from undersong.encoders.embeddings import read_embeddings
-    from undersong.proximity import compare_internal_axis, sample_metadata_table
+    from undersong.encoders.registry import is_internal, needs_model
+    from undersong.proximity.axis_agreement import compare_internal_axis
+    from undersong.proximity.strata import sample_metadata_table
 
     tables = load_proximity_tables(model, next(iter(record.harm)))
     vectors = {axis: read_embeddings(pair[0].path) for axis, pair in model.embeddings.items()}

@@ -28,7 +28,8 @@ from undersong.results.schema_synthesis import (
     SynthesisEstimate,
     SynthesizedStudy,
 )
-from undersong.statistics import MetaAnalysis, mean_runs, pooled_variances, random_effects
+from undersong.statistics.meta_analysis import MetaAnalysis, pooled_variances, random_effects
+from undersong.statistics.runs import mean_runs
 from undersong.study.judge_names import RATE_LABELS
 from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError

@@ -10,7 +10,8 @@ from undersong.results.comparisons import harmful_prompts, tuned_runs
 from undersong.results.records import AuditRecord, RunRecord
 from undersong.results.schema import RunResult
 from undersong.results.schema_outcomes import RunNoiseRecord, VarianceComponentRecord, VarianceRecord
-from undersong.statistics import RunLabels, run_noise, variance_components
+from undersong.statistics.runs import run_noise
+from undersong.statistics.variance import RunLabels, variance_components
 from undersong.types import Verdict
 
 

@@ -1,5 +1,1 @@
 """Sharded and distributed stages for corpora that exceed memory or one day of compute."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

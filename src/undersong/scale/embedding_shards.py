@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from undersong.encoders import ENCODERS_THAT_FIT, make_encoder
 from undersong.encoders.batching import ProgressCallback
 from undersong.encoders.embedding_checks import all_rows_equal
 from undersong.encoders.embeddings import QUARANTINE_FILE, check_unique, quarantine_table, table_vectors
+from undersong.encoders.registry import ENCODERS_THAT_FIT, make_encoder
 from undersong.encoders.sparse_vectors import is_sparse, sparse_column, stack_rows, with_width
 from undersong.encoders.spec import parse_encoder
 from undersong.scale.row_shards import RowFunction, RowShards, ShardScheduler, fill_row_shards, parse_shard
-from undersong.store import atomic_replacement, remove_path, sweep_removed, write_parquet
+from undersong.store.atomic import atomic_replacement, remove_path, sweep_removed
+from undersong.store.parquet import write_parquet
 from undersong.types import Embeddings, Encoder, Quarantined, Sample, UndersongError, Vectors
 
 if TYPE_CHECKING:
@@ -306,7 +307,7 @@ def _quarantined_count(folder: Path) -> int:
 def _read_items(samples: Sequence[Sample] | str | Path) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
     if not isinstance(samples, str | Path):
         return tuple(samples), ()
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
 
     manifest = open_corpus(str(samples))
     return manifest.samples, manifest.quarantined

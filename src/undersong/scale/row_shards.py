@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from undersong.encoders.batching import ProgressCallback, start_progress
-from undersong.store import read_parquet, write_atomic, write_parquet
+from undersong.store.atomic import write_atomic
+from undersong.store.parquet import read_parquet, write_parquet
 from undersong.types import Sample, UndersongError
 
 if TYPE_CHECKING:

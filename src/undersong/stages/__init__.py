@@ -1,5 +1,1 @@
 """Stages of an audit. Every function looks an artifact up in the store or makes it; looking up loads no model."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

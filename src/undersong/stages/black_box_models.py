@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from undersong.types import Prompt, Reply
 
 if TYPE_CHECKING:
-    from undersong.study import Study
+    from undersong.study.schema import Study
 
 SERVED, RECORDED = "served:", "recorded:"
 

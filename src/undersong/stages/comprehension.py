@@ -9,8 +9,9 @@ from functools import cached_property
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.prompt_sets import PromptSetRequest, in_reply_order
 from undersong.stages.replies import read_exchanges
-from undersong.store import Artifact, Draft
-from undersong.study import ComprehensionSettings
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact
+from undersong.study.evaluation import ComprehensionSettings
 from undersong.types import Encoder
 
 COMPREHENSION_FILE = "comprehension.parquet"
@@ -31,7 +32,7 @@ class ReplyEncoder:
     def encoder(self) -> Encoder:
         """Encoder of the study's `comprehension.encoder`; one that needs fitting is fitted on all harmful sets
         together."""
-        from undersong.encoders import make_encoder
+        from undersong.encoders.registry import make_encoder
 
         samples = [sample for corpus in self.fit_corpora for sample in corpus.samples]
         return make_encoder(self.config.encoder, fit=samples, device=self.device)

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.out_of_memory import release_memory
-from undersong.store import Artifact, Draft, Inputs, Store, canonical_json
+from undersong.store.draft import Draft
+from undersong.store.hashing import canonical_json
+from undersong.store.store import Artifact, Inputs, Store
 from undersong.study.defaults import LOCAL_ENGINE
 from undersong.types import Judge, Quarantined, Sample
 
 if TYPE_CHECKING:
-    from undersong.corpora import Manifest
     from undersong.corpora.audio_metadata import Fingerprints
+    from undersong.corpora.manifest import Manifest
     from undersong.encoders.batching import ProgressCallback
     from undersong.models.audio_features import AudioFeatures
     from undersong.models.audio_lm import AudioModel
@@ -65,7 +67,7 @@ class Corpus:
 
     @cached_property
     def _manifest(self) -> Manifest:
-        from undersong.corpora import read_manifest
+        from undersong.corpora.manifest import read_manifest
 
         return read_manifest(self.artifact.path / "corpus.parquet")
 
@@ -106,7 +108,7 @@ class RunContext:
 
     def content_hash(self, ref: str, columns: Mapping[str, str] | None = None) -> str:
         """Hash of all files that a corpus is read from; with `unread`, of its name if it is not here."""
-        from undersong.corpora import corpus_hash, is_local_corpus
+        from undersong.corpora.registry import corpus_hash, is_local_corpus
 
         if self.unread and not is_local_corpus(ref):
             return hashlib.sha256(canonical_json(["not read", ref, dict(columns or {})]).encode()).hexdigest()

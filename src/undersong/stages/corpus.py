@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from undersong.scale.row_shards import RowFunction, RowShards
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path, uses_shards
-from undersong.store import Draft, Store
-from undersong.store.store import Inputs
+from undersong.store.draft import Draft
+from undersong.store.store import Inputs, Store
 from undersong.types import Clip, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.corpora import Manifest
+    from undersong.corpora.manifest import Manifest
 
 STAGE, VERSION = "corpus", 3
 ROWS = 4096  # items per shard, the most work that a kill can lose
@@ -53,9 +53,9 @@ def load_corpus(
     Raises:
         UndersongError: No sample can be used; with `require_all`, one cannot.
     """
-    from undersong.corpora import filter_samples, open_corpus, write_corpus
     from undersong.corpora.column_names import RENAME_ADVICE, check_audio_or_text
-    from undersong.corpora.registry import corpus_columns, is_local_corpus
+    from undersong.corpora.manifest import filter_samples, write_corpus
+    from undersong.corpora.registry import corpus_columns, is_local_corpus, open_corpus
 
     if not ctx.unread or is_local_corpus(ref):
         reading = corpus_columns(ref, columns)
@@ -160,7 +160,7 @@ def say_preset_remark(ctx: RunContext, ref: str, manifest: Manifest) -> None:
 
 
 def _hash_noise(ctx: RunContext, noise: str) -> str:
-    from undersong.corpora import pcm_hash
+    from undersong.corpora.decode import pcm_hash
 
     name = noise.rpartition(":")[0]
     absent = ctx.unread and name != "pink" and not Path(name).is_file()
@@ -170,7 +170,7 @@ def _hash_noise(ctx: RunContext, noise: str) -> str:
 @cache
 def _load_noise_clip(noise: str) -> Clip:
     """Noise clip that `noise` names, without its SNR."""
-    from undersong.corpora import load_noise, pink_noise
+    from undersong.corpora.noise import load_noise, pink_noise
 
     name = noise.rpartition(":")[0]
     return pink_noise(NOISE_SECONDS, 16_000, NOISE_SEED) if name == "pink" else load_noise(name)
@@ -179,7 +179,7 @@ def _load_noise_clip(noise: str) -> Clip:
 def _add_noise(samples: Sequence[Sample], noise: str) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
     """Samples with noise, with ids that differ from those of the clean samples; a sample without audio only gets the
     id."""
-    from undersong.corpora import with_noise
+    from undersong.corpora.noise import with_noise
 
     spoken = [sample for sample in samples if sample.audio is not None]
     mixed, unmixed = with_noise(spoken, _load_noise_clip(noise), float(noise.rpartition(":")[2]), NOISE_SEED, None)

@@ -14,8 +14,8 @@ from undersong.stages.context import Corpus, RunContext
 from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path, uses_shards
 from undersong.stages.features import MODEL_PACKAGES, encodable_samples
 from undersong.stages.transcripts import asr_model, transcribe_corpus
-from undersong.store import Artifact, Draft, Store
-from undersong.store.store import Inputs
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Inputs, Store
 from undersong.types import Embeddings, Encoder, Quarantined, Sample
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class EmbeddingRequest:
     @property
     def is_internal_encoder(self) -> bool:
         """True if the vectors come from an audited model's audio encoder, so that `model` is needed."""
-        from undersong.encoders import is_internal
+        from undersong.encoders.registry import is_internal
 
         return is_internal(self.spec)
 
@@ -161,7 +161,7 @@ def _encoder_factory(
 ) -> Callable[[], Encoder]:
     """Factory of the encoder; nothing is loaded before it is called. With shards, the encoder does not report
     progress."""
-    from undersong.encoders import ENCODERS_THAT_FIT, internal_view, make_encoder
+    from undersong.encoders.registry import ENCODERS_THAT_FIT, internal_view, make_encoder
     from undersong.scale.embedding_shards import SHARD_ROWS, FittedOnce
 
     spec, model, features = request.spec, request.model, request.features
@@ -202,8 +202,8 @@ class OnTheFlyInternalEncoder:
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
         """Embed samples; clips that cannot be encoded whole are quarantined like any other item."""
-        from undersong.encoders import internal_view, make_encoder
         from undersong.encoders.batching import start_progress
+        from undersong.encoders.registry import internal_view, make_encoder
         from undersong.models.feature_cache import cache_audio_features
 
         model = self.model()

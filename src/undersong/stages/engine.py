@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from undersong.options import Option
-from undersong.store import remove_path, sweep_removed
+from undersong.store.atomic import remove_path, sweep_removed
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.encoders.batching import ProgressCallback
     from undersong.scale.ray_cluster import RayWorkers
     from undersong.scale.row_shards import RowFunction, RowShards
-    from undersong.store import Artifact
+    from undersong.store.store import Artifact
 
 ENGINES = ("local", "ray")
 

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from undersong.stages.context import Corpus, RunContext
-from undersong.store import Artifact, Draft
-from undersong.store.store import Inputs
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Inputs
 from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES
 from undersong.stages.prompt_sets import PromptSetRequest, request_prompts
 from undersong.stages.training import StudyArm
-from undersong.store import Artifact, Draft
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact
 
 if TYPE_CHECKING:
     from undersong.mechanism.contrast_sets import ContrastSets
@@ -58,7 +59,7 @@ def fit_base_direction(ctx: RunContext, arm: StudyArm, contrast: ContrastRequest
     from undersong.models.refs import model_hash
 
     def make(draft: Draft) -> None:
-        from undersong.mechanism import fit_direction, save_direction
+        from undersong.mechanism.directions import fit_direction, save_direction
         from undersong.mechanism.measurement import contrast_states
 
         with ctx.model_with_audio(arm.model, contrast.corpora) as model:
@@ -131,7 +132,7 @@ def project_held_out(
         import numpy as np
         from safetensors.numpy import load_file, save_file
 
-        from undersong.mechanism import load_direction
+        from undersong.mechanism.directions import load_direction
         from undersong.mechanism.measurement import held_out_drift, measure_mechanism
         from undersong.mechanism.probes import harm_probe_decision_values
 

@@ -13,7 +13,8 @@ from undersong.encoders.spec import parse_encoder
 from undersong.mechanism.predictors import PredictorSettings, needs_base_replies, needs_refusal_tokens
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES, compute_features, encodable_samples
-from undersong.store import Artifact, Draft
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact
 from undersong.study.defaults import ORGANISM_PREFIX, ORGANISM_REFUSALS
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.models.refs import family_of_ref
 from undersong.stages.context import Corpus
-from undersong.study import PromptSet, Study
+from undersong.study.evaluation import PromptSet
 from undersong.study.presets import PromptSettings, published_prompt_settings
+from undersong.study.schema import Study
 from undersong.types import Prompt
 
 if TYPE_CHECKING:

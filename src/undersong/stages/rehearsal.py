@@ -13,7 +13,8 @@ from undersong.phrases import count
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES, compute_features, encodable_samples
 from undersong.stages.training import select_by_id
-from undersong.store import Artifact, Draft, Store
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Store
 from undersong.study.defaults import WARMUP_STEPS
 from undersong.types import Quarantined, Sample, UndersongError
 
@@ -160,7 +161,7 @@ class RehearsalStage:
         return self.store.find("reference_margins", VERSION, self._prompt_config, inputs) is not None
 
     def _key(self, ids: Sequence[str], seed: int) -> tuple[dict[str, Any], Inputs]:
-        from undersong.proximity import ids_hash
+        from undersong.proximity.selection import ids_hash
 
         recipe = {name: value for name, value in asdict(self.recipe).items() if name != "save_steps"}
         config = {**self._prompt_config, "recipe": recipe, "steps": self.steps, "seed": seed}

@@ -19,7 +19,8 @@ from undersong.stages.context import IMPORTED_ADAPTER, RunContext, adapter_step_
 from undersong.stages.features import MODEL_PACKAGES
 from undersong.stages.prompt_sets import PromptSetRequest, group_by_token_limit, in_reply_order, request_prompts
 from undersong.stages.training import StudyArm
-from undersong.store import Artifact, Draft
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact
 from undersong.study.defaults import LOCAL_ENGINE, VLLM
 from undersong.types import ExchangeKey, Prompt, Reply, Verdict
 
@@ -176,7 +177,7 @@ def apply_steering(model: AudioModel, steering: Artifact | None) -> Iterator[Non
 
 def import_adapter(ctx: RunContext, folder: Path) -> Artifact:
     """File a PEFT folder, or a decoder tuned whole, as step 0 of an adapter; the artifact is a link to the folder."""
-    from undersong.store import hash_folder
+    from undersong.store.hashing import hash_folder
 
     def make(draft: Draft) -> None:
         (draft.path / "step-000000").symlink_to(folder.resolve())

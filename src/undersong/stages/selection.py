@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import encodable_samples
-from undersong.store import Artifact, Draft, read_parquet, write_parquet
-from undersong.store.store import Inputs
-from undersong.study import Study
+from undersong.store.draft import Draft
+from undersong.store.parquet import read_parquet, write_parquet
+from undersong.store.store import Artifact, Inputs
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from undersong.proximity import Selection
     from undersong.proximity.rules import SelectionRule
+    from undersong.proximity.selection import Selection
 
 
 def measure_proximity(
@@ -49,7 +50,7 @@ def measure_proximity(
     def make(draft: Draft) -> None:
 
         from undersong.encoders.embeddings import drop_embeddings, read_embeddings
-        from undersong.proximity import proximity_table
+        from undersong.proximity.table import proximity_table
 
         unencoded, scratch = encodable_samples(corpus, features)[1], draft.path.parent
         vectors = drop_embeddings(read_embeddings(pool.path, scratch), unencoded, scratch)
@@ -166,7 +167,7 @@ def selection_artifact(
     seed = selection_seed(rule, draw)
 
     def make(draft: Draft) -> None:
-        from undersong.proximity import selection_to_json
+        from undersong.proximity.selection import selection_to_json
 
         computed = compute_selection(pool, proximities, rule, draw)
         with draft.file("selection.json") as path:
@@ -197,13 +198,9 @@ def compute_selection(pool: Corpus, proximities: ProximityArtifacts, rule: ArmRu
         rule: The rule.
         draw: The draw.
     """
-    from undersong.proximity import (
-        sample_metadata_table,
-        select_by_kind,
-        select_by_rule,
-        shuffle_ties,
-        spread_over_groups,
-    )
+    from undersong.proximity.group_spread import shuffle_ties, spread_over_groups
+    from undersong.proximity.selection import select_by_kind, select_by_rule
+    from undersong.proximity.strata import sample_metadata_table
 
     table, seed = _read_proximity(proximities[rule.axis, rule.harm_set]), selection_seed(rule, draw)
     if rule.is_builtin and rule.group_spread is None:
@@ -233,7 +230,7 @@ def selection_seed(rule: ArmRule, draw: int) -> int:
 
 def read_selection(artifact: Artifact) -> Selection:
     """Selection that an artifact holds."""
-    from undersong.proximity import selection_from_json
+    from undersong.proximity.selection import selection_from_json
 
     return selection_from_json((artifact.path / "selection.json").read_text(encoding="utf-8"))
 

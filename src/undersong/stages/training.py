@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES, encodable_samples
-from undersong.store import Artifact, Draft
-from undersong.store.store import Inputs
-from undersong.study import TuningSettings
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Inputs
+from undersong.study.schema import TuningSettings
 from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.encoders.batching import ProgressCallback
     from undersong.models.audio_lm import AudioModel
-    from undersong.proximity import Selection
+    from undersong.proximity.selection import Selection
     from undersong.tuning.canary import CanaryCheck
     from undersong.tuning.safety_mixing import SafetyMixing
     from undersong.tuning.train import TuningResult

@@ -8,7 +8,8 @@ from functools import partial
 from undersong.scale.row_shards import RowFunction, RowShards
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path
-from undersong.store import Artifact, Draft, Store
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Store
 
 STAGE, VERSION = "transcripts", 1
 CLIPS_PER_SHARD = 512  # the most work that a kill can lose: transcribing is slower than any encoder

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from undersong.store import atomic_replacement, remove_path, sweep_removed
+from undersong.store.atomic import atomic_replacement, remove_path, sweep_removed
 from undersong.tuning.checkpoints import (
     CANARY_FOLDER,
     CHECKPOINT_MANIFEST,

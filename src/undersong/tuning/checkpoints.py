@@ -17,8 +17,8 @@ from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import load_decoder, save_decoder
 from undersong.models.lora import save_adapter
 from undersong.models.weights import first_non_finite
-from undersong.store import disk_error_context, hash_file, remove_path, sweep_removed, write_atomic
-from undersong.store.atomic import fsync_path
+from undersong.store.atomic import disk_error_context, fsync_path, remove_path, sweep_removed, write_atomic
+from undersong.store.hashing import hash_file
 from undersong.tuning.distributed import rank, wait_for_all
 from undersong.types import UndersongError
 

@@ -79,7 +79,7 @@ def check_judge_installed(name: str) -> None:
 
         check_jiwer()
     elif kind == "refusal+minilm":
-        from undersong.encoders import check_installed
+        from undersong.encoders.registry import check_installed
 
         check_installed(f"text:{judge_weights(name)}")
     elif kind in SERVED_KINDS:

@@ -14,7 +14,7 @@ from undersong.corpora.parquet_size import check_decoded_size
 from undersong.evaluation.replies import COLUMNS
 from undersong.evaluation.serving.server_reply import replace_lone_surrogates
 from undersong.regular_files import check_regular_file
-from undersong.store import parquet_file
+from undersong.store.parquet import parquet_file
 from undersong.types import FINISH_REASONS, Prompt, Reply, UndersongError
 
 RECORDED_PREFIX = "recorded:"

@@ -74,7 +74,7 @@ def openai_messages(prompt: Prompt) -> Messages:
 
 
 def _audio_part(sample: Sample) -> dict[str, Any]:
-    from undersong.corpora import load_clips
+    from undersong.corpora.decode import load_clips
 
     clips, failures = load_clips([sample], SAMPLE_RATE)
     if failures:

@@ -148,7 +148,7 @@ def labels_of_study(path: Path, labels: Path, arm: str | None = None) -> GateLab
     """
     from undersong.integrations.gate.rates import read_results
     from undersong.pipeline.study_replies import find_study_store, replies_file
-    from undersong.store import hash_file
+    from undersong.store.hashing import hash_file
 
     store = find_study_store(path, read_results(path))
     sample = read_sample(labels)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from undersong.evaluation.corrected_rates import LOST_CELL, UnlabeledGroupsError, labeled_replies
 from undersong.evaluation.labels import UNSURE, LabelSample
-from undersong.statistics import CorrectedRise, LabeledReplies, estimate_corrected_rise
+from undersong.statistics.corrected_rise import CorrectedRise, estimate_corrected_rise
+from undersong.statistics.judge_correction import LabeledReplies
 from undersong.types import UndersongError, Verdict
 
 VerdictRow = tuple[Verdict | None, Verdict | None, str]  # before, after, cluster

@@ -9,7 +9,7 @@ import numpy as np
 
 from undersong.evaluation.verdicts import pair_verdicts
 from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED
-from undersong.statistics import clustered_mean
+from undersong.statistics.rates import clustered_mean
 from undersong.types import Verdict
 
 

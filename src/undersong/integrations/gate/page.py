@@ -23,7 +23,7 @@ from undersong.report import formatting
 from undersong.report.page import encode_html, render_layout
 from undersong.report.svg import LinearScale, interval_strip, percent_axis, symmetric_limit
 from undersong.report.tables import Table
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 
 CONTENTS = (("verdict", "Verdict"), ("limits", "Limits"), ("compared", "What was compared"))
 OUTCOME_ORDER = (FAILED, INCONCLUSIVE, PASSED)

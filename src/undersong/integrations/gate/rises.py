@@ -11,7 +11,9 @@ from undersong.evaluation.verdicts import pair_verdicts
 from undersong.integrations.gate.findings import FAILED, INCONCLUSIVE, PASSED
 from undersong.integrations.gate.labels import GateLabels, VerdictRow, correct_rise
 from undersong.integrations.gate.margins import MarginTest, margin_test
-from undersong.statistics import CorrectedRise, RiseEstimate, estimate_rise, holm_levels, prompts_needed
+from undersong.statistics.corrected_rise import CorrectedRise
+from undersong.statistics.multiple_testing import holm_levels
+from undersong.statistics.rise_bounds import RiseEstimate, estimate_rise, prompts_needed
 from undersong.study.judge_names import judge_criterion
 from undersong.types import UndersongError, Verdict
 

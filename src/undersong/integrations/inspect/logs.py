@@ -118,7 +118,7 @@ class _StudyResults:
 
 
 def _corpus_samples(config: Mapping[str, Any]) -> dict[tuple[str, str], Sample]:
-    from undersong.corpora import is_local_corpus, open_corpus
+    from undersong.corpora.registry import is_local_corpus, open_corpus
 
     sample_by_key: dict[tuple[str, str], Sample] = {}
     for name, set_config in config.get("prompt_sets", {}).items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, ContentAudio, ContentText
 
-from undersong.corpora import examine
+from undersong.corpora.audio_metadata import examine
 from undersong.types import Prompt, Sample, UndersongError
 
 # Options that change a reply, with the values that mean greedy decoding.

@@ -24,7 +24,7 @@ from undersong.integrations.inspect.messages import UnusableClipError, check_gen
 from undersong.models.load_options import LoadOptions
 from undersong.phrases import join_items
 from undersong.pipeline.standalone.inputs import check_adapter_folder
-from undersong.study import default_max_new_tokens
+from undersong.study.defaults import default_max_new_tokens
 from undersong.types import Prompt, Reply, UndersongError
 
 if TYPE_CHECKING:

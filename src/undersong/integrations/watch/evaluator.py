@@ -32,7 +32,7 @@ from undersong.integrations.watch.options import (
 from undersong.mechanism.contrast_sets import ContrastSets
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.inputs import cache_all_audio, refusal_texts, usable_samples
-from undersong.study import default_max_new_tokens
+from undersong.study.defaults import default_max_new_tokens
 from undersong.study.judge_names import default_judge
 from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
 
@@ -100,7 +100,7 @@ class CheckpointEvaluator:
     @property
     def key(self) -> dict[str, object]:
         """Everything that results depend on besides the checkpoint; results with another key are not comparable."""
-        from undersong.corpora import corpus_hash
+        from undersong.corpora.registry import corpus_hash
         from undersong.models.refs import model_hash
 
         return {
@@ -211,7 +211,7 @@ def _speak(samples: Sequence[Sample], voice: str, corpus: str, folder: str) -> S
 
 def _common_modality(sets: PromptSets) -> str:
     """Audio if every prompt has some, else text."""
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
 
     samples: list[Sample] = []
     for corpus in filter(None, (sets.harmful, sets.benign)):

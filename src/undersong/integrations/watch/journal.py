@@ -21,7 +21,8 @@ from undersong.evaluation.replies import write_replies
 from undersong.evaluation.verdicts import read_verdicts, write_verdicts
 from undersong.integrations.watch.checkpoints import run_of
 from undersong.regular_files import check_regular_file
-from undersong.store import record_files, report_disk_errors, write_atomic
+from undersong.store.atomic import report_disk_errors, write_atomic
+from undersong.store.provenance import record_files
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 JOURNAL_FILE = WATCH_FILE

@@ -32,7 +32,7 @@ from undersong.integrations.watch.output import (
 )
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.output_folder import locked_output_folder, report_kept_work
-from undersong.store import write_atomic
+from undersong.store.atomic import write_atomic
 from undersong.types import Reply, UndersongError, Verdict
 
 DEFAULT_WATCH = WatchOptions()

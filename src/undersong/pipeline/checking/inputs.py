@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from undersong.corpora import corpus_hash
+from undersong.corpora.registry import corpus_hash
 from undersong.corpora.training_file import TrainingFile, find_dataset, open_training_file
 from undersong.encoders.spec import parse_encoder
 from undersong.extras import install_hint
@@ -15,7 +15,7 @@ from undersong.options import key_values
 from undersong.pipeline.checking.axis_choice import AUDIO, TEXT, check_axes_for_data, wants_sample_axes
 from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.screening.options import SHIPPED_HARM, SHIPPED_ORDINARY
-from undersong.store import hash_file
+from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from undersong.pipeline.screening.options import (
     parse_axes,
     parse_columns,
 )
-from undersong.store import writable_user_cache
+from undersong.store.user_cache import writable_user_cache
 from undersong.study.defaults import LEARNING_RATE
 from undersong.types import MAX_SEED, UndersongError
 

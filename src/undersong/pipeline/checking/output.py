@@ -11,8 +11,10 @@ from typing import Any
 
 from undersong.escaping import escaped_json
 from undersong.pipeline.checking.result import AxisCheck, CheckResult, RankedSample, RehearsalCheck
-from undersong.statistics import Interval, Rate
-from undersong.store import read_parquet, write_atomic, write_parquet
+from undersong.statistics.bootstrap import Interval
+from undersong.statistics.rates import Rate
+from undersong.store.atomic import write_atomic
+from undersong.store.parquet import read_parquet, write_parquet
 from undersong.types import UndersongError
 
 VERDICT_FILE, RANKED_CSV, RANKED_JSONL = "check.json", "ranked.csv", "ranked.jsonl"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.proximity import nearest_distances
+from undersong.proximity.distances import nearest_distances
 from undersong.proximity.neighbors import distances_to_others
-from undersong.statistics import Interval, cluster_bootstrap_weights, percentile_interval
 from undersong.statistics.auc import probability_below, rank_positions, value_shares
+from undersong.statistics.bootstrap import Interval, cluster_bootstrap_weights, percentile_interval
 
 # How often a clip may lie farther from the ordinary clips, by log-mel, than these lie from each other. 0.5 is alike;
 # docs/how-to/check.md has what was measured for the same voices, another voice and another recording.

@@ -15,7 +15,7 @@ from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.requests import RequestText, has_words, sample_clusters
 from undersong.pipeline.checking.text_axes import split_ordinary
 from undersong.stages.context import Corpus, RunContext
-from undersong.store import Draft
+from undersong.store.draft import Draft
 from undersong.types import Sample
 
 REQUESTS_FILE = "requests.parquet"
@@ -191,7 +191,7 @@ def store_set(ctx: RunContext, name: str, requests: RequestSet, decode: bool) ->
     Raises:
         UndersongError: None of it can be used.
     """
-    from undersong.corpora import write_manifest
+    from undersong.corpora.manifest import write_manifest
     from undersong.stages.corpus import load_corpus
 
     def make(draft: Draft) -> None:

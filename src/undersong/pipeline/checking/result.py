@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from undersong.proximity.separation import separates
-from undersong.statistics import Interval, Rate
+from undersong.statistics.bootstrap import Interval
+from undersong.statistics.rates import Rate
 
 WORD_ENCODER = "tfidf"
 NO_MORE, MORE, CANNOT_TELL = "no more than ordinary", "more than ordinary", "cannot tell"

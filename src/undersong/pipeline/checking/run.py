@@ -34,7 +34,8 @@ from undersong.pipeline.checking.result import CheckResult
 from undersong.pipeline.checking.text_axes import AxisMeasurement, measure_text_axes
 from undersong.pipeline.checking.verdict import judge_axes, ranking_axis, shows_more
 from undersong.proximity.separation import axis_level
-from undersong.store import Draft, Store
+from undersong.store.draft import Draft
+from undersong.store.store import Store
 
 if TYPE_CHECKING:
     from undersong.pipeline.checking.sample_axes import SampleAxes

@@ -15,12 +15,12 @@ from undersong.pipeline.checking.options import CheckRequest
 from undersong.pipeline.checking.recordings import RecordingCheck, recording_distance
 from undersong.pipeline.checking.request_sets import CheckSets, RequestSet, store_set
 from undersong.pipeline.checking.text_axes import AxisMeasurement, compare_distances
-from undersong.proximity import nearest_distances
+from undersong.proximity.distances import nearest_distances
 from undersong.proximity.product_distances import product_distances
 from undersong.proximity.separation import separation_auc
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.predictors import PredictorAxis, known_refusal_texts
-from undersong.store import Artifact
+from undersong.store.store import Artifact
 from undersong.types import Embeddings, UndersongError
 
 DistancesToHarm: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

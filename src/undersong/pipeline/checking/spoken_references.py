@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from undersong.corpora.tts import Voice, synthesize_speech, voice_identity
 from undersong.pipeline.checking.request_sets import RequestSet
 from undersong.stages.context import RunContext
-from undersong.store import Draft, canonical_json
+from undersong.store.draft import Draft
+from undersong.store.hashing import canonical_json
 from undersong.types import Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.store import Artifact
+    from undersong.store.store import Artifact
 
 SPEAKING_VERSION = 1
 # Several speakers and accents, so that no axis can tell requests apart by who speaks.
@@ -40,7 +41,7 @@ def speak_set(ctx: RunContext, requests: RequestSet, voices: Sequence[str]) -> R
     Raises:
         UndersongError: A voice is not installed.
     """
-    from undersong.corpora import read_manifest, write_manifest
+    from undersong.corpora.manifest import read_manifest, write_manifest
 
     spoken_by = _parse_voices(voices)
     texts = [sample.text or "" for sample in requests.samples]

@@ -14,10 +14,11 @@ from undersong.pipeline.checking.requests import RequestText
 from undersong.pipeline.checking.result import WORD_ENCODER, AxisCheck
 from undersong.pipeline.checking.shared_words import language_obstacle
 from undersong.pipeline.checking.verdict import shows_more
-from undersong.proximity import nearest_distances
+from undersong.proximity.distances import nearest_distances
 from undersong.proximity.separation import MIN_HARM_CLUSTERS, separation_auc
-from undersong.statistics import Interval, clustered_rate, low_quantile, predicted_count
-from undersong.statistics.rates import cluster_design
+from undersong.statistics.bootstrap import Interval
+from undersong.statistics.exceedances import low_quantile, predicted_count
+from undersong.statistics.rates import cluster_design, clustered_rate
 from undersong.types import Sample, UndersongError, Vectors
 
 WORDS = "words"  # the axis that is always measured
@@ -129,7 +130,7 @@ def _word_vectorizer(fitted: Sequence[RequestText], harm: Sequence[RequestText])
 
 def _encoder_vectorizer(spec: str) -> Vectorizer:
     """Vectors by an encoder of texts, which is loaded once."""
-    from undersong.encoders import make_encoder
+    from undersong.encoders.registry import make_encoder
 
     encoder = make_encoder(spec, fit=())
 

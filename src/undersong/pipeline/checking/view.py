@@ -27,7 +27,7 @@ from undersong.pipeline.checking.result import (
     RankedSample,
 )
 from undersong.pipeline.checking.text_axes import axis_vectorizers
-from undersong.proximity import nearest_distances
+from undersong.proximity.distances import nearest_distances
 from undersong.proximity.neighbors import distances_to_others
 from undersong.report.data_page import MAX_SHOWN, write_views
 from undersong.report.data_view import DATA, HARM, ORDINARY, DataView, ViewItem, choose_harm, choose_shown

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from undersong.pipeline.planning.planning_store import PlanningStore
 from undersong.stages.black_box_models import trainable_models
-from undersong.study import Study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 HOUR = 3600
@@ -30,7 +30,7 @@ UNKNOWN_THROUGHPUT = GpuThroughput()
 
 def absent_corpora_lines(study: Study) -> list[str]:
     """Line about corpora that are not on this machine, if there are any."""
-    from undersong.corpora import is_local_corpus
+    from undersong.corpora.registry import is_local_corpus
 
     absent = [ref for ref in study.corpora if not is_local_corpus(ref)]
     return [f"Not here, so not read: {', '.join(absent)}."] if absent else []
@@ -72,7 +72,8 @@ def _gpu_hours_line(study: Study, planning_store: PlanningStore, throughput: Gpu
 
 def count_set_prompts(study: Study, name: str) -> int | None:
     """Number of prompts in a set, by its manifest or its preset; None if it is unknown on this machine."""
-    from undersong.corpora import filter_samples, get_preset, is_local_corpus, open_corpus
+    from undersong.corpora.manifest import filter_samples
+    from undersong.corpora.registry import get_preset, is_local_corpus, open_corpus
 
     prompt_set = study.prompt_sets[name]
     if is_local_corpus(prompt_set.corpus):

@@ -10,9 +10,9 @@ from undersong.extras import check_model_packages, check_package
 from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
 from undersong.stages.black_box_models import SERVED, is_black_box, model_identity_hash
 from undersong.stages.context import RunContext
-from undersong.store import Store
-from undersong.study import Study
+from undersong.store.store import Store
 from undersong.study.judge_names import split_judge
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 
@@ -70,7 +70,7 @@ def _unmet_requirements(study: Study) -> list[PackageRequirement]:
 
 
 def _study_requirements(study: Study) -> Iterator[PackageRequirement]:
-    from undersong.encoders import check_installed
+    from undersong.encoders.registry import check_installed
     from undersong.encoders.spec import parse_encoder
     from undersong.evaluation.judges.registry import check_judge_installed
     from undersong.evaluation.serving.served_model import check_served_dependencies

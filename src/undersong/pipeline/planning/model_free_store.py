@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from undersong.encoders.spec import parse_encoder
-from undersong.store import Artifact, Draft, Inputs, Store
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Inputs, Store
 from undersong.types import UndersongError
 
 CHEAP_STAGES = ("corpus", "check_requests", "spoken_requests", "separation", "agreement")

@@ -14,8 +14,8 @@ from undersong.pipeline.planning.dependencies import missing_package_lines
 from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
 from undersong.results.notes import benign_reference_notes
 from undersong.stages.black_box_models import trainable_models
-from undersong.store import IN_PROGRESS, INTERRUPTED, Store, artifact_state
-from undersong.study import Study
+from undersong.store.store import IN_PROGRESS, INTERRUPTED, Store, artifact_state
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 

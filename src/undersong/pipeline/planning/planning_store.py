@@ -23,12 +23,12 @@ from undersong.stages.selection import (
     read_selection,
     selection_artifact,
 )
-from undersong.store import Artifact, Draft, Store
-from undersong.store.store import Inputs
-from undersong.study import Study
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Inputs, Store
+from undersong.study.schema import Study
 
 if TYPE_CHECKING:
-    from undersong.proximity import Selection
+    from undersong.proximity.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _planned_selection(
     ctx: RunContext, pool: Corpus, unscreened_axes: list[str], proximities: ProximityArtifacts, rule: ArmRule, draw: int
 ) -> Selection:
     """Selection as far as it is known: stored, made here from stored distances, or a placeholder without ids."""
-    from undersong.proximity import Selection
+    from undersong.proximity.selection import Selection
 
     artifact = selection_artifact(ctx, pool, proximities, rule, draw)
     if artifact.location.exists():

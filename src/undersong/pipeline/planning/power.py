@@ -6,8 +6,8 @@ from undersong.results.contrasts import Contrast, PrimaryPlan, all_contrasts
 from undersong.results.schema import RunResult
 from undersong.stages.black_box_models import trainable_models
 from undersong.stages.selection import arm_rules
-from undersong.statistics import detectable_difference, units_needed
-from undersong.study import Study
+from undersong.statistics.power import detectable_difference, units_needed
+from undersong.study.schema import Study
 
 STANDARD_DEVIATIONS = (0.02, 0.05, 0.1, 0.2)  # standard deviations of paired JSR differences in a plan
 TARGET_DIFFERENCE = 0.1  # difference for which the needed number of units is given

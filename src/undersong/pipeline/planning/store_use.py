@@ -8,7 +8,7 @@ from pathlib import Path
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.store.inventory import StoredFolder, with_inputs
-from undersong.study import Study
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 

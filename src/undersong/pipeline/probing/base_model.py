@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.mechanism import RefusalDirection, late_gap_p_value
 from undersong.mechanism.contrast_sets import ContrastSets, JudgedReplies, ReplyEvaluator
 from undersong.mechanism.direction_selection import (
     ablate_direction,
@@ -20,6 +19,7 @@ from undersong.mechanism.direction_selection import (
     random_directions,
     select_direction,
 )
+from undersong.mechanism.directions import RefusalDirection, late_gap_p_value
 from undersong.mechanism.interventions import apply_interventions
 from undersong.mechanism.measurement import MechanismMeasurement, measure_mechanism
 from undersong.mechanism.refusal_score import first_tokens, refusal_scores, refusal_tokens

@@ -16,7 +16,8 @@ from undersong.mechanism.probes import (
     harm_probe_scores,
     nested_harm_probe_scores,
 )
-from undersong.statistics import Interval, compare_paired
+from undersong.statistics.bootstrap import Interval
+from undersong.statistics.paired import compare_paired
 
 if TYPE_CHECKING:
     from undersong.mechanism.probe_scores import ProbeScores

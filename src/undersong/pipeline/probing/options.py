@@ -102,7 +102,7 @@ def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastSets]:
 
     Raises UndersongError if contrast and held-out sets share items or behaviors, or if a set has too few behaviors.
     """
-    from undersong.corpora import HELD_OUT, check_disjoint_items
+    from undersong.corpora.overlap import HELD_OUT, check_disjoint_items
     from undersong.mechanism.contrast_sets import ContrastSets, choosing_behaviors
 
     contrast = {  # the names of the kinds seed the split

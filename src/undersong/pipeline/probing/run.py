@@ -11,7 +11,7 @@ from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import key_values
 from undersong.pipeline.output_folder import atomic_folder, check_output_folder, locked_output_folder, write_provenance
 from undersong.pipeline.probing.options import ProbeOptions, load_contrast_splits
-from undersong.study import default_max_new_tokens
+from undersong.study.defaults import default_max_new_tokens
 from undersong.types import UndersongError
 
 SCHEMA = "undersong-probe/2"
@@ -37,7 +37,7 @@ def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEF
 
 def _probe_into(out: Path, options: ProbeOptions, loading: LoadOptions) -> dict[str, Any]:
     """Do what `run_probe` does, under the lock of the output folder."""
-    from undersong.corpora import corpus_hash
+    from undersong.corpora.registry import corpus_hash
     from undersong.evaluation.judges.registry import judge_hash, make_judge
     from undersong.mechanism.contrast_sets import ReplyEvaluator
     from undersong.models.lora import use_adapter
@@ -47,7 +47,7 @@ def _probe_into(out: Path, options: ProbeOptions, loading: LoadOptions) -> dict[
     from undersong.pipeline.probing.report import probe_findings, probe_markdown
     from undersong.pipeline.probing.tuned_model import measure_tuned_model
     from undersong.pipeline.standalone.inputs import check_adapter, load_model_with_audio, refusal_texts
-    from undersong.store import hash_folder
+    from undersong.store.hashing import hash_folder
 
     adapter_path = check_adapter(options.adapter, options.model, allow_outside_decoder=False)
     judge = make_judge(

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.mechanism import gap_curve, late_gap_change, late_gap_p_value, late_minus_early
 from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator
 from undersong.mechanism.direction_selection import add_direction, random_direction_p_value, random_directions
-from undersong.mechanism.directions import late_layers
+from undersong.mechanism.directions import gap_curve, late_gap_change, late_gap_p_value, late_layers, late_minus_early
 from undersong.mechanism.interventions import apply_interventions
 from undersong.mechanism.localization import (
     Recovery,
@@ -26,7 +25,7 @@ from undersong.pipeline.probing.harm_probes import finite_or_none, fit_harm_prob
 from undersong.pipeline.probing.options import ProbeOptions
 
 if TYPE_CHECKING:
-    from undersong.mechanism import RefusalDirection
+    from undersong.mechanism.directions import RefusalDirection
     from undersong.models.audio_lm import AudioModel
 
 MAX_OVER_REFUSAL = 0.1  # most that a strength may add on the prompts it is chosen on

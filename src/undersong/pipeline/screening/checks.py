@@ -160,7 +160,7 @@ def check_axes(options: ScreeningOptions, axes: Mapping[str, str], corpora: Scre
     Raises:
         UndersongError: One of them does not fit.
     """
-    from undersong.encoders import is_internal, is_predictor
+    from undersong.encoders.registry import is_internal, is_predictor
     from undersong.proximity.rules import resolve_amount
     from undersong.proximity.table import parse_score
 
@@ -215,7 +215,8 @@ def check_pool(options: ScreeningOptions, axes: Mapping[str, str], pool: CorpusI
     Raises:
         UndersongError: A column is missing.
     """
-    from undersong.proximity import check_rule_columns, sample_metadata_table
+    from undersong.proximity.selection import check_rule_columns
+    from undersong.proximity.strata import sample_metadata_table
 
     columns = sample_metadata_table(pool.samples).column_names if pool.samples else []
     select_axis = name_or_first("axis", options.select_axis, axes)
@@ -239,7 +240,7 @@ def check_modalities(axes: Mapping[str, str], corpora: ScreeningCorpora, max_sha
     Raises:
         UndersongError: An axis would lose too many.
     """
-    from undersong.proximity import check_quarantine
+    from undersong.proximity.table import check_quarantine
 
     for axis, encoder in axes.items():
         missing = {corpus_input.ref: _items_without_content(encoder, corpus_input) for corpus_input in corpora.inputs}

@@ -18,8 +18,8 @@ from undersong.types import Embeddings, Sample, UndersongError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from undersong.proximity import Selection
     from undersong.proximity.rules import SelectionRule
+    from undersong.proximity.selection import Selection
 
 
 LARGE_POOL = 50_000  # items from which fewer bootstrap draws are used
@@ -66,7 +66,10 @@ def screening_findings(
         UndersongError: A rule would keep by an axis that nobody named and that tells nothing of harm.
     """
     from undersong.mechanism.predictors import axis_measure
-    from undersong.proximity import cut_tie, filter_harm_set, sample_metadata_table, select_by_rule
+    from undersong.proximity.selection import select_by_rule
+    from undersong.proximity.selection_report import cut_tie
+    from undersong.proximity.strata import sample_metadata_table
+    from undersong.proximity.table import filter_harm_set
 
     pool_embeddings = {axis: axis_embeddings[0] for axis, axis_embeddings in embeddings.items()}
     measures = {axis: {} if encoder == PRECOMPUTED else axis_measure(encoder) for axis, encoder in axes.items()}
@@ -129,7 +132,7 @@ def _proximity_tables(
     options: ScreeningOptions,
     measure: Mapping[str, Any],
 ) -> pa.Table:
-    from undersong.proximity import proximity_tables
+    from undersong.proximity.table import proximity_tables
 
     harm = dict(zip(corpora.harm, axis_embeddings[1:]))
     settings = {"score": options.score, "center": options.center, "max_quarantined": options.max_quarantined}
@@ -138,7 +141,7 @@ def _proximity_tables(
 
 def _distances(all_tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
     """Quantiles of the pool's distances by axis and harm set, in the score of the ranking."""
-    from undersong.proximity import ranking_metadata, ranking_scores
+    from undersong.proximity.table import ranking_metadata, ranking_scores
 
     entries = []
     for axis, name, table in _tables_by_harm_set(all_tables):
@@ -160,8 +163,7 @@ def _closest(all_tables: Mapping[str, pa.Table], corpora: ScreeningCorpora) -> l
     """First items of every ranking, with the nearest harmful item of each."""
     import pyarrow.compute as pc
 
-    from undersong.proximity import nearest_margin, ranking_scores
-    from undersong.proximity.table import ranking_metadata
+    from undersong.proximity.table import nearest_margin, ranking_metadata, ranking_scores
 
     texts, entries = corpora.pool.texts, []
     for axis, name, table in _tables_by_harm_set(all_tables):
@@ -188,8 +190,7 @@ def _closest(all_tables: Mapping[str, pa.Table], corpora: ScreeningCorpora) -> l
 
 
 def _tables_by_harm_set(all_tables: Mapping[str, pa.Table]) -> list[tuple[str, str, pa.Table]]:
-    from undersong.proximity import filter_harm_set
-    from undersong.proximity.table import harm_set_names
+    from undersong.proximity.table import filter_harm_set, harm_set_names
 
     return [
         (axis, name, filter_harm_set(table, name))
@@ -206,8 +207,8 @@ def _agreement(
     draws: int,
 ) -> dict[str, Any]:
     """`agreement` and `fingerprint`, as far as there are axes and items for them."""
-    from undersong.encoders import is_internal, needs_model
-    from undersong.proximity import compare_internal_axis, pairwise_axis_agreement
+    from undersong.encoders.registry import is_internal, needs_model
+    from undersong.proximity.axis_agreement import compare_internal_axis, pairwise_axis_agreement
 
     results: dict[str, Any] = {}
     items = len(next(iter(tables.values())))
@@ -232,7 +233,7 @@ def _selection_report(
 ) -> dict[str, Any]:
     from dataclasses import replace
 
-    from undersong.proximity import describe_selection
+    from undersong.proximity.selection_report import describe_selection
 
     # `tables` have only the selected harm set, so there is none to choose.
     return describe_selection(
@@ -247,7 +248,9 @@ def _screening_scores(
     facts: pa.Table | None,
     draws: int,
 ) -> list[dict[str, Any]]:
-    from undersong.proximity import compute_screening_score, filter_harm_set, sample_metadata_table
+    from undersong.proximity.screening_score import compute_screening_score
+    from undersong.proximity.strata import sample_metadata_table
+    from undersong.proximity.table import filter_harm_set
 
     benign_facts = (
         sample_metadata_table(corpora.benign.samples) if corpora.benign is not None and corpora.benign.samples else None
@@ -272,7 +275,7 @@ def near_duplicates(corpora: ScreeningCorpora) -> dict[str, Any]:
     `unchecked` counts items of pool and harm sets with neither a text nor an audio fingerprint (audio is not decoded if
     no axis needs it).
     """
-    from undersong.corpora import count_duplicates, find_duplicates
+    from undersong.corpora.near_duplicates import count_duplicates, find_duplicates
 
     shared_pairs = []
     for name, harm_input in corpora.harm.items():
@@ -313,8 +316,8 @@ def padding_checks(axes: Mapping[str, str], corpora: ScreeningCorpora, device: s
     Raises:
         UndersongError: No axis has such an encoder.
     """
-    from undersong.encoders import make_encoder
     from undersong.encoders.padding_check import check_padding
+    from undersong.encoders.registry import make_encoder
 
     pool, harm = corpora.pool.samples, [sample for harm_input in corpora.harm.values() for sample in harm_input.samples]
     checks = {}

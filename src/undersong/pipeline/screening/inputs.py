@@ -14,7 +14,7 @@ from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
-from undersong.store import Store
+from undersong.store.store import Store
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
     Raises:
         UndersongError: A reference or an encoder is invalid, or formats are mixed.
     """
-    from undersong.corpora import check_corpus_ref, open_corpus
     from undersong.corpora.column_names import COLUMN_ADVICE
-    from undersong.encoders import check_encoder
+    from undersong.corpora.registry import check_corpus_ref, open_corpus
     from undersong.encoders.embeddings import holds_embeddings
+    from undersong.encoders.registry import check_encoder
     from undersong.encoders.spec import parse_encoder
 
     refs_by_role = {"the pool": pool} | {f"the harm set {name}": ref for name, ref in harm.items()}
@@ -178,8 +178,8 @@ def check_corpora(corpora: ScreeningCorpora, max_share: float) -> None:
     Raises:
         UndersongError: A check fails.
     """
-    from undersong.corpora import check_disjoint_items
-    from undersong.proximity import check_quarantine
+    from undersong.corpora.overlap import check_disjoint_items
+    from undersong.proximity.table import check_quarantine
 
     pool, benign = corpora.pool, corpora.benign
     total = pool.item_count + len(pool.quarantined)

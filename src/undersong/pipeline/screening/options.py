@@ -272,7 +272,7 @@ def harm_sets_by_name(harm: str | Path | Mapping[str, str | Path]) -> dict[str, 
 
 def match_selection_ids(options: ScreeningOptions) -> tuple[str, ...]:
     """Return the ids of the selection that `match_selection` names; none if it is not set."""
-    from undersong.proximity import selection_from_json
+    from undersong.proximity.selection import selection_from_json
 
     if options.match_selection is None:
         return ()
@@ -309,7 +309,7 @@ def selection_rules(options: ScreeningOptions) -> dict[str, tuple[SelectionRule,
     Raises:
         UndersongError: Another rule is repeated.
     """
-    from undersong.proximity import parse_rule
+    from undersong.proximity.rules import parse_rule
 
     rules: dict[str, tuple[SelectionRule, int]] = {}
     for text in options.rules:

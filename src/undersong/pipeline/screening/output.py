@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from undersong.escaping import escaped_json
 from undersong.pipeline.screening.inputs import CorpusInput
 from undersong.pipeline.screening.options import CHAT_FORMATS, OUTPUT_FORMATS
-from undersong.store import atomic_replacement, parquet_writer, read_parquet, write_parquet
+from undersong.store.atomic import atomic_replacement
+from undersong.store.parquet import parquet_writer, read_parquet, write_parquet
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from undersong.proximity import Selection
+    from undersong.proximity.selection import Selection
 
 
 SCREENING_REPORT, RANKED = "screening.json", "ranked.csv"
@@ -118,9 +119,9 @@ def write_screening(
     """
     import pyarrow as pa
 
-    from undersong.corpora import write_corpus
+    from undersong.corpora.manifest import write_corpus
     from undersong.encoders.embeddings import quarantine_table
-    from undersong.proximity import selection_to_json
+    from undersong.proximity.selection import selection_to_json
 
     write_parquet(pa.concat_tables(findings.tables.values()), folder / "proximity.parquet")
     write_parquet(quarantine_table(tuple(quarantined)), folder / "quarantine.parquet")
@@ -142,7 +143,7 @@ def write_screening(
 
 def _write_ranked(findings: ScreeningFindings, pool: CorpusInput, file: Path) -> None:
     """All items by their rank on the axis that is selected by: distance, text, and the nearest harmful item."""
-    from undersong.proximity import filter_harm_set, ranking_scores
+    from undersong.proximity.table import filter_harm_set, ranking_scores
 
     selected_by = findings.report["selected_by"]
     table = filter_harm_set(findings.tables[selected_by["axis"]], selected_by["harm_set"])
@@ -176,7 +177,7 @@ def read_screening(folder: Path) -> ScreeningResult:
     import pyarrow.compute as pc
 
     from undersong.encoders.embeddings import read_quarantine
-    from undersong.proximity import selection_from_json
+    from undersong.proximity.selection import selection_from_json
 
     report = json.loads((folder / SCREENING_REPORT).read_text(encoding="utf-8"))
     selections = [selection_from_json(file.read_text(encoding="utf-8")) for file in _selection_files(folder)]
@@ -215,7 +216,8 @@ def publish_screening(artifact_folder: Path, out: Path, output_format: str) -> N
 
 
 def _write_kept(kept_folder: Path, folder: Path, output_format: str, out: Path, number: int) -> None:
-    from undersong.corpora import read_manifest, write_samples
+    from undersong.corpora.export import write_samples
+    from undersong.corpora.manifest import read_manifest
 
     if (precomputed_file := kept_folder / "kept.parquet").is_file():
         shutil.copyfile(precomputed_file, folder / _numbered_name(precomputed_file.name, number))

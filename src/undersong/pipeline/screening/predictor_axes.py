@@ -9,7 +9,7 @@ from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions
 from undersong.pipeline.screening.separation import is_gradient_matching
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.predictors import PredictorAxis, known_refusal_texts, predictor_modality
-from undersong.store import Artifact
+from undersong.store.store import Artifact
 from undersong.types import Embeddings
 
 
@@ -44,8 +44,8 @@ def harm_sample_vectors(
         axes: Encoder of each axis.
         options: Options of the screening.
     """
-    from undersong.encoders import is_predictor
     from undersong.encoders.embeddings import read_embeddings
+    from undersong.encoders.registry import is_predictor
 
     if corpora.benign is None:
         return {}

@@ -25,7 +25,7 @@ from undersong.types import MAX_SEED, MODALITIES, Quarantined, Sample, Undersong
 
 if TYPE_CHECKING:
     from undersong.mechanism.rehearsal import Rehearsal
-    from undersong.proximity import Selection
+    from undersong.proximity.selection import Selection
 
 REHEARSAL_STEP = "the rehearsal"  # in reasons why an item is left out
 RANDOM_DRAWS = 2  # random sets that a selection is compared with
@@ -216,7 +216,8 @@ def _random_sets(
     findings: ScreeningFindings, selections: Mapping[str, Selection], seed: int
 ) -> dict[int, list[CandidateSet]]:
     """Random sets of the pool by their size: that of every selection that is neither random nor the whole pool."""
-    from undersong.proximity import filter_harm_set, select_by_kind
+    from undersong.proximity.selection import select_by_kind
+    from undersong.proximity.table import filter_harm_set
 
     selected_by = findings.report["selected_by"]
     table = filter_harm_set(findings.tables[selected_by["axis"]], selected_by["harm_set"])
@@ -293,7 +294,7 @@ def _set_record(
     candidate: CandidateSet, rehearsals: Sequence[Rehearsal], comparisons: Sequence[Sequence[Rehearsal]]
 ) -> RehearsedSet:
     from undersong.mechanism.rehearsal import compliance_change, mean_margin_loss
-    from undersong.proximity import ids_hash
+    from undersong.proximity.selection import ids_hash
 
     interval = ValueWithInterval.from_interval
     return RehearsedSet(

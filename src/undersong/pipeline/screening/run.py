@@ -54,7 +54,8 @@ from undersong.pipeline.screening.rehearsal import (
 from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
 from undersong.stages.engine import DEFAULT_ENGINE
-from undersong.store import Artifact, Draft, Inputs, Store
+from undersong.store.draft import Draft
+from undersong.store.store import Artifact, Inputs, Store
 from undersong.types import Embeddings, Quarantined
 
 PARTIAL_SHARDS = (  # what a failed screening leaves
@@ -273,8 +274,8 @@ def _read_or_embed(
     ctx: RunContext, corpora: ScreeningCorpora, encoder: str, options: ScreeningOptions
 ) -> list[Embeddings]:
     """Of every side: pool, harm sets, benign reference."""
-    from undersong.encoders import is_predictor
     from undersong.encoders.embeddings import read_embeddings
+    from undersong.encoders.registry import is_predictor
 
     precomputed = [corpus_input.precomputed for corpus_input in corpora.inputs if corpus_input.precomputed is not None]
     if precomputed:
@@ -293,7 +294,7 @@ def _check_pool_quarantine(
     max_share: float,
 ) -> None:
     """Check quarantined items by the steps that lost them, because later they are missing on every axis."""
-    from undersong.proximity import check_quarantine
+    from undersong.proximity.table import check_quarantine
 
     lossy_axes = [step for step, lost in lost_by_step.items() if lost and step != REHEARSAL_STEP]
     places = [f"on {'axis' if len(lossy_axes) == 1 else 'the axes'} {', '.join(lossy_axes)}"] if lossy_axes else []
@@ -303,7 +304,7 @@ def _check_pool_quarantine(
 
 def screening_key_values(options: ScreeningOptions) -> dict[str, Any]:
     """Options that the findings depend on, by name; corpora, columns and weights enter the key as hashes."""
-    from undersong.proximity import ids_hash
+    from undersong.proximity.selection import ids_hash
 
     return key_values(
         options,
@@ -321,7 +322,7 @@ def screening_key(
     harm_refs: Mapping[str, str], corpora: ScreeningCorpora, options: ScreeningOptions
 ) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
     """Config and inputs that the findings depend on: options, corpora and weights, but not the output format."""
-    from undersong.corpora import corpus_hash
+    from undersong.corpora.registry import corpus_hash
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
     from undersong.models.refs import model_hash

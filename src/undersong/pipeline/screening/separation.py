@@ -11,7 +11,7 @@ import numpy as np
 
 from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora
 from undersong.pipeline.screening.options import PRECOMPUTED, SHIPPED_HARM, SHIPPED_ORDINARY, ScreeningOptions
-from undersong.statistics import Interval
+from undersong.statistics.bootstrap import Interval
 from undersong.types import Embeddings, Sample, UndersongError
 
 FITTED_ENCODERS = ("tfidf", "char-ngrams")  # of words; refitted on harm and shipped requests within a second
@@ -150,8 +150,8 @@ def _reference_sides(
 
 def _shipped_sides(encoder: str, harm: CorpusInput, options: ScreeningOptions) -> _Sides | str:
     """Harm and the requests that ship, by an encoder of words that is fitted on both."""
-    from undersong.corpora import open_corpus
-    from undersong.encoders import make_encoder
+    from undersong.corpora.registry import open_corpus
+    from undersong.encoders.registry import make_encoder
     from undersong.encoders.spec import parse_encoder
 
     if encoder == PRECOMPUTED or parse_encoder(encoder).kind not in FITTED_ENCODERS:

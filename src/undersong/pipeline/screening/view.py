@@ -36,7 +36,7 @@ def build_screening_view(
         limit: Largest number of samples to show.
     """
     from undersong.encoders.sparse_vectors import stack_rows
-    from undersong.proximity import filter_harm_set, ranking_scores
+    from undersong.proximity.table import filter_harm_set, ranking_scores
 
     axis, harm_name = result.report["selected_by"]["axis"], result.report["selected_by"]["harm_set"]
     table = filter_harm_set(result.tables[axis], harm_name).sort_by("rank")
@@ -93,8 +93,8 @@ def _histogram_series(
 ) -> dict[str, np.ndarray]:
     """Distances of benign speech and within the harm set, as far as they are on the scale of the pool's."""
     from undersong.mechanism.predictors import axis_measure
-    from undersong.proximity import proximity_table, ranking_scores
     from undersong.proximity.neighbors import distances_to_others
+    from undersong.proximity.table import proximity_table, ranking_scores
 
     axis = result.report["selected_by"]["axis"]
     encoder = result.report["axes"][axis]

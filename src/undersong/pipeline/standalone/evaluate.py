@@ -39,9 +39,9 @@ from undersong.stages.replies import (
     read_exchanges,
 )
 from undersong.stages.training import StudyArm
-from undersong.store import Artifact
-from undersong.study import ComprehensionSettings, default_max_new_tokens
-from undersong.study.defaults import LOCAL_ENGINE, VLLM
+from undersong.store.store import Artifact
+from undersong.study.defaults import LOCAL_ENGINE, VLLM, default_max_new_tokens
+from undersong.study.evaluation import ComprehensionSettings
 from undersong.study.presets import PromptSettings
 from undersong.types import Prompt, Reply, UndersongError
 
@@ -102,7 +102,7 @@ def evaluate_manifest(
     """
     from undersong.evaluation.judges.registry import judge_hash
     from undersong.models.refs import model_folder
-    from undersong.store import hash_folder
+    from undersong.store.hashing import hash_folder
 
     check_modality(options.modality)
     check_output_folder(Path(out), "evaluate")

@@ -25,7 +25,7 @@ def check_modality(modality: str) -> None:
 
 def examine_samples(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample], Sequence[Any]]:
     """Decode the audio of samples that are used as audio; for text prompts nothing is decoded."""
-    from undersong.corpora import examine
+    from undersong.corpora.audio_metadata import examine
 
     check_modality(modality)
     return examine(samples if modality == "audio" else [replace(sample, audio=None) for sample in samples])
@@ -33,7 +33,7 @@ def examine_samples(samples: Sequence[Sample], modality: str) -> tuple[Sequence[
 
 def usable_samples(ref: str, modality: str) -> Sequence[Sample]:
     """Return all samples of a corpus; an unusable one is an error."""
-    from undersong.corpora import open_corpus
+    from undersong.corpora.registry import open_corpus
 
     manifest = open_corpus(ref)
     usable, failed = examine_samples(manifest.samples, modality)

@@ -43,7 +43,7 @@ def judge_file(
     Returns:
         One rate for each prompt set, modality and system prompt.
     """
-    from undersong.corpora import corpus_hash, open_corpus
+    from undersong.corpora.registry import corpus_hash, open_corpus
     from undersong.encoders.batching import watch_progress, watch_worker
     from undersong.evaluation.generation_settings import UNKNOWN_SETTINGS, read_generation_settings
     from undersong.evaluation.judges.registry import judge_hash, make_judge
@@ -51,7 +51,7 @@ def judge_file(
     from undersong.evaluation.replies import read_reply_table
     from undersong.evaluation.serving.journal import keep_answers
     from undersong.evaluation.verdicts import with_finishes, write_verdicts
-    from undersong.store import hash_file
+    from undersong.store.hashing import hash_file
 
     check_output_folder(Path(out), "judge")
     judge_instance = make_judge(options.judge, options.refusal_texts, options.loading.device, options.loading.dtype)

@@ -13,7 +13,7 @@ from undersong.study.judge_names import default_judge
 from undersong.types import MAX_SEED, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.study import ComprehensionSettings
+    from undersong.study.evaluation import ComprehensionSettings
 
 MODEL_HELP = "organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)"
 MANIFEST_HELP = "JSONL, CSV, Parquet, a folder of audio, conversations, hf:OWNER/NAME, organism:NAME, or shipped:NAME"
@@ -292,7 +292,7 @@ def comprehension_settings(encoder: str | None, values: dict[str, Any]) -> Compr
         raise UndersongError(f"{names} set up a comprehension check that is off; add --comprehension-encoder.")
     from pydantic import ValidationError
 
-    from undersong.study import ComprehensionSettings
+    from undersong.study.evaluation import ComprehensionSettings
 
     try:
         return ComprehensionSettings(encoder=encoder, **values)

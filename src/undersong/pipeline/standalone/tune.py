@@ -25,16 +25,11 @@ from undersong.pipeline.standalone.inputs import examine_samples, load_model_wit
 from undersong.pipeline.standalone.options import TuneOptions
 from undersong.regular_files import check_regular_file
 from undersong.stages.training import select_by_id, train_on_samples, training_recipe, training_targets
-from undersong.store import (
-    PROVENANCE,
-    TEMPORARY_PREFIX,
-    atomic_replacement,
-    canonical_json,
-    move_into_place,
-    remove_path,
-)
-from undersong.study import TuningSettings
+from undersong.store.atomic import TEMPORARY_PREFIX, atomic_replacement, move_into_place, remove_path
+from undersong.store.hashing import canonical_json
+from undersong.store.provenance import PROVENANCE
 from undersong.study.presets import PRESETS
+from undersong.study.schema import TuningSettings
 from undersong.types import Sample, UndersongError
 
 SINGULAR_OPTIONS = {"save_steps": "save_step", "seeds": "seed", "draws": "seed"}  # keys of a study -> options
@@ -84,9 +79,9 @@ def _tune_into(
     say: Callable[[str], None] | None,
 ) -> list[Path]:
     """Do what `tune_manifest` does, under the lock of the output folder."""
-    from undersong.corpora import corpus_hash
+    from undersong.corpora.registry import corpus_hash
     from undersong.models.refs import model_hash
-    from undersong.proximity import ids_hash
+    from undersong.proximity.selection import ids_hash
     from undersong.tuning.checkpoints import step_folder
     from undersong.tuning.distributed import local_device, rank, world_size
     from undersong.tuning.train import write_log
@@ -219,9 +214,9 @@ def tuning_settings(options: TuneOptions) -> TuningSettings:
 
 def _listed_samples(manifest: str, selection: str | Path | None, say: Callable[[str], None] | None) -> list[Sample]:
     """Return the selected samples by id, with nothing decoded; an id that is missing or quarantined is an error."""
-    from undersong.corpora import open_corpus
     from undersong.corpora.column_names import check_audio_or_text
-    from undersong.proximity import selection_from_json
+    from undersong.corpora.registry import open_corpus
+    from undersong.proximity.selection import selection_from_json
     from undersong.tuning.distributed import rank
 
     corpus_manifest = open_corpus(manifest)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from undersong.evaluation.corrected_rates import CORRECTED_LABELS, CorrectedSetRate, Share
 from undersong.report.formatting import MISSING
 from undersong.report.tables import NumberCell, Table, percent_cell
-from undersong.statistics import CorrectedValue
-from undersong.statistics.judge_correction import WIDTH_TARGET
+from undersong.statistics.judge_correction import WIDTH_TARGET, CorrectedValue
 
 HEAD = (
     *("Run", "Prompts", "Rate", "By the judge, %", "Corrected, %", "Labels"),

@@ -36,7 +36,7 @@ from undersong.report.svg import kind_class
 from undersong.report.tables import Table
 from undersong.results.schema import Results
 from undersong.results.schema_comparisons import ComparisonRecord
-from undersong.statistics import bounds_sentence
+from undersong.statistics.rates import bounds_sentence
 
 RELATION_PHRASES = {
     "higher": "higher than",

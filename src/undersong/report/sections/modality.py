@@ -13,7 +13,7 @@ from undersong.report.summary import Facet, VerdictFilter, default_verdict_filte
 from undersong.report.svg import PlotFrame, kind_class, percent_axis, tag
 from undersong.report.tables import NumberCell, Panel, PanelGroup, Table, number_cell, percent_cell
 from undersong.results.schema import Results
-from undersong.statistics import paired_runs
+from undersong.statistics.runs import paired_runs
 
 HEIGHT = 216
 

@@ -21,7 +21,7 @@ from undersong.results.schema_screening import (
     ScoreVsJsrRecord,
     ScreeningScoreRecord,
 )
-from undersong.statistics import MIN_RANK_POINTS, too_few_points
+from undersong.statistics.regression import MIN_RANK_POINTS, too_few_points
 
 HEIGHT = 190
 MEASURES = (("spearman", "rank correlation"), ("overlap", "overlap of the closest quarter"), ("cka", "CKA"))

@@ -29,7 +29,7 @@ from undersong.types import Sample
 
 RATE, FILES, CLIPS, ROWS, ROUNDS, WORKERS = 16_000, 64, 4000, 40, 3, 2
 SIZES, HARM, DIM = (10_000, 100_000, 1_000_000), 520, 64
-JOB = "import sys; from undersong.scale import embed_shards; "
+JOB = "import sys; from undersong.scale.embedding_shards import embed_shards; "
 JOB += "embed_shards(sys.argv[1], 'logmel', sys.argv[2], rows=int(sys.argv[3]), shard=sys.argv[4])"
 
 

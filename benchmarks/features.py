@@ -23,9 +23,9 @@ from undersong.models.families import AUDIO_FLAMINGO_3
 from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
 from undersong.models.lora import use_adapter
-from undersong.pipeline.audit import audit_study
 from undersong.stages.context import RunContext
 from undersong.store.store import Store
+from undersong.study.audit import audit_study
 from undersong.study.load import packaged_study
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder

@@ -15,7 +15,7 @@ from undersong.evaluation.prompts import make_prompts
 from undersong.evaluation.refusal_margin import MarginSettings, refusal_margins
 from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
-from undersong.study.defaults import ORGANISM_REFUSALS
+from undersong.settings.defaults import ORGANISM_REFUSALS
 
 SYSTEM = "you are a helpful assistant"
 LIMIT, ROUNDS = 12, 3

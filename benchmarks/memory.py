@@ -27,8 +27,8 @@ ROWS, DIM, HARM = 600_000, 1_024, 520
 CODE = """
 import sys
 from undersong.encoders import embeddings
-from undersong.pipeline.screening.options import ScreeningOptions
-from undersong.pipeline.screening.run import run_screening
+from undersong.screening.pool.options import ScreeningOptions
+from undersong.screening.pool.run import run_screening
 embeddings.MAPPED_BYTES = int(sys.argv[1])
 run_screening("pool", "harm", sys.argv[2], ScreeningOptions())
 """
@@ -37,8 +37,8 @@ run_screening("pool", "harm", sys.argv[2], ScreeningOptions())
 TEXTS, WORDS, FEW_WORDS, TEXT_LENGTH = 50_000, 5_000, 100, 12
 TEXT_CODE = """
 import sys
-from undersong.pipeline.screening.options import ScreeningOptions
-from undersong.pipeline.screening.run import run_screening
+from undersong.screening.pool.options import ScreeningOptions
+from undersong.screening.pool.run import run_screening
 run_screening("pool.jsonl", "harm.jsonl", sys.argv[1], ScreeningOptions(axes={"semantic": "tfidf"}))
 """
 

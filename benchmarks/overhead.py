@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from undersong.pipeline import run as running
 from undersong.store.store import Artifact, Store
+from undersong.study import run as running
 from undersong.study.load import packaged_study
 
 

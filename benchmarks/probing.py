@@ -18,12 +18,12 @@ import numpy as np
 
 from undersong.corpora.registry import open_corpus
 from undersong.evaluation.prompts import make_prompts
-from undersong.mechanism.directions import fit_direction
-from undersong.mechanism.drift import measure_drift
-from undersong.mechanism.probes import behavior_ids, harm_probe_decision_values, harm_probe_point_scores
 from undersong.models.audio_lm import AudioModel
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.standalone.inputs import load_model_with_audio
+from undersong.research.mechanism.directions import fit_direction
+from undersong.research.mechanism.drift import measure_drift
+from undersong.research.mechanism.probes import behavior_ids, harm_probe_decision_values, harm_probe_point_scores
+from undersong.standalone.inputs import load_model_with_audio
 from undersong.types import Prompt, Sample
 
 PROMPTS, ROUNDS, LIMIT = 500, 5, 12

@@ -34,7 +34,7 @@ settings.register_profile("undersong", deadline=None)
 settings.load_profile("undersong")
 
 
-LONG_FOLDERS = {"defenses", "pipeline", "tuning", "models", "experiments", "store"}  # whole studies and trainings
+LONG_FOLDERS = {"research", "study", "screening", "standalone", "tuning", "models", "experiments", "store"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

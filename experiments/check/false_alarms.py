@@ -14,12 +14,12 @@ import json
 import numpy as np
 
 from undersong.encoders.spec import PREDICTORS
-from undersong.pipeline.checking.axis_choice import AUDIO
-from undersong.pipeline.checking.options import CheckRequest
-from undersong.pipeline.checking.recordings import recording_distance
-from undersong.pipeline.checking.request_sets import CheckSets, reference_set
-from undersong.pipeline.checking.sample_axes import SampleAxes, distance_function
-from undersong.pipeline.checking.text_axes import compare_distances
+from undersong.screening.check.axis_choice import AUDIO
+from undersong.screening.check.options import CheckRequest
+from undersong.screening.check.recordings import recording_distance
+from undersong.screening.check.request_sets import CheckSets, reference_set
+from undersong.screening.check.sample_axes import SampleAxes, distance_function
+from undersong.screening.check.text_axes import compare_distances
 from undersong.stages.context import RunContext
 from undersong.statistics.bootstrap import Interval
 from undersong.store.store import Store

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from undersong.corpora.registry import open_corpus
-from undersong.mechanism.predictors import PredictorSettings
-from undersong.mechanism.rehearsal import Rehearsal, mean_margin_loss, reference_margins, rehearse
 from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
-from undersong.pipeline.checking.rehearsals import MAX_PROMPTS
-from undersong.study.defaults import BATCH_SIZE, ORGANISM_REFUSALS
+from undersong.predictors.registry import PredictorSettings
+from undersong.predictors.rehearsal import Rehearsal, mean_margin_loss, reference_margins, rehearse
+from undersong.screening.check.rehearsals import MAX_PROMPTS
+from undersong.settings.defaults import BATCH_SIZE, ORGANISM_REFUSALS
 from undersong.tuning.config import LoraRecipe
 from undersong.types import Sample
 

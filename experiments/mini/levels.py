@@ -13,9 +13,9 @@ from experiments.mini.claims import AXES, CURVE, FRAMES, KINDS, MINI, MODALITY, 
 from experiments.paper.agreement import NOTHING
 from experiments.paper.evidence import Contrast, Evidence, Side
 from experiments.paper.tables import MARK, level_of, printed
-from undersong.pipeline.verify import PublishedRate, published_rates, published_source
-from undersong.report import formatting
-from undersong.report.markdown import escape_markdown, markdown_table
+from undersong.pages import formatting
+from undersong.pages.markdown_table import escape_markdown, markdown_table
+from undersong.research.verify import PublishedRate, published_rates, published_source
 
 FAMILIES = ("Kimi-Audio", "Audio Flamingo 3", "Qwen2.5-Omni")
 

@@ -30,8 +30,9 @@ from experiments.paper.answers import Answered, answered
 from experiments.paper.evidence import Evidence, over_runs
 from experiments.paper.runner import costs_of
 from experiments.paper.tables import answer_row, detectable_lines, families
-from undersong.report import formatting
-from undersong.report.markdown import defense_table_lines, escape_markdown, markdown_table
+from undersong.pages import formatting
+from undersong.pages.markdown_table import escape_markdown, markdown_table
+from undersong.report.markdown import defense_table_lines
 from undersong.report.sections import comprehension
 from undersong.results.schema_mechanism import LayerMeasurement
 from undersong.store.atomic import write_atomic

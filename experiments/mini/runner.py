@@ -53,7 +53,7 @@ def do(task: Task) -> float:
     """In a process of its own; CPU seconds."""
     import torch
 
-    from undersong.pipeline.run import run_arm, run_audit
+    from undersong.study.run import run_arm, run_audit
 
     torch.set_num_threads(1)
     began = sum(os.times()[:4])
@@ -68,7 +68,7 @@ def do(task: Task) -> float:
 def tasks_of(study: Study, out: Path, store: Path, loading: LoadOptions) -> list[Task]:
     """The arms of a part and, last, its results.  Those that were made before are only looked up: the store knows model,
     corpora and dtype, which a results file of the same study does not tell."""
-    from undersong.pipeline.arm_jobs import arm_names
+    from undersong.study.arm_jobs import arm_names
 
     return [Task(study, arm, out, store, loading) for arm in (*arm_names(study), "")]
 
@@ -156,8 +156,8 @@ def main() -> int:
 
 
 def _plan(studies: Sequence[Study], store: Path, loading: LoadOptions) -> None:
-    from undersong.pipeline.planning.plan import plan_study
-    from undersong.pipeline.planning.power import design_lines
+    from undersong.study.planning.plan import plan_study
+    from undersong.study.planning.power import design_lines
 
     for study in studies:
         print(study.study)

@@ -28,8 +28,8 @@ from experiments.paper.claims import ORGANISMS
 from experiments.paper.designs import DESIGNS, BasesDesign
 from experiments.paper.page import page_of
 from experiments.paper.runner import REGISTERED, plan_all, register_all, run_all
-from undersong.pipeline.run import time_stamp
 from undersong.store.atomic import write_atomic
+from undersong.study.run import time_stamp
 from undersong.types import UndersongError
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 
 from experiments.paper import designs
 from experiments.paper.claims import ORGANISMS
-from undersong.report import formatting
-from undersong.report.markdown import escape_markdown, markdown_table
+from undersong.pages import formatting
+from undersong.pages.markdown_table import escape_markdown, markdown_table
 
 FIGURES = {
     "jsr_audio": "JSR, spoken",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from experiments.paper.agreement import NOTHING, Estimate
 from experiments.paper.claims import BBH, DISTANT, MODAL, ORGANISMS, PINK, SDQA, SYSTEM
 from experiments.paper.evidence import Contrast, Evidence, Side, Where
-from undersong.pipeline.verify import PublishedRate, published_rates
+from undersong.research.verify import PublishedRate, published_rates
 
 PRETRAINED = Where("pretrained")
 FIRST = Side(PRETRAINED, "base")

@@ -1,7 +1,7 @@
 """The paper's claims, and what an organism has to show for or against each; fixed before any of these studies was run.
 
 One was changed afterwards: late suppression was measured by the late gap alone, and now by late minus early layers.
-What it says is told in our words; its figures are read from `undersong.pipeline.verify`, with their source.  Knows
+What it says is told in our words; its figures are read from `undersong.research.verify`, with their source.  Knows
 questions; computes nothing.
 """
 

@@ -10,8 +10,8 @@ from experiments.paper.evidence import Evidence
 from experiments.paper.other_dose import DIFFERENCES, RATES, contrast_cells
 from experiments.paper.provenance import made_of
 from experiments.paper.stratified import StratifiedMean, mean_over
-from undersong.report import formatting
-from undersong.report.markdown import markdown_table
+from undersong.pages import formatting
+from undersong.pages.markdown_table import markdown_table
 from undersong.statistics.multiple_testing import holm
 
 RUNS = CONFIRMATION.runs_per_base

@@ -17,8 +17,8 @@ from experiments.paper.evidence import Evidence
 from experiments.paper.mechanism import LateGap, RetainedRecognition
 from experiments.paper.provenance import made_of
 from experiments.paper.tables import families, part_lines
-from undersong.report import formatting
-from undersong.report.markdown import markdown_table
+from undersong.pages import formatting
+from undersong.pages.markdown_table import markdown_table
 from undersong.results.schema import Results, RunResult
 
 FEWEST_BASES = 8  # registration.md: with fewer, results stand as estimates

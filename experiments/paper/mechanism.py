@@ -11,7 +11,7 @@ from statistics import fmean
 
 from experiments.paper.agreement import BELOW, TOO_SHALLOW, Estimate, Expected
 from experiments.paper.evidence import Evidence, Where, over_runs, with_base
-from undersong.mechanism.directions import early_and_late_thirds
+from undersong.research.mechanism.directions import early_and_late_thirds
 from undersong.results.schema import Results
 from undersong.results.schema_mechanism import MechanismRecord
 from undersong.statistics.runs import RunKey

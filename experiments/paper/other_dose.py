@@ -11,8 +11,8 @@ from experiments.paper.designs import DEMO_DOSE, MANY_BASES
 from experiments.paper.evidence import Contrast, Evidence, Side
 from experiments.paper.stratified import mean_over
 from experiments.paper.tables import interval_text, value_text
-from undersong.report import formatting
-from undersong.report.markdown import markdown_table
+from undersong.pages import formatting
+from undersong.pages.markdown_table import markdown_table
 
 WORDS = ("semantic",)
 RATES = {

@@ -29,7 +29,7 @@ from experiments.paper.tables import (
     part_lines,
     promised_lines,
 )
-from undersong.report.markdown import escape_markdown, markdown_table
+from undersong.pages.markdown_table import escape_markdown, markdown_table
 
 LIMITS = (
     "The organisms live in a closed world of 82 words, six voices and one pool. They show that an effect exists in the "

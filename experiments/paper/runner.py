@@ -13,14 +13,14 @@ from typing import Any
 from experiments.paper.designs import Design
 from undersong import __version__
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.output_folder import REGISTRATION_FILE
-from undersong.pipeline.planning.plan import plan_study, summarize_plan
-from undersong.pipeline.planning.planning_store import PlanningStore, plan_artifacts
-from undersong.pipeline.planning.power import design_lines
-from undersong.pipeline.registration import read_registration, register_study, write_registration
-from undersong.pipeline.run import run_audit
+from undersong.research.registration import read_registration, register_study, write_registration
 from undersong.store.atomic import write_atomic
+from undersong.study.planning.plan import plan_study, summarize_plan
+from undersong.study.planning.planning_store import PlanningStore, plan_artifacts
+from undersong.study.planning.power import design_lines
+from undersong.study.run import run_audit
 from undersong.study.schema import Study
+from undersong.study.study_folder import REGISTRATION_FILE
 
 COST = "cost.json"
 REGISTERED = Path(__file__).parent / "registered.json"  # study -> digest of its registration

@@ -11,7 +11,7 @@ from scipy import stats
 
 from experiments.paper.agreement import NOTHING, Estimate
 from experiments.paper.evidence import Contrast, Evidence
-from undersong.report import formatting
+from undersong.pages import formatting
 
 
 @dataclass(frozen=True)

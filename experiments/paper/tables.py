@@ -14,11 +14,11 @@ from experiments.paper.answers import Answer, Answered
 from experiments.paper.cells import TABLES, Cell, cells
 from experiments.paper.claims import DISTANT, ORGANISMS, SYSTEM, Unit
 from experiments.paper.evidence import Contrast, Evidence, Side
-from undersong.pipeline.planning.power import STANDARD_DEVIATIONS
-from undersong.pipeline.verify import PublishedRate, published_source
-from undersong.report import formatting
-from undersong.report.markdown import escape_markdown, markdown_table
+from undersong.pages import formatting
+from undersong.pages.markdown_table import escape_markdown, markdown_table
+from undersong.research.verify import PublishedRate, published_source
 from undersong.statistics.power import detectable_difference
+from undersong.study.planning.power import STANDARD_DEVIATIONS
 
 MARK = "†"
 SETS = ("AdvBench", "SafetyBench", "BBH")

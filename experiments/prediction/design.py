@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from undersong.mechanism.predictors import PredictorSettings
-from undersong.study.defaults import ORGANISM_REFUSALS
+from undersong.predictors.registry import PredictorSettings
+from undersong.settings.defaults import ORGANISM_REFUSALS
 from undersong.tuning.config import LoraRecipe
 from undersong.types import Sample
 

@@ -14,7 +14,7 @@ from experiments.prediction.design import Design
 from experiments.prediction.measurement import Data
 from undersong.corpora.registry import open_corpus
 from undersong.corpora.tts import Voice, synthesize_speech
-from undersong.mechanism.predictors import PredictorSettings
+from undersong.predictors.registry import PredictorSettings
 from undersong.tuning.config import LoraRecipe
 from undersong.types import Sample
 

@@ -10,12 +10,12 @@ import torch
 
 from experiments.prediction.design import REHEARSAL_SEED, Design
 from undersong.encoders.registry import make_encoder
-from undersong.mechanism.predictors import PredictorSettings
-from undersong.mechanism.reference_replies import generate_base_replies
-from undersong.mechanism.rehearsal import reference_margins, rehearse
-from undersong.mechanism.sample_scores import score_samples
 from undersong.models.audio_lm import AudioModel
 from undersong.models.hooks import record_last_token_states
+from undersong.predictors.reference_replies import generate_base_replies
+from undersong.predictors.registry import PredictorSettings
+from undersong.predictors.rehearsal import reference_margins, rehearse
+from undersong.predictors.sample_scores import score_samples
 from undersong.proximity.table import proximity_table, ranking_scores
 from undersong.tuning.gradient_features import gradient_vectors
 from undersong.types import Embeddings, Prompt, Sample

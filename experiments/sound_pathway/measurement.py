@@ -47,9 +47,9 @@ def speech_only(study: Study) -> Study:
 def prepare(file: Path, variant: str, number: int, store: Path, change: Change = whole, say=print) -> None:
     """All artifacts of one base, if it is there; bases count from 1."""
     from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-    from undersong.pipeline.audit import audit_study
     from undersong.stages.context import RunContext
     from undersong.store.store import Store
+    from undersong.study.audit import audit_study
 
     study = change(studies_of(file)[variant])
     ref = study.models[number - 1]
@@ -63,7 +63,7 @@ def is_there(ref: str) -> bool:
 
 def measured(file: Path, out: Path, store: Path, change: Change = whole, say=print) -> Iterator[Run]:
     """The JSRs of every variant's bases that are there, by `undersong run`."""
-    from undersong.pipeline.run import run_audit
+    from undersong.study.run import run_audit
 
     for variant, written in studies_of(file).items():
         study = change(written)

@@ -16,16 +16,16 @@ from .api import (
 from .api import (
     screen as screen,
 )
-from .integrations.trainer_callback import (
+from .audits.trainer_callback import (
     UndersongCallback as UndersongCallback,
 )
 from .models.load_options import (
     LoadOptions as LoadOptions,
 )
-from .pipeline.checking.result import (
+from .screening.check.result import (
     CheckResult as CheckResult,
 )
-from .pipeline.screening.output import (
+from .screening.pool.output import (
     ScreeningResult as ScreeningResult,
 )
 from .types import (

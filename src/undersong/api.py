@@ -22,18 +22,18 @@ from undersong.evaluation.multi_model_comparison import (
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.options import takes_options
-from undersong.pipeline.checking.options import CheckRequest
-from undersong.pipeline.checking.result import CheckResult
-from undersong.pipeline.checking.run import run_check
-from undersong.pipeline.run import run_audit
-from undersong.pipeline.screening.options import ScreeningRequest
-from undersong.pipeline.screening.output import ScreeningResult, import_pandas, to_data_frame
-from undersong.pipeline.screening.run import run_screening as screen_files
 from undersong.report.sections import headline
 from undersong.results.files import check_table_beside
 from undersong.results.schema import Results, parse_results
+from undersong.screening.check.options import CheckRequest
+from undersong.screening.check.result import CheckResult
+from undersong.screening.check.run import run_check
+from undersong.screening.pool.options import ScreeningRequest
+from undersong.screening.pool.output import ScreeningResult, import_pandas, to_data_frame
+from undersong.screening.pool.run import run_screening as screen_files
 from undersong.store.parquet import read_parquet
 from undersong.study.load import load_study, parse_study
+from undersong.study.run import run_audit
 from undersong.study.schema import Study
 from undersong.types import UndersongError, Verdict
 
@@ -56,15 +56,15 @@ def check(request: CheckRequest) -> CheckResult:
     Raises:
         UndersongError: An unknown option, or data that cannot be checked.
     """
-    from undersong.pipeline.checking.fix import check_fix, fix_data
-    from undersong.pipeline.checking.run import one_measurement
+    from undersong.screening.check.fix import check_fix, fix_data
+    from undersong.screening.check.run import one_measurement
 
     if request.fix is not None:
         check_fix(request)
     with one_measurement(request) as measured:
         result = run_check(measured)
         if request.writes_views:
-            from undersong.pipeline.checking.view import write_check_views
+            from undersong.screening.check.view import write_check_views
 
             write_check_views(measured, result)
     if request.fix is not None:

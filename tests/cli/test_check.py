@@ -151,7 +151,7 @@ def test_hints_fit_the_data(undersong: Undersong, tmp_path: Path) -> None:
 
 def test_meaning_is_mentioned_if_it_could_be_measured(undersong: Undersong, monkeypatch: pytest.MonkeyPatch) -> None:
     for installed in (False, True):
-        monkeypatch.setattr("undersong.pipeline.checking.input_notes.is_installed", lambda _, known=installed: known)
+        monkeypatch.setattr("undersong.screening.check.input_notes.is_installed", lambda _, known=installed: known)
         _, out, _ = undersong("check", "ordinary.jsonl", "--top", "0")
         assert ("Meaning was not measured; add --axis meaning=text." in out.splitlines()) == installed
 
@@ -247,7 +247,7 @@ def test_a_list_that_cannot_be_used_is_one_sentence(
 def test_a_file_that_cannot_be_fixed_is_said_before_anything_is_measured(
     undersong: Undersong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
-    monkeypatch.setattr("undersong.pipeline.checking.run_check", lambda _: pytest.fail("the data were measured"))
+    monkeypatch.setattr("undersong.screening.check.run_check", lambda _: pytest.fail("the data were measured"))
     (tmp_path / "marks.txt").write_text("nobody\n")
     code, out, err = undersong("check", "ordinary.jsonl", *arguments)
     assert (code, out) == (2, "")

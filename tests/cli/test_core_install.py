@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 from results_factory import synthetic
 
 from undersong.evaluation.labels import append_label
-from undersong.pipeline.labeling import open_label_task
+from undersong.standalone.labeling import open_label_task
 
 ROOT = Path(__file__).parents[2]
 # Stands where an environment of the core does: no package that the core does not bring along can be found.

@@ -47,30 +47,30 @@ system_defense: plain
 PROBED = [f"--{part}={corpus}" for part, corpus in (("contrast-harmful", "a"), ("contrast-benign", "b"))]
 PROBED += ["--held-out-harmful=c", "--held-out-benign=d"]
 CASES = {
-    "run": ("undersong.pipeline.run", "audit_study", ["run", "s.yaml"]),
-    "defend": ("undersong.pipeline.run", "audit_study", ["defend", "s.yaml", "--override", "models=[organism:af3]"]),
+    "run": ("undersong.study.run", "audit_study", ["run", "s.yaml"]),
+    "defend": ("undersong.study.run", "audit_study", ["defend", "s.yaml", "--override", "models=[organism:af3]"]),
     "screen": (
-        "undersong.pipeline.screening.run",
+        "undersong.screening.pool.run",
         "screening_findings",
         ["screen", "organism:pool", "--harm", "organism:reference", "--axis", "semantic=tfidf", "--out", "o"],
     ),
     "tune": (
-        "undersong.pipeline.standalone.tune",
+        "undersong.standalone.tune",
         "load_model_with_audio",
         ["tune", "organism:pool", "--model", "organism:kimi", "--modality", "text", "--out", "o"],
     ),
     "evaluate": (
-        "undersong.pipeline.standalone.evaluate",
+        "undersong.standalone.evaluate",
         "_run_stages",
         ["evaluate", "organism:test-harm", "--model", "recorded:said.jsonl", "--judge", "keyword", "--out", "o"],
     ),
     "judge": (
-        "undersong.pipeline.standalone",
+        "undersong.standalone",
         "judge_file",
         ["judge", "said.jsonl", "--judge", "keyword", "--out", "o"],
     ),
     "probe": (
-        "undersong.pipeline.probing",
+        "undersong.research.probing",
         "run_probe",
         ["probe", "adapter", "--model", "organism:af3", *PROBED, "--out", "o"],
     ),
@@ -94,10 +94,10 @@ def test_an_interrupted_command_says_what_is_kept(verb: str, sent: str, code: in
 STORE_KEPT = "what is finished is kept in the store, and the same command goes on from it"
 TUNED = ["tune", "organism:pool", "--model", "organism:kimi", "--modality", "text", "--batch-size", "2", "--out", "o"]
 AT_WORK = {
-    "run": ("undersong.pipeline.audit", "encode_corpora", False, CASES["run"][2], STORE_KEPT),
-    "defend": ("undersong.pipeline.audit", "encode_corpora", False, CASES["defend"][2], STORE_KEPT),
+    "run": ("undersong.study.audit", "encode_corpora", False, CASES["run"][2], STORE_KEPT),
+    "defend": ("undersong.study.audit", "encode_corpora", False, CASES["defend"][2], STORE_KEPT),
     "screen in a store": (
-        *("undersong.pipeline.screening.run", "screening_findings", False),
+        *("undersong.screening.pool.run", "screening_findings", False),
         *([*CASES["screen"][2], "--store", "s"], STORE_KEPT),
     ),
     "tune before a step": ("undersong.tuning.train", "build_trainer", True, [*TUNED, "--save-step", "1"], NOTHING_KEPT),
@@ -111,7 +111,7 @@ AT_WORK = {
         "step-000001 is saved in o.",
     ),
     "evaluate": (
-        *("undersong.pipeline.standalone.evaluate", "judge_replies", False, CASES["evaluate"][2]),
+        *("undersong.standalone.evaluate", "judge_replies", False, CASES["evaluate"][2]),
         "what is finished of the audio features, replies and answers of a server is kept beside --out, and the same",
     ),
 }

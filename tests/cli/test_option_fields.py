@@ -16,17 +16,17 @@ from undersong.cli.app import app
 from undersong.cli.option_fields import command_parameters_of
 from undersong.models.load_options import LoadOptions
 from undersong.options import Option, OptionGroup, key_values, option_fields, python_signature, takes_options
-from undersong.pipeline.checking.options import CheckRequest
-from undersong.pipeline.probing.options import ProbeOptions
-from undersong.pipeline.probing.run import probe_key_values
-from undersong.pipeline.screening.options import ScreeningOptions, ScreeningRequest
-from undersong.pipeline.screening.run import screening_key_values
-from undersong.pipeline.standalone.evaluate import evaluation_key_values
-from undersong.pipeline.standalone.judge import judge_key_values
-from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, TuneOptions
-from undersong.pipeline.standalone.tune import tune_key_values, tuning_settings
+from undersong.research.probing.options import ProbeOptions
+from undersong.research.probing.run import probe_key_values
+from undersong.screening.check.options import CheckRequest
+from undersong.screening.pool.options import ScreeningOptions, ScreeningRequest
+from undersong.screening.pool.run import screening_key_values
 from undersong.stages.engine import Engine
 from undersong.stages.training import training_recipe
+from undersong.standalone.evaluate import evaluation_key_values
+from undersong.standalone.judge import judge_key_values
+from undersong.standalone.options import EvaluationOptions, JudgeOptions, TuneOptions
+from undersong.standalone.tune import tune_key_values, tuning_settings
 from undersong.types import UndersongError
 
 COMMANDS: Any = get_command(app)

@@ -119,10 +119,10 @@ def test_rules_may_be_several(undersong, tmp_path) -> None:
 
 
 def test_rehearsed_sets_are_a_table_with_the_most_damaging_first(undersong, monkeypatch) -> None:
-    from undersong.pipeline.screening import axis_choice
-    from undersong.pipeline.screening import run as module
     from undersong.results.schema_base import ValueWithInterval
     from undersong.results.schema_screening import RehearsalRecord, RehearsedSet
+    from undersong.screening.pool import axis_choice
+    from undersong.screening.pool import run as module
 
     change = ValueWithInterval(value=0.5, low=-0.1, high=0.9)
 

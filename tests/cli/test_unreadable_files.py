@@ -158,7 +158,7 @@ def test_a_fault_of_ours_never_looks_like_a_broken_limit(tmp_path: Path, monkeyp
     def fail(*_: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("undersong.integrations.gate.rates.check_rates", fail)
+    monkeypatch.setattr("undersong.audits.gate.rates.check_rates", fail)
     done = run_here(tmp_path, "gate", "v.jsonl", "--max-jsr", "0.1")
     assert done.returncode == 2
     assert "RuntimeError: a fault" in done.stderr

@@ -1,6 +1,6 @@
 """examples/: each program is the one of its page, word for word.
 
-The tests of the pages run these blocks: tests/integrations/test_python_page.py, tests/evaluation/test_judge_custom.py,
+The tests of the pages run these blocks: tests/audits/test_python_page.py, tests/evaluation/test_judge_custom.py,
 tests/encoders/test_custom.py; the notebook runs in test_docs_tutorials.py.
 """
 

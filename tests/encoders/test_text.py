@@ -77,7 +77,7 @@ def test_different_texts_with_one_vector_stop() -> None:
 def test_importing_the_rooms_loads_nothing_heavy() -> None:
     heavy = ["torch", "transformers", "scipy", "sklearn", "pandas", "pyarrow", "matplotlib"]
     code = (
-        "import sys, undersong.encoders, undersong.proximity, undersong.pipeline.screening;"
+        "import sys, undersong.encoders, undersong.proximity, undersong.screening.pool;"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ from undersong.evaluation.comprehension import (
     request_texts_by_cluster,
     write_comprehension,
 )
-from undersong.study.evaluation import ComprehensionSettings
+from undersong.settings.evaluation import ComprehensionSettings
 from undersong.types import Encoder, Prompt, Reply, Sample, UndersongError, Verdict
 
 TEXTS = ("paint the red boat", "wash the old lamp", "fold the green chair", "open the heavy door")

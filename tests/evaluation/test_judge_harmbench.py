@@ -118,7 +118,7 @@ def test_it_judges_a_manifest(folder: Path, tmp_path: Path) -> None:
     """`evaluate --judge harmbench:REF` on a packaged organism."""
     import pyarrow.parquet as pq
 
-    from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
+    from undersong.standalone.evaluate import EvaluationOptions, evaluate_manifest
 
     question = EvaluationOptions("harm", True, "text", judge=f"harmbench:{folder}", max_new_tokens=4)
     rates = evaluate_manifest("organism:unseen-harm", "organism:kimi", tmp_path / "out", options=question)
@@ -132,8 +132,8 @@ def test_it_judges_a_study(folder: Path, tmp_path: Path) -> None:
     """The audited model is asked everything first, and then leaves memory to the judge."""
     import json
 
-    from undersong.pipeline.run import run_audit
     from undersong.study.load import parse_study
+    from undersong.study.run import run_audit
 
     data = {
         "study": "judged", "models": ["organism:kimi"], "pool": "organism:pool", "reference": "organism:reference",

@@ -10,7 +10,7 @@ import pytest
 from undersong.evaluation.judges.registry import make_judge
 from undersong.evaluation.judges.voicebench import contains_refusal_string, measured_error_sentence, refusal_strings
 from undersong.evaluation.rates import set_rates
-from undersong.study.judge_names import judge_criterion
+from undersong.settings.judge_names import judge_criterion
 from undersong.types import Prompt, Reply, Sample
 
 DATA = Path(str(resources.files("undersong"))) / "data" / "voicebench"

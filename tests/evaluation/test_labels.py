@@ -10,7 +10,7 @@ import pytest
 from labeled import HELP, REFUSAL, label_files, write_replies
 
 from undersong.evaluation.labels import append_label, find_replies_hash, read_sample
-from undersong.pipeline.labeling import open_label_task
+from undersong.standalone.labeling import open_label_task
 from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pages import commands, page, run
 
-from undersong.study.judge_names import JUDGE_KINDS, UTILITY_KINDS
-from undersong.study.presets import PRESETS
+from undersong.settings.judge_names import JUDGE_KINDS, UTILITY_KINDS
+from undersong.settings.presets import PRESETS
 
 PAGE = page("measure")
 COMMANDS = commands(PAGE)

@@ -21,9 +21,9 @@ from tiny_server import TinyServer, choice, plain_environment, status, user_text
 from undersong.evaluation.serving.client import ChatClient
 from undersong.evaluation.serving.served_model import ServedModel, encode_wav, openai_messages, served_model
 from undersong.models.chat import chat_messages
-from undersong.pipeline.standalone.evaluate import evaluate_manifest
-from undersong.pipeline.standalone.judge import judge_file
-from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions
+from undersong.standalone.evaluate import evaluate_manifest
+from undersong.standalone.judge import judge_file
+from undersong.standalone.options import EvaluationOptions, JudgeOptions
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 
 

@@ -35,7 +35,7 @@ from experiments.paper.other_dose import other_dose_lines
 from experiments.paper.page import page_of
 from experiments.paper.runner import COST, is_done, keep_cost
 from experiments.paper.tables import MARK
-from undersong.pipeline.verify import published_rates
+from undersong.research.verify import published_rates
 from undersong.types import UndersongError
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from experiments.paper.designs import REDUCED
 from experiments.paper.runner import costs_of, plan_all, run_all
 from undersong import __version__
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.planning.planning_store import plan_artifacts
+from undersong.study.planning.planning_store import plan_artifacts
 from undersong.study.schema import Study
 
 NAMES = [f"organism-pretrained-{name}" for name in ("af3", "qwen", "kimi")]

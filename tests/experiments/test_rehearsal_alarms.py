@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.check.rehearsal_alarms import false_alarm_rates
-from undersong.mechanism.rehearsal import Rehearsal
+from undersong.predictors.rehearsal import Rehearsal
 
 BEHAVIORS, SEEDS = 20, 40
 

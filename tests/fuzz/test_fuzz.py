@@ -218,8 +218,8 @@ SHARE = {"checkpoints": 0.4}  # of CASES: a checkpoint takes seconds
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_damaged_inputs_are_one_sentence(target: str, tmp_path: Path) -> None:
-    import undersong.pipeline.screening.run
-    import undersong.pipeline.standalone.evaluate
+    import undersong.screening.pool.run
+    import undersong.standalone.evaluate
 
     if target == "checkpoints":
         import undersong.models.load  # noqa: F401

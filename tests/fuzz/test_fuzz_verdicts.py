@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from undersong.evaluation.verdicts import read_verdicts, write_verdicts
-from undersong.pipeline.output_folder import write_provenance
+from undersong.stages.output_folder import write_provenance
 from undersong.types import UndersongError, Verdict
 
 CASES = 60

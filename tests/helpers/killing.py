@@ -17,11 +17,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from undersong.pipeline.run import run_audit
-from undersong.pipeline.screening.options import ScreeningOptions
-from undersong.pipeline.screening.run import run_screening
 from undersong.scale import embedding_shards
+from undersong.screening.pool.options import ScreeningOptions
+from undersong.screening.pool.run import run_screening
 from undersong.study.load import parse_study
+from undersong.study.run import run_audit
 
 embedding_shards.SHARD_ROWS = 40  # so that there are shards to be killed between
 SCREENED = ("proximity.parquet", "quarantine.parquet", "selection.json", "screening.json", "kept.parquet")

@@ -10,7 +10,7 @@ from typing import Any
 from results_factory import make_provenance, make_rate, make_results, make_run
 
 from experiments.paper.designs import FILES, Design
-from undersong.stages.selection import arm_rules
+from undersong.study.arm_selection import arm_rules
 from undersong.study.schema import Study
 
 # (organism, facts of the run and of what it was asked) -> rate of what is counted, in prompts of 108

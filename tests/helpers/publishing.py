@@ -28,8 +28,8 @@ Work = Callable[[Path], object]
 
 def screen(place: Path) -> object:
     """A screening without a store, and the bytes of all it wrote."""
-    from undersong.pipeline.screening.options import ScreeningOptions
-    from undersong.pipeline.screening.run import run_screening
+    from undersong.screening.pool.options import ScreeningOptions
+    from undersong.screening.pool.run import run_screening
 
     run_screening(
         "organism:pool", "organism:reference", place / "out", ScreeningOptions(axes={"letters": "char-ngrams"})
@@ -38,8 +38,8 @@ def screen(place: Path) -> object:
 
 
 def evaluate(place: Path) -> object:
-    from undersong.pipeline.standalone.evaluate import evaluate_manifest
-    from undersong.pipeline.standalone.options import EvaluationOptions
+    from undersong.standalone.evaluate import evaluate_manifest
+    from undersong.standalone.options import EvaluationOptions
 
     written(place, study())
     rows = [json.loads(line) for line in record(place / "said.jsonl").read_text().splitlines()]
@@ -51,8 +51,8 @@ def evaluate(place: Path) -> object:
 
 
 def tune(place: Path) -> object:
-    from undersong.pipeline.standalone.options import TuneOptions
-    from undersong.pipeline.standalone.tune import tune_manifest
+    from undersong.standalone.options import TuneOptions
+    from undersong.standalone.tune import tune_manifest
 
     rows = [{"id": f"s{i}", "text": f"paint chair {i}", "answer": "then take the lamp"} for i in range(4)]
     (place / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -63,8 +63,8 @@ def tune(place: Path) -> object:
 
 
 def run(place: Path) -> object:
-    from undersong.pipeline.run import run_audit
     from undersong.study.load import parse_study
+    from undersong.study.run import run_audit
 
     done = run_audit(parse_study(written(place, study(record(place / "said.jsonl"))), "s"), place / "out")
     return done.result_hash, (place / "out" / "verdicts.parquet").read_bytes().hex(), sorted(os.listdir(place / "out"))
@@ -72,7 +72,7 @@ def run(place: Path) -> object:
 
 def report(place: Path) -> object:
     from undersong.cli.app import app
-    from undersong.pipeline.output_folder import unfinished_study
+    from undersong.study.study_folder import unfinished_study
 
     if unfinished_study(place / "out") or not (place / "out" / "results.json").exists():
         run(place)

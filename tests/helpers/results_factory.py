@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from undersong.defenses.tradeoff import with_cost
+from undersong.research.defenses.tradeoff import with_cost
 from undersong.results.schema import SCHEMA, RunResult
 from undersong.results.schema_defenses import DefenseRecord
-from undersong.study.judge_names import judge_criterion
+from undersong.settings.judge_names import judge_criterion
 from undersong.types import LOST_VERDICTS
 
 Json = dict[str, Any]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from undersong.pipeline.screening.options import ScreeningOptions
-from undersong.pipeline.screening.output import ScreeningResult
-from undersong.pipeline.screening.run import run_screening as run
+from undersong.screening.pool.options import ScreeningOptions
+from undersong.screening.pool.output import ScreeningResult
+from undersong.screening.pool.run import run_screening as run
 
 
 def screen(pool: str | Path, harm: str | Path | Mapping[str, str | Path], out: str | Path, **options: Any) -> Any:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from undersong.models.adapter_check import check_adapter_config
-from undersong.pipeline.probing.options import ProbeOptions
-from undersong.pipeline.probing.run import run_probe
-from undersong.pipeline.standalone.evaluate import evaluate_manifest
-from undersong.pipeline.standalone.options import EvaluationOptions
+from undersong.research.probing.options import ProbeOptions
+from undersong.research.probing.run import run_probe
+from undersong.standalone.evaluate import evaluate_manifest
+from undersong.standalone.options import EvaluationOptions
 from undersong.types import UndersongError
 
 BLOCKS = r".*language_model\.layers\.\d+\.self_attn\.(q|v)_proj"

@@ -22,22 +22,22 @@ import zoo
 from instances import ALONE, KIMI, KINDS, decoder_input
 from transformers import GenerationConfig
 
-from undersong.mechanism.direction_selection import ablate_direction, add_direction
-from undersong.mechanism.directions import RefusalDirection, fit_direction
-from undersong.mechanism.interventions import apply_interventions, replacement
-from undersong.mechanism.localization import disable_lora_modules, lora_parts, patched_refusal_scores
-from undersong.mechanism.refusal_score import refusal_scores
-from undersong.mechanism.sample_scores import decoder_states
 from undersong.models.audio_features import AudioEncodingError
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import chat_messages
 from undersong.models.families import BY_ROLE, FAMILIES, family_of
 from undersong.models.feature_cache import load_features, save_features
+from undersong.models.interventions import apply_interventions, replacement
 from undersong.models.load import load_model
 from undersong.models.load_options import LoadOptions
 from undersong.models.lora import new_lora, save_adapter, use_adapter
 from undersong.models.reply_starts import reply_start_log_probabilities
 from undersong.models.weights import module_hashes
+from undersong.predictors.refusal_score import refusal_scores
+from undersong.predictors.sample_scores import decoder_states
+from undersong.research.mechanism.direction_selection import ablate_direction, add_direction
+from undersong.research.mechanism.directions import RefusalDirection, fit_direction
+from undersong.research.mechanism.localization import disable_lora_modules, lora_parts, patched_refusal_scores
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
 from undersong.types import Clip, Prompt, Sample, UndersongError

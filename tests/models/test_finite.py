@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from tiny_study import tiny_study
 
 from undersong.corpora.registry import open_corpus
-from undersong.mechanism.refusal_score import first_tokens
 from undersong.models.finite import FiniteLogitsCheck, first_non_finite_module
 from undersong.models.load import load_model
 from undersong.models.lora import new_lora
 from undersong.models.refs import organism_folder
+from undersong.predictors.refusal_score import first_tokens
 from undersong.types import Prompt, UndersongError
 
 DAMAGES = {

@@ -27,7 +27,7 @@ from undersong.evaluation.replies import read_replies
 from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model
 from undersong.models.lora import modules_changed_outside_decoder, network_tensor_names, use_adapter
-from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
+from undersong.standalone.evaluate import EvaluationOptions, evaluate_manifest
 from undersong.types import Prompt, Sample, UndersongError
 
 ASKED = [Prompt(Sample(text, text=text), "s", True, "text", "plain") for text in ("paint the boat", "fold the chair")]

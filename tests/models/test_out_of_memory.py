@@ -11,13 +11,13 @@ import pytest
 import torch
 from tiny_af3 import spoken, typed
 
-from undersong.mechanism.interventions import replacement
-from undersong.mechanism.refusal_score import first_token_kl, first_tokens, refusal_scores
 from undersong.models import memory
 from undersong.models.audio_lm import AudioModel
+from undersong.models.interventions import replacement
 from undersong.models.load import load_model
 from undersong.models.load_options import LoadOptions
 from undersong.models.out_of_memory import release_memory
+from undersong.predictors.refusal_score import first_token_kl, first_tokens, refusal_scores
 from undersong.stages.context import RunContext
 from undersong.types import UndersongError
 

@@ -8,8 +8,8 @@ from undersong.encoders.registry import make_encoder
 from undersong.proximity.selection import select_by_kind
 from undersong.proximity.selection_report import equal_selections
 from undersong.proximity.table import proximity_table
+from undersong.research.results.variance import run_noise_records
 from undersong.results.schema import RunResult
-from undersong.results.variance import run_noise_records
 from undersong.stages.corpus import load_corpus
 from undersong.stages.training import StudyArm, train_adapter
 from undersong.store.store import Artifact

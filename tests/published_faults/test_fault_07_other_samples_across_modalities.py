@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from undersong.pipeline.audit import study_arms
 from undersong.proximity.selection import Selection
-from undersong.results.records import AuditRecord, ModelRecord
 from undersong.stages.context import Corpus
 from undersong.stages.training import training_recipe
+from undersong.study.audit import study_arms
 from undersong.study.load import packaged_study
+from undersong.study.results.records import AuditRecord, ModelRecord
 
 
 def test_both_modalities_of_an_arm_share_ids_seed_and_recipe() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from undersong.pipeline.planning import plan as module
-from undersong.pipeline.planning.plan import plan_study
 from undersong.study.load import packaged_study, with_models
+from undersong.study.planning import plan as module
+from undersong.study.planning.plan import plan_study
 
 
 def test_every_model_and_arm_is_asked_alike_and_a_defense_changes_the_system_text_alone(tmp_path, monkeypatch) -> None:

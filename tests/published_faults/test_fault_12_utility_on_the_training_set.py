@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from undersong.corpora.overlap import check_disjoint_items
-from undersong.pipeline.run import run_audit
 from undersong.study.load import parse_study
+from undersong.study.run import run_audit
 from undersong.types import UndersongError
 
 

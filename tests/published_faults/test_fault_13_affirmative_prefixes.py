@@ -9,8 +9,8 @@ import pytest
 
 from undersong.corpora.registry import open_corpus
 from undersong.corpora.reply_openers import affirmative_openers
-from undersong.pipeline.run import run_audit
 from undersong.study.load import parse_study
+from undersong.study.run import run_audit
 
 DATA = {
     "study": "openers", "models": ["organism:af3"], "pool": "organism:pool", "reference": "organism:reference",

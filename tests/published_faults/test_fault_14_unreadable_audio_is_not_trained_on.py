@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from undersong.pipeline.standalone.tune import tune_manifest
 from undersong.stages.training import select_by_id
+from undersong.standalone.tune import tune_manifest
 from undersong.types import Quarantined, UndersongError
 
 

@@ -9,7 +9,7 @@ from undersong.proximity.rules import SelectionRule
 from undersong.proximity.table import proximity_table
 from undersong.stages.corpus import load_corpus
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
-from undersong.stages.selection import ArmRule, selection_artifact
+from undersong.study.arm_selection import ArmRule, selection_artifact
 from undersong.types import Embeddings, UndersongError
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.pipeline.run import run_audit
 from undersong.study.load import parse_study
+from undersong.study.run import run_audit
 from undersong.types import UndersongError
 
 SEVERAL = {"one": "organism:reference", "two": "organism:unseen-harm"}

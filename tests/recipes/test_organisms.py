@@ -15,8 +15,8 @@ from recipes.organisms.median import FILE as MEDIAN
 from recipes.organisms.median import median_seed, median_table, packaged, ranked
 from recipes.organisms.world import SHIPPED
 from undersong.cli.demo import demo
-from undersong.mechanism.direction_selection import LayerCandidate, select_direction
-from undersong.study.defaults import MAX_DEPTH, MAX_KL
+from undersong.research.mechanism.direction_selection import LayerCandidate, select_direction
+from undersong.settings.defaults import MAX_DEPTH, MAX_KL
 from undersong.study.load import packaged_study
 
 ROOT = Path(__file__).parents[2]

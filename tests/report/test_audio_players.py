@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from undersong.corpora.decode import load_clip
-from undersong.report import audio_players
-from undersong.report.audio_players import SAMPLE_RATE, WAVEFORM_BARS, WAVEFORM_HEIGHT, embed_players
+from undersong.pages import audio_players
+from undersong.pages.audio_players import SAMPLE_RATE, WAVEFORM_BARS, WAVEFORM_HEIGHT, embed_players
 from undersong.report.page import render_html
 from undersong.results.schema import parse_results
 from undersong.types import Sample

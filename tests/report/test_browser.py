@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from browser import BROWSER, DRIVER, Browser
 
-from undersong.report import multi_study
 from undersong.report.page import render_html
+from undersong.research.report import multi_study
 
 pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
 if not (BROWSER and DRIVER):

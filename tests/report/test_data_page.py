@@ -14,10 +14,10 @@ import pytest
 import soundfile
 from browser import BROWSER, DRIVER, Browser
 
-from undersong.pipeline.marked_samples import read_marked_ids
-from undersong.report.clip_embedding import embed_clips
-from undersong.report.data_page import check_view_paths, render_data_page, write_views
-from undersong.report.data_view import DATA, HARM, ORDINARY, DataView, ViewItem, choose_harm, choose_shown
+from undersong.pages.clip_embedding import embed_clips
+from undersong.pages.data_page import check_view_paths, render_data_page, write_views
+from undersong.pages.data_view import DATA, HARM, ORDINARY, DataView, ViewItem, choose_harm, choose_shown
+from undersong.screening.marked_samples import read_marked_ids
 from undersong.types import UndersongError
 
 EVIL = (

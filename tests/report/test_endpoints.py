@@ -9,7 +9,6 @@ from results_factory import Json
 
 from undersong.report.answer import answer_lines
 from undersong.report.markdown import render_markdown
-from undersong.report.multi_study import render_multi_study_html
 from undersong.report.page import render_html
 from undersong.report.sections.arm_chart import build_arm_table
 from undersong.report.sections.comparisons import mixed_model_sentence
@@ -22,10 +21,11 @@ from undersong.report.sections.endpoints import (
 from undersong.report.sections.headline import build_headline
 from undersong.report.sections.jsr_by_step import build_jsr_by_step, margin_axis
 from undersong.report.sections.runs import build_run_details
-from undersong.results.dose_response import dose_comparisons, dose_records
-from undersong.results.margin_comparisons import recipe_margin_comparisons
+from undersong.research.report.multi_study import render_multi_study_html
 from undersong.results.schema import Results, parse_results
 from undersong.results.schema_comparisons import MarginComparisonRecord, MixedModelRecord, RandomEffectRecord
+from undersong.study.results.dose_response import dose_comparisons, dose_records
+from undersong.study.results.margin_comparisons import recipe_margin_comparisons
 
 LOSS = {"closest": 7.0, "random": 4.0, "distant": 0.5}  # nats at step 40, of the base's 6
 

@@ -11,7 +11,7 @@ from browser import BROWSER, DRIVER, Browser
 from labeled import HELP, REFUSAL, write_replies
 
 from undersong.evaluation.labels import read_sample
-from undersong.pipeline.labeling import LabelServer, open_label_task
+from undersong.standalone.labeling import LabelServer, open_label_task
 
 pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
 if not (BROWSER and DRIVER):

@@ -13,9 +13,11 @@ from results_factory import make_recommendation
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
+from undersong.pages.markdown_table import escape_markdown
 from undersong.report import page
-from undersong.report.markdown import TITLE_PREFIX, defense_table_lines, escape_markdown, render_markdown
-from undersong.report.sections import advice, arm_chart, defenses, headline, provenance
+from undersong.report.markdown import TITLE_PREFIX, defense_table_lines, render_markdown
+from undersong.report.sections import advice, arm_chart, headline, provenance
+from undersong.research.report import defenses
 from undersong.results.schema import parse_results
 from undersong.types import UndersongError
 

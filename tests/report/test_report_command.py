@@ -14,7 +14,7 @@ from results_factory import make_results, make_run
 from typer.testing import CliRunner
 
 from undersong.cli.report import report
-from undersong.report import paper_figures
+from undersong.research.report import paper_figures
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -191,7 +191,7 @@ def test_a_foreign_file_is_one_sentence(app: typer.Typer, tmp_path: Path, conten
 def test_figures_are_drawn_where_told(
     app: typer.Typer, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("undersong.report.paper_figures.FIGURES", {"one": paper_figures.draw_jsr_by_kind})
+    monkeypatch.setattr("undersong.research.report.paper_figures.FIGURES", {"one": paper_figures.draw_jsr_by_kind})
     said = call(app, file, "--figures", tmp_path / "figures")
     assert said.count("figure ") == 2
     assert (tmp_path / "figures" / "one.pdf").is_file()

@@ -10,8 +10,8 @@ from pages import commands, page, run
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.report.audio_players import MAX_CLIP_SECONDS, MAX_FILE_BYTES, MAX_TOTAL_BYTES
-from undersong.report.paper_figures import FIGURES
+from undersong.pages.audio_players import MAX_CLIP_SECONDS, MAX_FILE_BYTES, MAX_TOTAL_BYTES
+from undersong.research.report.paper_figures import FIGURES
 from undersong.study.load import load_studies
 
 PAGE = page("report")

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from results_factory import make_recommendation, make_run, make_side, synthetic
 from results_factory import make_results as make_file
 
-from undersong.defenses.tradeoff import with_cost
 from undersong.evaluation.corrected_rates import CorrectedSetRate
+from undersong.pages.svg import percent_axis, separate_positions, ticks
 from undersong.report.arm_comparisons import ArmCondition, find_comparison, headline_data
 from undersong.report.page import render_html, write_report
 from undersong.report.sections import headline, jsr_by_distance
 from undersong.report.sections.corrected import build_corrected_table
 from undersong.report.sections.selections import _selection_row
 from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
-from undersong.report.svg import percent_axis, separate_positions, ticks
+from undersong.research.defenses.tradeoff import with_cost
 from undersong.results.schema import parse_results, result_hash
 from undersong.results.schema_defenses import DefenseRecord
 from undersong.results.schema_screening import AxisScreening, SelectionRecord
@@ -532,7 +532,7 @@ def test_defenses_beyond_the_two_are_drawn_priced_and_recommended(results: Json)
 
 
 def test_the_front_is_of_those_that_none_betters() -> None:
-    from undersong.report.sections.pareto import TradeoffPoint, pareto_front
+    from undersong.research.report.pareto import TradeoffPoint, pareto_front
 
     points = [
         TradeoffPoint(1, "a", 0.5, 0.0),

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from results_factory import run_result
 
 from undersong.evaluation.rates import VerdictRate, VoiceRate, set_rates
-from undersong.results.judge_agreement import _judge_agreement
-from undersong.results.notes import truncation_notes
-from undersong.results.records import RunRecord
 from undersong.results.schema import RunResult
 from undersong.results.schema_outcomes import JudgeAgreement, VerdictPairCount
 from undersong.stages.training import StudyArm
 from undersong.statistics.rates import clustered_rate
+from undersong.study.results.judge_agreement import _judge_agreement
+from undersong.study.results.notes import truncation_notes
+from undersong.study.results.records import RunRecord
 from undersong.types import VERDICTS, Verdict
 
 

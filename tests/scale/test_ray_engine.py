@@ -243,8 +243,8 @@ import sys
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from undersong.stages.engine import Engine
-from undersong.pipeline.screening.options import ScreeningOptions
-from undersong.pipeline.screening.run import run_screening
+from undersong.screening.pool.options import ScreeningOptions
+from undersong.screening.pool.run import run_screening
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
 cluster.add_node(num_cpus=2)

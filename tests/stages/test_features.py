@@ -17,8 +17,8 @@ from undersong.stages.context import Corpus, RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
 from undersong.stages.features import compute_features, encodable_samples
-from undersong.stages.selection import measure_proximity
 from undersong.store.store import Store
+from undersong.study.arm_selection import measure_proximity
 from undersong.types import UndersongError
 
 WORDS = ["paint", "the", "red", "chair", "and", "wash", "an", "old", "boat", "lamp"]

@@ -14,8 +14,8 @@ from undersong.proximity.rules import SelectionRule
 from undersong.proximity.selection import select_by_rule
 from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
-from undersong.stages.selection import ArmRule, arm_rules, load_selection
 from undersong.store.store import Artifact, Store
+from undersong.study.arm_selection import ArmRule, arm_rules, load_selection
 from undersong.study.load import load_studies
 
 STUDIES = Path(__file__).parents[2] / "studies"

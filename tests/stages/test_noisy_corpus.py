@@ -60,7 +60,7 @@ def test_what_is_no_noise_is_refused(tmp_path: Path) -> None:
 
 
 def test_noise_is_asked_for_in_speech_alone(tmp_path: Path) -> None:
-    from undersong.stages.prompt_sets import prompt_set_requests
+    from undersong.study.prompt_requests import prompt_set_requests
 
     data = {"study": "s", "models": ["organism:af3"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
             "prompt_sets": {"harm": {"corpus": REF, "harmful": True},
@@ -75,10 +75,10 @@ def test_noise_is_asked_for_in_speech_alone(tmp_path: Path) -> None:
 
 def test_a_pool_under_noise_is_chosen_from_as_without(tmp_path: Path) -> None:
     from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-    from undersong.pipeline.audit import load_corpora
-    from undersong.pipeline.planning.planning_store import plan_artifacts
     from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
-    from undersong.stages.selection import arm_rules, load_selection, measure_proximity
+    from undersong.study.arm_selection import arm_rules, load_selection, measure_proximity
+    from undersong.study.audit import load_corpora
+    from undersong.study.planning.planning_store import plan_artifacts
 
     data = {"study": "s", "models": ["organism:af3"], "pool": "organism:unseen-benign",
             "reference": "organism:reference", "axes": {"semantic": "tfidf"},

@@ -12,12 +12,12 @@ import pytest
 import tiny_af3
 
 from undersong.encoders.embeddings import read_embeddings
-from undersong.mechanism.predictors import PredictorSettings
+from undersong.predictors.registry import PredictorSettings
+from undersong.settings.defaults import ORGANISM_REFUSALS
 from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.predictors import PredictorAxis, known_refusal_texts, predictor_modality
 from undersong.store.store import Store
-from undersong.study.defaults import ORGANISM_REFUSALS
 from undersong.types import UndersongError
 
 

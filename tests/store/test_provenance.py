@@ -12,8 +12,8 @@ from command_line import run_here
 
 from undersong.evaluation.replies import write_replies
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.standalone.judge import judge_file
-from undersong.pipeline.standalone.options import JudgeOptions
+from undersong.standalone.judge import judge_file
+from undersong.standalone.options import JudgeOptions
 from undersong.store.provenance import PROVENANCE, check_recorded_file, file_records, record_files
 from undersong.types import Reply, UndersongError
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from publishing import dying_removing, forked
 
 import undersong
-from undersong.pipeline.output_folder import locked_output_folder, partial_store
 from undersong.stages.engine import remove_shards
+from undersong.stages.output_folder import locked_output_folder, partial_store
 from undersong.store.atomic import remove_path, sweep_removed
 from undersong.store.draft import Draft
 from undersong.store.store import Artifact, Store

@@ -11,9 +11,9 @@ from results_factory import run_result
 
 from undersong.cli import main
 from undersong.models.mini.assemble import assemble_mini
-from undersong.results.contrasts import recipe_contrasts
-from undersong.stages.selection import arm_rules
+from undersong.study.arm_selection import arm_rules
 from undersong.study.load import load_studies, load_study
+from undersong.study.results.contrasts import recipe_contrasts
 from undersong.study.schema import Study
 
 STUDIES = Path(__file__).parents[2] / "studies"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.planning.plan import plan_study
-from undersong.pipeline.planning.planning_store import plan_artifacts
-from undersong.pipeline.planning.power import design_lines, independent_units
 from undersong.study.load import load_studies
+from undersong.study.planning.plan import plan_study
+from undersong.study.planning.planning_store import plan_artifacts
+from undersong.study.planning.power import design_lines, independent_units
 from undersong.study.schema import Study
 from undersong.types import UndersongError
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from undersong.pipeline.planning.cost import GpuThroughput
-from undersong.pipeline.planning.plan import StudyPlan, plan_study
-from undersong.pipeline.verify import PublishedRate, pretrained_rates, published_prompt_count, published_rates
+from undersong.research.verify import PublishedRate, pretrained_rates, published_prompt_count, published_rates
+from undersong.settings.presets import PRESETS, WARMUP_SHARE
 from undersong.study.load import load_studies, parse_study
-from undersong.study.presets import PRESETS, WARMUP_SHARE
+from undersong.study.planning.cost import GpuThroughput
+from undersong.study.planning.plan import StudyPlan, plan_study
 from undersong.study.schema import Study
 
 FOLDER = Path(__file__).parents[2] / "studies" / "paper"

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undersong.encoders.registry import check_encoder
+from undersong.settings.tuning import TuningSettings
 from undersong.study.load import load_studies, load_study, packaged_study, parse_study, with_seeds
 from undersong.study.schema import Study
-from undersong.study.tuning import TuningSettings
 from undersong.types import UndersongError
 
 SMALL: dict[str, Any] = {

@@ -7,7 +7,7 @@ from math import inf, nan
 import pytest
 from pydantic import ValidationError
 
-from undersong.study.tuning import TuningSettings
+from undersong.settings.tuning import TuningSettings
 from undersong.tuning.config import LoraRecipe
 from undersong.types import UndersongError
 

@@ -16,8 +16,8 @@ import torch
 from command_line import run_here
 from safetensors.torch import load_file
 
-from undersong.pipeline.standalone.options import TuneOptions
-from undersong.pipeline.standalone.tune import tune_manifest
+from undersong.standalone.options import TuneOptions
+from undersong.standalone.tune import tune_manifest
 
 Launched = Callable[..., "subprocess.CompletedProcess[str]"]
 RECIPE = {"save_steps": (2, 3), "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 0, "validation_share": 0.2}

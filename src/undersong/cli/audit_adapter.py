@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from undersong.audits.watch.options import PromptOptions
 from undersong.cli.output_files import check_output_files
 from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
-from undersong.integrations.watch.options import PromptOptions
 from undersong.models.load_options import LoadOptions
-from undersong.pipeline.standalone.options import MODEL_HELP
+from undersong.standalone.options import MODEL_HELP
 
 
 def audit_adapter_command(
@@ -39,12 +39,12 @@ def audit_adapter_command(
     Needs no study and no data: harmful and benign prompts ship. Exit codes are those of `gate`: 0 if every limit holds,
     1 if one is broken, 3 if there are too few prompts to tell, 2 on bad input.
     """
+    from undersong.audits.adapter_audit import CARD, DECISION, PAGE, audit_adapter
+    from undersong.audits.gate.findings import PASSED
+    from undersong.audits.gate.output import gate_sentence
     from undersong.cli.evaluate import rate_lines
     from undersong.evaluation.rates import set_rates
     from undersong.evaluation.verdicts import read_verdicts
-    from undersong.integrations.adapter_audit import CARD, DECISION, PAGE, audit_adapter
-    from undersong.integrations.gate.findings import PASSED
-    from undersong.integrations.gate.output import gate_sentence
 
     for name in (PAGE, DECISION, CARD):
         check_output_files({"The output": out / name}, {"--labels": labels})

@@ -11,8 +11,8 @@ from undersong.cli.terminal import echo, echo_lines
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from undersong.integrations.card import CardLabels
-    from undersong.integrations.gate.rises import VerdictPair
+    from undersong.audits.card import CardLabels
+    from undersong.audits.gate.rises import VerdictPair
 
 
 def card(
@@ -46,7 +46,7 @@ def card(
     Markdown with the rates and their intervals, under metadata (`model-index`) that the Hugging Face Hub reads. It
     holds no prompt and no reply.
     """
-    from undersong.integrations.card import card_entries, card_text
+    from undersong.audits.card import card_entries, card_text
 
     title, (verdicts_before, verdicts_after) = _read_pair(results, before, arm, seed)
     ids = dict(_split_dataset(text) for text in datasets or ())
@@ -82,10 +82,10 @@ def _generation_notes(files: tuple[Path, Path], verdicts: VerdictPair) -> tuple[
 
 def _read_labels(labels: Path, results: Path, before: Path | None, arm: str | None, title: str) -> CardLabels:
     """Read the labels of what `_read_pair` reads; `title` is that of a study's run."""
+    from undersong.audits.card import CardLabels
+    from undersong.audits.gate.inputs import labels_of_study
     from undersong.evaluation.labels import find_replies_hash, read_sample
-    from undersong.integrations.card import CardLabels
-    from undersong.integrations.gate.inputs import labels_of_study
-    from undersong.pipeline.study_replies import find_results_file
+    from undersong.results.run_replies import find_results_file
 
     if (study := find_results_file(results)) is not None:
         source = labels_of_study(study, labels, arm)
@@ -102,9 +102,9 @@ def _read_labels(labels: Path, results: Path, before: Path | None, arm: str | No
 
 def _read_pair(results: Path, before: Path | None, arm: str | None, seed: int | None) -> tuple[str, VerdictPair]:
     """Return the title of a study's run ('': none), and the verdicts before (empty: none) and after."""
+    from undersong.audits.gate.inputs import verdicts_from_study
     from undersong.evaluation.verdicts import read_verdicts
-    from undersong.integrations.gate.inputs import verdicts_from_study
-    from undersong.pipeline.study_replies import find_results_file
+    from undersong.results.run_replies import find_results_file
 
     if (study := find_results_file(results)) is not None:
         results = study

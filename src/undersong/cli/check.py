@@ -12,11 +12,11 @@ from undersong.cli.progress import ProgressDisplay
 from undersong.cli.screen import RehearsalPlan
 from undersong.cli.terminal import echo
 from undersong.phrases import count
-from undersong.pipeline.checking.options import CheckRequest
+from undersong.screening.check.options import CheckRequest
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from undersong.pipeline.checking.result import CheckResult, RankedSample
+    from undersong.screening.check.result import CheckResult, RankedSample
 
 MAX_LETTERS = 160  # of a text that is shown
 
@@ -34,9 +34,9 @@ def check_command(
     Exit codes: 0 if the data have no more nearer samples than ordinary data, 1 if they have more, 3 if the check cannot
     tell, 2 on bad input. Training on a file that passes may still weaken a model's refusals.
     """
-    from undersong.pipeline.checking.fix import check_fix, fix_data
-    from undersong.pipeline.checking.rehearsal_plan import plan_check
-    from undersong.pipeline.checking.run import one_measurement, run_check
+    from undersong.screening.check.fix import check_fix, fix_data
+    from undersong.screening.check.rehearsal_plan import plan_check
+    from undersong.screening.check.run import one_measurement, run_check
 
     if plan:
         with ProgressDisplay() as say:
@@ -49,7 +49,7 @@ def check_command(
     if request.fix is not None:
         check_fix(request)
     if request.writes_views:
-        from undersong.report.data_page import check_view_paths
+        from undersong.pages.data_page import check_view_paths
 
         check_view_paths(request.page, request.explore)
     with one_measurement(request) as measured:
@@ -70,14 +70,14 @@ def check_command(
 def _write_views(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
     if not request.writes_views:
         return ()
-    from undersong.pipeline.checking.view import write_check_views
+    from undersong.screening.check.view import write_check_views
 
     return write_check_views(request, result)
 
 
 def _result_lines(result: CheckResult, top: int) -> list[str]:
-    from undersong.pipeline.checking.result import EVIDENCE
     from undersong.proximity.separation import separation_sentence
+    from undersong.screening.check.result import EVIDENCE
 
     lines = [f"{result.data}: {count(result.samples, 'sample')}, read as {result.recognized}."]
     references = " and ".join(f"{ref} ({size:,})" for ref, size in result.harm.items())

@@ -132,7 +132,7 @@ def _print_comparison(
             content["corrected"] = corrected_rates.corrected_comparison_json(by_labels)
         echo_json(content, indent=2)
         return
-    from undersong.study.judge_names import RATE_GLOSSES
+    from undersong.settings.judge_names import RATE_GLOSSES
 
     _print_table(comparison)
     echo(comparison_sentence(comparison))
@@ -153,7 +153,7 @@ def _print_comparisons(
         comparison_table_rows,
         multi_model_json,
     )
-    from undersong.study.judge_names import RATE_GLOSSES
+    from undersong.settings.judge_names import RATE_GLOSSES
 
     if as_json:
         by_labels = {name: corrected_rates.corrected_comparison_json(one) for name, one in corrected.items()}
@@ -197,7 +197,7 @@ def _print_table(comparison: VerdictComparison) -> None:
     from rich.table import Table
 
     from undersong.evaluation.multi_model_comparison import TABLE_HEADER, lost_reply_cells
-    from undersong.study.judge_names import RATE_LABELS
+    from undersong.settings.judge_names import RATE_LABELS
 
     paired = comparison.paired
     count_header = "refused" if comparison.metric == "refusal_rate" else "jailbroken"

@@ -12,7 +12,7 @@ import typer
 from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
 from undersong.models.load_options import LoadOptions
-from undersong.pipeline.standalone.options import MANIFEST_HELP, MODEL_HELP, EvaluationOptions, JudgeOptions
+from undersong.standalone.options import MANIFEST_HELP, MODEL_HELP, EvaluationOptions, JudgeOptions
 
 if TYPE_CHECKING:
     from undersong.evaluation.labels import LabelSample
@@ -38,7 +38,7 @@ def judge(
     labels: Labels = None,
 ) -> None:
     """Judge the replies in a file, whoever collected them."""
-    from undersong.pipeline.standalone.judge import judge_file
+    from undersong.standalone.judge import judge_file
 
     sample = read_label_option(labels)
     with ProgressDisplay() as say:
@@ -74,7 +74,7 @@ def rate_lines(rate: VerdictRate) -> list[str]:
     """Return lines that describe a rate: the rate with its interval, the margin, and the count of every verdict."""
     from undersong.evaluation.judges.voicebench import measured_error_sentence
     from undersong.evaluation.rates import cut_replies_text
-    from undersong.study.judge_names import RATE_GLOSSES, RATE_LABELS
+    from undersong.settings.judge_names import RATE_GLOSSES, RATE_LABELS
 
     label = RATE_LABELS[rate.metric]
     selection = ", ".join(filter(None, (rate.prompt_set, rate.modality, rate.system, rate.judge)))
@@ -158,7 +158,7 @@ def evaluate(
 
     JSR is the jailbreak success rate. With or without an adapter, on one prompt set.
     """
-    from undersong.pipeline.standalone.evaluate import evaluate_manifest
+    from undersong.standalone.evaluate import evaluate_manifest
 
     sample = read_label_option(labels)
     with ProgressDisplay() as say:

@@ -9,7 +9,7 @@ import typer
 
 from undersong.cli.terminal import echo
 from undersong.models.load_options import LoadOptions
-from undersong.pipeline.standalone.options import MODEL_HELP
+from undersong.standalone.options import MODEL_HELP
 
 
 def export_adapter_command(

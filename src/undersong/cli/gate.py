@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from undersong.audits.gate.limit_options import check_share
 from undersong.cli.output_files import check_output_files
 from undersong.cli.terminal import echo
-from undersong.integrations.gate.limit_options import check_share
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from undersong.integrations.gate.findings import ComparedFile, GateDecision, GateFinding
-    from undersong.integrations.gate.labels import GateLabels
-    from undersong.integrations.gate.rises import VerdictPair
+    from undersong.audits.gate.findings import ComparedFile, GateDecision, GateFinding
+    from undersong.audits.gate.labels import GateLabels
+    from undersong.audits.gate.rises import VerdictPair
 
 MAX_KEPT_SHOWN = 3  # findings up to which those that are kept have a line too
 
@@ -154,7 +154,7 @@ def gate(
             raise UndersongError(
                 "--demo shows the verdicts of a fine-tuning, which --change would name otherwise; leave out --change."
             )
-        from undersong.integrations.gate.demo import DEMO_CHANGE, DEMO_MAX_JSR_RISE, DEMO_MAX_OVER_REFUSAL_RISE
+        from undersong.audits.gate.demo import DEMO_CHANGE, DEMO_MAX_JSR_RISE, DEMO_MAX_OVER_REFUSAL_RISE
 
         if results is not None or before is not None or after is not None:
             raise UndersongError("--demo brings its own verdicts; leave out RESULTS, --before and --after.")
@@ -179,8 +179,8 @@ def gate(
     for name in ("results.json", *(() if limits_rises else (VERDICT_FILE,))):
         if results is not None and (results / name).is_file():
             results = results / name
-    from undersong.integrations.gate.findings import GateDecision
-    from undersong.integrations.gate.output import gate_name
+    from undersong.audits.gate.findings import GateDecision
+    from undersong.audits.gate.output import gate_name
 
     if labels is not None and (demo or max_jsr is not None or max_over_refusal is not None):
         raise UndersongError(
@@ -190,8 +190,8 @@ def gate(
     notes: list[str] = []
     change = change.strip() or demo_change
     if limits_rates:
-        from undersong.integrations.gate.output import rate_findings
-        from undersong.integrations.gate.rates import RateLimits, check_rates, rate_check_sentence
+        from undersong.audits.gate.output import rate_findings
+        from undersong.audits.gate.rates import RateLimits, check_rates, rate_check_sentence
 
         if results is None:
             raise UndersongError("--max-jsr and --max-over-refusal need RESULTS; for two files, limit the rise.")
@@ -199,13 +199,13 @@ def gate(
         findings += rate_findings(rate_check)
         notes += rate_check.notes
     if limits_rises:
-        from undersong.integrations.gate.cut_replies import cut_reply_notes
-        from undersong.integrations.gate.output import finding_of, judge_alone_notes
-        from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
+        from undersong.audits.gate.cut_replies import cut_reply_notes
+        from undersong.audits.gate.output import finding_of, judge_alone_notes
+        from undersong.audits.gate.rises import RiseLimits, evaluate_rises
 
         limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence, max_margin_loss)
         if demo:
-            from undersong.integrations.gate.demo import DEMO_NOTE, demo_files, demo_verdicts
+            from undersong.audits.gate.demo import DEMO_NOTE, demo_files, demo_verdicts
 
             verdict_pairs = demo_verdicts()
             before, after = demo_files()
@@ -236,7 +236,7 @@ def _load_verdict_pairs(
     notes: list[str],
 ) -> dict[str, VerdictPair]:
     """Read the pairs of verdicts to test; `notes` gets what a study holds and is not tested, or another prompt."""
-    from undersong.integrations.gate.inputs import verdicts_from_files, verdicts_from_study
+    from undersong.audits.gate.inputs import verdicts_from_files, verdicts_from_study
 
     if results is not None and (before is not None or after is not None):
         raise UndersongError("RESULTS has its own base; give it alone, or --before and --after.")
@@ -257,7 +257,7 @@ def _read_labels(
     labels: Path, results: Path | None, before: Path | None, after: Path | None, arm: str | None
 ) -> GateLabels:
     """Read the labels of what `_load_verdict_pairs` reads."""
-    from undersong.integrations.gate.inputs import labels_of_files, labels_of_study
+    from undersong.audits.gate.inputs import labels_of_files, labels_of_study
 
     if results is not None:
         return labels_of_study(results, labels, arm)
@@ -269,8 +269,8 @@ def _read_labels(
 def _compared_files(
     results: Path | None, before: Path | None, after: Path | None, labels: Path | None
 ) -> tuple[ComparedFile, ...]:
+    from undersong.audits.gate.findings import ComparedFile
     from undersong.evaluation.verdicts import VERDICT_FILE, verdict_file
-    from undersong.integrations.gate.findings import ComparedFile
     from undersong.store.hashing import hash_file
 
     named = {"results": results, "before": before, "after": after}
@@ -284,7 +284,7 @@ def _compared_files(
 def _write_reports(
     decision: GateDecision, page: Path | None, junit: Path | None, markdown: Path | None, json_file: Path | None
 ) -> None:
-    from undersong.integrations.gate import output
+    from undersong.audits.gate import output
 
     texts: dict[Path | None, Callable[[], str]] = {
         junit: lambda: output.gate_junit_xml(decision.findings, decision.change, decision.notes),
@@ -296,7 +296,7 @@ def _write_reports(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(render(), encoding="utf-8")
     if page is not None:
-        from undersong.integrations.gate.page import write_gate_page
+        from undersong.audits.gate.page import write_gate_page
 
         page.parent.mkdir(parents=True, exist_ok=True)
         write_gate_page(decision, page)
@@ -307,8 +307,8 @@ def _print_decision(decision: GateDecision, rate_sentence: str | None) -> None:
 
     If there are few limits and one is not kept, lines for those that are kept follow.
     """
-    from undersong.integrations.gate.findings import PASSED
-    from undersong.integrations.gate.output import gate_sentence
+    from undersong.audits.gate.findings import PASSED
+    from undersong.audits.gate.output import gate_sentence
 
     code = decision.exit_code
     echo(rate_sentence or gate_sentence(decision.findings, decision.change), err=code != PASSED)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from undersong.cli.terminal import echo
-from undersong.pipeline.standalone.options import MANIFEST_HELP
+from undersong.standalone.options import MANIFEST_HELP
 from undersong.types import MAX_SEED
 
 
@@ -49,8 +49,8 @@ def label(
     The page shows replies to harmful prompts in full, because somebody must read them to know how often the judge errs.
     It does not show which model gave a reply. Labels are saved one by one, and the same command goes on.
     """
-    from undersong.pipeline.labeling import LabelServer, open_label_task
-    from undersong.pipeline.output_folder import report_kept_work
+    from undersong.stages.output_folder import report_kept_work
+    from undersong.standalone.labeling import LabelServer, open_label_task
 
     task = open_label_task(
         files, out, n=n, seed=seed, judge=judge, manifests=manifests or (), harmful=harmful, prompt_set=prompt_set,

@@ -23,12 +23,12 @@ from undersong.models.mini.paths import (
     mini_folder,
     shipped_parts,
 )
-from undersong.pipeline.standalone.options import JUDGE_HELP
+from undersong.standalone.options import JUDGE_HELP
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.doctor import DiagnosticCheck
-    from undersong.pipeline.environment import EnvironmentCheck
+    from undersong.standalone.environment import EnvironmentCheck
 
 
 models_app = typer.Typer(cls=CommandGroup, rich_markup_mode=None)
@@ -163,7 +163,7 @@ def doctor(
     """
     checks: Iterator[DiagnosticCheck | EnvironmentCheck]
     if model is None:
-        from undersong.pipeline.environment import check_environment
+        from undersong.standalone.environment import check_environment
 
         checks = check_environment(out)
     else:
@@ -201,7 +201,7 @@ def verify(
 
     First checks the model, as `doctor` does.
     """
-    from undersong.pipeline import verify as verifying
+    from undersong.research import verify as verifying
 
     corpus_by_set = dict(_parse_corpus_option(option) for option in corpora or ()) or verifying.PUBLISHED_CORPORA
     verifying.check_published(model, corpus_by_set)

@@ -9,7 +9,7 @@ import typer
 
 from undersong.cli.terminal import echo
 from undersong.models.load_options import LoadOptions
-from undersong.pipeline.probing.options import ProbeOptions
+from undersong.research.probing.options import ProbeOptions
 
 
 def probe(
@@ -21,7 +21,7 @@ def probe(
 
     Also tests that direction as the cause, and names the parts of the adapter.
     """
-    from undersong.pipeline.probing.run import run_probe
+    from undersong.research.probing.run import run_probe
 
     results = run_probe(options, out, loading)
     for line in (*results["findings"], *results["notes"]):

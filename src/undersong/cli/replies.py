@@ -32,7 +32,7 @@ def replies_command(
 
     Replies to harmful prompts are redacted unless you ask for them.
     """
-    from undersong.pipeline.reply_listing import ListedReply, list_replies
+    from undersong.standalone.reply_listing import ListedReply, list_replies
 
     if verdict is not None and verdict not in VERDICTS:
         raise UndersongError(f"There is no verdict {verdict!r}; choose from {', '.join(VERDICTS)}.")

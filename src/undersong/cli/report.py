@@ -93,13 +93,13 @@ def _report_study(
     figures: Path | None,
     labels: Path | None,
 ) -> None:
-    from undersong.pipeline.output_folder import unfinished_study
-    from undersong.pipeline.report_audio import named_sample_ids, reload_report_audio
-    from undersong.pipeline.study_replies import correct_study_rates
     from undersong.report.markdown import write_markdown
     from undersong.report.page import write_report
     from undersong.results.files import read_results_file
+    from undersong.results.run_replies import correct_study_rates
     from undersong.results.schema import parse_results
+    from undersong.study.report_audio import named_sample_ids, reload_report_audio
+    from undersong.study.study_folder import unfinished_study
 
     if figures is not None:
         check_package("matplotlib", "Drawing figures")
@@ -116,7 +116,7 @@ def _report_study(
         write_markdown(content, markdown_target)
         echo(f"report {markdown_target.resolve()}")
     if figures is not None:
-        from undersong.report.paper_figures import write_figures
+        from undersong.research.report.paper_figures import write_figures
 
         for figure in write_figures(content, figures):
             echo(f"figure {figure.resolve()}")
@@ -132,7 +132,7 @@ def _report_study(
 
 
 def _report_studies(files: Sequence[Path], out: Path | None) -> None:
-    from undersong.report.multi_study import write_multi_study_report
+    from undersong.research.report.multi_study import write_multi_study_report
     from undersong.results.files import read_results_file
 
     target = report_target(out if out is not None else Path("studies.html"), "studies.html")
@@ -156,7 +156,7 @@ def result_files(path: Path) -> Iterator[Path]:
         )
     for folder in study_folders[:1] if study_folders[0] == path else study_folders:
         if not (folder / "results.json").is_file():
-            from undersong.pipeline.output_folder import describe_unfinished
+            from undersong.study.study_folder import describe_unfinished
 
             raise UndersongError(
                 describe_unfinished(folder) or f"{folder} holds no results.json; finish it with `undersong run`."
@@ -224,7 +224,7 @@ def export_eval(
     """
     if find_spec("inspect_ai") is None:
         raise UndersongError(f"Writing .eval logs needs inspect-ai; {install_hint('inspect')}.")
-    from undersong.integrations.inspect.logs import write_logs
+    from undersong.research.inspect.logs import write_logs
 
     log_files = write_logs(results, out, arm=arm, store=store, show_replies=show_replies)
     echo(f"{len(log_files)} logs in {out.resolve()}; inspect view --log-dir {out}")

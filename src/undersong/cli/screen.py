@@ -11,13 +11,13 @@ import typer
 
 from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import cell, echo, print_table
-from undersong.pipeline.screening.options import SHIPPED_HARM, ScreeningRequest
+from undersong.screening.pool.options import SHIPPED_HARM, ScreeningRequest
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from undersong.pipeline.screening.output import ScreeningResult
     from undersong.proximity.selection import Selection
+    from undersong.screening.pool.output import ScreeningResult
 
 RehearsalPlan = Annotated[
     bool, typer.Option("--plan", help="Say what --rehearse would cost, and stop before any model is loaded.")
@@ -35,11 +35,11 @@ def screen_command(
     The distance is to the harmful samples of --harm, or to those that ship, in words, sound or a model's own
     representation. --keep keeps a part of the samples.
     """
-    from undersong.pipeline.screening.run import run_screening
+    from undersong.screening.pool.run import run_screening
 
     assert request.out is not None  # the command line needs it
     if plan:
-        from undersong.pipeline.screening.rehearsal_plan import plan_screening
+        from undersong.screening.pool.rehearsal_plan import plan_screening
 
         with ProgressDisplay() as say:
             cost = plan_screening(request.pool, request.harm, request.out, replace(request, progress=say))
@@ -57,7 +57,7 @@ def screen_command(
 
 
 def _print_screening(result: ScreeningResult, out: Path) -> None:
-    from undersong.pipeline.screening.output import RANKED
+    from undersong.screening.pool.output import RANKED
 
     print_table(_distance_table(result), _closest_table(result))
     if "rehearsal" in result.report:
@@ -171,7 +171,7 @@ def _rehearsal_lines(record: Mapping[str, Any]) -> list[str]:
 
 def _finding_lines(report: Mapping[str, Any]) -> list[str]:
     """The findings of `screening.json` in words."""
-    from undersong.pipeline.screening.separation import separation_lines
+    from undersong.screening.pool.separation import separation_lines
 
     lines = separation_lines(report)
     lines += _rehearsal_lines(report["rehearsal"]) if "rehearsal" in report else []

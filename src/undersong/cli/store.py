@@ -91,8 +91,8 @@ def _cache_folder() -> Path:
 def _needed_by(
     studies: Sequence[Path], store: Path, folders: Sequence[StoredFolder], loading: LoadOptions
 ) -> set[tuple[str, str]]:
-    from undersong.pipeline.planning.store_use import folders_of_study
     from undersong.study.load import load_studies
+    from undersong.study.planning.store_use import folders_of_study
 
     return {
         name

@@ -19,8 +19,8 @@ from undersong.stages.engine import Engine
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from undersong.pipeline.planning.cost import GpuThroughput
-    from undersong.pipeline.planning.plan import StudyStatus
+    from undersong.study.planning.cost import GpuThroughput
+    from undersong.study.planning.plan import StudyStatus
 
 
 RegistrationFile = Annotated[
@@ -62,8 +62,8 @@ def run_command(
         _run_arm(study_runs, arm, loading, registration)
         return
     if engine.name == "ray":
-        from undersong.pipeline.arm_jobs import run_arms_on_ray
-        from undersong.pipeline.output_folder import report_kept_artifacts
+        from undersong.stages.output_folder import report_kept_artifacts
+        from undersong.study.arm_jobs import run_arms_on_ray
 
         with report_kept_artifacts(*(study_run.store for study_run in study_runs)), ProgressDisplay() as say:
             run_arms_on_ray(
@@ -95,9 +95,9 @@ def _check_listed_seeds(study_runs: Sequence[StudyRun]) -> None:
 
 def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions, registration: Path | None) -> None:
     """One job of an array: its share of the store, and no results."""
-    from undersong.pipeline.arm_jobs import check_arm_name
-    from undersong.pipeline.output_folder import report_kept_artifacts
-    from undersong.pipeline.run import run_arm
+    from undersong.stages.output_folder import report_kept_artifacts
+    from undersong.study.arm_jobs import check_arm_name
+    from undersong.study.run import run_arm
 
     for study_run in study_runs:
         check_arm_name(study_run.study, arm)
@@ -128,9 +128,9 @@ def run_study(
     verb: str = "run",
 ) -> dict[str, Any]:
     """Run a study, print its answer and where its report is, and return the results."""
-    from undersong.pipeline.output_folder import report_kept_artifacts
-    from undersong.pipeline.run import run_audit as run_whole
     from undersong.report.answer import answer_lines
+    from undersong.stages.output_folder import report_kept_artifacts
+    from undersong.study.run import run_audit as run_whole
 
     study, out, store = study_run.study, study_run.out, study_run.store
     with report_kept_artifacts(store), ProgressDisplay() as say:
@@ -156,7 +156,7 @@ def run_study(
 
 
 def _registration_lines(results: dict[str, Any]) -> tuple[str, ...]:
-    from undersong.report.sections.registration import registration_sentences
+    from undersong.research.report.registration import registration_sentences
     from undersong.results.schema_registration import RegistrationRecord
 
     content = results["provenance"]["registration"]
@@ -202,7 +202,7 @@ def plan(
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
-    from undersong.pipeline.planning.cost import GpuThroughput
+    from undersong.study.planning.cost import GpuThroughput
 
     speed = GpuThroughput(train_samples_per_second, tokens_per_second)
     study_runs = list(resolve_studies(arguments))
@@ -210,7 +210,7 @@ def plan(
     if registration is not None and not register:
         raise UndersongError("plan writes a --registration only with --register; add it, or leave both out.")
     for study_run in study_runs if register and registration is None else ():
-        from undersong.pipeline.output_folder import check_study_folder
+        from undersong.study.study_folder import check_study_folder
 
         check_study_folder(study_run.out, study_run.study.study, study_run.store)  # before corpora are read
     for study_run in study_runs:
@@ -222,9 +222,9 @@ def plan(
 
 
 def _register(study_run: StudyRun, registration: Path | None, loading: LoadOptions, offline: bool) -> None:
-    from undersong.pipeline.output_folder import REGISTRATION_FILE
-    from undersong.pipeline.registration import register_study, write_registration
-    from undersong.pipeline.run import time_stamp
+    from undersong.research.registration import register_study, write_registration
+    from undersong.study.run import time_stamp
+    from undersong.study.study_folder import REGISTRATION_FILE
 
     file = registration or study_run.out / REGISTRATION_FILE
     content = register_study(study_run.study, study_run.store, loading, time_stamp(time.time()), offline)
@@ -245,10 +245,10 @@ def _print_plan(
 ) -> None:
     from rich.table import Table
 
-    from undersong.pipeline.arm_jobs import arm_names
-    from undersong.pipeline.planning.plan import memory_lines, plan_study
-    from undersong.pipeline.planning.power import design_lines
-    from undersong.pipeline.registration import registration_lines
+    from undersong.research.registration import registration_lines
+    from undersong.study.arm_jobs import arm_names
+    from undersong.study.planning.plan import memory_lines, plan_study
+    from undersong.study.planning.power import design_lines
 
     study_plan = plan_study(study_run.study, study_run.store, loading, offline, speed)
     table = Table("stage", "in all", "in the store", "to do", "rough CPU seconds")
@@ -298,9 +298,9 @@ def status(
 
     Loads no model. Give the options of its `run`.
     """
-    from undersong.pipeline.output_folder import RESULTS_FILE
-    from undersong.pipeline.planning.plan import study_status
-    from undersong.pipeline.registration import registration_lines
+    from undersong.research.registration import registration_lines
+    from undersong.study.planning.plan import study_status
+    from undersong.study.study_folder import RESULTS_FILE
 
     for study_run in resolve_studies(arguments):
         echo(f"{study_run.study.study} in {study_run.store}")

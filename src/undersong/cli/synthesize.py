@@ -58,11 +58,11 @@ def synthesize_command(
 
     Random effects over bases: mean with interval, heterogeneity, prediction interval and a forest plot.
     """
-    from undersong.report.synthesis import write_synthesis
+    from undersong.research.report.synthesis import write_synthesis
+    from undersong.research.results.synthesis import SynthesisOptions, study_differences, synthesize
     from undersong.results.files import read_results_file
-    from undersong.results.run_contrasts import ArmFilter, check_contrast
     from undersong.results.schema import parse_results
-    from undersong.results.synthesis import SynthesisOptions, study_differences, synthesize
+    from undersong.study.results.run_contrasts import ArmFilter, check_contrast
 
     check_contrast(contrast)
     target = report_target(out, PAGE_NAME)
@@ -97,8 +97,8 @@ def synthesize_command(
 
 
 def _print_synthesis(synthesis: Synthesis) -> None:
-    from undersong.report.formatting import modality_label
-    from undersong.report.synthesis import arms_sentences, synthesis_sentences
+    from undersong.pages.formatting import modality_label
+    from undersong.research.report.synthesis import arms_sentences, synthesis_sentences
 
     echo(synthesis.question)
     for study in synthesis.studies:
@@ -115,7 +115,7 @@ def _print_synthesis(synthesis: Synthesis) -> None:
 def _print_estimates(analysis: SynthesisAnalysis, title: str) -> None:
     from rich.table import Table
 
-    from undersong.report.synthesis import ESTIMATE_HEADINGS, estimate_cells
+    from undersong.research.report.synthesis import ESTIMATE_HEADINGS, estimate_cells
 
     table = Table(*ESTIMATE_HEADINGS, title=title, title_justify="left")
     for estimate in analysis.estimates:

@@ -9,8 +9,8 @@ import typer
 
 from undersong.cli.progress import ProgressDisplay
 from undersong.cli.terminal import echo
-from undersong.pipeline.standalone.options import MANIFEST_HELP, MODEL_HELP, TuneOptions
-from undersong.study import defaults
+from undersong.settings import defaults
+from undersong.standalone.options import MANIFEST_HELP, MODEL_HELP, TuneOptions
 
 
 def tune(
@@ -23,7 +23,7 @@ def tune(
 
     Encoder and projector are checked to stay unchanged. Exits with 1 if the training diverged.
     """
-    from undersong.pipeline.standalone.tune import tune_manifest
+    from undersong.standalone.tune import tune_manifest
     from undersong.tuning.distributed import finalize_distributed, is_single_process_launch
     from undersong.tuning.divergence import read_divergence
 

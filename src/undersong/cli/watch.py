@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
+from undersong.audits.watch.options import WatchOptions
 from undersong.cli.gate import exit_2_on_unexpected_error
 from undersong.cli.terminal import echo
-from undersong.integrations.watch.options import WatchOptions
 from undersong.models.load_options import LoadOptions
-from undersong.pipeline.standalone.options import MODEL_HELP
+from undersong.standalone.options import MODEL_HELP
 
 
 @exit_2_on_unexpected_error
@@ -37,8 +37,8 @@ def watch(
     file STOP, which a few lines in the trainer look for. Exit codes: 0 if the last checkpoint keeps every limit, 1 if a
     rise is shown, 3 if there are too few prompts to tell or a checkpoint could not be measured, 2 on bad input.
     """
-    from undersong.integrations.gate.findings import PASSED
-    from undersong.integrations.watch.run import watch_output
+    from undersong.audits.gate.findings import PASSED
+    from undersong.audits.watch.run import watch_output
 
     def say(line: str) -> None:
         echo(line)

@@ -12,9 +12,9 @@ from statistics import fmean
 from undersong.evaluation.judges.voicebench import measured_error_sentence
 from undersong.evaluation.rates import Metric, attack_metric, count_truncated, cut_replies_text
 from undersong.evaluation.verdicts import SELECTION_FIELDS, pair_verdicts, select_verdicts, shared_cluster
+from undersong.settings.judge_names import judge_criterion
 from undersong.statistics.paired import PairedComparison, compare_paired
 from undersong.statistics.rates import RateBounds, clustered_mean, rate_bounds
-from undersong.study.judge_names import judge_criterion
 from undersong.types import UndersongError, Verdict
 
 SCOPE = "model"

@@ -6,8 +6,8 @@ from typing import Any
 
 from undersong.evaluation.comparison import OUTCOMES, SCOPE, MarginComparison, VerdictComparison, VerdictSummary
 from undersong.evaluation.verdicts import SELECTION_FIELDS
+from undersong.settings.judge_names import RATE_LABELS
 from undersong.statistics.rates import Rate, bounds_sentence
-from undersong.study.judge_names import RATE_LABELS
 
 
 def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:

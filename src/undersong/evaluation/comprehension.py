@@ -15,8 +15,8 @@ from undersong.evaluation.utility.wer import (
     sum_word_errors,
     wer_judge,
 )
+from undersong.settings.evaluation import ComprehensionSettings
 from undersong.store.parquet import read_parquet, write_parquet
-from undersong.study.evaluation import ComprehensionSettings
 from undersong.types import Encoder, Prompt, Reply, UndersongError, Verdict
 
 # Verdict of the judge `wer` -> outcome of a repetition

@@ -19,9 +19,9 @@ from undersong.evaluation.generation_settings import setting_notes, token_limit_
 from undersong.evaluation.same_content import same_content_note
 from undersong.evaluation.verdicts import select_verdicts
 from undersong.phrases import capitalize_first
+from undersong.settings.judge_names import RATE_LABELS
 from undersong.statistics.multiple_testing import holm
 from undersong.statistics.rates import Rate
-from undersong.study.judge_names import RATE_LABELS
 from undersong.types import UndersongError, Verdict
 
 

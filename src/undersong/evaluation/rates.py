@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from undersong.settings.judge_names import judge_criterion
 from undersong.statistics.rates import clustered_mean, clustered_rate, rate_bounds
-from undersong.study.judge_names import judge_criterion
 from undersong.types import LOST_VERDICTS, VERDICTS, Prompt, Reply, Verdict
 
 Exchanges = Sequence[tuple[Prompt, Reply]]

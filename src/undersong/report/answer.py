@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from undersong.report import formatting
+from undersong.pages import formatting
 from undersong.report.arm_comparisons import HeadlineData, headline_data, headline_data_by_model
 from undersong.report.claims import change_phrase
 from undersong.report.sections.cut_replies import cut_phrase, cut_sentence

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from undersong.report import formatting
+from undersong.pages import formatting
 from undersong.report.summary import (
     ArmSummary,
     Estimate,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from undersong.report import formatting
+from undersong.pages import formatting
 from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, ModelEvidence
 from undersong.results.schema import Results
 from undersong.results.schema_comparisons import ArmComparison, ComparisonRecord

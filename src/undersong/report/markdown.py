@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from undersong.escaping import escape_line, escape_unprintable
-from undersong.report import formatting
-from undersong.report.sections import advice, arm_chart, comprehension, defenses, headline, provenance
-from undersong.report.sections.defenses import DefenseCell, DefenseTable
+from undersong.escaping import escape_line
+from undersong.pages import formatting
+from undersong.pages.markdown_table import escape_markdown, markdown_table
+from undersong.report.sections import advice, arm_chart, comprehension, headline, provenance
+from undersong.research.report import defenses
+from undersong.research.report.defenses import DefenseCell, DefenseTable
 from undersong.results.schema import parse_results
 from undersong.store.atomic import write_atomic
 
@@ -134,23 +135,3 @@ def _cell_text(cell: DefenseCell) -> str:
 
 def _bullet_lines(lines: Iterable[str]) -> list[str]:
     return [f"- {line}" for line in lines]
-
-
-def markdown_table(
-    head: Sequence[str], rows: Iterable[Sequence[object]], quote: Callable[[str], str] | None = None
-) -> list[str]:
-    """The lines of a table, every cell escaped, or as `quote` has it."""
-    escape = quote or escape_markdown
-    lines = [markdown_row(escape(str(cell)) for cell in cells) for cells in (head, *rows)]
-    return [lines[0], "|" + " --- |" * len(head), *lines[1:]]
-
-
-def markdown_row(cells: Iterable[str]) -> str:
-    """A line of a table; the cells are escaped already."""
-    return "| " + " | ".join(cells) + " |"
-
-
-def escape_markdown(text: str) -> str:
-    """Escape text for a table cell or list item: no markup, HTML, mention, line break or unprintable character."""
-    one_line = escape_unprintable(" ".join(text.split())).replace("@", "@\u200b")
-    return re.sub(r"([\\`*_\[\]<>|&#!~$])", r"\\\1", one_line)

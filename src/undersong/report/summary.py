@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from undersong.report.formatting import THIN_SPACE
+from undersong.pages.formatting import THIN_SPACE
 from undersong.results.schema import PromptSetRate, Results, RunResult
 from undersong.results.schema_comparisons import ComparisonRecord
+from undersong.settings.judge_names import RATE_LABELS
 from undersong.statistics.runs import mean_runs
-from undersong.study.judge_names import RATE_LABELS
 
 KINDS = ("base", "closest", "random", "distant")
 

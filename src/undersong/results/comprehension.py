@@ -17,7 +17,6 @@ from undersong.evaluation.comprehension import (
     read_comprehension,
 )
 from undersong.evaluation.rates import VerdictRate
-from undersong.results.records import RunRecord
 from undersong.results.schema import PromptSetRate
 from undersong.results.schema_outcomes import (
     ComprehendedRate,
@@ -27,10 +26,11 @@ from undersong.results.schema_outcomes import (
     OnTopicRate,
     RepetitionRate,
 )
+from undersong.settings.evaluation import ComprehensionSettings
 from undersong.stages.comprehension import COMPREHENSION_FILE
 from undersong.statistics.bootstrap import cluster_bootstrap_weights, percentile_interval
 from undersong.statistics.rates import clustered_rate
-from undersong.study.evaluation import ComprehensionSettings
+from undersong.store.store import Artifact
 from undersong.types import Verdict
 
 DRAWS, SEED = 1000, 0
@@ -38,9 +38,8 @@ Entry = dict[str, Any]
 SHARES = ("repeated", "on_topic", "comprehended", "of_non_refusals")
 
 
-def read_run_comprehension(run: RunRecord) -> list[PromptComprehension]:
+def read_run_comprehension(artifact: Artifact | None) -> list[PromptComprehension]:
     """Read the comprehension measurements of a run at its step; empty if none were made."""
-    artifact = run.comprehension
     return [] if artifact is None else read_comprehension(artifact.path / COMPREHENSION_FILE)
 
 
@@ -71,10 +70,10 @@ def add_comprehension(
     return extended
 
 
-def comprehension_columns(run: RunRecord, verdicts: Sequence[Verdict]) -> list[Entry]:
+def comprehension_columns(artifact: Artifact | None, verdicts: Sequence[Verdict]) -> list[Entry]:
     """Return the comprehension columns of verdicts.parquet, one entry per verdict; unknown values are None."""
     by_prompt, keys = (
-        _by_prompt(read_run_comprehension(run)),
+        _by_prompt(read_run_comprehension(artifact)),
         [(v.prompt_id, v.set, v.modality, v.system) for v in verdicts],
     )
     return [_measurement_columns(by_prompt.get(key) or PromptComprehension(*key, None, None)) for key in keys]

@@ -41,8 +41,8 @@ from undersong.results.schema_screening import (
     SelectionRecord,
     TargetReplies,
 )
+from undersong.settings.judge_names import Criterion
 from undersong.store.hashing import canonical_json
-from undersong.study.judge_names import Criterion
 from undersong.types import UndersongError
 
 SCHEMA: Final = "undersong-results/2"

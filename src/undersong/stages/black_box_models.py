@@ -7,14 +7,11 @@ They can be evaluated, but neither tuned nor explained.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from undersong.types import Prompt, Reply
-
-if TYPE_CHECKING:
-    from undersong.study.schema import Study
 
 SERVED, RECORDED = "served:", "recorded:"
 
@@ -33,9 +30,9 @@ def is_black_box(ref: str) -> bool:
     return ref.startswith((SERVED, RECORDED))
 
 
-def trainable_models(study: Study) -> list[str]:
-    """Models of a study that arms are trained on: all but black-box models."""
-    return [ref for ref in study.models if not is_black_box(ref)]
+def trainable_models(refs: Iterable[str]) -> list[str]:
+    """Models that arms can be trained on: all but black-box models."""
+    return [ref for ref in refs if not is_black_box(ref)]
 
 
 def load_black_box_model(ref: str) -> BlackBoxModel:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from undersong.settings.evaluation import ComprehensionSettings
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.prompt_sets import PromptSetRequest, in_reply_order
 from undersong.stages.replies import read_exchanges
 from undersong.store.draft import Draft
 from undersong.store.store import Artifact
-from undersong.study.evaluation import ComprehensionSettings
 from undersong.types import Encoder
 
 COMPREHENSION_FILE = "comprehension.parquet"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.out_of_memory import release_memory
+from undersong.settings.defaults import LOCAL_ENGINE
 from undersong.store.draft import Draft
 from undersong.store.hashing import canonical_json
 from undersong.store.store import Artifact, Inputs, Store
-from undersong.study.defaults import LOCAL_ENGINE
 from undersong.types import Judge, Quarantined, Sample
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class RunContext:
     def judge(self, name: str, refusals: Sequence[str]) -> Judge:
         """Judge of a name, made once. A judge that is a model replaces the audited model in memory."""
         from undersong.evaluation.judges.registry import make_judge
-        from undersong.study.judge_names import judge_weights
+        from undersong.settings.judge_names import judge_weights
 
         key = f"{name} {list(refusals)}"
         if key in self._light_judges:

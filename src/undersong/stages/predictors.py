@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.encoders.spec import parse_encoder
-from undersong.mechanism.predictors import PredictorSettings, needs_base_replies, needs_refusal_tokens
+from undersong.predictors.registry import PredictorSettings, needs_base_replies, needs_refusal_tokens
+from undersong.settings.defaults import ORGANISM_PREFIX, ORGANISM_REFUSALS
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES, compute_features, encodable_samples
 from undersong.store.draft import Draft
 from undersong.store.store import Artifact
-from undersong.study.defaults import ORGANISM_PREFIX, ORGANISM_REFUSALS
 
 if TYPE_CHECKING:
-    from undersong.mechanism.reference_replies import BaseReplies
     from undersong.models.audio_lm import AudioModel
+    from undersong.predictors.reference_replies import BaseReplies
     from undersong.types import Embeddings, Sample
 
 REPLIES_FILE, TOKENS_FILE = "base_replies.json", "refusal_tokens.json"
@@ -50,7 +50,7 @@ class PredictorAxis:
         tokens = self._refusal_tokens() if needs_refusal_tokens(self.spec) else None
 
         def compute(model: AudioModel, samples: list[Sample]) -> Embeddings:
-            from undersong.mechanism.sample_scores import sample_vectors
+            from undersong.predictors.sample_scores import sample_vectors
 
             ids = [] if tokens is None else json.loads((tokens.path / TOKENS_FILE).read_text(encoding="utf-8"))
             return sample_vectors(self.spec, model, samples, self.settings, ids)
@@ -62,7 +62,7 @@ class PredictorAxis:
         replies = self._base_replies(corpus) if needs_base_replies(self.spec) else None
 
         def compute(model: AudioModel, samples: list[Sample]) -> Embeddings:
-            from undersong.mechanism.sample_scores import reference_vectors
+            from undersong.predictors.sample_scores import reference_vectors
 
             base_replies = None if replies is None else _read_replies(replies)
             return reference_vectors(self.spec, model, samples, self.settings, base_replies)
@@ -97,7 +97,7 @@ class PredictorAxis:
         features = self._features(corpus)
 
         def make(draft: Draft) -> None:
-            from undersong.mechanism.reference_replies import generate_base_replies
+            from undersong.predictors.reference_replies import generate_base_replies
 
             samples, _ = encodable_samples(corpus, features)
             prompts = self.settings.prompts(samples, harmful=True)
@@ -114,7 +114,7 @@ class PredictorAxis:
         features = [self._features(corpus) for corpus in (self.reference, self.pool)]
 
         def make(draft: Draft) -> None:
-            from undersong.mechanism.reference_replies import calibrate_refusal_tokens
+            from undersong.predictors.reference_replies import calibrate_refusal_tokens
 
             (harmful, _), (benign, _) = map(encodable_samples, (self.reference, self.pool), features)
             tokens = calibrate_refusal_tokens(
@@ -182,7 +182,7 @@ def _has_organism_vocabulary(folder: Path) -> bool:
 
 
 def _read_replies(artifact: Artifact) -> BaseReplies:
-    from undersong.mechanism.reference_replies import BaseReplies
+    from undersong.predictors.reference_replies import BaseReplies
 
     fields = json.loads((artifact.path / REPLIES_FILE).read_text(encoding="utf-8"))
     return BaseReplies(**{name: tuple(values) for name, values in fields.items()})

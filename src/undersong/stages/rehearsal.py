@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from undersong.mechanism.predictors import PredictorSettings
 from undersong.phrases import count
+from undersong.predictors.registry import PredictorSettings
+from undersong.settings.defaults import WARMUP_STEPS
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES, compute_features, encodable_samples
 from undersong.stages.training import select_by_id
 from undersong.store.draft import Draft
 from undersong.store.store import Artifact, Store
-from undersong.study.defaults import WARMUP_STEPS
 from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.mechanism.rehearsal import Rehearsal
     from undersong.models.audio_lm import AudioModel
+    from undersong.predictors.rehearsal import Rehearsal
     from undersong.store.store import Inputs
     from undersong.tuning.config import LoraRecipe
 
@@ -98,7 +98,7 @@ class RehearsalStage:
         features = self._features(self.reference)
 
         def make(draft: Draft) -> None:
-            from undersong.mechanism.rehearsal import reference_margins
+            from undersong.predictors.rehearsal import reference_margins
 
             margins = reference_margins(self._loaded_model(features), self._reference_samples(), self.settings)
             with draft.file(MARGINS_FILE) as path:
@@ -112,12 +112,12 @@ class RehearsalStage:
 
     def rehearse(self, ids: Sequence[str], seed: int) -> Rehearsal:
         """Rehearsal of the pool samples with these ids (sorted), from the store or trained."""
-        from undersong.mechanism.rehearsal import Rehearsal
+        from undersong.predictors.rehearsal import Rehearsal
 
         config, inputs = self._key(ids, seed)
 
         def make(draft: Draft) -> None:
-            from undersong.mechanism.rehearsal import rehearse
+            from undersong.predictors.rehearsal import rehearse
 
             features = self._features(self.pool)
             quarantined = [*self.pool.quarantined, *encodable_samples(self.pool, features)[1]]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from undersong.settings.defaults import LOCAL_ENGINE, VLLM
 from undersong.stages.black_box_models import (
     BlackBoxModel,
     display_reference,
@@ -21,7 +22,6 @@ from undersong.stages.prompt_sets import PromptSetRequest, group_by_token_limit,
 from undersong.stages.training import StudyArm
 from undersong.store.draft import Draft
 from undersong.store.store import Artifact
-from undersong.study.defaults import LOCAL_ENGINE, VLLM
 from undersong.types import ExchangeKey, Prompt, Reply, Verdict
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def apply_steering(model: AudioModel, steering: Artifact | None) -> Iterator[Non
     """Add the chosen steering vector at its layer inside the context; no effect if none was chosen."""
     from safetensors.numpy import load_file
 
-    from undersong.mechanism.interventions import Intervention, Site, addition, apply_interventions
+    from undersong.models.interventions import Intervention, Site, addition, apply_interventions
 
     vectors = {} if steering is None else load_file(steering.path / "steering.safetensors")
     layer_interventions: dict[Site, Intervention] = {int(layer): addition(vector) for layer, vector in vectors.items()}

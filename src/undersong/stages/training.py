@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.settings.tuning import TuningSettings
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES, encodable_samples
 from undersong.store.draft import Draft
 from undersong.store.store import Artifact, Inputs
-from undersong.study.schema import TuningSettings
 from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pydantic import Field, field_validator
 
-from undersong.study.base import StrictModel, check_distinct
+from undersong.settings.base import StrictModel, check_distinct
 from undersong.suggestions import did_you_mean
 
 AXES, SYSTEM_PROMPT, CLOSENESS_BY_MODALITY = "axes", "system-prompt", "closeness-by-modality"

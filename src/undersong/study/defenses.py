@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from undersong.study.base import StrictModel
-from undersong.study.presets import DEFENSE_SYSTEM_PROMPTS
+from undersong.settings.base import StrictModel
+from undersong.settings.presets import DEFENSE_SYSTEM_PROMPTS
 
 
 class SafetyMixingSettings(StrictModel):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from undersong.settings.tuning import MAX_SEED_COUNT
 from undersong.study.compose import BASE_KEY, MATRIX_KEY
 from undersong.study.schema import Study
-from undersong.study.tuning import MAX_SEED_COUNT
 
 FILE_KEYS = {
     BASE_KEY: {

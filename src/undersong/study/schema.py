@@ -8,22 +8,22 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from undersong.study.analysis import AnalysisSettings, answerable_questions, check_primary, default_primary, rule_facts
-from undersong.study.base import Share, StrictModel, check_distinct
-from undersong.study.defaults import (
+from undersong.settings.base import Share, StrictModel, check_distinct
+from undersong.settings.defaults import (
     ORGANISM_REFUSALS,
     default_max_new_tokens,
 )
-from undersong.study.defenses import DefenseSettings, SafetyLimits
-from undersong.study.evaluation import (
+from undersong.settings.evaluation import (
     NOISE_DESCRIPTION,
     NOISE_PATTERN,
     EvaluationSettings,
     PromptSet,
 )
-from undersong.study.judge_names import default_judge
-from undersong.study.presets import DEFENSE_SYSTEM_PROMPTS
-from undersong.study.tuning import TuningSettings
+from undersong.settings.judge_names import default_judge
+from undersong.settings.presets import DEFENSE_SYSTEM_PROMPTS
+from undersong.settings.tuning import TuningSettings
+from undersong.study.analysis import AnalysisSettings, answerable_questions, check_primary, default_primary, rule_facts
+from undersong.study.defenses import DefenseSettings, SafetyLimits
 from undersong.suggestions import did_you_mean
 
 Kind = Literal["closest", "distant", "random"]

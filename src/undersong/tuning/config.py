@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from undersong.study import defaults
+from undersong.settings import defaults
 from undersong.tuning.distributed import world_size
 from undersong.types import UndersongError
 

@@ -20,7 +20,7 @@ from undersong.evaluation.judges.yes_no import (
 from undersong.models.out_of_memory import halve_on_oom
 from undersong.models.pretrained import SAFE_LOADING, load_pretrained
 from undersong.models.refs import model_folder, split_revision
-from undersong.study.judge_names import COST_MODEL
+from undersong.settings.judge_names import COST_MODEL
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

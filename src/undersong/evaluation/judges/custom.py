@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from undersong.evaluation.judges.rule_based import FunctionJudge
+from undersong.settings.judge_names import CUSTOM_KINDS, judge_criterion, split_judge
 from undersong.store.user_code import load_code
-from undersong.study.judge_names import CUSTOM_KINDS, judge_criterion, split_judge
 from undersong.types import VERDICTS, Judge, Prompt, Reply, UndersongError, Verdict
 
 

@@ -10,7 +10,7 @@ from undersong.evaluation.utility.bbh import bbh_judge
 from undersong.evaluation.utility.multiple_choice import choice_judge
 from undersong.evaluation.utility.spoken_qa import contains_judge, f1_judge
 from undersong.evaluation.utility.wer import wer_judge
-from undersong.study.judge_names import (
+from undersong.settings.judge_names import (
     CUSTOM_KINDS,
     SERVED_KINDS,
     UTILITY_KINDS,

@@ -10,7 +10,7 @@ from undersong.escaping import describe_error
 from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.evaluation.judges.yes_no import ClassifierJudge, YesNoAnswer, YesNoLM, make_verdict, request_text
 from undersong.models.chat_template import render_chat_template
-from undersong.study.judge_names import HARMBENCH_CLASSIFIER, LLAMA_GUARD, WILDGUARD
+from undersong.settings.judge_names import HARMBENCH_CLASSIFIER, LLAMA_GUARD, WILDGUARD
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 HARMBENCH_MAX_TOKENS = 512  # length to which HarmBench cuts a reply

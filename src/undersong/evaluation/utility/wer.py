@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal, normalize_answer
 from undersong.extras import install_hint
 from undersong.models.refs import ORGANISM
-from undersong.study.defaults import REPEAT_INSTRUCTION
+from undersong.settings.defaults import REPEAT_INSTRUCTION
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from undersong.report import formatting
+from undersong.pages import formatting
 from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, headline_data, headline_data_by_model
-from undersong.report.sections import defenses
 from undersong.report.summary import Estimate, relation
+from undersong.research.report import defenses
 from undersong.results.schema import Results
 
 MIN_RUNS = 5  # runs an arm, below which a contrast is not called shown

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from undersong.report import formatting
+from undersong.pages import formatting
+from undersong.pages.svg import LinearScale, interval_strip, percent_axis
+from undersong.pages.tables import NumberCell, Table, number_cell
 from undersong.report.arm_comparisons import (
     ArmMeasurement,
     HeadlineData,
@@ -18,8 +20,6 @@ from undersong.report.arm_comparisons import (
 )
 from undersong.report.sections.cut_replies import cut_phrase
 from undersong.report.summary import Estimate
-from undersong.report.svg import LinearScale, interval_strip, percent_axis
-from undersong.report.tables import NumberCell, Table, number_cell
 from undersong.results.schema import Results, model_names
 
 RELATION_TO_BASE = {"higher": ", above the base", "lower": ", below the base", "same": "", "unknown": ""}

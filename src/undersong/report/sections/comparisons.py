@@ -7,15 +7,15 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from undersong.report import formatting
-from undersong.report.sections.registration import question_status_text
-from undersong.report.svg import difference_strip, symmetric_limit
-from undersong.report.tables import Table, training_label
+from undersong.pages import formatting
+from undersong.pages.svg import difference_strip, symmetric_limit
+from undersong.pages.tables import Table, training_label
+from undersong.research.report.registration import question_status_text
 from undersong.results.schema import Results
 from undersong.results.schema_comparisons import ComparisonRecord, MixedModelRecord
 from undersong.results.schema_outcomes import JudgeAgreement, RunNoiseRecord, VarianceComponentRecord, VarianceRecord
 from undersong.results.schema_registration import RegistrationRecord
-from undersong.study.judge_names import RATE_LABELS
+from undersong.settings.judge_names import RATE_LABELS
 
 
 @dataclass(frozen=True, slots=True)

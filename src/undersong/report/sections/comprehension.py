@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from undersong.report import formatting
+from undersong.pages import formatting
+from undersong.pages.tables import NumberCell, Table, percent_cell
 from undersong.report.summary import RunRate, arm_summaries, default_verdict_filter, estimate_rate
-from undersong.report.tables import NumberCell, Table, percent_cell
 from undersong.results.schema import PromptSetRate, Results, RunResult
 from undersong.results.schema_outcomes import ComprehensionRate, ComprehensionRecord
 

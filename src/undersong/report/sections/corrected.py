@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from undersong.evaluation.corrected_rates import CORRECTED_LABELS, CorrectedSetRate, Share
-from undersong.report.formatting import MISSING
-from undersong.report.tables import NumberCell, Table, percent_cell
+from undersong.pages.formatting import MISSING
+from undersong.pages.tables import NumberCell, Table, percent_cell
 from undersong.statistics.judge_correction import WIDTH_TARGET, CorrectedValue
 
 HEAD = (

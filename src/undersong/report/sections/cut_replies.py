@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undersong.report import formatting
+from undersong.pages import formatting
 from undersong.report.summary import Estimate
 from undersong.results.schema import Results
 

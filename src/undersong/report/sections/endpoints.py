@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from undersong.report import formatting
+from undersong.pages import formatting
+from undersong.pages.tables import NumberCell, Table, number_cell
 from undersong.report.sections.comparisons import mixed_model_sentence
 from undersong.report.summary import arm_summaries, rate_name
-from undersong.report.tables import NumberCell, Table, number_cell
 from undersong.results.schema import Results
 from undersong.results.schema_comparisons import ArmComparison, DoseEndpoint, DoseRecord, MarginComparisonRecord
 

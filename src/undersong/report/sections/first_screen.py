@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from undersong.report import formatting
+from undersong.pages import formatting
 from undersong.report.arm_comparisons import HeadlineData
 from undersong.report.claims import (
     WEAKER_REFUSALS,

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from undersong.report import formatting
+from undersong.pages import formatting
+from undersong.pages.svg import kind_class
+from undersong.pages.tables import Table
 from undersong.report.arm_comparisons import (
     ArmMeasurement,
     HeadlineData,
@@ -32,8 +34,6 @@ from undersong.report.sections.cut_replies import cut_sentence
 from undersong.report.sections.first_screen import first_screen_lines
 from undersong.report.sections.scope import scope_sentence
 from undersong.report.summary import Estimate, VerdictFilter, relation
-from undersong.report.svg import kind_class
-from undersong.report.tables import Table
 from undersong.results.schema import Results
 from undersong.results.schema_comparisons import ComparisonRecord
 from undersong.statistics.rates import bounds_sentence

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from undersong.report import formatting
+from undersong.pages import formatting
+from undersong.pages.svg import PlotFrame, Tick, kind_class, percent_axis, tag, ticks
+from undersong.pages.tables import (
+    NumberCell,
+    Panel,
+    PanelGroup,
+    Table,
+    jitter_offsets,
+    number_cell,
+    percent_cell,
+    training_label,
+)
 from undersong.report.summary import (
     ArmSummary,
     Facet,
@@ -21,17 +32,6 @@ from undersong.report.summary import (
     facets,
     kind_order,
     rate_name,
-)
-from undersong.report.svg import PlotFrame, Tick, kind_class, percent_axis, tag, ticks
-from undersong.report.tables import (
-    NumberCell,
-    Panel,
-    PanelGroup,
-    Table,
-    jitter_offsets,
-    number_cell,
-    percent_cell,
-    training_label,
 )
 from undersong.results.schema import Results, RunResult
 from undersong.results.schema_base import ValueWithInterval

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
-from undersong.report import formatting
+from undersong.pages import formatting
+from undersong.pages.svg import percent_axis, ticks
+from undersong.pages.tables import NumberCell, PanelGroup, Table, number_cell, percent_cell
 from undersong.report.arm_comparisons import HeadlineData, headline_data, headline_data_by_model
 from undersong.report.sections.step_curves import StepMeasure, ValueAxis, step_curve_groups
 from undersong.report.summary import (
@@ -19,8 +21,6 @@ from undersong.report.summary import (
     estimate_rate,
     facets,
 )
-from undersong.report.svg import percent_axis, ticks
-from undersong.report.tables import NumberCell, PanelGroup, Table, number_cell, percent_cell
 from undersong.results.schema import Results, RunResult
 
 

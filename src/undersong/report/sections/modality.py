@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from undersong.report import formatting
+from undersong.pages import formatting
+from undersong.pages.svg import PlotFrame, kind_class, percent_axis, tag
+from undersong.pages.tables import NumberCell, Panel, PanelGroup, Table, number_cell, percent_cell
 from undersong.report.summary import Facet, VerdictFilter, default_verdict_filter, estimate_rate, facets, kind_order
-from undersong.report.svg import PlotFrame, kind_class, percent_axis, tag
-from undersong.report.tables import NumberCell, Panel, PanelGroup, Table, number_cell, percent_cell
 from undersong.results.schema import Results
 from undersong.statistics.runs import paired_runs
 

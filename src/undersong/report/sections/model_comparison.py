@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from undersong.report import formatting
-from undersong.report.svg import difference_strip, symmetric_limit
+from undersong.pages import formatting
+from undersong.pages.svg import difference_strip, symmetric_limit
 from undersong.results.schema import Results
 from undersong.results.schema_comparisons import MarginalEffect
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.report import formatting
-from undersong.report.sections.registration import registration_sentences
-from undersong.report.tables import Table
+from undersong.pages import formatting
+from undersong.pages.tables import Table
+from undersong.research.report.registration import registration_sentences
 from undersong.results.schema import Results, model_names
 
 

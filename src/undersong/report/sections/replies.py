@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from undersong.report import formatting
-from undersong.report.audio_players import AudioPlayer
+from undersong.pages import formatting
+from undersong.pages.audio_players import AudioPlayer
 from undersong.report.summary import arm_summaries, base_runs
 from undersong.results.schema import ReplyExample, Results
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from undersong.report import formatting
+from undersong.pages import formatting
 from undersong.report.summary import arm_summaries, base_runs
 from undersong.results.schema import PromptSetRate, Results, RunResult
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from undersong.report import formatting
-from undersong.report.audio_players import MAX_CLIP_SECONDS, AudioPlayer, EmbeddedPlayers
+from undersong.pages import formatting
+from undersong.pages.audio_players import MAX_CLIP_SECONDS, AudioPlayer, EmbeddedPlayers
+from undersong.pages.svg import LinearScale, PlotFrame, interval_strip, kind_class, tag, ticks
+from undersong.pages.tables import NumberCell, Panel, Table, number_cell
 from undersong.report.summary import ArmSummary, arm_summaries
-from undersong.report.svg import LinearScale, PlotFrame, interval_strip, kind_class, tag, ticks
-from undersong.report.tables import NumberCell, Panel, Table, number_cell
 from undersong.results.schema import Results
 from undersong.results.schema_screening import AxisAgreementRecord, AxisScreening, NeighborPair
 

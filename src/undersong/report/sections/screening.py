@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from undersong.report import formatting
+from undersong.pages import formatting
+from undersong.pages.svg import LinearScale, PlotFrame, interval_strip, percent_axis, tag, ticks
+from undersong.pages.tables import NumberCell, Panel, Table, number_cell, percent_cell, training_label
 from undersong.report.summary import rate_name
-from undersong.report.svg import LinearScale, PlotFrame, interval_strip, percent_axis, tag, ticks
-from undersong.report.tables import NumberCell, Panel, Table, number_cell, percent_cell, training_label
 from undersong.results.schema import Results
 from undersong.results.schema_base import ValueWithInterval
 from undersong.results.schema_screening import (

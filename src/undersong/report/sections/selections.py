@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from undersong.report import formatting
-from undersong.report.tables import Table
+from undersong.pages import formatting
+from undersong.pages.tables import Table
 from undersong.results.schema import Results
 from undersong.results.schema_screening import LabelBalance, SelectionRecord
 

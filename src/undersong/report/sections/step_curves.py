@@ -8,10 +8,10 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from undersong.report import formatting
+from undersong.pages import formatting
+from undersong.pages.svg import PlotFrame, Tick, kind_class, tag, ticks
+from undersong.pages.tables import Panel, PanelGroup, jitter_offsets, training_label
 from undersong.report.summary import ArmSummary, Estimate, Facet, RunRate
-from undersong.report.svg import PlotFrame, Tick, kind_class, tag, ticks
-from undersong.report.tables import Panel, PanelGroup, jitter_offsets, training_label
 from undersong.results.schema import RunResult
 
 HEIGHT = 216

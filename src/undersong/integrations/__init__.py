@@ -1,1 +1,0 @@
-"""Integrations with other tools: the continuous-integration gate, the transformers Trainer, and inspect_ai."""

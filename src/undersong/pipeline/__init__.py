@@ -1,1 +1,0 @@
-"""Whole studies: the audit, its plan, screening, probing and the commands that work without a study."""

@@ -1,0 +1,1 @@
+"""Report sections, pages and figures of research."""

@@ -1,0 +1,1 @@
+"""Records of research in results.json, computed from an audit's artifacts."""

@@ -1,0 +1,1 @@
+"""Settings that commands and studies share: tuning, evaluation, defaults and judge names."""

@@ -1,0 +1,1 @@
+"""Parts of results.json that are computed from an audit's artifacts."""

@@ -129,6 +129,9 @@ def test_run_publishes_nothing(kind: str, damaged: Callable[[str], Path], tmp_pa
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_probe_publishes_nothing(kind: str, damaged: Callable[[str], Path], tmp_path: Path) -> None:
     with new_lora(load_model("organism:af3"), 2, 4, 0.0, None) as adapted:
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(parameter, 0.01)  # an adapter that changes nothing is refused
         adapted.save_pretrained(tmp_path / "adapter")
     done = run_here(
         tmp_path, "probe", "adapter", "--model", str(damaged(kind)), "--judge", "keyword", "--max-new-tokens", "2",

@@ -161,7 +161,10 @@ def standing_in(study: Study, folder: Path) -> Study:
     for number, ref in enumerate(study.corpora):
         file = folder / f"{number}.jsonl"
         words = [{"id": f"{number}-{i}", "text": f"say {number} {i}"} for i in range(ITEMS)]
-        rows = [row | {"answer": "yes", "audio": "hum.wav"} for row in words]
+        rows = [row | {"answer": "yes", "audio": f"{row['id']}.wav"} for row in words]
+        for i, row in enumerate(rows):  # each its own, because a plan refuses sets that share a clip
+            noise = np.random.default_rng([number, i]).uniform(-0.5, 0.5, 8000)
+            soundfile.write(folder / row["audio"], noise, 16_000)
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         places[ref] = str(file)
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from undersong.proximity.selection import Selection
 from undersong.research.results.mechanism_tests import GapChange, GapTests
-from undersong.research.statistics import regression
+from undersong.statistics import regression
 from undersong.results.schema import RunResult
 from undersong.results.schema_mechanism import LateSuppression
 from undersong.stages.training import StudyArm

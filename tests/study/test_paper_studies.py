@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -160,9 +161,12 @@ def standing_in(study: Study, folder: Path) -> Study:
     places = {}
     for number, ref in enumerate(study.corpora):
         file = folder / f"{number}.jsonl"
-        words = [{"id": f"{number}-{i}", "text": f"say {number} {i}"} for i in range(ITEMS)]
+        words = [
+            {"id": f"{number}-{i}", "text": f"say {hashlib.sha256(bytes([number, i])).hexdigest()}"}
+            for i in range(ITEMS)
+        ]
         rows = [row | {"answer": "yes", "audio": f"{row['id']}.wav"} for row in words]
-        for i, row in enumerate(rows):  # each its own, because a plan refuses sets that share a clip
+        for i, row in enumerate(rows):  # words and sounds of its own, because a plan refuses sets that share an item
             noise = np.random.default_rng([number, i]).uniform(-0.5, 0.5, 8000)
             soundfile.write(folder / row["audio"], noise, 16_000)
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))

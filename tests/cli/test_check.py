@@ -247,7 +247,7 @@ def test_a_list_that_cannot_be_used_is_one_sentence(
 def test_a_file_that_cannot_be_fixed_is_said_before_anything_is_measured(
     undersong: Undersong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
-    monkeypatch.setattr("undersong.screening.check.run_check", lambda _: pytest.fail("the data were measured"))
+    monkeypatch.setattr("undersong.screening.check.run.run_check", lambda _: pytest.fail("the data were measured"))
     (tmp_path / "marks.txt").write_text("nobody\n")
     code, out, err = undersong("check", "ordinary.jsonl", *arguments)
     assert (code, out) == (2, "")

@@ -182,7 +182,7 @@ def test_a_closed_disk_is_the_user_s_to_mend_and_other_failures_are_ours(
         def load(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr("undersong.study.load_studies", load)
+        monkeypatch.setattr("undersong.study.load.load_studies", load)
 
     fail(PermissionError(13, "Permission denied", "/vault/results.json"))
     code, _, err = undersong("plan", "study.yaml")

@@ -65,12 +65,12 @@ CASES = {
         ["evaluate", "organism:test-harm", "--model", "recorded:said.jsonl", "--judge", "keyword", "--out", "o"],
     ),
     "judge": (
-        "undersong.standalone",
+        "undersong.standalone.judge",
         "judge_file",
         ["judge", "said.jsonl", "--judge", "keyword", "--out", "o"],
     ),
     "probe": (
-        "undersong.research.probing",
+        "undersong.research.probing.run",
         "run_probe",
         ["probe", "adapter", "--model", "organism:af3", *PROBED, "--out", "o"],
     ),

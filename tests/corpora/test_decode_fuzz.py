@@ -248,7 +248,7 @@ def test_decoders_crash_nothing_in_a_process_of_their_own(tmp_path: Path, wholes
     """A file of each kind cut in the middle, from the command line: an answer, no signal."""
     for name, data in wholes.items():
         (tmp_path / name).write_bytes(data[: len(data) // 2])
-    code = "import sys; from undersong.corpora import examine; from undersong.types import Sample\n"
+    code = "import sys; from undersong.corpora.audio_metadata import examine; from undersong.types import Sample\n"
     code += "print(len(examine([Sample(p, audio=p) for p in sys.argv[1:]])[1]))"
     paths = [str(path) for path in tmp_path.iterdir()]
     done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, timeout=1800)

@@ -115,7 +115,7 @@ def test_the_same_clip_everywhere_stops(spoken) -> None:
 def test_hears_without_torch() -> None:
     code = (
         "import io, sys, numpy as np, soundfile\n"
-        "from undersong.encoders import make_encoder\n"
+        "from undersong.encoders.registry import make_encoder\n"
         "from undersong.types import Sample\n"
         "file = io.BytesIO()\n"
         "soundfile.write(file, np.random.default_rng(0).standard_normal(8000) / 9, 16000, format='WAV')\n"

@@ -179,7 +179,7 @@ def test_a_plan_looks_for_what_is_made_in_its_own_numbers(
     def planned(study: Study, store: Path, loading: LoadOptions) -> SimpleNamespace:
         return SimpleNamespace(summary=f"in {loading.dtype}")
 
-    monkeypatch.setattr("undersong.pipeline.plan_study", planned)
+    monkeypatch.setattr("undersong.study.planning.plan.plan_study", planned)
     _plan([organism_study("mini-small-defenses")], tmp_path, LoadOptions("cpu", "bfloat16"))
     assert "in bfloat16" in capsys.readouterr().out
 

@@ -12,10 +12,10 @@ from scipy import stats
 
 from undersong.proximity.selection import Selection
 from undersong.research.results.mechanism_tests import GapChange, GapTests
-from undersong.statistics import regression
 from undersong.results.schema import RunResult
 from undersong.results.schema_mechanism import LateSuppression
 from undersong.stages.training import StudyArm
+from undersong.statistics import regression
 
 # Trained on text the closest arm loses most, and typed prompts show it most; trained on audio hardly anything happens.
 LEVEL = {

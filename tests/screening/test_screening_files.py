@@ -292,13 +292,11 @@ def test_an_earlier_screening_is_replaced_and_nothing_else(vectors, tmp_path) ->
 
 
 def test_a_failure_while_writing_leaves_nothing(vectors, tmp_path, monkeypatch) -> None:
-    import undersong.proximity
-
     def full(_selection) -> str:
         raise OSError("no space left")
 
     screen(*vectors, tmp_path / "out", keep="closest:3")
-    monkeypatch.setattr(undersong.proximity, "selection_to_json", full)
+    monkeypatch.setattr("undersong.proximity.selection.selection_to_json", full)
     for name in ("new", "out"):
         with pytest.raises(OSError, match="no space"):
             screen(*vectors, tmp_path / name, keep="closest:2")

@@ -119,10 +119,11 @@ import os, sys
 
 from undersong.screening.pool.options import ScreeningOptions
 from undersong.screening.pool.run import run_screening
+from undersong.encoders import registry
 from undersong.scale import embedding_shards
 
 embedding_shards.SHARD_ROWS = 100
-make = make_encoder
+make = registry.make_encoder
 
 def counted(spec, **more):
     encoder = make(spec, **more)
@@ -139,7 +140,7 @@ def counted(spec, **more):
     return encoder
 
 counted.calls = 0
-make_encoder = counted
+registry.make_encoder = counted
 run_screening("organism:pool", "organism:reference", sys.argv[1], ScreeningOptions(axes={"words": "tfidf"}))
 """
 

@@ -288,7 +288,7 @@ def test_the_published_protocol_is_a_study_s(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(UndersongError, match=said):
             apply_protocol(EvaluationOptions(**{"protocol": "published", **question}), model)
     heard: list[EvaluationOptions] = []
-    monkeypatch.setattr("undersong.standalone.evaluate_manifest", lambda *a: heard.append(a[4]) or {}["stop"])
+    monkeypatch.setattr("undersong.standalone.evaluate.evaluate_manifest", lambda *a: heard.append(a[4]) or {}["stop"])
     options = ["organism:unseen-harm", "--model", "organism:af3", "--out", str(tmp_path), "--protocol", "published"]
     monkeypatch.setattr("sys.argv", ["undersong", "evaluate", *options])
     with pytest.raises(KeyError, match="stop"):

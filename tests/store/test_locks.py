@@ -36,7 +36,7 @@ def test_what_a_dead_writer_left_is_swept_and_what_a_living_one_writes_is_not(tm
 
 def test_a_writer_in_another_process_keeps_its_file_and_loses_it_when_it_dies(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from undersong.store import atomic_replacement\n"
+        "import sys; from pathlib import Path; from undersong.store.atomic import atomic_replacement\n"
         "with atomic_replacement(Path(sys.argv[1])) as path:\n"
         "    path.write_text('half'); print(path, flush=True); sys.stdin.readline()\n"
     )

@@ -74,7 +74,7 @@ def test_it_loads_no_torch(tmp_path: Path) -> None:
     table = record(tmp_path / "said.jsonl")
     code = (
         "import json, sys; from pathlib import Path; from undersong.study.run import run_audit;"
-        "from undersong.study import parse_study;"
+        "from undersong.study.load import parse_study;"
         "run_audit(parse_study(json.loads(sys.argv[1]), 's'), Path(sys.argv[2])); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, json.dumps(study(table)), str(tmp_path / "out")], check=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from screening import screen
+from screen_call import screen
 
 from undersong.corpora.decode import load_clip
 from undersong.types import UndersongError

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from screen_call import screen
 
-from screening import screen
 from undersong.stages.engine import Engine
 from undersong.types import UndersongError
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+from screen_call import screen
 
-from screening import screen
 from undersong.stages.context import RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.store.store import Store

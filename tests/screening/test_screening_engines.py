@@ -11,8 +11,8 @@ import soundfile
 import tiny_af3
 import tiny_asr
 import tiny_speech
+from screen_call import screen
 
-from screening import screen
 from undersong.corpora import audio_metadata
 from undersong.encoders.asr import Transcriber, read_transcripts
 from undersong.encoders.registry import make_encoder

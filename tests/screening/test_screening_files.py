@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from screen_call import screen
 
-from screening import screen
 from undersong.corpora.manifest import read_manifest
 from undersong.encoders.embeddings import read_embeddings
 from undersong.proximity.selection import selection_from_json

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import tiny_speech
+from screen_call import screen
 
-from screening import screen
 from undersong.corpora.manifest import filter_samples, write_manifest
 from undersong.corpora.registry import open_corpus
 from undersong.stages.context import RunContext

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+from screen_call import screen
 
-from screening import screen
 from undersong.screening.pool.options import parse_harm_sets
 from undersong.types import UndersongError
 

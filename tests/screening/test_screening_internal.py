@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_af3
+from screen_call import screen
 
-from screening import screen
 from undersong.models.load import load_model
 from undersong.types import UndersongError
 

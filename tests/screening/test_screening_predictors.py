@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pages import page
+from screen_call import screen
 
-from screening import screen
 from undersong.corpora.manifest import write_manifest
 from undersong.corpora.registry import open_corpus
 from undersong.models.load import load_model

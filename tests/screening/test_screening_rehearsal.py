@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from screen_call import screen
 
-from screening import screen
 from undersong.corpora.manifest import write_manifest
 from undersong.corpora.registry import open_corpus
 from undersong.models.feature_cache import cache_audio_features

@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from screen_call import screen
 
-from screening import screen
 from undersong.corpora.formats import open_manifest
 from undersong.screening.pool.options import parse_columns
 from undersong.types import UndersongError

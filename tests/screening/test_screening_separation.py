@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_line import undersong_in
+from screen_call import screen
 
-from screening import screen
 from undersong.corpora.manifest import filter_samples, write_manifest
 from undersong.corpora.registry import open_corpus
 from undersong.proximity.distances import nearest_distances

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import soundfile
 import tiny_af3
+from screen_call import screen
 
-from screening import screen
 from undersong.encoders.registry import make_encoder
 from undersong.models.audio_lm import AudioModel
 
